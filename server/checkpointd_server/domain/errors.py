@@ -1,0 +1,126 @@
+"""Everything that can go wrong, in the domain's words.
+
+    CheckpointdError
+    ├── InvalidArgument        a field can't be used as it is
+    ├── VersionConflict        a precondition doesn't hold
+    ├── ThreadExists           the target of a copy holds checkpoints already
+    ├── CheckpointNotFound     the checkpoint to fork at is not there
+    ├── ResultTooLarge         the answer doesn't fit into a message
+    ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
+    ├── DeadlineExceeded       the caller's time ran out before the database answered
+    └── SetupError             an operator's mistake: what `checkpointd` says before it exits
+        └── SchemaTooNew       the database was migrated by a newer checkpointd
+
+Messages are for people and may be shown to clients: they name fields, limits and ids, never values, SQL or the driver's
+own words. What caused an error is kept as `__cause__`, for the server's log.
+"""
+
+from __future__ import annotations
+
+
+class CheckpointdError(Exception):
+    """Base of every error that checkpointd raises on purpose."""
+
+
+class InvalidArgument(CheckpointdError):
+    """A field can't be used as it is.
+
+    Attributes:
+        field: The request's field, as the protocol names it, e.g. "thread_id" or "values[2].channel".
+        limit: The limit that was exceeded, in the field's unit, or None.
+    """
+
+    def __init__(self, field: str, problem: str, *, limit: int | None = None) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.limit = limit
+
+
+class VersionConflict(CheckpointdError):
+    """A write's precondition doesn't hold; nothing of the write was stored.
+
+    Attributes:
+        thread_id: The thread written to.
+        checkpoint_ns: The namespace written to.
+        expected_version: What the write expected (0: nothing there), or None if it expected only a writer.
+        current_version: What was found (0: nothing there).
+        current_checkpoint_id: The checkpoint put last, or None if nothing is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_id: str,
+        checkpoint_ns: str,
+        expected_version: int | None,
+        current_version: int,
+        current_checkpoint_id: str | None,
+    ) -> None:
+        expected = "another writer" if expected_version is None else f"version {expected_version}"
+        super().__init__(
+            f"thread {thread_id!r}, namespace {checkpoint_ns!r}: expected {expected}, found version {current_version}"
+        )
+        self.thread_id = thread_id
+        self.checkpoint_ns = checkpoint_ns
+        self.expected_version = expected_version
+        self.current_version = current_version
+        self.current_checkpoint_id = current_checkpoint_id
+
+
+class ThreadExists(CheckpointdError):
+    """The target of a copy holds checkpoints already."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"target_thread_id: thread {thread_id!r} holds checkpoints already; copy to a new thread")
+        self.thread_id = thread_id
+
+
+class CheckpointNotFound(CheckpointdError):
+    """The checkpoint to fork at is not in the thread's root namespace."""
+
+    def __init__(self, thread_id: str, checkpoint_id: str) -> None:
+        super().__init__(f"checkpoint_id: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in its root namespace")
+        self.thread_id = thread_id
+        self.checkpoint_id = checkpoint_id
+
+
+class ResultTooLarge(CheckpointdError):
+    """The answer doesn't fit into a message.
+
+    Attributes:
+        limit: The largest message, in bytes.
+    """
+
+    def __init__(self, size: int, *, limit: int) -> None:
+        super().__init__(f"the answer has {size} bytes, the largest message is {limit}")
+        self.limit = limit
+
+
+class DatabaseUnavailable(CheckpointdError):
+    """The database can't be reached, or refuses to work just now. Safe to try again."""
+
+    def __init__(self, message: str = "the database is not available") -> None:
+        super().__init__(message)
+
+
+class DeadlineExceeded(CheckpointdError):
+    """The caller's time ran out before the database answered. A write may have been stored all the same."""
+
+    def __init__(self, message: str = "the deadline passed before the database answered") -> None:
+        super().__init__(message)
+
+
+class SetupError(CheckpointdError):
+    """An operator's mistake; the message says what to do about it."""
+
+
+class SchemaTooNew(SetupError):
+    """The database was migrated by a newer checkpointd than this one."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the database's schema is at migration {found}, this checkpointd knows only {known}: "
+            "run the newer checkpointd that migrated it"
+        )
+        self.found = found
+        self.known = known

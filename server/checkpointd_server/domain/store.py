@@ -1,0 +1,73 @@
+"""The interface of a checkpoint store, which `rpc` talks to and `store` fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from checkpointd_server.domain.model import (
+    CopyThread,
+    DeltaHistory,
+    ListQuery,
+    Namespace,
+    Page,
+    PruneStrategy,
+    PutCheckpoint,
+    PutWrites,
+    ReadResult,
+)
+
+
+class CheckpointStore(Protocol):
+    """Keeps checkpoints durably.
+
+    Arguments have passed the limits already. `timeout` is what remains of the caller's time, in seconds; None: no bound.
+    Every method raises DatabaseUnavailable if the database can't be reached and DeadlineExceeded if the time runs out;
+    a write that raised anything else left nothing behind. A cancelled call gives its connection back.
+    """
+
+    async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
+        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict."""
+        ...
+
+    async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
+        """Stores task writes and returns the namespace's version (0: no checkpoint yet). Raises VersionConflict."""
+        ...
+
+    async def get_checkpoint(
+        self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
+    ) -> ReadResult:
+        """Reads the checkpoint with this id, or the latest if None."""
+        ...
+
+    async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
+        """Reads a page of checkpoints, newest first."""
+        ...
+
+    async def get_delta_history(
+        self, namespace: Namespace, checkpoint_id: str | None, channels: Sequence[str], *, timeout: float | None
+    ) -> DeltaHistory:
+        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
+        ...
+
+    async def delete_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> int:
+        """Deletes a thread and returns how many checkpoints it had."""
+        ...
+
+    async def delete_runs(self, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
+        """Deletes the checkpoints of runs and returns how many there were."""
+        ...
+
+    async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
+        """Copies a thread and returns how many checkpoints. Raises ThreadExists, CheckpointNotFound."""
+        ...
+
+    async def prune_threads(
+        self, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+    ) -> int:
+        """Removes history from threads and returns how many checkpoints went."""
+        ...
+
+    async def check(self, *, timeout: float | None) -> None:
+        """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
+        ...
