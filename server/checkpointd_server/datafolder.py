@@ -1,0 +1,297 @@
+"""The folder that an embedded PostgreSQL lives in: its lock, its owner, and what an earlier run left there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+
+from checkpointd_server.domain.errors import SetupError
+
+_UNPRIVILEGED_USER = "nobody"
+_LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes postgres.log.old at the next start
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A PostgreSQL that still runs on the folder though nobody holds the folder's lock."""
+
+    pid: int
+    socket_dir: Path | None
+    cluster: Path
+
+    def runs(self) -> bool:
+        """Tells whether it runs still."""
+        return _is_postmaster(self.pid, self.cluster)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it runs still."""
+        if self.runs():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class DataFolder:
+    """A data folder and the files in it. PostgreSQL refuses to run as root, so as root it runs as another user: the one
+    who owns the cluster or the folder, or `nobody` where that is root too.
+
+    Args:
+        path: The folder. It need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.realpath(path.expanduser()))
+        self.cluster = self.path / "postgres"
+        self.log = self.path / "postgres.log"
+        self._lock = self.path / "checkpointd.lock"
+        self._partial = self.path / "postgres.partial"
+        self._user: pwd.struct_passwd | None = None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, made if need be, for as long as the block runs. Raises SetupError if another does."""
+        with _naming(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The descriptor isn't inherited, so the lock ends with this process, however that ends.
+            handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise SetupError(f"data folder {self.path}: can't be locked: {error.strerror}") from error
+                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise SetupError(
+                    f"data folder {self.path}: in use by another checkpointd (pid {holder}); "
+                    "stop that one, or name another folder with --data-dir"
+                ) from error
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def prepare(self, binaries: Path) -> None:
+        """Sees to it that PostgreSQL's user can reach the folder and the programs. The folder must be locked.
+
+        Raises:
+            SetupError: It can't, or the folder isn't one of ours.
+        """
+        with _naming(self.path):
+            is_cluster = (self.path / "PG_VERSION").exists()
+        if is_cluster:
+            raise SetupError(
+                f"data folder {self.path}: it is a PostgreSQL cluster itself; name an empty folder, "
+                "or run that cluster and give --database-url"
+            )
+        if os.geteuid() != 0:
+            return
+        with _naming(self.path):
+            self._user = self._choose_user()
+            self._own(self._lock, 0o600)
+            for folder in (self.path, binaries):
+                _open_way(folder, self._user)
+
+    def check_version(self, major_version: int) -> None:
+        """Raises SetupError if the cluster was made by another major version of PostgreSQL."""
+        with _naming(self.path):
+            found = (self.cluster / "PG_VERSION").read_text().strip()
+        if found != str(major_version):
+            raise SetupError(
+                f"data folder {self.path}: made by PostgreSQL {found}, the embedded one is {major_version}: "
+                "dump it with the old one's pg_dump and load it into a new folder"
+            )
+
+    def leftover(self) -> Leftover | None:
+        """Looks for a PostgreSQL of an earlier run. Raises SetupError if one runs where we can't see it."""
+        lock = self._read_postmaster_file()
+        if lock is None:
+            return None
+        pid, socket_dir, _ = lock
+        leftover = Leftover(pid=pid, socket_dir=socket_dir, cluster=self.cluster)
+        if leftover.runs():
+            return leftover
+        if socket_dir is not None and _answers(socket_dir):
+            raise SetupError(f"data folder {self.path}: another host or container runs PostgreSQL on it")
+        if _exists(pid):
+            # Another process has the dead one's number, as happens in containers; PostgreSQL would refuse to start.
+            _log.warning("removing a stale lock of PostgreSQL", data_dir=str(self.path), pid=pid)
+            (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        self.remove_stale_socket_dir(socket_dir)
+        return None
+
+    def remove_stale_socket_dir(self, socket_dir: Path | None) -> None:
+        """Removes the socket folder of a PostgreSQL that is gone, if it lay outside of the data folder."""
+        if socket_dir is not None and socket_dir.name.startswith("checkpointd-") and not _answers(socket_dir):
+            shutil.rmtree(socket_dir, ignore_errors=True)
+
+    def is_ready(self, pid: int) -> bool:
+        """Tells whether the PostgreSQL with this pid accepts connections."""
+        return (lock := self._read_postmaster_file()) is not None and lock[0] == pid and lock[2] == "ready"
+
+    def make_partial(self) -> Path:
+        """Makes an empty folder for a cluster to be; an unfinished one goes."""
+        with _naming(self.path):
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self.make_private(self._partial)
+        return self._partial
+
+    def adopt_partial(self) -> None:
+        """Puts the finished cluster in its place, durably."""
+        with _naming(self.path):
+            self._partial.rename(self.cluster)
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def make_private(self, path: Path) -> None:
+        """Makes a folder that only PostgreSQL's user may enter."""
+        with _naming(self.path):
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._own(path, 0o700)
+
+    def open_log(self) -> IO[bytes]:
+        """Opens PostgreSQL's log for appending."""
+        with _naming(self.path):
+            if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+                self.log.replace(self.log.with_name("postgres.log.old"))
+            self.log.touch(mode=0o600)
+            self._own(self.log, 0o600)
+            return self.log.open("ab")
+
+    def log_end(self) -> str:
+        """The last lines of PostgreSQL's log, as one."""
+        with _naming(self.path):
+            return last_lines(self.log.read_text(errors="replace"))
+
+    def process_options(self) -> dict[str, Any]:
+        """How PostgreSQL's programs are started: as its user, in a session of their own (a terminal's Ctrl-C is for
+        checkpointd alone), and with nothing of our environment, which may hold secrets and PG* variables.
+        """
+        options: dict[str, Any] = {
+            "cwd": self.path,
+            "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+            "start_new_session": True,
+        }
+        if self._user is not None:
+            options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+        return options
+
+    def _own(self, path: Path, mode: int) -> None:
+        """Gives a file to PostgreSQL's user. Not through a link: root must not be led out of the folder."""
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if self._user is not None:
+                os.fchown(handle, self._user.pw_uid, self._user.pw_gid)
+            os.fchmod(handle, mode)
+        finally:
+            os.close(handle)
+
+    def _choose_user(self) -> pwd.struct_passwd:
+        for path in (self.cluster, self.path):
+            if path.exists() and (owner := path.stat().st_uid) != 0:
+                with contextlib.suppress(KeyError):
+                    return pwd.getpwuid(owner)
+                raise SetupError(f"data folder {self.path}: {path} belongs to user id {owner}, who doesn't exist")
+        try:
+            return pwd.getpwnam(_UNPRIVILEGED_USER)
+        except KeyError:
+            raise SetupError(
+                "PostgreSQL refuses to run as root, and there is no user 'nobody' to run it as: "
+                f"give the data folder {self.path} to an ordinary user, or start checkpointd as one"
+            ) from None
+
+    def _read_postmaster_file(self) -> tuple[int, Path | None, str] | None:
+        """Reads the pid, the socket's folder and the status from PostgreSQL's own lock file."""
+        try:
+            lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        if not lines or not lines[0].strip().isdigit():
+            return None
+        socket_dir = Path(lines[4]) if len(lines) > 4 and lines[4] else None
+        return int(lines[0]), socket_dir, lines[7].strip() if len(lines) > 7 else ""
+
+
+def last_lines(text: str, count: int = 5) -> str:
+    """The end of a program's output, on one line."""
+    return " | ".join(line.strip() for line in text.splitlines()[-count:] if line.strip()) or "it says nothing"
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into an error that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        at = f" ({error.filename})" if error.filename and os.fspath(error.filename) != os.fspath(path) else ""
+        raise SetupError(f"data folder {path}: {error.strerror or error}{at}") from error
+
+
+def _open_way(target: Path, user: pwd.struct_passwd) -> None:
+    """Lets a user walk to a folder: what root owns on the way is opened for walking through, not for reading."""
+    for folder in reversed((target, *target.parents)):
+        status = folder.stat()
+        if status.st_uid == user.pw_uid:
+            walkable = status.st_mode & stat.S_IXUSR
+        elif status.st_gid == user.pw_gid:
+            walkable = status.st_mode & stat.S_IXGRP
+        else:
+            walkable = status.st_mode & stat.S_IXOTH
+        if walkable:
+            continue
+        if status.st_uid != 0:
+            raise SetupError(f"{folder}: user {user.pw_name!r}, whom PostgreSQL runs as, can't pass; it needs {target}")
+        _log.warning("letting PostgreSQL's user pass", folder=str(folder), user=user.pw_name)
+        folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_postmaster(pid: int, cluster: Path) -> bool:
+    """Tells whether a process is the PostgreSQL of this cluster, and not another that got its number."""
+    if not _exists(pid):
+        return False
+    if Path("/proc/self/cwd").exists():
+        try:
+            # A postmaster works in its cluster's folder. A process that has ended but wasn't waited for has none.
+            return os.path.realpath(f"/proc/{pid}/cwd") == str(cluster)
+        except OSError:
+            return False
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return str(cluster) in found.stdout
+
+
+def _answers(socket_dir: Path) -> bool:
+    """Tells whether somebody listens on a socket in the folder."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(next(socket_dir.glob(".s.PGSQL.*[0-9]"))))
+        except (OSError, StopIteration):
+            return False
+    return True
