@@ -1,0 +1,103 @@
+"""Calling the server: deadline, retries within a budget, errors in the saver's words. Once blocking, once awaiting.
+
+Every write of the saver may be sent again after a lost answer, so one rule serves all calls: UNAVAILABLE is tried again
+until the budget is used up, everything else is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.checkpoint.grpc.channels import Channels, Stubs
+from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerUnavailableError, from_rpc_error
+from langgraph.checkpoint.grpc.options import ClientOptions
+
+import grpc
+
+logger = logging.getLogger("langgraph.checkpoint.grpc")
+
+FIRST_PAUSE = 0.05
+"""How long to wait before the first retry, in seconds; doubled each time."""
+LONGEST_PAUSE = 1.0
+"""How long to wait between retries at most, in seconds."""
+
+
+class Attempts:
+    """The attempts of one call: decides after each failure whether to try again, and when."""
+
+    def __init__(self, options: ClientOptions, method: str) -> None:
+        self._options = options
+        self._method = method
+        self._pause = FIRST_PAUSE
+        self._deadline: float | None = None
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns what to send beside the request."""
+        token = self._options.bearer()
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
+    def pause_after(self, error: grpc.RpcError) -> float:
+        """Returns how long to wait before the next attempt, in seconds; raises if there should be none."""
+        options = self._options
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise from_rpc_error(error, target=options.target, method=self._method) from error
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + options.retry_budget
+            if options.retry_budget:
+                logger.warning(
+                    "checkpointd at %s is unavailable; trying again for %g s", options.target, options.retry_budget
+                )
+        if now + self._pause > self._deadline:
+            raise ServerUnavailableError(
+                f"no checkpointd answered at {options.target} within {options.retry_budget:g} s of retries "
+                f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
+            ) from error
+        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        return pause
+
+
+class Caller:
+    """Calls RPCs on a saver's channels."""
+
+    def __init__(self, options: ClientOptions, channels: Channels) -> None:
+        self.options = options
+        self.channels = channels
+
+    def call(self, name: str, method: Callable[[Stubs], Any], request: Any) -> Any:
+        """Calls an RPC and blocks for its answer. Raises CheckpointdError."""
+        attempts = Attempts(self.options, name)
+        while True:
+            rpc = method(self.channels.sync())
+            try:
+                return rpc(request, timeout=self.options.timeout, metadata=attempts.metadata())
+            except grpc.RpcError as error:
+                pause = attempts.pause_after(error)
+            except ValueError as error:
+                raise self._closed_under(error) from error
+            time.sleep(pause)
+
+    async def acall(self, name: str, method: Callable[[Stubs], Any], request: Any) -> Any:
+        """Calls an RPC and awaits its answer. Raises CheckpointdError."""
+        attempts = Attempts(self.options, name)
+        while True:
+            rpc = method(self.channels.aio())
+            try:
+                return await rpc(request, timeout=self.options.timeout, metadata=attempts.metadata())
+            except grpc.RpcError as error:
+                pause = attempts.pause_after(error)
+            except grpc.aio.UsageError as error:
+                raise self._closed_under(error) from error
+            await asyncio.sleep(pause)
+
+    def _closed_under(self, error: Exception) -> Exception:
+        """A channel that was closed by another thread while this one was about to call."""
+        if "closed" in str(error).lower():
+            return CheckpointdError("this saver was closed while a call was about to start")
+        return error

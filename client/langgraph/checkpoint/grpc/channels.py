@@ -1,0 +1,130 @@
+"""The connections of a saver: one sync channel a process, one aio channel an event loop.
+
+Channels are made when they are first needed, so that a saver can be built anywhere. A grpc channel doesn't survive a
+fork, and an aio channel belongs to the loop it was made in; so both are looked up by where the call comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from weakref import WeakKeyDictionary
+
+from langgraph.checkpoint.grpc.errors import CheckpointdError
+from langgraph.checkpoint.grpc.options import ClientOptions, TlsOptions
+
+import grpc
+import grpc.aio
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+
+
+class Stubs:
+    """The services of checkpointd on one channel."""
+
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.checkpoints = CheckpointServiceStub(channel)
+        self.threads = ThreadServiceStub(channel)
+        self.info = InfoServiceStub(channel)
+
+
+class Channels:
+    """Makes, shares and closes the channels to one server."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._sync: Stubs | None = None
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Stubs] = WeakKeyDictionary()
+        self._abandoned: list[object] = []
+        self._users = 1
+        self._closed = False
+
+    def sync(self) -> Stubs:
+        """Returns the stubs for blocking calls from any thread of this process."""
+        stubs = self._sync
+        if stubs is not None and self._pid == os.getpid() and not self._closed:
+            return stubs
+        with self._lock:
+            self._check()
+            if self._sync is None:
+                self._sync = Stubs(self._connect(grpc))
+            return self._sync
+
+    def aio(self) -> Stubs:
+        """Returns the stubs for calls awaited in the running event loop."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._check()
+            stubs = self._by_loop.get(loop)
+            if stubs is None:
+                stubs = self._by_loop[loop] = Stubs(self._connect(grpc.aio))
+            return stubs
+
+    def share(self) -> None:
+        """Adds a user; the channels close when the last one has closed them."""
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        """Takes a user away. With the last one the sync channel closes at once, aio channels with their loops."""
+        with self._lock:
+            self._users -= 1
+            if self._users or self._closed:
+                return
+            self._closed = True
+            sync, self._sync = self._sync, None
+            by_loop, self._by_loop = self._by_loop, WeakKeyDictionary()
+        if self._pid != os.getpid():
+            return
+        if sync is not None:
+            sync.channel.close()
+        for loop, stubs in by_loop.items():
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(stubs.channel.close(), loop)
+
+    async def aclose(self) -> None:
+        """Takes a user away. With the last one the channels close, this loop's before the call returns."""
+        with self._lock:
+            last = self._users == 1
+            mine = self._by_loop.pop(asyncio.get_running_loop(), None) if last and not self._closed else None
+        self.close()
+        if mine is not None:
+            await mine.channel.close()
+
+    def _check(self) -> None:
+        """Raises if closed; in a forked child, forgets the parent's channels. The lock is held."""
+        if self._closed:
+            raise CheckpointdError("this saver is closed; build a new one, or keep its `with` block open for longer")
+        if self._pid != os.getpid():
+            # Closing or collecting the parent's channels here could wait for threads that the fork left behind.
+            self._abandoned += [self._sync, *self._by_loop.values()]
+            self._sync = None
+            self._by_loop = WeakKeyDictionary()
+            self._pid = os.getpid()
+
+    def _connect(self, flavour: object) -> grpc.Channel:
+        """Makes a channel with grpc's sync or aio module."""
+        options = self._options
+        milliseconds = int(options.keepalive * 1000)
+        arguments = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.keepalive_time_ms", milliseconds),
+            ("grpc.keepalive_timeout_ms", min(milliseconds, 10_000)),
+            # A server that restarts should be found again at once: grpc would back off for up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+            # The saver does its own retries, within its budget.
+            ("grpc.enable_retries", 0),
+        ]
+        if not options.tls:
+            return flavour.insecure_channel(options.target, options=arguments)  # type: ignore[attr-defined]
+        tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
+        credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
+        return flavour.secure_channel(options.target, credentials, options=arguments)  # type: ignore[attr-defined]

@@ -1,0 +1,222 @@
+"""What can go wrong between a saver and its server.
+
+    CheckpointdError
+    ├── InvalidArgumentError (ValueError)      an argument can't be used as it is
+    ├── VersionConflictError                   another run wrote to the thread first
+    ├── ThreadExistsError                      the target of a copy holds checkpoints already
+    ├── CheckpointNotFoundError (LookupError)  the checkpoint to fork at is not there
+    ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
+    ├── AccessDeniedError (PermissionError)    no token, a wrong one, or one that may not do this
+    ├── UnsupportedError (NotImplementedError) the server is too old for this call
+    ├── ServerUnavailableError (ConnectionError)  no server answered within the retry budget
+    ├── DeadlineExceededError (TimeoutError)   the server didn't answer in time
+    └── ServerError                            anything else that the server reports
+
+An absent checkpoint is never an error, and an error is never shown as an absent checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.rpc import error_details_pb2, status_pb2
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOMAIN = "checkpointd"
+"""The domain of the server's ErrorInfo details."""
+
+
+class CheckpointdError(Exception):
+    """Base of every error that a saver raises on purpose."""
+
+
+class InvalidArgumentError(CheckpointdError, ValueError):
+    """An argument can't be used as it is. Nothing was stored.
+
+    Attributes:
+        field: The argument, as the protocol names it, e.g. "thread_id".
+        limit: The limit that was exceeded, or None.
+    """
+
+    def __init__(self, message: str, *, field: str = "", limit: int | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.limit = limit
+
+
+class VersionConflictError(CheckpointdError):
+    """Another run wrote to the thread after this one had read it. Nothing of this run's write was stored.
+
+    Attributes:
+        thread_id: The thread.
+        checkpoint_ns: The namespace within it; "" is the root graph.
+        expected_version: The version that this run had read, 0 if there was nothing.
+        current_version: The version that the server found, 0 if the thread was deleted.
+        current_checkpoint_id: The checkpoint written last, or None if nothing is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_id: str,
+        checkpoint_ns: str,
+        expected_version: int,
+        current_version: int,
+        current_checkpoint_id: str | None,
+    ) -> None:
+        self.thread_id = thread_id
+        self.checkpoint_ns = checkpoint_ns
+        self.expected_version = expected_version
+        self.current_version = current_version
+        self.current_checkpoint_id = current_checkpoint_id
+        where = f"thread {thread_id!r}" + (f", namespace {checkpoint_ns!r}," if checkpoint_ns else "")
+        if current_version:
+            happened = (
+                f"{where} was written to by another run: this run had read version {expected_version}, "
+                f"the thread is now at version {current_version} (checkpoint {current_checkpoint_id})."
+            )
+        else:
+            happened = f"{where} was deleted while this run was under way (it had read version {expected_version})."
+        super().__init__(
+            f"{happened} This run's write was not stored. Run the turn again to start from the thread's present state, "
+            "hold a lease while a run is under way, or build the saver with "
+            'concurrency="last_write_wins" to let runs overwrite each other.'
+        )
+
+    def again(self) -> VersionConflictError:
+        """Returns the same conflict as a new exception, to be raised in another place."""
+        return VersionConflictError(
+            thread_id=self.thread_id,
+            checkpoint_ns=self.checkpoint_ns,
+            expected_version=self.expected_version,
+            current_version=self.current_version,
+            current_checkpoint_id=self.current_checkpoint_id,
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., VersionConflictError], tuple[object, ...]]:
+        # Exceptions with keyword-only arguments can't be pickled on their own, and nodes run in other processes too.
+        return _unpickle_conflict, (
+            self.thread_id,
+            self.checkpoint_ns,
+            self.expected_version,
+            self.current_version,
+            self.current_checkpoint_id,
+        )
+
+
+def _unpickle_conflict(
+    thread_id: str,
+    checkpoint_ns: str,
+    expected_version: int,
+    current_version: int,
+    current_checkpoint_id: str | None,
+) -> VersionConflictError:
+    return VersionConflictError(
+        thread_id=thread_id,
+        checkpoint_ns=checkpoint_ns,
+        expected_version=expected_version,
+        current_version=current_version,
+        current_checkpoint_id=current_checkpoint_id,
+    )
+
+
+class ThreadExistsError(CheckpointdError):
+    """The target of a copy holds checkpoints already. Nothing was copied."""
+
+
+class CheckpointNotFoundError(CheckpointdError, LookupError):
+    """The checkpoint to fork at is not in the thread. Nothing was copied."""
+
+
+class MessageTooLargeError(CheckpointdError):
+    """A request or an answer doesn't fit into a message. Nothing was stored."""
+
+
+class AccessDeniedError(CheckpointdError, PermissionError):
+    """The server wants a token, doesn't accept this one, or the token doesn't allow the call."""
+
+
+class UnsupportedError(CheckpointdError, NotImplementedError):
+    """The server is too old for this call."""
+
+
+class ServerUnavailableError(CheckpointdError, ConnectionError):
+    """No server answered within the retry budget. A write may or may not have been stored."""
+
+
+class DeadlineExceededError(CheckpointdError, TimeoutError):
+    """The server didn't answer in time. A write may or may not have been stored."""
+
+
+class ServerError(CheckpointdError):
+    """Anything else that the server reports.
+
+    Attributes:
+        code: The gRPC status code's name, e.g. "INTERNAL".
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+    """Returns the ErrorInfo of a failed call; an empty one if it has none (the failure wasn't checkpointd's)."""
+    info = error_details_pb2.ErrorInfo()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+                    return info
+    return error_details_pb2.ErrorInfo()
+
+
+def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> CheckpointdError:
+    """Translates a failed call into the saver's own words.
+
+    Args:
+        error: What grpc raised.
+        target: The server's address, for messages.
+        method: The RPC's name, for messages.
+    """
+    code = error.code()
+    details = error.details() or code.name
+    info = error_info(error)
+    metadata = info.metadata
+    match info.reason, code:
+        case "VERSION_CONFLICT", _:
+            return VersionConflictError(
+                thread_id=metadata["thread_id"],
+                checkpoint_ns=metadata["checkpoint_ns"],
+                expected_version=int(metadata.get("expected_version", "0")),
+                current_version=int(metadata["current_version"]),
+                current_checkpoint_id=metadata.get("current_checkpoint_id"),
+            )
+        case "INVALID_ARGUMENT", _:
+            limit = metadata.get("limit")
+            return InvalidArgumentError(details, field=metadata["field"], limit=int(limit) if limit else None)
+        case "THREAD_EXISTS", _:
+            return ThreadExistsError(details)
+        case "CHECKPOINT_NOT_FOUND", _:
+            return CheckpointNotFoundError(details)
+        case "MESSAGE_TOO_LARGE", _:
+            return MessageTooLargeError(f"{method}: {details}")
+        case _, grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidArgumentError(f"{method}: {details}")
+        case _, grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
+            return MessageTooLargeError(f"{method}: {details}")
+        case _, grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return AccessDeniedError(f"checkpointd at {target} refused {method}: {details}")
+        case _, grpc.StatusCode.UNIMPLEMENTED:
+            return UnsupportedError(
+                f"the server at {target} doesn't know {method}: is it checkpointd, and as new as this client?"
+            )
+        case _, grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceededError(f"checkpointd at {target} didn't answer {method} in time")
+        case _:
+            return ServerError(f"checkpointd at {target} failed in {method}: {details}", code=code.name)

@@ -1,0 +1,99 @@
+"""How a saver talks to its server."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+
+Concurrency = Literal["optimistic", "last_write_wins"]
+"""What happens when two runs write to one thread: the later one is refused, or it overwrites the other."""
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+"""Where a server listens that was started without options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsOptions:
+    """What a saver needs to talk TLS. Each field holds PEM, as bytes."""
+
+    root_certificates: bytes | None = None
+    """The certificates of the authorities to trust; None: those that grpc trusts by default."""
+    private_key: bytes | None = None
+    """The client's own key, for mutual TLS."""
+    certificate_chain: bytes | None = None
+    """The client's own certificate, for mutual TLS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """How a saver talks to its server. Every field can be given to GrpcSaver by its name."""
+
+    target: str
+    """The server: "host:port", "unix:path", or any other name that grpc resolves."""
+    token: str | Callable[[], str] | None = None
+    """Sent as `authorization: Bearer ...` with each call. A callable is asked before each call, so it can refresh."""
+    tls: bool | TlsOptions = False
+    """True for TLS with the authorities that grpc trusts, TlsOptions for others, False for plain text."""
+    timeout: float = 30.0
+    """How long one attempt of a call may take, in seconds."""
+    retry_budget: float = 30.0
+    """How long calls are tried again while the server is unavailable, in seconds; 0: not at all."""
+    keepalive: float = 20.0
+    """How often a connection with calls under way is pinged, in seconds; a dead one is noticed this much later. The
+    server accepts pings every 10 seconds and more seldom."""
+    concurrency: Concurrency = "optimistic"
+    """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
+
+    def __post_init__(self) -> None:
+        if not self.target or self.target.startswith(("http://", "https://", "grpc://", "postgres")):
+            raise InvalidArgumentError(
+                f"target: {self.target!r} is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}",
+                field="target",
+            )
+        for name in ("timeout", "keepalive"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgumentError(f"{name}: must be more than 0 seconds", field=name)
+        if not self.retry_budget >= 0:
+            raise InvalidArgumentError("retry_budget: must be 0 seconds or more", field="retry_budget")
+        if self.concurrency not in ("optimistic", "last_write_wins"):
+            raise InvalidArgumentError(
+                f'concurrency: {self.concurrency!r} is neither "optimistic" nor "last_write_wins"', field="concurrency"
+            )
+        if self.token and not self.tls and not _on_this_machine(self.target):
+            raise InvalidArgumentError(
+                f"token: would be sent in plain text to {self.target}; set tls=True", field="token"
+            )
+
+    def bearer(self) -> str | None:
+        """Returns the token for the next call, None for none."""
+        return self.token() if callable(self.token) else self.token
+
+
+def default_target() -> str:
+    """Returns the target of a saver that was built without one: CHECKPOINTD_TARGET, or the server's default."""
+    return os.environ.get("CHECKPOINTD_TARGET") or DEFAULT_TARGET
+
+
+def default_token() -> str | None:
+    """Returns the token of a saver that was built without one: CHECKPOINTD_TOKEN, or none."""
+    return os.environ.get("CHECKPOINTD_TOKEN") or None
+
+
+def _on_this_machine(target: str) -> bool:
+    """Whether a plain-text connection to the target stays on this machine."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    address = target.rpartition("/")[2].partition(":")[2] if target.startswith(("ipv4:", "ipv6:")) else target
+    host = urlsplit(f"//{address.rpartition('/')[2]}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,321 @@
+"""From LangGraph's arguments to requests. Pure functions, shared by the sync and the async methods.
+
+Everything is serialized here, before a call gives up control: the graph may change its state while a save is under way.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import thread_service_pb2 as threads_pb
+from checkpointd.v1 import values_pb2 as values
+
+ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents"})
+"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it."""
+
+PRUNE_STRATEGIES = {
+    "keep_latest": threads_pb.PRUNE_STRATEGY_KEEP_LATEST,
+    "delete": threads_pb.PRUNE_STRATEGY_DELETE,
+}
+
+_MAX_PAGE = 1000
+_INDEX_SERDE = JsonPlusSerializer()
+
+
+class Key(NamedTuple):
+    """A namespace: what a version belongs to."""
+
+    thread_id: str
+    checkpoint_ns: str
+
+
+def namespace(config: RunnableConfig) -> Key:
+    """Returns the namespace that a config names. Raises InvalidArgumentError if it names no thread."""
+    configurable = config.get("configurable") or {}
+    thread_id = configurable.get("thread_id")
+    if thread_id is None or thread_id == "":
+        raise InvalidArgumentError(
+            'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
+        )
+    return Key(_thread(thread_id), _text("checkpoint_ns", configurable.get("checkpoint_ns") or ""))
+
+
+def key_of(request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest) -> Key:
+    """Returns the namespace that a request names."""
+    return Key(request.thread_id, request.checkpoint_ns)
+
+
+def checkpoint_id(config: RunnableConfig | None) -> str | None:
+    """Returns the checkpoint id that a config names; None for none, which "" stands for too."""
+    found = (config or {}).get("configurable", {}).get("checkpoint_id")
+    return _text("checkpoint_id", found) if found else None
+
+
+def encrypted(type_tag: str) -> bool:
+    """Whether a serializer's tag says that the bytes are encrypted: EncryptedSerializer's tags are "type+cipher"."""
+    return "+" in type_tag
+
+
+def put(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+) -> pb.PutCheckpointRequest:
+    """Builds the request of `put`; the precondition is left to whoever knows the run."""
+    key = namespace(config)
+    own_id = checkpoint.get("id")
+    if not own_id:
+        raise InvalidArgumentError('checkpoint_id: the checkpoint has no "id"', field="checkpoint_id")
+    channel_values = checkpoint.get("channel_values") or {}
+    request = pb.PutCheckpointRequest(
+        thread_id=key.thread_id,
+        checkpoint_ns=key.checkpoint_ns,
+        checkpoint_id=_text("checkpoint_id", own_id),
+        parent_checkpoint_id=checkpoint_id(config),
+        metadata=_metadata(serde, get_checkpoint_metadata(config, metadata)),
+        request_id=uuid.uuid4().bytes,
+    )
+    _fill_checkpoint(request.checkpoint, serde, checkpoint)
+    for channel, version in new_versions.items():
+        entry = request.values.add(channel=_text("channel", channel))
+        _set_version(entry.version, version)
+        if channel in channel_values:
+            entry.value.type, entry.value.data = _dump(serde, channel_values[channel])
+    return request
+
+
+def put_writes(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> pb.PutWritesRequest:
+    """Builds the request of `put_writes`; the precondition is left to whoever knows the run."""
+    key = namespace(config)
+    beside = checkpoint_id(config)
+    if beside is None:
+        raise InvalidArgumentError(
+            "checkpoint_id: writes belong to a checkpoint, the config names none", field="checkpoint_id"
+        )
+    request = pb.PutWritesRequest(
+        thread_id=key.thread_id,
+        checkpoint_ns=key.checkpoint_ns,
+        checkpoint_id=beside,
+        task_id=_text("task_id", task_id),
+        task_path=_text("task_path", task_path),
+    )
+    for position, (channel, value) in enumerate(writes):
+        entry = request.writes.add(idx=WRITES_IDX_MAP.get(channel, position), channel=_text("channel", channel))
+        entry.value.type, entry.value.data = _dump(serde, value)
+    return request
+
+
+def get(config: RunnableConfig) -> pb.GetCheckpointRequest:
+    """Builds the request of `get_tuple`."""
+    key = namespace(config)
+    return pb.GetCheckpointRequest(
+        thread_id=key.thread_id, checkpoint_ns=key.checkpoint_ns, checkpoint_id=checkpoint_id(config)
+    )
+
+
+def list_checkpoints(
+    serde: SerializerProtocol,
+    config: RunnableConfig | None,
+    *,
+    filter: Mapping[str, Any] | None,
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> pb.ListCheckpointsRequest:
+    """Builds the request for the first page of `list`."""
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise InvalidArgumentError(f"limit: {limit!r} is not a whole number from 0 up, nor None", field="limit")
+    request = pb.ListCheckpointsRequest(before_checkpoint_id=checkpoint_id(before))
+    if config is not None:
+        request.thread_id = namespace(config).thread_id
+        checkpoint_ns = config["configurable"].get("checkpoint_ns")
+        if checkpoint_ns is not None:
+            request.checkpoint_ns = _text("checkpoint_ns", checkpoint_ns)
+        if own_id := checkpoint_id(config):
+            request.checkpoint_id = own_id
+    if filter is not None and not isinstance(filter, Mapping):
+        raise InvalidArgumentError(f"filter: must be a dict, not {type(filter).__name__}", field="filter")
+    if filter:
+        request.filter = _filter(serde, filter)
+    if limit:
+        request.page_size = page_size(limit)
+    return request
+
+
+def page_size(limit: int) -> int:
+    """Returns how many checkpoints to ask for at once, for so many at the most."""
+    return min(limit, _MAX_PAGE)
+
+
+def delta_history(config: RunnableConfig, channels: Sequence[str]) -> pb.GetDeltaChannelHistoryRequest:
+    """Builds the request of `get_delta_channel_history`."""
+    key = namespace(config)
+    return pb.GetDeltaChannelHistoryRequest(
+        thread_id=key.thread_id,
+        checkpoint_ns=key.checkpoint_ns,
+        checkpoint_id=checkpoint_id(config),
+        channels=[_text("channels", channel) for channel in channels],
+    )
+
+
+def delete_thread(thread_id: str) -> threads_pb.DeleteThreadRequest:
+    """Builds the request of `delete_thread`."""
+    return threads_pb.DeleteThreadRequest(thread_id=_thread(thread_id))
+
+
+def delete_runs(run_ids: Sequence[str]) -> list[threads_pb.DeleteRunsRequest]:
+    """Builds the requests of `delete_for_runs`, as many as the server's limit asks for."""
+    names = [_text("run_ids", str(run_id)) for run_id in run_ids]
+    return [threads_pb.DeleteRunsRequest(run_ids=names[i : i + _MAX_PAGE]) for i in range(0, len(names), _MAX_PAGE)]
+
+
+def copy_thread(source: str, target: str, at: str | None) -> threads_pb.CopyThreadRequest:
+    """Builds the request of `copy_thread`."""
+    return threads_pb.CopyThreadRequest(
+        source_thread_id=_thread(source, "source_thread_id"),
+        target_thread_id=_thread(target, "target_thread_id"),
+        checkpoint_id=_text("checkpoint_id", at) if at else None,
+        request_id=uuid.uuid4().bytes,
+    )
+
+
+def prune(thread_ids: Sequence[str], strategy: str) -> list[threads_pb.PruneThreadsRequest]:
+    """Builds the requests of `prune`, as many as the server's limit asks for."""
+    if strategy not in PRUNE_STRATEGIES:
+        known = " or ".join(f'"{name}"' for name in PRUNE_STRATEGIES)
+        raise InvalidArgumentError(f"strategy: {strategy!r} is unknown; use {known}", field="strategy")
+    names = [_thread(thread_id, "thread_ids") for thread_id in thread_ids]
+    return [
+        threads_pb.PruneThreadsRequest(thread_ids=names[i : i + _MAX_PAGE], strategy=PRUNE_STRATEGIES[strategy])
+        for i in range(0, len(names), _MAX_PAGE)
+    ]
+
+
+def _fill_checkpoint(message: values.Checkpoint, serde: SerializerProtocol, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint's own fields: typed where that is exact, the others into `extra`."""
+    extra: dict[str, Any] = {}
+    for name, value in checkpoint.items():
+        match name, value:
+            case (("id" | "channel_values"), _):
+                pass
+            case "v", int() if type(value) is int and -(2**31) <= value < 2**31:
+                message.v = value
+            case "ts", str() if type(value) is str and _encodable(value):
+                message.ts = value
+            case "channel_versions", dict():
+                message.channel_versions.SetInParent()
+                for channel, version in value.items():
+                    _set_version(message.channel_versions.versions[_text("channel", channel)], version)
+            case "versions_seen", dict():
+                for node, seen in value.items():
+                    node_versions = message.versions_seen[_text("versions_seen", node)]
+                    for channel, version in seen.items():
+                        _set_version(node_versions.versions[_text("channel", channel)], version)
+            case "updated_channels", list():
+                message.updated_channels.SetInParent()
+                message.updated_channels.names.extend([_text("updated_channels", channel) for channel in value])
+            case "updated_channels", None:
+                pass
+            case _:
+                extra[name] = value
+    if extra:
+        message.extra.type, message.extra.data = _dump(serde, extra)
+
+
+def _set_version(message: values.ChannelVersion, version: str | int | float) -> None:
+    """Writes a channel's version with its type."""
+    kind = type(version)
+    if kind is str:
+        message.text = _text("channel version", version)
+    elif kind is int and -(2**63) <= version < 2**63:  # type: ignore[operator]
+        message.integer = version  # type: ignore[assignment]
+    elif kind is float:
+        message.number = version  # type: ignore[assignment]
+    else:
+        raise InvalidArgumentError(
+            f"channel version: must be a str, a 64-bit int or a float, not {kind.__name__}", field="channel_versions"
+        )
+
+
+def _metadata(serde: SerializerProtocol, metadata: CheckpointMetadata) -> values.Metadata:
+    """Builds a checkpoint's metadata and, where the server can't read it, what filters may see of it."""
+    type_tag, data = _dump(serde, metadata)
+    message = values.Metadata(value=values.TypedValue(type=type_tag, data=data))
+    if encrypted(type_tag):
+        message.index = _index({key: value for key, value in metadata.items() if key in ENCRYPTED_INDEX_KEYS})
+    elif type_tag != "msgpack":
+        message.index = _index(metadata)
+    return message
+
+
+def _filter(serde: SerializerProtocol, filter: Mapping[str, Any]) -> bytes:
+    """Builds a filter, in the same encoding as the metadata that it is compared with."""
+    hidden = sorted(str(key) for key in filter if key not in ENCRYPTED_INDEX_KEYS)
+    if hidden and encrypted(_dump(serde, {})[0]):
+        raise InvalidArgumentError(
+            f"filter: {', '.join(hidden)} can't be searched, because this saver encrypts metadata; "
+            f"only {', '.join(sorted(ENCRYPTED_INDEX_KEYS))} can",
+            field="filter",
+        )
+    return _index(filter)
+
+
+def _index(metadata: Mapping[str, Any]) -> bytes:
+    return _INDEX_SERDE.dumps_typed(dict(metadata))[1]
+
+
+def _dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
+    """Serializes a value. The bytes are a copy of their own: a bytearray may change while it is sent."""
+    type_tag, data = serde.dumps_typed(value)
+    return type_tag, data if type(data) is bytes else bytes(data)
+
+
+def _thread(thread_id: Any, field: str = "thread_id") -> str:
+    """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
+    name = _text(field, str(thread_id))
+    if not name:
+        raise InvalidArgumentError(f"{field}: must not be empty", field=field)
+    return name
+
+
+def _text(field: str, value: Any) -> str:
+    """Returns a piece of text that protobuf can carry."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{field}: must be text, not {type(value).__name__}", field=field)
+    if not _encodable(value):
+        raise InvalidArgumentError(f"{field}: is not valid Unicode (it holds a lone surrogate)", field=field)
+    # An enum that is also a str: protobuf wants the plain text.
+    return value if type(value) is str else str.__str__(value)
+
+
+def _encodable(value: str) -> bool:
+    """Whether text can be written as UTF-8: lone surrogates can't."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

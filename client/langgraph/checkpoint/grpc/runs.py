@@ -1,0 +1,307 @@
+"""What each run has read, so that a write can say what it expects to find.
+
+A run's base is what *it* read, not what its saver last saw: two runs through one saver collide as two processes do. So
+the base is kept for each run, and a run is recognized by what LangGraph passes along:
+
+- Within one execution of a graph every config carries the same object under `configurable["__pregel_runtime"]`. It
+  can't be referred to weakly and compares by value, so it is held and recognized by identity; the least recently used
+  runs are forgotten beyond a bound. A nested graph has a runtime of its own, and shares `runtime.control` with the
+  graphs around it.
+- `update_state` has no runtime. There the read leaves a note in a context variable, which the put finds again.
+
+A run keeps the order of its own calls in a namespace: a checkpoint's task writes follow its put, and the next put
+follows the writes before it. So whatever a run has stored was stored in order, and nothing trails behind a put that
+lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError
+from langgraph.checkpoint.grpc.requests import Key
+
+from checkpointd.v1.checkpoint_service_pb2 import PutCheckpointRequest, PutWritesRequest
+
+MAX_RUNS = 4096
+"""How many runs are remembered. A run that was forgotten while it was under way would write unconditionally."""
+MAX_CONTEXT_READS = 8
+"""How many reads without a runtime are remembered in one context."""
+REMEMBERED_PUTS = 64
+"""How many of a run's own checkpoints are remembered in each namespace."""
+PUT_EXPECTED_WITHIN = 1.0
+"""How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
+after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
+
+_RUNTIME = "__pregel_runtime"
+
+End = Future[CheckpointdError | None]
+"""The end of a call that is under way: its result says what went wrong, if anything. It can't be cancelled by those who
+wait for it."""
+
+
+class Line:
+    """One namespace, as one run sees it. Guarded by the lock of Runs."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        """The version that this run read, or that its own last put made."""
+        self.read: set[str] = set()
+        """The checkpoints that this run read."""
+        self.puts: OrderedDict[str, End] = OrderedDict()
+        """This run's own puts, by checkpoint id: under way or over."""
+        self.awaited: dict[str, End] = {}
+        """The puts of checkpoints whose writes came first."""
+        self.writing: set[End] = set()
+        """This run's task writes under way."""
+
+    def knows(self, checkpoint_id: str) -> bool:
+        """Whether the run has read this checkpoint or put it itself."""
+        return checkpoint_id in self.read or checkpoint_id in self.puts
+
+
+class Execution:
+    """One execution of a graph, with all graphs nested in it."""
+
+    def __init__(self) -> None:
+        self.conflicts: dict[str, VersionConflictError] = {}
+        """The conflict that was met, by thread. LangGraph drops what a nested graph's save raised when the graph is
+        ending in an interrupt; so whoever writes next in this execution raises it again."""
+
+
+class Run:
+    """One run: what it has read, and what it has written itself."""
+
+    def __init__(self, execution: Execution | None = None) -> None:
+        self.token = os.urandom(16)
+        """Who writes, for the server."""
+        self.execution = execution
+        """None for what was read without a runtime."""
+        self.lines: dict[Key, Line] = {}
+
+
+_context_runs: ContextVar[dict[tuple[int, Key], Run] | None] = ContextVar("checkpointd_context_runs", default=None)
+
+
+class Runs:
+    """The runs that go through a saver and its clones.
+
+    Args:
+        optimistic: False to know of no run, so that every write is unconditional.
+    """
+
+    def __init__(self, *, optimistic: bool) -> None:
+        self._optimistic = optimistic
+        self._lock = threading.Lock()
+        self._known: OrderedDict[int, tuple[object, Any]] = OrderedDict()
+
+    def did_read(self, config: RunnableConfig, key: Key, version: int, checkpoint_ids: Iterable[str]) -> None:
+        """Notes what a run has found. Its base is its first read, until it has written itself."""
+        if not self._optimistic:
+            return
+        runtime = _runtime(config)
+        if runtime is None:
+            run = Run()
+            run.lines[key] = line = Line(version)
+            line.read.update(checkpoint_ids)
+            self._note_in_context(key, run)
+        else:
+            with self._lock:
+                line = self._run(runtime).lines.setdefault(key, Line(version))
+                line.read.update(checkpoint_ids)
+
+    def begin_put(self, config: RunnableConfig, request: PutCheckpointRequest) -> UnderWay:
+        """Notes that a run is about to put a checkpoint. Raises the conflict that its execution has met already."""
+        key = Key(request.thread_id, request.checkpoint_ns)
+        own_id = request.checkpoint_id
+        overdue: list[End] = []
+        with self._lock:
+            run, line = self._find(config, key, request.parent_checkpoint_id)
+            if run is None or line is None:
+                return UnderWay(self, key)
+            end = line.awaited.pop(own_id, None) or _end()
+            line.puts[own_id] = end
+            line.puts.move_to_end(own_id)
+            if len(line.puts) > REMEMBERED_PUTS:
+                line.puts.popitem(last=False)
+            # LangGraph puts in order: what is older and hasn't come by now is not going to.
+            overdue += [line.awaited.pop(older) for older in list(line.awaited) if older < own_id]
+            under_way = UnderWay(self, key, run, line, end, waits_for=tuple(line.writing))
+        for late in overdue:
+            late.set_result(None)
+        return under_way
+
+    def begin_writes(self, config: RunnableConfig, request: PutWritesRequest) -> UnderWay:
+        """Notes that a run is about to write beside a checkpoint. Raises the conflict that its execution has met."""
+        key = Key(request.thread_id, request.checkpoint_ns)
+        beside = request.checkpoint_id
+        with self._lock:
+            run, line = self._find(config, key, beside)
+            if run is None or line is None:
+                return UnderWay(self, key)
+            end = _end()
+            line.writing.add(end)
+            if beside in line.puts:
+                return UnderWay(self, key, run, line, end, follows=line.puts[beside])
+            if beside in line.read:
+                return UnderWay(self, key, run, line, end)
+            put = line.awaited.setdefault(beside, _end())
+            return UnderWay(self, key, run, line, end, follows=put, patience=PUT_EXPECTED_WITHIN)
+
+    def forget_context(self) -> None:
+        """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
+        if _context_runs.get():
+            _context_runs.set(None)
+
+    def end(self, under_way: UnderWay, error: BaseException | None) -> None:
+        """Notes that a call is over, and tells those who wait for it."""
+        run, line, end = under_way.run, under_way.line, under_way.ends
+        if run is None or line is None or end is None:
+            return
+        with self._lock:
+            line.writing.discard(end)
+            if isinstance(error, VersionConflictError) and run.execution is not None:
+                run.execution.conflicts.setdefault(under_way.key.thread_id, error)
+        if error is not None and not isinstance(error, CheckpointdError):
+            error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
+        end.set_result(error)
+
+    def _find(self, config: RunnableConfig, key: Key, builds_on: str) -> tuple[Run | None, Line | None]:
+        """Finds the run of a write and its view of the namespace; None where nothing is known. The lock is held.
+
+        A write without a runtime belongs to the context's read only if it builds on what was read (or on a put since);
+        otherwise it is a hand-made one. `builds_on` is empty for a put without a parent.
+        """
+        if not self._optimistic:
+            return None, None
+        runtime = _runtime(config)
+        if runtime is not None:
+            run = self._run(runtime)
+            if run.execution is not None and (conflict := run.execution.conflicts.get(key.thread_id)):
+                raise conflict.again() from conflict
+            return run, run.lines.get(key)
+        noted = (_context_runs.get() or {}).get((id(self), key))
+        if noted is None:
+            return None, None
+        line = noted.lines[key]
+        return (noted, line) if (line.knows(builds_on) if builds_on else not line.read) else (None, None)
+
+    def _run(self, runtime: object) -> Run:
+        """Finds or begins the run of a runtime. The lock is held."""
+        known = self._recall(runtime)
+        if known is None:
+            control = getattr(runtime, "control", None)
+            # A runtime without a control is an execution of its own.
+            execution = self._recall(control) if control is not None else None
+            if execution is None:
+                execution = Execution()
+                if control is not None:
+                    self._remember(control, execution)
+            known = self._remember(runtime, Run(execution))
+        return known  # type: ignore[no-any-return]
+
+    def _recall(self, anchor: object) -> Any:
+        known = self._known.get(id(anchor))
+        if known is None:
+            return None
+        self._known.move_to_end(id(anchor))
+        return known[1]
+
+    def _remember(self, anchor: object, what: Any) -> Any:
+        """Remembers something of an object, which is held as well: so its id stays its own."""
+        self._known[id(anchor)] = (anchor, what)
+        while len(self._known) > 2 * MAX_RUNS:
+            self._known.popitem(last=False)
+        return what
+
+    def _note_in_context(self, key: Key, run: Run) -> None:
+        notes = dict(_context_runs.get() or {})
+        notes.pop((id(self), key), None)
+        notes[(id(self), key)] = run
+        while len(notes) > MAX_CONTEXT_READS:
+            notes.pop(next(iter(notes)))
+        _context_runs.set(notes)
+
+
+class UnderWay:
+    """A write that is under way: what it waits for, what it expects, and how it ended.
+
+    Used as a context manager around the call. Where nothing is known of the run, it does nothing at all.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        key: Key,
+        run: Run | None = None,
+        line: Line | None = None,
+        ends: End | None = None,
+        *,
+        waits_for: tuple[End, ...] = (),
+        follows: End | None = None,
+        patience: float | None = None,
+    ) -> None:
+        self._runs = runs
+        self._follows = follows
+        self._version: int | None = None
+        self.key = key
+        self.run = run
+        self.line = line
+        self.ends = ends
+        self.waits_for = waits_for if follows is None else (follows,)
+        """The run's calls that go first."""
+        self.patience = patience
+        """How long to wait for them, in seconds; None: until they are over."""
+
+    def expect(self, request: PutCheckpointRequest | PutWritesRequest) -> None:
+        """Writes into the request what the run expects. Raises what the put raised that these writes follow."""
+        if self._follows is not None and self._follows.done() and (error := self._follows.result()) is not None:
+            raise (error.again() if isinstance(error, VersionConflictError) else error)
+        if self.run is None or self.line is None:
+            return
+        request.precondition.if_version_match = self.line.version
+        request.precondition.if_last_writer = self.run.token
+        if isinstance(request, PutCheckpointRequest):
+            request.writer = self.run.token
+
+    def made(self, version: int) -> None:
+        """Notes the version that a put made."""
+        if self.line is not None:
+            self.line.version = version
+        else:
+            # A write that nothing was known of: what this context had read before is out of date.
+            self._runs.forget_context()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._runs.end(self, exc)
+
+
+async def await_all(ends: Collection[End], patience: float | None = None) -> None:
+    """Waits in an event loop until all calls are over, or patience is (in seconds)."""
+    if ends:
+        await asyncio.wait([asyncio.wrap_future(end) for end in ends], timeout=patience)
+
+
+def _runtime(config: RunnableConfig) -> object | None:
+    return (config.get("configurable") or {}).get(_RUNTIME)
+
+
+def _end() -> End:
+    end = End()
+    # From here on cancel() has no effect: a waiter that is cancelled must not end it for the others.
+    end.set_running_or_notify_cancel()
+    return end

@@ -1,0 +1,474 @@
+"""GrpcSaver: LangGraph's checkpointer interface over a checkpointd server.
+
+Each method exists twice, blocking and awaiting, as thin as can be: a request builder, a call, a response reader, which
+both share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from types import TracebackType
+from typing import Any, Self, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.grpc import requests, responses
+from langgraph.checkpoint.grpc.calls import Caller
+from langgraph.checkpoint.grpc.channels import Channels
+from langgraph.checkpoint.grpc.options import (
+    ClientOptions,
+    Concurrency,
+    TlsOptions,
+    default_target,
+    default_token,
+)
+from langgraph.checkpoint.grpc.runs import Runs, await_all
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+
+
+class GrpcSaver(BaseCheckpointSaver[str]):
+    """A LangGraph checkpointer that keeps its threads on a checkpointd server.
+
+    One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
+    threads, from several event loops and from forked workers at once. Connections are made when they are first needed.
+
+    Example:
+        ```python
+        with GrpcSaver.from_conn_string("127.0.0.1:50051") as saver:
+            graph = builder.compile(checkpointer=saver)
+            graph.invoke({"messages": "hello"}, {"configurable": {"thread_id": "1"}})
+        ```
+
+    `with`, `async with` and neither all work; leaving the block closes the connections.
+
+    Args:
+        target: The server, "host:port" or "unix:path". Default: the environment's CHECKPOINTD_TARGET, or
+            127.0.0.1:50051.
+        serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer. With EncryptedSerializer the
+            server can read no value and no metadata but `source`, `step`, `run_id` and `parents`.
+        token: A bearer token, or a callable that returns one and is asked before each call. Default: the environment's
+            CHECKPOINTD_TOKEN. Never sent in plain text off the machine.
+        tls: True, or TlsOptions with certificates. Default: plain text.
+        timeout: How long one attempt of a call may take, in seconds.
+        retry_budget: How long a call is tried again while the server is unavailable, in seconds; 0: not at all.
+        keepalive: How often an idle connection with calls under way is pinged, in seconds.
+        concurrency: "optimistic" (default): a run that was overtaken by another on its thread gets
+            VersionConflictError. "last_write_wins": it overwrites the other, as stock savers do.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        serde: SerializerProtocol | None = None,
+        token: str | Callable[[], str] | None = None,
+        tls: bool | TlsOptions = False,
+        timeout: float = 30.0,
+        retry_budget: float = 30.0,
+        keepalive: float = 20.0,
+        concurrency: Concurrency = "optimistic",
+    ) -> None:
+        super().__init__(serde=serde)
+        self.options = ClientOptions(
+            target=target or default_target(),
+            token=token if token is not None else default_token(),
+            tls=tls,
+            timeout=timeout,
+            retry_budget=retry_budget,
+            keepalive=keepalive,
+            concurrency=concurrency,
+        )
+        self._caller = Caller(self.options, Channels(self.options))
+        self._runs = Runs(optimistic=concurrency == "optimistic")
+        self._closed = False
+
+    @classmethod
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        serde: SerializerProtocol | None = None,
+        token: str | Callable[[], str] | None = None,
+        tls: bool | TlsOptions = False,
+        timeout: float = 30.0,
+        retry_budget: float = 30.0,
+        keepalive: float = 20.0,
+        concurrency: Concurrency = "optimistic",
+    ) -> Self:
+        """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
+        return cls(
+            conn_string,
+            serde=serde,
+            token=token,
+            tls=tls,
+            timeout=timeout,
+            retry_budget=retry_budget,
+            keepalive=keepalive,
+            concurrency=concurrency,
+        )
+
+    # The object.
+
+    def __copy__(self) -> Self:
+        """LangGraph clones savers at compile time. A clone shares the connections; each is closed on its own."""
+        clone = object.__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        if not self._closed:
+            self._caller.channels.share()
+        return clone
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """Closes the connections, unless a clone of this saver still uses them. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._caller.channels.close()
+
+    async def aclose(self) -> None:
+        """Closes the connections like `close`, and waits until those of this event loop are closed."""
+        if not self._closed:
+            self._closed = True
+            await self._caller.channels.aclose()
+
+    def get_next_version(self, current: str | int | float | None, channel: None = None) -> str:
+        """Returns a channel's next version: text that sorts after the current one.
+
+        The digits after the point are random, so that two branches of a thread never make the same version for
+        different values. They come from the operating system: a seeded `random` would repeat them.
+        """
+        if current is None:
+            number = 0
+        elif isinstance(current, str):
+            number = int(current.partition(".")[0])
+        else:
+            number = int(current)
+        return f"{number + 1:032}.{int.from_bytes(os.urandom(7)):017}"
+
+    # Reading.
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Reads one checkpoint: the latest, or the one that the config names.
+
+        Returns:
+            The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
+        """
+        request = requests.get(config)
+        response = self._call_get(request)
+        self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
+        if not response.HasField("tuple"):
+            return None
+        saved = responses.checkpoint_tuple(self.serde, response.tuple)
+        if responses.needs_parent_sends(response.tuple):
+            self._add_parent_sends(saved, self._call_get(responses.parent_request(response.tuple)))
+        return saved
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Awaits `get_tuple`."""
+        request = requests.get(config)
+        response = await self._acall_get(request)
+        self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
+        if not response.HasField("tuple"):
+            return None
+        saved = responses.checkpoint_tuple(self.serde, response.tuple)
+        if responses.needs_parent_sends(response.tuple):
+            self._add_parent_sends(saved, await self._acall_get(responses.parent_request(response.tuple)))
+        return saved
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Reads checkpoints newest first, a page at a time.
+
+        Args:
+            config: Names the thread and, if it has `checkpoint_ns`, the namespace; None for all threads.
+            filter: Only checkpoints whose metadata contains this, as PostgreSQL's JSONB `@>` has it.
+            before: Only checkpoints whose id is less than this config's.
+            limit: The most checkpoints to return; None for all.
+        """
+        request = requests.list_checkpoints(self.serde, config, filter=filter, before=before, limit=limit)
+        return self._pages(config, request, limit)
+
+    def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yields what `list` returns."""
+        request = requests.list_checkpoints(self.serde, config, filter=filter, before=before, limit=limit)
+        return self._apages(config, request, limit)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Reads each channel's writes since its nearest stored value, and that value, in one call."""
+        if not channels:
+            return {}
+        response = self._caller.call(
+            "GetDeltaChannelHistory",
+            lambda stubs: stubs.checkpoints.GetDeltaChannelHistory,
+            requests.delta_history(config, channels),
+        )
+        return responses.delta_history(self.serde, response)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Awaits `get_delta_channel_history`."""
+        if not channels:
+            return {}
+        response = await self._caller.acall(
+            "GetDeltaChannelHistory",
+            lambda stubs: stubs.checkpoints.GetDeltaChannelHistory,
+            requests.delta_history(config, channels),
+        )
+        return responses.delta_history(self.serde, response)
+
+    # Writing.
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Stores a checkpoint with the values of the channels that changed.
+
+        Args:
+            config: The config of the checkpoint this one was made from, or of its thread.
+            checkpoint: The checkpoint.
+            metadata: Its metadata; what the config adds to it is merged in.
+            new_versions: The channels that changed, with their versions.
+
+        Returns:
+            The checkpoint's config.
+
+        Raises:
+            VersionConflictError: Another run wrote to the thread after this one had read it.
+        """
+        request = requests.put(self.serde, config, checkpoint, metadata, new_versions)
+        with self._runs.begin_put(config, request) as under_way:
+            wait(under_way.waits_for)
+            under_way.expect(request)
+            response = self._caller.call("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+            under_way.made(response.version)
+        return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Awaits `put`."""
+        request = requests.put(self.serde, config, checkpoint, metadata, new_versions)
+        with self._runs.begin_put(config, request) as under_way:
+            await await_all(under_way.waits_for)
+            under_way.expect(request)
+            response = await self._caller.acall("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+            under_way.made(response.version)
+        return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Stores a task's writes beside the checkpoint that the config names.
+
+        Raises:
+            VersionConflictError: Another run wrote to the thread after this one had read it.
+        """
+        request = requests.put_writes(self.serde, config, writes, task_id, task_path)
+        with self._runs.begin_writes(config, request) as under_way:
+            wait(under_way.waits_for, under_way.patience)
+            under_way.expect(request)
+            self._caller.call("PutWrites", lambda stubs: stubs.checkpoints.PutWrites, request)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Awaits `put_writes`."""
+        request = requests.put_writes(self.serde, config, writes, task_id, task_path)
+        with self._runs.begin_writes(config, request) as under_way:
+            await await_all(under_way.waits_for, under_way.patience)
+            under_way.expect(request)
+            await self._caller.acall("PutWrites", lambda stubs: stubs.checkpoints.PutWrites, request)
+
+    # Whole threads and runs.
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
+        self._runs.forget_context()
+        self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, requests.delete_thread(thread_id))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Awaits `delete_thread`."""
+        self._runs.forget_context()
+        await self._caller.acall(
+            "DeleteThread", lambda stubs: stubs.threads.DeleteThread, requests.delete_thread(thread_id)
+        )
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
+        self._runs.forget_context()
+        for request in requests.delete_runs(run_ids):
+            self._caller.call("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Awaits `delete_for_runs`."""
+        self._runs.forget_context()
+        for request in requests.delete_runs(run_ids):
+            await self._caller.acall("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
+        """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
+
+        Args:
+            source_thread_id: The thread to copy. Nothing happens if there is none.
+            target_thread_id: The thread to make.
+            checkpoint_id: Fork here: copy only this checkpoint of the root graph and what led to it.
+
+        Raises:
+            ThreadExistsError: The target holds checkpoints already.
+            CheckpointNotFoundError: The thread has no such checkpoint.
+        """
+        self._runs.forget_context()
+        request = requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        self._caller.call("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
+
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+    ) -> None:
+        """Awaits `copy_thread`."""
+        self._runs.forget_context()
+        request = requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        await self._caller.acall("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Removes history from threads.
+
+        Args:
+            thread_ids: The threads. Unknown ones are passed over.
+            strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
+                "delete" removes the threads.
+        """
+        self._runs.forget_context()
+        for request in requests.prune(thread_ids, strategy):
+            self._caller.call("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Awaits `prune`."""
+        self._runs.forget_context()
+        for request in requests.prune(thread_ids, strategy):
+            await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+
+    # What the methods above share.
+
+    def _call_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+        return cast(
+            pb.GetCheckpointResponse,
+            self._caller.call("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint, request),
+        )
+
+    async def _acall_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+        return cast(
+            pb.GetCheckpointResponse,
+            await self._caller.acall("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint, request),
+        )
+
+    def _pages(
+        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
+    ) -> Iterator[CheckpointTuple]:
+        while limit is None or limit > 0:
+            page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
+            self._did_list(config, request, page)
+            for message in page.tuples:
+                saved = responses.checkpoint_tuple(self.serde, message)
+                if responses.needs_parent_sends(message):
+                    self._add_parent_sends(saved, self._call_get(responses.parent_request(message)))
+                yield saved
+            limit = _next_page(request, page, limit)
+
+    async def _apages(
+        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
+    ) -> AsyncIterator[CheckpointTuple]:
+        while limit is None or limit > 0:
+            page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
+            self._did_list(config, request, page)
+            for message in page.tuples:
+                saved = responses.checkpoint_tuple(self.serde, message)
+                if responses.needs_parent_sends(message):
+                    self._add_parent_sends(saved, await self._acall_get(responses.parent_request(message)))
+                yield saved
+            limit = _next_page(request, page, limit)
+
+    def _did_list(
+        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse
+    ) -> None:
+        """A list counts as a read of its namespace: a replayed subgraph loads its checkpoint with one."""
+        if config is not None and request.HasField("checkpoint_ns"):
+            self._runs.did_read(config, requests.key_of(request), page.version, _ids(page.tuples))
+
+    def _add_parent_sends(self, saved: CheckpointTuple, parent: pb.GetCheckpointResponse) -> None:
+        responses.add_parent_sends(
+            saved, responses.pending_writes(self.serde, parent.tuple.pending_writes), self.get_next_version(None)
+        )
+
+
+def _ids(tuples: Iterable[values.CheckpointTuple]) -> set[str]:
+    return {message.checkpoint_id for message in tuples if message.checkpoint_id}
+
+
+def _next_page(request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse, limit: int | None) -> int | None:
+    """Turns a request into that for the next page, and returns how many checkpoints it may still bring."""
+    request.page_token = page.next_page_token
+    if not page.next_page_token:
+        return 0
+    if limit is None:
+        return None
+    limit -= len(page.tuples)
+    request.page_size = requests.page_size(limit)
+    return limit
