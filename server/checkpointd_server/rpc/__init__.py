@@ -1,0 +1,5 @@
+"""The service: protobuf to domain and back, errors, health, and the grpc.aio server that calls a checkpoint store."""
+
+from checkpointd_server.rpc.server import RpcServer, ServerOptions
+
+__all__ = ["RpcServer", "ServerOptions"]

@@ -1,0 +1,92 @@
+"""The addresses that the server listens on, and a clear word when it can't."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+
+import grpc.aio
+
+from checkpointd_server.domain.errors import SetupError
+
+_HOST_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})")
+
+
+def bind(server: grpc.aio.Server, address: str, *, shared: bool) -> str:
+    """Binds a server that was not started yet.
+
+    Args:
+        server: The server.
+        address: HOST:PORT (port 0: a free one), unix:PATH, or unix-abstract:NAME.
+        shared: Other processes may listen on the same port (SO_REUSEPORT).
+
+    Returns:
+        The address bound, with the port that it really has.
+
+    Raises:
+        SetupError: The address is malformed, taken, or not to be had. The message names it.
+    """
+    if address.startswith("unix:"):
+        _refuse_taken_socket(address)
+        problem = f"is {os.path.dirname(_socket_path(address)) or '.'} a folder that this user may write to?"
+    elif address.startswith("unix-abstract:"):
+        problem = "is the name taken?"
+    else:
+        match = _HOST_PORT.fullmatch(address)
+        if match is None or int(match["port"]) > 65535:
+            raise SetupError(f"can't listen on {address!r}: it should be HOST:PORT, [IPv6]:PORT or unix:PATH")
+        host, port = match["host"].strip("[]"), int(match["port"])
+        failure = None if shared or not port else _probe(host, port)
+        # A name like localhost stands for several addresses, and gRPC is content with any of them: without this look
+        # a second server would start on the address that the first one left, and never hear a client.
+        if failure is not None and failure.errno == errno.EADDRINUSE:
+            raise SetupError(f"can't listen on {address}: the port is taken by another process")
+        problem = "it is not an address of this machine" if failure is None else str(failure.strerror)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError:
+        raise SetupError(f"can't listen on {address}: {problem}") from None
+    return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{bound}"
+
+
+def _probe(host: str, port: int) -> OSError | None:
+    """Tells why an address can't be bound; None: it can. Taken comes before any other reason."""
+    failure: OSError | None = None
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return error
+    for family, kind, protocol, _, target in infos:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(target)
+        except OSError as error:
+            if failure is None or error.errno == errno.EADDRINUSE:
+                failure = error
+    return failure
+
+
+def _refuse_taken_socket(address: str) -> None:
+    """Raises SetupError if someone listens on a Unix socket, for gRPC would take it away from him without a word."""
+    path = _socket_path(address)
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise SetupError(f"can't listen on {address}: there is a file of that name")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        return  # Left behind by a server that was killed; gRPC replaces it.
+    except OSError as error:
+        raise SetupError(f"can't listen on {address}: {error.strerror or error}") from None
+    raise SetupError(f"can't listen on {address}: the socket is taken by another process")
+
+
+def _socket_path(address: str) -> str:
+    path = address.removeprefix("unix:")
+    return path.removeprefix("//") if path.startswith("///") else path

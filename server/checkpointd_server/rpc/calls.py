@@ -1,0 +1,144 @@
+"""What happens around every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
+
+There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
+with UNKNOWN and the text of a Python exception, and send an answer of any size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError, EncodeError, Message
+
+from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
+from checkpointd_server.rpc.errors import Draining, Overloaded, RequestTooLarge, describe_error
+from checkpointd_server.rpc.identity import tenant_of
+
+RequestT = TypeVar("RequestT", bound=Message)
+Method = Callable[[RequestT, str, "float | None"], Awaitable[bytes]]
+"""A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response."""
+
+
+class CallLimits(NamedTuple):
+    """What each call is held to."""
+
+    message_bytes: int
+    """The largest request and response."""
+    concurrent_calls: int
+    """The most calls at work at once."""
+    default_timeout: float | None
+    """Seconds that a call gets if its client set no deadline. None: no bound."""
+
+
+class Calls:
+    """Wraps methods into gRPC handlers, and knows how many calls are at work."""
+
+    def __init__(self, limits: CallLimits) -> None:
+        self._limits = limits
+        self._active = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._log = structlog.get_logger("checkpointd.rpc").bind()
+        # Asked once: a line a call must cost nothing where nobody reads it.
+        self._logs_calls = self._log.is_enabled_for(logging.DEBUG)
+
+    @property
+    def active(self) -> int:
+        """How many calls are at work."""
+        return self._active
+
+    def refuse_new(self) -> None:
+        """From now on every new call is refused, for the server is shutting down."""
+        self._draining = True
+        if not self._active:
+            self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Waits until the calls at work when new ones began to be refused have finished."""
+        await self._idle.wait()
+
+    def handler(self, name: str, request_type: type[RequestT], method: Method[RequestT]) -> grpc.RpcMethodHandler:
+        """Returns the handler of a unary method.
+
+        Args:
+            name: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
+            request_type: The message that the method takes.
+            method: What serves it.
+        """
+        message_bytes, concurrent_calls, default_timeout = self._limits
+        parse = request_type.FromString
+        logs_calls = self._logs_calls
+
+        async def serve(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            started = perf_counter() if logs_calls else 0.0
+            request = None
+            self._active += 1
+            try:
+                if self._draining:
+                    raise Draining()
+                if self._active > concurrent_calls:
+                    raise Overloaded(limit=concurrent_calls)
+                if len(raw) > message_bytes:
+                    raise RequestTooLarge(len(raw), limit=message_bytes)
+                request = parse(raw)
+                timeout = context.time_remaining()
+                response = await method(request, tenant_of(context), default_timeout if timeout is None else timeout)
+                if len(response) > message_bytes:
+                    raise ResultTooLarge(len(response), limit=message_bytes)
+                if logs_calls:
+                    self._log_call(name, "OK", started, request)
+                return response
+            except asyncio.CancelledError:
+                if logs_calls:
+                    self._log_call(name, "CANCELLED", started, request)
+                raise
+            except DecodeError:
+                error: Exception = InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}")
+            except EncodeError:
+                # Protobuf gives up at 2 GiB, whatever our own limit is.
+                error = ResultTooLarge(2**31, limit=message_bytes)
+            except Exception as raised:
+                error = raised
+            finally:
+                self._active -= 1
+                if self._draining and not self._active:
+                    self._idle.set()
+            failure = describe_error(error)
+            self._log_failure(name, failure, error, request)
+            if logs_calls:
+                self._log_call(name, failure.code.name, started, request)
+            await context.abort(failure.code, failure.message, failure.trailers)
+            raise AssertionError("abort raises")
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _log_call(self, method: str, code: str, started: float, request: Any) -> None:
+        duration = round((perf_counter() - started) * 1000, 3)
+        self._log.debug("call", method=method, code=code, duration_ms=duration, thread_id=_thread_id(request))
+
+    def _log_failure(self, method: str, failure: Any, error: Exception, request: Any) -> None:
+        fields = {"method": method, "code": failure.code.name, "reason": failure.reason}
+        if failure.error_id is not None:
+            self._log.error(
+                "call failed", **fields, error_id=failure.error_id, thread_id=_thread_id(request), exc_info=error
+            )
+        else:
+            cause = error.__cause__
+            self._log.log(
+                failure.level,
+                "call refused",
+                **fields,
+                message=failure.message,
+                cause=None if cause is None else f"{type(cause).__name__}: {cause}",
+            )
+
+
+def _thread_id(request: Any) -> str | None:
+    return getattr(request, "thread_id", None)

@@ -1,0 +1,189 @@
+"""How an error leaves the server: one table from the domain's words to a status code and a reason.
+
+A failed call carries a google.rpc.Status with one ErrorInfo, as errors.proto documents. An error that is not in the
+table is a fault of the server: the client is told its error_id and nothing else, the log has the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from checkpointd.v1 import errors_pb2
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    CheckpointNotFound,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResultTooLarge,
+    ThreadExists,
+    VersionConflict,
+)
+
+DOMAIN = "checkpointd"
+"""The ErrorInfo domain of every error of ours."""
+DETAILS_KEY = "grpc-status-details-bin"
+"""Where gRPC libraries look for the google.rpc.Status."""
+
+_MAX_MESSAGE_BYTES = 1024
+"""How long a status message may be as gRPC writes it, percent-encoded. It travels in HTTP/2 headers next to the
+details, which hold ids in full, and clients drop answers with more than 8 KiB of headers."""
+
+
+class RequestTooLarge(CheckpointdError):
+    """The request is larger than the server takes."""
+
+    def __init__(self, size: int, *, limit: int) -> None:
+        super().__init__(f"the request has {size} bytes, the largest message is {limit}")
+        self.limit = limit
+
+
+class Draining(CheckpointdError):
+    """The server is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; send this again to another replica or after a while")
+
+
+class Overloaded(CheckpointdError):
+    """The server is at work on as many calls as it takes at once."""
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"the server is at work on {limit} calls, as many as it takes at once; send this again later")
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How one kind of error is told."""
+
+    code: grpc.StatusCode
+    """The call's status."""
+    reason: errors_pb2.ErrorReason
+    """The reason in ErrorInfo."""
+    metadata: Callable[[Any], dict[str, object]] = lambda error: {}
+    """ErrorInfo's metadata. Keys whose value is None are left out."""
+    level: int = logging.INFO
+    """How loud the log is: INFO for what a client did wrong or must expect, WARNING for what an operator can mend."""
+
+
+RULES: dict[type[CheckpointdError], Rule] = {
+    InvalidArgument: Rule(
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+        metadata=lambda error: {"field": error.field, "limit": error.limit},
+    ),
+    VersionConflict: Rule(
+        code=grpc.StatusCode.ABORTED,
+        reason=errors_pb2.ERROR_REASON_VERSION_CONFLICT,
+        metadata=lambda error: {
+            "thread_id": error.thread_id,
+            "checkpoint_ns": error.checkpoint_ns,
+            "expected_version": error.expected_version,
+            "current_version": error.current_version,
+            "current_checkpoint_id": error.current_checkpoint_id,
+        },
+    ),
+    ThreadExists: Rule(
+        code=grpc.StatusCode.ALREADY_EXISTS,
+        reason=errors_pb2.ERROR_REASON_THREAD_EXISTS,
+        metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    CheckpointNotFound: Rule(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason=errors_pb2.ERROR_REASON_CHECKPOINT_NOT_FOUND,
+        metadata=lambda error: {"thread_id": error.thread_id, "checkpoint_id": error.checkpoint_id},
+    ),
+    RequestTooLarge: Rule(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason=errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
+        metadata=lambda error: {"limit": error.limit},
+        level=logging.WARNING,
+    ),
+    ResultTooLarge: Rule(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason=errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
+        metadata=lambda error: {"limit": error.limit},
+        level=logging.WARNING,
+    ),
+    Overloaded: Rule(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason=errors_pb2.ERROR_REASON_OVERLOADED,
+        metadata=lambda error: {"limit": error.limit},
+        level=logging.WARNING,
+    ),
+    DatabaseUnavailable: Rule(
+        code=grpc.StatusCode.UNAVAILABLE,
+        reason=errors_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
+        level=logging.WARNING,
+    ),
+    Draining: Rule(code=grpc.StatusCode.UNAVAILABLE, reason=errors_pb2.ERROR_REASON_DRAINING),
+    DeadlineExceeded: Rule(
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        reason=errors_pb2.ERROR_REASON_DEADLINE_EXCEEDED,
+        level=logging.WARNING,
+    ),
+}
+"""Every error that a client is told about. A subclass is told like the nearest base that has a rule."""
+
+FAULT = Rule(code=grpc.StatusCode.INTERNAL, reason=errors_pb2.ERROR_REASON_INTERNAL, level=logging.ERROR)
+"""How everything else is told."""
+
+
+class Failure(NamedTuple):
+    """An error, ready to be sent and logged."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    """The reason's name without its prefix."""
+    trailers: tuple[tuple[str, bytes], ...]
+    level: int
+    error_id: str | None
+    """Ties an INTERNAL answer to the log; None for errors that explain themselves."""
+
+
+def describe_error(error: Exception) -> Failure:
+    """Returns what the client and the log are told of an error."""
+    rule = next((RULES[kind] for kind in type(error).__mro__ if kind in RULES), FAULT)
+    if rule is FAULT:
+        error_id = uuid.uuid4().hex
+        message = f"internal error; the server's log has more under error_id {error_id}"
+        metadata: dict[str, object] = {"error_id": error_id}
+    else:
+        error_id = None
+        message = _shortened(str(error))
+        metadata = rule.metadata(error)
+    reason = errors_pb2.ErrorReason.Name(rule.reason).removeprefix("ERROR_REASON_")
+    info = ErrorInfo(
+        reason=reason,
+        domain=DOMAIN,
+        metadata={key: str(value) for key, value in metadata.items() if value is not None},
+    )
+    status = Status(code=rule.code.value[0], message=message)
+    status.details.add().Pack(info)
+    trailers = ((DETAILS_KEY, status.SerializeToString()),)
+    return Failure(rule.code, message, reason, trailers, rule.level, error_id)
+
+
+def _shortened(message: str) -> str:
+    """Cuts a message so that it fits into a header; ErrorInfo has the ids in full."""
+    message = message.encode("utf-8", "backslashreplace").decode()
+    if len(message) * 12 <= _MAX_MESSAGE_BYTES or len(quote(message, safe="")) <= _MAX_MESSAGE_BYTES:
+        return message
+    kept, room = 0, _MAX_MESSAGE_BYTES - len(quote("…"))
+    for character in message:
+        room -= len(quote(character, safe=""))
+        if room < 0:
+            break
+        kept += 1
+    return message[:kept] + "…"

@@ -1,0 +1,72 @@
+"""The standard health service, for each of our services and for the whole server ("")."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc.aio
+from grpc_health.v1 import health_pb2
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class HealthServicer:
+    """Tells whether the server serves. It begins with NOT_SERVING, and when it ends, it ends the watches too.
+
+    grpcio-health-checking has a servicer of its own. That one begins with SERVING, and its watches never end by
+    themselves: each would hold up a graceful stop until the time for it has run out.
+    """
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = frozenset(services) | {""}
+        self._status = NOT_SERVING
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def set_serving(self, serving: bool) -> None:
+        """Sets the status of all services. Has no effect after `end`."""
+        if not self._ended:
+            self._set(SERVING if serving else NOT_SERVING)
+
+    def end(self) -> None:
+        """Sets NOT_SERVING for good, tells it to all who watch, and ends their watches."""
+        self._ended = True
+        self._set(NOT_SERVING)
+
+    def _set(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        self._status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _response(self, service: str) -> health_pb2.HealthCheckResponse:
+        return health_pb2.HealthCheckResponse(status=self._status if service in self._services else SERVICE_UNKNOWN)
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Returns the status of a service."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return self._response(request.service)
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        """Returns the status of every service."""
+        return health_pb2.HealthListResponse(statuses={service: self._response(service) for service in self._services})
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:
+        """Sends the status of a service, now and whenever it changes."""
+        sent = None
+        while True:
+            changed = self._changed
+            response = self._response(request.service)
+            if response != sent:
+                await context.write(response)
+                sent = response
+            if self._ended and changed is self._changed:
+                return
+            await changed.wait()

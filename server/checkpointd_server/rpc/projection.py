@@ -1,0 +1,214 @@
+"""What can be searched of metadata: msgpack in, the text of a JSON object out.
+
+The index of a checkpoint and the filter of a list are projected by the same rules, and different values never look
+alike, so that the JSON of one contains the JSON of the other exactly if the values do. JSON and PostgreSQL can't say
+all that msgpack can; the rest is written as text behind an escape character, which is itself doubled where it occurs:
+
+    NUL, lone surrogate       \\ue000 u 4 hex digits
+    \\ue000                    \\ue000 \\ue000
+    NaN, infinities           \\ue000 d nan | inf | -inf
+    bytes                     \\ue000 b base64
+    timestamp                 \\ue000 t seconds . nanoseconds
+    other extension           \\ue000 x code : base64
+    a key that is not text    \\ue000 k its value's JSON (or the value itself where it's one of the above)
+
+Numbers are equal where Python's are: 1 and 1.0 are, 1 and true are not.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from json import JSONEncoder
+from math import isfinite
+from typing import Any, NamedTuple
+
+import msgpack
+
+from checkpointd.v1.values_pb2 import Metadata
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.limits import Limits
+
+_ESCAPE = "\ue000"
+_UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
+_to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+_MAX_ENTRIES = 10_000
+"""The most entries that are looked at to find those that fit into an implicit index."""
+
+
+class Projection(NamedTuple):
+    """What the store keeps of metadata to find it by."""
+
+    json: str
+    """A JSON object, as text."""
+    run_id: str | None
+    """The metadata's run_id, if it is text that a DeleteRuns request could name."""
+
+
+def project_filter(data: bytes, limits: Limits) -> str | None:
+    """Returns a list's filter as JSON; None: there is no filter. Raises InvalidArgument."""
+    if not data:
+        return None
+    return _to_json(_project_strictly(data, "filter", limits))
+
+
+def project_metadata(metadata: Metadata, limits: Limits) -> Projection:
+    """Returns what can be searched of a checkpoint's metadata.
+
+    An explicit index is held to the limits. From the metadata's own value, which may be of any size, entries are left
+    out until it fits (see Metadata.index in values.proto).
+
+    Raises:
+        InvalidArgument: There is no usable index.
+    """
+    if metadata.index:
+        entries = _project_strictly(metadata.index, "metadata.index", limits)
+        return Projection(_to_json(entries), _run_id(entries, limits))
+    value = metadata.value
+    if value.type != "msgpack":
+        raise InvalidArgument(
+            "metadata.index", f"is required where metadata.value is not of type 'msgpack' but {value.type!r}"
+        )
+    data = value.data
+    pairs = _read_map(data, "metadata.value") if len(data) <= limits.max_filter_bytes else _fitting(data, limits)
+    entries = {}
+    for key, entry in pairs:
+        try:
+            entries[_key(key, limits.max_filter_depth - 1)] = _project(entry, limits.max_filter_depth - 1)
+        except _TooDeep:
+            continue
+    return Projection(_to_json(entries), _run_id(entries, limits))
+
+
+def _project_strictly(data: bytes, field: str, limits: Limits) -> dict[str, Any]:
+    if len(data) > limits.max_filter_bytes:
+        limit = limits.max_filter_bytes
+        raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
+    try:
+        return _project_map(_read_map(data, field), limits.max_filter_depth)
+    except _TooDeep:
+        limit = limits.max_filter_depth
+        raise InvalidArgument(field, f"nests more than {limit} deep", limit=limit) from None
+
+
+class _TooDeep(Exception):
+    pass
+
+
+class _Map(list[tuple[Any, Any]]):
+    """A msgpack map as the unpacker found it. A dict would merge keys that differ (1 and true) and fail on lists."""
+
+    __slots__ = ()
+
+
+def _read_map(data: bytes, field: str) -> _Map:
+    """Unpacks a map. Whatever the bytes are, no more memory is used than a small multiple of their length."""
+    try:
+        # Lengths in msgpack are only claims, and the unpacker allocates by them. Skipping doesn't, and fails unless
+        # the bytes that were claimed are really there.
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=len(data))
+        unpacker.feed(data)
+        unpacker.skip()
+        if unpacker.tell() != len(data):
+            raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
+        content = _unpack(data)
+    except (ValueError, msgpack.UnpackException):
+        raise InvalidArgument(field, "is not msgpack") from None
+    if type(content) is not _Map:
+        raise InvalidArgument(field, "is not a msgpack map")
+    return content
+
+
+def _unpack(data: bytes | memoryview) -> Any:
+    # Extensions stay ExtType or Timestamp: nobody's classes are built here.
+    return msgpack.unpackb(data, strict_map_key=False, object_pairs_hook=_Map, unicode_errors="surrogatepass")
+
+
+def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
+    """Returns a large map's entries without the largest, so that the rest fits into an index."""
+    field = "metadata.value"
+    view = memoryview(data)
+    spans: list[tuple[int, int, int]] = []
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=len(data))
+        unpacker.feed(data)
+        size = unpacker.read_map_header()
+        if size > _MAX_ENTRIES:
+            raise InvalidArgument(
+                field, f"has {size} entries, more than {_MAX_ENTRIES}: send metadata.index", limit=_MAX_ENTRIES
+            )
+        start = unpacker.tell()
+        for _ in range(size):
+            unpacker.skip()
+            middle = unpacker.tell()
+            unpacker.skip()
+            end = unpacker.tell()
+            spans.append((start, middle, end))
+            start = end
+        if start != len(data):
+            raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
+        room = limits.max_filter_bytes
+        fitting = []
+        for start, middle, end in sorted(spans, key=lambda span: span[2] - span[0]):
+            room -= end - start
+            if room < 0:
+                break
+            fitting.append((_unpack(view[start:middle]), _unpack(view[middle:end])))
+    except (ValueError, msgpack.UnpackException):
+        raise InvalidArgument(field, "is not a msgpack map") from None
+    return fitting
+
+
+def _project(value: Any, depth: int) -> Any:
+    """Returns a value as JSON can say it, with at most `depth` containers within each other."""
+    kind = type(value)
+    if kind is str:
+        return _text(value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if kind is float:
+        return value if isfinite(value) else f"{_ESCAPE}d{value!r}"
+    if kind is _Map:
+        return _project_map(value, depth)
+    if kind is list:
+        if not depth:
+            raise _TooDeep
+        return [_project(item, depth - 1) for item in value]
+    if kind is bytes:
+        return f"{_ESCAPE}b{b64encode(value).decode()}"
+    if kind is msgpack.Timestamp:
+        return f"{_ESCAPE}t{value.seconds}.{value.nanoseconds:09}"
+    return f"{_ESCAPE}x{value.code}:{b64encode(value.data).decode()}"
+
+
+def _project_map(pairs: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
+    if not depth:
+        raise _TooDeep
+    return {_key(key, depth - 1): _project(value, depth - 1) for key, value in pairs}
+
+
+def _key(key: Any, depth: int) -> str:
+    if type(key) is str:
+        return _text(key)
+    projected = _project(key, depth)
+    # A text here begins with the escape character already: no key that is text looks like it.
+    return projected if type(projected) is str else f"{_ESCAPE}k{_to_json(projected)}"
+
+
+def _text(text: str) -> str:
+    return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    return _ESCAPE * 2 if character == _ESCAPE else f"{_ESCAPE}u{ord(character):04x}"
+
+
+def _run_id(entries: dict[str, Any], limits: Limits) -> str | None:
+    text = entries.get("run_id")
+    if type(text) is not str or _ESCAPE in text.replace(_ESCAPE * 2, ""):
+        return None  # It isn't text, or has what no request can say.
+    run_id = text.replace(_ESCAPE * 2, _ESCAPE)
+    return run_id if 0 < len(run_id.encode()) <= limits.max_run_id_bytes else None

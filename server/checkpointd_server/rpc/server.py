@@ -1,0 +1,147 @@
+"""The gRPC server: its options, its services, and the way from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from checkpointd.v1 import checkpoint_service_pb2, info_service_pb2, thread_service_pb2
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.addresses import bind
+from checkpointd_server.rpc.calls import CallLimits, Calls
+from checkpointd_server.rpc.checkpoints import CheckpointServicer
+from checkpointd_server.rpc.health import HealthServicer
+from checkpointd_server.rpc.info import InfoServicer
+from checkpointd_server.rpc.threads import ThreadServicer
+
+_RECEIVE_SLACK_BYTES = 1024 * 1024
+"""How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How the server listens and what it holds its callers to. Times are in seconds."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:50051",)
+    """Where to listen: HOST:PORT (port 0: a free one), [IPv6]:PORT, unix:PATH or unix-abstract:NAME."""
+    limits: Limits = field(default_factory=Limits)
+    """What requests are held to. Also bounds the size of messages in both directions."""
+    max_concurrent_calls: int = 1024
+    """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
+    default_timeout: float | None = 60.0
+    """How long a call may take whose client set no deadline. None: as long as it wants."""
+    reflection: bool = True
+    """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
+    so_reuseport: bool = False
+    """Whether several processes may listen on one port. Otherwise a taken port is an error."""
+    keepalive_interval: float = 30.0
+    """How long a connection may be silent before the server asks whether the client is still there."""
+    keepalive_timeout: float = 10.0
+    """How long the server waits for the answer before it closes the connection."""
+    min_ping_interval: float = 9.0
+    """How often clients may ping, with or without calls under way: meant for clients that do it every 10 seconds."""
+
+
+class RpcServer:
+    """Serves a store over gRPC.
+
+    Create it in the event loop that it shall run in, then `start`, `set_serving(True)`, and `drain` in the end.
+    """
+
+    def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
+        limits = options.limits
+        self._options = options
+        self._calls = Calls(CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout))
+        self._server = grpc.aio.server(options=_channel_arguments(options))
+        servicers: list[tuple[ServiceDescriptor, object]] = [
+            (
+                checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
+                CheckpointServicer(store, limits),
+            ),
+            (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
+            (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], InfoServicer(limits)),
+        ]
+        for service, servicer in servicers:
+            self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
+        names = [service.full_name for service, _ in servicers]
+        self._health = HealthServicer(names)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if options.reflection:
+            names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+
+    def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+        """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
+        handlers = {
+            method.name: self._calls.handler(
+                f"{service.name}/{method.name}",
+                GetMessageClass(method.input_type),
+                getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()),
+            )
+            for method in service.methods
+        }
+        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+    @property
+    def active_calls(self) -> int:
+        """How many calls are at work."""
+        return self._calls.active
+
+    async def start(self) -> tuple[str, ...]:
+        """Binds and starts. Health stays NOT_SERVING until `set_serving` says otherwise.
+
+        Returns:
+            The addresses bound, in the order of the options, each with the port that it really has.
+
+        Raises:
+            SetupError: An address is taken or not to be had.
+        """
+        options = self._options
+        bound = tuple(bind(self._server, address, shared=options.so_reuseport) for address in options.listen)
+        await self._server.start()
+        return bound
+
+    def set_serving(self, serving: bool) -> None:
+        """Sets what the health service says of every service."""
+        self._health.set_serving(serving)
+
+    async def drain(self, grace: float) -> None:
+        """Stops in order: health says NOT_SERVING, new calls are refused, those at work are finished.
+
+        Args:
+            grace: How long calls at work may take to finish, in seconds. What is left then is cancelled.
+        """
+        deadline = monotonic() + grace
+        self._health.end()
+        self._calls.refuse_new()
+        with suppress(TimeoutError):
+            # Until then the ports stay open, so that a new call is told why it is refused.
+            await asyncio.wait_for(self._calls.until_idle(), grace)
+        await self._server.stop(max(deadline - monotonic(), 0))
+
+
+def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
+    limit = options.limits.max_message_bytes
+    return [
+        # Without it two servers share a port by default, and none of them knows.
+        ("grpc.so_reuseport", int(options.so_reuseport)),
+        ("grpc.max_receive_message_length", limit + _RECEIVE_SLACK_BYTES),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.keepalive_time_ms", int(options.keepalive_interval * 1000)),
+        ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
+        # By default a client that pings more often than every 5 minutes is thrown out.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(options.min_ping_interval * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
