@@ -97,8 +97,8 @@ class EmbeddedPostgres:
             self._process = await self._start(binaries, self._socket_dir)
             stack.push_async_callback(_stop, self._process)
             await self._wait_ready(self._process)
+            _log.info("embedded PostgreSQL is ready", data_dir=str(self._folder.path))
             self._stack = stack.pop_all()
-        _log.info("embedded PostgreSQL is ready", data_dir=str(self._folder.path))
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:

@@ -2,17 +2,205 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import asyncpg
+import pytest
+
+from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.embedded import EmbeddedPostgres
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+import asyncpg
+from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.logs import configure_logs
+
+async def main():
+    async with EmbeddedPostgres(Path(sys.argv[1])) as postgres:
+        connection = await asyncpg.connect(postgres.dsn)
+        await connection.execute("CREATE TABLE kept (number int); INSERT INTO kept VALUES (42)")
+        print("written", flush=True)
+        await asyncio.Event().wait()
+
+configure_logs()
+asyncio.run(main())
+"""
 
 
-async def test_each_test_has_an_empty_database(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-    await connection.execute("CREATE TABLE public.a (b int)")
-    await connection.close()
+async def execute(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
 
 
-async def test_no_test_sees_the_tables_of_another(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-    await connection.close()
+async def fetch(dsn: str, sql: str) -> object:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+
+
+def runs(pid: int) -> bool:
+    """Not so for one that has ended but which nobody has waited for, as an orphan is where no init reaps."""
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def test_data_survives_a_restart(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        await execute(postgres.dsn, "CREATE TABLE kept (number int); INSERT INTO kept VALUES (42)")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+
+
+async def test_keys_sort_bytewise_and_writes_are_durable(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 'Z' < 'a' AND 'z' < 'ä'") is True
+        assert await fetch(postgres.dsn, "SHOW server_encoding") == "UTF8"
+        assert await fetch(postgres.dsn, "SHOW fsync") == "on"
+        assert await fetch(postgres.dsn, "SHOW synchronous_commit") == "on"
+
+
+async def test_nobody_else_can_connect(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SHOW listen_addresses") == ""
+        socket_dir = await fetch(postgres.dsn, "SHOW unix_socket_directories")
+        assert Path(str(socket_dir).strip('"')).stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        with pytest.raises(SetupError) as refusal:
+            await EmbeddedPostgres(data_dir).__aenter__()
+        assert str(data_dir) in str(refusal.value)
+        assert f"pid {os.getpid()}" in str(refusal.value)
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+
+
+async def test_what_a_killed_process_left_running_is_taken_over(data_dir: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(data_dir)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"written\n"
+        holder.kill()
+    orphan = postmaster(data_dir)
+    assert runs(orphan)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert not runs(orphan)
+        assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+
+
+async def test_recovers_after_a_crash_of_postgres(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        await execute(postgres.dsn, "CREATE TABLE kept (number int); INSERT INTO kept VALUES (42)")
+        os.kill(postmaster(data_dir), signal.SIGKILL)
+        await postgres.wait_stopped()
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+    assert "automatic recovery in progress" in (data_dir / "postgres.log").read_text()
+
+
+async def test_a_stale_lock_with_a_living_process_s_number_does_not_stop_it(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir):
+        lock = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (data_dir / "postgres" / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lock[1:], ""]))
+        async with EmbeddedPostgres(data_dir) as postgres:
+            assert await fetch(postgres.dsn, "SELECT 1") == 1
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+async def test_an_unfinished_cluster_is_made_anew(data_dir: Path) -> None:
+    partial = data_dir / "postgres.partial"
+    partial.mkdir(parents=True)
+    (partial / "PG_VERSION").write_text("18\n")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+    assert not partial.exists()
+
+
+async def test_cancelled_at_the_start_it_leaves_no_process_behind(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir):
+        pass
+
+    async def enter() -> None:
+        async with EmbeddedPostgres(data_dir):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(enter())
+    pid_file = data_dir / "postgres" / "postmaster.pid"
+    while not pid_file.exists() or not pid_file.read_text():
+        await asyncio.sleep(0)
+    pid = postmaster(data_dir)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not runs(pid)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+
+
+async def test_another_major_version_is_refused(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir):
+        pass
+    (data_dir / "postgres" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(SetupError, match=r"made by PostgreSQL 17, the embedded one is 18"):
+        await EmbeddedPostgres(data_dir).__aenter__()
+
+
+async def test_a_cluster_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "PG_VERSION").write_text("18\n")
+    with pytest.raises(SetupError, match="is a PostgreSQL cluster itself"):
+        await EmbeddedPostgres(tmp_path).__aenter__()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    data_dir = tmp_path / "file" / "data"
+    with pytest.raises(SetupError) as refusal:
+        await EmbeddedPostgres(data_dir).__aenter__()
+    assert f"data folder {data_dir}: Not a directory" in str(refusal.value)
+
+
+async def test_it_says_why_postgres_does_not_start(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir):
+        pass
+    with (data_dir / "postgres" / "postgresql.conf").open("a") as configuration:
+        configuration.write("no_such_setting = 1\n")
+    with pytest.raises(SetupError, match=r"does not start: .*no_such_setting"):
+        await EmbeddedPostgres(data_dir).__aenter__()
+
+
+async def test_a_long_path_works_and_leaves_nothing_elsewhere(tmp_path: Path) -> None:
+    data_dir = tmp_path / ("long" * 30)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+        socket_dir = Path(str(await fetch(postgres.dsn, "SHOW unix_socket_directories")).strip('"'))
+        assert socket_dir.is_relative_to(tempfile.gettempdir())
+        assert socket_dir.stat().st_mode & 0o777 == 0o700
+    assert not socket_dir.exists()
+
+
+async def test_an_odd_path_works(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path / "a b'c,d%20&é") as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1

@@ -1,0 +1,164 @@
+"""The commands that ask a running server: health, info and show. They speak to it as any client does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from checkpointd_server.config import DEFAULT_TARGET, ListenAddress
+from checkpointd_server.settings import target_setting, timeout_setting
+
+
+@click.command()
+@target_setting
+@click.option(
+    "--service", default="", help="One service, e.g. checkpointd.v1.CheckpointService.  [default: the server]"
+)
+@timeout_setting
+def health(target: str, service: str, timeout: float) -> None:
+    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1.
+
+    It serves while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET it asks the
+    server that CHECKPOINTD_LISTEN belongs to, on this machine.
+
+    \b
+    Examples:
+        checkpointd health
+        checkpointd health --target agents.internal:50051 --service checkpointd.v1.CheckpointService
+    """
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    if click.get_current_context().get_parameter_source("target") is click.core.ParameterSource.DEFAULT:
+        target = _local_target(os.environ.get("CHECKPOINTD_LISTEN", "").split())
+    with _channel(target) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service=service)
+            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
+            status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            status = "SERVICE_UNKNOWN"
+    click.echo(status)
+    sys.exit(0 if status == "SERVING" else 1)
+
+
+@click.command()
+@target_setting
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@timeout_setting
+def info(target: str, as_json: bool, timeout: float) -> None:
+    """Print the server's version, what it can do, and its limits.
+
+    \b
+    Example:
+        checkpointd info --target agents.internal:50051
+    """
+    from checkpointd.v1 import info_service_pb2, info_service_pb2_grpc
+
+    with _channel(target) as channel:
+        stub = info_service_pb2_grpc.InfoServiceStub(channel)
+        response = stub.GetServerInfo(info_service_pb2.GetServerInfoRequest(), timeout=timeout)
+    capabilities = [
+        info_service_pb2.Capability.Name(capability).removeprefix("CAPABILITY_").lower()
+        for capability in response.capabilities
+    ]
+    limits = {field.name: getattr(response.limits, field.name) for field in response.limits.DESCRIPTOR.fields}
+    if as_json:
+        click.echo(json.dumps({"version": response.version, "capabilities": capabilities, "limits": limits}, indent=2))
+        return
+    click.echo(f"version       {response.version}")
+    click.echo(f"capabilities  {', '.join(capabilities)}")
+    click.echo("limits")
+    for name, limit in limits.items():
+        click.echo(f"  {name:<26}{limit or 'unknown':>12}")
+
+
+@click.command()
+@click.argument("thread_id")
+@target_setting
+@click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all of them]")
+@click.option("--checkpoint-id", help="Only this checkpoint.  [default: the latest, below a list of all]")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The most checkpoints, newest first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the values of every checkpoint.")
+@timeout_setting
+def show(
+    thread_id: str,
+    target: str,
+    checkpoint_ns: str | None,
+    checkpoint_id: str | None,
+    limit: int,
+    as_json: bool,
+    timeout: float,
+) -> None:
+    """Print a thread's checkpoints and what they hold, as plain data.
+
+    Nothing of an agent's code is loaded: objects are shown by the names of their types, encrypted and pickled values by
+    their size.
+
+    \b
+    Examples:
+        checkpointd show 42
+        checkpointd show 42 --ns '' --json | jq '.checkpoints[0].values'
+    """
+    from checkpointd_server.thread_view import ThreadView
+
+    with _channel(target) as channel:
+        view = ThreadView.read(
+            channel,
+            thread_id=thread_id,
+            checkpoint_ns=checkpoint_ns,
+            checkpoint_id=checkpoint_id,
+            limit=limit,
+            values=as_json,
+            timeout=timeout,
+        )
+    if not view.checkpoints:
+        where = "" if checkpoint_ns is None else f" in namespace {checkpoint_ns!r}"
+        what = "checkpoint" if checkpoint_id is None else f"checkpoint {checkpoint_id!r}"
+        raise click.ClickException(f"thread {thread_id!r} has no {what}{where}")
+    if as_json:
+        click.echo(json.dumps(view.as_json(), indent=2))
+    else:
+        for line in view.as_text():
+            click.echo(line)
+
+
+@contextmanager
+def _channel(target: str) -> Iterator[Any]:
+    """A channel to the server. What a call on it fails with becomes a line that names the target."""
+    import grpc
+
+    options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
+    if target.startswith(("127.", "localhost:", "[::1]", "unix:")):
+        options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback isn't ours
+    with grpc.insecure_channel(target, options=options) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                problem = f"no answer from checkpointd at {target}"
+            else:
+                problem = f"checkpointd at {target} answered {error.code().name}"
+            raise click.ClickException(f"{problem}: {error.details()}") from error
+
+
+def _local_target(listen: list[str]) -> str:
+    """Where a server with this CHECKPOINTD_LISTEN is reached on its own machine."""
+    if not listen:
+        return DEFAULT_TARGET
+    try:
+        address = ListenAddress.parse(listen[0])
+    except ValueError:
+        return DEFAULT_TARGET
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return str(ListenAddress(host=loopback.get(address.host, address.host), port=address.port, path=address.path))

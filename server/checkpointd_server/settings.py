@@ -1,0 +1,222 @@
+"""The settings of the command line. Each is an option and, under the same name, an environment variable."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from checkpointd_server.config import DEFAULT_TARGET, ListenAddress, ServeConfig
+from checkpointd_server.logs import LogFormat, LogLevel
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+_DEFAULTS = ServeConfig()
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]
+    """HOST:PORT or unix:PATH."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ListenAddress:
+        """Parses it, or fails with what is wrong."""
+        try:
+            return value if isinstance(value, ListenAddress) else ListenAddress.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]
+    """A PostgreSQL URL. It may hold a password, so no message repeats any of it."""
+
+    name = "url"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the scheme; the driver understands the rest."""
+        if not re.match(r"postgres(ql)?://", value):
+            self.fail("must begin with postgresql://", param, ctx)
+        return value
+
+
+class SchemaName(click.ParamType):  # type: ignore[type-arg]
+    """The name of a PostgreSQL schema, as it needs no quotes."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks that PostgreSQL would take it as it is."""
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) or value.startswith("pg_"):
+            self.fail(
+                f"{value!r} is not a schema's name: a-z, 0-9 and _, at most 63, not beginning with a digit or pg_",
+                param,
+                ctx,
+            )
+        return value
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A finite number of seconds."""
+
+    name = "seconds"
+
+    def __init__(self, *, zero: bool) -> None:
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parses it and checks its sign."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not self._zero):
+            self.fail(f"{value!r} is not a number of seconds {'from' if self._zero else 'above'} 0", param, ctx)
+        return seconds
+
+
+def setting(flags: str, **options: Any) -> Decorator[Any]:
+    """An option that can also be given as CHECKPOINTD_<NAME>."""
+    name = flags.partition("/")[0].removeprefix("--").replace("-", "_")
+    return click.option(flags, name, envvar=f"CHECKPOINTD_{name.upper()}", show_envvar=True, **options)
+
+
+def stacked(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+database_settings = stacked(
+    setting(
+        "--database-url",
+        type=DatabaseUrl(),
+        help="PostgreSQL's URL (postgresql://user:password@host/database). Better given in the environment, where "
+        "other users of the machine can't read it. Without: an embedded PostgreSQL.",
+    ),
+    setting(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="The embedded PostgreSQL's folder; made on first use, and kept.  [default: ~/.local/share/checkpointd; "
+        "/var/lib/checkpointd for root]",
+    ),
+    setting(
+        "--schema",
+        type=SchemaName(),
+        default=_DEFAULTS.database.schema,
+        show_default=True,
+        help="The schema for checkpointd's tables.",
+    ),
+    setting(
+        "--database-wait",
+        type=Seconds(zero=True),
+        default=_DEFAULTS.database.wait_seconds,
+        show_default=True,
+        help="How long to wait for a database that isn't up yet, in seconds.",
+    ),
+)
+
+serve_settings = stacked(
+    setting(
+        "--listen",
+        type=Address(),
+        multiple=True,
+        default=[str(address) for address in _DEFAULTS.listen],
+        show_default=True,
+        help="HOST:PORT (port 0: any free one) or unix:PATH. May be given several times; in the environment, parted by "
+        "spaces.",
+    ),
+    database_settings,
+    setting(
+        "--pool-max-size",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS.pool_max_size,
+        show_default=True,
+        help="The most connections to the database.",
+    ),
+    setting(
+        "--statement-cache-size",
+        type=click.IntRange(min=0),
+        default=_DEFAULTS.statement_cache_size,
+        show_default=True,
+        help="Prepared statements kept on each connection; 0 behind PgBouncer in transaction mode.",
+    ),
+    setting(
+        "--migrate/--no-migrate",
+        default=_DEFAULTS.migrate,
+        show_default=True,
+        help="Bring the schema up to date at the start, or refuse to start if it isn't.",
+    ),
+    setting(
+        "--drain-seconds",
+        type=Seconds(zero=True),
+        default=_DEFAULTS.drain_seconds,
+        show_default=True,
+        help="How long calls in flight may take to finish after SIGTERM, in seconds.",
+    ),
+    setting(
+        "--default-timeout",
+        type=Seconds(zero=False),
+        default=_DEFAULTS.default_timeout,
+        show_default=True,
+        help="The time that a call without a deadline gets, in seconds.",
+    ),
+    setting(
+        "--max-message-bytes",
+        type=click.IntRange(min=1024 * 1024, max=2**31 - 1),
+        default=_DEFAULTS.limits.max_message_bytes,
+        show_default=True,
+        help="The largest message taken or sent, in bytes.",
+    ),
+    setting(
+        "--max-page-bytes",
+        type=click.IntRange(min=1024, max=2**31 - 1),
+        default=_DEFAULTS.limits.max_page_bytes,
+        show_default=True,
+        help="Where a page of a list is cut, in bytes.",
+    ),
+    setting(
+        "--reflection/--no-reflection",
+        default=_DEFAULTS.reflection,
+        show_default=True,
+        help="Describe the services to tools like grpcurl.",
+    ),
+    setting(
+        "--log-level",
+        type=click.Choice(LogLevel, case_sensitive=False),
+        default=_DEFAULTS.log_level.value,
+        show_default=True,
+        help="The least important log lines to write.",
+    ),
+    setting(
+        "--log-format",
+        type=click.Choice(LogFormat, case_sensitive=False),
+        default=_DEFAULTS.log_format.value,
+        show_default=True,
+        help="Log lines for people or for machines.",
+    ),
+)
+
+target_setting = setting(
+    "--target",
+    default=DEFAULT_TARGET,
+    show_default=True,
+    help="The server: HOST:PORT or unix:PATH.",
+)
+
+timeout_setting = click.option(
+    "--timeout",
+    type=Seconds(zero=False),
+    default=5.0,
+    show_default=True,
+    help="How long to wait for the server's answer, in seconds.",
+)

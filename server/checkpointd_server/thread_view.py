@@ -1,0 +1,175 @@
+"""A thread as `checkpointd show` prints it, read through the RPCs as any client reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+
+from checkpointd.v1.checkpoint_service_pb2 import (
+    CHECKPOINT_VIEW_FULL,
+    CHECKPOINT_VIEW_METADATA,
+    GetCheckpointRequest,
+    ListCheckpointsRequest,
+)
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
+from checkpointd_server.payload import plain, text
+
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadView:
+    """Checkpoints of a thread, newest first."""
+
+    thread_id: str
+    checkpoints: Sequence[CheckpointTuple]
+    more: bool
+    """There are older ones that weren't asked for."""
+    detail: CheckpointTuple | None
+    """The one whose values are shown as text."""
+
+    @classmethod
+    def read(
+        cls,
+        channel: grpc.Channel,
+        *,
+        thread_id: str,
+        checkpoint_ns: str | None,
+        checkpoint_id: str | None,
+        limit: int,
+        values: bool,
+        timeout: float,
+    ) -> Self:
+        """Asks the server.
+
+        Args:
+            channel: To the server.
+            thread_id: The thread.
+            checkpoint_ns: Only this namespace; None: all.
+            checkpoint_id: Only checkpoints of this id; None: all.
+            limit: The most checkpoints.
+            values: Read the values of all, not only of the first.
+            timeout: For each call, in seconds.
+
+        Raises:
+            grpc.RpcError: The server can't be reached or refuses.
+        """
+        stub = CheckpointServiceStub(channel)
+        request = ListCheckpointsRequest(
+            thread_id=thread_id,
+            checkpoint_ns=checkpoint_ns,
+            checkpoint_id=checkpoint_id,
+            view=CHECKPOINT_VIEW_FULL if values else CHECKPOINT_VIEW_METADATA,
+        )
+        checkpoints: list[CheckpointTuple] = []
+        more = True
+        while more and len(checkpoints) < limit:
+            request.page_size = min(limit - len(checkpoints), _PAGE_SIZE)
+            page = stub.ListCheckpoints(request, timeout=timeout)
+            checkpoints.extend(page.tuples)
+            request.page_token = page.next_page_token
+            more = bool(page.next_page_token)
+        detail = None
+        if checkpoints and not values:
+            # The newest may lie in a subgraph; what a person looks for first is the graph's own state.
+            chosen = next((found for found in checkpoints if not found.checkpoint_ns), checkpoints[0])
+            detail = stub.GetCheckpoint(
+                GetCheckpointRequest(
+                    thread_id=thread_id, checkpoint_ns=chosen.checkpoint_ns, checkpoint_id=chosen.checkpoint_id
+                ),
+                timeout=timeout,
+            ).tuple
+        return cls(thread_id=thread_id, checkpoints=checkpoints, more=more, detail=detail)
+
+    def as_json(self) -> dict[str, Any]:
+        """The view as JSON has it. Values are written as `payload.plain` says."""
+        return {
+            "thread_id": self.thread_id,
+            "checkpoints": [_json(checkpoint) for checkpoint in self.checkpoints],
+            "more": self.more,
+        }
+
+    def as_text(self) -> Iterator[str]:
+        """The view as lines for a person."""
+        yield f"thread {self.thread_id!r}"
+        yield ""
+        yield from _table(("CHECKPOINT_ID", "NAMESPACE", "STEP", "SOURCE", "WRITTEN"), map(_row, self.checkpoints))
+        if self.more:
+            yield f"... and older ones (--limit {2 * len(self.checkpoints)})"
+        if self.detail is not None:
+            yield ""
+            yield from _detail(self.detail)
+
+
+def _json(checkpoint: CheckpointTuple) -> dict[str, Any]:
+    return {
+        "checkpoint_ns": checkpoint.checkpoint_ns,
+        "checkpoint_id": checkpoint.checkpoint_id,
+        "parent_checkpoint_id": checkpoint.parent_checkpoint_id or None,
+        "ts": checkpoint.checkpoint.ts or None,
+        "version": checkpoint.version,
+        "metadata": _plain(checkpoint.metadata.value),
+        "values": {value.channel: _plain(value.value) for value in checkpoint.values},
+        "pending_writes": [
+            {"task_id": write.task_id, "idx": write.idx, "channel": write.channel, "value": _plain(write.value)}
+            for write in checkpoint.pending_writes
+        ],
+    }
+
+
+def _row(checkpoint: CheckpointTuple) -> tuple[str, ...]:
+    metadata = _plain(checkpoint.metadata.value)
+    known = metadata if isinstance(metadata, dict) else {}
+    return (
+        _name(checkpoint.checkpoint_id),
+        _name(checkpoint.checkpoint_ns) or "-",
+        str(known.get("step", "-")),
+        _name(str(known.get("source", "-"))),
+        _name(checkpoint.checkpoint.ts) or "-",
+    )
+
+
+def _detail(checkpoint: CheckpointTuple) -> Iterator[str]:
+    yield f"checkpoint {_name(checkpoint.checkpoint_id)}"
+    if checkpoint.checkpoint_ns:
+        yield f"  namespace  {_name(checkpoint.checkpoint_ns)}"
+    if checkpoint.parent_checkpoint_id:
+        yield f"  parent     {_name(checkpoint.parent_checkpoint_id)}"
+    yield f"  metadata   {text(_plain(checkpoint.metadata.value))}"
+    yield "  values"
+    for value in checkpoint.values:
+        yield from _entry(f"    {_name(value.channel)} =", _plain(value.value))
+    if checkpoint.pending_writes:
+        yield "  pending writes"
+        for write in checkpoint.pending_writes:
+            yield from _entry(f"    task {_name(write.task_id)}: {_name(write.channel)} =", _plain(write.value))
+
+
+def _entry(label: str, value: Any) -> Iterator[str]:
+    """A list of several is easier to read an element a line: most are messages."""
+    if isinstance(value, list) and len(value) > 1:
+        yield f"{label} ["
+        yield from (f"      {text(item)}," for item in value)
+        yield "    ]"
+    else:
+        yield f"{label} {text(value)}"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _plain(value: TypedValue) -> Any:
+    return plain(value.type, value.data)
+
+
+def _name(name: str) -> str:
+    """A name without quotes, its control characters escaped."""
+    return repr(name)[1:-1]
