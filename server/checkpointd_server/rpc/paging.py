@@ -38,7 +38,8 @@ def read_page_token(request: ListCheckpointsRequest, tenant: str, limits: Limits
         return None
     try:
         payload = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        position = CheckpointPosition(*json.loads(payload[_DIGEST_BYTES:]))
+        checkpoint_id, thread_id, checkpoint_ns = _list(json.loads(payload[_DIGEST_BYTES:]))
+        position = CheckpointPosition(checkpoint_id, thread_id, checkpoint_ns)
         check_text(position.checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
         check_text(position.thread_id, "thread_id", limits.max_thread_id_bytes)
         check_optional_text(position.checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
@@ -47,6 +48,12 @@ def read_page_token(request: ListCheckpointsRequest, tenant: str, limits: Limits
     if payload[:_DIGEST_BYTES] != _digest(request, tenant):
         raise InvalidArgument("page_token", "belongs to another request: only page_size may change between pages")
     return position
+
+
+def _list(content: object) -> list[str]:
+    if not isinstance(content, list):
+        raise TypeError
+    return content
 
 
 def _digest(request: ListCheckpointsRequest, tenant: str) -> bytes:

@@ -1,0 +1,309 @@
+"""Metadata as it is searched: different values never look alike, and nothing that comes in can do harm."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from checkpointd.v1.values_pb2 import Metadata, TypedValue
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.projection import project_filter, project_metadata
+
+LIMITS = Limits()
+
+
+def pack(value: Any) -> bytes:
+    return bytes(msgpack.packb(value, unicode_errors="surrogatepass"))
+
+
+def filter_json(data: bytes) -> Any:
+    text = project_filter(data, LIMITS)
+    assert text is not None
+    return json.loads(text)
+
+
+def metadata(data: bytes, *, type: str = "msgpack", index: bytes = b"") -> Metadata:
+    return Metadata(value=TypedValue(type=type, data=data), index=index)
+
+
+texts = st.text(st.characters(exclude_categories=[]), max_size=8) | st.text("\0\ue000\ud800\udfffuebd0", max_size=8)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | texts
+    | st.binary(max_size=8)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=8))
+    | st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 999_999_999))
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+maps = st.dictionaries(texts, values, max_size=5)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether a filter should take two values for one: as Python does, but NaN is NaN and a truth value no number."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and isinstance(right, float) and left != left:
+        return right != right
+    numbers = (int, float)
+    if type(left) in numbers and type(right) in numbers:
+        return bool(left == right)
+    return type(left) is type(right) and bool(left == right)
+
+
+def strictly_same(left: Any, right: Any) -> bool:
+    """Whether JSON says the same thing: `==`, but that Python takes 1 for true."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(strictly_same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(strictly_same, left, right))
+    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)
+
+
+@given(maps, maps)
+def test_different_values_are_projected_differently(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert strictly_same(filter_json(pack(left)), filter_json(pack(right))) is same(left, right)
+
+
+@given(values, values)
+def test_a_value_alone_tells_maps_apart(left: Any, right: Any) -> None:
+    assume(not same(left, right))
+    assert not strictly_same(filter_json(pack({"key": left})), filter_json(pack({"key": right})))
+
+
+@given(maps)
+def test_what_postgresql_refuses_never_comes_out(content: dict[str, Any]) -> None:
+    text = project_filter(pack(content), LIMITS)
+    assert text is not None
+    text.encode()  # no lone surrogates
+    assert "\\u0000" not in text.replace("\\\\", "")
+    json.loads(text, parse_constant=pytest.fail)
+
+
+@given(maps)
+def test_index_and_filter_are_projected_alike(content: dict[str, Any]) -> None:
+    data = pack(content)
+    assert project_metadata(metadata(data), LIMITS).json == project_filter(data, LIMITS)
+    assert project_metadata(metadata(b"", type="json", index=data), LIMITS).json == project_filter(data, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("content", "projected"),
+    [
+        ({"step": -2, "source": "loop", "parents": {}}, {"step": -2, "source": "loop", "parents": {}}),
+        ({"big": 2**64 - 1, "small": -(2**63)}, {"big": 2**64 - 1, "small": -(2**63)}),
+        ({"yes": True, "none": None, "half": 0.5}, {"yes": True, "none": None, "half": 0.5}),
+        ({"nan": float("nan")}, {"nan": "\ue000dnan"}),
+        ({"inf": [float("inf"), float("-inf")]}, {"inf": ["\ue000dinf", "\ue000d-inf"]}),
+        ({"nul": "a\0b"}, {"nul": "a\ue000u0000b"}),
+        ({"surrogate": "\ud83d"}, {"surrogate": "\ue000ud83d"}),
+        ({"\ue000": "\ue000"}, {"\ue000\ue000": "\ue000\ue000"}),
+        ({"bytes": b"\x00\xff"}, {"bytes": "\ue000bAP8="}),
+        ({"ext": msgpack.ExtType(5, b"x")}, {"ext": "\ue000x5:eA=="}),
+        ({"time": msgpack.Timestamp(7, 5)}, {"time": "\ue000t7.000000005"}),
+        ({b"key": 1}, {"\ue000ba2V5": 1}),
+        ({1: "one"}, {"\ue000k1": "one"}),
+        ({None: 1}, {"\ue000knull": 1}),
+    ],
+)
+def test_how_values_are_written(content: dict[Any, Any], projected: dict[str, Any]) -> None:
+    assert filter_json(pack(content)) == projected
+
+
+def test_keys_that_python_would_merge_stay_apart() -> None:
+    one_true_list = b"\x83\x01\xa1a\xc3\xa1b\x91\x01\xa1c"  # {1: "a", true: "b", [1]: "c"}
+    assert filter_json(one_true_list) == {"\ue000k1": "a", "\ue000ktrue": "b", "\ue000k[1]": "c"}
+
+
+def test_an_empty_filter_is_no_filter() -> None:
+    assert project_filter(b"", LIMITS) is None
+
+
+def nested(depth: int) -> bytes:
+    """Returns a map that nests `depth` deep, itself included."""
+    return b"\x81\xa1k" * (depth - 1) + b"\x80"
+
+
+def nested_lists(depth: int) -> bytes:
+    return b"\x81\xa1k" + b"\x91" * (depth - 2) + b"\x90"
+
+
+BAD = {
+    "not msgpack": b"\xc1",
+    "cut short": pack({"key": "value"})[:-1],
+    "trailing bytes": pack({"key": "value"}) + b"\x00",
+    "a list": pack([1, 2]),
+    "a text": pack("key"),
+    "not UTF-8": b"\x81\xa1k\xa1\xff",
+    "a timestamp of odd length": b"\x81\xa1k\xc7\x05\xff12345",
+    "a timestamp out of range": b"\x81\xa1k\xd7\xff" + struct.pack(">Q", 0xFFFF_FFFF_FFFF_FFFF),
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+def test_garbage_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidArgument) as filter_error:
+        project_filter(data, LIMITS)
+    assert filter_error.value.field == "filter"
+    with pytest.raises(InvalidArgument) as index_error:
+        project_metadata(metadata(b"", index=data), LIMITS)
+    assert index_error.value.field == "metadata.index"
+    with pytest.raises(InvalidArgument) as value_error:
+        project_metadata(metadata(data), LIMITS)
+    assert value_error.value.field == "metadata.value"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_projected_or_refused(data: bytes) -> None:
+    with suppress(InvalidArgument):
+        assert json.loads(project_metadata(metadata(data), LIMITS).json) is not None
+
+
+@pytest.mark.parametrize("make", [nested, nested_lists], ids=["maps", "lists"])
+def test_depth_is_limited(make: Callable[[int], bytes]) -> None:
+    filter_json(make(32))
+    for depth in (33, 500, 5000):
+        with pytest.raises(InvalidArgument) as error:
+            project_filter(make(depth), LIMITS)
+        assert error.value.field == "filter"
+
+
+def test_depth_names_its_limit() -> None:
+    with pytest.raises(InvalidArgument) as error:
+        project_filter(nested(33), LIMITS)
+    assert error.value.limit == 32
+
+
+def test_size_is_limited() -> None:
+    overhead = len(pack({"k": b"x" * 60_000})) - 60_000
+    exact = pack({"k": b"x" * (65_536 - overhead)})
+    project_filter(exact, LIMITS)
+    with pytest.raises(InvalidArgument) as error:
+        project_filter(pack({"k": b"x" * (65_537 - overhead)}), LIMITS)
+    assert (error.value.field, error.value.limit) == ("filter", 65_536)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x81\xa1k" + b"\xdd\x00\x00\xff\xff" * 1000,
+        b"\x81\xa1k" + b"\xdf\x00\x00\x7f\xff" * 1000,
+        b"\x81\xa1k\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x81\xa1k\xdb\xff\xff\xff\xff",
+        b"\x81\xa1k\xc6\xff\xff\xff\xff",
+        b"\x81\xa1k\xc9\xff\xff\xff\xff\x05",
+    ],
+    ids=["nested arrays", "nested maps", "array", "map", "str", "bin", "ext"],
+)
+@pytest.mark.parametrize("padding", [0, 60_000, 200_000])
+def test_claimed_lengths_allocate_nothing(bomb: bytes, padding: int) -> None:
+    value = metadata(bomb + b"\x01" * padding)
+    size = len(value.value.data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidArgument):
+            project_metadata(value, LIMITS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * size + 200_000
+
+
+class TestImplicitIndex:
+    """The metadata's own value as the index: it may be of any size, the index holds what fits."""
+
+    def test_the_value_must_be_msgpack(self) -> None:
+        with pytest.raises(InvalidArgument, match="not of type 'msgpack' but 'json'") as error:
+            project_metadata(metadata(b"{}", type="json"), LIMITS)
+        assert error.value.field == "metadata.index"
+
+    def test_an_explicit_index_wins(self) -> None:
+        projection = project_metadata(metadata(b"\xc1 sealed", type="msgpack+aes", index=pack({"a": 1})), LIMITS)
+        assert json.loads(projection.json) == {"a": 1}
+
+    def test_the_largest_entries_are_left_out_until_the_rest_fits(self) -> None:
+        content = {"prompt": "x" * 50_000, "step": 3, "image": b"y" * 1_000_000, "note": "z" * 20_000, "source": "loop"}
+        projection = project_metadata(metadata(pack(content)), LIMITS)
+        assert json.loads(projection.json) == {"step": 3, "source": "loop", "note": "z" * 20_000}
+
+    def test_entries_that_nest_too_deep_are_left_out(self) -> None:
+        deep: Any = 1
+        for _ in range(40):
+            deep = [deep]
+        projection = project_metadata(metadata(pack({"deep": deep, "step": 3})), LIMITS)
+        assert json.loads(projection.json) == {"step": 3}
+
+    def test_an_entry_may_nest_as_deep_as_a_filter_can(self) -> None:
+        projection = project_metadata(metadata(nested(32)), LIMITS)
+        assert projection.json == project_filter(nested(32), LIMITS)
+        assert project_metadata(metadata(nested(33)), LIMITS).json == "{}"
+
+    def test_too_many_entries_to_look_at_are_refused(self) -> None:
+        content = {f"key-{i:08}": i for i in range(10_001)}
+        with pytest.raises(InvalidArgument) as error:
+            project_metadata(metadata(pack(content)), LIMITS)
+        assert (error.value.field, error.value.limit) == ("metadata.value", 10_000)
+
+    @pytest.mark.parametrize("name", [name for name in BAD if name not in ("a list", "a text")])
+    def test_large_garbage_is_refused_too(self, name: str) -> None:
+        large = b"\x82\xa1f\xc6" + struct.pack(">I", 100_000) + b"x" * 100_000 + b"\xa1g" + BAD[name]
+        with pytest.raises(InvalidArgument) as error:
+            project_metadata(metadata(large), LIMITS)
+        assert error.value.field == "metadata.value"
+
+    def test_a_large_value_that_is_no_map_is_refused(self) -> None:
+        with pytest.raises(InvalidArgument) as error:
+            project_metadata(metadata(pack([b"x" * 100_000])), LIMITS)
+        assert error.value.field == "metadata.value"
+
+    @given(maps)
+    def test_a_large_value_is_projected_like_a_small_one(self, content: dict[str, Any]) -> None:
+        assume("filler" not in content)
+        large = pack({**content, "filler": b"x" * 100_000})
+        assert json.loads(project_metadata(metadata(large), LIMITS).json) == filter_json(pack(content))
+
+
+@pytest.mark.parametrize(
+    ("run_id", "found"),
+    [
+        ("0198f6a0-run", "0198f6a0-run"),
+        ("é" * 256, "é" * 256),
+        ("\ue000", "\ue000"),
+        ("\ue000u0000", "\ue000u0000"),
+        ("é" * 257, None),
+        ("", None),
+        ("a\0", None),
+        ("\ud800", None),
+        ("\ue000\0", None),
+        (b"bytes", None),
+        (7, None),
+        (None, None),
+        (float("nan"), None),
+        (["run"], None),
+    ],
+)
+def test_the_run_id_is_what_a_request_can_name(run_id: Any, found: str | None) -> None:
+    assert project_metadata(metadata(pack({"run_id": run_id})), LIMITS).run_id == found
+
+
+def test_without_a_run_id_there_is_none() -> None:
+    assert project_metadata(metadata(pack({"step": 1})), LIMITS).run_id is None
