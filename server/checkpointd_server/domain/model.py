@@ -120,7 +120,7 @@ class ReadResult(NamedTuple):
 
 
 class CheckpointPosition(NamedTuple):
-    """Where a page of a list ended. Lists go by checkpoint_id descending, then thread_id and checkpoint_ns ascending."""
+    """Where a page of a list ended. Lists go by checkpoint_id descending, then by thread_id and checkpoint_ns."""
 
     checkpoint_id: str
     thread_id: str

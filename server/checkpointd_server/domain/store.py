@@ -21,7 +21,7 @@ from checkpointd_server.domain.model import (
 class CheckpointStore(Protocol):
     """Keeps checkpoints durably.
 
-    Arguments have passed the limits already. `timeout` is what remains of the caller's time, in seconds; None: no bound.
+    Arguments have passed the limits already. `timeout` is what remains of the caller's time, in seconds; None: no end.
     Every method raises DatabaseUnavailable if the database can't be reached and DeadlineExceeded if the time runs out;
     a write that raised anything else left nothing behind. A cancelled call gives its connection back.
     """
