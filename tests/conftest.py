@@ -1,78 +1,17 @@
-"""What every test shares: one real PostgreSQL for the whole run, and an empty database on it for each test."""
+"""What every test shares: one real PostgreSQL for the whole run, an empty database on it for each test, and servers.
+
+A server is the real program, `checkpointd serve`, in a process of its own.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
-import asyncpg
 import pytest
 
-from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
-
-T = TypeVar("T")
-
-
-class PostgresCluster:
-    """A PostgreSQL that many tests use, each its own database. Usable from sync and async tests alike.
-
-    It lives on an event loop in a thread of its own, since each async test has a loop that ends with it.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        # Nothing here outlives the run, so nothing need outlive a power cut.
-        self._postgres = EmbeddedPostgres(data_dir, settings={"fsync": "off", "max_connections": "300"})
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
-        self._numbers = itertools.count(1)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._run(self._postgres.__aenter__())
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._run(self._postgres.__aexit__(*exc_info))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    @property
-    def binaries(self) -> Path:
-        """The folder of psql and the other programs."""
-        return find_binaries()
-
-    def dsn(self, database: str = "postgres") -> str:
-        """The URL of a database on the cluster."""
-        return self._postgres.dsn.replace("/postgres?", f"/{database}?")
-
-    def execute(self, sql: str, *, database: str = "postgres") -> None:
-        """Runs statements that return nothing, each in its own transaction, as the superuser."""
-        self._run(self._execute(sql, database))
-
-    def create_database(self, *, template: str = "template0") -> str:
-        """Makes a database and returns its name. With a template: as a copy of that one."""
-        name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
-
-    def drop_database(self, name: str) -> None:
-        """Drops a database, ending the sessions on it."""
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-    async def _execute(self, sql: str, database: str) -> None:
-        connection = await asyncpg.connect(self.dsn(database))
-        try:
-            await connection.execute(sql)
-        finally:
-            await connection.close()
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+from tests.cluster import PostgresCluster
+from tests.server_process import ServerProcess
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +27,36 @@ def database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of this test's own, on a database of its own. It may be stopped, killed and restarted."""
+    with ServerProcess("--database-url", database_url, log_dir=tmp_path) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server for all tests that leave it running; each uses threads of its own."""
+    database = postgres_cluster.create_database()
+    with ServerProcess(
+        "--database-url", postgres_cluster.dsn(database), log_dir=tmp_path_factory.mktemp("shared-server")
+    ) as process:
+        yield process
+    postgres_cluster.drop_database(database)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows, where a test fails, what the servers that it used have logged."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, ServerProcess):
+                report.sections.append((f"log of {name}", value.stderr[-8000:]))
+    return report

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from checkpointd_server import __version__
-from checkpointd_server.config import DatabaseConfig, ListenAddress, ServeConfig
+from checkpointd_server.config import DatabaseConfig, ServeConfig
 from checkpointd_server.console import health, info, show
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.limits import Limits
@@ -49,7 +50,7 @@ def main() -> None:
 @main.command()
 @serve_settings
 def serve(
-    listen: tuple[ListenAddress, ...],
+    listen: tuple[str, ...],
     database_url: str | None,
     data_dir: Path | None,
     schema: str,
@@ -113,10 +114,10 @@ def migrate(
         CHECKPOINTD_DATABASE_URL=postgresql://owner:secret@db/agents checkpointd migrate
         checkpointd migrate --print-sql | psql --set ON_ERROR_STOP=1 agents
     """
-    from checkpointd_server import app
+    from checkpointd_server import app, store
 
     if print_sql:
-        click.echo(app.print_sql(schema), nl=False)
+        click.echo(store.print_sql(schema), nl=False)
         return
     configure_logs(LogLevel.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
@@ -140,7 +141,7 @@ def _database(url: str | None, data_dir: Path | None, schema: str, wait_seconds:
     return DatabaseConfig(url=url, data_dir=data_dir, schema=schema, wait_seconds=wait_seconds)
 
 
-def _announce(addresses: list[str]) -> None:
+def _announce(addresses: Sequence[str]) -> None:
     click.echo(f"checkpointd ready on {' '.join(addresses)}")
     sys.stdout.flush()
 

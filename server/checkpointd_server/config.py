@@ -3,50 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.logs import LogFormat, LogLevel
 
-DEFAULT_PORT = 50051
-DEFAULT_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenAddress:
-    """Where the server listens: a host and a port, or the path of a Unix socket."""
-
-    host: str = ""
-    """A name or an address; IPv6 without brackets. Empty for a Unix socket."""
-    port: int = 0
-    """The port; 0 picks a free one."""
-    path: str = ""
-    """The Unix socket's path. Empty for a port."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads "HOST:PORT", "[IPv6]:PORT" or "unix:PATH". Raises ValueError with what is wrong."""
-        if text.startswith("unix:"):
-            path = text.removeprefix("unix:").removeprefix("//")
-            if not path or "\0" in path:
-                raise ValueError("names no path; give unix:PATH")
-            return cls(path=path)
-        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
-        if match is None or int(match[3]) > 65535:
-            raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH with a port from 0 to 65535")
-        return cls(host=match[1] or match[2], port=int(match[3]))
-
-    def __str__(self) -> str:
-        return self.with_port(self.port)
-
-    def with_port(self, port: int) -> str:
-        """The address as a client names it, with the port that was picked."""
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+DEFAULT_TARGET = "127.0.0.1:50051"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +25,14 @@ class DatabaseConfig:
     wait_seconds: float = 30.0
     """How long to wait at the start for a database that refuses connections, in seconds."""
 
-    @property
-    def embedded_dir(self) -> Path | None:
-        """The data folder of the embedded PostgreSQL, or None if a database was named."""
-        return None if self.url is not None else (self.data_dir or default_data_dir())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeConfig:
     """Everything that `checkpointd serve` needs to know."""
 
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
-    listen: tuple[ListenAddress, ...] = (ListenAddress(host="127.0.0.1", port=DEFAULT_PORT),)
-    """Where to listen, at least one address."""
+    listen: tuple[str, ...] = (DEFAULT_TARGET,)
+    """Where to listen, at least one address: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
     limits: Limits = field(default_factory=Limits)
     """The limits that requests are held to."""
     pool_max_size: int = 10

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from checkpointd_server.config import DEFAULT_TARGET, ListenAddress
+from checkpointd_server.config import DEFAULT_TARGET
 from checkpointd_server.settings import target_setting, timeout_setting
 
 
@@ -156,9 +156,6 @@ def _local_target(listen: list[str]) -> str:
     """Where a server with this CHECKPOINTD_LISTEN is reached on its own machine."""
     if not listen:
         return DEFAULT_TARGET
-    try:
-        address = ListenAddress.parse(listen[0])
-    except ValueError:
-        return DEFAULT_TARGET
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    return str(ListenAddress(host=loopback.get(address.host, address.host), port=address.port, path=address.path))
+    host, _, port = listen[0].rpartition(":")
+    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+    return f"{loopback.get(host, host)}:{port}"

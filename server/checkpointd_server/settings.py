@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from checkpointd_server.config import DEFAULT_TARGET, ListenAddress, ServeConfig
+from checkpointd_server.config import DEFAULT_TARGET, ServeConfig
 from checkpointd_server.logs import LogFormat, LogLevel
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,16 +20,16 @@ _DEFAULTS = ServeConfig()
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]
-    """HOST:PORT or unix:PATH."""
+    """HOST:PORT, [IPv6]:PORT or unix:PATH."""
 
     name = "address"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ListenAddress:
-        """Parses it, or fails with what is wrong."""
-        try:
-            return value if isinstance(value, ListenAddress) else ListenAddress.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the form; whether it can be had turns out when it is bound."""
+        match = re.fullmatch(r"unix:.+|(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})", value)
+        if match is None or int(match[1] or 0) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH with a port up to 65535", param, ctx)
+        return value
 
 
 class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]
@@ -130,7 +130,7 @@ serve_settings = stacked(
         "--listen",
         type=Address(),
         multiple=True,
-        default=[str(address) for address in _DEFAULTS.listen],
+        default=list(_DEFAULTS.listen),
         show_default=True,
         help="HOST:PORT (port 0: any free one) or unix:PATH. May be given several times; in the environment, parted by "
         "spaces.",

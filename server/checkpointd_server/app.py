@@ -1,0 +1,159 @@
+"""The server from start to stop: database, schema, store, RPCs, and the way back in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from checkpointd_server import store
+from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.rpc import RpcServer, ServerOptions
+from checkpointd_server.signals import StopSignals
+from checkpointd_server.store import StoreOptions
+
+PROBE_SECONDS = 2.0
+"""How often the database is asked whether it is there, and how long it has to answer."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The database that is served from."""
+
+    url: str = field(repr=False)
+    """Where it is."""
+    wait_stopped: Callable[[], Awaitable[str]] | None = None
+    """If it is our own: waits for its unexpected end and tells why."""
+
+
+async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None]) -> None:
+    """Serves until a signal asks to stop.
+
+    Args:
+        config: The settings.
+        announce: Called once when the server serves, with its addresses.
+
+    Raises:
+        SetupError: A setting can't be used as it is.
+        DatabaseUnavailable: The database didn't come up in time, or the embedded one stopped.
+    """
+    with StopSignals() as signals:
+        try:
+            async with _database(config.database) as database:
+                options = _store_options(config, database)
+                if config.migrate:
+                    await store.migrate(options)
+                async with store.open_store(options) as opened:
+                    await _serve(config, opened, database, signals, announce)
+        except asyncio.CancelledError:
+            if not signals.received:
+                raise
+        _log.info("stopped")
+
+
+async def migrate(config: DatabaseConfig) -> Sequence[str]:
+    """Brings the schema up to date and returns the names of the migrations that were applied.
+
+    Raises:
+        SetupError: A setting can't be used as it is.
+        DatabaseUnavailable: The database didn't come up in time.
+    """
+    async with _database(config) as database:
+        return await store.migrate(
+            StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
+        )
+
+
+async def _serve(
+    config: ServeConfig,
+    opened: CheckpointStore,
+    database: Database,
+    signals: StopSignals,
+    announce: Callable[[Sequence[str]], None],
+) -> None:
+    server = RpcServer(
+        opened,
+        ServerOptions(
+            listen=config.listen,
+            limits=config.limits,
+            default_timeout=config.default_timeout,
+            reflection=config.reflection,
+        ),
+    )
+    addresses = await server.start()
+    try:
+        await opened.check(timeout=config.default_timeout)
+        server.set_serving(True)
+        _log.info("serving", addresses=list(addresses))
+        announce(addresses)
+        await _first_of(signals.await_request(), _report_health(opened, server), _fail_when_lost(database))
+        await server.drain(config.drain_seconds)
+    except BaseException:
+        await server.drain(0)
+        raise
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Waits for the first to end, raises what it raised, and cancels the others."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
+    """Lets health say, from now on, whether the database is there."""
+    serving = True
+    while True:
+        await asyncio.sleep(PROBE_SECONDS)
+        was_serving = serving
+        try:
+            await opened.check(timeout=PROBE_SECONDS)
+            serving = True
+        except (DatabaseUnavailable, DeadlineExceeded) as error:
+            serving = False
+            if was_serving:
+                _log.warning("not serving: the database is away", reason=str(error))
+        if serving and not was_serving:
+            _log.info("serving again: the database is back")
+        server.set_serving(serving)
+
+
+async def _fail_when_lost(database: Database) -> None:
+    if database.wait_stopped is None:
+        await asyncio.Event().wait()
+    else:
+        raise DatabaseUnavailable(f"the embedded PostgreSQL stopped by itself: {await database.wait_stopped()}")
+
+
+@asynccontextmanager
+async def _database(config: DatabaseConfig) -> AsyncIterator[Database]:
+    if config.url is not None:
+        yield Database(url=config.url)
+    else:
+        async with EmbeddedPostgres(config.data_dir or default_data_dir()) as postgres:
+            yield Database(url=postgres.dsn, wait_stopped=postgres.wait_stopped)
+
+
+def _store_options(config: ServeConfig, database: Database) -> StoreOptions:
+    return StoreOptions(
+        dsn=database.url,
+        schema=config.database.schema,
+        startup_timeout=config.database.wait_seconds,
+        pool_max_size=config.pool_max_size,
+        statement_cache_size=config.statement_cache_size,
+    )

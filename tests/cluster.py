@@ -1,0 +1,74 @@
+"""One real PostgreSQL for a whole run of tests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import asyncpg
+
+from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+
+T = TypeVar("T")
+
+
+class PostgresCluster:
+    """A PostgreSQL that many tests use, each its own database. Usable from sync and async tests alike.
+
+    It lives on an event loop in a thread of its own, since each async test has a loop that ends with it.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        # Nothing here outlives the run, so nothing need outlive a power cut.
+        self._postgres = EmbeddedPostgres(data_dir, settings={"fsync": "off", "max_connections": "300"})
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._run(self._postgres.__aenter__())
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._run(self._postgres.__aexit__(*exc_info))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def binaries(self) -> Path:
+        """The folder of psql and the other programs."""
+        return find_binaries()
+
+    def dsn(self, database: str = "postgres") -> str:
+        """The URL of a database on the cluster."""
+        return self._postgres.dsn.replace("/postgres?", f"/{database}?")
+
+    def execute(self, sql: str, *, database: str = "postgres") -> None:
+        """Runs statements that return nothing, each in its own transaction, as the superuser."""
+        self._run(self._execute(sql, database))
+
+    def create_database(self, *, template: str = "template0") -> str:
+        """Makes a database and returns its name. With a template: as a copy of that one."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drops a database, ending the sessions on it."""
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def _execute(self, sql: str, database: str) -> None:
+        connection = await asyncpg.connect(self.dsn(database))
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

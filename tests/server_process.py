@@ -1,0 +1,138 @@
+"""The real server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+READY = re.compile(r"checkpointd ready on (\S+)\n")
+
+
+class ServerFailed(AssertionError):
+    """The server didn't get ready; the message holds what it wrote."""
+
+
+class ServerProcess:
+    """A `checkpointd serve`, started on entering and stopped on leaving.
+
+    Args:
+        options: Options of `checkpointd serve`. Without --listen it picks a free port; a restart keeps it.
+        log_dir: Where its standard output and standard error go, as files.
+        env: More environment variables.
+        user: The user to run it as, by name; None: this one.
+        timeout: How long it may take to get ready and to stop, in seconds.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        log_dir: Path,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self._options = options
+        self._listen = () if "--listen" in options else ("--listen", "127.0.0.1:0")
+        self._env = {**clean_environment(), "CHECKPOINTD_LOG_LEVEL": "debug", **(env or {})}
+        self._user = user
+        self._timeout = timeout
+        self._target: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stdout = log_dir / "server.stdout"
+        self._stderr = log_dir / "server.stderr"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+
+    @property
+    def target(self) -> str:
+        """Where it listens, e.g. "127.0.0.1:40123"."""
+        if self._target is None:
+            raise RuntimeError("the server was not started")
+        return self._target
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Its process."""
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process
+
+    @property
+    def stdout(self) -> str:
+        """All that it wrote to standard output since its last start."""
+        return self._stdout.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """All that it wrote to standard error since its last start: its log."""
+        return self._stderr.read_text()
+
+    def start(self) -> Self:
+        """Starts it and waits until it serves. Raises ServerFailed."""
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self) -> None:
+        """Starts it and waits for nothing."""
+        command = [sys.executable, "-m", "checkpointd_server.cli", "serve", *self._listen, *self._options]
+        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+            self._process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=self._env, user=self._user)
+
+    def wait_ready(self) -> Self:
+        """Waits until it serves. Raises ServerFailed."""
+        deadline = time.monotonic() + self._timeout
+        while (ready := READY.search(self.stdout)) is None:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"exit code {self.process.returncode}\n{self.stdout}\n{self.stderr}")
+            time.sleep(0.02)
+        self._target = ready[1]
+        if self._listen:
+            self._listen = ("--listen", self._target)
+        return self
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Sends a signal and waits for nothing."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Waits until it has ended and returns its exit code."""
+        try:
+            return self.process.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerFailed(f"it didn't end within {self._timeout} s\n{self.stderr}") from None
+
+    def stop(self) -> None:
+        """Asks it to stop (SIGTERM) and waits. Raises ServerFailed if it doesn't end well."""
+        self.signal()
+        if self.wait() != 0:
+            raise ServerFailed(f"exit code {self.process.returncode}\n{self.stderr}")
+
+    def kill(self) -> None:
+        """Ends it without asking (SIGKILL) and waits."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> Self:
+        """Starts it again at the same address, after `stop` or `kill`; a running one is stopped first."""
+        if self.process.poll() is None:
+            self.stop()
+        return self.start()
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of checkpointd and of PostgreSQL."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CHECKPOINTD_", "PG"))}
