@@ -1,0 +1,138 @@
+"""Settings: an option and an environment variable say the same, and bad ones are named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from checkpointd_server.cli import main
+from checkpointd_server.config import default_data_dir
+from tests.server_process import clean_environment
+
+# A value other than the default for every option: as text, and as the server sees it.
+SAMPLES: dict[str, tuple[str, object]] = {
+    "listen": ("127.0.0.1:0", ("127.0.0.1:0",)),
+    "database_url": ("postgresql://u:p@h/d", "postgresql://u:p@h/d"),
+    "data_dir": ("/some/where", Path("/some/where")),
+    "schema": ("other", "other"),
+    "database_wait": ("1.5", 1.5),
+    "pool_max_size": ("3", 3),
+    "statement_cache_size": ("0", 0),
+    "migrate": ("false", False),
+    "drain_seconds": ("0", 0.0),
+    "default_timeout": ("2.5", 2.5),
+    "max_message_bytes": ("1048576", 1048576),
+    "max_page_bytes": ("4096", 4096),
+    "reflection": ("false", False),
+    "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "target": ("host:1", "host:1"),
+}
+
+
+def settings() -> list[tuple[str, click.Option]]:
+    """Every option that an environment variable stands for, with its command."""
+    return [
+        (name, option)
+        for name, command in main.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option) and option.envvar
+    ]
+
+
+def parse(command: str, args: list[str]) -> dict[str, object]:
+    arguments = ["42"] if command == "show" else []
+    return main.commands[command].make_context(command, arguments + args).params
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(("command", "option"), settings(), ids=lambda value: getattr(value, "name", value))
+def test_the_environment_says_the_same_as_the_option(
+    command: str, option: click.Option, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert option.name is not None
+    text, value = SAMPLES[option.name]
+    flags = [option.secondary_opts[0]] if option.is_flag else [option.opts[0], text]
+    assert parse(command, flags)[option.name] == value
+    assert parse(command, [])[option.name] != value
+    assert option.envvar == f"CHECKPOINTD_{option.name.upper()}"
+    monkeypatch.setenv(str(option.envvar), text)
+    assert parse(command, [])[option.name] == value
+
+
+def test_every_option_of_serve_has_an_environment_variable() -> None:
+    with_variable = {option.name for command, option in settings() if command == "serve"}
+    assert with_variable == {parameter.name for parameter in main.commands["serve"].params}
+
+
+def test_several_addresses_are_parted_by_spaces_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKPOINTD_LISTEN", "127.0.0.1:1 unix:/tmp/a")
+    assert parse("serve", [])["listen"] == ("127.0.0.1:1", "unix:/tmp/a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--listen", "nonsense"], "'--listen'"),
+        (["--listen", "127.0.0.1:65536"], "'--listen'"),
+        (["--listen", ""], "'--listen'"),
+        (["--database-url", "mysql://root:hunter2@db"], "'--database-url'"),
+        (["--schema", "Robert'); DROP"], "'--schema'"),
+        (["--schema", "pg_mine"], "'--schema'"),
+        (["--pool-max-size", "0"], "'--pool-max-size'"),
+        (["--statement-cache-size", "-1"], "'--statement-cache-size'"),
+        (["--drain-seconds", "-1"], "'--drain-seconds'"),
+        (["--drain-seconds", "nan"], "'--drain-seconds'"),
+        (["--default-timeout", "0"], "'--default-timeout'"),
+        (["--max-message-bytes", "1"], "'--max-message-bytes'"),
+        (["--max-page-bytes", "many"], "'--max-page-bytes'"),
+        (["--log-level", "loud"], "'--log-level'"),
+        (["--log-format", "xml"], "'--log-format'"),
+        (["--database-url", "postgresql://u:hunter2@h/d", "--data-dir", "x"], "--data-dir"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_a_bad_value_is_refused_and_its_option_named(arguments: list[str], problem: str) -> None:
+    result = CliRunner().invoke(main, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert problem in result.output
+    assert "hunter2" not in result.output
+
+
+def test_a_bad_value_of_the_environment_is_refused_and_named() -> None:
+    result = CliRunner().invoke(main, ["serve"], env={"CHECKPOINTD_POOL_MAX_SIZE": "none"})
+    assert result.exit_code == 2
+    assert "CHECKPOINTD_POOL_MAX_SIZE" in result.output
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_shows_an_example(command: str) -> None:
+    result = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="checkpointd")
+    assert result.exit_code == 0
+    usage, _, rest = result.output.partition("\n")
+    assert usage.startswith(f"Usage: checkpointd {command}".rstrip())
+    assert f"checkpointd {command or 'serve'}" in rest
+
+
+def test_version_is_told() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output == "checkpointd 0.1.0\n"
+
+
+def test_the_default_data_folder_is_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert default_data_dir() == Path("/data/checkpointd")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/user")
+    assert default_data_dir() == Path("/home/user/.local/share/checkpointd")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert default_data_dir() == Path("/var/lib/checkpointd")
