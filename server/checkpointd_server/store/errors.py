@@ -1,0 +1,158 @@
+"""What a failure of PostgreSQL or of the driver means: one table from SQLSTATE to the domain's errors.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InvalidArgument,
+    SetupError,
+)
+from checkpointd_server.store.options import StoreOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be made of a failure."""
+
+    error: CheckpointdError
+    """What the caller is told if it stays."""
+    again: bool = True
+    """Whether trying again can help. All that the store does is safe to repeat."""
+    reconnect: bool = False
+    """Whether the connection, and others made before it failed, are of no more use."""
+
+
+_LOST = "the connection to the database was lost"
+_COLLIDED = "transactions kept colliding in the database; try again"
+_FULL = "the database is out of resources"
+
+_UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
+    # SQLSTATE or its class: message, again, reconnect.
+    "08": (_LOST, True, True),
+    "0A000": ("the database's schema was changed under way", True, True),  # a prepared statement's result type changed
+    "23505": (_COLLIDED, True, False),  # two copies to one thread; the next try finds the other's rows
+    "25006": ("the database is read-only: a standby, or failing over", True, True),
+    "25P03": (_LOST, True, True),
+    "25P04": ("the database's transaction_timeout is too short", False, True),
+    "26000": (
+        "prepared statements get lost: behind a transaction pooler, set the statement cache's size to 0",
+        True,
+        True,
+    ),
+    "28": ("the database refuses the login", False, False),
+    "3D000": ("the database is gone", False, False),
+    "40001": (_COLLIDED, True, False),
+    "40P01": (_COLLIDED, True, False),
+    "42P05": (
+        "prepared statements clash: behind a transaction pooler, set the statement cache's size to 0",
+        True,
+        True,
+    ),
+    "53": (_FULL, False, False),
+    "53300": ("the database has no connection left", True, False),
+    "55P03": (_COLLIDED, True, False),
+    "57P01": (_LOST, True, True),
+    "57P02": (_LOST, True, True),
+    "57P03": ("the database is starting up or shutting down", True, True),
+    "57P04": ("the database is gone", False, True),
+    "57P05": (_LOST, True, True),
+    "58": ("the database has trouble with its files", False, False),
+}
+
+_UNSTORABLE = {"22003", "22021", "22P02", "22P05", "54000", "54001"}
+"""What PostgreSQL can't store: text it doesn't take, numbers too large, JSON too deep."""
+
+
+def judge(error: Exception) -> Verdict | None:
+    """Says what a failure means. None: it is not one of the database's, or a fault of ours."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _judge_sqlstate(error.sqlstate or "")
+    if isinstance(error, ValueError):  # asyncpg.DataError: what the driver can't encode
+        if isinstance(error, asyncpg.InterfaceError):
+            return Verdict(error=_unstorable(), again=False)
+        return None
+    if isinstance(error, OSError):  # TimeoutError too: making a connection took too long
+        return Verdict(error=DatabaseUnavailable("the database can't be reached"), reconnect=True)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return Verdict(error=DatabaseUnavailable(_LOST), reconnect=True)
+    return None
+
+
+def _judge_sqlstate(sqlstate: str) -> Verdict | None:
+    if sqlstate == "57014":  # statement_timeout, or an operator; our own cancellations never come here
+        return Verdict(error=DeadlineExceeded("the database cancelled the statement"), again=False)
+    if sqlstate in _UNSTORABLE:
+        return Verdict(error=_unstorable(), again=False)
+    rule = _UNAVAILABLE.get(sqlstate) or _UNAVAILABLE.get(sqlstate[:2])
+    if rule is None:
+        return None
+    message, again, reconnect = rule
+    return Verdict(error=DatabaseUnavailable(message), again=again, reconnect=reconnect)
+
+
+def _unstorable() -> InvalidArgument:
+    return InvalidArgument("request", "holds text, a number or a JSON structure that PostgreSQL can't store")
+
+
+def is_worth_waiting(error: Exception) -> bool:
+    """Whether a database that can't be reached at the start may just not be up yet."""
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate in ("57P03", "53300") or (error.sqlstate or "").startswith("08")
+    return isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched)
+
+
+def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
+    """Says what an operator must mend. Of the driver's words only names are kept, never the URL: it may hold a
+    password."""
+    if isinstance(error, SetupError):
+        return error
+    if isinstance(error, asyncpg.PostgresError):
+        sqlstate = error.sqlstate or ""
+        if sqlstate == "3D000":
+            return SetupError("the database that the database URL names does not exist: create it, or correct the URL")
+        if sqlstate.startswith("28"):
+            return SetupError("the database refuses the login: check user and password in the database URL")
+        if sqlstate == "42501":
+            return SetupError(
+                f"the database's user lacks the right to work on schema {options.schema!r}: grant it, or let its owner "
+                "run what `checkpointd migrate --print-sql` prints"
+            )
+        if sqlstate == "25006":
+            return read_only()
+        if sqlstate == "53300":
+            return SetupError("the database has no connection left: raise its max_connections, or use smaller pools")
+        return SetupError(f"the database answered with an error (SQLSTATE {sqlstate})")
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return SetupError("none of the hosts in the database URL is what its target_session_attrs asks for")
+    if isinstance(error, OSError):
+        return SetupError(
+            f"the database can't be reached, tried for {options.connect_timeout:g} s: check host and port in the "
+            f"database URL, and that it is up ({_reason(error)})"
+        )
+    return SetupError(
+        "the database URL can't be used: it should be postgresql://user:password@host:port/database?option=value, with "
+        f"special characters percent-encoded ({type(error).__name__})"
+    )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return error.strerror or type(error).__name__
+
+
+def read_only() -> SetupError:
+    """The database doesn't take writes."""
+    return SetupError(
+        "the database is read-only, it may be a standby: name the primary in the database URL, or all hosts with "
+        "target_session_attrs=primary"
+    )

@@ -1,0 +1,56 @@
+"""What a store must be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from checkpointd_server.domain.errors import SetupError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """Where the database is and how it is talked to.
+
+    Raises:
+        SetupError: An option can't be used.
+    """
+
+    dsn: str = field(repr=False)
+    """The database: `postgresql://user:password@host:port/database?option=value`. Several hosts, separated by commas,
+    with `target_session_attrs=primary` follow a failover. Never shown, since it may hold a password."""
+    schema: str = "checkpointd"
+    """The PostgreSQL schema that holds the tables, 1 to 63 bytes, taken literally: capitals and quotes are part of
+    it."""
+    pool_min_size: int = 1
+    """How many connections are kept open, 0 or more."""
+    pool_max_size: int = 8
+    """How many connections there are at the most, 1 or more. Calls beyond it wait for one within their own time."""
+    statement_cache_size: int = 1024
+    """How many prepared statements a connection keeps. 0: none, and each call is an explicit transaction, as a
+    transaction pooler needs it that doesn't know prepared statements (PgBouncer before 1.21, or with
+    max_prepared_statements=0)."""
+    connect_timeout: float = 5.0
+    """How long making a connection may take, and how long `open_store` waits for a database that isn't up, in
+    seconds."""
+    max_connection_age: float = 1800.0
+    """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
+    max_idle_time: float = 300.0
+    """When a connection that isn't needed is closed, in seconds."""
+    application_name: str = "checkpointd"
+    """How the connections show in pg_stat_activity."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.schema.encode(errors="replace")) <= 63 or "\0" in self.schema:
+            raise SetupError(f"the schema's name must have 1 to 63 bytes and no NUL: {self.schema!r}")
+        if self.schema.startswith("pg_"):
+            raise SetupError(f"PostgreSQL keeps schemas that begin with pg_ for itself: {self.schema!r}")
+        if self.pool_max_size < 1 or not 0 <= self.pool_min_size <= self.pool_max_size:
+            raise SetupError(
+                f"the pool needs at least 1 connection, and not more kept open than it may have: "
+                f"{self.pool_min_size} to {self.pool_max_size}"
+            )
+        if self.statement_cache_size < 0:
+            raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
+        for name in ("connect_timeout", "max_connection_age", "max_idle_time"):
+            if getattr(self, name) <= 0:
+                raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

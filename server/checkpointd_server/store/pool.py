@@ -1,0 +1,228 @@
+"""Connections: borrowed, bounded in time, and replaced unseen when they die.
+
+The driver's pool does the keeping. Nothing is ever SET on a connection, so nothing is reset when it comes back: a call
+that is one statement is one round trip. What fails for reasons that lie in the connection is tried again on another;
+the store's verbs are all safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+
+from checkpointd_server.domain.errors import DeadlineExceeded
+from checkpointd_server.store.errors import Verdict, explain_setup, is_worth_waiting, judge
+from checkpointd_server.store.options import StoreOptions
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+"""A result row, by column name."""
+Isolation = Literal["read_committed", "repeatable_read"]
+
+_PAUSES = (0.0, 0.05, 0.1, 0.25, 0.5)
+"""How long to wait before each further try, in seconds."""
+_RETURN_TIMEOUT = 5.0
+"""How long a connection that a call gave up on may take to become usable again, in seconds."""
+_WAIT_PAUSE = 0.1
+"""How long to wait between two tries to reach a database at the start, in seconds."""
+
+_logger = logging.getLogger(__name__)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that knows its age."""
+
+    born = 0.0
+
+
+class Session:
+    """A connection, for as long as a call has it."""
+
+    def __init__(self, connection: Any, statements: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    async def fetch(self, statement: str, *args: object) -> list[Row]:
+        """Runs a statement by its name and returns all rows."""
+        rows: list[Row] = await self._connection.fetch(self._statements[statement], *args)
+        return rows
+
+    async def fetch_row(self, statement: str, *args: object) -> Row | None:
+        """Runs a statement by its name and returns its first row."""
+        row: Row | None = await self._connection.fetchrow(self._statements[statement], *args)
+        return row
+
+    async def fetch_value(self, statement: str, *args: object) -> Any:
+        """Runs a statement by its name and returns the first column of its first row, or None."""
+        return await self._connection.fetchval(self._statements[statement], *args)
+
+
+class Database:
+    """The database, as the verbs of the store see it."""
+
+    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Any) -> None:
+        self._options = options
+        self._statements = statements
+        self._pool = pool
+        self._returning: set[asyncio.Task[None]] = set()
+        self._expired_at = 0.0
+
+    async def run(self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None) -> T:
+        """Does work whose statements each stand for themselves, on one connection.
+
+        Raises:
+            DatabaseUnavailable: The database can't be reached or refuses to work.
+            DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
+        """
+        if self._options.statement_cache_size == 0:
+            # A pooler may hand every statement to another server connection, also between parsing and running it.
+            return await self._run(work, "read_committed", timeout)
+        return await self._run(work, None, timeout)
+
+    async def transact(
+        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
+    ) -> T:
+        """Does work in one transaction. It may be done more than once, where earlier tries were rolled back."""
+        return await self._run(work, isolation, timeout)
+
+    async def _run(
+        self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None, timeout: float | None
+    ) -> T:
+        failure: Exception | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                for pause in (*_PAUSES, None):
+                    try:
+                        return await self._attempt(work, isolation)
+                    except Exception as error:
+                        failure = error
+                        verdict = judge(error)
+                        if verdict is None:
+                            raise
+                        if pause is None or not verdict.again:
+                            raise verdict.error from error
+                    await asyncio.sleep(pause)
+        except TimeoutError as error:
+            raise DeadlineExceeded from (failure or error)
+        raise AssertionError("the last try returns or raises")
+
+    async def _attempt(self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None) -> T:
+        connection = await self._pool.acquire()
+        transaction = connection.transaction(isolation=isolation) if isolation is not None else None
+        try:
+            session = Session(connection, self._statements)
+            if transaction is None:
+                result = await work(session)
+            else:
+                await transaction.start()
+                result = await work(session)
+                await transaction.commit()
+        except BaseException as error:
+            verdict = judge(error) if isinstance(error, Exception) else None
+            if verdict is not None and verdict.reconnect:
+                await self._expire(connection, verdict)
+            # What gave up has no time to wait for the server to let go of the statement.
+            self._return_later(connection, transaction)
+            raise
+        if asyncio.get_running_loop().time() - connection.born > self._options.max_connection_age:
+            self._return_later(connection, close=True)
+        else:
+            await self._pool.release(connection)
+        return result
+
+    async def _expire(self, connection: Any, verdict: Verdict) -> None:
+        """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
+        if connection.born >= self._expired_at:
+            _logger.warning("replacing the database connections: %s", verdict.error)
+            self._expired_at = asyncio.get_running_loop().time()
+            await self._pool.expire_connections()
+        connection.terminate()
+
+    def _return_later(self, connection: Any, transaction: Any = None, *, close: bool = False) -> None:
+        task = asyncio.get_running_loop().create_task(self._return(connection, transaction, close))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _return(self, connection: Any, transaction: Any, close: bool) -> None:
+        try:
+            if not connection.is_closed():
+                async with asyncio.timeout(_RETURN_TIMEOUT):
+                    if close:
+                        await connection.close()
+                    elif transaction is not None:
+                        await transaction.rollback()
+        except Exception as error:
+            _logger.debug("a connection could not be kept: %r", error)
+            connection.terminate()
+        try:
+            await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
+        except Exception as error:  # the pool has dropped it
+            _logger.debug("a connection could not be kept: %r", error)
+
+    async def close(self) -> None:
+        """Waits for the connections to come back, for a while, and closes them."""
+        try:
+            async with asyncio.timeout(2 * _RETURN_TIMEOUT):
+                await asyncio.gather(*self._returning, return_exceptions=True)
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+def connect_arguments(options: StoreOptions) -> dict[str, Any]:
+    """Returns what the driver is told of each connection."""
+    return {
+        "dsn": options.dsn,
+        "timeout": options.connect_timeout,
+        "statement_cache_size": options.statement_cache_size,
+        "max_cached_statement_lifetime": 0,
+        "max_cacheable_statement_size": 0,
+        "server_settings": {"application_name": options.application_name},
+    }
+
+
+async def keep_trying(options: StoreOptions, connect: Callable[[], Awaitable[T]]) -> T:
+    """Connects to a database that may just be starting, for up to `connect_timeout`. Raises SetupError."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + options.connect_timeout
+    while True:
+        try:
+            return await connect()
+        except Exception as error:
+            if not is_worth_waiting(error) or loop.time() + _WAIT_PAUSE > end:
+                raise explain_setup(error, options) from error
+        await asyncio.sleep(_WAIT_PAUSE)
+
+
+@asynccontextmanager
+async def open_database(options: StoreOptions, statements: Mapping[str, str]) -> AsyncIterator[Database]:
+    """Opens a pool. Raises SetupError if the database can't be connected to."""
+
+    async def prepare(connection: Any) -> None:
+        connection.born = asyncio.get_running_loop().time()
+
+    async def keep(connection: Any) -> None:
+        """Nothing was SET, so nothing is reset."""
+
+    async def connect() -> Any:
+        return await asyncpg.create_pool(
+            min_size=options.pool_min_size,
+            max_size=options.pool_max_size,
+            max_queries=2**62,
+            max_inactive_connection_lifetime=options.max_idle_time,
+            connection_class=_Connection,
+            init=prepare,
+            reset=keep,
+            **connect_arguments(options),
+        )
+
+    database = Database(options, statements, await keep_trying(options, connect))
+    try:
+        yield database
+    finally:
+        await database.close()

@@ -1,0 +1,89 @@
+"""The checkpoint store on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from checkpointd_server.domain.model import (
+    CopyThread,
+    DeltaHistory,
+    ListQuery,
+    Namespace,
+    Page,
+    PruneStrategy,
+    PutCheckpoint,
+    PutWrites,
+    ReadResult,
+)
+from checkpointd_server.store import copies, puts, reads, threads
+from checkpointd_server.store.migrations import check_schema
+from checkpointd_server.store.options import StoreOptions
+from checkpointd_server.store.pool import Database, open_database
+from checkpointd_server.store.statements import load_statements
+
+
+class PostgresStore:
+    """A CheckpointStore on PostgreSQL; `open_store` makes one. Many servers may share one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
+        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict."""
+        return await puts.put_checkpoint(self._database, put, timeout=timeout)
+
+    async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
+        """Stores task writes and returns the namespace's version (0: no checkpoint yet). Raises VersionConflict."""
+        return await puts.put_writes(self._database, put, timeout=timeout)
+
+    async def get_checkpoint(
+        self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
+    ) -> ReadResult:
+        """Reads the checkpoint with this id, or the latest if None."""
+        return await reads.get_checkpoint(self._database, namespace, checkpoint_id, timeout=timeout)
+
+    async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
+        """Reads a page of checkpoints, newest first."""
+        return await reads.list_checkpoints(self._database, query, timeout=timeout)
+
+    async def get_delta_history(
+        self, namespace: Namespace, checkpoint_id: str | None, channels: Sequence[str], *, timeout: float | None
+    ) -> DeltaHistory:
+        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
+        return await reads.get_delta_history(self._database, namespace, checkpoint_id, channels, timeout=timeout)
+
+    async def delete_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> int:
+        """Deletes a thread and returns how many checkpoints it had."""
+        return await threads.delete_threads(self._database, tenant, [thread_id], timeout=timeout)
+
+    async def delete_runs(self, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
+        """Deletes the checkpoints of runs and returns how many there were."""
+        return await threads.delete_runs(self._database, tenant, run_ids, timeout=timeout)
+
+    async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
+        """Copies a thread and returns how many checkpoints. Raises ThreadExists, CheckpointNotFound."""
+        return await copies.copy_thread(self._database, copy, timeout=timeout)
+
+    async def prune_threads(
+        self, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+    ) -> int:
+        """Removes history from threads and returns how many checkpoints went."""
+        return await threads.prune_threads(self._database, tenant, thread_ids, strategy, timeout=timeout)
+
+    async def check(self, *, timeout: float | None) -> None:
+        """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
+        await self._database.run(lambda session: session.fetch("check"), timeout=timeout)
+
+
+@asynccontextmanager
+async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
+    """Opens the store for as long as the context lasts.
+
+    Raises:
+        SchemaTooNew: A newer checkpointd migrated the database.
+        SetupError: The database can't be used, or lacks migrations. The message says what to do.
+    """
+    await check_schema(options)
+    async with open_database(options, load_statements(options.schema)) as database:
+        yield PostgresStore(database)

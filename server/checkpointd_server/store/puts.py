@@ -1,0 +1,106 @@
+"""Writing checkpoints and task writes."""
+
+from __future__ import annotations
+
+import secrets
+
+from checkpointd_server.domain.errors import DatabaseUnavailable, VersionConflict
+from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.store.pool import Database, Row, Session
+
+_UNCONDITIONAL_TRIES = 10
+_NOTHING = Precondition()
+
+
+async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: float | None) -> int:
+    """Stores a checkpoint in one statement and returns the new version. Raises VersionConflict."""
+    precondition = put.precondition or _NOTHING
+    # A put that names itself can be sent again when its answer is lost, by the pool too.
+    request_id = put.request_id or secrets.token_bytes(16)
+    filled = [value for value in put.values if value.value is not None]
+    emptied = [value for value in put.values if value.value is None]
+    args = (
+        *put.namespace,
+        put.checkpoint_id,
+        put.parent_checkpoint_id,
+        put.body,
+        list(put.channel_versions.keys()),
+        list(put.channel_versions.values()),
+        put.metadata.type,
+        put.metadata.data,
+        put.metadata_index,
+        put.run_id,
+        put.writer or None,
+        request_id,
+        [value.channel for value in filled],
+        [value.version for value in filled],
+        [value.value.type for value in filled if value.value is not None],
+        [value.value.data for value in filled if value.value is not None],
+        [value.channel for value in emptied],
+        [value.version for value in emptied],
+    )
+    unconditional = _is_unconditional(precondition)
+    expected: int | bool | None
+    if unconditional or precondition.if_version_match == 0:
+        statement, expected = "put_checkpoint", unconditional
+    else:
+        statement, expected = "put_checkpoint_if", precondition.if_version_match
+
+    async def work(session: Session) -> int:
+        for _ in range(_UNCONDITIONAL_TRIES):
+            version = await session.fetch_value(statement, *args, expected, precondition.if_last_writer or None)
+            if version is None:
+                reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
+                assert reason is not None
+                version = reason["stored_version"]
+                if version is None and not unconditional:
+                    raise _conflict(put.namespace, precondition, reason)
+            if version is not None:
+                return int(version)
+            # What kept an unconditional put from being stored was gone a moment later: the thread is being deleted.
+        raise DatabaseUnavailable("the namespace is being deleted again and again; try again")
+
+    return await database.run(work, timeout=timeout)
+
+
+async def put_writes(database: Database, put: PutWrites, *, timeout: float | None) -> int:
+    """Stores task writes in one statement and returns the version. Raises VersionConflict."""
+    precondition = put.precondition or _NOTHING
+    args: tuple[object, ...] = (
+        *put.namespace,
+        put.checkpoint_id,
+        [write.task_id for write in put.writes],
+        [write.idx for write in put.writes],
+        [write.task_path for write in put.writes],
+        [write.channel for write in put.writes],
+        [write.value.type for write in put.writes],
+        [write.value.data for write in put.writes],
+    )
+    statement = "put_writes"
+    if not _is_unconditional(precondition):
+        statement = "put_writes_if"
+        args = (*args, precondition.if_version_match, precondition.if_last_writer or None)
+
+    async def work(session: Session) -> int:
+        version = await session.fetch_value(statement, *args)
+        if version is None:
+            reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, None)
+            assert reason is not None
+            raise _conflict(put.namespace, precondition, reason)
+        return int(version)
+
+    return await database.run(work, timeout=timeout)
+
+
+def _is_unconditional(precondition: Precondition) -> bool:
+    return precondition.if_version_match is None and not precondition.if_last_writer
+
+
+def _conflict(namespace: Namespace, precondition: Precondition, found: Row) -> VersionConflict:
+    return VersionConflict(
+        thread_id=namespace.thread_id,
+        checkpoint_ns=namespace.checkpoint_ns,
+        expected_version=precondition.if_version_match,
+        current_version=found["version"] or 0,
+        current_checkpoint_id=found["last_checkpoint_id"],
+    )

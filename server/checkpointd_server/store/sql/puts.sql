@@ -1,0 +1,161 @@
+-- Writing checkpoints and task writes: one statement each. The first step locks the namespace's head and checks the
+-- precondition; everything else reads FROM it, so nothing happens where it returns no row. Under READ COMMITTED the
+-- sub-statements share one snapshot, but UPDATE, ON CONFLICT DO UPDATE and FOR SHARE check their WHERE again on the
+-- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there.
+
+-- fragment: put_checkpoint_rows
+-- The checkpoint, the values that changed and those that became empty. Channels that are empty at their version have no
+-- row.
+checkpoint AS (
+    INSERT INTO __schema__.checkpoints (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, request_id, body,
+        channels, channel_versions, metadata_type, metadata, metadata_index, run_id
+    )
+    SELECT $1, $2, $3, $4, $5, head.version, $14, $6, $7::text[], $8::text[], $9, $10, $11::jsonb, $12
+    FROM head
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+        parent_checkpoint_id = excluded.parent_checkpoint_id,
+        version = excluded.version,
+        request_id = excluded.request_id,
+        body = excluded.body,
+        channels = excluded.channels,
+        channel_versions = excluded.channel_versions,
+        metadata_type = excluded.metadata_type,
+        metadata = excluded.metadata,
+        metadata_index = excluded.metadata_index,
+        run_id = excluded.run_id
+),
+filled AS (
+    INSERT INTO __schema__.channel_values AS stored (tenant, thread_id, checkpoint_ns, channel, version, type, data)
+    SELECT $1, $2, $3, given.channel, given.version, given.type, given.data
+    FROM head, unnest($15::text[], $16::text[], $17::text[], $18::bytea[]) AS given (channel, version, type, data)
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, channel, version) DO UPDATE SET
+        type = excluded.type,
+        data = excluded.data
+    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data)
+),
+emptied AS (
+    DELETE FROM __schema__.channel_values
+    WHERE ctid = ANY (ARRAY (
+        SELECT stored.ctid
+        FROM head, unnest($19::text[], $20::text[]) AS given (channel, version)
+        CROSS JOIN LATERAL (
+            SELECT v.ctid
+            FROM __schema__.channel_values AS v
+            WHERE v.tenant = $1 AND v.thread_id = $2 AND v.checkpoint_ns = $3
+                AND v.channel = given.channel AND v.version = given.version
+            LIMIT 1
+        ) AS stored
+    ))
+)
+SELECT head.version FROM head
+
+-- name: put_checkpoint
+-- Stores a checkpoint in a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may
+-- have been there before.
+WITH head AS (
+    INSERT INTO __schema__.namespaces AS n (
+        tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
+    )
+    SELECT $1, $2, $3, nextval('__schema__.versions'), $4, $13::bytea, $14::bytea
+    WHERE NOT EXISTS (
+        SELECT FROM __schema__.checkpoints AS c
+        WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4
+            AND c.request_id = $14
+    )
+    ON CONFLICT (tenant, thread_id, checkpoint_ns) DO UPDATE SET
+        -- Not excluded.version: that was drawn before the row was locked, and another put may have drawn a greater one.
+        version = nextval('__schema__.versions'),
+        last_checkpoint_id = excluded.last_checkpoint_id,
+        last_writer = excluded.last_writer,
+        last_request_id = excluded.last_request_id
+    WHERE ($21::boolean OR n.last_writer = $22::bytea) AND n.last_request_id IS DISTINCT FROM excluded.last_request_id
+    RETURNING n.version
+),
+-- include: put_checkpoint_rows
+
+-- name: put_checkpoint_if
+-- Stores a checkpoint in a namespace that must have the version $21 or the last writer $22. An UPDATE, since an INSERT
+-- could raise a thread from the dead that is being deleted.
+WITH head AS (
+    UPDATE __schema__.namespaces AS n SET
+        version = nextval('__schema__.versions'),
+        last_checkpoint_id = $4,
+        last_writer = $13::bytea,
+        last_request_id = $14::bytea
+    WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        AND (n.version = $21::bigint OR n.last_writer = $22::bytea)
+        AND ($5::text COLLATE "C" >= n.pruned_below) IS NOT FALSE
+        AND n.last_request_id IS DISTINCT FROM $14::bytea
+        AND NOT EXISTS (
+            SELECT FROM __schema__.checkpoints AS c
+            WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4
+                AND c.request_id = $14
+        )
+    RETURNING n.version
+),
+-- include: put_checkpoint_rows
+
+-- name: explain_put
+-- Why a put stored nothing: the version that the same put was given before, and what the namespace's head is now.
+SELECT
+    (
+        SELECT c.version
+        FROM __schema__.checkpoints AS c
+        WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4 AND c.request_id = $5
+    ) AS stored_version,
+    n.version,
+    n.last_checkpoint_id
+FROM (SELECT) AS one
+LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+
+-- fragment: put_writes_rows
+-- Regular writes never replace a stored one, special ones (idx below 0) do.
+INSERT INTO __schema__.task_writes (
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+)
+SELECT $1, $2, $3, $4, given.task_id, given.idx, given.task_path, given.channel, given.type, given.data
+FROM head,
+    unnest($5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[])
+        AS given (task_id, idx, task_path, channel, type, data)
+ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+    task_path = excluded.task_path,
+    channel = excluded.channel,
+    type = excluded.type,
+    data = excluded.data
+WHERE excluded.idx < 0
+
+-- name: put_writes
+-- Stores task writes, whatever is there.
+WITH head AS (
+    SELECT coalesce(max(n.version), 0) AS version
+    FROM __schema__.namespaces AS n
+    WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+),
+stored AS (
+    -- include: put_writes_rows
+)
+SELECT head.version FROM head
+
+-- name: put_writes_if
+-- Stores task writes in a namespace that must have the version $11 or the last writer $12. The lock keeps puts from
+-- committing between the check and the writes.
+WITH locked AS MATERIALIZED (
+    SELECT n.version
+    FROM __schema__.namespaces AS n
+    WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        AND (n.version = $11::bigint OR n.last_writer = $12::bytea)
+    FOR SHARE
+),
+head AS MATERIALIZED (
+    SELECT locked.version FROM locked
+    UNION ALL
+    SELECT 0 WHERE $11::bigint = 0 AND NOT EXISTS (
+        SELECT FROM __schema__.namespaces AS n
+        WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+    )
+),
+stored AS (
+    -- include: put_writes_rows
+)
+SELECT head.version FROM head

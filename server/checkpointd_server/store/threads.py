@@ -1,0 +1,97 @@
+"""Deleting threads and runs, and pruning: each one transaction that locks the heads it changes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from checkpointd_server.domain.model import PruneStrategy
+from checkpointd_server.store.pool import Database, Row, Session
+
+
+async def delete_threads(database: Database, tenant: str, thread_ids: Sequence[str], *, timeout: float | None) -> int:
+    """Deletes threads whole and returns how many checkpoints they had."""
+    targets = sorted(set(thread_ids))
+
+    async def work(session: Session) -> int:
+        await session.fetch("delete_heads", tenant, targets)
+        return int(await session.fetch_value("delete_headless", tenant, targets))
+
+    return await database.transact(work, timeout=timeout)
+
+
+async def delete_runs(database: Database, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
+    """Deletes the checkpoints of runs, and the values that no other refers to. Returns how many checkpoints went."""
+    runs = sorted(set(run_ids))
+
+    async def work(session: Session) -> int:
+        heads = await session.fetch("lock_heads_of_runs", tenant, runs)
+        if not heads:
+            return 0
+        touched = [head["thread_id"] for head in heads], [head["checkpoint_ns"] for head in heads]
+        deleted = await session.fetch_row("delete_runs", tenant, runs, *touched)
+        assert deleted is not None
+        await _free_values(session, tenant, deleted)
+        await session.fetch("renew_heads", tenant, *touched)
+        return int(deleted["checkpoints"])
+
+    return await database.transact(work, timeout=timeout)
+
+
+async def prune_threads(
+    database: Database, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+) -> int:
+    """Removes history from threads and returns how many checkpoints went."""
+    if strategy is PruneStrategy.DELETE:
+        return await delete_threads(database, tenant, thread_ids, timeout=timeout)
+
+    async def work(session: Session) -> int:
+        return sum([await _keep_latest(session, tenant, thread_id) for thread_id in sorted(set(thread_ids))])
+
+    return await database.transact(work, timeout=timeout)
+
+
+async def _keep_latest(session: Session, tenant: str, thread_id: str) -> int:
+    await session.fetch("lock_heads", tenant, thread_id)
+    newest = await session.fetch("newest_of_namespaces", tenant, thread_id)
+    root_id = next((row["checkpoint_id"] for row in newest if row["checkpoint_ns"] == ""), None)
+    finished = [row["checkpoint_ns"] for row in newest if _is_finished_call(row, root_id)]
+    pruned = 0
+    if finished:
+        pruned += await session.fetch_value("delete_namespaces", tenant, thread_id, finished)
+    for row in newest:
+        if row["checkpoint_ns"] not in finished:
+            pruned += await _prune_namespace(session, tenant, thread_id, row)
+    return pruned
+
+
+def _is_finished_call(row: Row, root_id: str | None) -> bool:
+    """Whether a namespace holds a subgraph's call that the root graph has gone on from.
+
+    A call's namespace has its task's id behind a colon; a subgraph with a memory of its own (checkpointer=True) has
+    none. Runs save in the background, so that a call may be there before the root checkpoint that it belongs to: such a
+    one stays.
+    """
+    return ":" in row["checkpoint_ns"] and row["has_root"] and row["root_id"] != root_id
+
+
+async def _prune_namespace(session: Session, tenant: str, thread_id: str, row: Row) -> int:
+    namespace: tuple[Any, ...] = (tenant, thread_id, row["checkpoint_ns"])
+    floor = row["checkpoint_id"]
+    if row["delta_channels"]:
+        floor = await session.fetch_value("lowest_ancestor", *namespace, floor, row["delta_channels"])
+    # All from the floor on are kept, siblings of the ancestors too: what remains is then told by one id, which the
+    # namespace's head notes for puts to be checked against.
+    deleted = await session.fetch_row("delete_below", *namespace, floor)
+    assert deleted is not None
+    if deleted["checkpoints"]:
+        await _free_values(session, tenant, deleted)
+        await session.fetch("mark_pruned", *namespace, floor)
+    return int(deleted["checkpoints"])
+
+
+async def _free_values(session: Session, tenant: str, deleted: Row) -> None:
+    """Deletes the values of deleted checkpoints that no remaining one refers to."""
+    if deleted["channels"]:
+        freed = [deleted[column] for column in ("thread_ids", "namespaces", "channels", "versions")]
+        await session.fetch("delete_unreferenced_values", tenant, *freed)
