@@ -17,7 +17,7 @@ from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.signals import StopSignals
-from checkpointd_server.store import StoreOptions
+from checkpointd_server.store import Migration, StoreOptions
 
 PROBE_SECONDS = 2.0
 """How often the database is asked whether it is there, and how long it has to answer."""
@@ -51,7 +51,8 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
             async with _database(config.database) as database:
                 options = _store_options(config, database)
                 if config.migrate:
-                    await store.migrate(options)
+                    for migration in await store.migrate(options):
+                        _log.info("migrated the schema", number=migration.number, name=migration.name)
                 async with store.open_store(options) as opened:
                     await _serve(config, opened, database, signals, announce)
         except asyncio.CancelledError:
@@ -60,17 +61,16 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
         _log.info("stopped")
 
 
-async def migrate(config: DatabaseConfig) -> Sequence[str]:
-    """Brings the schema up to date and returns the names of the migrations that were applied.
+async def migrate(config: DatabaseConfig) -> list[Migration]:
+    """Brings the schema up to date and returns the migrations that were applied.
 
     Raises:
         SetupError: A setting can't be used as it is.
         DatabaseUnavailable: The database didn't come up in time.
     """
     async with _database(config) as database:
-        return await store.migrate(
-            StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
-        )
+        options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
+        return [str(migration) for migration in await store.migrate(options)]
 
 
 async def _serve(

@@ -135,7 +135,7 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
         return SetupError("none of the hosts in the database URL is what its target_session_attrs asks for")
     if isinstance(error, OSError):
         return SetupError(
-            f"the database can't be reached, tried for {options.connect_timeout:g} s: check host and port in the "
+            f"the database can't be reached, tried for {options.startup_timeout:g} s: check host and port in the "
             f"database URL, and that it is up ({_reason(error)})"
         )
     return SetupError(

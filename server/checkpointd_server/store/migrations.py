@@ -61,6 +61,9 @@ class Migration:
     sql: str
     """Its statements, with `__schema__` for the schema."""
 
+    def __str__(self) -> str:
+        return f"{self.number:04} {self.name}"
+
 
 def load_migrations() -> list[Migration]:
     """Returns all migrations that this checkpointd knows, oldest first."""

@@ -29,9 +29,10 @@ class StoreOptions:
     """How many prepared statements a connection keeps. 0: none, and each call is an explicit transaction, as a
     transaction pooler needs it that doesn't know prepared statements (PgBouncer before 1.21, or with
     max_prepared_statements=0)."""
+    startup_timeout: float = 30.0
+    """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
-    """How long making a connection may take, and how long `open_store` waits for a database that isn't up, in
-    seconds."""
+    """How long making one connection may take, in seconds."""
     max_connection_age: float = 1800.0
     """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
     max_idle_time: float = 300.0
@@ -51,6 +52,6 @@ class StoreOptions:
             )
         if self.statement_cache_size < 0:
             raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
-        for name in ("connect_timeout", "max_connection_age", "max_idle_time"):
+        for name in ("startup_timeout", "connect_timeout", "max_connection_age", "max_idle_time"):
             if getattr(self, name) <= 0:
                 raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

@@ -187,15 +187,21 @@ def connect_arguments(options: StoreOptions) -> dict[str, Any]:
 
 
 async def keep_trying(options: StoreOptions, connect: Callable[[], Awaitable[T]]) -> T:
-    """Connects to a database that may just be starting, for up to `connect_timeout`. Raises SetupError."""
+    """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + options.connect_timeout
+    end = loop.time() + options.startup_timeout
+    waiting = False
     while True:
         try:
             return await connect()
         except Exception as error:
             if not is_worth_waiting(error) or loop.time() + _WAIT_PAUSE > end:
                 raise explain_setup(error, options) from error
+            if not waiting:
+                _logger.warning(
+                    "waiting up to %g s for the database: %s", options.startup_timeout, type(error).__name__
+                )
+                waiting = True
         await asyncio.sleep(_WAIT_PAUSE)
 
 
