@@ -70,7 +70,7 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
     """
     async with _database(config) as database:
         options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
-        return [str(migration) for migration in await store.migrate(options)]
+        return await store.migrate(options)
 
 
 async def _serve(
