@@ -122,8 +122,8 @@ def migrate(
     configure_logs(LogLevel.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
     applied = asyncio.run(app.migrate(_database(database_url, data_dir, schema, database_wait)))
-    for name in applied:
-        click.echo(f"applied {name}")
+    for migration in applied:
+        click.echo(f"applied {migration.number:04} {migration.name}")
     click.echo(f"schema {schema} is up to date" if applied else f"schema {schema} was up to date already")
 
 

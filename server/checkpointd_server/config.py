@@ -35,9 +35,9 @@ class ServeConfig:
     """Where to listen, at least one address: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
     limits: Limits = field(default_factory=Limits)
     """The limits that requests are held to."""
-    pool_max_size: int = 10
+    pool_max_size: int = 8
     """The most connections to the database."""
-    statement_cache_size: int = 100
+    statement_cache_size: int = 1024
     """How many prepared statements a connection keeps; 0 behind a pooler that lends connections by the transaction."""
     migrate: bool = True
     """Bring the schema up to date at the start. Without: refuse to start if it isn't."""

@@ -45,18 +45,14 @@ class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]
 
 
 class SchemaName(click.ParamType):  # type: ignore[type-arg]
-    """The name of a PostgreSQL schema, as it needs no quotes."""
+    """The name of a PostgreSQL schema, taken literally."""
 
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks that PostgreSQL would take it as it is."""
-        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) or value.startswith("pg_"):
-            self.fail(
-                f"{value!r} is not a schema's name: a-z, 0-9 and _, at most 63, not beginning with a digit or pg_",
-                param,
-                ctx,
-            )
+        """Checks that PostgreSQL would take it."""
+        if not 1 <= len(value.encode(errors="replace")) <= 63 or value.startswith("pg_"):
+            self.fail(f"{value!r} is not a schema's name: 1 to 63 bytes, not beginning with pg_", param, ctx)
         return value
 
 
