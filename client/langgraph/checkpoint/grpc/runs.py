@@ -61,8 +61,8 @@ class Line:
         """This run's own puts, by checkpoint id: under way or over."""
         self.awaited: dict[str, End] = {}
         """The puts of checkpoints whose writes came first."""
-        self.writing: set[End] = set()
-        """This run's task writes under way."""
+        self.writing: dict[End, End | None] = {}
+        """This run's task writes under way, each with the put that it follows."""
 
     def knows(self, checkpoint_id: str) -> bool:
         """Whether the run has read this checkpoint or put it itself."""
@@ -135,7 +135,9 @@ class Runs:
                 line.puts.popitem(last=False)
             # LangGraph puts in order: what is older and hasn't come by now is not going to.
             overdue += [line.awaited.pop(older) for older in list(line.awaited) if older < own_id]
-            under_way = UnderWay(self, key, run, line, end, waits_for=tuple(line.writing))
+            # Writes that wait for a put themselves are not older than this one: they may wait for this very put.
+            earlier = tuple(written for written, put in line.writing.items() if put is None or put.done())
+            under_way = UnderWay(self, key, run, line, end, waits_for=earlier)
         for late in overdue:
             late.set_result(None)
         return under_way
@@ -148,14 +150,14 @@ class Runs:
             run, line = self._find(config, key, beside)
             if run is None or line is None:
                 return UnderWay(self, key)
+            put = line.puts.get(beside)
+            patience = None
+            if put is None and beside not in line.read:
+                put = line.awaited.setdefault(beside, _end())
+                patience = PUT_EXPECTED_WITHIN
             end = _end()
-            line.writing.add(end)
-            if beside in line.puts:
-                return UnderWay(self, key, run, line, end, follows=line.puts[beside])
-            if beside in line.read:
-                return UnderWay(self, key, run, line, end)
-            put = line.awaited.setdefault(beside, _end())
-            return UnderWay(self, key, run, line, end, follows=put, patience=PUT_EXPECTED_WITHIN)
+            line.writing[end] = put
+            return UnderWay(self, key, run, line, end, follows=put, patience=patience)
 
     def forget_context(self) -> None:
         """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
@@ -168,7 +170,7 @@ class Runs:
         if run is None or line is None or end is None:
             return
         with self._lock:
-            line.writing.discard(end)
+            line.writing.pop(end, None)
             if isinstance(error, VersionConflictError) and run.execution is not None:
                 run.execution.conflicts.setdefault(under_way.key.thread_id, error)
         if error is not None and not isinstance(error, CheckpointdError):
