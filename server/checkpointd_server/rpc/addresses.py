@@ -14,6 +14,9 @@ from checkpointd_server.domain.errors import SetupError
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})")
 
+_MAX_PATH_BYTES = 107
+"""The longest path that a Unix socket's address holds."""
+
 
 def bind(server: grpc.aio.Server, address: str, *, shared: bool) -> str:
     """Binds a server that was not started yet.
@@ -73,6 +76,8 @@ def _probe(host: str, port: int) -> OSError | None:
 def _refuse_taken_socket(address: str) -> None:
     """Raises SetupError if someone listens on a Unix socket, for gRPC would take it away from him without a word."""
     path = _socket_path(address)
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise SetupError(f"can't listen on {address}: a socket's path has {_MAX_PATH_BYTES} bytes at the most")
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise SetupError(f"can't listen on {address}: there is a file of that name")

@@ -18,7 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
-from checkpointd_server.rpc.errors import Draining, Overloaded, RequestTooLarge, describe_error
+from checkpointd_server.rpc.errors import Draining, Failure, Overloaded, RequestTooLarge, describe_error
 from checkpointd_server.rpc.identity import tenant_of
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -77,7 +77,7 @@ class Calls:
         logs_calls = self._logs_calls
 
         async def serve(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            started = perf_counter() if logs_calls else 0.0
+            started = perf_counter()
             request = None
             self._active += 1
             try:
@@ -111,34 +111,33 @@ class Calls:
                 if self._draining and not self._active:
                     self._idle.set()
             failure = describe_error(error)
-            self._log_failure(name, failure, error, request)
-            if logs_calls:
-                self._log_call(name, failure.code.name, started, request)
+            self._log_failure(name, started, request, failure, error)
             await context.abort(failure.code, failure.message, failure.trailers)
             raise AssertionError("abort raises")
 
         return grpc.unary_unary_rpc_method_handler(serve)
 
     def _log_call(self, method: str, code: str, started: float, request: Any) -> None:
-        duration = round((perf_counter() - started) * 1000, 3)
-        self._log.debug("call", method=method, code=code, duration_ms=duration, thread_id=_thread_id(request))
+        self._log.debug("call", code=code, **_call_fields(method, started, request))
 
-    def _log_failure(self, method: str, failure: Any, error: Exception, request: Any) -> None:
-        fields = {"method": method, "code": failure.code.name, "reason": failure.reason}
+    def _log_failure(self, method: str, started: float, request: Any, failure: Failure, error: Exception) -> None:
+        fields = {
+            "code": failure.code.name,
+            "reason": failure.reason,
+            **_call_fields(method, started, request),
+        }
         if failure.error_id is not None:
-            self._log.error(
-                "call failed", **fields, error_id=failure.error_id, thread_id=_thread_id(request), exc_info=error
-            )
-        else:
-            cause = error.__cause__
-            self._log.log(
-                failure.level,
-                "call refused",
-                **fields,
-                message=failure.message,
-                cause=None if cause is None else f"{type(cause).__name__}: {cause}",
-            )
+            self._log.error("call failed", **fields, error_id=failure.error_id, exc_info=error)
+            return
+        if error.__cause__ is not None:
+            fields["cause"] = repr(error.__cause__)
+        self._log.log(failure.level, "call refused", **fields, message=failure.message)
 
 
-def _thread_id(request: Any) -> str | None:
-    return getattr(request, "thread_id", None)
+def _call_fields(method: str, started: float, request: Any) -> dict[str, Any]:
+    """Returns what every line about a call says. Ids may be in a log, values never."""
+    fields = {"method": method, "duration_ms": round((perf_counter() - started) * 1000, 3)}
+    thread_id = getattr(request, "thread_id", None)
+    if thread_id:
+        fields["thread_id"] = thread_id
+    return fields

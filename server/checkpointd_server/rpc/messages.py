@@ -18,7 +18,7 @@ from checkpointd_server.domain.model import (
     TaskWrite,
     TypedValue,
 )
-from checkpointd_server.rpc.validation import check_optional_text, check_text, check_texts, check_token
+from checkpointd_server.rpc.validation import are_plain, check_optional_text, check_text, check_texts, check_token
 from checkpointd_server.rpc.versions import read_plain_versions, read_version, write_version
 
 
@@ -67,15 +67,20 @@ def read_channel_values(values: Collection[pb.ChannelValue], limits: Limits) -> 
     versions = read_plain_versions([value.version for value in values], limits)
     if versions is None:
         versions = [read_version(value.version, f"values[{i}].version", limits) for i, value in enumerate(values)]
-    typed = [value.value if value.HasField("value") else None for value in values]
-    types = [value.type if value is not None else None for value in typed]
-    for position, tag in enumerate(types):
-        if tag is not None:
-            check_text(tag, f"values[{position}].value.type", limits.max_type_bytes)
-    return [
-        ChannelValue(channel, version, None if value is None or tag is None else TypedValue(tag, value.data))
-        for channel, version, value, tag in zip(channels, versions, typed, types, strict=True)
-    ]
+    typed = [_read_optional_value(value) for value in values]
+    types = [value.type for value in typed if value is not None]
+    if not are_plain(types, limits.max_type_bytes):
+        for position, value in enumerate(typed):
+            if value is not None:
+                check_text(value.type, f"values[{position}].value.type", limits.max_type_bytes)
+    return list(map(ChannelValue, channels, versions, typed))
+
+
+def _read_optional_value(value: pb.ChannelValue) -> TypedValue | None:
+    if not value.HasField("value"):
+        return None
+    message = value.value
+    return TypedValue(message.type, message.data)
 
 
 def read_channel_versions(versions: Mapping[str, pb.ChannelVersion], field: str, limits: Limits) -> dict[str, str]:
@@ -102,8 +107,7 @@ def check_checkpoint(checkpoint: pb.Checkpoint, limits: Limits) -> None:
         seen_versions = seen.versions
         channels.extend(seen_versions)
         versions.extend(seen_versions.values())
-    check_texts(channels, "checkpoint.versions_seen", limits.max_channel_bytes)
-    if read_plain_versions(versions, limits) is None:
+    if not are_plain(channels, limits.max_channel_bytes) or read_plain_versions(versions, limits) is None:
         for node, seen in checkpoint.versions_seen.items():
             read_channel_versions(seen.versions, f'checkpoint.versions_seen["{node}"].versions', limits)
 

@@ -1,0 +1,184 @@
+"""A real server on a real store: what the tests of the RPC layer talk to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import asyncpg
+import grpc
+import grpc.aio
+import msgpack
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.errors_pb2 import ErrorReason
+from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc import RpcServer, ServerOptions
+from checkpointd_server.store import StoreOptions, migrate, open_store
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """How a call failed."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str | None
+    metadata: dict[str, str]
+
+
+class Client:
+    """The protocol's stubs over one channel, and requests that are valid as they are."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.checkpoints: Any = CheckpointServiceStub(channel)
+        self.threads: Any = ThreadServiceStub(channel)
+        self.info: Any = InfoServiceStub(channel)
+
+    def put_request(self, **fields: Any) -> pb.PutCheckpointRequest:
+        """Returns a put of a small checkpoint; `fields` replace its fields."""
+        request = pb.PutCheckpointRequest(
+            thread_id="thread-1",
+            checkpoint_id="checkpoint-1",
+            checkpoint=values.Checkpoint(v=4, ts="2025-01-01T00:00:00+00:00"),
+            metadata=self.metadata({"step": 1}),
+        )
+        return _replaced(request, fields)
+
+    def writes_request(self, **fields: Any) -> pb.PutWritesRequest:
+        """Returns a put of one task write; `fields` replace its fields."""
+        request = pb.PutWritesRequest(thread_id="thread-1", checkpoint_id="checkpoint-1", task_id="task-1")
+        request.writes.add(idx=0, channel="channel", value=self.value(b"written"))
+        return _replaced(request, fields)
+
+    def metadata(self, content: dict[str, Any]) -> values.Metadata:
+        return values.Metadata(value=values.TypedValue(type="msgpack", data=msgpack.packb(content)))
+
+    def value(self, data: bytes, type: str = "msgpack") -> values.TypedValue:
+        return values.TypedValue(type=type, data=data)
+
+    async def raw(self, method: str, data: bytes, *, timeout: float | None = 20) -> bytes:
+        """Calls a method, given as "Service/Method", with bytes as they are."""
+        call = self.channel.unary_unary(f"/checkpointd.v1.{method}")
+        return bytes(await call(data, timeout=timeout))
+
+    async def refused(self, call: Awaitable[object]) -> Refusal:
+        """Awaits a call that should fail and tells how it did."""
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        error = raised.value
+        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+        message = error.details() or ""
+        if details is None:
+            return Refusal(code=error.code(), message=message, reason=None, metadata={})
+        assert isinstance(details, bytes)
+        status = Status.FromString(details)
+        assert (status.code, status.message) == (error.code().value[0], message)
+        info = ErrorInfo()
+        assert status.details[0].Unpack(info)
+        assert info.domain == "checkpointd"
+        assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118
+        return Refusal(code=error.code(), message=message, reason=info.reason, metadata=dict(info.metadata))
+
+
+def _replaced(request: RequestT, fields: dict[str, Any]) -> RequestT:
+    for name, value in fields.items():
+        request.ClearField(name)
+        if value is not None:
+            request.MergeFrom(type(request)(**{name: value}))
+    return request
+
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[RpcServer, Client]]]
+
+
+@asynccontextmanager
+async def _serve(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple[RpcServer, Client]]:
+    server = RpcServer(store, ServerOptions(**{"listen": ("127.0.0.1:0",), **options}))
+    address, *_ = await server.start()
+    server.set_serving(True)
+    channel_options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    try:
+        async with grpc.aio.insecure_channel(address, options=channel_options) as channel:
+            yield server, Client(channel)
+    finally:
+        await server.drain(0)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[CheckpointStore]:
+    """A store on a database of its own, with a pool of three connections."""
+    options = StoreOptions(dsn=database_url, pool_max_size=3)
+    await migrate(options)
+    async with open_store(options) as opened:
+        yield opened
+
+
+@pytest.fixture
+def serve(store: CheckpointStore) -> Serve:
+    """Serves the store with options of one's own: `async with serve(reflection=False) as (server, client)`."""
+
+    def start(**options: Any) -> AbstractAsyncContextManager[tuple[RpcServer, Client]]:
+        return _serve(store, **options)
+
+    return start
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncIterator[Client]:
+    """A client of a server with default options."""
+    async with serve() as (_, connected):
+        yield connected
+
+
+class Blocker:
+    """Holds up every put to the namespaces that exist, by locking them as another server's transaction would."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def waiting(self) -> int:
+        """Returns how many statements of others wait for a lock."""
+        return int(
+            await self._connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+        )
+
+    async def until_waiting(self, number: int) -> None:
+        """Waits until exactly so many statements wait for a lock."""
+        async with asyncio.timeout(20):
+            while await self.waiting() != number:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def blocker(database_url: str) -> Callable[[], AbstractAsyncContextManager[Blocker]]:
+    """Blocks puts for as long as its context is entered."""
+
+    @asynccontextmanager
+    async def block() -> AsyncIterator[Blocker]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            async with connection.transaction():
+                rows = await connection.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                assert rows, "there is nothing to block"
+                yield Blocker(connection)
+        finally:
+            await connection.close()
+
+    return block
