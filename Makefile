@@ -20,7 +20,7 @@ setup: ## Build .venv with the server, the client and every development tool
 	@scripts/setup.sh $(if $(filter-out file default undefined,$(origin PYTHON)),--exactly)
 
 demo: setup ## Watch an agent die in mid-run and be finished by another process (a minute, no model or key needed)
-	@$(BIN)/python examples/demo $(ARGS)
+	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)

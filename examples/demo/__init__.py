@@ -1,0 +1,1 @@
+"""An agent that is killed in mid-run and finished by another process: `python -m examples.demo`."""
