@@ -68,18 +68,15 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     "58": ("the database has trouble with its files", False, False),
 }
 
-_UNSTORABLE = {"22003", "22021", "22P02", "22P05", "54000", "54001"}
-"""What PostgreSQL can't store: text it doesn't take, numbers too large, JSON too deep."""
+_UNSTORABLE = {"22000", "22003", "22021", "22P02", "22P05", "54000", "54001"}
+"""What PostgreSQL can't store: text it doesn't take (22000: the driver won't even send it), too large numbers, too deep
+JSON."""
 
 
 def judge(error: Exception) -> Verdict | None:
     """Says what a failure means. None: it is not one of the database's, or a fault of ours."""
     if isinstance(error, asyncpg.PostgresError):
         return _judge_sqlstate(error.sqlstate or "")
-    if isinstance(error, ValueError):  # asyncpg.DataError: what the driver can't encode
-        if isinstance(error, asyncpg.InterfaceError):
-            return Verdict(error=_unstorable(), again=False)
-        return None
     if isinstance(error, OSError):  # TimeoutError too: making a connection took too long
         return Verdict(error=DatabaseUnavailable("the database can't be reached"), reconnect=True)
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
