@@ -172,7 +172,10 @@ class Tenant:
 
     async def stored_values(self, *, thread: str = "t", ns: str = "") -> set[tuple[str, str]]:
         """Every (channel, version) that has a row, referred to or not."""
-        query = "SELECT channel, version FROM checkpointd.channel_values WHERE (tenant, thread_id, checkpoint_ns) = ($1, $2, $3)"
+        query = """
+            SELECT channel, version FROM checkpointd.channel_values
+            WHERE tenant = $1 AND thread_id = $2 AND checkpoint_ns = $3
+        """
         return {(row["channel"], row["version"]) for row in await self.select(query, self.name, thread, ns)}
 
     async def select(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:

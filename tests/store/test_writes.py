@@ -117,7 +117,8 @@ async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, s
         )
         writes = asyncio.create_task(tenant.writes("1", write("task", 0, "a", b""), expect=version))
         while not await connection.fetchval(
-            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+            "WHERE NOT granted AND datname = current_database()"
         ):
             await asyncio.sleep(0.01)
         assert not writes.done()

@@ -59,6 +59,7 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     ),
     "53": (_FULL, False, False),
     "53300": ("the database has no connection left", True, False),
+    "55000": ("the database takes no connections just now", False, True),  # ALTER DATABASE ... ALLOW_CONNECTIONS false
     "55P03": (_COLLIDED, True, False),
     "57P01": (_LOST, True, True),
     "57P02": (_LOST, True, True),

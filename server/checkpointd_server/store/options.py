@@ -52,6 +52,8 @@ class StoreOptions:
             )
         if self.statement_cache_size < 0:
             raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
-        for name in ("startup_timeout", "connect_timeout", "max_connection_age", "max_idle_time"):
+        if self.startup_timeout < 0:
+            raise SetupError(f"startup_timeout must be 0 seconds or more, not {self.startup_timeout}")
+        for name in ("connect_timeout", "max_connection_age", "max_idle_time"):
             if getattr(self, name) <= 0:
                 raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

@@ -180,14 +180,16 @@ WITH listed AS MATERIALIZED (
 -- include: page_of_listed
 
 -- name: list_tenant
--- A page of all threads, or of one namespace $3 of all threads.
+-- A page of all threads, or of one namespace $3 of all threads. "POSIX" brings the index in that order (see migration 1).
 WITH listed AS MATERIALIZED (
     SELECT
         -- include: listed_columns
     FROM __schema__.checkpoints AS c
     WHERE c.tenant = $1 AND ($3::text IS NULL OR c.checkpoint_ns = $3)
+        AND c.checkpoint_id COLLATE "POSIX" >= $4 AND c.checkpoint_id COLLATE "POSIX" <= $5
+        AND c.checkpoint_id COLLATE "POSIX" < $6 AND c.checkpoint_id COLLATE "POSIX" <= $8
     -- include: listed_where
-    ORDER BY c.checkpoint_id DESC, c.thread_id, c.checkpoint_ns
+    ORDER BY c.checkpoint_id COLLATE "POSIX" DESC, c.thread_id, c.checkpoint_ns
     LIMIT $11
 ),
 -- include: page_of_listed

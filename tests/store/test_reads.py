@@ -1,0 +1,163 @@
+"""Reading one checkpoint, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpointd_server.store import StoreOptions
+from checkpointd_server.store.statements import load_statements, quote_literal
+from tests.store.tenant import Tenant, write
+
+
+async def test_the_latest_has_the_greatest_id_not_the_last_put(tenant: Tenant) -> None:
+    await tenant.put("2")
+    version = await tenant.put("1")
+    assert (await tenant.read()).checkpoint_id == "2"
+    assert (await tenant.get()).version == version
+
+
+async def test_ids_are_compared_bytewise(tenant: Tenant) -> None:
+    for checkpoint_id in ("a", "B", "\U0001f600", "\uffee", "ab"):
+        await tenant.put(checkpoint_id)
+    assert await tenant.ids() == ["B", "a", "ab", "\uffee", "\U0001f600"]
+    assert (await tenant.read()).checkpoint_id == "\U0001f600"
+
+
+async def test_absence_is_an_answer(tenant: Tenant) -> None:
+    assert await tenant.get() == (None, 0)
+    assert await tenant.get("1") == (None, 0)
+    version = await tenant.put("1")
+    assert await tenant.get("2") == (None, version)
+
+
+async def test_nobody_reads_another_tenants_checkpoints(tenant: Tenant) -> None:
+    other = Tenant(tenant.store, tenant.name + "x")
+    await tenant.put("1", versions={"a": "1"}, values={"a": b"A"}, metadata={"run_id": "r"})
+    await tenant.writes("1", write("task", 0, "a", b""))
+    assert await other.get() == (None, 0)
+    assert await other.list() == []
+    assert await other.delete() == 0
+    assert await other.delete_runs("r") == 0
+    assert await other.copy("t", "copy") == 0
+    assert await other.prune("t") == 0
+    assert len((await tenant.read()).pending_writes) == 1
+
+
+async def test_neither_values_nor_writes_of_another_namespace_are_read(tenant: Tenant) -> None:
+    for thread, ns in (("t", ""), ("t", "child"), ("other", "")):
+        await tenant.put("1", thread=thread, ns=ns, versions={"a": "1"}, values={"a": (thread + ns).encode()})
+        await tenant.writes("1", write("task", 0, "a", (thread + ns).encode()), thread=thread, ns=ns)
+    for thread, ns in (("t", ""), ("t", "child"), ("other", "")):
+        assert await tenant.values(thread=thread, ns=ns) == {"a": (thread + ns).encode()}
+        assert [w.value.data for w in (await tenant.read(thread=thread, ns=ns)).pending_writes] == [
+            (thread + ns).encode()
+        ]
+
+
+async def test_large_values_come_back(tenant: Tenant) -> None:
+    data = bytes(range(256)) * 40_000
+    await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": data, "b": data[1:]}, body=data)
+    stored = await tenant.read()
+    assert stored.body == data
+    assert await tenant.values() == {"a": data, "b": data[1:]}
+
+
+FILL = """
+INSERT INTO checkpointd.namespaces (tenant, thread_id, checkpoint_ns, version, last_checkpoint_id)
+    SELECT 't', CASE n WHEN 1 THEN '{thread}' ELSE '{thread}' || n END, '', n, '{last:08}' FROM generate_series(1, {last}) AS n;
+INSERT INTO checkpointd.checkpoints (
+    tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, body, channels, channel_versions,
+    metadata_type, metadata, metadata_index
+) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), to_char(n - 1, 'FM00000000'), n, 'body', '{{a,b,c}}',
+    ARRAY['v' || n, 'v' || n, 'v1'], 'json', '{{}}', '{{"step": 1}}' FROM generate_series(1, {last}) AS n;
+INSERT INTO checkpointd.channel_values (tenant, thread_id, checkpoint_ns, channel, version, type, data)
+    SELECT 't', '{thread}', '', c, 'v' || n, 'json', 'value'
+    FROM generate_series(1, {last}) AS n, unnest('{{a,b,c}}'::text[]) AS c;
+INSERT INTO checkpointd.task_writes (
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), 'task', i, '', 'a', 'json', 'value'
+    FROM generate_series(1, {last}) AS n, generate_series(0, 2) AS i;
+"""
+
+
+async def _explain(connection: Any, statement: str, *args: str) -> tuple[int, str]:
+    """Runs a statement with the plan that a prepared one keeps; returns the pages it touched and the plan."""
+    sql = load_statements("checkpointd")[statement]
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE statement AS {sql}")
+    rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement({', '.join(args)})")
+    await connection.execute("DEALLOCATE statement")
+    plan = json.loads(rows[0][0])[0]
+    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"], json.dumps(plan["Plan"], indent=1)
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
+async def test_reading_costs_the_same_after_ten_thousand_checkpoints_as_after_ten(
+    own_options: StoreOptions, analyzed: bool
+) -> None:
+    connection = await asyncpg.connect(own_options.dsn)
+    try:
+        await connection.execute("SET statement_timeout = '60s'")
+        await connection.execute(FILL.format(thread="long", last=10_000))
+        await connection.execute(FILL.format(thread="short", last=10))
+        if analyzed:
+            await connection.execute("ANALYZE")
+        for statement, more in (("get_latest", []), ("get_by_id", ["'00000005'"])):
+            pages = {}
+            for thread in ("short", "long"):
+                pages[thread], plan = await _explain(connection, statement, "'t'", quote_literal(thread), "''", *more)
+                assert "Seq Scan" not in plan
+                assert "Hash Join" not in plan
+            assert pages["long"] <= pages["short"] + 5
+            assert pages["long"] < 60
+    finally:
+        await connection.close()
+
+
+async def test_a_list_reads_no_more_than_its_page(own_options: StoreOptions) -> None:
+    connection = await asyncpg.connect(own_options.dsn)
+    try:
+        await connection.execute(FILL.format(thread="long", last=10_000))
+        for analyze in ("SELECT 1", "ANALYZE"):
+            await connection.execute(analyze)
+            above = "repeat(chr(1114111), 64)"
+            args = ["''", above, "'00005000'", "NULL", above, "''", "''", "11", "10", "1000000", "true"]
+            for statement, thread, ns in (
+                ("list_namespace", "'long'", "''"),
+                ("list_thread", "'long'", "NULL"),
+                ("list_tenant", "NULL", "NULL"),
+            ):
+                pages, plan = await _explain(connection, statement, "'t'", thread, ns, *args)
+                assert pages < 600, plan
+    finally:
+        await connection.close()
+
+
+async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
+    connection = await asyncpg.connect(own_options.dsn)
+    try:
+        await connection.execute(FILL.format(thread="long", last=10_000))
+        row = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
+        row += [
+            "NULL",
+            "'me'",
+            "'request'",
+            "'{a,b}'",
+            "'{v10001,v10001}'",
+            "'{json,json}'",
+            "'{x,y}'",
+            "'{c}'",
+            "'{v9}'",
+        ]
+        await connection.execute("BEGIN")
+        for statement, expected in (("put_checkpoint", "true"), ("put_checkpoint_if", "1")):
+            pages, plan = await _explain(connection, statement, *row, expected, "'me'")
+            assert "Seq Scan" not in plan
+            assert pages < 250, plan
+            await connection.execute("ROLLBACK; BEGIN")
+    finally:
+        await connection.close()
