@@ -23,6 +23,7 @@ class PostgresCluster:
     """
 
     def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
         # Nothing here outlives the run, so nothing need outlive a power cut.
         self._postgres = EmbeddedPostgres(data_dir, settings={"fsync": "off", "max_connections": "300"})
         self._loop = asyncio.new_event_loop()

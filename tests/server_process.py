@@ -8,11 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-READY = re.compile(r"checkpointd ready on (\S+)\n")
+READY = re.compile(r"checkpointd ready on (\S+)(?: \S+)*\n")
+
+UNPRIVILEGED = (
+    *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all,+dac_read_search"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+)
+"""Runs a command as an ordinary user, if this one is root. The one right left is to read anything: the interpreter of
+the tests may lie in a folder that is root's alone."""
 
 
 class ServerFailed(AssertionError):
@@ -26,7 +33,7 @@ class ServerProcess:
         options: Options of `checkpointd serve`. Without --listen it picks a free port; a restart keeps it.
         log_dir: Where its standard output and standard error go, as files.
         env: More environment variables.
-        user: The user to run it as, by name; None: this one.
+        prefix: What to run it through, e.g. `UNPRIVILEGED`.
         timeout: How long it may take to get ready and to stop, in seconds.
     """
 
@@ -35,13 +42,13 @@ class ServerProcess:
         *options: str,
         log_dir: Path,
         env: Mapping[str, str] | None = None,
-        user: str | None = None,
+        prefix: Sequence[str] = (),
         timeout: float = 60.0,
     ) -> None:
         self._options = options
         self._listen = () if "--listen" in options else ("--listen", "127.0.0.1:0")
         self._env = {**clean_environment(), "CHECKPOINTD_LOG_LEVEL": "debug", **(env or {})}
-        self._user = user
+        self._prefix = prefix
         self._timeout = timeout
         self._target: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +64,7 @@ class ServerProcess:
 
     @property
     def target(self) -> str:
-        """Where it listens, e.g. "127.0.0.1:40123"."""
+        """Where it listens, e.g. "127.0.0.1:40123": the first of its addresses."""
         if self._target is None:
             raise RuntimeError("the server was not started")
         return self._target
@@ -86,9 +93,17 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Starts it and waits for nothing."""
-        command = [sys.executable, "-m", "checkpointd_server.cli", "serve", *self._listen, *self._options]
+        command = [
+            *self._prefix,
+            sys.executable,
+            "-m",
+            "checkpointd_server.cli",
+            "serve",
+            *self._listen,
+            *self._options,
+        ]
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self._process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=self._env, user=self._user)
+            self._process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=self._env)
 
     def wait_ready(self) -> Self:
         """Waits until it serves. Raises ServerFailed."""
@@ -102,6 +117,15 @@ class ServerProcess:
         if self._listen:
             self._listen = ("--listen", self._target)
         return self
+
+    def await_log(self, text: str) -> None:
+        """Waits until this is in its log. Raises ServerFailed if it ends before."""
+        deadline = time.monotonic() + self._timeout
+        while text not in self.stderr:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"{text!r} is not in the log\n{self.stderr}")
+            time.sleep(0.01)
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends a signal and waits for nothing."""

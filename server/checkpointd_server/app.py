@@ -12,7 +12,7 @@ import structlog
 
 from checkpointd_server import store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.rpc import RpcServer, ServerOptions
@@ -124,10 +124,11 @@ async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
         try:
             await opened.check(timeout=PROBE_SECONDS)
             serving = True
-        except (DatabaseUnavailable, DeadlineExceeded) as error:
+        except Exception as error:  # whatever it is, a server that can't ask its database doesn't serve
             serving = False
             if was_serving:
-                _log.warning("not serving: the database is away", reason=str(error))
+                known = isinstance(error, CheckpointdError)
+                _log.warning("not serving: the database is away", reason=str(error), exc_info=not known)
         if serving and not was_serving:
             _log.info("serving again: the database is back")
         server.set_serving(serving)
