@@ -172,13 +172,16 @@ def blocker(database_url: str) -> Callable[[], AbstractAsyncContextManager[Block
 
     @asynccontextmanager
     async def block() -> AsyncIterator[Blocker]:
-        connection = await asyncpg.connect(database_url)
+        holder = await asyncpg.connect(database_url)
+        # Within a transaction, pg_stat_activity doesn't show who connected later.
+        watcher = await asyncpg.connect(database_url)
         try:
-            async with connection.transaction():
-                rows = await connection.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            async with holder.transaction():
+                rows = await holder.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
                 assert rows, "there is nothing to block"
-                yield Blocker(connection)
+                yield Blocker(watcher)
         finally:
-            await connection.close()
+            await holder.close()
+            await watcher.close()
 
     return block

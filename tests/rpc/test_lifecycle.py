@@ -1,0 +1,310 @@
+"""From start to drain: ports, health, reflection, deadlines, cancelled calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import info_service_pb2
+from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.rpc import RpcServer, ServerOptions
+
+OURS = ["checkpointd.v1.CheckpointService", "checkpointd.v1.InfoService", "checkpointd.v1.ThreadService"]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+GET = pb.GetCheckpointRequest(thread_id="thread-1")
+
+
+def health_of(client: Any) -> Any:
+    return health_pb2_grpc.HealthStub(client.channel)
+
+
+class TestPorts:
+    async def test_a_free_port_is_found_and_told(self, store: Any) -> None:
+        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0", "localhost:0")))
+        addresses = await server.start()
+        try:
+            assert [address.rpartition(":")[0] for address in addresses] == ["127.0.0.1", "localhost"]
+            for address in addresses:
+                assert address.rpartition(":")[2] != "0"
+                await self.ask(address)
+        finally:
+            await server.drain(0)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+    async def test_a_taken_port_is_an_error_that_names_the_address(self, store: Any, host: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"{host}:{taken.getsockname()[1]}"
+            with pytest.raises(SetupError, match=address):
+                await RpcServer(store, ServerOptions(listen=(address,))).start()
+
+    async def test_two_servers_don_t_share_a_port_unless_told_to(self, store: Any) -> None:
+        first = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), so_reuseport=True))
+        addresses = await first.start()
+        try:
+            with pytest.raises(SetupError, match="taken"):
+                await RpcServer(store, ServerOptions(listen=addresses)).start()
+            second = RpcServer(store, ServerOptions(listen=addresses, so_reuseport=True))
+            assert await second.start() == addresses
+            await second.drain(0)
+        finally:
+            await first.drain(0)
+
+    @pytest.mark.parametrize(
+        "address",
+        ["nowhere", "127.0.0.1", ":50051", "127.0.0.1:port", "127.0.0.1:65536", "::1:50051", "http://127.0.0.1:1", ""],
+    )
+    async def test_a_malformed_address_is_an_error_that_names_it(self, store: Any, address: str) -> None:
+        with pytest.raises(SetupError, match="HOST:PORT") as error:
+            await RpcServer(store, ServerOptions(listen=(address,))).start()
+        assert repr(address) in str(error.value)
+
+    @pytest.mark.parametrize("address", ["192.0.2.1:50051", "no-such-host.invalid:50051"])
+    async def test_an_address_of_another_machine_is_an_error(self, store: Any, address: str) -> None:
+        with pytest.raises(SetupError, match=f"can't listen on {address}: .+"):
+            await RpcServer(store, ServerOptions(listen=(address,))).start()
+
+    async def test_a_unix_socket_is_served_and_removed(self, store: Any, tmp_path: Path) -> None:
+        address = f"unix:{tmp_path / 'checkpointd.sock'}"
+        server = RpcServer(store, ServerOptions(listen=(address,)))
+        assert await server.start() == (address,)
+        await self.ask(address)
+        with pytest.raises(SetupError, match=f"{address}.*taken"):
+            await RpcServer(store, ServerOptions(listen=(address,))).start()
+        await self.ask(address)
+        await server.drain(0)
+        assert not (tmp_path / "checkpointd.sock").exists()
+
+    async def test_a_unix_socket_left_behind_is_replaced(self, store: Any, tmp_path: Path) -> None:
+        path = tmp_path / "checkpointd.sock"
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(os.fspath(path))
+        server = RpcServer(store, ServerOptions(listen=(f"unix:{path}",)))
+        await server.start()
+        await self.ask(f"unix:{path}")
+        await server.drain(0)
+
+    @pytest.mark.parametrize("name", ["missing/socket", "file", "x" * 120])
+    async def test_an_unusable_path_is_an_error(self, store: Any, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(SetupError, match="can't listen on unix:"):
+            await RpcServer(store, ServerOptions(listen=(f"unix:{tmp_path / name}",))).start()
+        assert (tmp_path / "file").exists()
+
+    async def ask(self, address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
+            method = channel.unary_unary("/checkpointd.v1.InfoService/GetServerInfo")
+            assert info_service_pb2.GetServerInfoResponse.FromString(await method(b"", timeout=20)).version
+
+
+class TestHealth:
+    async def test_nothing_serves_until_the_server_is_told_so(self, serve: Any) -> None:
+        async with serve() as (server, client):
+            for serving, status in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
+                server.set_serving(serving)
+                for service in ["", *OURS]:
+                    answer = await health_of(client).Check(health_pb2.HealthCheckRequest(service=service))
+                    assert answer.status == status
+                statuses = (await health_of(client).List(health_pb2.HealthListRequest())).statuses
+                assert {service: one.status for service, one in statuses.items()} == dict.fromkeys(["", *OURS], status)
+
+    async def test_it_begins_with_not_serving(self, store: Any) -> None:
+        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",)))
+        (address,) = await server.start()
+        async with grpc.aio.insecure_channel(address) as channel:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert answer.status == NOT_SERVING
+        await server.drain(0)
+
+    async def test_an_unknown_service_is_not_found(self, client: Any) -> None:
+        refusal = await client.refused(health_of(client).Check(health_pb2.HealthCheckRequest(service="other")))
+        assert refusal.code == grpc.StatusCode.NOT_FOUND
+
+    async def test_a_watch_tells_each_change_and_ends_with_the_server(self, serve: Any) -> None:
+        async with serve() as (server, client):
+            watch = health_of(client).Watch(health_pb2.HealthCheckRequest(service=OURS[0]))
+            unknown = health_of(client).Watch(health_pb2.HealthCheckRequest(service="other"))
+            assert (await watch.read()).status == SERVING
+            assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            server.set_serving(False)
+            assert (await watch.read()).status == NOT_SERVING
+            server.set_serving(True)
+            assert (await watch.read()).status == SERVING
+            async with asyncio.timeout(20):
+                await server.drain(600)  # which a watch must not hold up
+            assert (await watch.read()).status == NOT_SERVING
+            assert await watch.read() == grpc.aio.EOF
+            assert await unknown.read() == grpc.aio.EOF
+
+
+class TestReflection:
+    async def reflect(self, client: Any, request: Any) -> Any:
+        async def requests() -> AsyncIterator[Any]:
+            yield request
+
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        (answer,) = [answer async for answer in stub.ServerReflectionInfo(requests())]
+        return answer
+
+    async def test_every_service_is_listed(self, client: Any) -> None:
+        answer = await self.reflect(client, reflection_pb2.ServerReflectionRequest(list_services=""))
+        listed = [service.name for service in answer.list_services_response.service]
+        assert sorted(listed) == [*OURS, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"]
+
+    @pytest.mark.parametrize("service", OURS)
+    async def test_every_service_can_be_learned(self, client: Any, service: str) -> None:
+        request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
+        answer = await self.reflect(client, request)
+        files = [
+            descriptor_pb2.FileDescriptorProto.FromString(file)
+            for file in answer.file_descriptor_response.file_descriptor_proto
+        ]
+        known = descriptor_pool.Default().FindServiceByName(service)
+        learned = [method.name for file in files for one in file.service for method in one.method]
+        assert [method.name for method in known.methods] == learned
+
+    async def test_it_can_be_left_out(self, serve: Any) -> None:
+        async with serve(reflection=False) as (_, client):
+            call = self.reflect(client, reflection_pb2.ServerReflectionRequest(list_services=""))
+            assert (await client.refused(call)).code == grpc.StatusCode.UNIMPLEMENTED
+
+
+def put(client: Any, **options: Any) -> Any:
+    return client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2"), **options)
+
+
+class TestDrain:
+    async def test_a_call_at_work_finishes_while_new_ones_are_refused(self, serve: Any, blocker: Any) -> None:
+        async with serve() as (server, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with blocker() as blocked:
+                at_work = asyncio.ensure_future(put(client))
+                await blocked.until_waiting(1)
+                draining = asyncio.create_task(server.drain(60))
+                while (await health_of(client).Check(health_pb2.HealthCheckRequest())).status == SERVING:
+                    await asyncio.sleep(0)
+                refusal = await client.refused(client.checkpoints.GetCheckpoint(GET))
+                assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+                server.set_serving(True)  # too late
+                assert (await health_of(client).Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+                assert not draining.done()
+                assert not at_work.done()
+            assert (await at_work).version > 0
+            async with asyncio.timeout(20):
+                await draining
+        async with serve() as (_, client):
+            assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-2"
+
+    async def test_what_doesn_t_finish_in_time_is_cancelled(self, serve: Any, blocker: Any) -> None:
+        async with serve() as (server, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with blocker() as blocked:
+                at_work = asyncio.ensure_future(put(client))
+                await blocked.until_waiting(1)
+                async with asyncio.timeout(20):
+                    await server.drain(0.2)
+                assert (await client.refused(at_work)).code == grpc.StatusCode.UNAVAILABLE
+                await blocked.until_waiting(0)
+        async with serve() as (_, client):
+            assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
+
+    async def test_an_idle_server_stops_at_once(self, serve: Any) -> None:
+        async with serve() as (server, client):
+            await client.checkpoints.GetCheckpoint(GET)
+            async with asyncio.timeout(20):
+                await server.drain(600)
+            refusal = await client.refused(client.checkpoints.GetCheckpoint(GET, timeout=20))
+            assert refusal.code == grpc.StatusCode.UNAVAILABLE
+
+    async def test_a_large_answer_arrives_whole(self, serve: Any) -> None:
+        """The handler is done when the answer is encoded; the answer isn't there yet."""
+        async with serve() as (server, client):
+            request = client.put_request()
+            value = request.values.add(channel="channel", value=client.value(b"x" * 40_000_000))
+            value.version.integer = 1
+            request.checkpoint.channel_versions.versions["channel"].integer = 1
+            await client.checkpoints.PutCheckpoint(request)
+            reading = asyncio.ensure_future(client.checkpoints.GetCheckpoint(GET))
+            while not server.active_calls:
+                await asyncio.sleep(0)
+            await server.drain(60)
+            assert len((await reading).tuple.values[0].value.data) == 40_000_000
+
+    async def test_draining_twice_is_draining_once(self, serve: Any) -> None:
+        async with serve() as (server, _):
+            async with asyncio.timeout(20):
+                await asyncio.gather(server.drain(600), server.drain(600))
+                await server.drain(600)
+
+
+class TestTime:
+    async def test_the_deadline_reaches_the_database(self, serve: Any, blocker: Any) -> None:
+        async with serve() as (_, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with blocker() as blocked:
+                refusal = await client.refused(put(client, timeout=0.3))
+                assert refusal.code == grpc.StatusCode.DEADLINE_EXCEEDED
+                await blocked.until_waiting(0)
+            assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
+
+    async def test_cancelled_calls_give_their_connections_back(self, serve: Any, blocker: Any) -> None:
+        async with serve() as (server, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with blocker() as blocked:
+                for _ in range(3):
+                    calls = [asyncio.ensure_future(put(client)) for _ in range(3)]  # as many as the pool has
+                    await blocked.until_waiting(3)
+                    for call in calls:
+                        call.cancel()
+                    await blocked.until_waiting(0)
+                # Reads aren't blocked, and find a connection.
+                await client.checkpoints.GetCheckpoint(GET, timeout=20)
+            assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
+            assert server.active_calls == 0
+
+    async def test_refused_calls_leave_nothing_at_work(self, serve: Any, blocker: Any) -> None:
+        async with serve(max_concurrent_calls=1) as (server, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with blocker() as blocked:
+                at_work = asyncio.ensure_future(put(client))
+                await blocked.until_waiting(1)
+                for _ in range(5):
+                    refusal = await client.refused(client.checkpoints.GetCheckpoint(GET))
+                    assert refusal.reason == "OVERLOADED"
+                # Health is answered by a server that is at its limit, too.
+                assert (await health_of(client).Check(health_pb2.HealthCheckRequest())).status == SERVING
+            await at_work
+            assert server.active_calls == 0
+            await client.checkpoints.GetCheckpoint(GET)
+
+    async def test_clients_may_ping_every_ten_seconds(self, store: Any) -> None:
+        # Scaled down: one ping each 0.2 s is what the options allow here, and three early ones end a connection.
+        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), min_ping_interval=0.1))
+        (address,) = await server.start()
+        options = [
+            ("grpc.keepalive_time_ms", 200),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            await channel.channel_ready()
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                state = channel.get_state()
+                assert state == grpc.ChannelConnectivity.READY
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(channel.wait_for_state_change(state), end - time.monotonic())
+        await server.drain(0)

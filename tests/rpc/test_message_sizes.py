@@ -1,0 +1,112 @@
+"""Messages over the limit, in both directions: a clear answer, and a server that goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+from checkpointd_server.domain.limits import Limits
+
+LIMIT = 100_000
+MEBIBYTE = 1024 * 1024
+
+
+def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.PutCheckpointRequest:
+    """Returns a put whose message has exactly `size` bytes."""
+    version = values.ChannelVersion(text=checkpoint_id)
+    request: pb.PutCheckpointRequest = client.put_request(
+        checkpoint_id=checkpoint_id,
+        checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions={"channel": version})),
+    )
+    value = request.values.add(channel="channel", version=version, value=client.value(b"")).value
+    value.data = b"x" * (size // 2)
+    value.data += b"x" * (size - request.ByteSize())
+    value.data = value.data[: len(value.data) - (request.ByteSize() - size)]
+    assert request.ByteSize() == size
+    return request
+
+
+async def test_a_request_may_be_as_large_as_the_limit(serve: Any) -> None:
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        await client.checkpoints.PutCheckpoint(put_of(client, LIMIT))
+
+
+async def test_a_request_over_the_limit_is_told_the_limit(serve: Any) -> None:
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        refusal = await client.refused(client.checkpoints.PutCheckpoint(put_of(client, LIMIT + 1)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+        assert refusal.metadata == {"limit": str(LIMIT)}
+        assert not (await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())).tuples
+
+
+async def test_a_request_far_over_the_limit_is_refused_before_it_is_read(serve: Any) -> None:
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        refusal = await client.refused(client.checkpoints.PutCheckpoint(put_of(client, LIMIT + 2 * MEBIBYTE)))
+        assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not (await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())).tuples
+
+
+async def test_an_answer_over_the_limit_is_told_the_limit(serve: Any) -> None:
+    async with serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(put_of(client, 2 * LIMIT))
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        target = pb.GetCheckpointRequest(thread_id="thread-1")
+        calls = (
+            client.checkpoints.GetCheckpoint(target),
+            client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest()),
+        )
+        for call in calls:
+            refusal = await client.refused(call)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+            assert refusal.metadata == {"limit": str(LIMIT)}
+        metadata = pb.ListCheckpointsRequest(view=pb.CHECKPOINT_VIEW_METADATA)
+        assert len((await client.checkpoints.ListCheckpoints(metadata)).tuples) == 1
+
+
+async def test_a_value_of_many_megabytes_goes_through(client: Any) -> None:
+    request = put_of(client, 60 * MEBIBYTE)
+    await client.checkpoints.PutCheckpoint(request)
+    got = await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))
+    assert got.tuple.values[0] == request.values[0]
+
+
+async def listed(client: Any) -> tuple[list[str], int]:
+    """Returns the ids of all checkpoints and on how many pages they came."""
+    ids, pages, token = [], 0, ""
+    while True:
+        page = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(page_size=1000, page_token=token))
+        ids += [checkpoint.checkpoint_id for checkpoint in page.tuples]
+        pages += 1
+        token = page.next_page_token
+        if not token:
+            return ids, pages
+
+
+async def test_a_page_is_cut_so_that_it_fits_into_a_message(serve: Any) -> None:
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        for number in range(10):
+            await client.checkpoints.PutCheckpoint(put_of(client, 40_000, f"checkpoint-{number}"))
+        ids, pages = await listed(client)
+        assert ids == [f"checkpoint-{number}" for number in reversed(range(10))]
+        assert 5 <= pages <= 10
+
+
+async def test_long_names_don_t_outgrow_a_page(serve: Any) -> None:
+    # Nearly all of these checkpoints is names, of which the store's page size knows nothing.
+    async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
+        for number in range(20):
+            version = values.ChannelVersion(integer=number)
+            versions = {f"{channel:03}{'c' * 250}": version for channel in range(40)}
+            request = client.put_request(
+                checkpoint_id=f"checkpoint-{number:02}",
+                checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions=versions)),
+            )
+            for channel in versions:
+                request.values.add(channel=channel, version=version, value=client.value(b"", "null"))
+            await client.checkpoints.PutCheckpoint(request)
+        ids, pages = await listed(client)
+        assert ids == [f"checkpoint-{number:02}" for number in reversed(range(20))]
+        assert pages > 1

@@ -1,0 +1,242 @@
+"""Every reason that errors.proto names, met on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import grpc
+import pytest
+from structlog.testing import capture_logs
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import thread_service_pb2
+from checkpointd.v1 import values_pb2 as values
+from checkpointd.v1.errors_pb2 import ErrorReason
+from checkpointd_server.domain.limits import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What a test can do to provoke an error."""
+
+    serve: Any
+    blocker: Any
+    database_url: str
+
+    async def sql(self, statement: str, *, database: str | None = None) -> None:
+        """Runs a statement behind the server's back."""
+        connection = await asyncpg.connect(self.database_url, database=database)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def busy(self, **options: Any) -> AsyncIterator[tuple[Any, Any, asyncio.Task[Any], Any]]:
+        """A server with one put at work, which waits for as long as `blocker` holds it up."""
+        async with self.serve(**options) as (server, client):
+            await client.checkpoints.PutCheckpoint(client.put_request())
+            async with self.blocker() as blocked:
+                put = asyncio.create_task(_put(client))
+                await blocked.until_waiting(1)
+                yield server, client, put, blocked
+
+
+async def _put(client: Any, **options: Any) -> int:
+    response = await client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2"), **options)
+    return int(response.version)
+
+
+@pytest.fixture
+def world(serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str) -> World:
+    return World(serve=serve, blocker=blocker, database_url=database_url)
+
+
+async def invalid_argument(world: World) -> Any:
+    async with world.serve() as (_, client):
+        return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest()))
+
+
+async def version_conflict(world: World) -> Any:
+    async with world.serve() as (_, client):
+        request = client.put_request(precondition=values.Precondition(if_version_match=7))
+        return await client.refused(client.checkpoints.PutCheckpoint(request))
+
+
+async def thread_exists(world: World) -> Any:
+    async with world.serve() as (_, client):
+        for thread_id in ("source", "target"):
+            await client.checkpoints.PutCheckpoint(client.put_request(thread_id=thread_id))
+        request = thread_service_pb2.CopyThreadRequest(source_thread_id="source", target_thread_id="target")
+        return await client.refused(client.threads.CopyThread(request))
+
+
+async def checkpoint_not_found(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(thread_id="source"))
+        request = thread_service_pb2.CopyThreadRequest(
+            source_thread_id="source", target_thread_id="target", checkpoint_id="gone"
+        )
+        return await client.refused(client.threads.CopyThread(request))
+
+
+async def message_too_large(world: World) -> Any:
+    async with world.serve(limits=Limits(max_message_bytes=10_000)) as (_, client):
+        return await client.refused(client.raw("CheckpointService/GetCheckpoint", b"x" * 10_001))
+
+
+async def overloaded(world: World) -> Any:
+    async with world.busy(max_concurrent_calls=1) as (_, client, put, _):
+        refusal = await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+        put.cancel()
+        return refusal
+
+
+async def database_unavailable(world: World) -> Any:
+    async with world.serve() as (_, client):
+        name = urlsplit(world.database_url).path.removeprefix("/")
+        await world.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false", database="postgres")
+        await world.sql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'", database="postgres"
+        )
+        return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+
+
+async def draining(world: World) -> Any:
+    async with world.busy() as (server, client, put, blocked):
+        draining = asyncio.create_task(server.drain(20))
+        await asyncio.sleep(0)
+        refusal = await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+        put.cancel()
+        await blocked.until_waiting(0)
+        await draining
+        return refusal
+
+
+async def deadline_exceeded(world: World) -> Any:
+    # A client with a deadline gives up by itself; this one has none and is told by the server.
+    async with world.serve(default_timeout=0.2) as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request())
+        async with world.blocker():
+            return await client.refused(_put(client))
+
+
+async def internal(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await world.sql("ALTER TABLE checkpointd.checkpoints RENAME TO stolen")
+        return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+
+
+Provoke = Callable[[World], Awaitable[Any]]
+PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
+    "INVALID_ARGUMENT": (invalid_argument, grpc.StatusCode.INVALID_ARGUMENT, {"field": "thread_id"}),
+    "VERSION_CONFLICT": (
+        version_conflict,
+        grpc.StatusCode.ABORTED,
+        {"thread_id": "thread-1", "checkpoint_ns": "", "expected_version": "7", "current_version": "0"},
+    ),
+    "THREAD_EXISTS": (thread_exists, grpc.StatusCode.ALREADY_EXISTS, {"thread_id": "target"}),
+    "CHECKPOINT_NOT_FOUND": (
+        checkpoint_not_found,
+        grpc.StatusCode.NOT_FOUND,
+        {"thread_id": "source", "checkpoint_id": "gone"},
+    ),
+    "MESSAGE_TOO_LARGE": (message_too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "10000"}),
+    "DATABASE_UNAVAILABLE": (database_unavailable, grpc.StatusCode.UNAVAILABLE, {}),
+    "DRAINING": (draining, grpc.StatusCode.UNAVAILABLE, {}),
+    "DEADLINE_EXCEEDED": (deadline_exceeded, grpc.StatusCode.DEADLINE_EXCEEDED, {}),
+    "INTERNAL": (internal, grpc.StatusCode.INTERNAL, {"error_id": None}),
+    "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "1"}),
+}
+"""How to meet each reason, and what the client is told. A value of None may be anything."""
+
+REASONS = [name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+async def test_every_reason_reaches_the_client(world: World, reason: str) -> None:
+    provoke, code, metadata = PROVOKED[reason]
+    refusal = await provoke(world)
+    assert (refusal.code, refusal.reason) == (code, reason)
+    assert refusal.metadata.keys() == metadata.keys()
+    assert {key: value for key, value in refusal.metadata.items() if metadata[key] is not None} == {
+        key: value for key, value in metadata.items() if value is not None
+    }
+    for driver_word in ("asyncpg", "relation", "SELECT", "stolen", "Traceback"):
+        assert driver_word not in refusal.message
+
+
+async def test_a_conflict_tells_what_is_there(world: World) -> None:
+    async with world.serve() as (_, client):
+        version = (await client.checkpoints.PutCheckpoint(client.put_request(writer=b"me"))).version
+        stranger = client.put_request(
+            checkpoint_id="checkpoint-2", precondition=values.Precondition(if_last_writer=b"other")
+        )
+        refusal = await client.refused(client.checkpoints.PutCheckpoint(stranger))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "VERSION_CONFLICT")
+        assert refusal.metadata == {
+            "thread_id": "thread-1",
+            "checkpoint_ns": "",
+            "current_version": str(version),
+            "current_checkpoint_id": "checkpoint-1",
+        }
+        writes = client.writes_request(precondition=values.Precondition(if_version_match=version + 1))
+        refusal = await client.refused(client.checkpoints.PutWrites(writes))
+        assert refusal.metadata["expected_version"] == str(version + 1)
+
+
+async def test_either_half_of_a_precondition_suffices(world: World) -> None:
+    async with world.serve() as (_, client):
+        version = (await client.checkpoints.PutCheckpoint(client.put_request(writer=b"me"))).version
+        for number, precondition in enumerate(
+            [
+                values.Precondition(if_version_match=version, if_last_writer=b"other"),
+                values.Precondition(if_version_match=10**9, if_last_writer=b"me"),
+                values.Precondition(),
+            ]
+        ):
+            put = client.put_request(checkpoint_id=f"c-{number}", precondition=precondition, writer=b"me")
+            assert (await client.checkpoints.PutCheckpoint(put)).version > version
+
+
+@pytest.mark.parametrize("character", ["é", "😀", "\x01", "\n", "%"])
+async def test_the_longest_ids_come_back_with_a_conflict(world: World, character: str) -> None:
+    size = len(character.encode())
+    thread_id, checkpoint_ns = character * (512 // size), character * (1024 // size)
+    async with world.serve() as (_, client):
+        request = client.put_request(
+            thread_id=thread_id, checkpoint_ns=checkpoint_ns, precondition=values.Precondition(if_version_match=7)
+        )
+        refusal = await client.refused(client.checkpoints.PutCheckpoint(request))
+        assert refusal.reason == "VERSION_CONFLICT"
+        assert (refusal.metadata["thread_id"], refusal.metadata["checkpoint_ns"]) == (thread_id, checkpoint_ns)
+
+
+async def test_a_fault_is_logged_under_the_id_that_the_client_is_told(world: World) -> None:
+    with capture_logs() as logs:
+        refusal = await internal(world)
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert line["error_id"] == refusal.metadata["error_id"]
+    assert line["method"] == "CheckpointService/GetCheckpoint"
+    assert isinstance(line["exc_info"], BaseException)
+
+
+async def test_a_call_is_one_line_at_debug_without_values(world: World) -> None:
+    with capture_logs() as logs:
+        async with world.serve() as (_, client):
+            secret = b"secret value"
+            version = values.ChannelVersion(integer=1)
+            changed = [values.ChannelValue(channel="channel", version=version, value=client.value(secret))]
+            await client.checkpoints.PutCheckpoint(
+                client.put_request(values=changed, metadata=client.metadata({"k": "secret value"}))
+            )
+    (line,) = [line for line in logs if line.get("method") == "CheckpointService/PutCheckpoint"]
+    assert (line["log_level"], line["code"], line["thread_id"]) == ("debug", "OK", "thread-1")
+    assert line["duration_ms"] > 0
+    assert "secret" not in str(logs)
