@@ -1,0 +1,76 @@
+"""`checkpointd migrate`: by itself, beside others, and through psql where checkpointd may not change the schema."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cluster import PostgresCluster
+from tests.server_process import ServerProcess, clean_environment
+
+COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
+
+
+def migrate(*arguments: str) -> str:
+    """Runs it and returns its standard output."""
+    result = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, check=False, env=clean_environment(), timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def psql(cluster: PostgresCluster, database_url: str, script: str) -> None:
+    subprocess.run(
+        [cluster.binaries / "psql", "--no-psqlrc", "--quiet", database_url], input=script, text=True, check=True
+    )
+
+
+def test_it_says_what_it_applied_and_the_second_time_that_there_was_nothing(database_url: str) -> None:
+    applied = migrate("--database-url", database_url).splitlines()
+    assert applied[0].startswith("applied 0001 ")
+    assert applied[-1] == "schema checkpointd is up to date"
+    assert migrate("--database-url", database_url) == "schema checkpointd was up to date already\n"
+
+
+def test_a_server_that_may_not_migrate_serves_after_it(database_url: str, tmp_path: Path) -> None:
+    migrate("--database-url", database_url, "--schema", "Mine")
+    with ServerProcess("--database-url", database_url, "--schema", "Mine", "--no-migrate", log_dir=tmp_path):
+        pass
+
+
+def test_eight_at_once_on_a_fresh_database_all_succeed_and_one_of_them_migrates(database_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [*COMMAND, "--database-url", database_url], stdout=subprocess.PIPE, text=True, env=clean_environment()
+        )
+        for _ in range(8)
+    ]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    assert sum("applied 0001" in output for output in outputs) == 1
+
+
+def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
+    postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path
+) -> None:
+    script = migrate("--print-sql")
+    psql(postgres_cluster, database_url, script)
+    psql(postgres_cluster, database_url, script)
+    with ServerProcess("--database-url", database_url, "--no-migrate", log_dir=tmp_path):
+        pass
+    assert migrate("--database-url", database_url) == "schema checkpointd was up to date already\n"
+
+
+def test_printing_needs_no_database(tmp_path: Path) -> None:
+    script = migrate("--print-sql", "--database-url", "postgresql://nobody@127.0.0.1:1/none", "--schema", "other")
+    assert 'CREATE SCHEMA IF NOT EXISTS "other"' in script
+    assert "checkpointd." not in script
+
+
+def test_it_can_migrate_the_embedded_database(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    assert "applied 0001" in migrate("--data-dir", str(data_dir))
+    with ServerProcess("--data-dir", str(data_dir), "--no-migrate", log_dir=tmp_path):
+        pass
