@@ -1,0 +1,84 @@
+"""Every piece of code in the documents runs as it stands, and every command in them exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from checkpointd_server.cli import main
+from tests.docs.document import ROOT, Document, documents
+from tests.server_process import ServerProcess
+
+WITH_PYTHON = [path for path in documents() if Document(path).blocks("python")]
+
+
+def test_there_is_code_to_run() -> None:
+    assert {"README.md", "docs/clients.md", "docs/getting-started.md", "docs/protocol.md"} <= set(WITH_PYTHON)
+
+
+@pytest.mark.parametrize("path", WITH_PYTHON)
+def test_python_in_a_document_runs(path: str, server: ServerProcess) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for line, code in Document(path).blocks("python"):
+        code = code.replace("127.0.0.1:50051", server.target)
+        # Empty lines in front, so that an error names the line of the document.
+        exec(compile("\n" * (line - 1) + code, ROOT / path, "exec"), names)
+    for name in ("saver", "private"):
+        if name in names:
+            names[name].close()
+
+
+def test_the_readme_shows_the_quickstart() -> None:
+    code = (ROOT / "examples" / "quickstart.py").read_text()
+    assert [shown for _, shown in Document("README.md").blocks("python")] == [code]
+
+
+def commands(path: str) -> list[str]:
+    """Returns each command of a document's shell blocks."""
+    lines = "".join(code for _, code in Document(path).blocks("bash")).replace("\\\n", " ").splitlines()
+    return [command.strip() for line in lines for command in re.split(r"&&|\|(?!\|)", line)]
+
+
+@pytest.mark.parametrize("path", documents())
+def test_commands_in_a_document_exist(path: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands(path):
+        words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+        match words:
+            case ["make", verb, *_]:
+                assert re.search(rf"^{verb}:", makefile, re.MULTILINE), command
+            case [program, *arguments] if program.endswith("checkpointd"):
+                check_options(command, arguments)
+            case [_, "-m", module, *_] if module.startswith("scripts."):
+                assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), command
+            case [program, file, *_] if program.endswith("python"):
+                assert (ROOT / file).exists(), command
+            case ["docker", "compose", "-f", file, *_]:
+                assert (ROOT / file).exists(), command
+            case [("docker" | "psql" | "pg_dump" | "protoc"), *_]:
+                pass
+            case _:
+                pytest.fail(f"nobody checks this command: {command}")
+
+
+def options(name: str) -> set[str]:
+    """Returns the options of a command of `checkpointd`."""
+    parameters = main.commands[name].params
+    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def check_options(command: str, arguments: list[str]) -> None:
+    """Fails if `checkpointd` doesn't know a command or an option."""
+    name, *rest = arguments
+    assert name in main.commands, command
+    assert {word for word in rest if word.startswith("--")} <= options(name), command
+
+
+@pytest.mark.parametrize("path", documents())
+def test_options_that_a_document_names_exist(path: str) -> None:
+    known = set[str]().union(*map(options, main.commands))
+    named = set(re.findall(r"`(?:checkpointd \w+ )?(--[a-z-]+)", Document(path).prose))
+    assert named <= known
