@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import asyncpg
@@ -113,6 +113,7 @@ class Database:
 
     async def _attempt(self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None) -> T:
         connection = await self._pool.acquire()
+        born = connection.born  # a connection that dies is out of reach: the pool takes it away from us
         transaction = connection.transaction(isolation=isolation) if isolation is not None else None
         try:
             session = Session(connection, self._statements)
@@ -125,23 +126,23 @@ class Database:
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.reconnect:
-                await self._expire(connection, verdict)
+                await self._expire(connection, born, verdict)
             # What gave up has no time to wait for the server to let go of the statement.
             self._return_later(connection, transaction)
             raise
-        if asyncio.get_running_loop().time() - connection.born > self._options.max_connection_age:
+        if asyncio.get_running_loop().time() - born > self._options.max_connection_age:
             self._return_later(connection, close=True)
         else:
             await self._pool.release(connection)
         return result
 
-    async def _expire(self, connection: Any, verdict: Verdict) -> None:
+    async def _expire(self, connection: Any, born: float, verdict: Verdict) -> None:
         """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
-        if connection.born >= self._expired_at:
+        if born >= self._expired_at:
             _logger.warning("replacing the database connections: %s", verdict.error)
             self._expired_at = asyncio.get_running_loop().time()
             await self._pool.expire_connections()
-        connection.terminate()
+        _terminate(connection)
 
     def _return_later(self, connection: Any, transaction: Any = None, *, close: bool = False) -> None:
         task = asyncio.get_running_loop().create_task(self._return(connection, transaction, close))
@@ -158,7 +159,7 @@ class Database:
                         await transaction.rollback()
         except Exception as error:
             _logger.debug("a connection could not be kept: %r", error)
-            connection.terminate()
+            _terminate(connection)
         try:
             await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
         except Exception as error:  # the pool has dropped it
@@ -172,6 +173,12 @@ class Database:
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
+
+
+def _terminate(connection: Any) -> None:
+    """Ends a connection that may be dead already, and then is the pool's again."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def connect_arguments(options: StoreOptions) -> dict[str, Any]:
