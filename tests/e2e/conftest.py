@@ -1,0 +1,35 @@
+"""What the tests with real graphs share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver
+
+from tests.e2e.comparison import Scenario, Way, differences, perform
+from tests.e2e.reference import ReferenceSaver
+from tests.server_process import ServerProcess
+
+Compare = Callable[[Scenario, Way], None]
+
+
+@pytest.fixture
+def thread_id() -> str:
+    """A thread that no other test uses."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def compare(shared_server: ServerProcess, thread_id: str) -> Compare:
+    """Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first thing that differs."""
+
+    def compare(scenario: Scenario, way: Way) -> None:
+        with GrpcSaver(shared_server.target) as saver:
+            record = perform(scenario, saver, way, thread_id)
+        reference = perform(scenario, ReferenceSaver(), way, thread_id)
+        if found := differences(record, reference):
+            pytest.fail(found, pytrace=False)
+
+    return compare

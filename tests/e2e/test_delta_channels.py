@@ -1,0 +1,73 @@
+"""Channels stored as deltas: snapshots, forks, exit mode; the same as with InMemorySaver, step by step."""
+
+from __future__ import annotations
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Overwrite
+
+from tests.e2e import graphs
+from tests.e2e.comparison import Play, Way, every_way
+from tests.e2e.conftest import Compare
+
+CHANNELS = ["log", "quiet", "count", "nowhere"]
+
+
+async def note_histories(play: Play) -> None:
+    """Notes the history of every channel at every checkpoint and at the latest."""
+    for config in [*(saved.config for saved in await play.stored()), play.thread]:
+        play.note("delta history", await delta_history(play, config))
+
+
+async def delta_history(play: Play, config: RunnableConfig, channels: list[str] | None = None) -> object:
+    asked = CHANNELS if channels is None else channels
+    if play.way.flavour == "invoke":
+        return play.saver.get_delta_channel_history(config=config, channels=asked)
+    return await play.saver.aget_delta_channel_history(config=config, channels=asked)
+
+
+@every_way
+def test_deltas_and_snapshots_over_turns(compare: Compare, way: Way) -> None:
+    async def scenario(play: Play) -> None:
+        agent = play.on(graphs.delta(play.ledger).compile(checkpointer=play.saver))
+        for turn in range(4):
+            result = await agent.invoke({"log": [("turn", turn)], "quiet": []})
+        assert len(result["log"]) == 16
+        await note_histories(play)
+        play.note("no channels", await delta_history(play, play.thread, []))
+
+    compare(scenario, way)
+
+
+@every_way
+def test_deltas_on_a_fork(compare: Compare, way: Way) -> None:
+    async def scenario(play: Play) -> None:
+        agent = play.on(graphs.delta(play.ledger).compile(checkpointer=play.saver))
+        for turn in range(3):
+            await agent.invoke({"log": [f"turn {turn}"]})
+        past = (await agent.history())[-1 if way.durability == "exit" else -4]
+        fork = await agent.update(past.config, {"log": ["forked"]}, "last")
+        await agent.invoke({"log": ["on the fork"]}, fork)
+        await agent.invoke({"log": ["still there"]})
+        play.note("the old branch", await agent.state(past.config))
+        await note_histories(play)
+
+    compare(scenario, way)
+
+
+@every_way
+def test_deltas_with_a_question_replays_and_overwrites(compare: Compare, way: Way) -> None:
+    async def scenario(play: Play) -> None:
+        agent = play.on(graphs.delta(play.ledger, asks=True).compile(checkpointer=play.saver))
+        await agent.invoke({"log": ["first"]})
+        await agent.invoke(Command(resume="this", update={"log": ["beside the answer"]}))
+        await note_histories(play)
+        await agent.update(None, {"log": Overwrite(["afresh"])}, "last")
+        await agent.invoke({"log": ["second"]})
+        result = await agent.invoke(Command(resume="that"))
+        assert result["log"][:2] == ["afresh", "second"]
+        asked = [state for state in await agent.history() if state.next == ("last",)]
+        await agent.invoke(None, asked[-1].config)
+        await agent.invoke(Command(resume="another"))
+        await note_histories(play)
+
+    compare(scenario, way)
