@@ -68,7 +68,8 @@ async def test_large_values_come_back(tenant: Tenant) -> None:
 
 FILL = """
 INSERT INTO checkpointd.namespaces (tenant, thread_id, checkpoint_ns, version, last_checkpoint_id)
-    SELECT 't', CASE n WHEN 1 THEN '{thread}' ELSE '{thread}' || n END, '', n, '{last:08}' FROM generate_series(1, {last}) AS n;
+    SELECT 't', CASE n WHEN 1 THEN '{thread}' ELSE '{thread}' || n END, '', n, '{last:08}'
+    FROM generate_series(1, {last}) AS n;
 INSERT INTO checkpointd.checkpoints (
     tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, body, channels, channel_versions,
     metadata_type, metadata, metadata_index
