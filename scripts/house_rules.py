@@ -14,8 +14,15 @@ DOMAIN = Path("server/checkpointd_server/domain")
 FOLDERS = (".ci", "client", "deploy", "docs", "examples", "protos", "scripts", "server", "tests")
 SUFFIXES = {"", ".md", ".proto", ".py", ".sh", ".sql", ".toml", ".yaml", ".yml"}
 
+FORBIDDEN_IMPORTS = {
+    Path("server"): {"cloudpickle", "dill", "langchain", "langchain_core", "langgraph", "marshal", "pickle", "shelve"},
+    Path("protos"): {"langchain_core", "langgraph"},
+}
+"""What must not be imported where: the server is never to build an agent's objects. The other rules of this kind are
+contracts of import-linter, which can't tell our part of the namespace `langgraph` from the others."""
+
 # Somebody's home folder or checkout. What a container or a package manager puts at a fixed place is another matter.
-MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b)\w+)(?=[/\s"'`:,]|$)""")
+MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b|user\b)\w+)/\w+""")
 
 
 def main() -> int:
@@ -47,27 +54,30 @@ def problems(path: Path) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if found := MACHINE_PATH.search(line):
             yield f"{number}: names a path of somebody's machine: {found[0]}"
-    if path.is_relative_to(DOMAIN) and path.suffix == ".py":
-        yield from foreign_imports(text)
+    if path.suffix == ".py":
+        for number, name in imports(text):
+            root = name.partition(".")[0]
+            if path.is_relative_to(DOMAIN) and not is_own_or_standard(name):
+                yield f"{number}: the domain imports the standard library only, not {name}"
+            for folder, roots in FORBIDDEN_IMPORTS.items():
+                if path.is_relative_to(folder) and root in roots:
+                    yield f"{number}: {folder}/ never imports {root}"
 
 
-def foreign_imports(text: str) -> Iterator[str]:
-    """Yields the imports that are neither the standard library's nor the domain's own."""
-    package = ".".join(DOMAIN.parts[1:])
+def imports(text: str) -> Iterator[tuple[int, str]]:
+    """Yields every import of a module, wherever in it: the line, and the name."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():
-                names = [alias.name for alias in node.names]
-            case ast.ImportFrom(module=str(module), level=0):
-                names = [module]
+                yield from ((node.lineno, alias.name) for alias in node.names)
             case ast.ImportFrom():
-                names = ["." * node.level]
-            case _:
-                continue
-        for name in names:
-            own = name == package or name.startswith(f"{package}.")
-            if not own and name.partition(".")[0] not in sys.stdlib_module_names:
-                yield f"{node.lineno}: the domain imports the standard library only, not {name}"
+                yield node.lineno, "." * node.level + (node.module or "")
+
+
+def is_own_or_standard(name: str) -> bool:
+    """Whether a module belongs to the domain or to the standard library."""
+    package = ".".join(DOMAIN.parts[1:])
+    return name == package or name.startswith(f"{package}.") or name.partition(".")[0] in sys.stdlib_module_names
 
 
 if __name__ == "__main__":
