@@ -87,7 +87,8 @@ def read_channel_versions(versions: Mapping[str, pb.ChannelVersion], field: str,
     """Returns a map of channel versions as tagged texts."""
     channels = list(versions)
     check_texts(channels, field, limits.max_channel_bytes)
-    texts = read_plain_versions(list(versions.values()), limits)
+    # Not `values()`: of protobuf's maps that is a Python generator.
+    texts = read_plain_versions(list(map(versions.__getitem__, channels)), limits)
     if texts is None:
         return {channel: read_version(versions[channel], f'{field}["{channel}"]', limits) for channel in channels}
     return dict(zip(channels, texts, strict=True))
@@ -102,13 +103,15 @@ def check_checkpoint(checkpoint: pb.Checkpoint, limits: Limits) -> None:
         check_typed_value(checkpoint.extra, "checkpoint.extra", limits)
     channels: list[str] = []
     versions: list[pb.ChannelVersion] = []
-    for node, seen in checkpoint.versions_seen.items():
+    versions_seen = checkpoint.versions_seen
+    for node in versions_seen:
         check_optional_text(node, "checkpoint.versions_seen", limits.max_message_bytes)
-        seen_versions = seen.versions
-        channels.extend(seen_versions)
-        versions.extend(seen_versions.values())
+        seen_versions = versions_seen[node].versions
+        names = list(seen_versions)
+        channels += names
+        versions += map(seen_versions.__getitem__, names)
     if not are_plain(channels, limits.max_channel_bytes) or read_plain_versions(versions, limits) is None:
-        for node, seen in checkpoint.versions_seen.items():
+        for node, seen in versions_seen.items():
             read_channel_versions(seen.versions, f'checkpoint.versions_seen["{node}"].versions', limits)
 
 
