@@ -11,7 +11,7 @@ if [ -n "${PROTOCOL_BASE:-}" ]; then
     git rev-parse --verify --quiet "$PROTOCOL_BASE^{commit}"
     exit
 fi
-git rev-parse --verify --quiet HEAD >/dev/null || exit 0
+git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || exit 0
 
 release=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true)
 if [ -n "$release" ]; then
