@@ -27,10 +27,7 @@ types() { "$bin/mypy" --no-error-summary protos client server tests examples scr
 protocol_breaks() {
     local base
     base=$(scripts/protocol_base.sh) || return
-    if [ -z "$base" ]; then
-        echo "skipped: no earlier version of the protocol to compare with"
-        return
-    fi
+    [ -n "$base" ] || return 0
     mkdir "$scratch/base" && git archive "$base" buf.yaml protos | tar -x -C "$scratch/base" || return
     "$bin/buf" breaking --against "$scratch/base" && return
     echo "(compared with $(git log -1 --format='%h %s' "$base"))"
@@ -44,7 +41,7 @@ stubs() {
         mkdir -p "$scratch/committed/checkpointd/v1" && cp "$stub" "$scratch/committed/checkpointd/v1/" || return
     done
     diff -r "$scratch/committed" "$scratch/stubs" >"$scratch/difference" && return
-    head -20 "$scratch/difference"
+    head -20 "$scratch/difference" | cut -c 1-120
     echo "the stubs are not those of the .proto files: run \`make protos\` and commit the result"
     return 1
 }
@@ -62,7 +59,7 @@ dockerfile() {
         echo "skipped: there is no Dockerfile"
         return
     fi
-    "$bin/hadolint" Dockerfile
+    "$bin/hadolint" --no-color Dockerfile
 }
 
 check "style (ruff check)" "$bin/ruff" check --quiet --output-format concise .

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the commit whose protocol the present one must stay compatible with; nothing if there is none:
+# Prints the commit whose protocol the present one must stay compatible with; if there is none, says why on standard error:
 # - $PROTOCOL_BASE, if set;
 # - the newest release (tag v*);
 # - before the first release: where this branch left main, or, on main, the newest commit with other .proto files than
@@ -7,11 +7,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+none() {
+    echo "skipped: $*" >&2
+    exit 0
+}
+
 if [ -n "${PROTOCOL_BASE:-}" ]; then
     git rev-parse --verify --quiet "$PROTOCOL_BASE^{commit}"
     exit
 fi
-git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || exit 0
+git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || none "git has no history here"
 
 release=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true)
 if [ -n "$release" ]; then
@@ -38,10 +43,10 @@ if [ -z "$base" ]; then
         base=$(git rev-parse --verify --quiet "$last^" || true)
     fi
 fi
-[ -n "$base" ] || exit 0
-git ls-tree -r --name-only "$base" -- protos | grep '\.proto$' >/dev/null || exit 0
+[ -n "$base" ] || none "this is the protocol's first version, or the clone is too shallow to tell"
+git ls-tree -r --name-only "$base" -- protos | grep '\.proto$' >/dev/null || none "there was no protocol before this one"
 # Not `grep -q`: it would leave `git log` writing into a closed pipe.
 if git log --format=%B "$base..HEAD" -- 'protos/*.proto' | grep '^Protocol-Break: ' >/dev/null; then
-    exit 0
+    none "a commit since $(git rev-parse --short "$base") breaks the protocol on purpose"
 fi
 echo "$base"
