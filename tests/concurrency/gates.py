@@ -14,7 +14,6 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 
 DURABILITIES = ("sync", "async", "exit")
 
@@ -52,11 +51,11 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it didn't happen within 30 s")
 
 
-def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None) -> CompiledStateGraph[State]:
+def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None) -> Any:
     """A graph of three steps; in the second, the run whose input was in `gates` waits at its gate."""
     stops = gates or {}
 
-    def step(name: str) -> Callable[[State], State]:
+    def step(name: str) -> Any:
         return lambda state: {"said": [f"{_speaker(state)}.{name}"]}
 
     def middle(state: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from langchain_core.runnables import RunnableConfig
@@ -161,7 +162,7 @@ def test_a_delete_during_a_run_sticks(saver: GrpcSaver, other: GrpcSaver, durabi
 def test_two_update_states_at_once_both_count(saver: GrpcSaver, durability: str) -> None:
     config = prepare(saver, True)
     callers = [
-        InThread(lambda i=i: build(saver).update_state(config, turn(f"person {i}"), as_node="last")) for i in range(8)
+        InThread(partial(build(saver).update_state, config, turn(f"person {i}"), as_node="last")) for i in range(8)
     ]
     stored = []
     for i, caller in enumerate(callers):

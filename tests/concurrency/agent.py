@@ -1,0 +1,39 @@
+"""An agent in a process of its own: makes one turn, and waits in its middle if it is told to.
+
+Usage: python -m tests.concurrency.agent TARGET THREAD_ID WHO DURABILITY [wait]. It prints "arrived" when it waits, goes
+on at the end of its standard input, and prints "done", or "conflict" and what the conflict says.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
+
+from tests.concurrency.gates import Gate, build, turn
+
+
+def main() -> None:
+    target, thread_id, who, durability, *wait = sys.argv[1:]
+    gate = Gate()
+
+    def watch() -> None:
+        gate.arrived.wait()
+        print("arrived", flush=True)
+        sys.stdin.read()
+        gate.open.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    with GrpcSaver(target) as saver:
+        graph = build(saver, gates={who: gate} if wait else {})
+        try:
+            graph.invoke(turn(who), {"configurable": {"thread_id": thread_id}}, durability=durability)
+        except VersionConflictError as conflict:
+            print("conflict", conflict, flush=True)
+        else:
+            print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Two agent processes that collide on one thread."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver
+
+from tests.concurrency.gates import DURABILITIES, build, new_thread, said, turn, turns_of, until_saved
+from tests.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+
+
+def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.concurrency.agent", target, thread_id, who, durability, *wait]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+@pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])
+def test_the_process_that_was_overtaken_is_told(shared_server: ServerProcess, durability: str, old: bool) -> None:
+    config = new_thread()
+    thread_id = config["configurable"]["thread_id"]
+    with GrpcSaver(shared_server.target) as saver:
+        if old:
+            build(saver).invoke(turn("before"), config)
+        with agent(shared_server.target, thread_id, "slow", durability, "wait") as slow:
+            assert slow.stdout is not None
+            assert slow.stdout.readline() == "arrived\n"
+            until_saved(saver, config, durability)
+            with agent(shared_server.target, thread_id, "fast", durability) as fast:
+                assert fast.communicate(timeout=60)[0] == "done\n"
+            told = slow.communicate(timeout=60)[0]
+        assert told.startswith(f"conflict thread '{thread_id}' was written to by another run")
+        assert said(saver, config)[-4:] == turns_of("fast")
+        assert "slow.middle" not in said(saver, config)

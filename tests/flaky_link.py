@@ -1,0 +1,108 @@
+"""A TCP link between a client and a server that a test can break in the ways that networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Self
+
+
+class FlakyLink:
+    """Forwards connections to a server, until it is told to lose answers, to stall or to cut.
+
+    It runs on an event loop in a thread of its own, so that sync and async tests can use it alike.
+
+    Args:
+        target: Where to forward to, "host:port".
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._server_address = (host, int(port))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="flaky-link", daemon=True)
+        self._listener: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._answers = asyncio.Event()
+        self._requests = asyncio.Event()
+        self.target = ""
+        """Where a client connects to."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def hold_answers(self) -> None:
+        """From now on requests arrive, and their answers don't."""
+        self._loop.call_soon_threadsafe(self._answers.clear)
+
+    def stall(self) -> None:
+        """From now on nothing arrives, and nobody is told."""
+        self._loop.call_soon_threadsafe(self._answers.clear)
+        self._loop.call_soon_threadsafe(self._requests.clear)
+
+    def cut(self) -> None:
+        """Breaks all connections; what was held is lost. New connections work again."""
+        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
+
+    async def _listen(self) -> None:
+        self._answers.set()
+        self._requests.set()
+        self._listener = await asyncio.start_server(self._link, "127.0.0.1", 0)
+        self.target = f"127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+
+    async def _close(self) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        links = list(self._links)
+        for link in links:
+            link.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+        self._answers.set()
+        self._requests.set()
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links.add(task)
+        try:
+            to_server = await asyncio.open_connection(*self._server_address)
+        except OSError:
+            writer.transport.abort()
+            self._links.discard(task)
+            return
+        try:
+            await asyncio.wait(
+                [
+                    asyncio.ensure_future(self._forward(reader, to_server[1], self._requests)),
+                    asyncio.ensure_future(self._forward(to_server[0], writer, self._answers)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        except asyncio.CancelledError:
+            pass
+        finally:
+            # Not close(): that would still send what is held.
+            writer.transport.abort()
+            to_server[1].transport.abort()
+            self._links.discard(task)
+
+    @staticmethod
+    async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:
+        try:
+            while data := await reader.read(65536):
+                await open_.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
