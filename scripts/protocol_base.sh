@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the commit whose protocol the present one must stay compatible with; if there is none, says why on standard error:
+# Prints the commit whose protocol the present one must stay compatible with, or says why there is none:
 # - $PROTOCOL_BASE, if set;
 # - the newest release (tag v*);
 # - before the first release: where this branch left main, or, on main, the newest commit with other .proto files than
