@@ -142,6 +142,7 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
         # By default a client that pings more often than every 5 minutes is thrown out.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(options.min_ping_interval * 1000)),
+        # This is GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS; the name that it suggests is ignored.
+        ("grpc.http2.min_ping_interval_without_data_ms", int(options.min_ping_interval * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
     ]
