@@ -256,7 +256,7 @@ class SaversInStep(RuleBasedStateMachine):
 
 
 def run_machine(target: str, mode: Mode, *, reference: type[ReferenceSaver] = ReferenceSaver) -> None:
-    """Drives both savers with random calls, 25 threads of calls with 30 steps each. Raises AssertionError where they differ."""
+    """Drives both savers with random calls, 25 times 30. Raises AssertionError where they differ."""
     machine = type("Machine", (SaversInStep,), {"target": target, "mode": mode, "reference_class": reference})
     # What else it raises than an answer that differs is a fault of the test, and as loud.
     run_state_machine_as_test(
