@@ -5,6 +5,9 @@ A server is the real program, `checkpointd serve`, in a process of its own.
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +15,18 @@ import pytest
 
 from tests.cluster import PostgresCluster
 from tests.server_process import ServerProcess
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives root's run temporary folders of its own.
+
+    PostgreSQL then runs as an ordinary user, who is let pass to its data. Each start of pytest closes the folder that
+    all runs share to other users, also under the feet of a run that is under way.
+    """
+    if os.geteuid() == 0 and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="cd-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -300,10 +300,12 @@ class TestStarting:
         process.await_log("waiting")
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(postgres.__aenter__())
-            process.wait_ready()
-            assert put(process.target, "t") == 1
-            process.stop()
-            runner.run(postgres.__aexit__())
+            try:
+                process.wait_ready()
+                assert put(process.target, "t") == 1
+                process.stop()
+            finally:
+                runner.run(postgres.__aexit__())
 
     def test_it_gives_up_on_a_database_that_does_not_come(self) -> None:
         with taken_port() as port:

@@ -85,7 +85,7 @@ def test_several_addresses_are_parted_by_spaces_in_the_environment(monkeypatch: 
         (["--listen", "nonsense"], "'--listen'"),
         (["--listen", "127.0.0.1:65536"], "'--listen'"),
         (["--listen", ""], "'--listen'"),
-        (["--database-url", "mysql://root:hunter2@db"], "'--database-url'"),
+        (["--database-url", "mysql://user:hunter2@db"], "'--database-url'"),
         (["--schema", "x" * 64], "'--schema'"),
         (["--schema", ""], "'--schema'"),
         (["--schema", "pg_mine"], "'--schema'"),
@@ -133,7 +133,7 @@ def test_the_default_data_folder_is_the_user_s(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert default_data_dir() == Path("/data/checkpointd")
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
-    monkeypatch.setenv("HOME", "/home/user")
-    assert default_data_dir() == Path("/home/user/.local/share/checkpointd")
+    monkeypatch.setenv("HOME", "/users/me")
+    assert default_data_dir() == Path("/users/me/.local/share/checkpointd")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert default_data_dir() == Path("/var/lib/checkpointd")
