@@ -18,7 +18,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
+from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.faults import trace_without_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +226,23 @@ async def test_a_fault_is_logged_under_the_id_that_the_client_is_told(world: Wor
     (line,) = [line for line in logs if line["log_level"] == "error"]
     assert line["error_id"] == refusal.metadata["error_id"]
     assert line["method"] == "CheckpointService/GetCheckpoint"
-    assert isinstance(line["exc_info"], BaseException)
+    assert "rpc/calls.py" in line["trace"]
+
+
+def test_a_trace_says_where_and_what_kind_but_not_in_whose_words() -> None:
+    # Put together here, since a traceback shows the line that raised.
+    words = "Key (thread_id)=({}) already exists.".format("secret")
+    try:
+        try:
+            raise asyncpg.UniqueViolationError(words)
+        except asyncpg.UniqueViolationError as cause:
+            raise DatabaseUnavailable("our own words") from cause
+    except DatabaseUnavailable as error:
+        trace = trace_without_words(error)
+    assert "secret" not in trace
+    assert "UniqueViolationError (SQLSTATE 23505)" in trace
+    assert trace.endswith("DatabaseUnavailable: our own words")
+    assert trace.count("test_a_trace_says_where") == 2
 
 
 async def test_a_call_is_one_line_at_debug_without_values(world: World) -> None:

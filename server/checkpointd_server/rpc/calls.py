@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 
 from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
 from checkpointd_server.rpc.errors import Draining, Failure, Overloaded, RequestTooLarge, describe_error
+from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import tenant_of
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -127,10 +128,10 @@ class Calls:
             **_call_fields(method, started, request),
         }
         if failure.error_id is not None:
-            self._log.error("call failed", **fields, error_id=failure.error_id, exc_info=error)
+            self._log.error("call failed", **fields, error_id=failure.error_id, trace=trace_without_words(error))
             return
         if error.__cause__ is not None:
-            fields["cause"] = repr(error.__cause__)
+            fields["cause"] = kind_of(error.__cause__)
         self._log.log(failure.level, "call refused", **fields, message=failure.message)
 
 

@@ -158,12 +158,12 @@ class Database:
                     elif transaction is not None:
                         await transaction.rollback()
         except Exception as error:
-            _logger.debug("a connection could not be kept: %r", error)
+            _logger.debug("a connection could not be kept: %s", type(error).__name__)
             _terminate(connection)
         try:
             await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
         except Exception as error:  # the pool has dropped it
-            _logger.debug("a connection could not be kept: %r", error)
+            _logger.debug("a connection could not be kept: %s", type(error).__name__)
 
     async def close(self) -> None:
         """Waits for the connections to come back, for a while, and closes them."""
