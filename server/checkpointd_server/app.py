@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from checkpointd_server import store
+from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable
 from checkpointd_server.domain.store import CheckpointStore
@@ -46,6 +46,7 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
         SetupError: A setting can't be used as it is.
         DatabaseUnavailable: The database didn't come up in time, or the embedded one stopped.
     """
+    _log.info("starting", version=__version__)
     with StopSignals() as signals:
         try:
             async with _database(config.database) as database:

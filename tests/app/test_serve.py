@@ -402,6 +402,20 @@ class TestEmbedded:
             assert process.wait() == 1
             assert "the embedded PostgreSQL stopped by itself" in process.stderr.splitlines()[-1]
 
+    def test_ctrl_c_in_a_terminal_does_not_cut_calls_in_flight_short(self, tmp_path: Path) -> None:
+        data_dir = tmp_path / "data"
+        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path, prefix=["setsid"]) as process:
+            versions: list[int] = []
+            with LockedTables(f"postgresql://postgres@/postgres?host={data_dir}/socket") as lock:
+                call = threading.Thread(target=lambda: versions.append(put(process.target, "late", timeout=60)))
+                call.start()
+                lock.await_waiter()
+                os.killpg(process.process.pid, signal.SIGINT)  # as a terminal does: to all of the foreground
+                process.await_log("stopping when calls in flight are done")
+            call.join()
+            assert process.wait() == 0
+        assert len(versions) == 1
+
     def test_it_leaves_no_process_behind_when_stopped_while_starting(self, tmp_path: Path) -> None:
         data_dir = tmp_path / "data"
         process = ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path)
