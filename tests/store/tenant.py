@@ -131,7 +131,7 @@ class Tenant:
         """Lists one page; the thread is any unless named."""
         return await self.store.list_checkpoints(ListQuery(tenant=self.name, **query), timeout=TIMEOUT)
 
-    async def list(self, **query: Any) -> list[StoredCheckpoint]:
+    async def listed(self, **query: Any) -> list[StoredCheckpoint]:
         """Lists all pages."""
         checkpoints: list[StoredCheckpoint] = []
         after = None
@@ -144,7 +144,7 @@ class Tenant:
 
     async def ids(self, *, thread: str = "t", ns: str = "") -> list[str]:
         """The ids in a namespace, oldest first."""
-        listed = await self.list(thread_id=thread, checkpoint_ns=ns, metadata_only=True)
+        listed = await self.listed(thread_id=thread, checkpoint_ns=ns, metadata_only=True)
         return [checkpoint.checkpoint_id for checkpoint in reversed(listed)]
 
     async def history(self, *channels: str, at: str | None = None, thread: str = "t", ns: str = "") -> DeltaHistory:

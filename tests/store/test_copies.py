@@ -45,7 +45,7 @@ def _without_place(checkpoints: list[StoredCheckpoint]) -> list[StoredCheckpoint
 
 async def _namespaces(tenant: Tenant, thread: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for checkpoint in await tenant.list(thread_id=thread):
+    for checkpoint in await tenant.listed(thread_id=thread):
         found.setdefault(checkpoint.checkpoint_ns, []).insert(0, checkpoint.checkpoint_id)
     return found
 
@@ -54,7 +54,7 @@ async def test_a_copy_has_everything_but_the_threads_name(tenant: Tenant) -> Non
     await _thread(tenant)
     await tenant.writes("5", write("task", 0, "a", b"early"))
     assert await tenant.copy("t", "copy") == 16
-    assert _without_place(await tenant.list(thread_id="copy")) == _without_place(await tenant.list(thread_id="t"))
+    assert _without_place(await tenant.listed(thread_id="copy")) == _without_place(await tenant.listed(thread_id="t"))
     await tenant.put("5", thread="copy")
     assert [w.value.data for w in (await tenant.read("5", thread="copy")).pending_writes] == [b"early"]
 
@@ -72,7 +72,7 @@ async def test_a_copy_lives_on_its_own(tenant: Tenant) -> None:
 async def test_an_unknown_source_is_passed_over(tenant: Tenant) -> None:
     assert await tenant.copy("unknown", "copy") == 0
     assert await tenant.copy("unknown", "copy", at="1") == 0
-    assert await tenant.list() == []
+    assert await tenant.listed() == []
 
 
 async def test_a_target_that_holds_anything_is_refused(tenant: Tenant) -> None:
@@ -101,13 +101,13 @@ async def test_of_copies_to_one_thread_at_once_one_wins(tenant: Tenant) -> None:
     await _thread(tenant)
     results = await gather_results(*(tenant.copy("t", "copy") for _ in range(6)))
     assert sorted(map(type, results), key=str) == sorted([int, *[ThreadExists] * 5], key=str)
-    assert len(await tenant.list(thread_id="copy")) == 16
+    assert len(await tenant.listed(thread_id="copy")) == 16
 
 
 async def test_the_same_copy_arriving_twice_at_once_is_made_once(tenant: Tenant) -> None:
     await _thread(tenant)
     assert await gather_results(*(tenant.copy("t", "copy", request_id=b"r") for _ in range(4))) == [16] * 4
-    assert len(await tenant.list(thread_id="copy")) == 16
+    assert len(await tenant.listed(thread_id="copy")) == 16
 
 
 async def test_only_writes_are_copied_too(tenant: Tenant) -> None:
@@ -148,7 +148,7 @@ async def test_a_fork_at_an_unknown_checkpoint_is_refused(tenant: Tenant) -> Non
     for checkpoint_id in ("unknown", "1x"):
         with pytest.raises(CheckpointNotFound):
             await tenant.copy("t", "fork", at=checkpoint_id)
-    assert await tenant.list(thread_id="fork") == []
+    assert await tenant.listed(thread_id="fork") == []
 
 
 async def test_a_fork_has_the_delta_history_of_its_source(tenant: Tenant) -> None:

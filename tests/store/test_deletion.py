@@ -56,7 +56,7 @@ async def test_a_run_is_deleted_across_threads_and_namespaces(tenant: Tenant) ->
             await tenant.writes("1", write("task", 0, "a", b""), thread=thread, ns=ns)
             await tenant.writes("2", write("task", 0, "a", b""), thread=thread, ns=ns)
     assert await tenant.delete_runs("drop", "unknown") == 4
-    assert {c.checkpoint_id for c in await tenant.list()} == {"1"}
+    assert {c.checkpoint_id for c in await tenant.listed()} == {"1"}
     assert await _everything(tenant) == {"namespaces": 4, "checkpoints": 4, "channel_values": 0, "task_writes": 4}
 
 

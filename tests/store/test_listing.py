@@ -64,20 +64,20 @@ async def test_every_scope_and_bound_gives_the_same_in_pages_of_any_size(tenant:
     for scope, threads, namespaces in SCOPES:
         for bounds, ids in BOUNDS:
             for page_size in (1, 2, 3, 100):
-                listed = await tenant.list(**scope, **bounds, page_size=page_size)
+                listed = await tenant.listed(**scope, **bounds, page_size=page_size)
                 assert _keys(listed) == _expected(threads, namespaces, ids), (scope, bounds, page_size)
 
 
 async def test_listed_checkpoints_are_whole(tenant: Tenant) -> None:
     await _fill(tenant)
     for query in ({"thread_id": "t1", "checkpoint_ns": "child"}, {"thread_id": "t1"}, {}):
-        for listed in await tenant.list(**query, page_size=4):
+        for listed in await tenant.listed(**query, page_size=4):
             assert listed == await tenant.read(listed.checkpoint_id, thread=listed.thread_id, ns=listed.checkpoint_ns)
 
 
 async def test_the_metadata_view_has_neither_values_nor_writes(tenant: Tenant) -> None:
     await _fill(tenant)
-    listed = await tenant.list(thread_id="t1", metadata_only=True)
+    listed = await tenant.listed(thread_id="t1", metadata_only=True)
     assert len(listed) == 12
     assert all(c.values == [] and c.pending_writes == [] and c.channel_versions and c.metadata for c in listed)
 
@@ -96,7 +96,7 @@ async def test_a_page_is_cut_by_bytes_but_holds_at_least_one(tenant: Tenant) -> 
     query = {"thread_id": "t", "checkpoint_ns": ""}
     assert len((await tenant.page(**query, page_bytes=5000)).checkpoints) == 2
     assert len((await tenant.page(**query, page_bytes=1)).checkpoints) == 1
-    assert [c.checkpoint_id for c in await tenant.list(**query, page_bytes=5000)] == ["5", "4", "3", "2", "1", "0"]
+    assert [c.checkpoint_id for c in await tenant.listed(**query, page_bytes=5000)] == ["5", "4", "3", "2", "1", "0"]
     assert len((await tenant.page(**query, page_bytes=5000, metadata_only=True)).checkpoints) == 6
 
 
@@ -111,7 +111,7 @@ async def test_each_checkpoint_carries_its_namespaces_version(tenant: Tenant) ->
     await tenant.put("1")
     version = await tenant.put("2")
     child = await tenant.put("1", ns="child")
-    listed = await tenant.list(thread_id="t")
+    listed = await tenant.listed(thread_id="t")
     assert [(c.checkpoint_ns, c.version) for c in listed] == [("", version), ("", version), ("child", child)]
 
 
@@ -127,4 +127,4 @@ async def test_a_list_of_one_namespace_tells_its_version_even_if_it_is_empty(ten
 @pytest.mark.parametrize("metadata_filter", ['{"a": "\' OR true --"}', '{"$7": 1}', '{"a\\"b": {}}'])
 async def test_a_hostile_filter_matches_nothing_else(tenant: Tenant, metadata_filter: str) -> None:
     await tenant.put("1", metadata={"a": "b"})
-    assert await tenant.list(metadata_filter=metadata_filter) == []
+    assert await tenant.listed(metadata_filter=metadata_filter) == []

@@ -68,7 +68,7 @@ async def test_deleting_removes_the_threads(tenant: Tenant) -> None:
     await tenant.put("1", thread="t2", ns="child")
     await tenant.writes("1", write("task", 0, "a", b""), thread="t3")
     assert await tenant.prune("t", "t2", "t3", "unknown", strategy=PruneStrategy.DELETE) == 3
-    assert await tenant.list() == []
+    assert await tenant.listed() == []
     await tenant.put("1", thread="t3")
     assert (await tenant.read(thread="t3")).pending_writes == []
 
@@ -81,7 +81,7 @@ async def test_a_subgraphs_call_goes_with_its_root_checkpoint(tenant: Tenant) ->
     await _chain(tenant, "0a", ns="node:early", metadata={"step": 1, "parents": {"": "unknown"}})
     await _chain(tenant, "1m", "2m", ns="memory", metadata={"step": 1, "parents": {"": "1"}})
     assert await tenant.prune("t") == 1 + 2 + 1 + 1 + 1
-    assert {(c.checkpoint_ns, c.checkpoint_id) for c in await tenant.list(thread_id="t")} == {
+    assert {(c.checkpoint_ns, c.checkpoint_id) for c in await tenant.listed(thread_id="t")} == {
         ("", "2"),
         ("node:pending", "2b"),
         ("node:early", "0a"),

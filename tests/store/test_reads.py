@@ -39,7 +39,7 @@ async def test_nobody_reads_another_tenants_checkpoints(tenant: Tenant) -> None:
     await tenant.put("1", versions={"a": "1"}, values={"a": b"A"}, metadata={"run_id": "r"})
     await tenant.writes("1", write("task", 0, "a", b""))
     assert await other.get() == (None, 0)
-    assert await other.list() == []
+    assert await other.listed() == []
     assert await other.delete() == 0
     assert await other.delete_runs("r") == 0
     assert await other.copy("t", "copy") == 0

@@ -1,0 +1,183 @@
+"""The schema: made once however many come, checked at every start, printed for those who run it themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from checkpointd_server.domain.errors import SchemaTooNew, SetupError
+from checkpointd_server.store import StoreOptions, migrate, open_store, print_sql, schema_version
+from checkpointd_server.store.migrations import load_migrations
+from tests.cluster import PostgresCluster
+from tests.store.tenant import Tenant, write
+
+ODD_SCHEMAS = ["Capitals", "quo\"te's", "sp ace", "back\\slash", "%s {0} $1", "select", "\u00e4\u4e16" * 12]
+LAST = load_migrations()[-1].number
+
+
+async def _query(options: StoreOptions, sql: str) -> object:
+    connection = await asyncpg.connect(options.dsn)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def _use_every_verb(options: StoreOptions) -> None:
+    async with open_store(options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, metadata={"run_id": "r"})
+        await tenant.put("2", parent="1", expect=await tenant.version())
+        await tenant.writes("2", write("task", 0, "a", b""))
+        await tenant.writes("2", write("task", 1, "a", b""), expect=await tenant.version())
+        assert (await tenant.history("a")).channels[0].seed is not None
+        for scope in ({}, {"thread_id": "t"}, {"thread_id": "t", "checkpoint_ns": ""}):
+            assert len(await tenant.listed(**scope)) == 2
+        assert await tenant.copy("t", "copy") == 2
+        assert await tenant.copy("t", "fork", at="2") == 2
+        assert await tenant.prune("copy") == 1
+        assert await tenant.delete_runs("r") == 2
+        assert await tenant.delete() == 1
+        await store.check(timeout=10)
+
+
+async def test_migrating_tells_what_it_did_and_does_it_once(database_url: str) -> None:
+    options = StoreOptions(dsn=database_url)
+    assert await schema_version(options) == 0
+    assert [migration.number for migration in await migrate(options)] == list(range(1, LAST + 1))
+    assert await schema_version(options) == LAST
+    assert await migrate(options) == []
+
+
+async def test_migrations_are_numbered_without_gaps() -> None:
+    assert [migration.number for migration in load_migrations()] == list(range(1, LAST + 1))
+
+
+MIGRATE_AND_OPEN = """
+import asyncio, sys
+from checkpointd_server.store import StoreOptions, migrate, open_store
+
+async def main():
+    options = StoreOptions(dsn=sys.argv[1])
+    applied = await migrate(options)
+    async with open_store(options) as store:
+        await store.check(timeout=30)
+    print(len(applied))
+
+sys.stdin.readline()
+asyncio.run(main())
+"""
+
+
+async def test_eight_servers_may_start_at_once_on_a_fresh_database(database_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MIGRATE_AND_OPEN, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = await asyncio.gather(*(asyncio.to_thread(process.communicate) for process in processes))
+    assert [process.returncode for process in processes] == [0] * 8, results
+    assert sorted(int(output) for output, _ in results) == [0] * 7 + [LAST]
+
+
+async def test_many_at_once_in_one_process_too(database_url: str) -> None:
+    options = StoreOptions(dsn=database_url)
+    applied = await asyncio.gather(*(migrate(options) for _ in range(12)))
+    assert sorted(map(len, applied)) == [0] * 11 + [LAST]
+
+
+async def test_a_store_on_a_database_that_was_not_migrated_says_what_to_run(database_url: str) -> None:
+    with pytest.raises(SetupError, match="checkpointd migrate"):
+        async with open_store(StoreOptions(dsn=database_url)):
+            pass
+
+
+async def test_a_schema_that_lacks_migrations_is_refused(own_options: StoreOptions) -> None:
+    await _query(own_options, f"DELETE FROM checkpointd.migrations WHERE number = {LAST}")
+    with pytest.raises(SetupError, match="checkpointd migrate"):
+        async with open_store(own_options):
+            pass
+
+
+async def test_a_newer_schema_is_refused_by_store_and_migration(own_options: StoreOptions) -> None:
+    await _query(own_options, "INSERT INTO checkpointd.migrations (number, name) VALUES (9999, 'future')")
+    with pytest.raises(SchemaTooNew) as refusal:
+        async with open_store(own_options):
+            pass
+    assert (refusal.value.found, refusal.value.known) == (9999, LAST)
+    with pytest.raises(SchemaTooNew):
+        await migrate(own_options)
+    assert await schema_version(own_options) == 9999
+
+
+async def test_schemas_with_odd_names_work_side_by_side(database_url: str) -> None:
+    for schema in ODD_SCHEMAS:
+        options = StoreOptions(dsn=database_url, schema=schema)
+        await migrate(options)
+        await _use_every_verb(options)
+        assert await _query(options, "SELECT current_schema()") == "public"
+    names = "SELECT array_agg(nspname::text) FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$|public$)'"
+    found = await _query(StoreOptions(dsn=database_url), names)
+    assert isinstance(found, list)
+    assert sorted(found) == sorted(ODD_SCHEMAS)
+
+
+@pytest.mark.parametrize("schema", ["checkpointd", *ODD_SCHEMAS[:4]])
+async def test_the_printed_script_makes_the_schema_and_may_be_run_again(
+    database_url: str, postgres_cluster: PostgresCluster, schema: str
+) -> None:
+    script = print_sql(schema)
+    for _ in range(2):
+        psql = subprocess.run(
+            [postgres_cluster.binaries / "psql", "--no-psqlrc", "--quiet", database_url],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert psql.returncode == 0, psql.stderr
+    options = StoreOptions(dsn=database_url, schema=schema)
+    assert await migrate(options) == []
+    await _use_every_verb(options)
+
+
+async def test_migrating_a_ready_database_needs_no_right_to_create(own_options: StoreOptions) -> None:
+    connection = await asyncpg.connect(own_options.dsn)
+    database = await connection.fetchval("SELECT current_database()")
+    user = f"reader_{database}"
+    await connection.execute(f"""
+        CREATE ROLE {user} LOGIN;
+        GRANT USAGE ON SCHEMA checkpointd TO {user};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA checkpointd TO {user};
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA checkpointd TO {user};
+    """)
+    options = replace(own_options, dsn=own_options.dsn.replace("postgres@", f"{user}@"))
+    try:
+        assert await migrate(options) == []
+        await _use_every_verb(options)
+    finally:
+        await connection.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
+        await connection.close()
+
+
+async def test_the_sql_files_are_in_the_package() -> None:
+    # hatchling takes whatever lies in the package's folder; that the loader finds it there is what counts.
+    from importlib.resources import files
+
+    package = files("checkpointd_server.store")
+    assert {"reads.sql", "puts.sql"} <= {file.name for file in package.joinpath("sql").iterdir()}
+    assert "0001_checkpoints.sql" in {file.name for file in package.joinpath("migrations").iterdir()}

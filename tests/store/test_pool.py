@@ -1,0 +1,287 @@
+"""Connections: healed unseen, bounded in time, given back after anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
+from checkpointd_server.domain.model import Namespace, PruneStrategy
+from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
+from tests.store.tenant import TIMEOUT, Tenant, write
+
+PLACE = Namespace("tenant", "t", "")
+
+
+@pytest.fixture
+async def admin(own_options: StoreOptions) -> AsyncIterator[Any]:
+    """A connection beside the store's."""
+    connection = await asyncpg.connect(own_options.dsn, server_settings={"application_name": "admin"})
+    yield connection
+    await connection.close()
+
+
+BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
+
+
+async def _until(admin: Any, condition: str) -> None:
+    """Waits until a condition on the database holds."""
+    while not await admin.fetchval(f"SELECT {condition}"):
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def _held(tenant: Tenant, options: StoreOptions) -> AsyncIterator[None]:
+    """Holds the lock of the thread's head, so that puts wait."""
+    await tenant.put("0")
+    # A connection of its own: within a transaction, pg_stat_activity stands still.
+    connection = await asyncpg.connect(options.dsn)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        yield
+    await connection.close()
+
+
+async def test_connections_show_under_their_name(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_min_size=2, application_name="mine")) as store:
+        await store.check(timeout=TIMEOUT)
+        assert await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mine'") == 2
+
+
+async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_min_size=4)):
+        assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") >= 4
+    await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
+
+
+async def test_killed_idle_connections_are_replaced_unseen(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_min_size=8)) as store:
+        tenant = Tenant(store, "tenant")
+        await asyncio.gather(*(tenant.put(str(n)) for n in range(8)))
+        for n in range(8, 12):
+            assert await admin.fetchval(f"SELECT count(pg_terminate_backend(pid)) {BACKENDS}") > 0
+            await asyncio.gather(*(tenant.put(f"{n}.{m}") for m in range(8)), tenant.get(), tenant.listed())
+        assert len(await tenant.ids()) == 8 + 4 * 8
+
+
+async def test_a_put_whose_connection_is_killed_under_it_is_stored_once(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        async with _held(tenant, own_options):
+            base = await admin.fetchval("SELECT version FROM checkpointd.namespaces")
+            put = asyncio.create_task(tenant.put("1", expect=base))
+            await _until(admin, f"EXISTS (SELECT {BACKENDS} AND wait_event_type = 'Lock')")
+            await admin.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+            await _until(admin, f"EXISTS (SELECT {BACKENDS} AND wait_event_type = 'Lock')")
+        version = await put
+        assert (await tenant.get()).version == version
+        assert await tenant.ids() == ["0", "1"]
+
+
+async def test_killed_connections_in_the_middle_of_transactions_are_healed(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        async with _held(tenant, own_options):
+            delete = asyncio.create_task(tenant.delete())
+            await _until(admin, f"EXISTS (SELECT {BACKENDS} AND wait_event_type = 'Lock')")
+            await admin.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+        assert await delete == 1
+
+
+async def test_a_restarted_database_is_found_again(data_dir: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        postgres = EmbeddedPostgres(data_dir)
+        async with postgres:
+            options = StoreOptions(dsn=postgres.dsn, pool_min_size=4)
+            await migrate(options)
+            store = await stack.enter_async_context(open_store(options))
+            tenant = Tenant(store, "tenant")
+            await tenant.put("1")
+        with pytest.raises(DatabaseUnavailable):
+            await tenant.get()
+        with pytest.raises(DatabaseUnavailable):
+            await store.check(timeout=TIMEOUT)
+        async with EmbeddedPostgres(data_dir):
+            await tenant.put("2")
+            assert await tenant.ids() == ["1", "2"]
+            await stack.aclose()
+
+
+async def test_a_deadline_ends_the_statement_on_the_server(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_max_size=1)) as store:
+        tenant = Tenant(store, "tenant")
+        async with _held(tenant, own_options):
+            for verb in (
+                store.delete_thread("tenant", "t", timeout=0.3),
+                store.prune_threads("tenant", ["t"], PruneStrategy.KEEP_LATEST, timeout=0.3),
+            ):
+                with pytest.raises(DeadlineExceeded):
+                    await verb
+                await _until(admin, f"NOT EXISTS (SELECT {BACKENDS} AND state <> 'idle')")
+            assert (await tenant.get()).checkpoint is not None
+        assert await tenant.delete() == 1
+
+
+async def test_waiting_for_a_connection_ends_with_the_deadline(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_max_size=1)) as store:
+        tenant = Tenant(store, "tenant")
+        async with _held(tenant, own_options):
+            first = asyncio.create_task(tenant.put("1"))
+            await _until(admin, f"EXISTS (SELECT {BACKENDS} AND wait_event_type = 'Lock')")
+            with pytest.raises(DeadlineExceeded):
+                await store.get_checkpoint(PLACE, None, timeout=0.1)
+        await first
+
+
+async def test_a_deadline_that_has_passed_stores_nothing(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        for timeout in (0.0, -1.0):
+            with pytest.raises(DeadlineExceeded):
+                await store.get_checkpoint(PLACE, None, timeout=timeout)
+        await store.check(timeout=TIMEOUT)
+
+
+async def test_cancelled_calls_give_their_connections_back(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(replace(own_options, pool_max_size=2)) as store:
+        tenant = Tenant(store, "tenant")
+        for _ in range(3):
+            async with _held(tenant, own_options):
+                calls = [asyncio.create_task(call) for call in (tenant.put("1"), tenant.delete(), tenant.put("2"))]
+                await _until(admin, f"(SELECT count(*) = 2 {BACKENDS} AND wait_event_type = 'Lock')")
+                for call in calls:
+                    call.cancel()
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(result, asyncio.CancelledError) for result in results)
+                await _until(admin, f"NOT EXISTS (SELECT {BACKENDS} AND state <> 'idle')")
+                assert await tenant.ids() == ["0"]
+        assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") <= 2
+
+
+async def test_old_connections_are_replaced(own_options: StoreOptions, admin: Any) -> None:
+    pids = f"SELECT array_agg(pid ORDER BY pid) {BACKENDS}"
+    async with open_store(replace(own_options, pool_max_size=1, max_connection_age=1e-6)) as store:
+        before = await admin.fetchval(pids)
+        await store.check(timeout=TIMEOUT)
+        await store.check(timeout=TIMEOUT)
+        await _until(
+            admin, f"(SELECT array_agg(pid ORDER BY pid) {BACKENDS}) IS DISTINCT FROM '{{{before[0]}}}'::int[]"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _counted(options: StoreOptions) -> AsyncIterator[tuple[PostgresStore, list[str]]]:
+    """A store with one connection, and every statement that goes over it."""
+    statements: list[str] = []
+    async with open_store(replace(options, pool_max_size=1)) as store:
+        async with store._database._pool.acquire() as connection:
+            connection.add_query_logger(lambda record: statements.append(record.query))
+        yield store, statements
+
+
+async def test_the_verbs_of_a_run_are_one_statement_each(own_options: StoreOptions) -> None:
+    async with _counted(own_options) as (store, statements):
+        tenant = Tenant(store, "tenant")
+        version = await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, writer=b"me")
+        await tenant.writes("1", write("task", 0, "a", b""))  # the driver looks up the types of arrays once
+        await tenant.get()
+        for call in (
+            tenant.put("2", versions={"a": "1"}, expect=version, expect_writer=b"me"),
+            tenant.put("3", writer=b"me"),
+            tenant.writes("2", write("task", 0, "a", b"")),
+            tenant.writes("2", write("task", 1, "a", b""), expect_writer=b"me"),
+            tenant.get(),
+            tenant.get("2"),
+            tenant.page(thread_id="t", checkpoint_ns="", before_checkpoint_id="3", page_size=1),
+            tenant.page(thread_id="t"),
+            tenant.page(),
+            tenant.history("a"),
+        ):
+            statements.clear()
+            await call
+            assert len(statements) == 1
+
+
+async def test_without_prepared_statements_every_call_is_a_transaction(own_options: StoreOptions) -> None:
+    # A transaction pooler may hand each statement outside of one to another server connection.
+    async with _counted(replace(own_options, statement_cache_size=0)) as (store, statements):
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1")  # the driver looks up the types of arrays once
+        statements.clear()
+        await tenant.put("1")
+        assert (statements[0].split()[0].rstrip(";"), statements[-1]) == ("BEGIN", "COMMIT;")
+        assert len(statements) == 3
+        assert await tenant.ids() == ["1"]
+
+
+async def test_a_changed_table_is_noticed_unseen(own_options: StoreOptions, admin: Any) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1")
+        await tenant.get()
+        await admin.execute("ALTER TABLE checkpointd.checkpoints ALTER COLUMN metadata_type TYPE varchar")
+        await tenant.put("2")
+        assert (await tenant.read()).checkpoint_id == "2"
+        assert len(await tenant.listed()) == 2
+
+
+async def test_a_refused_write_leaves_the_connection_usable(own_options: StoreOptions) -> None:
+    async with open_store(replace(own_options, pool_max_size=1)) as store:
+        tenant = Tenant(store, "tenant")
+        with pytest.raises(InvalidArgument):
+            await tenant.put("1", metadata={"key": "\0"})
+        with pytest.raises(InvalidArgument):
+            await tenant.delete("\0")
+        await tenant.put("1")
+
+
+async def test_a_database_turned_read_only_is_unavailable_until_it_is_back(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    name = await admin.fetchval("SELECT current_database()")
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1")
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await admin.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+        with pytest.raises(DatabaseUnavailable):
+            await tenant.put("2")
+        # The connections made meanwhile would stay read-only: they must not be used on.
+        await admin.execute("SET default_transaction_read_only = off")
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await tenant.put("2")
+        assert await tenant.ids() == ["1", "2"]
+
+
+async def test_too_many_connections_are_unavailability(own_options: StoreOptions, admin: Any) -> None:
+    connection = await asyncpg.connect(own_options.dsn)
+    name = await connection.fetchval("SELECT current_database()")
+    user = f"limited_{name}"
+    await connection.execute(f"CREATE ROLE {user} LOGIN CONNECTION LIMIT 1")
+    await connection.execute(f"GRANT ALL ON SCHEMA checkpointd TO {user}")
+    await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA checkpointd TO {user}")
+    options = replace(
+        own_options, dsn=own_options.dsn.replace("postgres@", f"{user}@"), pool_max_size=1, pool_min_size=0
+    )
+    try:
+        async with open_store(options) as store:
+            await store.check(timeout=TIMEOUT)
+            await connection.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+            await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
+            rival = await asyncpg.connect(options.dsn)
+            with pytest.raises(DatabaseUnavailable):
+                await store.check(timeout=TIMEOUT)
+            await rival.close()
+            await store.check(timeout=TIMEOUT)
+    finally:
+        await connection.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
+        await connection.close()
