@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.e2e.comparison import Scenario, Way, differences, perform
+from tests.e2e.calls import Calls
+from tests.e2e.comparison import FLAVOURS, Scenario, Way, differences, perform
 from tests.e2e.reference import ReferenceSaver
 from tests.server_process import ServerProcess
 
@@ -33,3 +34,10 @@ def compare(shared_server: ServerProcess, thread_id: str) -> Compare:
             pytest.fail(found, pytrace=False)
 
     return compare
+
+
+@pytest.fixture(params=FLAVOURS)
+async def calls(shared_server: ServerProcess, request: pytest.FixtureRequest) -> AsyncIterator[Calls]:
+    """A saver's methods on a thread of the test's own, blocking and awaiting."""
+    async with GrpcSaver(shared_server.target, retry_budget=0) as saver:
+        yield Calls(saver, request.param)

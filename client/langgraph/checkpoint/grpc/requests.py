@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -34,6 +35,9 @@ PRUNE_STRATEGIES = {
 }
 
 _MAX_PAGE = 1000
+_MAX_INDEX_BYTES = 64 * 1024
+_MAX_INDEX_DEPTH = 32
+_MAP_HEADER_BYTES = 5
 _INDEX_SERDE = JsonPlusSerializer()
 
 
@@ -264,10 +268,43 @@ def _metadata(serde: SerializerProtocol, metadata: CheckpointMetadata) -> values
     type_tag, data = _dump(serde, metadata)
     message = values.Metadata(value=values.TypedValue(type=type_tag, data=data))
     if encrypted(type_tag):
-        message.index = _index({key: value for key, value in metadata.items() if key in ENCRYPTED_INDEX_KEYS})
+        message.index = _searchable({key: value for key, value in metadata.items() if key in ENCRYPTED_INDEX_KEYS})
     elif type_tag != "msgpack":
-        message.index = _index(metadata)
+        message.index = _searchable(metadata)
     return message
+
+
+def _searchable(metadata: Mapping[str, Any]) -> bytes:
+    """Returns what filters may see of metadata: the entries that fit into an index, the smallest first.
+
+    What doesn't fit can't be searched, and is stored all the same. The server does likewise where it reads the metadata
+    itself.
+    """
+    sizes: dict[str, int] = {}
+    for key, value in metadata.items():
+        if _nests_within(value, _MAX_INDEX_DEPTH - 1):
+            # What only another serializer can encode is not for the server to see.
+            with suppress(TypeError, ValueError):
+                sizes[key] = len(_index({key: value}))
+    fitting: set[str] = set()
+    room = _MAX_INDEX_BYTES - _MAP_HEADER_BYTES
+    for key in sorted(sizes, key=sizes.__getitem__):
+        room -= sizes[key]
+        if room < 0:
+            break
+        fitting.add(key)
+    return _index({key: value for key, value in metadata.items() if key in fitting})
+
+
+def _nests_within(value: Any, depth: int) -> bool:
+    """Whether a value has at most so many containers within each other."""
+    if isinstance(value, Mapping):
+        return depth > 0 and all(
+            _nests_within(key, depth - 1) and _nests_within(item, depth - 1) for key, item in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_nests_within(item, depth - 1) for item in value)
+    return True
 
 
 def _filter(serde: SerializerProtocol, filter: Mapping[str, Any]) -> bytes:
