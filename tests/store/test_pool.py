@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument, SetupError
 from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
@@ -115,6 +115,19 @@ async def test_a_restarted_database_is_found_again(data_dir: Path) -> None:
             await tenant.put("2")
             assert await tenant.ids() == ["1", "2"]
             await stack.aclose()
+
+
+async def test_of_several_hosts_the_one_that_takes_writes_is_used(own_options: StoreOptions, tmp_path: Path) -> None:
+    socket_dir = own_options.dsn.rpartition("host=")[2].partition("&")[0]
+    hosts = own_options.dsn.replace(f"host={socket_dir}", f"host={tmp_path},{socket_dir}").replace(
+        "port=5432", "port=5432,5432"
+    )
+    async with open_store(replace(own_options, dsn=f"{hosts}&target_session_attrs=primary")) as store:
+        assert await Tenant(store, "tenant").put("1") > 0
+    standby = replace(own_options, dsn=f"{hosts}&target_session_attrs=standby", startup_timeout=0.3)
+    with pytest.raises(SetupError):
+        async with open_store(standby):
+            pass
 
 
 async def test_a_deadline_ends_the_statement_on_the_server(own_options: StoreOptions, admin: Any) -> None:

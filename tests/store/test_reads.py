@@ -156,7 +156,7 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
         ]
         await connection.execute("BEGIN")
         for statement, expected in (("put_checkpoint", "true"), ("put_checkpoint_if", "1")):
-            pages, plan = await _explain(connection, statement, *row, expected, "'me'")
+            pages, plan = await _explain(connection, statement, *row, expected, "'me'", "0")
             assert "Seq Scan" not in plan
             assert pages < 250, plan
             await connection.execute("ROLLBACK; BEGIN")
