@@ -58,7 +58,7 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 assert (ROOT / file).exists(), command
             case ["docker", "compose", "-f", file, *_]:
                 assert (ROOT / file).exists(), command
-            case [("docker" | "psql" | "pg_dump" | "protoc"), *_]:
+            case [("docker" | "echo" | "pg_dump" | "protoc" | "psql"), *_]:
                 pass
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
