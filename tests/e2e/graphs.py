@@ -274,15 +274,16 @@ def called_within(ledger: Ledger) -> AnyGraph:
     return builder
 
 
-def _extend(state: list[Any], batches: Sequence[list[Any]]) -> list[Any]:
+def extend(state: list[Any], batches: Sequence[list[Any]]) -> list[Any]:
+    """The reducer of a log."""
     return [*state, *(item for batch in batches for item in batch)]
 
 
 class Log(TypedDict, total=False):
     """A log stored as deltas, with a snapshot every third update, and one without a snapshot in sight."""
 
-    log: Annotated[list[Any], DeltaChannel(_extend, list, snapshot_frequency=3)]
-    quiet: Annotated[list[Any], DeltaChannel(_extend, list, snapshot_frequency=1000)]
+    log: Annotated[list[Any], DeltaChannel(extend, list, snapshot_frequency=3)]
+    quiet: Annotated[list[Any], DeltaChannel(extend, list, snapshot_frequency=1000)]
     count: Annotated[int, operator.add]
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Annotated, Any, TypedDict
+
+import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite
 
 from tests.e2e import graphs
 from tests.e2e.comparison import Play, Way, every_way
 from tests.e2e.conftest import Compare
+from tests.server_process import ServerProcess
 
 CHANNELS = ["log", "quiet", "count", "nowhere"]
 
@@ -71,3 +80,25 @@ def test_deltas_with_a_question_replays_and_overwrites(compare: Compare, way: Wa
         await note_histories(play)
 
     compare(scenario, way)
+
+
+class ShortLog(TypedDict):
+    """A log with a snapshot every third update: what lies before the last one can go."""
+
+    log: Annotated[list[Any], DeltaChannel(graphs.extend, list, snapshot_frequency=3)]
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+def test_pruning_keeps_what_deltas_are_rebuilt_from(shared_server: ServerProcess, encrypted: bool) -> None:
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"sixteen bytes ok") if encrypted else None
+    with GrpcSaver(shared_server.target, serde=serde) as saver:
+        builder = StateGraph(ShortLog).add_node("answer", lambda state: {"log": [len(state["log"])]})
+        agent: Any = builder.add_edge(START, "answer").compile(checkpointer=saver)
+        config: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}}
+        for turn in range(4):
+            agent.invoke({"log": [f"turn {turn}"]}, config)
+        before, length = agent.get_state(config).values, len(list(saver.list(config)))
+        saver.prune([config["configurable"]["thread_id"]])
+        assert agent.get_state(config).values == before
+        assert len(list(saver.list(config))) < length
+        assert agent.invoke({"log": ["on"]}, config)["log"] == [*before["log"], "on", len(before["log"]) + 1]

@@ -26,8 +26,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
 
-ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents"})
-"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it."""
+ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
+"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Deleting runs and pruning
+go by it."""
 
 PRUNE_STRATEGIES = {
     "keep_latest": threads_pb.PRUNE_STRATEGY_KEEP_LATEST,

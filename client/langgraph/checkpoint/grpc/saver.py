@@ -57,7 +57,8 @@ class GrpcSaver(BaseCheckpointSaver[str]):
         target: The server, "host:port" or "unix:path". Default: the environment's CHECKPOINTD_TARGET, or
             127.0.0.1:50051.
         serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer. With EncryptedSerializer the
-            server can read no value and no metadata but `source`, `step`, `run_id` and `parents`.
+            server can read no value, and of the metadata only what LangGraph itself writes into it (`source`, `step`,
+            `run_id`, `parents` and the counters of delta channels).
         token: A bearer token, or a callable that returns one and is asked before each call. Default: the environment's
             CHECKPOINTD_TOKEN. Never sent in plain text off the machine.
         tls: True, or TlsOptions with certificates. Default: plain text.
