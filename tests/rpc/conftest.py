@@ -22,6 +22,7 @@ from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
+from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer, ServerOptions
@@ -47,6 +48,7 @@ class Client:
         self.channel = channel
         self.checkpoints: Any = CheckpointServiceStub(channel)
         self.threads: Any = ThreadServiceStub(channel)
+        self.leases: Any = LeaseServiceStub(channel)
         self.info: Any = InfoServiceStub(channel)
 
     def put_request(self, **fields: Any) -> pb.PutCheckpointRequest:

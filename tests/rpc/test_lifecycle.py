@@ -21,7 +21,12 @@ from checkpointd.v1 import info_service_pb2
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
 
-OURS = ["checkpointd.v1.CheckpointService", "checkpointd.v1.InfoService", "checkpointd.v1.ThreadService"]
+OURS = [
+    "checkpointd.v1.CheckpointService",
+    "checkpointd.v1.InfoService",
+    "checkpointd.v1.LeaseService",
+    "checkpointd.v1.ThreadService",
+]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 GET = pb.GetCheckpointRequest(thread_id="thread-1")

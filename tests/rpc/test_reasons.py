@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import thread_service_pb2
+from checkpointd.v1 import lease_service_pb2, thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.errors import DatabaseUnavailable
@@ -135,6 +135,17 @@ async def internal(world: World) -> Any:
         return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
 
 
+async def lease_held(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.leases.AcquireLease(lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"other"))
+        return await client.refused(client.checkpoints.PutCheckpoint(client.put_request()))
+
+
+async def lease_lost(world: World) -> Any:
+    async with world.serve() as (_, client):
+        return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(lease_token=1)))
+
+
 Provoke = Callable[[World], Awaitable[Any]]
 PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "INVALID_ARGUMENT": (invalid_argument, grpc.StatusCode.INVALID_ARGUMENT, {"field": "thread_id"}),
@@ -154,6 +165,8 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "DRAINING": (draining, grpc.StatusCode.UNAVAILABLE, {}),
     "DEADLINE_EXCEEDED": (deadline_exceeded, grpc.StatusCode.DEADLINE_EXCEEDED, {}),
     "INTERNAL": (internal, grpc.StatusCode.INTERNAL, {"error_id": None}),
+    "LEASE_HELD": (lease_held, grpc.StatusCode.ABORTED, {"thread_id": "thread-1", "remaining_ms": None}),
+    "LEASE_LOST": (lease_lost, grpc.StatusCode.ABORTED, {"thread_id": "thread-1"}),
     "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "1"}),
 }
 """How to meet each reason, and what the client is told. A value of None may be anything."""

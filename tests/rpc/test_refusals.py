@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import thread_service_pb2
+from checkpointd.v1 import lease_service_pb2, thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 
 VERSION = values.ChannelVersion(integer=1)
@@ -266,6 +266,9 @@ def test_every_text_field_of_every_request_is_tried() -> None:
     elsewhere = {
         "PutWrites": {"writes.task_id", "writes.task_path"},  # must be unset
         "ListCheckpoints": {"page_token"},  # refused unless it's ours
+        # Refused unless the lease is there: see test_leases.py, where LeaseService is too.
+        "DeleteRuns": {"leases.thread_id"},
+        "PruneThreads": {"leases.thread_id"},
     }
     for service in (pb.DESCRIPTOR, thread_service_pb2.DESCRIPTOR):
         for descriptor in service.services_by_name.values():
@@ -442,6 +445,15 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
     ("PruneThreads", "strategy", None, lambda c: thread_service_pb2.PruneThreadsRequest.FromString(b"\x10\x63")),
     ("CopyThread", "target_thread_id", None, lambda c: copy(source_thread_id="t")),
     ("CopyThread", "request_id", 32, lambda c: copy(request_id=b"r" * 33)),
+    ("PutCheckpoint", "lease_token", None, lambda c: c.put_request(lease_token=-1)),
+    ("PutWrites", "lease_token", None, lambda c: c.writes_request(lease_token=-1)),
+    ("CopyThread", "lease_token", None, lambda c: copy(lease_token=-1)),
+    (
+        "DeleteThread",
+        "lease_token",
+        None,
+        lambda c: thread_service_pb2.DeleteThreadRequest(thread_id="t", lease_token=-1),
+    ),
 ]
 
 
@@ -481,7 +493,7 @@ class TestGarbage:
         "method",
         [
             f"{service.name}/{method.name}"
-            for file in (pb.DESCRIPTOR, thread_service_pb2.DESCRIPTOR)
+            for file in (pb.DESCRIPTOR, thread_service_pb2.DESCRIPTOR, lease_service_pb2.DESCRIPTOR)
             for service in file.services_by_name.values()
             for method in service.methods
         ],

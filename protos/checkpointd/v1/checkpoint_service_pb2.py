@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\xf5\x02\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12!\n\x14parent_checkpoint_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.Checkpoint\x12,\n\x06values\x18\x06 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\x07 \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\x08 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\x0c\x42\x17\n\x15_parent_checkpoint_id\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xd6\x01\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"n\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x10\n\x0e_checkpoint_id\"X\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xbb\x02\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rcheckpoint_ns\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_nsB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"t\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x89\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x63hannels\x18\x04 \x03(\tB\x10\n\x0e_checkpoint_id\"{\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"h\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xfe\x03\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\x8a\x03\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12!\n\x14parent_checkpoint_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.Checkpoint\x12,\n\x06values\x18\x06 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\x07 \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\x08 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\x0c\x12\x13\n\x0blease_token\x18\x0b \x01(\x03\x42\x17\n\x15_parent_checkpoint_id\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xeb\x01\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"n\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x10\n\x0e_checkpoint_id\"X\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xbb\x02\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rcheckpoint_ns\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_nsB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"t\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x89\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x63hannels\x18\x04 \x03(\tB\x10\n\x0e_checkpoint_id\"{\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"h\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xfe\x03\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.checkpoint_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKPOINTVIEW']._serialized_start=1770
-  _globals['_CHECKPOINTVIEW']._serialized_end=1875
+  _globals['_CHECKPOINTVIEW']._serialized_start=1812
+  _globals['_CHECKPOINTVIEW']._serialized_end=1917
   _globals['_PUTCHECKPOINTREQUEST']._serialized_start=89
-  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=462
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=464
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=504
-  _globals['_PUTWRITESREQUEST']._serialized_start=507
-  _globals['_PUTWRITESREQUEST']._serialized_end=721
-  _globals['_PUTWRITESRESPONSE']._serialized_start=723
-  _globals['_PUTWRITESRESPONSE']._serialized_end=759
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=761
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=871
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=873
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=961
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=964
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1279
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1281
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1397
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1400
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1537
-  _globals['_DELTACHANNELHISTORY']._serialized_start=1539
-  _globals['_DELTACHANNELHISTORY']._serialized_end=1662
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=1664
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=1768
-  _globals['_CHECKPOINTSERVICE']._serialized_start=1878
-  _globals['_CHECKPOINTSERVICE']._serialized_end=2388
+  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=483
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=485
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=525
+  _globals['_PUTWRITESREQUEST']._serialized_start=528
+  _globals['_PUTWRITESREQUEST']._serialized_end=763
+  _globals['_PUTWRITESRESPONSE']._serialized_start=765
+  _globals['_PUTWRITESRESPONSE']._serialized_end=801
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=803
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=913
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=915
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1003
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1006
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1321
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1323
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1439
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1442
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1579
+  _globals['_DELTACHANNELHISTORY']._serialized_start=1581
+  _globals['_DELTACHANNELHISTORY']._serialized_end=1704
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=1706
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=1810
+  _globals['_CHECKPOINTSERVICE']._serialized_start=1920
+  _globals['_CHECKPOINTSERVICE']._serialized_end=2430
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,7 @@ CHECKPOINT_VIEW_FULL: CheckpointView
 CHECKPOINT_VIEW_METADATA: CheckpointView
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "precondition", "writer", "request_id")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "precondition", "writer", "request_id", "lease_token")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class PutCheckpointRequest(_message.Message):
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -39,7 +40,8 @@ class PutCheckpointRequest(_message.Message):
     precondition: _values_pb2.Precondition
     writer: bytes
     request_id: bytes
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_values_pb2.Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+    lease_token: int
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_values_pb2.Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class PutCheckpointResponse(_message.Message):
     __slots__ = ("version",)
@@ -48,7 +50,7 @@ class PutCheckpointResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +58,7 @@ class PutWritesRequest(_message.Message):
     TASK_PATH_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -63,7 +66,8 @@ class PutWritesRequest(_message.Message):
     task_path: str
     writes: _containers.RepeatedCompositeFieldContainer[_values_pb2.TaskWrite]
     precondition: _values_pb2.Precondition
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ...) -> None: ...
+    lease_token: int
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class PutWritesResponse(_message.Message):
     __slots__ = ("version",)

@@ -22,33 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/thread_service.proto\x12\x0e\x63heckpointd.v1\"(\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\"3\n\x14\x44\x65leteThreadResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"$\n\x11\x44\x65leteRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\"1\n\x12\x44\x65leteRunsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\x89\x01\n\x11\x43opyThreadRequest\x12\x18\n\x10source_thread_id\x18\x01 \x01(\t\x12\x18\n\x10target_thread_id\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x42\x10\n\x0e_checkpoint_id\"0\n\x12\x43opyThreadResponse\x12\x1a\n\x12\x63opied_checkpoints\x18\x01 \x01(\x03\"Z\n\x13PruneThreadsRequest\x12\x12\n\nthread_ids\x18\x01 \x03(\t\x12/\n\x08strategy\x18\x02 \x01(\x0e\x32\x1d.checkpointd.v1.PruneStrategy\"3\n\x14PruneThreadsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03*j\n\rPruneStrategy\x12\x1e\n\x1aPRUNE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPRUNE_STRATEGY_KEEP_LATEST\x10\x01\x12\x19\n\x15PRUNE_STRATEGY_DELETE\x10\x02\x32\xef\x02\n\rThreadService\x12Y\n\x0c\x44\x65leteThread\x12#.checkpointd.v1.DeleteThreadRequest\x1a$.checkpointd.v1.DeleteThreadResponse\x12S\n\nDeleteRuns\x12!.checkpointd.v1.DeleteRunsRequest\x1a\".checkpointd.v1.DeleteRunsResponse\x12S\n\nCopyThread\x12!.checkpointd.v1.CopyThreadRequest\x1a\".checkpointd.v1.CopyThreadResponse\x12Y\n\x0cPruneThreads\x12#.checkpointd.v1.PruneThreadsRequest\x1a$.checkpointd.v1.PruneThreadsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/thread_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"=\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\"3\n\x14\x44\x65leteThreadResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"Q\n\x11\x44\x65leteRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12+\n\x06leases\x18\x02 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"1\n\x12\x44\x65leteRunsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\x9e\x01\n\x11\x43opyThreadRequest\x12\x18\n\x10source_thread_id\x18\x01 \x01(\t\x12\x18\n\x10target_thread_id\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x12\x13\n\x0blease_token\x18\x05 \x01(\x03\x42\x10\n\x0e_checkpoint_id\"0\n\x12\x43opyThreadResponse\x12\x1a\n\x12\x63opied_checkpoints\x18\x01 \x01(\x03\"\x87\x01\n\x13PruneThreadsRequest\x12\x12\n\nthread_ids\x18\x01 \x03(\t\x12/\n\x08strategy\x18\x02 \x01(\x0e\x32\x1d.checkpointd.v1.PruneStrategy\x12+\n\x06leases\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"3\n\x14PruneThreadsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03*j\n\rPruneStrategy\x12\x1e\n\x1aPRUNE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPRUNE_STRATEGY_KEEP_LATEST\x10\x01\x12\x19\n\x15PRUNE_STRATEGY_DELETE\x10\x02\x32\xef\x02\n\rThreadService\x12Y\n\x0c\x44\x65leteThread\x12#.checkpointd.v1.DeleteThreadRequest\x1a$.checkpointd.v1.DeleteThreadResponse\x12S\n\nDeleteRuns\x12!.checkpointd.v1.DeleteRunsRequest\x1a\".checkpointd.v1.DeleteRunsResponse\x12S\n\nCopyThread\x12!.checkpointd.v1.CopyThreadRequest\x1a\".checkpointd.v1.CopyThreadResponse\x12Y\n\x0cPruneThreads\x12#.checkpointd.v1.PruneThreadsRequest\x1a$.checkpointd.v1.PruneThreadsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.thread_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRUNESTRATEGY']._serialized_start=574
-  _globals['_PRUNESTRATEGY']._serialized_end=680
-  _globals['_DELETETHREADREQUEST']._serialized_start=55
-  _globals['_DELETETHREADREQUEST']._serialized_end=95
-  _globals['_DELETETHREADRESPONSE']._serialized_start=97
-  _globals['_DELETETHREADRESPONSE']._serialized_end=148
-  _globals['_DELETERUNSREQUEST']._serialized_start=150
-  _globals['_DELETERUNSREQUEST']._serialized_end=186
-  _globals['_DELETERUNSRESPONSE']._serialized_start=188
-  _globals['_DELETERUNSRESPONSE']._serialized_end=237
-  _globals['_COPYTHREADREQUEST']._serialized_start=240
-  _globals['_COPYTHREADREQUEST']._serialized_end=377
-  _globals['_COPYTHREADRESPONSE']._serialized_start=379
-  _globals['_COPYTHREADRESPONSE']._serialized_end=427
-  _globals['_PRUNETHREADSREQUEST']._serialized_start=429
-  _globals['_PRUNETHREADSREQUEST']._serialized_end=519
-  _globals['_PRUNETHREADSRESPONSE']._serialized_start=521
-  _globals['_PRUNETHREADSRESPONSE']._serialized_end=572
-  _globals['_THREADSERVICE']._serialized_start=683
-  _globals['_THREADSERVICE']._serialized_end=1050
+  _globals['_PRUNESTRATEGY']._serialized_start=736
+  _globals['_PRUNESTRATEGY']._serialized_end=842
+  _globals['_DELETETHREADREQUEST']._serialized_start=84
+  _globals['_DELETETHREADREQUEST']._serialized_end=145
+  _globals['_DELETETHREADRESPONSE']._serialized_start=147
+  _globals['_DELETETHREADRESPONSE']._serialized_end=198
+  _globals['_DELETERUNSREQUEST']._serialized_start=200
+  _globals['_DELETERUNSREQUEST']._serialized_end=281
+  _globals['_DELETERUNSRESPONSE']._serialized_start=283
+  _globals['_DELETERUNSRESPONSE']._serialized_end=332
+  _globals['_COPYTHREADREQUEST']._serialized_start=335
+  _globals['_COPYTHREADREQUEST']._serialized_end=493
+  _globals['_COPYTHREADRESPONSE']._serialized_start=495
+  _globals['_COPYTHREADRESPONSE']._serialized_end=543
+  _globals['_PRUNETHREADSREQUEST']._serialized_start=546
+  _globals['_PRUNETHREADSREQUEST']._serialized_end=681
+  _globals['_PRUNETHREADSRESPONSE']._serialized_start=683
+  _globals['_PRUNETHREADSRESPONSE']._serialized_end=734
+  _globals['_THREADSERVICE']._serialized_start=845
+  _globals['_THREADSERVICE']._serialized_end=1212
 # @@protoc_insertion_point(module_scope)

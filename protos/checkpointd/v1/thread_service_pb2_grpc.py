@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ThreadServiceStub(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step.
+    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
+    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
     """
 
     def __init__(self, channel):
@@ -58,7 +59,8 @@ class ThreadServiceStub(object):
 
 
 class ThreadServiceServicer(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step.
+    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
+    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
     """
 
     def DeleteThread(self, request, context):
@@ -123,7 +125,8 @@ def add_ThreadServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ThreadService(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step.
+    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
+    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
     """
 
     @staticmethod

@@ -127,3 +127,11 @@ class Precondition(_message.Message):
     if_version_match: int
     if_last_writer: bytes
     def __init__(self, if_version_match: _Optional[int] = ..., if_last_writer: _Optional[bytes] = ...) -> None: ...
+
+class ThreadLease(_message.Message):
+    __slots__ = ("thread_id", "token")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    token: int
+    def __init__(self, thread_id: _Optional[str] = ..., token: _Optional[int] = ...) -> None: ...

@@ -3,6 +3,8 @@
     CheckpointdError
     ├── InvalidArgument        a field can't be used as it is
     ├── VersionConflict        a precondition doesn't hold
+    ├── LeaseHeld              somebody else holds the lease on the thread
+    ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadExists           the target of a copy holds checkpoints already
     ├── CheckpointNotFound     the checkpoint to fork at is not there
     ├── ResultTooLarge         the answer doesn't fit into a message
@@ -65,6 +67,30 @@ class VersionConflict(CheckpointdError):
         self.expected_version = expected_version
         self.current_version = current_version
         self.current_checkpoint_id = current_checkpoint_id
+
+
+class LeaseHeld(CheckpointdError):
+    """Somebody else holds the lease on the thread, or is first in line for it. Nothing was stored.
+
+    Attributes:
+        thread_id: The thread.
+        remaining: How long the lease lives without a renewal, in seconds; None: it is free, but others are first.
+    """
+
+    def __init__(self, thread_id: str, *, remaining: float | None) -> None:
+        until = "others are first in line" if remaining is None else f"it lives {remaining:.1f} s without a renewal"
+        super().__init__(f"thread {thread_id!r}: somebody else has the lease ({until})")
+        self.thread_id = thread_id
+        self.remaining = remaining
+
+
+class LeaseLost(CheckpointdError):
+    """The lease that a call names is not in force: it expired, was released, or somebody else has one now. Nothing was
+    stored."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id!r}: the lease is no longer in force; take a new one and read again")
+        self.thread_id = thread_id
 
 
 class ThreadExists(CheckpointdError):

@@ -45,3 +45,11 @@ class Limits:
     """Where a page is cut, in bytes. A page holds at least one checkpoint, however large."""
     max_batch: int = 1000
     """The most threads, runs or channels that one request names."""
+    default_lease_ttl_ms: int = 30_000
+    """How long a lease lives if the request doesn't say, in milliseconds."""
+    min_lease_ttl_ms: int = 1_000
+    """The shortest time to live of a lease, in milliseconds."""
+    max_lease_ttl_ms: int = 3_600_000
+    """The longest time to live of a lease, in milliseconds."""
+    max_lease_wait_ms: int = 30_000
+    """The longest that one call waits for a lease, in milliseconds."""

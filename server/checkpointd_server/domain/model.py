@@ -80,6 +80,8 @@ class PutCheckpoint:
     precondition: Precondition | None = None
     writer: bytes = b""
     request_id: bytes = b""
+    lease_token: int = 0
+    """The token of the lease that the writer holds on the thread; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class PutWrites:
     writes: list[TaskWrite]
     """At most one entry for each (task_id, idx)."""
     precondition: Precondition | None = None
+    lease_token: int = 0
+    """The token of the lease that the writer holds on the thread; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +187,8 @@ class CopyThread:
     checkpoint_id: str | None = None
     """Fork here: this checkpoint, its ancestors, and what their steps left in subgraphs' namespaces."""
     request_id: bytes = b""
+    lease_token: int = 0
+    """The token of the lease that the caller holds on the target; 0: none."""
 
 
 class PruneStrategy(Enum):
@@ -190,3 +196,35 @@ class PruneStrategy(Enum):
 
     KEEP_LATEST = "keep_latest"
     DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcquireLease:
+    """A lease to take, or to wait for."""
+
+    tenant: str
+    thread_id: str
+    holder: bytes = field(repr=False)
+    """Who asks. The same holder gets the lease that it has."""
+    ttl: float
+    """How long the lease lives without a renewal, in seconds."""
+    wait: float = 0.0
+    """How long to wait for it, in seconds."""
+
+
+class Lease(NamedTuple):
+    """A lease in force."""
+
+    token: int
+    """Greater than those of all leases before it on its thread."""
+    remaining: float
+    """How long it lives without a renewal, in seconds."""
+
+
+class LeaseState(NamedTuple):
+    """Who may write to a thread."""
+
+    lease: Lease | None
+    """None: nobody holds it."""
+    waiting: int
+    """How many wait in line."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from checkpointd_server.domain.model import (
+    AcquireLease,
     CopyThread,
     DeltaHistory,
+    Lease,
+    LeaseState,
     ListQuery,
     Namespace,
     Page,
@@ -16,6 +20,9 @@ from checkpointd_server.domain.model import (
     PutWrites,
     ReadResult,
 )
+
+NO_LEASES: Mapping[str, int] = MappingProxyType({})
+"""For callers that hold none."""
 
 
 class CheckpointStore(Protocol):
@@ -27,11 +34,14 @@ class CheckpointStore(Protocol):
     """
 
     async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict."""
+        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict, LeaseHeld, LeaseLost."""
         ...
 
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
-        """Stores task writes and returns the namespace's version (0: no checkpoint yet). Raises VersionConflict."""
+        """Stores task writes and returns the namespace's version (0: no checkpoint yet).
+
+        Raises VersionConflict, LeaseHeld, LeaseLost.
+        """
         ...
 
     async def get_checkpoint(
@@ -50,22 +60,57 @@ class CheckpointStore(Protocol):
         """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
         ...
 
-    async def delete_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> int:
-        """Deletes a thread and returns how many checkpoints it had."""
+    async def delete_thread(
+        self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
+    ) -> int:
+        """Deletes a thread and returns how many checkpoints it had. `leases`: the caller's, token by thread.
+
+        Raises LeaseHeld, LeaseLost.
+        """
         ...
 
-    async def delete_runs(self, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
-        """Deletes the checkpoints of runs and returns how many there were."""
+    async def delete_runs(
+        self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
+    ) -> int:
+        """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
         ...
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
-        """Copies a thread and returns how many checkpoints. Raises ThreadExists, CheckpointNotFound."""
+        """Copies a thread and returns how many checkpoints.
+
+        Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
+        """
         ...
 
     async def prune_threads(
-        self, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+        self,
+        tenant: str,
+        thread_ids: Sequence[str],
+        strategy: PruneStrategy,
+        *,
+        leases: Mapping[str, int] = NO_LEASES,
+        timeout: float | None,
     ) -> int:
-        """Removes history from threads and returns how many checkpoints went."""
+        """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+        ...
+
+    async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
+        """Takes the lease on a thread, or waits in line for it.
+
+        When it returns, every write that began before the lease has ended. Raises LeaseHeld when the wait is over.
+        """
+        ...
+
+    async def renew_lease(self, tenant: str, thread_id: str, token: int, *, ttl: float, timeout: float | None) -> Lease:
+        """Extends a lease to live `ttl` seconds from now. Raises LeaseLost."""
+        ...
+
+    async def release_lease(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
+        """Gives up a holder's lease or place in line, and tells whether it had the lease."""
+        ...
+
+    async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
+        """Tells who may write to a thread."""
         ...
 
     async def check(self, *, timeout: float | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from checkpointd_server.rpc.errors import Draining, Failure, Overloaded, Request
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import tenant_of
 
+T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
 Method = Callable[[RequestT, str, "float | None"], Awaitable[bytes]]
 """A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response."""
@@ -44,7 +45,8 @@ class Calls:
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
         self._active = 0
-        self._draining = False
+        self._waiting = 0
+        self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._log = structlog.get_logger("checkpointd.rpc").bind()
         # Asked once: a line a call must cost nothing where nobody reads it.
@@ -56,14 +58,39 @@ class Calls:
         return self._active
 
     def refuse_new(self) -> None:
-        """From now on every new call is refused, for the server is shutting down."""
-        self._draining = True
+        """From now on every new call is refused, and those that only wait, for the server is shutting down."""
+        self._draining.set()
         if not self._active:
             self._idle.set()
 
     async def until_idle(self) -> None:
         """Waits until the calls at work when new ones began to be refused have finished."""
         await self._idle.wait()
+
+    async def waiting(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work that mostly waits for another client, so that it isn't counted as a call at work.
+
+        Raises:
+            Draining: The server is shutting down, and hasn't the time to wait.
+            Overloaded: As many calls wait already as may be at work.
+        """
+        limit = self._limits.concurrent_calls
+        if self._waiting >= limit:
+            work.close()
+            raise Overloaded(limit=limit)
+        self._waiting += 1
+        task = asyncio.ensure_future(work)
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Draining()
+            return task.result()
+        finally:
+            self._waiting -= 1
+            draining.cancel()
+            task.cancel()
+            await asyncio.gather(task, draining, return_exceptions=True)
 
     def handler(self, name: str, request_type: type[RequestT], method: Method[RequestT]) -> grpc.RpcMethodHandler:
         """Returns the handler of a unary method.
@@ -82,9 +109,9 @@ class Calls:
             request = None
             self._active += 1
             try:
-                if self._draining:
+                if self._draining.is_set():
                     raise Draining()
-                if self._active > concurrent_calls:
+                if self._active - self._waiting > concurrent_calls:
                     raise Overloaded(limit=concurrent_calls)
                 if len(raw) > message_bytes:
                     raise RequestTooLarge(len(raw), limit=message_bytes)
@@ -109,7 +136,7 @@ class Calls:
                 error = raised
             finally:
                 self._active -= 1
-                if self._draining and not self._active:
+                if self._draining.is_set() and not self._active:
                     self._idle.set()
             failure = describe_error(error)
             self._log_failure(name, started, request, failure, error)

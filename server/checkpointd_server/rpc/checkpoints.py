@@ -16,6 +16,7 @@ from checkpointd_server.domain.model import (
     TypedValue,
 )
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.leases import read_lease_token
 from checkpointd_server.rpc.messages import (
     check_checkpoint,
     check_typed_value,
@@ -147,6 +148,7 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
         precondition=precondition,
         writer=writer,
         request_id=request_id,
+        lease_token=read_lease_token(request.lease_token),
     )
 
 
@@ -177,6 +179,7 @@ def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -
         checkpoint_id=checkpoint_id,
         writes=list(writes.values()),
         precondition=read_precondition(request.HasField("precondition"), request.precondition, limits),
+        lease_token=read_lease_token(request.lease_token),
     )
 
 

@@ -24,6 +24,8 @@ from checkpointd_server.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
+    LeaseHeld,
+    LeaseLost,
     ResultTooLarge,
     ThreadExists,
     VersionConflict,
@@ -92,6 +94,19 @@ RULES: dict[type[CheckpointdError], Rule] = {
             "current_version": error.current_version,
             "current_checkpoint_id": error.current_checkpoint_id,
         },
+    ),
+    LeaseHeld: Rule(
+        code=grpc.StatusCode.ABORTED,
+        reason=errors_pb2.ERROR_REASON_LEASE_HELD,
+        metadata=lambda error: {
+            "thread_id": error.thread_id,
+            "remaining_ms": None if error.remaining is None else int(error.remaining * 1000),
+        },
+    ),
+    LeaseLost: Rule(
+        code=grpc.StatusCode.ABORTED,
+        reason=errors_pb2.ERROR_REASON_LEASE_LOST,
+        metadata=lambda error: {"thread_id": error.thread_id},
     ),
     ThreadExists: Rule(
         code=grpc.StatusCode.ALREADY_EXISTS,

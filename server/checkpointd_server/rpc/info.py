@@ -14,7 +14,12 @@ class InfoServicer:
         told = {field.name: getattr(limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         self._answer = pb.GetServerInfoResponse(
             version=__version__,
-            capabilities=[pb.CAPABILITY_VERSIONS, pb.CAPABILITY_DELTA_CHANNELS, pb.CAPABILITY_FORK],
+            capabilities=[
+                pb.CAPABILITY_VERSIONS,
+                pb.CAPABILITY_DELTA_CHANNELS,
+                pb.CAPABILITY_FORK,
+                pb.CAPABILITY_LEASES,
+            ],
             limits=pb.Limits(**told),
         ).SerializeToString()
 

@@ -7,6 +7,7 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.model import CopyThread, PruneStrategy
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.leases import read_lease_token, read_thread_leases
 from checkpointd_server.rpc.messages import read_optional_id
 from checkpointd_server.rpc.validation import check_batch, check_text, check_texts, check_token
 
@@ -27,7 +28,9 @@ class ThreadServicer:
     async def delete_thread(self, request: pb.DeleteThreadRequest, tenant: str, timeout: float | None) -> bytes:
         """Deletes a thread."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
-        deleted = await self._store.delete_thread(tenant, request.thread_id, timeout=timeout)
+        token = read_lease_token(request.lease_token)
+        leases = {request.thread_id: token} if token else {}
+        deleted = await self._store.delete_thread(tenant, request.thread_id, leases=leases, timeout=timeout)
         return pb.DeleteThreadResponse(deleted_checkpoints=deleted).SerializeToString()
 
     async def delete_runs(self, request: pb.DeleteRunsRequest, tenant: str, timeout: float | None) -> bytes:
@@ -35,7 +38,8 @@ class ThreadServicer:
         run_ids = list(request.run_ids)
         check_batch(run_ids, "run_ids", self._limits.max_batch)
         check_texts(run_ids, "run_ids[{}]", self._limits.max_run_id_bytes)
-        deleted = await self._store.delete_runs(tenant, run_ids, timeout=timeout)
+        leases = read_thread_leases(request.leases, self._limits)
+        deleted = await self._store.delete_runs(tenant, run_ids, leases=leases, timeout=timeout)
         return pb.DeleteRunsResponse(deleted_checkpoints=deleted).SerializeToString()
 
     async def copy_thread(self, request: pb.CopyThreadRequest, tenant: str, timeout: float | None) -> bytes:
@@ -52,6 +56,7 @@ class ThreadServicer:
             target_thread_id=target,
             checkpoint_id=read_optional_id(request.checkpoint_id, "checkpoint_id", self._limits),
             request_id=request.request_id,
+            lease_token=read_lease_token(request.lease_token),
         )
         copied = await self._store.copy_thread(copy, timeout=timeout)
         return pb.CopyThreadResponse(copied_checkpoints=copied).SerializeToString()
@@ -64,5 +69,6 @@ class ThreadServicer:
         strategy = _STRATEGIES.get(request.strategy)
         if strategy is None:
             raise InvalidArgument("strategy", f"{request.strategy} is not a strategy that this server knows")
-        deleted = await self._store.prune_threads(tenant, thread_ids, strategy, timeout=timeout)
+        leases = read_thread_leases(request.leases, self._limits)
+        deleted = await self._store.prune_threads(tenant, thread_ids, strategy, leases=leases, timeout=timeout)
         return pb.PruneThreadsResponse(deleted_checkpoints=deleted).SerializeToString()

@@ -6,6 +6,7 @@ import secrets
 
 from checkpointd_server.domain.errors import CheckpointNotFound, ThreadExists
 from checkpointd_server.domain.model import CopyThread
+from checkpointd_server.store.leases import holding_off_leases
 from checkpointd_server.store.pool import Database, Session
 
 
@@ -21,10 +22,17 @@ async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | 
 
 
 async def _copy(session: Session, copy: CopyThread, request_id: bytes) -> int:
-    tenant, source, target = copy.tenant, copy.source_thread_id, copy.target_thread_id
+    tenant, target = copy.tenant, copy.target_thread_id
     copied = await session.fetch_value("copied_before", tenant, target, request_id)
     if copied:
         return int(copied)
+    leases = {target: copy.lease_token} if copy.lease_token else {}
+    async with holding_off_leases(session, tenant, [target], leases):
+        return await _copy_to_free(session, copy, request_id)
+
+
+async def _copy_to_free(session: Session, copy: CopyThread, request_id: bytes) -> int:
+    tenant, source, target = copy.tenant, copy.source_thread_id, copy.target_thread_id
     there = await session.fetch_row("thread_holds", tenant, source)
     assert there is not None
     if not (there["checkpoints"] or there["writes"]):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from checkpointd_server.domain.model import (
+    AcquireLease,
     CopyThread,
     DeltaHistory,
+    Lease,
+    LeaseState,
     ListQuery,
     Namespace,
     Page,
@@ -16,7 +19,9 @@ from checkpointd_server.domain.model import (
     PutWrites,
     ReadResult,
 )
+from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import copies, puts, reads, threads
+from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.pool import Database, open_database
@@ -28,13 +33,17 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._leases = Leases(database)
 
     async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict."""
+        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict, LeaseHeld, LeaseLost."""
         return await puts.put_checkpoint(self._database, put, timeout=timeout)
 
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
-        """Stores task writes and returns the namespace's version (0: no checkpoint yet). Raises VersionConflict."""
+        """Stores task writes and returns the namespace's version (0: no checkpoint yet).
+
+        Raises VersionConflict, LeaseHeld, LeaseLost.
+        """
         return await puts.put_writes(self._database, put, timeout=timeout)
 
     async def get_checkpoint(
@@ -53,23 +62,52 @@ class PostgresStore:
         """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
         return await reads.get_delta_history(self._database, namespace, checkpoint_id, channels, timeout=timeout)
 
-    async def delete_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> int:
-        """Deletes a thread and returns how many checkpoints it had."""
-        return await threads.delete_threads(self._database, tenant, [thread_id], timeout=timeout)
+    async def delete_thread(
+        self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
+    ) -> int:
+        """Deletes a thread and returns how many checkpoints it had. Raises LeaseHeld, LeaseLost."""
+        return await threads.delete_threads(self._database, tenant, [thread_id], leases=leases, timeout=timeout)
 
-    async def delete_runs(self, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
-        """Deletes the checkpoints of runs and returns how many there were."""
-        return await threads.delete_runs(self._database, tenant, run_ids, timeout=timeout)
+    async def delete_runs(
+        self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
+    ) -> int:
+        """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
+        return await threads.delete_runs(self._database, tenant, run_ids, leases=leases, timeout=timeout)
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
-        """Copies a thread and returns how many checkpoints. Raises ThreadExists, CheckpointNotFound."""
+        """Copies a thread and returns how many checkpoints.
+
+        Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
+        """
         return await copies.copy_thread(self._database, copy, timeout=timeout)
 
     async def prune_threads(
-        self, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+        self,
+        tenant: str,
+        thread_ids: Sequence[str],
+        strategy: PruneStrategy,
+        *,
+        leases: Mapping[str, int] = NO_LEASES,
+        timeout: float | None,
     ) -> int:
-        """Removes history from threads and returns how many checkpoints went."""
-        return await threads.prune_threads(self._database, tenant, thread_ids, strategy, timeout=timeout)
+        """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+        return await threads.prune_threads(self._database, tenant, thread_ids, strategy, leases=leases, timeout=timeout)
+
+    async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
+        """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""
+        return await self._leases.acquire(acquire, timeout=timeout)
+
+    async def renew_lease(self, tenant: str, thread_id: str, token: int, *, ttl: float, timeout: float | None) -> Lease:
+        """Extends a lease to live `ttl` seconds from now. Raises LeaseLost."""
+        return await self._leases.renew(tenant, thread_id, token, ttl=ttl, timeout=timeout)
+
+    async def release_lease(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
+        """Gives up a holder's lease or place in line, and tells whether it had the lease."""
+        return await self._leases.release(tenant, thread_id, holder, timeout=timeout)
+
+    async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
+        """Tells who may write to a thread."""
+        return await self._leases.state(tenant, thread_id, timeout=timeout)
 
     async def check(self, *, timeout: float | None) -> None:
         """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""

@@ -6,14 +6,18 @@ import secrets
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.store.leases import make_way
 from checkpointd_server.store.pool import Database, Row, Session
 
-_UNCONDITIONAL_TRIES = 10
+_TRIES = 10
 _NOTHING = Precondition()
 
 
 async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: float | None) -> int:
-    """Stores a checkpoint in one statement and returns the new version. Raises VersionConflict."""
+    """Stores a checkpoint in one statement and returns the new version.
+
+    Raises VersionConflict, LeaseHeld, LeaseLost.
+    """
     precondition = put.precondition or _NOTHING
     # A put that names itself can be sent again when its answer is lost, by the pool too.
     request_id = put.request_id or secrets.token_bytes(16)
@@ -47,24 +51,29 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
         statement, expected = "put_checkpoint_if", precondition.if_version_match
 
     async def work(session: Session) -> int:
-        for _ in range(_UNCONDITIONAL_TRIES):
-            version = await session.fetch_value(statement, *args, expected, precondition.if_last_writer or None)
-            if version is None:
-                reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
-                assert reason is not None
-                version = reason["stored_version"]
-                if version is None and not unconditional:
-                    raise _conflict(put.namespace, precondition, reason)
-            if version is not None:
-                return int(version)
-            # What kept an unconditional put from being stored was gone a moment later: the thread is being deleted.
-        raise DatabaseUnavailable("the namespace is being deleted again and again; try again")
+        for _ in range(_TRIES):
+            stored = await session.fetch_row(
+                statement, *args, expected, precondition.if_last_writer or None, put.lease_token
+            )
+            assert stored is not None
+            if stored["version"] is not None:
+                return int(stored["version"])
+            reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
+            assert reason is not None
+            if reason["stored_version"] is not None:
+                return int(reason["stored_version"])
+            if stored["lease_token"] != put.lease_token:
+                await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
+            elif not unconditional:
+                raise _conflict(put.namespace, precondition, reason)
+            # What kept the put from being stored was gone a moment later: a lease, or the thread is being deleted.
+        raise DatabaseUnavailable("others got in the way of this put again and again; try again")
 
     return await database.run(work, timeout=timeout)
 
 
 async def put_writes(database: Database, put: PutWrites, *, timeout: float | None) -> int:
-    """Stores task writes in one statement and returns the version. Raises VersionConflict."""
+    """Stores task writes in one statement and returns the version. Raises VersionConflict, LeaseHeld, LeaseLost."""
     precondition = put.precondition or _NOTHING
     args: tuple[object, ...] = (
         *put.namespace,
@@ -75,6 +84,7 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         [write.channel for write in put.writes],
         [write.value.type for write in put.writes],
         [write.value.data for write in put.writes],
+        put.lease_token,
     )
     statement = "put_writes"
     if not _is_unconditional(precondition):
@@ -82,12 +92,17 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         args = (*args, precondition.if_version_match, precondition.if_last_writer or None)
 
     async def work(session: Session) -> int:
-        version = await session.fetch_value(statement, *args)
-        if version is None:
-            reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, None)
-            assert reason is not None
-            raise _conflict(put.namespace, precondition, reason)
-        return int(version)
+        for _ in range(_TRIES):
+            stored = await session.fetch_row(statement, *args)
+            assert stored is not None
+            if stored["version"] is not None:
+                return int(stored["version"])
+            if stored["lease_token"] == put.lease_token:
+                reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, None)
+                assert reason is not None
+                raise _conflict(put.namespace, precondition, reason)
+            await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
+        raise DatabaseUnavailable("leases on this thread come and go; try again")
 
     return await database.run(work, timeout=timeout)
 

@@ -2,51 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checkpointd_server.domain.model import PruneStrategy
+from checkpointd_server.store.leases import holding_off_leases
 from checkpointd_server.store.pool import Database, Row, Session
 
 
-async def delete_threads(database: Database, tenant: str, thread_ids: Sequence[str], *, timeout: float | None) -> int:
-    """Deletes threads whole and returns how many checkpoints they had."""
+async def delete_threads(
+    database: Database, tenant: str, thread_ids: Sequence[str], *, leases: Mapping[str, int], timeout: float | None
+) -> int:
+    """Deletes threads whole and returns how many checkpoints they had. Raises LeaseHeld, LeaseLost."""
     targets = sorted(set(thread_ids))
 
     async def work(session: Session) -> int:
-        await session.fetch("delete_heads", tenant, targets)
-        return int(await session.fetch_value("delete_headless", tenant, targets))
+        async with holding_off_leases(session, tenant, targets, leases):
+            await session.fetch("delete_heads", tenant, targets)
+            return int(await session.fetch_value("delete_headless", tenant, targets))
 
     return await database.transact(work, timeout=timeout)
 
 
-async def delete_runs(database: Database, tenant: str, run_ids: Sequence[str], *, timeout: float | None) -> int:
-    """Deletes the checkpoints of runs, and the values that no other refers to. Returns how many checkpoints went."""
+async def delete_runs(
+    database: Database, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int], timeout: float | None
+) -> int:
+    """Deletes the checkpoints of runs, and the values that no other refers to. Returns how many checkpoints went.
+
+    Raises LeaseHeld, LeaseLost.
+    """
     runs = sorted(set(run_ids))
 
     async def work(session: Session) -> int:
-        heads = await session.fetch("lock_heads_of_runs", tenant, runs)
-        if not heads:
-            return 0
-        touched = [head["thread_id"] for head in heads], [head["checkpoint_ns"] for head in heads]
-        deleted = await session.fetch_row("delete_runs", tenant, runs, *touched)
-        assert deleted is not None
-        await _free_values(session, tenant, deleted)
-        await session.fetch("renew_heads", tenant, *touched)
-        return int(deleted["checkpoints"])
+        threads = [row["thread_id"] for row in await session.fetch("threads_of_runs", tenant, runs)]
+        async with holding_off_leases(session, tenant, threads, leases):
+            return await _delete_runs(session, tenant, runs, threads)
 
     return await database.transact(work, timeout=timeout)
 
 
+async def _delete_runs(session: Session, tenant: str, runs: Sequence[str], threads: Sequence[str]) -> int:
+    heads = await session.fetch("lock_heads_of_runs", tenant, runs, threads)
+    if not heads:
+        return 0
+    touched = [head["thread_id"] for head in heads], [head["checkpoint_ns"] for head in heads]
+    deleted = await session.fetch_row("delete_runs", tenant, runs, *touched)
+    assert deleted is not None
+    await _free_values(session, tenant, deleted)
+    await session.fetch("renew_heads", tenant, *touched)
+    return int(deleted["checkpoints"])
+
+
 async def prune_threads(
-    database: Database, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, *, timeout: float | None
+    database: Database,
+    tenant: str,
+    thread_ids: Sequence[str],
+    strategy: PruneStrategy,
+    *,
+    leases: Mapping[str, int],
+    timeout: float | None,
 ) -> int:
-    """Removes history from threads and returns how many checkpoints went."""
+    """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
     if strategy is PruneStrategy.DELETE:
-        return await delete_threads(database, tenant, thread_ids, timeout=timeout)
+        return await delete_threads(database, tenant, thread_ids, leases=leases, timeout=timeout)
+    targets = sorted(set(thread_ids))
 
     async def work(session: Session) -> int:
-        return sum([await _keep_latest(session, tenant, thread_id) for thread_id in sorted(set(thread_ids))])
+        async with holding_off_leases(session, tenant, targets, leases):
+            return sum([await _keep_latest(session, tenant, thread_id) for thread_id in targets])
 
     return await database.transact(work, timeout=timeout)
 

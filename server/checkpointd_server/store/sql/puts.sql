@@ -1,7 +1,8 @@
 -- Writing checkpoints and task writes: one statement each. The first step locks the namespace's head and checks the
 -- precondition; everything else reads FROM it, so nothing happens where it returns no row. Under READ COMMITTED the
 -- sub-statements share one snapshot, but UPDATE, ON CONFLICT DO UPDATE and FOR SHARE check their WHERE again on the
--- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there.
+-- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there. Leases are
+-- another matter; leases.sql tells how they bind.
 
 -- fragment: put_checkpoint_rows
 -- The checkpoint, the values that changed and those that became empty. Channels that are empty at their version have no
@@ -48,12 +49,18 @@ emptied AS (
         ) AS stored
     ))
 )
-SELECT head.version FROM head
+-- include: put_result
+
+-- fragment: put_result
+-- The version, null if nothing was stored, and the token that the lease check compared with.
+SELECT (SELECT head.version FROM head) AS version, lease.token AS lease_token FROM lease
 
 -- name: put_checkpoint
 -- Stores a checkpoint in a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may
 -- have been there before.
-WITH head AS (
+WITH
+-- include: lease
+head AS (
     INSERT INTO __schema__.namespaces AS n (
         tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
     )
@@ -62,7 +69,7 @@ WITH head AS (
         SELECT FROM __schema__.checkpoints AS c
         WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4
             AND c.request_id = $14
-    )
+    ) AND (SELECT lease.token FROM lease) = $23::bigint
     ON CONFLICT (tenant, thread_id, checkpoint_ns) DO UPDATE SET
         -- Not excluded.version: that was drawn before the row was locked, and another put may have drawn a greater one.
         version = nextval('__schema__.versions'),
@@ -77,13 +84,16 @@ WITH head AS (
 -- name: put_checkpoint_if
 -- Stores a checkpoint in a namespace that must have the version $21 or the last writer $22. An UPDATE, since an INSERT
 -- could raise a thread from the dead that is being deleted.
-WITH head AS (
+WITH
+-- include: lease
+head AS (
     UPDATE __schema__.namespaces AS n SET
         version = nextval('__schema__.versions'),
         last_checkpoint_id = $4,
         last_writer = $13::bytea,
         last_request_id = $14::bytea
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        AND (SELECT lease.token FROM lease) = $23::bigint
         AND (n.version = $21::bigint OR n.last_writer = $22::bytea)
         AND ($5::text COLLATE "C" >= n.pruned_below) IS NOT FALSE
         AND n.last_request_id IS DISTINCT FROM $14::bytea
@@ -127,30 +137,36 @@ WHERE excluded.idx < 0
 
 -- name: put_writes
 -- Stores task writes, whatever is there.
-WITH head AS (
+WITH
+-- include: lease
+head AS (
     SELECT coalesce(max(n.version), 0) AS version
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+    HAVING (SELECT lease.token FROM lease) = $11::bigint
 ),
 stored AS (
     -- include: put_writes_rows
 )
-SELECT head.version FROM head
+-- include: put_result
 
 -- name: put_writes_if
--- Stores task writes in a namespace that must have the version $11 or the last writer $12. The lock keeps puts from
+-- Stores task writes in a namespace that must have the version $12 or the last writer $13. The lock keeps puts from
 -- committing between the check and the writes.
-WITH locked AS MATERIALIZED (
+WITH
+-- include: lease
+locked AS MATERIALIZED (
     SELECT n.version
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
-        AND (n.version = $11::bigint OR n.last_writer = $12::bytea)
+        AND (SELECT lease.token FROM lease) = $11::bigint
+        AND (n.version = $12::bigint OR n.last_writer = $13::bytea)
     FOR SHARE
 ),
 head AS MATERIALIZED (
     SELECT locked.version FROM locked
     UNION ALL
-    SELECT 0 WHERE $11::bigint = 0 AND NOT EXISTS (
+    SELECT 0 WHERE $12::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
         SELECT FROM __schema__.namespaces AS n
         WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
     )
@@ -158,4 +174,4 @@ head AS MATERIALIZED (
 stored AS (
     -- include: put_writes_rows
 )
-SELECT head.version FROM head
+-- include: put_result

@@ -112,14 +112,20 @@ WHERE ctid = ANY (ARRAY (
     ) AS stored
 ))
 
+-- name: threads_of_runs
+-- The threads that hold checkpoints of the runs $2.
+SELECT DISTINCT c.thread_id
+FROM __schema__.checkpoints AS c
+WHERE c.tenant = $1 AND c.run_id = ANY ($2::text[])
+
 -- name: lock_heads_of_runs
--- Locks the heads of the namespaces that hold checkpoints of the runs $2.
+-- Locks the heads of the namespaces in the threads $3 that hold checkpoints of the runs $2.
 SELECT n.thread_id, n.checkpoint_ns
 FROM __schema__.namespaces AS n
 WHERE n.tenant = $1 AND (n.thread_id, n.checkpoint_ns) IN (
     SELECT c.thread_id, c.checkpoint_ns
     FROM __schema__.checkpoints AS c
-    WHERE c.tenant = $1 AND c.run_id = ANY ($2::text[])
+    WHERE c.tenant = $1 AND c.run_id = ANY ($2::text[]) AND c.thread_id = ANY ($3::text[])
 )
 ORDER BY n.thread_id, n.checkpoint_ns
 FOR UPDATE
