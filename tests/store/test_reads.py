@@ -162,3 +162,44 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
             await connection.execute("ROLLBACK; BEGIN")
     finally:
         await connection.close()
+
+
+async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreOptions) -> None:
+    """A prepared statement keeps its plan until the tables are analyzed, which a young database has not been."""
+    put = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
+    put += [
+        "NULL",
+        "'me'",
+        "'request'",
+        "'{a,b}'",
+        "'{v10001,v10001}'",
+        "'{json,json}'",
+        "'{x,y}'",
+        "'{c}'",
+        "'{v9999}'",
+    ]
+    writes = ["'t'", "'long'", "''", "'00010000'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "0"]
+    statements = {
+        "put_checkpoint": [*put, "true", "'me'", "0"],
+        "put_checkpoint_if": [*put, "1", "'me'", "0"],
+        "put_writes": writes,
+        "put_writes_if": [*writes, "1", "'me'"],
+        "get_latest": ["'t'", "'long'", "''"],
+        "get_by_id": ["'t'", "'long'", "''", "'00000005'"],
+    }
+    connection = await asyncpg.connect(own_options.dsn)
+    try:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        for statement, sql in load_statements("checkpointd").items():
+            if statement in statements:
+                await connection.execute(f"PREPARE {statement} AS {sql}")
+                await connection.execute(f"BEGIN; EXECUTE {statement}({', '.join(statements[statement])}); ROLLBACK")
+        await connection.execute(FILL.format(thread="long", last=10_000))
+        await connection.execute("DELETE FROM checkpointd.channel_values WHERE channel = 'c' AND version = 'v9999'")
+        for statement, args in statements.items():
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {statement}({', '.join(args)})"
+            async with connection.transaction():
+                plan = json.loads((await connection.fetch(explain))[0][0])[0]["Plan"]
+            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 250, json.dumps(plan, indent=1)
+    finally:
+        await connection.close()

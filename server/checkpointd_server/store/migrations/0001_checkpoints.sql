@@ -53,8 +53,9 @@ CREATE INDEX checkpoints_run_id ON __schema__.checkpoints (tenant, run_id) WHERE
 
 -- Listing all threads, newest first. Ids grow with time, so this index is only ever appended to. "POSIX" is "C" by another
 -- name: only the query that asks for it by that name gets this index. Elsewhere the planner might take it in place of the
--- primary key, though copied threads share their ids.
-CREATE INDEX checkpoints_all_threads ON __schema__.checkpoints (tenant, checkpoint_id COLLATE "POSIX");
+-- primary key: copied threads share their ids, and while the table is tiny, the tenant alone seems good enough.
+CREATE INDEX checkpoints_all_threads
+    ON __schema__.checkpoints (tenant COLLATE "POSIX", checkpoint_id COLLATE "POSIX");
 
 -- A value belongs to the version that wrote it, not to a checkpoint. No row: the channel is empty at this version.
 CREATE TABLE __schema__.channel_values (

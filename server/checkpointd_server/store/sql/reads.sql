@@ -185,7 +185,7 @@ WITH listed AS MATERIALIZED (
     SELECT
         -- include: listed_columns
     FROM __schema__.checkpoints AS c
-    WHERE c.tenant = $1 AND ($3::text IS NULL OR c.checkpoint_ns = $3)
+    WHERE c.tenant COLLATE "POSIX" = $1 AND ($3::text IS NULL OR c.checkpoint_ns = $3)
         AND c.checkpoint_id COLLATE "POSIX" >= $4 AND c.checkpoint_id COLLATE "POSIX" <= $5
         AND c.checkpoint_id COLLATE "POSIX" < $6 AND c.checkpoint_id COLLATE "POSIX" <= $8
     -- include: listed_where
