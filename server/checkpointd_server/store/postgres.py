@@ -20,7 +20,8 @@ from checkpointd_server.domain.model import (
     ReadResult,
 )
 from checkpointd_server.domain.store import NO_LEASES
-from checkpointd_server.store import copies, puts, reads, threads
+from checkpointd_server.store import copies, reads, threads
+from checkpointd_server.store.commits import Commits
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
@@ -33,18 +34,19 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._commits = Commits(database)
         self._leases = Leases(database)
 
     async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
         """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict, LeaseHeld, LeaseLost."""
-        return await puts.put_checkpoint(self._database, put, timeout=timeout)
+        return await self._commits.store(put, timeout=timeout)
 
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
         Raises VersionConflict, LeaseHeld, LeaseLost.
         """
-        return await puts.put_writes(self._database, put, timeout=timeout)
+        return await self._commits.store(put, timeout=timeout)
 
     async def get_checkpoint(
         self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None

@@ -20,7 +20,7 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     """
     precondition = put.precondition or _NOTHING
     # A put that names itself can be sent again when its answer is lost, by the pool too.
-    request_id = put.request_id or secrets.token_bytes(16)
+    request_id = put.request_id or new_request_id()
     filled = [value for value in put.values if value.value is not None]
     emptied = [value for value in put.values if value.value is None]
     args = (
@@ -105,6 +105,11 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         raise DatabaseUnavailable("leases on this thread come and go; try again")
 
     return await database.run(work, timeout=timeout)
+
+
+def new_request_id() -> bytes:
+    """Returns a name for a put that has none."""
+    return secrets.token_bytes(16)
 
 
 def _is_unconditional(precondition: Precondition) -> bool:

@@ -15,7 +15,8 @@ CREATE TABLE __schema__.namespaces (
     last_checkpoint_id text COLLATE "C" NOT NULL,
     last_writer bytea,
     last_request_id bytea,
-    -- Pruning removed what lies below this id: what a run still makes from there would lack values.
+    -- Pruning removed what lies below this id: what a run still makes from there would lack values. Null again after the
+    -- next put: from then on such a run has been overtaken anyway, and ids below may come up again from clocks behind.
     pruned_below text COLLATE "C",
     PRIMARY KEY (tenant, thread_id, checkpoint_ns)
 ) WITH (

@@ -4,6 +4,26 @@
 -- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there. Leases are
 -- another matter; leases.sql tells how they bind.
 
+-- fragment: checkpoint_replaced
+-- What a put changes of a checkpoint that is there already.
+parent_checkpoint_id = excluded.parent_checkpoint_id,
+version = excluded.version,
+request_id = excluded.request_id,
+body = excluded.body,
+channels = excluded.channels,
+channel_versions = excluded.channel_versions,
+metadata_type = excluded.metadata_type,
+metadata = excluded.metadata,
+metadata_index = excluded.metadata_index,
+run_id = excluded.run_id
+
+-- fragment: write_replaced
+-- What a special write changes of a task write that is there already.
+task_path = excluded.task_path,
+channel = excluded.channel,
+type = excluded.type,
+data = excluded.data
+
 -- fragment: put_checkpoint_rows
 -- The checkpoint, the values that changed and those that became empty. Channels that are empty at their version have no
 -- row.
@@ -15,16 +35,7 @@ checkpoint AS (
     SELECT $1, $2, $3, $4, $5, head.version, $14, $6, $7::text[], $8::text[], $9, $10, $11::jsonb, $12
     FROM head
     ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
-        parent_checkpoint_id = excluded.parent_checkpoint_id,
-        version = excluded.version,
-        request_id = excluded.request_id,
-        body = excluded.body,
-        channels = excluded.channels,
-        channel_versions = excluded.channel_versions,
-        metadata_type = excluded.metadata_type,
-        metadata = excluded.metadata,
-        metadata_index = excluded.metadata_index,
-        run_id = excluded.run_id
+        -- include: checkpoint_replaced
 ),
 filled AS (
     INSERT INTO __schema__.channel_values AS stored (tenant, thread_id, checkpoint_ns, channel, version, type, data)
@@ -80,7 +91,8 @@ head AS (
         version = nextval('__schema__.versions'),
         last_checkpoint_id = excluded.last_checkpoint_id,
         last_writer = excluded.last_writer,
-        last_request_id = excluded.last_request_id
+        last_request_id = excluded.last_request_id,
+        pruned_below = NULL
     WHERE ($21::boolean OR n.last_writer = $22::bytea) AND n.last_request_id IS DISTINCT FROM excluded.last_request_id
     RETURNING n.version
 ),
@@ -96,7 +108,8 @@ head AS (
         version = nextval('__schema__.versions'),
         last_checkpoint_id = $4,
         last_writer = $13::bytea,
-        last_request_id = $14::bytea
+        last_request_id = $14::bytea,
+        pruned_below = NULL
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
         AND (SELECT lease.token FROM lease) = $23::bigint
         AND (n.version = $21::bigint OR n.last_writer = $22::bytea)
@@ -134,10 +147,7 @@ FROM head,
     unnest($5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[])
         AS given (task_id, idx, task_path, channel, type, data)
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
-    task_path = excluded.task_path,
-    channel = excluded.channel,
-    type = excluded.type,
-    data = excluded.data
+    -- include: write_replaced
 WHERE excluded.idx < 0
 
 -- name: put_writes

@@ -1,0 +1,88 @@
+"""The arguments of `commit_batch`: puts and task writes as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from checkpointd_server.domain.model import Precondition, PutCheckpoint, PutWrites
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"'})
+
+
+class _Columns:
+    """Rows turned into columns, as `unnest` takes them."""
+
+    def __init__(self, width: int) -> None:
+        self.columns: list[list[object]] = [[] for _ in range(width)]
+
+    def add(self, *row: object) -> None:
+        for column, value in zip(self.columns, row, strict=True):
+            column.append(value)
+
+
+def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrites]]]) -> list[list[object]]:
+    """Returns the arguments of `commit_batch`, in its order.
+
+    Args:
+        units: For each namespace its put, if there is one, and its task writes. A unit's position is its number in the
+            answer. What belongs to a unit has one precondition and one lease token; a put's precondition names its own
+            writer.
+    """
+    checkpoints, lone, filled, emptied, writes = _Columns(18), _Columns(8), _Columns(5), _Columns(3), _Columns(8)
+    for number, (put, all_writes) in enumerate(units):
+        if put is not None:
+            kind, expected = _kind(put.precondition)
+            checkpoints.add(
+                number,
+                *put.namespace,
+                put.checkpoint_id,
+                put.parent_checkpoint_id,
+                put.body,
+                array_literal(list(put.channel_versions.keys())),
+                array_literal(list(put.channel_versions.values())),
+                put.metadata.type,
+                put.metadata.data,
+                put.metadata_index,
+                put.run_id,
+                put.writer or None,
+                put.request_id,
+                kind,
+                expected,
+                put.lease_token,
+            )
+            for channel, version, value in put.values:
+                if value is None:
+                    emptied.add(number, channel, version)
+                else:
+                    filled.add(number, channel, version, value.type, value.data)
+        else:
+            first = all_writes[0]
+            precondition = first.precondition or Precondition()
+            lone.add(
+                number,
+                *first.namespace,
+                first.precondition is not None,
+                precondition.if_version_match,
+                precondition.if_last_writer or None,
+                first.lease_token,
+            )
+        for write in all_writes:
+            for task_id, task_path, idx, channel, value in write.writes:
+                writes.add(number, write.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data)
+    return [*checkpoints.columns, *lone.columns, *filled.columns, *emptied.columns, *writes.columns]
+
+
+def array_literal(texts: Sequence[str]) -> str:
+    """Writes texts as PostgreSQL writes an array: arrays of arrays must not be ragged, but arrays of such texts may.
+
+    https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
+    return "{" + ",".join([f'"{text.translate(_ESCAPES)}"' for text in texts]) + "}"
+
+
+def _kind(precondition: Precondition | None) -> tuple[str, int | None]:
+    if precondition is None:
+        return "any", None
+    if precondition.if_version_match == 0:
+        return "new", 0
+    return "onto", precondition.if_version_match

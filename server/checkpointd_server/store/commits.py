@@ -1,0 +1,257 @@
+"""Group commit: writes that arrive while a commit is under way share the next one.
+
+A write on its own is stored at once, by its own statement. While as many commits are under way as help, writes wait in
+line; the next commit takes all of them that may go together, in one statement. Each keeps its own check, version and
+error. The writes on one namespace stay in the order in which they came: a namespace is in one commit at a time, as one
+put with the task writes that go with it, or as task writes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
+from checkpointd_server.store import puts
+from checkpointd_server.store.batches import batch_arguments
+from checkpointd_server.store.pool import Database
+
+COMMITS_UNDER_WAY = 2
+"""How many commits are under way at once: while the disk works on one, the next is put together."""
+MAX_WRITES = 128
+"""How many writes share a commit at the most."""
+MAX_BYTES = 4 * 1024 * 1024
+"""Where a commit is closed, in bytes of values. A larger write goes alone."""
+
+Write = PutCheckpoint | PutWrites
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A write that waits for its commit."""
+
+    write: Write
+    size: int
+    deadline: float | None
+    """When its caller gives up, on the event loop's clock."""
+    answer: asyncio.Future[int]
+
+
+class Unit:
+    """What a commit does in one namespace: a put with the writes that go with it, or task writes alone."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entries = [entry]
+        self.put = entry.write if isinstance(entry.write, PutCheckpoint) else None
+        self._tasks = _tasks_of(entry.write)
+
+    def admits(self, entry: Entry) -> bool:
+        """Whether a later write of the namespace may go with these: if one check decides for all of them."""
+        write = entry.write
+        first = self.put or self.entries[0].write
+        if write.precondition != first.precondition or write.lease_token != first.lease_token:
+            return False
+        put = write if isinstance(write, PutCheckpoint) else self.put
+        # What comes after a conditional put goes through for being the same writer's, or not at all.
+        if put is not None and put.precondition is not None and not _expects_itself(put):
+            return False
+        if isinstance(write, PutCheckpoint):
+            return self.put is None
+        # One statement can't write a row twice.
+        return self._tasks.isdisjoint(_tasks_of(write))
+
+    def add(self, entry: Entry) -> None:
+        """Adds a write that `admits` has let through."""
+        self.entries.append(entry)
+        self._tasks |= _tasks_of(entry.write)
+        if isinstance(entry.write, PutCheckpoint):
+            self.put = entry.write
+
+    def fits_a_batch(self) -> bool:
+        """Whether the statement for batches can do it; else its entries are stored one by one."""
+        if self.put is None or self.put.precondition is None:
+            return True
+        return self.put.precondition.if_last_writer == self.put.writer
+
+
+class Commits:
+    """Stores writes, many in one commit where many come at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[Entry] = deque()
+        self._busy: set[Namespace] = set()
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def store(self, write: Write, *, timeout: float | None) -> int:
+        """Stores a write and returns its namespace's version. Raises what `puts` raises."""
+        if self._under_way < COMMITS_UNDER_WAY and not self._waiting and write.namespace not in self._busy:
+            self._under_way += 1
+            self._busy.add(write.namespace)
+            try:
+                return await _store_alone(self._database, write, timeout)
+            finally:
+                self._finish({write.namespace})
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        deadline = None if timeout is None else loop.time() + timeout
+        self._waiting.append(Entry(write, _size_of(write), deadline, answer))
+        self._begin()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return int(await answer)
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
+
+    def _begin(self) -> None:
+        """Begins commits, as long as there is something to store and room for one more."""
+        while self._waiting and self._under_way < COMMITS_UNDER_WAY:
+            units = self._take()
+            if not units:
+                return
+            self._under_way += 1
+            self._busy.update(units)
+            task = asyncio.get_running_loop().create_task(self._commit(list(units.values())))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _finish(self, namespaces: set[Namespace]) -> None:
+        self._under_way -= 1
+        self._busy -= namespaces
+        self._begin()
+
+    def _take(self) -> dict[Namespace, Unit]:
+        """Takes what the next commit stores out of the line, in order."""
+        units: dict[Namespace, Unit] = {}
+        left: deque[Entry] = deque()
+        blocked = set(self._busy)
+        taken = size = 0
+        for entry in self._waiting:
+            if entry.answer.done():
+                continue
+            namespace = entry.write.namespace
+            full = taken >= MAX_WRITES or (taken > 0 and size + entry.size > MAX_BYTES)
+            unit = units.get(namespace)
+            if full or namespace in blocked or (unit is not None and not unit.admits(entry)):
+                # What comes later in this namespace has to come later.
+                blocked.add(namespace)
+                left.append(entry)
+                continue
+            if unit is None:
+                units[namespace] = Unit(entry)
+            else:
+                unit.add(entry)
+            taken += 1
+            size += entry.size
+        self._waiting = left
+        return units
+
+    async def _commit(self, units: list[Unit]) -> None:
+        try:
+            batch = [unit for unit in units if unit.fits_a_batch()]
+            if sum(len(unit.entries) for unit in batch) < 2:
+                batch = []
+            stored = await self._store_together(batch) if batch else set[Unit]()
+            for unit in units:
+                if unit not in stored:
+                    await self._store_one_by_one(unit.entries)
+        except Exception as error:
+            for entry in _entries(units):
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+        finally:
+            for entry in _entries(units):
+                # Only where this task was cancelled: nobody may wait for ever.
+                entry.answer.cancel()
+            self._finish({unit.entries[0].write.namespace for unit in units})
+
+    async def _store_together(self, batch: list[Unit]) -> set[Unit]:
+        """Stores units in one statement, and returns those that went through.
+
+        Those that were refused, and all of them if the statement failed for the sake of one, are left to be stored
+        alone: that tells each what is wrong with it.
+        """
+        for unit in batch:
+            _name_puts(unit)
+        arguments = batch_arguments([(unit.put, _writes_of(unit)) for unit in batch])
+        try:
+            rows = await self._database.run(
+                lambda session: session.fetch("commit_batch", *arguments), timeout=_latest(_entries(batch))
+            )
+        except (DatabaseUnavailable, DeadlineExceeded):
+            raise
+        except Exception:
+            return set()
+        stored = set()
+        for row in rows:
+            unit = batch[row["number"]]
+            stored.add(unit)
+            for entry in unit.entries:
+                if not entry.answer.done():
+                    entry.answer.set_result(row["version"])
+        return stored
+
+    async def _store_one_by_one(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if entry.answer.done():
+                continue
+            try:
+                version = await _store_alone(self._database, entry.write, _remaining(entry))
+            except Exception as error:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+            else:
+                if not entry.answer.done():
+                    entry.answer.set_result(version)
+
+
+def _expects_itself(put: PutCheckpoint) -> bool:
+    return put.precondition is not None and put.writer != b"" and put.precondition.if_last_writer == put.writer
+
+
+async def _store_alone(database: Database, write: Write, timeout: float | None) -> int:
+    if isinstance(write, PutCheckpoint):
+        return await puts.put_checkpoint(database, write, timeout=timeout)
+    return await puts.put_writes(database, write, timeout=timeout)
+
+
+def _name_puts(unit: Unit) -> None:
+    """Gives a put that has no request id one, so that storing it again after a lost answer is known for that."""
+    for entry in unit.entries:
+        if isinstance(entry.write, PutCheckpoint) and not entry.write.request_id:
+            entry.write = unit.put = replace(entry.write, request_id=puts.new_request_id())
+
+
+def _writes_of(unit: Unit) -> list[PutWrites]:
+    return [entry.write for entry in unit.entries if isinstance(entry.write, PutWrites)]
+
+
+def _size_of(write: Write) -> int:
+    if isinstance(write, PutCheckpoint):
+        values = sum(len(value.value.data) for value in write.values if value.value is not None)
+        return values + len(write.body) + len(write.metadata.data)
+    return sum(len(task_write.value.data) for task_write in write.writes)
+
+
+def _tasks_of(write: Write) -> set[tuple[str, str]]:
+    if isinstance(write, PutCheckpoint):
+        return set()
+    return {(write.checkpoint_id, task_write.task_id) for task_write in write.writes}
+
+
+def _entries(units: list[Unit]) -> Iterator[Entry]:
+    return (entry for unit in units for entry in unit.entries)
+
+
+def _latest(entries: Iterator[Entry]) -> float | None:
+    """Returns how long the most patient caller waits, in seconds. Each one's own deadline ends only its own wait."""
+    remaining = [_remaining(entry) for entry in entries]
+    return None if None in remaining else max(seconds for seconds in remaining if seconds is not None)
+
+
+def _remaining(entry: Entry) -> float | None:
+    return None if entry.deadline is None else max(entry.deadline - asyncio.get_running_loop().time(), 0.0)

@@ -1,0 +1,189 @@
+-- Group commit: puts and task writes of many namespaces in one statement. Each is checked and stored as the statements of
+-- puts.sql do it alone, and stands for itself: what is refused has no row in the answer, and the others are stored. A
+-- namespace appears once: as a put with the writes that go with it, or as writes alone.
+
+-- fragment: free_of_leases
+-- Whether the lease on the thread of `given` is the one that it names; see leases.sql. An expired one counts as another.
+coalesce(
+    (
+        SELECT CASE WHEN l.expires_at > clock_timestamp() THEN l.token ELSE -1 END
+        FROM __schema__.leases AS l
+        WHERE l.tenant = given.tenant AND l.thread_id = given.thread_id
+    ),
+    0
+) = given.lease_token
+
+-- name: commit_batch
+-- $1 to $18: puts. Their kind is "any" (whatever is there), "new" (nothing may be there, or the writer's own put), or
+-- "onto" (the version $17 must be there, or the writer's own put). $19 to $25: task writes without a put; with $23 they
+-- expect the version $24 or the writer $25. $26: their lease tokens. $27 to $31: values, $32 to $34: emptied channels,
+-- $35 to $42: writes, each with the number of its put or of its writes.
+WITH put AS MATERIALIZED (
+    SELECT
+        given.*,
+        -- include: free_of_leases
+        AND NOT EXISTS (
+            SELECT FROM __schema__.checkpoints AS c
+            WHERE c.tenant = given.tenant AND c.thread_id = given.thread_id AND c.checkpoint_ns = given.checkpoint_ns
+                AND c.checkpoint_id = given.checkpoint_id AND c.request_id = given.request_id
+        ) AS free
+    FROM unnest(
+        $1::integer[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
+        $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[],
+        $18::bigint[]
+    ) AS given (
+        number, tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, body, channels, channel_versions,
+        metadata_type, metadata, metadata_index, run_id, writer, request_id, kind, expected_version, lease_token
+    )
+),
+lone AS MATERIALIZED (
+    SELECT
+        given.*,
+        -- include: free_of_leases
+        AS free
+    FROM unnest(
+        $19::integer[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::bigint[], $25::bytea[], $26::bigint[]
+    ) AS given (
+        number, tenant, thread_id, checkpoint_ns, conditional, expected_version, writer, lease_token
+    )
+),
+moved AS (
+    UPDATE __schema__.namespaces AS n SET
+        version = nextval('__schema__.versions'),
+        last_checkpoint_id = put.checkpoint_id,
+        last_writer = put.writer,
+        last_request_id = put.request_id,
+        pruned_below = NULL
+    FROM put
+    WHERE put.kind = 'onto' AND put.free
+        AND n.tenant = put.tenant AND n.thread_id = put.thread_id AND n.checkpoint_ns = put.checkpoint_ns
+        AND (n.version = put.expected_version OR n.last_writer = put.writer)
+        AND (put.parent_checkpoint_id COLLATE "C" >= n.pruned_below) IS NOT FALSE
+        AND n.last_request_id IS DISTINCT FROM put.request_id
+    RETURNING put.number, n.version
+),
+made AS (
+    INSERT INTO __schema__.namespaces AS n (
+        tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
+    )
+    SELECT
+        put.tenant, put.thread_id, put.checkpoint_ns, nextval('__schema__.versions'), put.checkpoint_id, put.writer,
+        put.request_id
+    FROM put
+    WHERE put.kind = 'new' AND put.free
+    ON CONFLICT (tenant, thread_id, checkpoint_ns) DO UPDATE SET
+        version = nextval('__schema__.versions'),
+        last_checkpoint_id = excluded.last_checkpoint_id,
+        last_writer = excluded.last_writer,
+        last_request_id = excluded.last_request_id,
+        pruned_below = NULL
+    WHERE n.last_writer = excluded.last_writer AND n.last_request_id IS DISTINCT FROM excluded.last_request_id
+    RETURNING n.tenant, n.thread_id, n.checkpoint_ns, n.version
+),
+replaced AS (
+    INSERT INTO __schema__.namespaces AS n (
+        tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
+    )
+    SELECT
+        put.tenant, put.thread_id, put.checkpoint_ns, nextval('__schema__.versions'), put.checkpoint_id, put.writer,
+        put.request_id
+    FROM put
+    WHERE put.kind = 'any' AND put.free
+    ON CONFLICT (tenant, thread_id, checkpoint_ns) DO UPDATE SET
+        version = nextval('__schema__.versions'),
+        last_checkpoint_id = excluded.last_checkpoint_id,
+        last_writer = excluded.last_writer,
+        last_request_id = excluded.last_request_id,
+        pruned_below = NULL
+    WHERE n.last_request_id IS DISTINCT FROM excluded.last_request_id
+    RETURNING n.tenant, n.thread_id, n.checkpoint_ns, n.version
+),
+head AS MATERIALIZED (
+    SELECT moved.number, moved.version FROM moved
+    UNION ALL
+    SELECT put.number, one.version
+    FROM (TABLE made UNION ALL TABLE replaced) AS one
+    JOIN put ON put.tenant = one.tenant AND put.thread_id = one.thread_id AND put.checkpoint_ns = one.checkpoint_ns
+),
+checkpoint AS (
+    INSERT INTO __schema__.checkpoints (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, request_id, body,
+        channels, channel_versions, metadata_type, metadata, metadata_index, run_id
+    )
+    SELECT
+        put.tenant, put.thread_id, put.checkpoint_ns, put.checkpoint_id, put.parent_checkpoint_id, head.version,
+        put.request_id, put.body, put.channels::text[], put.channel_versions::text[], put.metadata_type, put.metadata,
+        put.metadata_index::jsonb, put.run_id
+    FROM head JOIN put ON put.number = head.number
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+        -- include: checkpoint_replaced
+),
+filled AS (
+    INSERT INTO __schema__.channel_values AS stored (tenant, thread_id, checkpoint_ns, channel, version, type, data)
+    SELECT put.tenant, put.thread_id, put.checkpoint_ns, given.channel, given.version, given.type, given.data
+    FROM unnest($27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[])
+        AS given (number, channel, version, type, data)
+    JOIN head ON head.number = given.number
+    JOIN put ON put.number = given.number
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, channel, version) DO UPDATE SET
+        type = excluded.type,
+        data = excluded.data
+    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data)
+),
+emptied AS (
+    DELETE FROM __schema__.channel_values
+    WHERE ctid = ANY (ARRAY (
+        SELECT stored.ctid
+        FROM unnest($32::integer[], $33::text[], $34::text[]) AS given (number, channel, version)
+        JOIN head ON head.number = given.number
+        JOIN put ON put.number = given.number
+        CROSS JOIN LATERAL (
+            SELECT v.ctid
+            FROM __schema__.channel_values AS v
+            WHERE v.tenant = put.tenant AND v.thread_id = put.thread_id AND v.checkpoint_ns = put.checkpoint_ns
+                AND v.channel = given.channel AND v.version = given.version
+            LIMIT 1
+        ) AS stored
+    ))
+),
+locked AS MATERIALIZED (
+    SELECT lone.number, n.version
+    FROM lone
+    JOIN __schema__.namespaces AS n
+        ON n.tenant = lone.tenant AND n.thread_id = lone.thread_id AND n.checkpoint_ns = lone.checkpoint_ns
+    WHERE lone.conditional AND lone.free AND (n.version = lone.expected_version OR n.last_writer = lone.writer)
+    FOR SHARE OF n
+),
+owner AS MATERIALIZED (
+    SELECT head.number, head.version FROM head
+    UNION ALL
+    SELECT locked.number, locked.version FROM locked
+    UNION ALL
+    SELECT lone.number, coalesce(n.version, 0)
+    FROM lone
+    LEFT JOIN __schema__.namespaces AS n
+        ON n.tenant = lone.tenant AND n.thread_id = lone.thread_id AND n.checkpoint_ns = lone.checkpoint_ns
+    WHERE lone.free AND (NOT lone.conditional OR (lone.expected_version = 0 AND n.version IS NULL))
+),
+target AS MATERIALIZED (
+    SELECT put.number, put.tenant, put.thread_id, put.checkpoint_ns FROM put
+    UNION ALL
+    SELECT lone.number, lone.tenant, lone.thread_id, lone.checkpoint_ns FROM lone
+),
+stored AS (
+    INSERT INTO __schema__.task_writes (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    )
+    SELECT
+        target.tenant, target.thread_id, target.checkpoint_ns, given.checkpoint_id, given.task_id, given.idx,
+        given.task_path, given.channel, given.type, given.data
+    FROM unnest(
+        $35::integer[], $36::text[], $37::text[], $38::integer[], $39::text[], $40::text[], $41::text[], $42::bytea[]
+    ) AS given (number, checkpoint_id, task_id, idx, task_path, channel, type, data)
+    JOIN owner ON owner.number = given.number
+    JOIN target ON target.number = given.number
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+        -- include: write_replaced
+    WHERE excluded.idx < 0
+)
+SELECT owner.number, owner.version FROM owner
