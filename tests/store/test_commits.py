@@ -72,7 +72,7 @@ async def test_writes_of_one_namespace_stay_in_order(tenant: Tenant) -> None:
     """A run's put, its task writes and its next put, all at once."""
     calls = []
     for i in range(20):
-        run = {"thread": f"t{i}", "expect": 0, "expect_writer": b"me"}
+        run: dict[str, Any] = {"thread": f"t{i}", "expect": 0, "expect_writer": b"me"}
         calls += [
             tenant.put("c1", writer=b"me", **run),
             tenant.writes("c1", write("task", 0, "a", b"1"), **run),

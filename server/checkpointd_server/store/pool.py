@@ -1,7 +1,7 @@
 """Connections: borrowed, bounded in time, and replaced unseen when they die.
 
-The driver's pool does the keeping. Nothing is ever SET on a connection, so nothing is reset when it comes back: a call
-that is one statement is one round trip. What fails for reasons that lie in the connection is tried again on another;
+The driver's pool does the keeping. What is SET on a connection is the same for all, so nothing is reset when it comes
+back: a call that is one statement is one round trip. What fails for reasons that lie in the connection is tried again on another;
 the store's verbs are all safe to repeat.
 """
 
@@ -218,9 +218,13 @@ async def open_database(options: StoreOptions, statements: Mapping[str, str]) ->
 
     async def prepare(connection: Any) -> None:
         connection.born = asyncio.get_running_loop().time()
+        if options.statement_cache_size:
+            # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
+            # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
+            await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
 
     async def keep(connection: Any) -> None:
-        """Nothing was SET, so nothing is reset."""
+        """Nothing that a call does stays behind on a connection, so nothing is reset."""
 
     async def connect() -> Any:
         return await asyncpg.create_pool(

@@ -130,21 +130,23 @@ filled AS (
         data = excluded.data
     WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data)
 ),
+to_empty AS MATERIALIZED (
+    SELECT array_agg(stored.ctid) AS ctids
+    FROM unnest($32::integer[], $33::text[], $34::text[]) AS given (number, channel, version)
+    JOIN head ON head.number = given.number
+    JOIN put ON put.number = given.number
+    CROSS JOIN LATERAL (
+        SELECT v.ctid
+        FROM __schema__.channel_values AS v
+        WHERE v.tenant = put.tenant AND v.thread_id = put.thread_id AND v.checkpoint_ns = put.checkpoint_ns
+            AND v.channel = given.channel AND v.version = given.version
+        LIMIT 1
+    ) AS stored
+),
 emptied AS (
+    -- As in puts.sql: most often there is nothing to delete.
     DELETE FROM __schema__.channel_values
-    WHERE ctid = ANY (ARRAY (
-        SELECT stored.ctid
-        FROM unnest($32::integer[], $33::text[], $34::text[]) AS given (number, channel, version)
-        JOIN head ON head.number = given.number
-        JOIN put ON put.number = given.number
-        CROSS JOIN LATERAL (
-            SELECT v.ctid
-            FROM __schema__.channel_values AS v
-            WHERE v.tenant = put.tenant AND v.thread_id = put.thread_id AND v.checkpoint_ns = put.checkpoint_ns
-                AND v.channel = given.channel AND v.version = given.version
-            LIMIT 1
-        ) AS stored
-    ))
+    WHERE (SELECT to_empty.ctids IS NOT NULL FROM to_empty) AND ctid = ANY ((SELECT to_empty.ctids FROM to_empty)::tid[])
 ),
 locked AS MATERIALIZED (
     SELECT lone.number, n.version
