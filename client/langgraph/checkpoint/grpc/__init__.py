@@ -6,13 +6,17 @@ from langgraph.checkpoint.grpc.errors import (
     CheckpointNotFoundError,
     DeadlineExceededError,
     InvalidArgumentError,
+    LeaseHeldError,
+    LeaseLostError,
     MessageTooLargeError,
+    RefusedError,
     ServerError,
     ServerUnavailableError,
     ThreadExistsError,
     UnsupportedError,
     VersionConflictError,
 )
+from langgraph.checkpoint.grpc.leases import Lease
 from langgraph.checkpoint.grpc.options import TlsOptions
 from langgraph.checkpoint.grpc.saver import GrpcSaver
 
@@ -23,7 +27,11 @@ __all__ = [
     "DeadlineExceededError",
     "GrpcSaver",
     "InvalidArgumentError",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseLostError",
     "MessageTooLargeError",
+    "RefusedError",
     "ServerError",
     "ServerUnavailableError",
     "ThreadExistsError",

@@ -30,9 +30,10 @@ LONGEST_PAUSE = 1.0
 class Attempts:
     """The attempts of one call: decides after each failure whether to try again, and when."""
 
-    def __init__(self, options: ClientOptions, method: str) -> None:
+    def __init__(self, options: ClientOptions, method: str, retry_budget: float | None = None) -> None:
         self._options = options
         self._method = method
+        self._retry_budget = options.retry_budget if retry_budget is None else retry_budget
         self._pause = FIRST_PAUSE
         self._deadline: float | None = None
 
@@ -48,14 +49,14 @@ class Attempts:
             raise from_rpc_error(error, target=options.target, method=self._method) from error
         now = time.monotonic()
         if self._deadline is None:
-            self._deadline = now + options.retry_budget
-            if options.retry_budget:
+            self._deadline = now + self._retry_budget
+            if self._retry_budget:
                 logger.warning(
-                    "checkpointd at %s is unavailable; trying again for %g s", options.target, options.retry_budget
+                    "checkpointd at %s is unavailable; trying again for %g s", options.target, self._retry_budget
                 )
         if now + self._pause > self._deadline:
             raise ServerUnavailableError(
-                f"no checkpointd answered at {options.target} within {options.retry_budget:g} s of retries "
+                f"no checkpointd answered at {options.target} within {self._retry_budget:g} s of retries "
                 f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
@@ -70,26 +71,52 @@ class Caller:
         self.options = options
         self.channels = channels
 
-    def call(self, name: str, method: Callable[[Stubs], Any], request: Any) -> Any:
-        """Calls an RPC and blocks for its answer. Raises CheckpointdError."""
-        attempts = Attempts(self.options, name)
+    def call(
+        self,
+        name: str,
+        method: Callable[[Stubs], Any],
+        request: Any,
+        *,
+        timeout: float | None = None,
+        retry_budget: float | None = None,
+    ) -> Any:
+        """Calls an RPC and blocks for its answer. Raises CheckpointdError.
+
+        Args:
+            name: The RPC, for messages.
+            method: Finds it among the stubs.
+            request: What to send.
+            timeout: How long one attempt may take, in seconds. Default: the saver's.
+            retry_budget: How long to try again while the server is unavailable, in seconds. Default: the saver's.
+        """
+        attempts = Attempts(self.options, name, retry_budget)
+        timeout = timeout or self.options.timeout
         while True:
             rpc = method(self.channels.sync())
             try:
-                return rpc(request, timeout=self.options.timeout, metadata=attempts.metadata())
+                return rpc(request, timeout=timeout, metadata=attempts.metadata())
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
             except ValueError as error:
                 raise self._closed_under(error) from error
             time.sleep(pause)
 
-    async def acall(self, name: str, method: Callable[[Stubs], Any], request: Any) -> Any:
-        """Calls an RPC and awaits its answer. Raises CheckpointdError."""
-        attempts = Attempts(self.options, name)
+    async def acall(
+        self,
+        name: str,
+        method: Callable[[Stubs], Any],
+        request: Any,
+        *,
+        timeout: float | None = None,
+        retry_budget: float | None = None,
+    ) -> Any:
+        """Calls an RPC and awaits its answer, like `call`. Raises CheckpointdError."""
+        attempts = Attempts(self.options, name, retry_budget)
+        timeout = timeout or self.options.timeout
         while True:
             rpc = method(self.channels.aio())
             try:
-                return await rpc(request, timeout=self.options.timeout, metadata=attempts.metadata())
+                return await rpc(request, timeout=timeout, metadata=attempts.metadata())
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
             except grpc.aio.UsageError as error:

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
+from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 
 
@@ -28,6 +29,7 @@ class Stubs:
         self.channel = channel
         self.checkpoints = CheckpointServiceStub(channel)
         self.threads = ThreadServiceStub(channel)
+        self.leases = LeaseServiceStub(channel)
         self.info = InfoServiceStub(channel)
 
 

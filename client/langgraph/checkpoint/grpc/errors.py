@@ -2,7 +2,10 @@
 
     CheckpointdError
     ├── InvalidArgumentError (ValueError)      an argument can't be used as it is
-    ├── VersionConflictError                   another run wrote to the thread first
+    ├── RefusedError                           another run is in the way of this one
+    │   ├── VersionConflictError               it wrote to the thread first
+    │   ├── LeaseHeldError                     it holds the lease on the thread
+    │   └── LeaseLostError                     the lease that this run held has ended
     ├── ThreadExistsError                      the target of a copy holds checkpoints already
     ├── CheckpointNotFoundError (LookupError)  the checkpoint to fork at is not there
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
@@ -48,7 +51,19 @@ class InvalidArgumentError(CheckpointdError, ValueError):
         self.limit = limit
 
 
-class VersionConflictError(CheckpointdError):
+class RefusedError(CheckpointdError):
+    """Another run is in the way of this one: it wrote to the thread, or it has or may have the lease on it.
+
+    Nothing of the refused write was stored, and nothing else is the matter: run the turn again.
+
+    Attributes:
+        thread_id: The thread.
+    """
+
+    thread_id: str
+
+
+class VersionConflictError(RefusedError):
     """Another run wrote to the thread after this one had read it. Nothing of this run's write was stored.
 
     Attributes:
@@ -87,16 +102,6 @@ class VersionConflictError(CheckpointdError):
             'concurrency="last_write_wins" to let runs overwrite each other.'
         )
 
-    def again(self) -> VersionConflictError:
-        """Returns the same conflict as a new exception, to be raised in another place."""
-        return VersionConflictError(
-            thread_id=self.thread_id,
-            checkpoint_ns=self.checkpoint_ns,
-            expected_version=self.expected_version,
-            current_version=self.current_version,
-            current_checkpoint_id=self.current_checkpoint_id,
-        )
-
     def __reduce__(self) -> tuple[Callable[..., VersionConflictError], tuple[object, ...]]:
         # Exceptions with keyword-only arguments can't be pickled on their own, and nodes run in other processes too.
         return _unpickle_conflict, (
@@ -122,6 +127,71 @@ def _unpickle_conflict(
         current_version=current_version,
         current_checkpoint_id=current_checkpoint_id,
     )
+
+
+class LeaseHeldError(RefusedError):
+    """Another holds the lease on the thread: a write was not stored, or the lease was not to be had in time.
+
+    Attributes:
+        thread_id: The thread.
+        remaining: How long the other's lease lives without a renewal, in seconds; None where that isn't known.
+        waited: How long this caller waited for the lease, in seconds; None if it was a write that was refused.
+    """
+
+    def __init__(
+        self, *, thread_id: str, remaining: float | None = None, waited: float | None = None, here: bool = False
+    ) -> None:
+        self.thread_id = thread_id
+        self.remaining = remaining
+        self.waited = waited
+        self._here = here
+        lives = "" if remaining is None else f", which lives {remaining:.1f} s unless it is renewed"
+        if here:
+            message = (
+                f"this block of code holds the lease on thread {thread_id!r} already: it can't wait for itself. "
+                "Take the lease once, around all that should be under it."
+            )
+        elif waited is not None:
+            message = (
+                f"the lease on thread {thread_id!r} was not free within {waited:g} s: another holds it{lives}, or is "
+                "first in line. Try again later, or wait for longer."
+            )
+        else:
+            message = (
+                f"thread {thread_id!r} was not written to: another holds the lease on it{lives}. To write when it is "
+                "free, run the turn inside `with saver.lease(thread_id):`, which waits for it."
+            )
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Callable[..., LeaseHeldError], tuple[object, ...]]:
+        return _unpickle_held, (self.thread_id, self.remaining, self.waited, self._here)
+
+
+def _unpickle_held(thread_id: str, remaining: float | None, waited: float | None, here: bool) -> LeaseHeldError:
+    return LeaseHeldError(thread_id=thread_id, remaining=remaining, waited=waited, here=here)
+
+
+class LeaseLostError(RefusedError):
+    """The lease under which this run writes has ended. The write was not stored.
+
+    Attributes:
+        thread_id: The thread.
+    """
+
+    def __init__(self, *, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(
+            f"the lease on thread {thread_id!r} has ended under this run, which was paused or cut off from the server "
+            "for longer than the lease's time to live, or went on after its block. What it wrote since was not stored. "
+            "Take the lease again and run the turn again, from the thread's present state."
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., LeaseLostError], tuple[object, ...]]:
+        return _unpickle_lost, (self.thread_id,)
+
+
+def _unpickle_lost(thread_id: str) -> LeaseLostError:
+    return LeaseLostError(thread_id=thread_id)
 
 
 class ThreadExistsError(CheckpointdError):
@@ -197,6 +267,13 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
                 current_version=int(metadata["current_version"]),
                 current_checkpoint_id=metadata.get("current_checkpoint_id"),
             )
+        case "LEASE_HELD", _:
+            remaining = metadata.get("remaining_ms")
+            return LeaseHeldError(
+                thread_id=metadata["thread_id"], remaining=int(remaining) / 1000 if remaining else None
+            )
+        case "LEASE_LOST", _:
+            return LeaseLostError(thread_id=metadata["thread_id"])
         case "INVALID_ARGUMENT", _:
             limit = metadata.get("limit")
             return InvalidArgumentError(details, field=metadata["field"], limit=int(limit) if limit else None)

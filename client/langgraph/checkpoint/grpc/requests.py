@@ -23,6 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import lease_service_pb2 as leases_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
 
@@ -57,7 +58,7 @@ def namespace(config: RunnableConfig) -> Key:
         raise InvalidArgumentError(
             'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
         )
-    return Key(_thread(thread_id), _text("checkpoint_ns", configurable.get("checkpoint_ns") or ""))
+    return Key(thread(thread_id), _text("checkpoint_ns", configurable.get("checkpoint_ns") or ""))
 
 
 def key_of(request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest) -> Key:
@@ -187,7 +188,7 @@ def delta_history(config: RunnableConfig, channels: Sequence[str]) -> pb.GetDelt
 
 def delete_thread(thread_id: str) -> threads_pb.DeleteThreadRequest:
     """Builds the request of `delete_thread`."""
-    return threads_pb.DeleteThreadRequest(thread_id=_thread(thread_id))
+    return threads_pb.DeleteThreadRequest(thread_id=thread(thread_id))
 
 
 def delete_runs(run_ids: Sequence[str]) -> list[threads_pb.DeleteRunsRequest]:
@@ -199,8 +200,8 @@ def delete_runs(run_ids: Sequence[str]) -> list[threads_pb.DeleteRunsRequest]:
 def copy_thread(source: str, target: str, at: str | None) -> threads_pb.CopyThreadRequest:
     """Builds the request of `copy_thread`."""
     return threads_pb.CopyThreadRequest(
-        source_thread_id=_thread(source, "source_thread_id"),
-        target_thread_id=_thread(target, "target_thread_id"),
+        source_thread_id=thread(source, "source_thread_id"),
+        target_thread_id=thread(target, "target_thread_id"),
         checkpoint_id=_text("checkpoint_id", at) if at else None,
         request_id=uuid.uuid4().bytes,
     )
@@ -211,7 +212,7 @@ def prune(thread_ids: Sequence[str], strategy: str) -> list[threads_pb.PruneThre
     if strategy not in PRUNE_STRATEGIES:
         known = " or ".join(f'"{name}"' for name in PRUNE_STRATEGIES)
         raise InvalidArgumentError(f"strategy: {strategy!r} is unknown; use {known}", field="strategy")
-    names = [_thread(thread_id, "thread_ids") for thread_id in thread_ids]
+    names = [thread(thread_id, "thread_ids") for thread_id in thread_ids]
     return [
         threads_pb.PruneThreadsRequest(thread_ids=names[i : i + _MAX_PAGE], strategy=PRUNE_STRATEGIES[strategy])
         for i in range(0, len(names), _MAX_PAGE)
@@ -330,7 +331,24 @@ def _dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
     return type_tag, data if type(data) is bytes else bytes(data)
 
 
-def _thread(thread_id: Any, field: str = "thread_id") -> str:
+def acquire_lease(thread_id: str, holder: bytes, *, ttl: float, wait: float) -> leases_pb.AcquireLeaseRequest:
+    """Builds the request for a lease; times are in seconds."""
+    return leases_pb.AcquireLeaseRequest(
+        thread_id=thread_id, holder=holder, ttl_ms=_milliseconds(ttl), wait_ms=int(wait * 1000)
+    )
+
+
+def renew_lease(thread_id: str, token: int, *, ttl: float) -> leases_pb.RenewLeaseRequest:
+    """Builds the request to extend a lease, by a time in seconds."""
+    return leases_pb.RenewLeaseRequest(thread_id=thread_id, token=token, ttl_ms=_milliseconds(ttl))
+
+
+def release_lease(thread_id: str, holder: bytes) -> leases_pb.ReleaseLeaseRequest:
+    """Builds the request to give up a lease, or the place in line for it."""
+    return leases_pb.ReleaseLeaseRequest(thread_id=thread_id, holder=holder)
+
+
+def thread(thread_id: Any, field: str = "thread_id") -> str:
     """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
     name = _text(field, str(thread_id))
     if not name:
@@ -346,6 +364,11 @@ def _text(field: str, value: Any) -> str:
         raise InvalidArgumentError(f"{field}: is not valid Unicode (it holds a lone surrogate)", field=field)
     # An enum that is also a str: protobuf wants the plain text.
     return value if type(value) is str else str.__str__(value)
+
+
+def _milliseconds(seconds: float) -> int:
+    """Returns a time as the protocol has it: not 0, which would stand for its default."""
+    return max(int(min(seconds, 2**31) * 1000), 1)
 
 
 def _encodable(value: str) -> bool:

@@ -23,11 +23,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError
+from langgraph.checkpoint.grpc.errors import CheckpointdError, RefusedError
 from langgraph.checkpoint.grpc.requests import Key
 
 from checkpointd.v1.checkpoint_service_pb2 import PutCheckpointRequest, PutWritesRequest
@@ -73,9 +74,9 @@ class Execution:
     """One execution of a graph, with all graphs nested in it."""
 
     def __init__(self) -> None:
-        self.conflicts: dict[str, VersionConflictError] = {}
-        """The conflict that was met, by thread. LangGraph drops what a nested graph's save raised when the graph is
-        ending in an interrupt; so whoever writes next in this execution raises it again."""
+        self.refusals: dict[str, RefusedError] = {}
+        """How another run got in the way, by thread. LangGraph drops what a nested graph's save raised when the graph
+        is ending in an interrupt; so whoever writes next in this execution raises it again."""
 
 
 class Run:
@@ -96,7 +97,7 @@ class Runs:
     """The runs that go through a saver and its clones.
 
     Args:
-        optimistic: False to know of no run, so that every write is unconditional.
+        optimistic: False to note nothing of what runs read, so that every write is unconditional.
     """
 
     def __init__(self, *, optimistic: bool) -> None:
@@ -120,14 +121,14 @@ class Runs:
                 line.read.update(checkpoint_ids)
 
     def begin_put(self, config: RunnableConfig, request: PutCheckpointRequest) -> UnderWay:
-        """Notes that a run is about to put a checkpoint. Raises the conflict that its execution has met already."""
+        """Notes that a run is about to put a checkpoint. Raises what its execution was refused with already."""
         key = Key(request.thread_id, request.checkpoint_ns)
         own_id = request.checkpoint_id
         overdue: list[End] = []
         with self._lock:
             run, line = self._find(config, key, request.parent_checkpoint_id)
             if run is None or line is None:
-                return UnderWay(self, key)
+                return UnderWay(self, key, run)
             end = line.awaited.pop(own_id, None) or _end()
             line.puts[own_id] = end
             line.puts.move_to_end(own_id)
@@ -143,13 +144,13 @@ class Runs:
         return under_way
 
     def begin_writes(self, config: RunnableConfig, request: PutWritesRequest) -> UnderWay:
-        """Notes that a run is about to write beside a checkpoint. Raises the conflict that its execution has met."""
+        """Notes that a run is about to write beside a checkpoint. Raises what its execution was refused with."""
         key = Key(request.thread_id, request.checkpoint_ns)
         beside = request.checkpoint_id
         with self._lock:
             run, line = self._find(config, key, beside)
             if run is None or line is None:
-                return UnderWay(self, key)
+                return UnderWay(self, key, run)
             put = line.puts.get(beside)
             patience = None
             if put is None and beside not in line.read:
@@ -167,12 +168,12 @@ class Runs:
     def end(self, under_way: UnderWay, error: BaseException | None) -> None:
         """Notes that a call is over, and tells those who wait for it."""
         run, line, end = under_way.run, under_way.line, under_way.ends
-        if run is None or line is None or end is None:
-            return
         with self._lock:
+            if isinstance(error, RefusedError) and run is not None and run.execution is not None:
+                run.execution.refusals.setdefault(under_way.key.thread_id, error)
+            if line is None or end is None:
+                return
             line.writing.pop(end, None)
-            if isinstance(error, VersionConflictError) and run.execution is not None:
-                run.execution.conflicts.setdefault(under_way.key.thread_id, error)
         if error is not None and not isinstance(error, CheckpointdError):
             error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
         end.set_result(error)
@@ -183,14 +184,14 @@ class Runs:
         A write without a runtime belongs to the context's read only if it builds on what was read (or on a put since);
         otherwise it is a hand-made one. `builds_on` is empty for a put without a parent.
         """
-        if not self._optimistic:
-            return None, None
         runtime = _runtime(config)
         if runtime is not None:
             run = self._run(runtime)
-            if run.execution is not None and (conflict := run.execution.conflicts.get(key.thread_id)):
-                raise conflict.again() from conflict
+            if run.execution is not None and (refusal := run.execution.refusals.get(key.thread_id)):
+                raise copy(refusal) from refusal
             return run, run.lines.get(key)
+        if not self._optimistic:
+            return None, None
         noted = (_context_runs.get() or {}).get((id(self), key))
         if noted is None:
             return None, None
@@ -267,7 +268,7 @@ class UnderWay:
     def expect(self, request: PutCheckpointRequest | PutWritesRequest) -> None:
         """Writes into the request what the run expects. Raises what the put raised that these writes follow."""
         if self._follows is not None and self._follows.done() and (error := self._follows.result()) is not None:
-            raise (error.again() if isinstance(error, VersionConflictError) else error)
+            raise copy(error) if isinstance(error, RefusedError) else error
         if self.run is None or self.line is None:
             return
         request.precondition.if_version_match = self.line.version

@@ -24,6 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.grpc import requests, responses
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.channels import Channels
+from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
 from langgraph.checkpoint.grpc.options import (
     ClientOptions,
     Concurrency,
@@ -38,7 +39,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
 
-class GrpcSaver(BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -92,6 +93,7 @@ class GrpcSaver(BaseCheckpointSaver[str]):
             concurrency=concurrency,
         )
         self._caller = Caller(self.options, Channels(self.options))
+        self._leases = Leases(self._caller)
         self._runs = Runs(optimistic=concurrency == "optimistic")
         self._closed = False
 
@@ -280,9 +282,9 @@ class GrpcSaver(BaseCheckpointSaver[str]):
             The checkpoint's config.
 
         Raises:
-            VersionConflictError: Another run wrote to the thread after this one had read it.
+            RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = requests.put(self.serde, config, checkpoint, metadata, new_versions)
+        request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
             wait(under_way.waits_for)
             under_way.expect(request)
@@ -298,7 +300,7 @@ class GrpcSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Awaits `put`."""
-        request = requests.put(self.serde, config, checkpoint, metadata, new_versions)
+        request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
             await await_all(under_way.waits_for)
             under_way.expect(request)
@@ -316,9 +318,9 @@ class GrpcSaver(BaseCheckpointSaver[str]):
         """Stores a task's writes beside the checkpoint that the config names.
 
         Raises:
-            VersionConflictError: Another run wrote to the thread after this one had read it.
+            RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = requests.put_writes(self.serde, config, writes, task_id, task_path)
+        request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
             wait(under_way.waits_for, under_way.patience)
             under_way.expect(request)
@@ -332,7 +334,7 @@ class GrpcSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Awaits `put_writes`."""
-        request = requests.put_writes(self.serde, config, writes, task_id, task_path)
+        request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
             await await_all(under_way.waits_for, under_way.patience)
             under_way.expect(request)
@@ -343,25 +345,25 @@ class GrpcSaver(BaseCheckpointSaver[str]):
     def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
         self._runs.forget_context()
-        self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, requests.delete_thread(thread_id))
+        request = self._leases.sign(requests.delete_thread(thread_id))
+        self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Awaits `delete_thread`."""
         self._runs.forget_context()
-        await self._caller.acall(
-            "DeleteThread", lambda stubs: stubs.threads.DeleteThread, requests.delete_thread(thread_id)
-        )
+        request = self._leases.sign(requests.delete_thread(thread_id))
+        await self._caller.acall("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
         self._runs.forget_context()
-        for request in requests.delete_runs(run_ids):
+        for request in self._leases.sign_all(requests.delete_runs(run_ids)):
             self._caller.call("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Awaits `delete_for_runs`."""
         self._runs.forget_context()
-        for request in requests.delete_runs(run_ids):
+        for request in self._leases.sign_all(requests.delete_runs(run_ids)):
             await self._caller.acall("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
@@ -377,7 +379,7 @@ class GrpcSaver(BaseCheckpointSaver[str]):
             CheckpointNotFoundError: The thread has no such checkpoint.
         """
         self._runs.forget_context()
-        request = requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        request = self._leases.sign_copy(requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id))
         self._caller.call("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
 
     async def acopy_thread(
@@ -385,7 +387,7 @@ class GrpcSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Awaits `copy_thread`."""
         self._runs.forget_context()
-        request = requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        request = self._leases.sign_copy(requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id))
         await self._caller.acall("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -397,13 +399,13 @@ class GrpcSaver(BaseCheckpointSaver[str]):
                 "delete" removes the threads.
         """
         self._runs.forget_context()
-        for request in requests.prune(thread_ids, strategy):
+        for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
             self._caller.call("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Awaits `prune`."""
         self._runs.forget_context()
-        for request in requests.prune(thread_ids, strategy):
+        for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
             await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
 
     # What the methods above share.
