@@ -43,6 +43,8 @@ class Channels:
         self._sync: Stubs | None = None
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Stubs] = WeakKeyDictionary()
         self._abandoned: list[object] = []
+        self._used_aio = False
+        self._lost_aio = False
         self._users = 1
         self._closed = False
 
@@ -62,6 +64,13 @@ class Channels:
         loop = asyncio.get_running_loop()
         with self._lock:
             self._check()
+            if self._lost_aio:
+                raise CheckpointdError(
+                    "grpc's connections of event loops don't survive a fork, and this process was forked after its "
+                    'parent had awaited this saver: call the blocking methods here, start workers with "spawn", or '
+                    "fork before the saver is first awaited"
+                )
+            self._used_aio = True
             stubs = self._by_loop.get(loop)
             if stubs is None:
                 stubs = self._by_loop[loop] = Stubs(self._connect(grpc.aio))
@@ -108,6 +117,8 @@ class Channels:
             self._sync = None
             self._by_loop = WeakKeyDictionary()
             self._pid = os.getpid()
+            # grpc's poller for event loops died with the parent's threads, and is not started again: calls would hang.
+            self._lost_aio = self._used_aio
 
     def _connect(self, flavour: object) -> grpc.Channel:
         """Makes a channel with grpc's sync or aio module."""
@@ -120,7 +131,8 @@ class Channels:
             ("grpc.keepalive_timeout_ms", min(milliseconds, 10_000)),
             # A server that restarts should be found again at once: grpc would back off for up to two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # In spite of its name: how long one attempt to connect may take. A far server needs some round trips.
+            ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
             # The saver does its own retries, within its budget.
             ("grpc.enable_retries", 0),
