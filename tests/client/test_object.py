@@ -1,4 +1,4 @@
-"""The saver as an object, wherever LangGraph and its users carry it: shared/contract.md 27 to 31."""
+"""The saver as an object, wherever LangGraph and its users carry it: rules 27 to 31 of ../e2e/README.md."""
 
 from __future__ import annotations
 

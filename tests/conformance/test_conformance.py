@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -56,3 +58,13 @@ def test_the_saver_is_taken_for_one_that_can_do_all(shared_server: ServerProcess
     # contract 29: capabilities are detected by override.
     with GrpcSaver(shared_server.target) as saver:
         assert DetectedCapabilities.from_instance(saver).missing == frozenset()
+
+
+def test_every_rule_of_the_contract_has_a_test() -> None:
+    tests = Path(__file__).parent.parent
+    named: set[int] = set()
+    for module in tests.rglob("test_*.py"):
+        for comment in re.findall(r"# contract ([\d, ]+)", module.read_text()):
+            named.update(int(number) for number in re.findall(r"\d+", comment))
+    table = (tests / "e2e" / "README.md").read_text()
+    assert named == set(range(1, 32)) == {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""What goes in comes out, to the last bit and type: shared/contract.md 11 to 16."""
+"""What goes in comes out, to the last bit and type: rules 11 to 16 of README.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saver owes LangGraph when it reads: shared/contract.md 1 to 9."""
+"""What a saver owes LangGraph when it reads: rules 1 to 9 of README.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saver owes LangGraph when it writes: shared/contract.md 10 and 17 to 26. (11 to 16: test_fidelity.py)"""
+"""What a saver owes LangGraph when it writes: rules 10 and 17 to 26 of README.md. (11 to 16: test_fidelity.py)"""
 
 from __future__ import annotations
 
