@@ -186,8 +186,9 @@ class TestReflection:
             assert (await client.refused(call)).code == grpc.StatusCode.UNIMPLEMENTED
 
 
-def put(client: Any, **options: Any) -> Any:
-    return client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2"), **options)
+def put(client: Any, *, thread_id: str = "thread-1", **options: Any) -> Any:
+    request = client.put_request(thread_id=thread_id, checkpoint_id="checkpoint-2")
+    return client.checkpoints.PutCheckpoint(request, **options)
 
 
 class TestDrain:
@@ -266,10 +267,13 @@ class TestTime:
 
     async def test_cancelled_calls_give_their_connections_back(self, serve: Any, blocker: Any) -> None:
         async with serve() as (server, client):
+            for thread in "abc":
+                await client.checkpoints.PutCheckpoint(client.put_request(thread_id=thread))
             await client.checkpoints.PutCheckpoint(client.put_request())
             async with blocker() as blocked:
                 for _ in range(3):
-                    calls = [asyncio.ensure_future(put(client)) for _ in range(3)]  # as many as the pool has
+                    # As many as the pool has connections, each in a namespace of its own: others would wait in line.
+                    calls = [asyncio.ensure_future(put(client, thread_id=thread)) for thread in "abc"]
                     await blocked.until_waiting(3)
                     for call in calls:
                         call.cancel()

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checkpointd_server.domain.model import (
+    AcquireLease,
     ChannelValue,
     CopyThread,
     DeltaHistory,
+    Lease,
+    LeaseState,
     ListQuery,
     Namespace,
     Page,
@@ -23,6 +26,7 @@ from checkpointd_server.domain.model import (
     TaskWrite,
     TypedValue,
 )
+from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import PostgresStore
 
 TIMEOUT = 60.0
@@ -60,6 +64,7 @@ class Tenant:
         expect_writer: bytes = b"",
         writer: bytes = b"",
         request_id: bytes = b"",
+        lease: int = 0,
     ) -> int:
         """Puts a checkpoint with these channel versions and, of the changed channels, these values."""
         versions = dict(versions or {})
@@ -84,6 +89,7 @@ class Tenant:
             precondition=precondition,
             writer=writer,
             request_id=request_id,
+            lease_token=lease,
         )
         return await self.store.put_checkpoint(put, timeout=TIMEOUT)
 
@@ -95,6 +101,7 @@ class Tenant:
         ns: str = "",
         expect: int | None = None,
         expect_writer: bytes = b"",
+        lease: int = 0,
     ) -> int:
         """Puts task writes."""
         precondition = None
@@ -105,6 +112,7 @@ class Tenant:
             checkpoint_id=checkpoint_id,
             writes=list(writes),
             precondition=precondition,
+            lease_token=lease,
         )
         return await self.store.put_writes(put, timeout=TIMEOUT)
 
@@ -151,24 +159,53 @@ class Tenant:
         """The delta history of channels."""
         return await self.store.get_delta_history(Namespace(self.name, thread, ns), at, channels, timeout=TIMEOUT)
 
-    async def delete(self, thread: str = "t") -> int:
+    async def delete(self, thread: str = "t", *, leases: Mapping[str, int] = NO_LEASES) -> int:
         """Deletes a thread."""
-        return await self.store.delete_thread(self.name, thread, timeout=TIMEOUT)
+        return await self.store.delete_thread(self.name, thread, leases=leases, timeout=TIMEOUT)
 
-    async def delete_runs(self, *run_ids: str) -> int:
+    async def delete_runs(self, *run_ids: str, leases: Mapping[str, int] = NO_LEASES) -> int:
         """Deletes runs."""
-        return await self.store.delete_runs(self.name, run_ids, timeout=TIMEOUT)
+        return await self.store.delete_runs(self.name, run_ids, leases=leases, timeout=TIMEOUT)
 
-    async def copy(self, source: str, target: str, *, at: str | None = None, request_id: bytes = b"") -> int:
+    async def copy(
+        self, source: str, target: str, *, at: str | None = None, request_id: bytes = b"", lease: int = 0
+    ) -> int:
         """Copies or forks a thread."""
         copy = CopyThread(
-            tenant=self.name, source_thread_id=source, target_thread_id=target, checkpoint_id=at, request_id=request_id
+            tenant=self.name,
+            source_thread_id=source,
+            target_thread_id=target,
+            checkpoint_id=at,
+            request_id=request_id,
+            lease_token=lease,
         )
         return await self.store.copy_thread(copy, timeout=TIMEOUT)
 
-    async def prune(self, *threads: str, strategy: PruneStrategy = PruneStrategy.KEEP_LATEST) -> int:
+    async def prune(
+        self,
+        *threads: str,
+        strategy: PruneStrategy = PruneStrategy.KEEP_LATEST,
+        leases: Mapping[str, int] = NO_LEASES,
+    ) -> int:
         """Prunes threads."""
-        return await self.store.prune_threads(self.name, threads, strategy, timeout=TIMEOUT)
+        return await self.store.prune_threads(self.name, threads, strategy, leases=leases, timeout=TIMEOUT)
+
+    async def acquire(self, holder: str, *, thread: str = "t", ttl: float = 60.0, wait: float = 0.0) -> Lease:
+        """Takes a lease."""
+        acquire = AcquireLease(tenant=self.name, thread_id=thread, holder=holder.encode(), ttl=ttl, wait=wait)
+        return await self.store.acquire_lease(acquire, timeout=TIMEOUT)
+
+    async def renew(self, token: int, *, thread: str = "t", ttl: float = 60.0) -> Lease:
+        """Renews a lease."""
+        return await self.store.renew_lease(self.name, thread, token, ttl=ttl, timeout=TIMEOUT)
+
+    async def release(self, holder: str, *, thread: str = "t") -> bool:
+        """Gives up a lease, or the place in line."""
+        return await self.store.release_lease(self.name, thread, holder.encode(), timeout=TIMEOUT)
+
+    async def lease(self, *, thread: str = "t") -> LeaseState:
+        """Who may write to a thread."""
+        return await self.store.get_lease(self.name, thread, timeout=TIMEOUT)
 
     async def stored_values(self, *, thread: str = "t", ns: str = "") -> set[tuple[str, str]]:
         """Every (channel, version) that has a row, referred to or not."""

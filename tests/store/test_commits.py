@@ -149,7 +149,7 @@ async def test_a_caller_that_gave_up_in_the_line_stores_nothing(own_options: Sto
             async with connection.transaction():
                 await connection.execute("LOCK TABLE checkpointd.checkpoints IN SHARE MODE")
                 tasks = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(6)]
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0)
                 tasks[-1].cancel()
                 await asyncio.sleep(0)
             results = await outcomes(*tasks)

@@ -64,6 +64,11 @@ class CheckpointServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryResponse.FromString,
                 _registered_method=True)
+        self.Batch = channel.unary_unary(
+                '/checkpointd.v1.CheckpointService/Batch',
+                request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
+                _registered_method=True)
 
 
 class CheckpointServiceServicer(object):
@@ -111,6 +116,15 @@ class CheckpointServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Batch(self, request, context):
+        """Does several puts, writes and reads in one call, each as if it had been called alone: each is atomic, has an outcome of
+        its own, and doesn't depend on the others'. Those on one namespace are done in their order, the rest in any. For
+        clients that serve many agents: a call costs both sides more than what it carries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CheckpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +152,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.GetDeltaChannelHistory,
                     request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryResponse.SerializeToString,
+            ),
+            'Batch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Batch,
+                    request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -280,6 +299,33 @@ class CheckpointService(object):
             '/checkpointd.v1.CheckpointService/GetDeltaChannelHistory',
             checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryRequest.SerializeToString,
             checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Batch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.CheckpointService/Batch',
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,11 +14,13 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_DELTA_CHANNELS: _ClassVar[Capability]
     CAPABILITY_FORK: _ClassVar[Capability]
     CAPABILITY_LEASES: _ClassVar[Capability]
+    CAPABILITY_BATCH: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_VERSIONS: Capability
 CAPABILITY_DELTA_CHANNELS: Capability
 CAPABILITY_FORK: Capability
 CAPABILITY_LEASES: Capability
+CAPABILITY_BATCH: Capability
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

@@ -43,6 +43,8 @@ class Limits:
     """The most checkpoints on a page."""
     max_page_bytes: int = 8 * 1024 * 1024
     """Where a page is cut, in bytes. A page holds at least one checkpoint, however large."""
+    max_batch_operations: int = 256
+    """The most calls in one batch."""
     max_batch: int = 1000
     """The most threads, runs or channels that one request names."""
     default_lease_ttl_ms: int = 30_000

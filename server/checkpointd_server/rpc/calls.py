@@ -138,8 +138,7 @@ class Calls:
                 self._active -= 1
                 if self._draining.is_set() and not self._active:
                     self._idle.set()
-            failure = describe_error(error)
-            self._log_failure(name, started, request, failure, error)
+            failure = self.failure(name, started, request, error)
             await context.abort(failure.code, failure.message, failure.trailers)
             raise AssertionError("abort raises")
 
@@ -147,6 +146,19 @@ class Calls:
 
     def _log_call(self, method: str, code: str, started: float, request: Any) -> None:
         self._log.debug("call", code=code, **_call_fields(method, started, request))
+
+    def failure(self, method: str, started: float, request: Any, error: Exception) -> Failure:
+        """Logs a call's failure, and returns what its client is told.
+
+        Args:
+            method: The method as the log has it.
+            started: When the call began, by `time.perf_counter`.
+            request: The request, or None if it wasn't one.
+            error: What the call raised.
+        """
+        failure = describe_error(error)
+        self._log_failure(method, started, request, failure, error)
+        return failure
 
     def _log_failure(self, method: str, started: float, request: Any, failure: Failure, error: Exception) -> None:
         fields = {

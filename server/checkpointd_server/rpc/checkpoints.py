@@ -8,44 +8,35 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.model import (
     CheckpointPosition,
     ListQuery,
-    Namespace,
-    PutCheckpoint,
-    PutWrites,
     StoredCheckpoint,
-    TaskWrite,
-    TypedValue,
 )
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.leases import read_lease_token
+from checkpointd_server.rpc.batches import Batches
+from checkpointd_server.rpc.calls import Calls
 from checkpointd_server.rpc.messages import (
-    check_checkpoint,
-    check_typed_value,
-    read_channel_values,
-    read_channel_versions,
-    read_namespace,
     read_optional_id,
-    read_precondition,
     write_checkpoint,
     write_task_writes,
     write_typed_value,
 )
 from checkpointd_server.rpc.paging import read_page_token, write_page_token
-from checkpointd_server.rpc.projection import project_filter, project_metadata
+from checkpointd_server.rpc.projection import project_filter
+from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes, read_target
 from checkpointd_server.rpc.validation import (
     check_batch,
     check_optional_text,
     check_text,
     check_texts,
-    check_token,
 )
 
 
 class CheckpointServicer:
     """Serves checkpoints out of a store. Each method takes a request and returns the encoded response."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits) -> None:
+    def __init__(self, store: CheckpointStore, limits: Limits, calls: Calls) -> None:
         self._store = store
         self._limits = limits
+        self._batches = Batches(store, limits, calls)
         # Half of a message is left for what the store doesn't count: names, versions and the encoding itself.
         self._page_bytes = min(limits.max_page_bytes, limits.max_message_bytes // 2)
 
@@ -63,7 +54,7 @@ class CheckpointServicer:
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Reads one checkpoint."""
-        namespace, checkpoint_id = _read_target(request, tenant, self._limits)
+        namespace, checkpoint_id = read_target(request, tenant, self._limits)
         checkpoint, version = await self._store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
         response = pb.GetCheckpointResponse(version=version)
         if checkpoint is not None:
@@ -91,7 +82,7 @@ class CheckpointServicer:
         self, request: pb.GetDeltaChannelHistoryRequest, tenant: str, timeout: float | None
     ) -> bytes:
         """Reads the histories of channels."""
-        namespace, checkpoint_id = _read_target(request, tenant, self._limits)
+        namespace, checkpoint_id = read_target(request, tenant, self._limits)
         channels = list(request.channels)
         check_batch(channels, "channels", self._limits.max_batch)
         check_texts(channels, "channels[{}]", self._limits.max_channel_bytes)
@@ -107,80 +98,9 @@ class CheckpointServicer:
                 write_typed_value(history.seed, message.seed)
         return response.SerializeToString()
 
-
-def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
-    """Returns the put that a request asks for, and empties its channel_versions. Raises InvalidArgument."""
-    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
-    checkpoint_id = request.checkpoint_id
-    check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
-    parent_checkpoint_id = read_optional_id(request.parent_checkpoint_id, "parent_checkpoint_id", limits)
-    if not request.HasField("checkpoint"):
-        raise InvalidArgument("checkpoint", "is required")
-    checkpoint = request.checkpoint
-    field = "checkpoint.channel_versions.versions"
-    channel_versions = read_channel_versions(checkpoint.channel_versions.versions, field, limits)
-    check_checkpoint(checkpoint, limits)
-    values = read_channel_values(request.values, limits)
-    if not request.HasField("metadata"):
-        raise InvalidArgument("metadata", "is required")
-    metadata = request.metadata
-    if not metadata.HasField("value"):
-        raise InvalidArgument("metadata.value", "is required")
-    check_typed_value(metadata.value, "metadata.value", limits)
-    projection = project_metadata(metadata, limits)
-    precondition = read_precondition(request.HasField("precondition"), request.precondition, limits)
-    writer, request_id = request.writer, request.request_id
-    check_token(writer, "writer", limits.max_token_bytes)
-    check_token(request_id, "request_id", limits.max_token_bytes)
-    # The body is what lies in the database: a serialized checkpointd.v1.Checkpoint without its channel_versions, which
-    # the store keeps beside it and write_checkpoint puts back. Changing this message is changing the storage format.
-    checkpoint.ClearField("channel_versions")
-    return PutCheckpoint(
-        namespace=namespace,
-        checkpoint_id=checkpoint_id,
-        parent_checkpoint_id=parent_checkpoint_id,
-        body=checkpoint.SerializeToString(),
-        channel_versions=channel_versions,
-        values=values,
-        metadata=TypedValue(metadata.value.type, metadata.value.data),
-        metadata_index=projection.json,
-        run_id=projection.run_id,
-        precondition=precondition,
-        writer=writer,
-        request_id=request_id,
-        lease_token=read_lease_token(request.lease_token),
-    )
-
-
-def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -> PutWrites:
-    """Returns the writes that a request asks for. Raises InvalidArgument."""
-    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
-    checkpoint_id = request.checkpoint_id
-    check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
-    task_id, task_path = request.task_id, request.task_path
-    check_text(task_id, "task_id", limits.max_task_id_bytes)
-    check_optional_text(task_path, "task_path", limits.max_task_path_bytes)
-    writes: dict[int, TaskWrite] = {}
-    for position, write in enumerate(request.writes):
-        if write.task_id or write.task_path:
-            field = f"writes[{position}].{'task_id' if write.task_id else 'task_path'}"
-            raise InvalidArgument(field, "must be unset: the request names the task of all its writes")
-        channel = write.channel
-        check_text(channel, f"writes[{position}].channel", limits.max_channel_bytes)
-        if not write.HasField("value"):
-            raise InvalidArgument(f"writes[{position}].value", "is required")
-        value = write.value
-        check_typed_value(value, f"writes[{position}].value", limits)
-        idx = write.idx
-        if idx < 0 or idx not in writes:
-            writes[idx] = TaskWrite(task_id, task_path, idx, channel, TypedValue(value.type, value.data))
-    return PutWrites(
-        namespace=namespace,
-        checkpoint_id=checkpoint_id,
-        writes=list(writes.values()),
-        precondition=read_precondition(request.HasField("precondition"), request.precondition, limits),
-        lease_token=read_lease_token(request.lease_token),
-    )
+    async def batch(self, request: pb.BatchRequest, tenant: str, timeout: float | None) -> bytes:
+        """Does several calls at once."""
+        return await self._batches.do(request, tenant, timeout)
 
 
 def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits, page_bytes: int) -> ListQuery:
@@ -212,13 +132,6 @@ def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits, p
         page_bytes=page_bytes,
         after=read_page_token(request, tenant, limits),
     )
-
-
-def _read_target(
-    request: pb.GetCheckpointRequest | pb.GetDeltaChannelHistoryRequest, tenant: str, limits: Limits
-) -> tuple[Namespace, str | None]:
-    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
-    return namespace, read_optional_id(request.checkpoint_id, "checkpoint_id", limits)
 
 
 def _position(stored: StoredCheckpoint) -> CheckpointPosition:

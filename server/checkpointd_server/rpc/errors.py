@@ -161,6 +161,8 @@ class Failure(NamedTuple):
     message: str
     reason: str
     """The reason's name without its prefix."""
+    metadata: dict[str, str]
+    """What belongs to the reason."""
     trailers: tuple[tuple[str, bytes], ...]
     level: int
     error_id: str | None
@@ -179,15 +181,12 @@ def describe_error(error: Exception) -> Failure:
         message = _shortened(str(error))
         metadata = rule.metadata(error)
     reason = errors_pb2.ErrorReason.Name(rule.reason).removeprefix("ERROR_REASON_")
-    info = ErrorInfo(
-        reason=reason,
-        domain=DOMAIN,
-        metadata={key: str(value) for key, value in metadata.items() if value is not None},
-    )
+    told = {key: str(value) for key, value in metadata.items() if value is not None}
+    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=told)
     status = Status(code=rule.code.value[0], message=message)
     status.details.add().Pack(info)
     trailers = ((DETAILS_KEY, status.SerializeToString()),)
-    return Failure(rule.code, message, reason, trailers, rule.level, error_id)
+    return Failure(rule.code, message, reason, told, trailers, rule.level, error_id)
 
 
 def _shortened(message: str) -> str:

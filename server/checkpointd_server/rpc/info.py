@@ -19,6 +19,7 @@ class InfoServicer:
                 pb.CAPABILITY_DELTA_CHANNELS,
                 pb.CAPABILITY_FORK,
                 pb.CAPABILITY_LEASES,
+                pb.CAPABILITY_BATCH,
             ],
             limits=pb.Limits(**told),
         ).SerializeToString()

@@ -68,7 +68,7 @@ class RpcServer:
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
-                CheckpointServicer(store, limits),
+                CheckpointServicer(store, limits, self._calls),
             ),
             (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
@@ -21,6 +22,8 @@ from checkpointd_server.store.pool import Database
 
 COMMITS_UNDER_WAY = 2
 """How many commits are under way at once: while the disk works on one, the next is put together."""
+SLOW_SECONDS = 0.05
+"""After how long a commit no longer counts as under way: it waits for a lock, and must not hold up the others."""
 MAX_WRITES = 128
 """How many writes share a commit at the most."""
 MAX_BYTES = 4 * 1024 * 1024
@@ -90,12 +93,11 @@ class Commits:
     async def store(self, write: Write, *, timeout: float | None) -> int:
         """Stores a write and returns its namespace's version. Raises what `puts` raises."""
         if self._under_way < COMMITS_UNDER_WAY and not self._waiting and write.namespace not in self._busy:
-            self._under_way += 1
-            self._busy.add(write.namespace)
+            close = self._open((write.namespace,))
             try:
                 return await _store_alone(self._database, write, timeout)
             finally:
-                self._finish({write.namespace})
+                close()
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         deadline = None if timeout is None else loop.time() + timeout
@@ -113,16 +115,38 @@ class Commits:
             units = self._take()
             if not units:
                 return
-            self._under_way += 1
-            self._busy.update(units)
+            entries = list(_entries(units.values()))
+            close = self._open(units.keys())
             task = asyncio.get_running_loop().create_task(self._commit(list(units.values())))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._ended, close))
+            for entry in entries:
+                entry.answer.add_done_callback(partial(_cancel_if_unwanted, task, entries))
 
-    def _finish(self, namespaces: set[Namespace]) -> None:
-        self._under_way -= 1
-        self._busy -= namespaces
-        self._begin()
+    def _ended(self, close: Callable[[], None], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        close()
+
+    def _open(self, namespaces: Collection[Namespace]) -> Callable[[], None]:
+        """Counts a commit as under way, and keeps its namespaces to itself. Returns what ends both."""
+        slow = False
+
+        def give_way() -> None:
+            nonlocal slow
+            slow = True
+            self._under_way -= 1
+            self._begin()
+
+        def close() -> None:
+            timer.cancel()
+            self._under_way -= not slow
+            self._busy.difference_update(namespaces)
+            self._begin()
+
+        self._under_way += 1
+        self._busy.update(namespaces)
+        timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, give_way)
+        return close
 
     def _take(self) -> dict[Namespace, Unit]:
         """Takes what the next commit stores out of the line, in order."""
@@ -167,7 +191,6 @@ class Commits:
             for entry in _entries(units):
                 # Only where this task was cancelled: nobody may wait for ever.
                 entry.answer.cancel()
-            self._finish({unit.entries[0].write.namespace for unit in units})
 
     async def _store_together(self, batch: list[Unit]) -> set[Unit]:
         """Stores units in one statement, and returns those that went through.
@@ -243,7 +266,13 @@ def _tasks_of(write: Write) -> set[tuple[str, str]]:
     return {(write.checkpoint_id, task_write.task_id) for task_write in write.writes}
 
 
-def _entries(units: list[Unit]) -> Iterator[Entry]:
+def _cancel_if_unwanted(task: asyncio.Task[None], entries: list[Entry], _: asyncio.Future[int]) -> None:
+    """Cancels a commit that nobody waits for any more, so that it gives its connection back."""
+    if not task.done() and all(entry.answer.cancelled() for entry in entries):
+        task.cancel()
+
+
+def _entries(units: Iterable[Unit]) -> Iterator[Entry]:
     return (entry for unit in units for entry in unit.entries)
 
 

@@ -1,8 +1,8 @@
 """Connections: borrowed, bounded in time, and replaced unseen when they die.
 
 The driver's pool does the keeping. What is SET on a connection is the same for all, so nothing is reset when it comes
-back: a call that is one statement is one round trip. What fails for reasons that lie in the connection is tried again on another;
-the store's verbs are all safe to repeat.
+back: a call that is one statement is one round trip. What fails for reasons that lie in the connection is tried again
+on another; the store's verbs are all safe to repeat.
 """
 
 from __future__ import annotations
