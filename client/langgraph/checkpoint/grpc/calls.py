@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from langgraph.checkpoint.grpc.batching import Request
 from langgraph.checkpoint.grpc.channels import Channels, Stubs
 from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerUnavailableError, from_rpc_error
 from langgraph.checkpoint.grpc.options import ClientOptions
+from langgraph.checkpoint.grpc.runs import UnderWay
 
 import grpc
+from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
 
 logger = logging.getLogger("langgraph.checkpoint.grpc")
 
@@ -122,6 +125,30 @@ class Caller:
             except grpc.aio.UsageError as error:
                 raise self._closed_under(error) from error
             await asyncio.sleep(pause)
+
+    async def share(self, name: str, request: Request, under_way: UnderWay | None = None) -> Any:
+        """Calls an RPC and awaits its answer, like `acall`; calls that are made at once share one.
+
+        Args:
+            name: The RPC, for messages.
+            request: What to send.
+            under_way: What the call waits for and expects, if it writes.
+        """
+        attempts = Attempts(self.options, name, None)
+        again = False
+        while True:
+            batcher = self.channels.aio().batcher
+            if under_way is not None and not isinstance(request, GetCheckpointRequest):
+                await under_way.line_up(batcher, again=again)
+                under_way.expect(request)
+            try:
+                return await batcher.call(request, attempts.metadata())
+            except grpc.RpcError as error:
+                pause = attempts.pause_after(error)
+            except grpc.aio.UsageError as error:
+                raise self._closed_under(error) from error
+            await asyncio.sleep(pause)
+            again = True
 
     def _closed_under(self, error: Exception) -> Exception:
         """A channel that was closed by another thread while this one was about to call."""

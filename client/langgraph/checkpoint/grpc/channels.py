@@ -11,6 +11,7 @@ import os
 import threading
 from weakref import WeakKeyDictionary
 
+from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.options import ClientOptions, TlsOptions
 
@@ -33,6 +34,14 @@ class Stubs:
         self.info = InfoServiceStub(channel)
 
 
+class AioStubs(Stubs):
+    """The services of checkpointd on a channel of an event loop."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout: float) -> None:
+        super().__init__(channel)
+        self.batcher = Batcher(self.checkpoints, timeout)
+
+
 class Channels:
     """Makes, shares and closes the channels to one server."""
 
@@ -41,7 +50,7 @@ class Channels:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._sync: Stubs | None = None
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Stubs] = WeakKeyDictionary()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AioStubs] = WeakKeyDictionary()
         self._abandoned: list[object] = []
         self._used_aio = False
         self._lost_aio = False
@@ -59,7 +68,7 @@ class Channels:
                 self._sync = Stubs(self._connect(grpc))
             return self._sync
 
-    def aio(self) -> Stubs:
+    def aio(self) -> AioStubs:
         """Returns the stubs for calls awaited in the running event loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -73,7 +82,10 @@ class Channels:
             self._used_aio = True
             stubs = self._by_loop.get(loop)
             if stubs is None:
-                stubs = self._by_loop[loop] = Stubs(self._connect(grpc.aio))
+                # A channel holds its loop, so those of loops that have ended don't go by themselves.
+                for ended in [known for known in self._by_loop if known.is_closed()]:
+                    del self._by_loop[ended]
+                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio), self._options.timeout)
             return stubs
 
     def share(self) -> None:

@@ -28,7 +28,7 @@ from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
 
 ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
-"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Deleting runs and pruning
+"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Pruning and deleting runs
 go by it."""
 
 PRUNE_STRATEGIES = {

@@ -20,8 +20,8 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable
+from concurrent.futures import Future, wait
 from contextvars import ContextVar
 from copy import copy
 from types import TracebackType
@@ -45,9 +45,32 @@ after them; for the rare checkpoint that it never puts (a Command on a thread th
 
 _RUNTIME = "__pregel_runtime"
 
-End = Future[CheckpointdError | None]
-"""The end of a call that is under way: its result says what went wrong, if anything. It can't be cancelled by those who
-wait for it."""
+
+class End(Future["CheckpointdError | None"]):
+    """The end of a call that is under way: its result says what went wrong, if anything.
+
+    Those who wait for it can't cancel it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self.line: object | None = None
+        """Where the call stands in line, if it does: what stands in the same line behind it will come after it."""
+        self.in_line: Future[None] | None = None
+        """Done when the call stands in line or is over, for those who wait for a put that hasn't begun."""
+
+    def join(self, line: object) -> None:
+        """Notes that the call stands in line."""
+        self.line = line
+        if self.in_line is not None and not self.in_line.done():
+            self.in_line.set_result(None)
+
+    def come(self, error: CheckpointdError | None) -> None:
+        """Notes that the call is over."""
+        self.set_result(error)
+        if self.in_line is not None and not self.in_line.done():
+            self.in_line.set_result(None)
 
 
 class Line:
@@ -129,7 +152,7 @@ class Runs:
             run, line = self._find(config, key, request.parent_checkpoint_id)
             if run is None or line is None:
                 return UnderWay(self, key, run)
-            end = line.awaited.pop(own_id, None) or _end()
+            end = line.awaited.pop(own_id, None) or End()
             line.puts[own_id] = end
             line.puts.move_to_end(own_id)
             if len(line.puts) > REMEMBERED_PUTS:
@@ -140,7 +163,7 @@ class Runs:
             earlier = tuple(written for written, put in line.writing.items() if put is None or put.done())
             under_way = UnderWay(self, key, run, line, end, waits_for=earlier)
         for late in overdue:
-            late.set_result(None)
+            late.come(None)
         return under_way
 
     def begin_writes(self, config: RunnableConfig, request: PutWritesRequest) -> UnderWay:
@@ -154,9 +177,12 @@ class Runs:
             put = line.puts.get(beside)
             patience = None
             if put is None and beside not in line.read:
-                put = line.awaited.setdefault(beside, _end())
+                put = line.awaited.setdefault(beside, End())
+                if put.in_line is None:
+                    put.in_line = Future()
+                    put.in_line.set_running_or_notify_cancel()
                 patience = PUT_EXPECTED_WITHIN
-            end = _end()
+            end = End()
             line.writing[end] = put
             return UnderWay(self, key, run, line, end, follows=put, patience=patience)
 
@@ -176,7 +202,7 @@ class Runs:
             line.writing.pop(end, None)
         if error is not None and not isinstance(error, CheckpointdError):
             error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
-        end.set_result(error)
+        end.come(error)
 
     def _find(self, config: RunnableConfig, key: Key, builds_on: str) -> tuple[Run | None, Line | None]:
         """Finds the run of a write and its view of the namespace; None where nothing is known. The lock is held.
@@ -260,10 +286,31 @@ class UnderWay:
         self.run = run
         self.line = line
         self.ends = ends
-        self.waits_for = waits_for if follows is None else (follows,)
-        """The run's calls that go first."""
-        self.patience = patience
-        """How long to wait for them, in seconds; None: until they are over."""
+        self._waits_for = waits_for if follows is None else (follows,)
+        self._patience = patience
+
+    def wait(self) -> None:
+        """Blocks until the run's calls that go first are over."""
+        if self._waits_for:
+            wait(self._waits_for, self._patience)
+
+    async def line_up(self, line: object, *, again: bool) -> None:
+        """Waits in an event loop until the run's calls that go first are over, or stand in the same line.
+
+        Args:
+            line: The line that this call is about to join.
+            again: Whether the call has stood in line before, and was sent back. What went before it may have been sent
+                back too, so only its end counts.
+        """
+        for end in self._waits_for:
+            if not again and end.in_line is not None and end.line is None and not end.done():
+                await asyncio.wait([asyncio.wrap_future(end.in_line)], timeout=self._patience)
+                if end.line is None and not end.done():
+                    continue  # the patience is at its end
+            if not end.done() and (again or end.line is not line):
+                await asyncio.wait([asyncio.wrap_future(end)], timeout=self._patience if end.line is None else None)
+        if self.ends is not None:
+            self.ends.join(line)
 
     def expect(self, request: PutCheckpointRequest | PutWritesRequest) -> None:
         """Writes into the request what the run expects. Raises what the put raised that these writes follow."""
@@ -293,18 +340,5 @@ class UnderWay:
         self._runs.end(self, exc)
 
 
-async def await_all(ends: Collection[End], patience: float | None = None) -> None:
-    """Waits in an event loop until all calls are over, or patience is (in seconds)."""
-    if ends:
-        await asyncio.wait([asyncio.wrap_future(end) for end in ends], timeout=patience)
-
-
 def _runtime(config: RunnableConfig) -> object | None:
     return (config.get("configurable") or {}).get(_RUNTIME)
-
-
-def _end() -> End:
-    end = End()
-    # From here on cancel() has no effect: a waiter that is cancelled must not end it for the others.
-    end.set_running_or_notify_cancel()
-    return end

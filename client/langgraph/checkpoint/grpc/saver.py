@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -32,7 +31,7 @@ from langgraph.checkpoint.grpc.options import (
     default_target,
     default_token,
 )
-from langgraph.checkpoint.grpc.runs import Runs, await_all
+from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -286,7 +285,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """
         request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
-            wait(under_way.waits_for)
+            under_way.wait()
             under_way.expect(request)
             response = self._caller.call("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
             under_way.made(response.version)
@@ -302,9 +301,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """Awaits `put`."""
         request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
-            await await_all(under_way.waits_for)
-            under_way.expect(request)
-            response = await self._caller.acall("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+            response = await self._caller.share("PutCheckpoint", request, under_way)
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -322,7 +319,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """
         request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
-            wait(under_way.waits_for, under_way.patience)
+            under_way.wait()
             under_way.expect(request)
             self._caller.call("PutWrites", lambda stubs: stubs.checkpoints.PutWrites, request)
 
@@ -336,9 +333,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """Awaits `put_writes`."""
         request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
-            await await_all(under_way.waits_for, under_way.patience)
-            under_way.expect(request)
-            await self._caller.acall("PutWrites", lambda stubs: stubs.checkpoints.PutWrites, request)
+            await self._caller.share("PutWrites", request, under_way)
 
     # Whole threads and runs.
 
@@ -419,7 +414,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
     async def _acall_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
         return cast(
             pb.GetCheckpointResponse,
-            await self._caller.acall("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint, request),
+            await self._caller.share("GetCheckpoint", request),
         )
 
     def _pages(

@@ -1,6 +1,9 @@
 -- Group commit: puts and task writes of many namespaces in one statement. Each is checked and stored as the statements of
 -- puts.sql do it alone, and stands for itself: what is refused has no row in the answer, and the others are stored. A
 -- namespace appears once: as a put with the writes that go with it, or as writes alone.
+--
+-- Rows are looked up one by one, in subqueries that end in LIMIT 1: a join, or an EXISTS, may be planned as a scan of the
+-- whole table while that is tiny, and a prepared statement goes on with its plan.
 
 -- fragment: free_of_leases
 -- Whether the lease on the thread of `given` is the one that it names; see leases.sql. An expired one counts as another.
@@ -22,11 +25,13 @@ WITH put AS MATERIALIZED (
     SELECT
         given.*,
         -- include: free_of_leases
-        AND NOT EXISTS (
-            SELECT FROM __schema__.checkpoints AS c
+        AND (
+            SELECT c.request_id
+            FROM __schema__.checkpoints AS c
             WHERE c.tenant = given.tenant AND c.thread_id = given.thread_id AND c.checkpoint_ns = given.checkpoint_ns
-                AND c.checkpoint_id = given.checkpoint_id AND c.request_id = given.request_id
-        ) AS free
+                AND c.checkpoint_id = given.checkpoint_id
+            LIMIT 1
+        ) IS DISTINCT FROM given.request_id AS free
     FROM unnest(
         $1::integer[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
         $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[],
@@ -39,6 +44,15 @@ WITH put AS MATERIALIZED (
 lone AS MATERIALIZED (
     SELECT
         given.*,
+        coalesce(
+            (
+                SELECT n.version
+                FROM __schema__.namespaces AS n
+                WHERE n.tenant = given.tenant AND n.thread_id = given.thread_id AND n.checkpoint_ns = given.checkpoint_ns
+                LIMIT 1
+            ),
+            0
+        ) AS version,
         -- include: free_of_leases
         AS free
     FROM unnest(
@@ -161,11 +175,9 @@ owner AS MATERIALIZED (
     UNION ALL
     SELECT locked.number, locked.version FROM locked
     UNION ALL
-    SELECT lone.number, coalesce(n.version, 0)
+    SELECT lone.number, lone.version
     FROM lone
-    LEFT JOIN __schema__.namespaces AS n
-        ON n.tenant = lone.tenant AND n.thread_id = lone.thread_id AND n.checkpoint_ns = lone.checkpoint_ns
-    WHERE lone.free AND (NOT lone.conditional OR (lone.expected_version = 0 AND n.version IS NULL))
+    WHERE lone.free AND (NOT lone.conditional OR (lone.expected_version = 0 AND lone.version = 0))
 ),
 target AS MATERIALIZED (
     SELECT put.number, put.tenant, put.thread_id, put.checkpoint_ns FROM put

@@ -1,0 +1,206 @@
+"""Calls that are made at once share one RPC.
+
+A call on its own is sent at once, as an RPC of its own. Calls that come while as many RPCs are under way as help wait
+for the next one, and go together. An RPC costs both sides more than what it carries, so this is what lets one process
+serve many agents. The calls on one namespace stay in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import Any, NamedTuple
+
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from langgraph.checkpoint.grpc.errors import DOMAIN
+from langgraph.checkpoint.grpc.requests import Key
+
+import grpc
+import grpc.aio
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+
+MAX_UNDER_WAY = 2
+"""How many RPCs are under way at once: while the server works on one, the next is put together."""
+MAX_OPERATIONS = 64
+"""How many calls share an RPC at the most."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""Where a batch is closed, in bytes. A larger call goes alone."""
+
+Request = pb.PutCheckpointRequest | pb.PutWritesRequest | pb.GetCheckpointRequest
+Metadata = tuple[tuple[str, str], ...]
+
+_METHODS = {
+    pb.PutCheckpointRequest: ("PutCheckpoint", "put_checkpoint"),
+    pb.PutWritesRequest: ("PutWrites", "put_writes"),
+    pb.GetCheckpointRequest: ("GetCheckpoint", "get_checkpoint"),
+}
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class OperationError(grpc.RpcError):  # type: ignore[misc]
+    """A call that failed within a batch; looks like an RPC that failed on its own."""
+
+    def __init__(self, failure: pb.OperationFailure) -> None:
+        super().__init__(failure.message)
+        self._failure = failure
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return _CODES.get(self._failure.code, grpc.StatusCode.UNKNOWN)
+
+    def details(self) -> str:
+        """What the server says of it."""
+        return self._failure.message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The reason and what belongs to it, where an RPC has them."""
+        status = Status(code=self._failure.code, message=self._failure.message)
+        info = ErrorInfo(domain=DOMAIN, reason=self._failure.reason, metadata=self._failure.metadata)
+        status.details.add().Pack(info)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+class Operation(NamedTuple):
+    """A call that waits to be sent, or for its answer."""
+
+    key: Key
+    request: Request
+    size: int
+    answer: asyncio.Future[Any]
+
+
+class Batcher:
+    """Sends the calls of one event loop.
+
+    Args:
+        stub: The service's stub, on a channel of this event loop.
+        timeout: How long an RPC may take, in seconds.
+    """
+
+    def __init__(self, stub: Any, timeout: float) -> None:
+        self._stub = stub
+        self._timeout = timeout
+        self._waiting: deque[Operation] = deque()
+        self._busy: set[Key] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._metadata: Metadata = ()
+        self._server_knows_batches = True
+
+    async def call(self, request: Request, metadata: Metadata) -> Any:
+        """Makes a call, and awaits its answer. Raises grpc.RpcError."""
+        key = Key(request.thread_id, request.checkpoint_ns)
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._waiting.append(Operation(key, request, request.ByteSize(), answer))
+        self._metadata = metadata
+        if not self._scheduled:
+            self._scheduled = True
+            # After the other callbacks of this round: they may have calls to make too.
+            loop.call_soon(self._send)
+        return await answer
+
+    def _send(self) -> None:
+        """Sends what may be sent now."""
+        self._scheduled = False
+        while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
+            batch = self._take()
+            if not batch:
+                return
+            task = asyncio.get_running_loop().create_task(self._carry(batch))
+            self._under_way.add(task)
+            for operation in batch:
+                operation.answer.add_done_callback(partial(_cancel_if_unwanted, task, batch))
+
+    def _take(self) -> list[Operation]:
+        """Takes the next batch: in order, but for namespaces of which something is under way."""
+        batch: list[Operation] = []
+        size = 0
+        left: deque[Operation] = deque()
+        blocked = set(self._busy)
+        while self._waiting:
+            operation = self._waiting.popleft()
+            if operation.answer.done():
+                continue
+            full = len(batch) >= MAX_OPERATIONS or (batch and size + operation.size > MAX_BATCH_BYTES)
+            if full or operation.key in blocked:
+                # What comes later on this namespace has to come later.
+                blocked.add(operation.key)
+                left.append(operation)
+            else:
+                batch.append(operation)
+                size += operation.size
+        self._waiting = left
+        self._busy.update(operation.key for operation in batch)
+        return batch
+
+    async def _carry(self, batch: list[Operation]) -> None:
+        """Sends a batch and hands out the answers."""
+        try:
+            if len(batch) == 1 or not self._server_knows_batches:
+                await self._one_by_one(batch)
+            else:
+                await self._together(batch)
+        except BaseException as error:
+            for operation in batch:
+                _settle(operation, error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._under_way.discard(asyncio.current_task())
+            self._busy.difference_update(operation.key for operation in batch)
+            self._send()
+
+    async def _one_by_one(self, batch: list[Operation]) -> None:
+        for operation in batch:
+            if not operation.answer.done():
+                method = getattr(self._stub, _METHODS[type(operation.request)][0])
+                try:
+                    outcome = await method(operation.request, timeout=self._timeout, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    outcome = error
+                _settle(operation, outcome)
+
+    async def _together(self, batch: list[Operation]) -> None:
+        request = pb.BatchRequest()
+        for operation in batch:
+            getattr(request.operations.add(), _METHODS[type(operation.request)][1]).CopyFrom(operation.request)
+        try:
+            response = await self._stub.Batch(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            self._server_knows_batches = False
+            await self._one_by_one(batch)
+            return
+        too_large = []
+        for operation, result in zip(batch, response.results, strict=True):
+            kind = result.WhichOneof("result")
+            outcome = getattr(result, kind)
+            if kind != "failure":
+                _settle(operation, outcome)
+            elif outcome.reason == "MESSAGE_TOO_LARGE":
+                # Together with the others' answers. It may have room in a call of its own.
+                too_large.append(operation)
+            else:
+                _settle(operation, OperationError(outcome))
+        await self._one_by_one(too_large)
+
+
+def _settle(operation: Operation, outcome: Any) -> None:
+    if operation.answer.done():
+        return
+    if isinstance(outcome, asyncio.CancelledError):
+        operation.answer.cancel()
+    elif isinstance(outcome, BaseException):
+        operation.answer.set_exception(outcome)
+    else:
+        operation.answer.set_result(outcome)
+
+
+def _cancel_if_unwanted(task: asyncio.Task[None], batch: list[Operation], _: asyncio.Future[Any]) -> None:
+    """Cancels an RPC that nobody waits for any more, so that the server can stop working on it."""
+    if not task.done() and all(operation.answer.cancelled() for operation in batch):
+        task.cancel()
