@@ -1,0 +1,178 @@
+"""Calls that are made at once share RPCs, and nobody can tell from what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError
+
+from tests.server_process import ServerProcess
+
+
+class Runtime:
+    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
+
+
+def thread(thread_id: str | None = None) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id or str(uuid.uuid4()), "checkpoint_ns": ""}}
+
+
+def run_on(config: RunnableConfig) -> RunnableConfig:
+    return {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
+
+
+def at(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
+    return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
+
+
+def holding(value: Any) -> Checkpoint:
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = {"a": value}
+    checkpoint["channel_versions"] = {"a": 1}
+    return checkpoint
+
+
+def calls(server: ServerProcess, method: str) -> int:
+    """How often an RPC was called, by the server's log."""
+    return len(re.findall(rf" method=CheckpointService/{method}\b", server.stderr))
+
+
+async def test_calls_made_at_once_share_rpcs(server: ServerProcess) -> None:
+    async with GrpcSaver(server.target) as saver:
+        threads = [thread() for _ in range(50)]
+        await asyncio.gather(*(saver.aput(config, holding(i), {}, {"a": 1}) for i, config in enumerate(threads)))
+        found = await asyncio.gather(*(saver.aget_tuple(config) for config in threads))
+    values = [saved.checkpoint["channel_values"]["a"] for saved in found if saved is not None]
+    assert values == list(range(50))
+    assert calls(server, "PutCheckpoint") + calls(server, "GetCheckpoint") + calls(server, "Batch") < 20
+    assert calls(server, "Batch") >= 2
+
+
+async def test_a_call_alone_is_an_rpc_of_its_own(server: ServerProcess) -> None:
+    async with GrpcSaver(server.target) as saver:
+        config = thread()
+        for i in range(3):
+            await saver.aput(config, holding(i), {}, {"a": 1})
+    assert (calls(server, "PutCheckpoint"), calls(server, "Batch")) == (3, 0)
+
+
+async def test_what_a_run_saves_at_once_is_stored_in_order(shared_server: ServerProcess) -> None:
+    """A put, the writes beside it, and the next put: as LangGraph saves in the background."""
+    async with GrpcSaver(shared_server.target) as saver:
+
+        async def save() -> None:
+            run = run_on(thread())
+            await saver.aget_tuple(run)
+            first, second = holding(1), holding(2)
+            writes = asyncio.create_task(saver.aput_writes(at(run, first), [("a", 1)], "task"))
+            await saver.aput(run, first, {}, {"a": 1})
+            await asyncio.gather(
+                saver.aput_writes(at(run, first), [("a", 2)], "other task"),
+                saver.aput(at(run, first), second, {}, {"a": 1}),
+                saver.aput_writes(at(run, second), [("a", 3)], "task"),
+                writes,
+            )
+            history = [saved async for saved in saver.alist(thread(run["configurable"]["thread_id"]))]
+            assert [len(saved.pending_writes or []) for saved in history] == [1, 2]
+
+        await asyncio.gather(*(save() for _ in range(30)))
+
+
+async def test_each_call_fails_for_itself(shared_server: ServerProcess) -> None:
+    async with GrpcSaver(shared_server.target) as saver:
+        contested = thread()
+        runs = [run_on(contested) for _ in range(5)]
+        for run in runs:
+            await saver.aget_tuple(run)
+        outcomes = await asyncio.gather(
+            *(saver.aput(run, holding(1), {}, {}) for run in runs),
+            saver.aput(thread("x" * 600), holding(1), {}, {}),
+            *(saver.aput(thread(), holding(1), {}, {}) for _ in range(5)),
+            return_exceptions=True,
+        )
+    won = [outcome for outcome in outcomes[:5] if not isinstance(outcome, BaseException)]
+    lost = [outcome for outcome in outcomes[:5] if isinstance(outcome, VersionConflictError)]
+    assert (len(won), len(lost)) == (1, 4)
+    assert isinstance(outcomes[5], InvalidArgumentError)
+    assert outcomes[5].field == "thread_id"
+    assert not [outcome for outcome in outcomes[6:] if isinstance(outcome, BaseException)]
+
+
+async def test_a_cancelled_call_leaves_the_others_alone(shared_server: ServerProcess) -> None:
+    async with GrpcSaver(shared_server.target) as saver:
+        puts = [asyncio.create_task(saver.aput(thread(), holding(i), {}, {})) for i in range(20)]
+        await asyncio.sleep(0)
+        for put in puts[::2]:
+            put.cancel()
+        outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[::2])
+    assert not [outcome for outcome in outcomes[1::2] if isinstance(outcome, BaseException)]
+
+
+async def test_answers_that_do_not_fit_together_come_one_by_one(database_url: str, tmp_path: Path) -> None:
+    options = ("--database-url", database_url, "--max-message-bytes", str(1024 * 1024))
+    with ServerProcess(*options, log_dir=tmp_path) as server:
+        async with GrpcSaver(server.target) as saver:
+            threads = [thread() for _ in range(8)]
+            for config in threads:
+                await saver.aput(config, holding("x" * 400_000), {}, {"a": 1})
+            found = await asyncio.gather(*(saver.aget_tuple(config) for config in threads))
+        assert all(saved is not None for saved in found)
+        assert calls(server, "Batch") >= 1
+
+
+@asynccontextmanager
+async def older_server(target: str) -> AsyncIterator[str]:
+    """A server that doesn't know Batch, in front of one that does."""
+    async with grpc.aio.insecure_channel(target) as channel:
+
+        class Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
+            def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+                if details.method.endswith("/Batch"):
+                    return None
+                forward = channel.unary_unary(details.method)
+
+                async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+                    return bytes(await forward(request))
+
+                return grpc.unary_unary_rpc_method_handler(answer)
+
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((Forward(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(0)
+
+
+async def test_a_server_that_knows_no_batches_is_called_one_by_one(shared_server: ServerProcess) -> None:
+    async with older_server(shared_server.target) as target, GrpcSaver(target) as saver:
+        threads = [thread() for _ in range(12)]
+        for _ in range(2):
+            await asyncio.gather(*(saver.aput(config, holding(1), {}, {}) for config in threads))
+        assert all(await asyncio.gather(*(saver.aget_tuple(config) for config in threads)))
+
+
+@pytest.mark.parametrize("loops", [3])
+def test_event_loops_come_and_go(shared_server: ServerProcess, loops: int) -> None:
+    """Each loop has its own channel, and one that has ended doesn't keep it."""
+    saver = GrpcSaver(shared_server.target)
+
+    async def work() -> None:
+        await asyncio.gather(*(saver.aput(thread(), holding(1), {}, {}) for _ in range(5)))
+
+    for _ in range(loops):
+        asyncio.run(work())
+    assert len(saver._caller.channels._by_loop) == 1
+    saver.close()
