@@ -16,6 +16,7 @@ from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceed
 from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
+from checkpointd_server.store.errors import judge
 from tests.store.tenant import TIMEOUT, Tenant, write
 
 PLACE = Namespace("tenant", "t", "")
@@ -298,3 +299,10 @@ async def test_too_many_connections_are_unavailability(own_options: StoreOptions
     finally:
         await connection.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
         await connection.close()
+
+
+def test_a_fault_in_how_the_driver_is_called_is_not_taken_for_a_lost_connection() -> None:
+    assert judge(asyncpg.InterfaceError("the server expects 23 arguments for this query, 22 were passed")) is None
+    lost = judge(asyncpg.InterfaceError("connection is closed"))
+    assert lost is not None
+    assert lost.reconnect

@@ -5,6 +5,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import asyncpg
@@ -74,13 +75,19 @@ _UNSTORABLE = {"22000", "22003", "22021", "22P02", "22P05", "54000", "54001"}
 JSON."""
 
 
+_CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
+"""How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it: our faults."""
+
+
 def judge(error: Exception) -> Verdict | None:
     """Says what a failure means. None: it is not one of the database's, or a fault of ours."""
     if isinstance(error, asyncpg.PostgresError):
         return _judge_sqlstate(error.sqlstate or "")
     if isinstance(error, OSError):  # TimeoutError too: making a connection took too long
         return Verdict(error=DatabaseUnavailable("the database can't be reached"), reconnect=True)
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+    if isinstance(error, asyncpg.InternalClientError):
+        return Verdict(error=DatabaseUnavailable(_LOST), reconnect=True)
+    if isinstance(error, asyncpg.InterfaceError) and _CONNECTION_GONE.search(str(error)):
         return Verdict(error=DatabaseUnavailable(_LOST), reconnect=True)
     return None
 
