@@ -76,7 +76,7 @@ JSON."""
 
 
 _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
-"""How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it: our faults."""
+"""How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it."""
 
 
 def judge(error: Exception) -> Verdict | None:

@@ -28,8 +28,8 @@ from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
 
 ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
-"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Pruning and deleting runs
-go by it."""
+"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Pruning and the deletion
+of runs go by it."""
 
 PRUNE_STRATEGIES = {
     "keep_latest": threads_pb.PRUNE_STRATEGY_KEEP_LATEST,
