@@ -1,0 +1,43 @@
+"""An agent in a process of its own that makes its turn under a lease, and waits in its middle.
+
+Usage: python -m tests.concurrency.lease_agent TARGET THREAD_ID WHO DURABILITY CONCURRENCY TTL. It prints "held" and the
+lease's token when it has the lease, "arrived" when it waits in the middle of its turn, goes on at the end of its
+standard input, and prints "done", or the name of what it was refused with.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, cast
+
+from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
+
+from tests.concurrency.gates import Gate, build, turn
+
+
+def main() -> None:
+    target, thread_id, who, durability, concurrency, ttl = sys.argv[1:]
+    gate = Gate()
+
+    def watch() -> None:
+        gate.arrived.wait()
+        print("arrived", flush=True)
+        sys.stdin.read()
+        gate.open.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    with GrpcSaver(target, concurrency=cast(Any, concurrency)) as saver:
+        graph = build(saver, gates={who: gate})
+        try:
+            with saver.lease(thread_id, ttl=float(ttl)) as lease:
+                print("held", lease.token, flush=True)
+                graph.invoke(turn(who), {"configurable": {"thread_id": thread_id}}, durability=cast(Any, durability))
+        except RefusedError as refusal:
+            print(type(refusal).__name__, flush=True)
+        else:
+            print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""What becomes of a run whose lease ends under it: it is told, and nothing of it is stored from then on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import operator
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, RefusedError, requests
+from langgraph.checkpoint.grpc.leases import AsyncLeaseBlock, LeaseBlock
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
+
+from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
+from tests.concurrency.gates import (
+    DURABILITIES,
+    Gate,
+    InThread,
+    build,
+    new_thread,
+    said,
+    turn,
+    turns_of,
+    until,
+    until_saved,
+)
+from tests.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+
+durabilities = pytest.mark.parametrize("durability", DURABILITIES)
+either = pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
+
+
+@pytest.fixture
+def concurrency() -> str:
+    """What the savers do without a lease, unless a test says otherwise."""
+    return "optimistic"
+
+
+@pytest.fixture
+def saver(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]:
+    with GrpcSaver(shared_server.target, concurrency=concurrency) as saver:
+        yield saver
+
+
+def thread_of(config: RunnableConfig) -> str:
+    return str(config["configurable"]["thread_id"])
+
+
+def lose(saver: GrpcSaver, block: LeaseBlock | AsyncLeaseBlock, config: RunnableConfig) -> None:
+    """Ends a lease behind its holder's back, as if it had expired."""
+    request = requests.release_lease(thread_of(config), block._holder)
+    assert saver._caller.call("ReleaseLease", lambda stubs: stubs.leases.ReleaseLease, request).released
+
+
+class TestInOneProcess:
+    @durabilities
+    @either
+    @pytest.mark.parametrize("way", ["invoke", "stream"])
+    def test_the_caller_is_told(self, saver: GrpcSaver, durability: Any, way: str) -> None:
+        config = new_thread()
+        gate = Gate()
+        graph = build(saver, gates={"holder": gate})
+        block = saver.lease(thread_of(config))
+
+        def run() -> None:
+            with block:
+                if way == "invoke":
+                    graph.invoke(turn("holder"), config, durability=durability)
+                else:
+                    list(graph.stream(turn("holder"), config, durability=durability))
+
+        holder = InThread(lambda: contextvars.Context().run(run))
+        assert gate.arrived.wait(30)
+        until_saved(saver, config, durability)
+        lose(saver, block, config)
+        gate.open.set()
+        with pytest.raises(LeaseLostError) as lost:
+            holder.result()
+        assert lost.value.thread_id == thread_of(config)
+        assert thread_of(config) in str(lost.value)
+        assert "Take the lease again" in str(lost.value)
+        assert not {"holder.middle", "holder.last"} & set(said(saver, config))
+
+    @durabilities
+    @either
+    async def test_the_caller_of_ainvoke_is_told(self, saver: GrpcSaver, durability: Any) -> None:
+        config = new_thread()
+        gate = Gate()
+        block = saver.alease(thread_of(config))
+
+        async def run() -> None:
+            async with block:
+                await build(saver, gates={"holder": gate}).ainvoke(turn("holder"), config, durability=durability)
+
+        holder = asyncio.create_task(run())
+        await until(gate.arrived.is_set)
+        await asyncio.to_thread(until_saved, saver, config, durability)
+        await asyncio.to_thread(lose, saver, block, config)
+        gate.open.set()
+        with pytest.raises(LeaseLostError):
+            await holder
+        assert not {"holder.middle", "holder.last"} & set(await asyncio.to_thread(said, saver, config))
+
+    @durabilities
+    @either
+    def test_also_where_a_nested_graph_ends_in_an_interrupt(self, saver: GrpcSaver, durability: Any) -> None:
+        """LangGraph drops what the nested graph's saves raised, and would report the interrupt."""
+        config = new_thread()
+        gate = Gate()
+        block = saver.lease(thread_of(config))
+
+        def run() -> Any:
+            with block:
+                return nested(saver, gate).invoke(turn("holder"), config, durability=durability)
+
+        holder = InThread(lambda: contextvars.Context().run(run))
+        assert gate.arrived.wait(30)
+        lose(saver, block, config)
+        gate.open.set()
+        with pytest.raises(LeaseLostError):
+            holder.result()
+
+    def test_the_lease_says_that_it_is_lost(self, saver: GrpcSaver) -> None:
+        config = new_thread()
+        block = saver.lease(thread_of(config), ttl=1.5)
+        with block as lease:
+            assert not lease.lost
+            lose(saver, block, config)
+            deadline = time.monotonic() + 30
+            while not lease.lost:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            with pytest.raises(LeaseLostError):
+                build(saver).invoke(turn("holder"), config)
+        assert lease.lost
+
+    async def test_what_goes_on_after_its_block_is_refused(self, saver: GrpcSaver) -> None:
+        config = new_thread()
+        gate = Gate()
+        async with saver.alease(thread_of(config)) as lease:
+            graph = build(saver, gates={"straggler": gate})
+            straggler = asyncio.create_task(graph.ainvoke(turn("straggler"), config))
+            await until(gate.arrived.is_set)
+        assert not lease.lost  # it was given up
+        await build(saver).ainvoke(turn("next"), config)
+        gate.open.set()
+        with pytest.raises(LeaseLostError):
+            await straggler
+        assert (await build(saver).aget_state(config)).values["said"][-4:] == turns_of("next")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            LeaseHeldError(thread_id="t", remaining=1.5),
+            LeaseHeldError(thread_id="t", waited=3.0),
+            LeaseHeldError(thread_id="t", here=True),
+            LeaseLostError(thread_id="t"),
+        ],
+        ids=str,
+    )
+    def test_the_errors_travel_between_processes(self, error: RefusedError) -> None:
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+class Said(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+
+def nested(saver: GrpcSaver, gate: Gate) -> CompiledStateGraph[Any]:
+    """A graph whose only node is a graph that waits at the gate and then asks a person."""
+
+    def wait(state: Said) -> Said:
+        gate.wait()
+        return {"said": ["waited"]}
+
+    def ask(state: Said) -> Said:
+        return {"said": [interrupt("well?")]}
+
+    inner = StateGraph(Said)
+    inner.add_node("wait", wait)
+    inner.add_node("ask", ask)
+    inner.add_edge(START, "wait")
+    inner.add_edge("wait", "ask")
+    inner.add_edge("ask", END)
+    outer = StateGraph(Said)
+    outer.add_node("inner", inner.compile())
+    outer.add_edge(START, "inner")
+    outer.add_edge("inner", END)
+    return outer.compile(checkpointer=saver)
+
+
+@contextmanager
+def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that makes its turn under a lease, and waits in its middle."""
+    command = [sys.executable, "-m", "tests.concurrency.lease_agent", target, thread_id, who, *options]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def arrived(process: subprocess.Popen[str]) -> int:
+    """Waits until an agent has its lease and has arrived in the middle of its turn; returns the token."""
+    assert process.stdout is not None
+    word, token = process.stdout.readline().split()
+    assert (word, process.stdout.readline()) == ("held", "arrived\n")
+    return int(token)
+
+
+class TestProcesses:
+    @durabilities
+    def test_an_intruder_is_refused_and_the_other_process_unharmed(
+        self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any
+    ) -> None:
+        config = new_thread()
+        with agent(shared_server.target, thread_of(config), "holder", durability, "optimistic", "30") as holder:
+            arrived(holder)
+            with pytest.raises(LeaseHeldError):
+                build(saver).invoke(turn("intruder"), config, durability=durability)
+            assert holder.communicate(timeout=60)[0] == "done\n"
+        assert said(saver, config) == turns_of("holder")
+
+    @either
+    @durabilities
+    def test_a_holder_that_was_paused_and_overtaken_writes_nothing_when_it_wakes_up(
+        self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str
+    ) -> None:
+        config = new_thread()
+        with agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "1.5") as paused:
+            token = arrived(paused)
+            until_saved(saver, config, durability)
+            paused.send_signal(signal.SIGSTOP)
+            with saver.lease(thread_of(config)) as lease:
+                assert lease.token > token
+                build(saver).invoke(turn("next"), config)
+                before = everything(saver, config)
+                paused.send_signal(signal.SIGCONT)
+                assert paused.communicate(timeout=60)[0] == "LeaseLostError\n"
+        assert everything(saver, config) == before
+        assert said(saver, config)[-4:] == turns_of("next")
+
+    def test_the_lease_of_a_process_that_was_killed_goes_to_the_next(
+        self, shared_server: ServerProcess, saver: GrpcSaver
+    ) -> None:
+        config = new_thread()
+        with agent(shared_server.target, thread_of(config), "killed", "sync", "optimistic", "2") as killed:
+            token = arrived(killed)
+            killed.send_signal(signal.SIGKILL)
+            killed.wait(30)
+            with saver.lease(thread_of(config), wait=60) as lease:
+                assert lease.token > token
+                build(saver).invoke(None, config)
+        assert said(saver, config) == turns_of("killed")
+
+    def test_a_killed_process_is_passed_over_in_the_line(self, shared_server: ServerProcess, saver: GrpcSaver) -> None:
+        config = new_thread()
+        with saver.lease(thread_of(config)) as lease:
+            with agent(shared_server.target, thread_of(config), "killed", "sync", "optimistic", "30") as killed:
+                request = GetLeaseRequest(thread_id=thread_of(config))
+
+                def waiting() -> int:
+                    return int(saver._caller.call("GetLease", lambda stubs: stubs.leases.GetLease, request).waiting)
+
+                until_is(waiting, 1)
+                killed.kill()
+                killed.wait(30)
+            until_is(waiting, 0)
+        with saver.lease(thread_of(config), wait=0) as after:
+            assert after.token > lease.token
+
+
+def everything(saver: GrpcSaver, config: RunnableConfig) -> list[Any]:
+    """All that is stored of a thread."""
+    return [
+        (saved.config, saved.checkpoint, saved.pending_writes)
+        for saved in saver.list({"configurable": {"thread_id": thread_of(config)}})
+    ]
+
+
+def until_is(value: Callable[[], int], expected: int) -> None:
+    deadline = time.monotonic() + 30
+    while value() != expected:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
