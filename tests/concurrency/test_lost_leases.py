@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, RefusedError, requests
 from langgraph.checkpoint.grpc.leases import AsyncLeaseBlock, LeaseBlock
 from langgraph.graph import END, START, StateGraph
@@ -58,6 +59,11 @@ def saver(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]
 
 def thread_of(config: RunnableConfig) -> str:
     return str(config["configurable"]["thread_id"])
+
+
+def outside(call: Callable[[], Any]) -> Any:
+    """Makes a call as if no block were around it: in a thread and a context of its own."""
+    return InThread(lambda: contextvars.Context().run(call)).result()
 
 
 def lose(saver: GrpcSaver, block: LeaseBlock | AsyncLeaseBlock, config: RunnableConfig) -> None:
@@ -134,6 +140,21 @@ class TestInOneProcess:
         with pytest.raises(LeaseLostError):
             holder.result()
 
+    @either
+    def test_a_run_that_was_refused_stays_refused_when_the_lease_is_free_again(self, saver: GrpcSaver) -> None:
+        """LangGraph may have dropped the refusal, and go on as if the write were there."""
+        config = new_thread()
+        control = object()
+        outer, inner = run_of(config, "", control), run_of(config, "inner", control)
+        saver.get_tuple(outer)
+        with saver.lease(thread_of(config)), pytest.raises(LeaseHeldError):
+            outside(lambda: saver.put(inner, empty_checkpoint(), {}, {}))
+        with pytest.raises(LeaseHeldError):
+            saver.put(outer, empty_checkpoint(), {}, {})
+        another = run_of(config, "", object())
+        saver.get_tuple(another)
+        saver.put(another, empty_checkpoint(), {}, {})
+
     def test_the_lease_says_that_it_is_lost(self, saver: GrpcSaver) -> None:
         config = new_thread()
         block = saver.lease(thread_of(config), ttl=1.5)
@@ -176,6 +197,24 @@ class TestInOneProcess:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error)
         assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+class Runtime:
+    """Stands for LangGraph's runtime object: graphs that are nested share its control."""
+
+    def __init__(self, control: object) -> None:
+        self.control = control
+
+
+def run_of(thread: RunnableConfig, checkpoint_ns: str, control: object) -> RunnableConfig:
+    """The config of a run in a namespace."""
+    return {
+        "configurable": {
+            **thread["configurable"],
+            "checkpoint_ns": checkpoint_ns,
+            "__pregel_runtime": Runtime(control),
+        }
+    }
 
 
 class Said(TypedDict):

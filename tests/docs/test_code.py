@@ -25,7 +25,7 @@ def test_python_in_a_document_runs(path: str, server: ServerProcess) -> None:
     for line, code in Document(path).blocks("python"):
         code = code.replace("127.0.0.1:50051", server.target)
         # Empty lines in front, so that an error names the line of the document.
-        exec(compile("\n" * (line - 1) + code, ROOT / path, "exec"), names)
+        exec(compile("\n" * (line - 1) + code, ROOT / path, "exec", dont_inherit=True), names)
     for name in ("saver", "private"):
         if name in names:
             names[name].close()
