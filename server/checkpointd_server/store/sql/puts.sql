@@ -56,9 +56,6 @@ to_empty AS MATERIALIZED (
             AND v.channel = given.channel AND v.version = given.version
         LIMIT 1
     ) AS stored
-    -- Always true, but the planner takes it for a third. So it expects fewer rows of arrays that it doesn't know, and keeps
-    -- one plan for all puts. Otherwise it would plan each anew for the arrays at hand, which takes longer than the put.
-    WHERE given.channel >= ''
 ),
 emptied AS (
     -- Most often there is nothing to delete. Asked first, that costs nothing, whatever way the planner finds to the rows.
