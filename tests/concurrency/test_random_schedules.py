@@ -1,4 +1,4 @@
-"""Several workers, random schedules, and a model that says what must come of each call.
+"""Several workers, two servers on one database, random schedules, and a model that says what must come of each call.
 
 The model knows only the rule: a run's put is accepted if the last put of the namespace was its own, or if nothing was
 put or deleted there since it read (a run that had found nothing: if nothing is there now); its task writes by the same
@@ -14,8 +14,9 @@ import os
 import random
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,9 +210,28 @@ def play(savers: list[GrpcSaver], seed: int) -> World:
     return world
 
 
+@pytest.fixture
+def server_one(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server. Two of them, on one database, are all that two workers share."""
+    with _serve(database_url, tmp_path / "one") as process:
+        yield process
+
+
+@pytest.fixture
+def server_two(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """Another server on the same database."""
+    with _serve(database_url, tmp_path / "two") as process:
+        yield process
+
+
+def _serve(database_url: str, log_dir: Path) -> ServerProcess:
+    log_dir.mkdir()
+    return ServerProcess("--database-url", database_url, log_dir=log_dir)
+
+
 @pytest.mark.timeout(600)
-def test_every_schedule_comes_out_as_the_model_says(shared_server: ServerProcess) -> None:
-    with GrpcSaver(shared_server.target) as one, GrpcSaver(shared_server.target) as two:
+def test_every_schedule_comes_out_as_the_model_says(server_one: ServerProcess, server_two: ServerProcess) -> None:
+    with GrpcSaver(server_one.target) as one, GrpcSaver(server_two.target) as two:
         accepted = refused = 0
         for seed in range(SEED, SEED + SCHEDULES):
             try:
@@ -234,7 +254,9 @@ def test_the_model_notices_a_server_without_versions(shared_server: ServerProces
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_workers_that_retry_their_turns_all_get_through(shared_server: ServerProcess, durability: str) -> None:
+async def test_workers_that_retry_their_turns_all_get_through(
+    server_one: ServerProcess, server_two: ServerProcess, durability: str
+) -> None:
     """Real graphs on few threads: each reported success is in the final state, once and whole, and in one piece."""
     threads = [new_thread() for _ in range(3)]
     chance = random.Random(SEED)
@@ -256,7 +278,7 @@ async def test_workers_that_retry_their_turns_all_get_through(shared_server: Ser
                     break
         return conflicts
 
-    async with GrpcSaver(shared_server.target) as one, GrpcSaver(shared_server.target) as two:
+    async with GrpcSaver(server_one.target) as one, GrpcSaver(server_two.target) as two:
         workers: list[Awaitable[int]] = [worker(number, (one, two)[number % 2]) for number in range(6)]
         await asyncio.wait_for(asyncio.gather(*workers), 100)
         for thread in threads:
