@@ -11,7 +11,7 @@ ARGS ?=
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format protos clean
+.PHONY: help setup demo test bench lint format protos clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ demo: setup ## Watch an agent die in mid-run and be finished by another process 
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+bench: setup ## Measure checkpointd beside the stock savers (several minutes; ARGS="--help" for more)
+	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 lint: setup ## Check style, types, import rules, the protocol and the scripts
 	@scripts/lint.sh

@@ -20,12 +20,16 @@ class PostgresCluster:
     """A PostgreSQL that many tests use, each its own database. Usable from sync and async tests alike.
 
     It lives on an event loop in a thread of its own, since each async test has a loop that ends with it.
+
+    Args:
+        data_dir: Where it keeps its data.
+        durable: Whether what was committed must outlive a power cut. In tests nothing outlives the run.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, durable: bool = False) -> None:
         self.data_dir = data_dir
-        # Nothing here outlives the run, so nothing need outlive a power cut.
-        self._postgres = EmbeddedPostgres(data_dir, settings={"fsync": "off", "max_connections": "300"})
+        settings = {"max_connections": "300", **({} if durable else {"fsync": "off"})}
+        self._postgres = EmbeddedPostgres(data_dir, settings=settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
         self._numbers = itertools.count(1)
@@ -53,6 +57,18 @@ class PostgresCluster:
     def execute(self, sql: str, *, database: str = "postgres") -> None:
         """Runs statements that return nothing, each in its own transaction, as the superuser."""
         self._run(self._execute(sql, database))
+
+    def fetch_value(self, sql: str, *args: object) -> Any:
+        """Runs a query as the superuser, and returns the first column of its first row."""
+
+        async def fetch() -> Any:
+            connection = await asyncpg.connect(self.dsn())
+            try:
+                return await connection.fetchval(sql, *args)
+            finally:
+                await connection.close()
+
+        return self._run(fetch())
 
     def create_database(self, *, template: str = "template0") -> str:
         """Makes a database and returns its name. With a template: as a copy of that one."""

@@ -1,0 +1,1 @@
+"""checkpointd measured beside the stock savers: `make bench`."""

@@ -1,0 +1,64 @@
+"""The savers that are compared: LangGraph's own on PostgreSQL, and ours on a server on the same PostgreSQL.
+
+Each is what a user would build: the stock async saver with a connection pool, the stock sync saver with one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.memory import InMemorySaver
+
+Kind = Literal["checkpointd", "postgres", "memory"]
+"""Which saver: ours, the stock one, or the one in memory (what serialization alone costs)."""
+
+
+@asynccontextmanager
+async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """Opens a saver for one process's async agents.
+
+    Args:
+        kind: Which saver.
+        address: The server's target for ours, the database's URL for the stock one.
+        pool_size: The most connections of the stock saver's pool.
+    """
+    if kind == "checkpointd":
+        async with GrpcSaver(address) as saver:
+            yield saver
+    elif kind == "postgres":
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+        from psycopg.rows import dict_row
+        from psycopg_pool import AsyncConnectionPool
+
+        options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+        async with AsyncConnectionPool(address, min_size=1, max_size=pool_size, kwargs=options) as pool:
+            yield AsyncPostgresSaver(pool)
+    else:
+        yield InMemorySaver()
+
+
+@contextmanager
+def open_sync(kind: Kind, address: str) -> Iterator[BaseCheckpointSaver[Any]]:
+    """Opens a saver for one blocking caller; see `open_async`."""
+    if kind == "checkpointd":
+        with GrpcSaver(address) as saver:
+            yield saver
+    elif kind == "postgres":
+        from langgraph.checkpoint.postgres import PostgresSaver
+
+        with PostgresSaver.from_conn_string(address) as saver:
+            yield saver
+    else:
+        yield InMemorySaver()
+
+
+def set_up(address: str) -> None:
+    """Makes the stock saver's tables."""
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    with PostgresSaver.from_conn_string(address) as saver:
+        saver.setup()
