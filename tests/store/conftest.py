@@ -1,10 +1,18 @@
-"""Stores on real PostgreSQL. Tests that share a database each have a tenant of their own."""
+"""Stores on real PostgreSQL. Tests that share a database each have a tenant of their own.
+
+They run on every PostgreSQL that the wheel has, and on one more if CHECKPOINTD_TEST_POSTGRES names the folder of its
+programs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +21,8 @@ from checkpointd_server import embedded
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from tests.cluster import PostgresCluster
 from tests.store.tenant import Tenant
+
+OTHER_POSTGRES = os.environ.get("CHECKPOINTD_TEST_POSTGRES", "")
 
 _numbers = itertools.count(1)
 
@@ -23,16 +33,40 @@ def old_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     binaries = embedded.find_binaries().parent.parent / "pginstall" / "bin"
     if not binaries.exists():
         pytest.skip("the wheel has no PostgreSQL 16")
+    with _cluster_of(binaries, tmp_path_factory.mktemp("postgres16")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def other_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
+    """The PostgreSQL that CHECKPOINTD_TEST_POSTGRES names."""
+    with _cluster_of(Path(OTHER_POSTGRES), tmp_path_factory.mktemp("other-postgres")) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _cluster_of(binaries: Path, data_dir: Path) -> Iterator[PostgresCluster]:
+    """A cluster from other programs than the embedded PostgreSQL's."""
+    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    number = re.search(r" (\d+)", version)
+    assert number is not None, version
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "MAJOR_VERSION", 16)
+        patch.setattr(embedded, "MAJOR_VERSION", int(number[1]))
         patch.setattr(embedded, "find_binaries", lambda: binaries)
-        cluster = PostgresCluster(tmp_path_factory.mktemp("postgres16"))
+        cluster = PostgresCluster(data_dir)
         cluster.__enter__()
-    yield cluster
-    cluster.__exit__()
+    try:
+        yield cluster
+    finally:
+        cluster.__exit__()
 
 
-@pytest.fixture(scope="session", params=["postgres_cluster", "old_postgres_cluster"], ids=["pg18", "pg16"])
+CLUSTERS = {"postgres_cluster": "pg18", "old_postgres_cluster": "pg16"}
+if OTHER_POSTGRES:
+    CLUSTERS["other_postgres_cluster"] = "other"
+
+
+@pytest.fixture(scope="session", params=list(CLUSTERS), ids=list(CLUSTERS.values()))
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
     """A migrated database for all tests."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
