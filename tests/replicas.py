@@ -19,6 +19,8 @@ _SETTINGS = {
     # Nothing here outlives the run. What a killed primary owes its clients is on the standby.
     "fsync": "off",
     "synchronous_commit": "remote_apply",
+    # How long a standby that loses its primary looks for it before it can be promoted.
+    "wal_retrieve_retry_interval": "100ms",
     # In files of the data folder: nobody else would remove what a killed one leaves.
     "dynamic_shared_memory_type": "mmap",
 }

@@ -175,6 +175,26 @@ async def test_versions_of_a_deleted_thread_grow_on_after_the_failover(
     await after.check()
 
 
+async def test_a_primary_that_is_cut_off_and_refuses_nothing_is_left_for_the_new_one(
+    postgres: ReplicatedPostgres, server: ServerProcess, channel: grpc.aio.Channel
+) -> None:
+    service: Any = CheckpointServiceStub(channel)
+    writer = Writer(channel)
+    await write(writer, 1)
+    request = pb.GetCheckpointRequest(thread_id=writer.thread_id)
+    # The pool is full of connections to a host that then says nothing any more.
+    await asyncio.gather(*(service.GetCheckpoint(request, timeout=30) for _ in range(100)))
+    await postgres.freeze_primary()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await service.GetCheckpoint(request, timeout=0.5)
+    assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: "replacing the database connections" in server.stderr)
+    await postgres.promote()
+    writer.stopped = False
+    await write(writer, 20)
+    await writer.check()
+
+
 async def write(writer: Writer, count: int) -> None:
     """Has a writer put so many checkpoints."""
     async with asyncio.TaskGroup() as group:

@@ -17,6 +17,7 @@ from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.errors import judge
+from checkpointd_server.store.pool import urls_of_hosts
 from tests.store.tenant import TIMEOUT, Tenant, write
 
 PLACE = Namespace("tenant", "t", "")
@@ -129,6 +130,27 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used(own_options: S
     with pytest.raises(SetupError):
         async with open_store(standby):
             pass
+
+
+@pytest.mark.parametrize(
+    ("dsn", "urls"),
+    [
+        ("postgresql://u:p%40@a/db?x=1", ["postgresql://u:p%40@a/db?x=1"]),
+        ("postgresql://u@a:1,[::1]:2/db?x=1", ["postgresql://u@a:1/db?x=1", "postgresql://u@[::1]:2/db?x=1"]),
+        (
+            "postgresql://u@/db?host=/a,/b&port=1,2",
+            ["postgresql://u@/db?host=%2Fa&port=1", "postgresql://u@/db?host=%2Fb&port=2"],
+        ),
+        (
+            "postgresql://u@/db?host=a,b&port=1",
+            ["postgresql://u@/db?host=a&port=1", "postgresql://u@/db?host=b&port=1"],
+        ),
+        ("postgresql://u@/db?host=a,b", ["postgresql://u@/db?host=a&port=", "postgresql://u@/db?host=b&port="]),
+        ("postgresql:///db", ["postgresql:///db"]),
+    ],
+)
+def test_each_host_of_a_url_has_a_url_of_its_own(dsn: str, urls: list[str]) -> None:
+    assert urls_of_hosts(dsn) == urls
 
 
 async def test_a_deadline_ends_the_statement_on_the_server(own_options: StoreOptions, admin: Any) -> None:

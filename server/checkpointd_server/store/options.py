@@ -32,7 +32,7 @@ class StoreOptions:
     startup_timeout: float = 30.0
     """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
-    """How long making one connection may take, in seconds."""
+    """How long making one connection may take, in seconds. Where the URL names several hosts: with each of them."""
     max_connection_age: float = 1800.0
     """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
     max_idle_time: float = 300.0

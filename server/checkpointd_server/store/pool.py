@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from checkpointd_server.domain.errors import DeadlineExceeded
-from checkpointd_server.store.errors import Verdict, explain_setup, is_worth_waiting, judge
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.store.errors import explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.options import StoreOptions
 
 T = TypeVar("T")
@@ -31,13 +32,24 @@ _RETURN_TIMEOUT = 5.0
 _WAIT_PAUSE = 0.1
 """How long to wait between two tries to reach a database at the start, in seconds."""
 
+_NEXT_HOST = (
+    OSError,  # TimeoutError too
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""What says that a host is not the one to talk to. Everything else, like a wrong password, is final."""
+
 _logger = logging.getLogger(__name__)
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that knows its age."""
+    """A connection that knows its age, and itself: the pool's proxy of it is of no use once it was given back."""
 
     born = 0.0
+
+    def itself(self) -> _Connection:
+        return self
 
 
 class Session:
@@ -113,7 +125,7 @@ class Database:
 
     async def _attempt(self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None) -> T:
         connection = await self._pool.acquire()
-        born = connection.born  # a connection that dies is out of reach: the pool takes it away from us
+        itself = connection.itself()  # a connection that dies is out of reach: the pool takes it away from us
         transaction = connection.transaction(isolation=isolation) if isolation is not None else None
         try:
             session = Session(connection, self._statements)
@@ -126,30 +138,32 @@ class Database:
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.reconnect:
-                await self._expire(connection, born, verdict)
+                await self._expire(itself, verdict.error)
+                _terminate(connection)
             # What gave up has no time to wait for the server to let go of the statement.
-            self._return_later(connection, transaction)
+            self._return_later(connection, itself, transaction)
             raise
-        if asyncio.get_running_loop().time() - born > self._options.max_connection_age:
-            self._return_later(connection, close=True)
+        if asyncio.get_running_loop().time() - itself.born > self._options.max_connection_age:
+            self._return_later(connection, itself, close=True)
         else:
             await self._pool.release(connection)
         return result
 
-    async def _expire(self, connection: Any, born: float, verdict: Verdict) -> None:
+    async def _expire(self, dead: _Connection, error: Exception) -> None:
         """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
-        if born >= self._expired_at:
-            _logger.warning("replacing the database connections: %s", verdict.error)
+        if dead.born >= self._expired_at:
+            _logger.warning("replacing the database connections: %s", error)
             self._expired_at = asyncio.get_running_loop().time()
             await self._pool.expire_connections()
-        _terminate(connection)
 
-    def _return_later(self, connection: Any, transaction: Any = None, *, close: bool = False) -> None:
-        task = asyncio.get_running_loop().create_task(self._return(connection, transaction, close))
+    def _return_later(
+        self, connection: Any, itself: _Connection, transaction: Any = None, *, close: bool = False
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._return(connection, itself, transaction, close))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
-    async def _return(self, connection: Any, transaction: Any, close: bool) -> None:
+    async def _return(self, connection: Any, itself: _Connection, transaction: Any, close: bool) -> None:
         try:
             if not connection.is_closed():
                 async with asyncio.timeout(_RETURN_TIMEOUT):
@@ -164,6 +178,9 @@ class Database:
             await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
         except Exception as error:  # the pool has dropped it
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
+        if not close and itself.is_closed():
+            # A host that was cut off refuses nothing. That it let go of no statement is all that is seen of it.
+            await self._expire(itself, DatabaseUnavailable("the database doesn't answer"))
 
     async def close(self) -> None:
         """Waits for the connections to come back, for a while, and closes them."""
@@ -193,14 +210,43 @@ def connect_arguments(options: StoreOptions) -> dict[str, Any]:
     }
 
 
-async def keep_trying(options: StoreOptions, connect: Callable[[], Awaitable[T]]) -> T:
+async def connect(dsn: str, **arguments: Any) -> Any:
+    """Connects to the first host in the URL that will do. Each has the timeout for itself: the driver gives it to all
+    together, and one that was cut off would use it up."""
+    failure: Exception | None = None
+    for url in urls_of_hosts(dsn):
+        try:
+            return await asyncpg.connect(url, **arguments)
+        except _NEXT_HOST as error:
+            # That a host is away is worth more to know than that another is a standby.
+            failure = error if failure is None or isinstance(error, OSError) else failure
+    assert failure is not None
+    raise failure
+
+
+def urls_of_hosts(dsn: str) -> list[str]:
+    """Takes a URL that may name several hosts apart, in either of the places where the driver looks for them."""
+    url = urlsplit(dsn)
+    login, at, hosts = url.netloc.rpartition("@")
+    if hosts:
+        return [urlunsplit(url._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    names, ports = query.get("host", "").split(","), query.get("port", "").split(",")
+    if len(names) == 1 or len(ports) not in (1, len(names)):
+        return [dsn]  # the driver says what is wrong with it, if anything is
+    ports = ports * len(names) if len(ports) == 1 else ports
+    queries = [query | {"host": name, "port": port} for name, port in zip(names, ports, strict=True)]
+    return [urlunsplit(url._replace(query=urlencode(each))) for each in queries]
+
+
+async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
     """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
     end = loop.time() + options.startup_timeout
     waiting = False
     while True:
         try:
-            return await connect()
+            return await attempt()
         except Exception as error:
             if not is_worth_waiting(error) or loop.time() + _WAIT_PAUSE > end:
                 raise explain_setup(error, options) from error
@@ -226,19 +272,20 @@ async def open_database(options: StoreOptions, statements: Mapping[str, str]) ->
     async def keep(connection: Any) -> None:
         """Nothing that a call does stays behind on a connection, so nothing is reset."""
 
-    async def connect() -> Any:
+    async def create_pool() -> Any:
         return await asyncpg.create_pool(
             min_size=options.pool_min_size,
             max_size=options.pool_max_size,
             max_queries=2**62,
             max_inactive_connection_lifetime=options.max_idle_time,
+            connect=connect,
             connection_class=_Connection,
             init=prepare,
             reset=keep,
             **connect_arguments(options),
         )
 
-    database = Database(options, statements, await keep_trying(options, connect))
+    database = Database(options, statements, await keep_trying(options, create_pool))
     try:
         yield database
     finally:
