@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -118,6 +119,24 @@ async def test_a_cancelled_call_leaves_the_others_alone(shared_server: ServerPro
         outcomes = await asyncio.gather(*puts, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[::2])
     assert not [outcome for outcome in outcomes[1::2] if isinstance(outcome, BaseException)]
+
+
+async def test_calls_that_wait_for_a_lock_do_not_hold_up_the_others(server: ServerProcess, database_url: str) -> None:
+    async with GrpcSaver(server.target) as saver:
+        locked = [thread() for _ in range(4)]
+        for config in locked:
+            await saver.aput(config, holding(1), {}, {})
+        connection = await asyncpg.connect(database_url)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                stuck = [asyncio.create_task(saver.aput(config, holding(2), {}, {})) for config in locked]
+                await asyncio.sleep(0)
+                await asyncio.wait_for(saver.aput(thread(), holding(3), {}, {}), 20)
+                assert not any(put.done() for put in stuck)
+            await asyncio.gather(*stuck)
+        finally:
+            await connection.close()
 
 
 async def test_answers_that_do_not_fit_together_come_one_by_one(database_url: str, tmp_path: Path) -> None:

@@ -122,5 +122,5 @@ async def test_answers_that_do_not_fit_together_fail_alone(serve: Any, size: int
             client.put_request(thread_id="small"),
         )
     kinds = [result.WhichOneof("result") for result in results]
-    assert kinds == ["get_checkpoint"] * 3 + ["failure"] * 2 + ["put_checkpoint"]
-    assert {result.failure.reason for result in results[3:5]} == {"MESSAGE_TOO_LARGE"}
+    assert kinds == ["get_checkpoint"] + ["failure"] * 4 + ["put_checkpoint"]
+    assert {result.failure.reason for result in results[1:5]} == {"MESSAGE_TOO_LARGE"}

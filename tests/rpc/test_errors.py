@@ -35,6 +35,7 @@ from checkpointd_server.rpc.errors import (
     Failure,
     Overloaded,
     RequestTooLarge,
+    SlowOperation,
     describe_error,
 )
 
@@ -62,6 +63,7 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (RequestTooLarge(9, limit=8), {"limit": "8"}),
     (ResultTooLarge(9, limit=8), {"limit": "8"}),
     (Overloaded(limit=8), {"limit": "8"}),
+    (SlowOperation(), {}),
     (DatabaseUnavailable(), {}),
     (Draining(), {}),
     (DeadlineExceeded(), {}),

@@ -21,6 +21,7 @@ from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.faults import trace_without_words
+from tests.rpc.conftest import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,18 @@ async def overloaded(world: World) -> Any:
         return refusal
 
 
+async def slow_operation(world: World) -> Any:
+    async with world.busy() as (_, client, put, _):
+        quick = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="t"))
+        slow = pb.BatchOperation(put_checkpoint=client.put_request(checkpoint_id="another"))
+        answered, left = (await client.checkpoints.Batch(pb.BatchRequest(operations=[quick, slow]))).results
+        assert answered.HasField("get_checkpoint")
+        put.cancel()
+        failure = left.failure
+        code = next(code for code in grpc.StatusCode if code.value[0] == failure.code)
+        return Refusal(code=code, message=failure.message, reason=failure.reason, metadata=dict(failure.metadata))
+
+
 async def database_unavailable(world: World) -> Any:
     async with world.serve() as (_, client):
         name = urlsplit(world.database_url).path.removeprefix("/")
@@ -168,6 +181,7 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "LEASE_HELD": (lease_held, grpc.StatusCode.ABORTED, {"thread_id": "thread-1", "remaining_ms": None}),
     "LEASE_LOST": (lease_lost, grpc.StatusCode.ABORTED, {"thread_id": "thread-1"}),
     "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "1"}),
+    "SLOW_OPERATION": (slow_operation, grpc.StatusCode.UNAVAILABLE, {}),
 }
 """How to meet each reason, and what the client is told. A value of None may be anything."""
 

@@ -232,3 +232,30 @@ async def test_arrays_are_written_as_postgresql_reads_them(own_options: StoreOpt
         assert await connection.fetchval("SELECT ($1::text)::text[]", array_literal(texts)) == texts
     finally:
         await connection.close()
+
+
+async def test_a_locked_namespace_does_not_hold_up_the_others(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("c0", thread="locked", writer=b"w")
+        connection = await asyncpg.connect(own_options.dsn)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                # The first two begin commits of their own; the others share one, with the one that is stuck.
+                others = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(20)]
+                stuck = [
+                    asyncio.create_task(
+                        tenant.put("c1", thread="locked", parent="c0", expect_writer=b"w", writer=b"w")
+                    ),
+                    asyncio.create_task(
+                        tenant.writes("c1", write("task", 0, "a", b"1"), thread="locked", expect_writer=b"w")
+                    ),
+                ]
+                others += [asyncio.create_task(tenant.put("c1", thread=f"u{i}")) for i in range(20)]
+                await asyncio.wait_for(asyncio.gather(*others), 30)
+                assert not any(task.done() for task in stuck)
+            await asyncio.gather(*stuck)
+        finally:
+            await connection.close()
+        assert await tenant.ids(thread="locked") == ["c0", "c1"]

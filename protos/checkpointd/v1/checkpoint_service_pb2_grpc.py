@@ -118,7 +118,7 @@ class CheckpointServiceServicer(object):
 
     def Batch(self, request, context):
         """Does several puts, writes and reads in one call, each as if it had been called alone: each is atomic, has an outcome of
-        its own, and doesn't depend on the others'. Those on one namespace are done in their order, the rest in any. For
+        its own, and doesn't depend on the others'. The writes on one namespace are done in their order, all else in any. For
         clients that serve many agents: a call costs both sides more than what it carries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -19,6 +19,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_OVERLOADED: _ClassVar[ErrorReason]
     ERROR_REASON_LEASE_HELD: _ClassVar[ErrorReason]
     ERROR_REASON_LEASE_LOST: _ClassVar[ErrorReason]
+    ERROR_REASON_SLOW_OPERATION: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason
 ERROR_REASON_VERSION_CONFLICT: ErrorReason
@@ -32,3 +33,4 @@ ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_OVERLOADED: ErrorReason
 ERROR_REASON_LEASE_HELD: ErrorReason
 ERROR_REASON_LEASE_LOST: ErrorReason
+ERROR_REASON_SLOW_OPERATION: ErrorReason

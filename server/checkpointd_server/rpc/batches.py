@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -10,6 +12,7 @@ from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.calls import Calls
+from checkpointd_server.rpc.errors import SlowOperation
 from checkpointd_server.rpc.messages import write_checkpoint
 from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes, read_target
 from checkpointd_server.rpc.validation import check_batch
@@ -22,6 +25,38 @@ _NAMES = {
 }
 
 
+SLOW_SECONDS = 0.5
+"""How long the calls of a batch that are done wait for those that aren't."""
+
+
+READ_BYTES = 4 * 1024 * 1024
+"""How much the reads of a batch may bring together, in bytes. What comes after is to be asked for alone."""
+READS_AT_ONCE = 4
+"""How many reads of a batch are done at once."""
+
+
+class _Reads:
+    """The reads of a batch: a few at a time, and no more than fit."""
+
+    def __init__(self, room: int) -> None:
+        self._limit = self._room = room
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits for a read's turn. Raises ResultTooLarge if those before it took all the room."""
+        async with self._turns:
+            if self._room <= 0:
+                raise ResultTooLarge(self._limit - self._room, limit=self._limit)
+            yield
+
+    def count(self, size: int) -> None:
+        """Notes what a read has brought. Raises ResultTooLarge if it doesn't fit with the others."""
+        self._room -= size
+        if self._room < 0:
+            raise ResultTooLarge(size, limit=self._limit)
+
+
 class Batches:
     """Does the calls of a batch."""
 
@@ -31,22 +66,28 @@ class Batches:
         self._calls = calls
 
     async def do(self, request: pb.BatchRequest, tenant: str, timeout: float | None) -> bytes:
-        """Does all calls at once and returns the encoded answer. The store keeps those on one namespace in order."""
+        """Does all calls at once and returns the encoded answer. The store keeps a namespace's writes in order."""
         operations = request.operations
         check_batch(operations, "operations", self._limits.max_batch_operations)
-        results = await asyncio.gather(*[self._operate(operation, tenant, timeout) for operation in operations])
-        room = self._limits.max_message_bytes - 64 * 1024
-        for position, result in enumerate(results):
-            room -= result.ByteSize()
-            if room < 0 and result.HasField("get_checkpoint"):
-                # The others' answers must not be lost for the sake of this one, which has room in a call of its own.
-                size = result.ByteSize()
-                room += size
-                error = ResultTooLarge(size, limit=self._limits.max_message_bytes)
-                results[position] = self._failure("get_checkpoint", perf_counter(), operations[position], error)
+        started = perf_counter()
+        reads = _Reads(min(READ_BYTES, self._limits.max_message_bytes // 2))
+        tasks = [asyncio.ensure_future(self._operate(operation, tenant, timeout, reads)) for operation in operations]
+        try:
+            await _until_most_are_done(tasks)
+            results = [
+                task.result()
+                if task.done()
+                else self._failure(operation.WhichOneof("operation"), started, operation, SlowOperation())
+                for task, operation in zip(tasks, operations, strict=True)
+            ]
+        finally:
+            for task in tasks:
+                task.cancel()
         return pb.BatchResponse(results=results).SerializeToString()
 
-    async def _operate(self, operation: pb.BatchOperation, tenant: str, timeout: float | None) -> pb.BatchResult:
+    async def _operate(
+        self, operation: pb.BatchOperation, tenant: str, timeout: float | None, reads: _Reads
+    ) -> pb.BatchResult:
         started = perf_counter()
         result = pb.BatchResult()
         kind = operation.WhichOneof("operation")
@@ -59,10 +100,12 @@ class Batches:
                 result.put_writes.version = await self._store.put_writes(writes, timeout=timeout)
             elif kind == "get_checkpoint":
                 namespace, checkpoint_id = read_target(operation.get_checkpoint, tenant, self._limits)
-                checkpoint, version = await self._store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
-                result.get_checkpoint.version = version
-                if checkpoint is not None:
-                    write_checkpoint(checkpoint, result.get_checkpoint.tuple)
+                async with reads.turn():
+                    checkpoint, version = await self._store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
+                    result.get_checkpoint.version = version
+                    if checkpoint is not None:
+                        write_checkpoint(checkpoint, result.get_checkpoint.tuple)
+                    reads.count(result.ByteSize())
             else:
                 raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
         except Exception as error:
@@ -78,3 +121,10 @@ class Batches:
             code=failure.code.value[0], message=failure.message, reason=failure.reason, metadata=failure.metadata
         )
         return pb.BatchResult(failure=told)
+
+
+async def _until_most_are_done(tasks: Collection[asyncio.Future[pb.BatchResult]]) -> None:
+    """Waits until all calls are done, but not for long once the first is: one may wait for a lock."""
+    if tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=SLOW_SECONDS)

@@ -64,6 +64,13 @@ class Overloaded(CheckpointdError):
         self.limit = limit
 
 
+class SlowOperation(CheckpointdError):
+    """A call of a batch took much longer than the others."""
+
+    def __init__(self) -> None:
+        super().__init__("this call took much longer than the others of its batch; send it again, alone")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """How one kind of error is told."""
@@ -136,6 +143,7 @@ RULES: dict[type[CheckpointdError], Rule] = {
         metadata=lambda error: {"limit": error.limit},
         level=logging.WARNING,
     ),
+    SlowOperation: Rule(code=grpc.StatusCode.UNAVAILABLE, reason=errors_pb2.ERROR_REASON_SLOW_OPERATION),
     DatabaseUnavailable: Rule(
         code=grpc.StatusCode.UNAVAILABLE,
         reason=errors_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,

@@ -9,6 +9,7 @@ put with the task writes that go with it, or as task writes alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ MAX_BYTES = 4 * 1024 * 1024
 """Where a commit is closed, in bytes of values. A larger write goes alone."""
 
 Write = PutCheckpoint | PutWrites
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -180,9 +183,8 @@ class Commits:
             if sum(len(unit.entries) for unit in batch) < 2:
                 batch = []
             stored = await self._store_together(batch) if batch else set[Unit]()
-            for unit in units:
-                if unit not in stored:
-                    await self._store_one_by_one(unit.entries)
+            # Each for itself: one may wait for a lock.
+            await asyncio.gather(*[self._store_one_by_one(unit.entries) for unit in units if unit not in stored])
         except Exception as error:
             for entry in _entries(units):
                 if not entry.answer.done():
@@ -198,6 +200,8 @@ class Commits:
         Those that were refused, and all of them if the statement failed for the sake of one, are left to be stored
         alone: that tells each what is wrong with it.
         """
+        # In one order in every server, so that two that insert the same heads don't wait for each other.
+        batch.sort(key=lambda unit: unit.entries[0].write.namespace)
         for unit in batch:
             _name_puts(unit)
         arguments = batch_arguments([(unit.put, _writes_of(unit)) for unit in batch])
@@ -207,7 +211,8 @@ class Commits:
             )
         except (DatabaseUnavailable, DeadlineExceeded):
             raise
-        except Exception:
+        except Exception as error:
+            _logger.info("a commit of %d writes failed, storing them one by one: %s", len(batch), type(error).__name__)
             return set()
         stored = set()
         for row in rows:

@@ -23,6 +23,8 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 MAX_UNDER_WAY = 2
 """How many RPCs are under way at once: while the server works on one, the next is put together."""
+SLOW_SECONDS = 0.1
+"""After how long an RPC no longer counts as under way: one that waits for a lock must not hold up the others."""
 MAX_OPERATIONS = 64
 """How many calls share an RPC at the most."""
 MAX_BATCH_BYTES = 1024 * 1024
@@ -84,6 +86,7 @@ class Batcher:
         self._timeout = timeout
         self._waiting: deque[Operation] = deque()
         self._busy: set[Key] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._metadata: Metadata = ()
@@ -105,14 +108,29 @@ class Batcher:
     def _send(self) -> None:
         """Sends what may be sent now."""
         self._scheduled = False
+        loop = asyncio.get_running_loop()
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             batch = self._take()
             if not batch:
                 return
-            task = asyncio.get_running_loop().create_task(self._carry(batch))
+            task = loop.create_task(self._carry(batch))
+            self._tasks.add(task)
             self._under_way.add(task)
+            timer = loop.call_later(SLOW_SECONDS, self._give_way, task)
+            task.add_done_callback(partial(self._ended, batch, timer))
             for operation in batch:
                 operation.answer.add_done_callback(partial(_cancel_if_unwanted, task, batch))
+
+    def _give_way(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._send()
+
+    def _ended(self, batch: list[Operation], timer: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._under_way.discard(task)
+        self._busy.difference_update(operation.key for operation in batch)
+        timer.cancel()
+        self._send()
 
     def _take(self) -> list[Operation]:
         """Takes the next batch: in order, but for namespaces of which something is under way."""
@@ -148,10 +166,6 @@ class Batcher:
                 _settle(operation, error)
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self._under_way.discard(asyncio.current_task())
-            self._busy.difference_update(operation.key for operation in batch)
-            self._send()
 
     async def _one_by_one(self, batch: list[Operation]) -> None:
         for operation in batch:
@@ -175,18 +189,19 @@ class Batcher:
             self._server_knows_batches = False
             await self._one_by_one(batch)
             return
-        too_large = []
+        left = []
         for operation, result in zip(batch, response.results, strict=True):
             kind = result.WhichOneof("result")
             outcome = getattr(result, kind)
             if kind != "failure":
                 _settle(operation, outcome)
-            elif outcome.reason == "MESSAGE_TOO_LARGE":
-                # Together with the others' answers. It may have room in a call of its own.
-                too_large.append(operation)
+            elif outcome.reason in ("MESSAGE_TOO_LARGE", "SLOW_OPERATION"):
+                # For the others' sake. It may have room, and has time, in a call of its own.
+                left.append(operation)
             else:
                 _settle(operation, OperationError(outcome))
-        await self._one_by_one(too_large)
+        # Side by side: they may be slow.
+        await asyncio.gather(*[self._one_by_one([operation]) for operation in left])
 
 
 def _settle(operation: Operation, outcome: Any) -> None:

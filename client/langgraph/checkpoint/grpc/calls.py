@@ -57,14 +57,15 @@ class Attempts:
                 logger.warning(
                     "checkpointd at %s is unavailable; trying again for %g s", options.target, self._retry_budget
                 )
-        if now + self._pause > self._deadline:
+        if now >= self._deadline:
             raise ServerUnavailableError(
                 f"no checkpointd answered at {options.target} within {self._retry_budget:g} s of retries "
                 f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
             ) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return pause
+        # The last attempt is made at the end of the budget, not before.
+        return min(pause, self._deadline - now)
 
 
 class Caller:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -51,9 +52,10 @@ class ClientOptions:
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
 
     def __post_init__(self) -> None:
-        if not self.target or self.target.startswith(("http://", "https://", "grpc://", "postgres")):
+        if not _is_address(self.target):
+            # Not repeated here: what looks like a URL may hold a password.
             raise InvalidArgumentError(
-                f"target: {self.target!r} is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}",
+                f"target: is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}, or unix:path",
                 field="target",
             )
         for name in ("timeout", "keepalive"):
@@ -83,6 +85,15 @@ def default_target() -> str:
 def default_token() -> str | None:
     """Returns the token of a saver that was built without one: CHECKPOINTD_TOKEN, or none."""
     return os.environ.get("CHECKPOINTD_TOKEN") or None
+
+
+def _is_address(target: str) -> bool:
+    """Whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port (grpc's own port is 443)."""
+    if "@" in target or target.startswith(("http:", "https:", "grpc:", "postgres")):
+        return False
+    if re.match(r"[a-z][a-z0-9+.-]*:(?!\d+$)", target):
+        return True
+    return re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:/\s]+):\d{1,5}", target) is not None
 
 
 def _on_this_machine(target: str) -> bool:

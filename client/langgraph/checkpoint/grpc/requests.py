@@ -151,7 +151,7 @@ def list_checkpoints(
     limit: int | None,
 ) -> pb.ListCheckpointsRequest:
     """Builds the request for the first page of `list`."""
-    if limit is not None and (not isinstance(limit, int) or limit < 0):
+    if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidArgumentError(f"limit: {limit!r} is not a whole number from 0 up, nor None", field="limit")
     request = pb.ListCheckpointsRequest(before_checkpoint_id=checkpoint_id(before))
     if config is not None:

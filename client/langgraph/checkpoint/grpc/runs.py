@@ -43,6 +43,9 @@ PUT_EXPECTED_WITHIN = 1.0
 """How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
 after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
 
+LONGEST_BLOCKING_WAIT = 10.0
+"""How long a blocking write waits for the run's calls before it, in seconds. The server tells if it comes too early."""
+
 _RUNTIME = "__pregel_runtime"
 
 
@@ -196,7 +199,8 @@ class Runs:
         run, line, end = under_way.run, under_way.line, under_way.ends
         with self._lock:
             if isinstance(error, RefusedError) and run is not None and run.execution is not None:
-                run.execution.refusals.setdefault(under_way.key.thread_id, error)
+                # A copy: the error itself holds a traceback, and with it whatever its frames hold.
+                run.execution.refusals.setdefault(under_way.key.thread_id, copy(error))
             if line is None or end is None:
                 return
             line.writing.pop(end, None)
@@ -290,9 +294,12 @@ class UnderWay:
         self._patience = patience
 
     def wait(self) -> None:
-        """Blocks until the run's calls that go first are over."""
+        """Blocks until the run's calls that go first are over, but not for ever.
+
+        They may be awaited in the very event loop that is blocked here.
+        """
         if self._waits_for:
-            wait(self._waits_for, self._patience)
+            wait(self._waits_for, self._patience or LONGEST_BLOCKING_WAIT)
 
     async def line_up(self, line: object, *, again: bool) -> None:
         """Waits in an event loop until the run's calls that go first are over, or stand in the same line.

@@ -2,6 +2,9 @@
 -- puts.sql do it alone, and stands for itself: what is refused has no row in the answer, and the others are stored. A
 -- namespace appears once: as a put with the writes that go with it, or as writes alone.
 --
+-- A head that somebody else has locked is passed over (SKIP LOCKED): its write is refused here, and stored alone, so that
+-- the others needn't wait for it.
+--
 -- Rows are looked up one by one, in subqueries that end in LIMIT 1: a join, or an EXISTS, may be planned as a scan of the
 -- whole table while that is tiny, and a prepared statement goes on with its plan.
 
@@ -21,9 +24,14 @@ coalesce(
 -- "onto" (the version $17 must be there, or the writer's own put). $19 to $25: task writes without a put; with $23 they
 -- expect the version $24 or the writer $25. $26: their lease tokens. $27 to $31: values, $32 to $34: emptied channels,
 -- $35 to $42: writes, each with the number of its put or of its writes.
-WITH put AS MATERIALIZED (
+WITH given_put AS MATERIALIZED (
     SELECT
         given.*,
+        EXISTS (
+            SELECT FROM __schema__.namespaces AS n
+            WHERE n.tenant = given.tenant AND n.thread_id = given.thread_id AND n.checkpoint_ns = given.checkpoint_ns
+            OFFSET 0
+        ) AS has_head,
         -- include: free_of_leases
         AND (
             SELECT c.request_id
@@ -31,7 +39,7 @@ WITH put AS MATERIALIZED (
             WHERE c.tenant = given.tenant AND c.thread_id = given.thread_id AND c.checkpoint_ns = given.checkpoint_ns
                 AND c.checkpoint_id = given.checkpoint_id
             LIMIT 1
-        ) IS DISTINCT FROM given.request_id AS free
+        ) IS DISTINCT FROM given.request_id AS unbound
     FROM unnest(
         $1::integer[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
         $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[],
@@ -40,6 +48,24 @@ WITH put AS MATERIALIZED (
         number, tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, body, channels, channel_versions,
         metadata_type, metadata, metadata_index, run_id, writer, request_id, kind, expected_version, lease_token
     )
+),
+unlocked AS MATERIALIZED (
+    SELECT given_put.number
+    FROM given_put
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM __schema__.namespaces AS n
+        WHERE n.tenant = given_put.tenant AND n.thread_id = given_put.thread_id
+            AND n.checkpoint_ns = given_put.checkpoint_ns
+        FOR UPDATE SKIP LOCKED
+    ) AS n
+    WHERE given_put.has_head AND given_put.unbound
+),
+put AS MATERIALIZED (
+    SELECT
+        given_put.*,
+        given_put.unbound AND (NOT given_put.has_head OR given_put.number IN (TABLE unlocked)) AS free
+    FROM given_put
 ),
 lone AS MATERIALIZED (
     SELECT
@@ -168,7 +194,7 @@ locked AS MATERIALIZED (
     JOIN __schema__.namespaces AS n
         ON n.tenant = lone.tenant AND n.thread_id = lone.thread_id AND n.checkpoint_ns = lone.checkpoint_ns
     WHERE lone.conditional AND lone.free AND (n.version = lone.expected_version OR n.last_writer = lone.writer)
-    FOR SHARE OF n
+    FOR SHARE OF n SKIP LOCKED
 ),
 owner AS MATERIALIZED (
     SELECT head.number, head.version FROM head
