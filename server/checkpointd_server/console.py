@@ -146,10 +146,11 @@ def _channel(target: str) -> Iterator[Any]:
             yield channel
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                problem = f"no answer from checkpointd at {target}"
+                problem = f"no answer from checkpointd at {target}: {error.details()}"
+                problem += " (`checkpointd serve` starts a server, --target names another one)"
             else:
-                problem = f"checkpointd at {target} answered {error.code().name}"
-            raise click.ClickException(f"{problem}: {error.details()}") from error
+                problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
+            raise click.ClickException(problem) from error
 
 
 def _local_target(listen: list[str]) -> str:

@@ -66,6 +66,10 @@ class DataFolder:
     def locked(self) -> Iterator[None]:
         """Holds the folder, made if need be, for as long as the block runs. Raises SetupError if another does."""
         with _naming(self.path):
+            if next((one for one in (self.path, *self.path.parents) if one.exists()), self.path).is_file():
+                raise SetupError(
+                    f"data folder {self.path}: there is a file in its place; name a folder with --data-dir"
+                )
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The descriptor isn't inherited, so the lock ends with this process, however that ends.
             handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -259,7 +263,10 @@ def _open_way(target: Path, user: pwd.struct_passwd) -> None:
             continue
         if status.st_uid != 0:
             raise SetupError(f"{folder}: user {user.pw_name!r}, whom PostgreSQL runs as, can't pass; it needs {target}")
-        _log.warning("letting PostgreSQL's user pass", folder=str(folder), user=user.pw_name)
+        # As root PostgreSQL runs as another user, who must be able to reach the data.
+        _log.info(
+            "letting PostgreSQL's user enter a folder on the way to the data", folder=str(folder), user=user.pw_name
+        )
         folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
 
 

@@ -111,7 +111,7 @@ def _json(checkpoint: CheckpointTuple) -> dict[str, Any]:
         "checkpoint_id": checkpoint.checkpoint_id,
         "parent_checkpoint_id": checkpoint.parent_checkpoint_id or None,
         "ts": checkpoint.checkpoint.ts or None,
-        "version": checkpoint.version,
+        "namespace_version": checkpoint.version,
         "metadata": _plain(checkpoint.metadata.value),
         "values": {value.channel: _plain(value.value) for value in checkpoint.values},
         "pending_writes": [

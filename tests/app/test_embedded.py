@@ -179,7 +179,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     data_dir = tmp_path / "file" / "data"
     with pytest.raises(SetupError) as refusal:
         await EmbeddedPostgres(data_dir).__aenter__()
-    assert f"data folder {data_dir}: Not a directory" in str(refusal.value)
+    assert f"data folder {data_dir}: there is a file in its place" in str(refusal.value)
 
 
 async def test_it_says_why_postgres_does_not_start(data_dir: Path) -> None:

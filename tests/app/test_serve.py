@@ -430,7 +430,7 @@ class TestEmbedded:
     def test_a_folder_under_a_file_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         result = run("serve", "--data-dir", str(tmp_path / "file" / "data"))
-        assert_one_clear_line(result, f"data folder {tmp_path / 'file' / 'data'}: Not a directory")
+        assert_one_clear_line(result, f"data folder {tmp_path / 'file' / 'data'}: there is a file in its place")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
     def test_an_unwritable_folder_is_told_to_an_ordinary_user(self, open_tmp_path: Path) -> None:

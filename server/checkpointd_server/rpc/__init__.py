@@ -1,5 +1,6 @@
 """The service: protobuf to domain and back, errors, health, and the grpc.aio server that calls a checkpoint store."""
 
+from checkpointd_server.rpc.addresses import check as check_address
 from checkpointd_server.rpc.server import RpcServer, ServerOptions
 
-__all__ = ["RpcServer", "ServerOptions"]
+__all__ = ["RpcServer", "ServerOptions", "check_address"]

@@ -32,27 +32,38 @@ def bind(server: grpc.aio.Server, address: str, *, shared: bool) -> str:
     Raises:
         SetupError: The address is malformed, taken, or not to be had. The message names it.
     """
-    if address.startswith("unix:"):
-        _refuse_taken_socket(address)
-        problem = f"is {os.path.dirname(_socket_path(address)) or '.'} a folder that this user may write to?"
-    elif address.startswith("unix-abstract:"):
-        problem = "is the name taken?"
-    else:
-        match = _HOST_PORT.fullmatch(address)
-        if match is None or int(match["port"]) > 65535:
-            raise SetupError(f"can't listen on {address!r}: it should be HOST:PORT, [IPv6]:PORT or unix:PATH")
-        host, port = match["host"].strip("[]"), int(match["port"])
-        failure = None if shared or not port else _probe(host, port)
-        # A name like localhost stands for several addresses, and gRPC is content with any of them: without this look
-        # a second server would start on the address that the first one left, and never hear a client.
-        if failure is not None and failure.errno == errno.EADDRINUSE:
-            raise SetupError(f"can't listen on {address}: the port is taken by another process")
-        problem = "it is not an address of this machine" if failure is None else str(failure.strerror)
+    problem = check(address, shared=shared)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError:
         raise SetupError(f"can't listen on {address}: {problem}") from None
     return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{bound}"
+
+
+def check(address: str, *, shared: bool) -> str:
+    """Looks whether an address can be had, without taking it.
+
+    Returns:
+        What is probably wrong if it can't be bound all the same.
+
+    Raises:
+        SetupError: The address is malformed or taken. The message names it.
+    """
+    if address.startswith("unix:"):
+        _refuse_taken_socket(address)
+        return f"is {os.path.dirname(_socket_path(address)) or '.'} a folder that this user may write to?"
+    if address.startswith("unix-abstract:"):
+        return "is the name taken?"
+    match = _HOST_PORT.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise SetupError(f"can't listen on {address!r}: it should be HOST:PORT, [IPv6]:PORT or unix:PATH")
+    host, port = match["host"].strip("[]"), int(match["port"])
+    failure = None if shared or not port else _probe(host, port)
+    # A name like localhost stands for several addresses, and gRPC is content with any of them: without this look
+    # a second server would start on the address that the first one left, and never hear a client.
+    if failure is not None and failure.errno == errno.EADDRINUSE:
+        raise SetupError(f"can't listen on {address}: the port is taken by another process; name another with --listen")
+    return "it is not an address of this machine" if failure is None else str(failure.strerror)
 
 
 def _probe(host: str, port: int) -> OSError | None:
@@ -89,7 +100,7 @@ def _refuse_taken_socket(address: str) -> None:
         return  # Left behind by a server that was killed; gRPC replaces it.
     except OSError as error:
         raise SetupError(f"can't listen on {address}: {error.strerror or error}") from None
-    raise SetupError(f"can't listen on {address}: the socket is taken by another process")
+    raise SetupError(f"can't listen on {address}: the socket is taken by another process; name another with --listen")
 
 
 def _socket_path(address: str) -> str:
