@@ -58,6 +58,8 @@ def configure_logs(
             )
         ]
     )
+    # The driver's pool logs its failures with its own words, which may hold values. The store says the same in ours.
+    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -122,12 +122,15 @@ head AS (
 -- include: put_checkpoint_rows
 
 -- name: explain_put
--- Why a put stored nothing: the version that the same put was given before, and what the namespace's head is now.
+-- Why a put stored nothing: the version that the same put was given before, and what the namespace's head is now. The
+-- lock makes this a transaction that writes: so the answer waits for a synchronous standby, as the put itself may not have
+-- (PostgreSQL keeps a commit whose wait was cancelled).
 SELECT
     (
         SELECT c.version
         FROM __schema__.checkpoints AS c
         WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4 AND c.request_id = $5
+        FOR SHARE
     ) AS stored_version,
     n.version,
     n.last_checkpoint_id
