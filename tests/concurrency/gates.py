@@ -51,8 +51,11 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it didn't happen within 30 s")
 
 
-def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None) -> Any:
-    """A graph of three steps; in the second, the run whose input was in `gates` waits at its gate."""
+def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None, nested: bool = False) -> Any:
+    """A graph of three steps; in the second, the run whose input was in `gates` waits at its gate.
+
+    With `nested`, the second step is taken, and waited in, by a subgraph with checkpoints of its own.
+    """
     stops = gates or {}
 
     def step(name: str) -> Any:
@@ -68,9 +71,24 @@ def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = No
             await gate.await_open()
         return {"said": [f"{_speaker(state)}.middle"]}
 
+    within = StateGraph(State)
+    within.add_node("inner", RunnableLambda(middle, afunc=amiddle))
+    within.add_edge(START, "inner")
+    within.add_edge("inner", END)
+    subgraph = within.compile()
+
+    def call_subgraph(state: State) -> State:
+        return {"said": subgraph.invoke(state)["said"][-1:]}
+
+    async def acall_subgraph(state: State) -> State:
+        return {"said": (await subgraph.ainvoke(state))["said"][-1:]}
+
     builder = StateGraph(State)
     builder.add_node("first", step("first"))
-    builder.add_node("middle", RunnableLambda(middle, afunc=amiddle))
+    if nested:
+        builder.add_node("middle", RunnableLambda(call_subgraph, afunc=acall_subgraph))
+    else:
+        builder.add_node("middle", RunnableLambda(middle, afunc=amiddle))
     builder.add_node("last", step("last"))
     builder.add_edge(START, "first")
     builder.add_edge("first", "middle")

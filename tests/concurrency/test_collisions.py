@@ -26,6 +26,7 @@ from tests.server_process import ServerProcess
 
 durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 threads = pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])
+graphs = pytest.mark.parametrize("nested", [False, True], ids=["flat", "with-subgraph"])
 savers = pytest.mark.parametrize("shared", [True, False], ids=["one-saver", "two-savers"])
 
 
@@ -56,19 +57,30 @@ def check_loser_left_nothing(saver: GrpcSaver, config: RunnableConfig, winner: s
     assert "slow.last" not in words
 
 
+def test_the_subgraph_of_these_tests_has_checkpoints_of_its_own(saver: GrpcSaver) -> None:
+    config = new_thread()
+    build(saver, nested=True).invoke(turn("one"), config)
+    namespaces = {saved.config["configurable"]["checkpoint_ns"].partition(":")[0] for saved in saver.list(config)}
+    assert namespaces == {"", "middle"}
+    assert said(saver, config) == turns_of("one")
+
+
 @durabilities
 @threads
 @savers
+@graphs
 def test_a_slow_run_overtaken_by_a_fast_one_is_told(
-    saver: GrpcSaver, other: GrpcSaver, durability: str, old: bool, shared: bool
+    saver: GrpcSaver, other: GrpcSaver, durability: str, old: bool, shared: bool, nested: bool
 ) -> None:
     config = prepare(saver, old)
     gate = Gate()
-    slow = InThread(lambda: build(saver, gates={"slow": gate}).invoke(turn("slow"), config, durability=durability))
+    slow = InThread(
+        lambda: build(saver, gates={"slow": gate}, nested=nested).invoke(turn("slow"), config, durability=durability)
+    )
     assert gate.arrived.wait(30)
     until_saved(saver, config, durability)
     fast = saver if shared else other
-    build(fast).invoke(turn("fast"), config, durability=durability)
+    build(fast, nested=nested).invoke(turn("fast"), config, durability=durability)
     gate.open.set()
     with pytest.raises(VersionConflictError) as conflict:
         slow.result()
@@ -87,15 +99,18 @@ def test_a_slow_run_overtaken_by_a_fast_one_is_told(
 @durabilities
 @threads
 @savers
+@graphs
 async def test_a_slow_async_run_overtaken_by_a_fast_one_is_told(
-    saver: GrpcSaver, other: GrpcSaver, durability: str, old: bool, shared: bool
+    saver: GrpcSaver, other: GrpcSaver, durability: str, old: bool, shared: bool, nested: bool
 ) -> None:
     config = prepare(saver, old)
     gate = Gate()
-    slow = asyncio.create_task(build(saver, gates={"slow": gate}).ainvoke(turn("slow"), config, durability=durability))
+    slow = asyncio.create_task(
+        build(saver, gates={"slow": gate}, nested=nested).ainvoke(turn("slow"), config, durability=durability)
+    )
     await until(gate.arrived.is_set)
     await asyncio.to_thread(until_saved, saver, config, durability)
-    await build(saver if shared else other).ainvoke(turn("fast"), config, durability=durability)
+    await build(saver if shared else other, nested=nested).ainvoke(turn("fast"), config, durability=durability)
     gate.open.set()
     with pytest.raises(VersionConflictError):
         await slow
