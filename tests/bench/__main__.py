@@ -40,13 +40,13 @@ def main(rounds: int, seconds: float, only: tuple[str, ...], processes: int, his
                 _progress(f"round {number} of {rounds}: {row.scene.title}")
                 row.theirs.append(row.scene.measure(stage, "postgres"))
                 row.ours.append(row.scene.measure(stage, "checkpointd"))
+        if rows:
+            click.echo(table(rows) + "\n")
         facts = _facts(stage, processes=processes, history=history, seconds=seconds)
     content = {"machine": machine(), "rounds": rounds, "rows": [row.as_json() for row in rows], "facts": facts}
     write_json(out / "bench.json", content)
     if rows:
         write_chart(out / "bench.svg", rows)
-        click.echo(table(rows))
-        click.echo()
     for fact, figure in facts.items():
         click.echo(f"- {fact}: {figure}")
     click.echo(f"- machine: {content['machine']}")
