@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError
+from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError, runs
 
 from tests.server_process import ServerProcess
 
@@ -137,6 +137,22 @@ async def test_calls_that_wait_for_a_lock_do_not_hold_up_the_others(server: Serv
             await asyncio.gather(*stuck)
         finally:
             await connection.close()
+
+
+async def test_a_blocking_write_does_not_wait_for_ever_for_a_put_in_its_own_loop(
+    shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LONGEST_BLOCKING_WAIT", 0.2)
+    async with GrpcSaver(shared_server.target) as saver:
+        run, own = run_on(thread()), holding(1)
+        await saver.aget_tuple(run)
+        put = asyncio.create_task(saver.aput(run, own, {}, {"a": 1}))
+        await asyncio.sleep(0)
+        saver.put_writes(at(run, own), [("a", 1)], "task")
+        await put
+        saved = await saver.aget_tuple(run)
+    assert saved is not None
+    assert saved.pending_writes == [("task", "a", 1)]
 
 
 async def test_answers_that_do_not_fit_together_come_one_by_one(database_url: str, tmp_path: Path) -> None:

@@ -27,8 +27,6 @@ _NAMES = {
 
 SLOW_SECONDS = 0.5
 """How long the calls of a batch that are done wait for those that aren't."""
-
-
 READ_BYTES = 4 * 1024 * 1024
 """How much the reads of a batch may bring together, in bytes. What comes after is to be asked for alone."""
 READS_AT_ONCE = 4

@@ -44,7 +44,7 @@ PUT_EXPECTED_WITHIN = 1.0
 after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
 
 LONGEST_BLOCKING_WAIT = 10.0
-"""How long a blocking write waits for the run's calls before it, in seconds. The server tells if it comes too early."""
+"""How long a blocking write in an event loop waits for the run's calls before it, in seconds."""
 
 _RUNTIME = "__pregel_runtime"
 
@@ -285,7 +285,6 @@ class UnderWay:
     ) -> None:
         self._runs = runs
         self._follows = follows
-        self._version: int | None = None
         self.key = key
         self.run = run
         self.line = line
@@ -294,12 +293,12 @@ class UnderWay:
         self._patience = patience
 
     def wait(self) -> None:
-        """Blocks until the run's calls that go first are over, but not for ever.
+        """Blocks until the run's calls that go first are over.
 
-        They may be awaited in the very event loop that is blocked here.
+        In an event loop not for ever: they may be awaited in the very loop that is blocked here.
         """
         if self._waits_for:
-            wait(self._waits_for, self._patience or LONGEST_BLOCKING_WAIT)
+            wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if _in_event_loop() else None))
 
     async def line_up(self, line: object, *, again: bool) -> None:
         """Waits in an event loop until the run's calls that go first are over, or stand in the same line.
@@ -345,6 +344,15 @@ class UnderWay:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._runs.end(self, exc)
+
+
+def _in_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _runtime(config: RunnableConfig) -> object | None:
