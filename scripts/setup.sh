@@ -44,6 +44,6 @@ say "installing checkpointd, its client and the development tools into $venv (a 
 rm -f "$stamp"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet --no-input)
 "${pip[@]}" install "pip>=25.1" # --group came with it
-"${pip[@]}" install --group dev -e ./protos -e ./client -e "./server[embedded]"
+"${pip[@]}" install --group dev -e ./protos -e "./client[encryption]" -e "./server[embedded]"
 wanted >"$stamp"
 say "$venv is ready"

@@ -8,6 +8,10 @@
     │   └── LeaseLostError                     the lease that this run held has ended
     ├── ThreadExistsError                      the target of a copy holds checkpoints already
     ├── CheckpointNotFoundError (LookupError)  the checkpoint to fork at is not there
+    ├── EncryptionError                        a stored value can't be read as what this saver would have written
+    │   ├── PlaintextError                     it isn't encrypted, where encryption is required
+    │   ├── UnknownKeyError                    it is encrypted with a key that this saver doesn't have
+    │   └── IntegrityError                     it was changed, cut or moved, or the key of that name is another one
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
     ├── AccessDeniedError (PermissionError)    no token, a wrong one, or one that may not do this
     ├── UnsupportedError (NotImplementedError) the server is too old for this call
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 import grpc
@@ -202,6 +207,39 @@ class CheckpointNotFoundError(CheckpointdError, LookupError):
     """The checkpoint to fork at is not in the thread. Nothing was copied."""
 
 
+class EncryptionError(CheckpointdError):
+    """A stored value can't be read as what this saver would have written. Nothing of it was returned.
+
+    Attributes:
+        thread_id: The thread that it was read from.
+        place: What it is, e.g. "channel 'messages'".
+    """
+
+    def __init__(self, message: str, *, thread_id: str, place: str) -> None:
+        super().__init__(message)
+        self.thread_id = thread_id
+        self.place = place
+
+    def __reduce__(self) -> tuple[Callable[..., EncryptionError], tuple[object, ...]]:
+        return _unpickle_encryption, (type(self), str(self), self.thread_id, self.place)
+
+
+def _unpickle_encryption(kind: type[EncryptionError], message: str, thread_id: str, place: str) -> EncryptionError:
+    return kind(message, thread_id=thread_id, place=place)
+
+
+class PlaintextError(EncryptionError):
+    """A stored value isn't encrypted, and this saver requires that it is."""
+
+
+class UnknownKeyError(EncryptionError):
+    """A stored value is encrypted with a key that this saver doesn't have."""
+
+
+class IntegrityError(EncryptionError):
+    """A stored value was changed, cut or moved since it was encrypted, or the key of that name is another one."""
+
+
 class MessageTooLargeError(CheckpointdError):
     """A request or an answer doesn't fit into a message. Nothing was stored."""
 
@@ -237,13 +275,39 @@ class ServerError(CheckpointdError):
 def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     """Returns the ErrorInfo of a failed call; an empty one if it has none (the failure wasn't checkpointd's)."""
     info = error_details_pb2.ErrorInfo()
+    for detail in _details(error):
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            return info
+    return error_details_pb2.ErrorInfo()
+
+
+def retry_delay(error: grpc.RpcError) -> float | None:
+    """Returns after how long the server wants a failed call to be sent again, in seconds; None if it doesn't say."""
+    hint = error_details_pb2.RetryInfo()
+    for detail in _details(error):
+        if detail.Is(hint.DESCRIPTOR) and detail.Unpack(hint):
+            return max(float(hint.retry_delay.ToNanoseconds()) / 1e9, 0.0)
+    return None
+
+
+def _details(error: grpc.RpcError) -> list[any_pb2.Any]:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            status = status_pb2.Status.FromString(value)
-            for detail in status.details:
-                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
-                    return info
-    return error_details_pb2.ErrorInfo()
+            return list(status_pb2.Status.FromString(value).details)
+    return []
+
+
+def why_tls_fails(error: grpc.RpcError) -> str | None:
+    """Says in plain words what is wrong where a connection fails over TLS; None if it isn't that."""
+    details = (error.details() or "").lower()
+    if "wrong_version_number" in details:
+        return "the server there speaks no TLS: build the saver without tls, or give the address of the proxy that does"
+    if "certificate_verify_failed" in details:
+        return (
+            "the server's certificate is not to be trusted: give the authority that signed it, with "
+            "tls=TlsOptions(root_certificates=...)"
+        )
+    return None
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> CheckpointdError:

@@ -1,0 +1,327 @@
+"""Sealing and opening a value: what opens, and that nothing else does."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from langgraph.checkpoint.grpc import (
+    CheckpointdError,
+    Encryption,
+    EncryptionError,
+    IntegrityError,
+    InvalidArgumentError,
+    PlaintextError,
+    UnknownKeyError,
+)
+from langgraph.checkpoint.grpc.bindings import (
+    Binding,
+    ChannelBinding,
+    ExtraBinding,
+    MetadataBinding,
+    WriteBinding,
+    encode,
+    fingerprint,
+)
+from langgraph.checkpoint.grpc.encryption import refuse_sealed
+from langgraph.checkpoint.grpc.xaes import XAes256Gcm
+
+from checkpointd.v1 import values_pb2 as values
+
+KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
+HERE = ExtraBinding("thread", "ns", "checkpoint")
+NONCE = b"ABCDEFGHIJKLMNOPQRSTUVWX"
+
+
+def encryption(current: str = "a", *, required: bool = True, tenant: str = "", **keys: bytes) -> Encryption:
+    return Encryption(keys=keys or {"a": KEY}, current=current, required=required, tenant=tenant)
+
+
+def text(version: str) -> values.ChannelVersion:
+    return values.ChannelVersion(text=version)
+
+
+def plain(**fields: object) -> values.Checkpoint:
+    return values.Checkpoint(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "associated", "expected"),
+    [
+        (b"\1" * 32, b"", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
+        (b"\3" * 32, b"c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
+    ],
+    ids=["the subkey's top bit is 0", "it is 1"],
+)
+def test_the_cipher_is_xaes_256_gcm(key: bytes, associated: bytes, expected: str) -> None:
+    """The test vectors of c2sp.org/XAES-256-GCM."""
+    cipher = XAes256Gcm(key)
+    assert cipher.encrypt(NONCE, b"XAES-256-GCM", associated).hex() == expected
+    assert cipher.decrypt(NONCE, bytes.fromhex(expected), associated) == b"XAES-256-GCM"
+    assert cipher.decrypt(NONCE, bytes.fromhex(expected), b"else") is None
+
+
+@pytest.mark.parametrize("type_tag", ["msgpack", "null", "msgpack+aes", "a+cpd1.b", "é\n"])
+@pytest.mark.parametrize("size", [0, 1, 1000, 3_000_000])
+def test_what_was_sealed_opens_where_it_was_sealed(type_tag: str, size: int) -> None:
+    data = os.urandom(size)
+    sealed_type, sealed = encryption().seal(type_tag, data, HERE)
+    assert sealed_type == f"{type_tag}+cpd1.a"
+    assert len(sealed) == size + 40
+    assert size < 16 or data[:16] not in sealed
+    assert encryption().open(sealed_type, sealed, HERE) == (type_tag, data)
+
+
+def test_the_same_value_never_looks_the_same() -> None:
+    sealed = {encryption().seal("msgpack", b"value", HERE)[1] for _ in range(100)}
+    assert len(sealed) == 100
+
+
+def test_a_change_of_any_byte_is_seen() -> None:
+    type_tag, sealed = encryption().seal("msgpack", b"value", HERE)
+    for position in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[position] ^= 1
+        with pytest.raises(IntegrityError):
+            encryption().open(type_tag, bytes(changed), HERE)
+
+
+def test_a_cut_at_any_place_is_seen() -> None:
+    type_tag, sealed = encryption().seal("msgpack", b"value", HERE)
+    for length in range(len(sealed)):
+        with pytest.raises(IntegrityError):
+            encryption().open(type_tag, sealed[:length], HERE)
+    with pytest.raises(IntegrityError):
+        encryption().open(type_tag, sealed + b"\0", HERE)
+
+
+@pytest.mark.parametrize("type_tag", ["pickle+cpd1.a", "+cpd1.a", "msgpack+aes+cpd1.a"])
+def test_another_type_is_seen(type_tag: str) -> None:
+    """A type decides what is done with the bytes: "pickle" would run code."""
+    _, sealed = encryption().seal("msgpack", b"value", HERE)
+    with pytest.raises(IntegrityError):
+        encryption().open(type_tag, sealed, HERE)
+
+
+def test_the_key_of_that_name_may_be_another_one() -> None:
+    with pytest.raises(IntegrityError, match="another key by the name of 'a'"):
+        encryption(a=OTHER_KEY).open(*encryption().seal("msgpack", b"value", HERE), HERE)
+
+
+def test_another_tenant_s_value_does_not_open() -> None:
+    sealed = encryption(tenant="one").seal("msgpack", b"value", HERE)
+    for tenant in ("two", ""):
+        with pytest.raises(IntegrityError, match="another tenant"):
+            encryption(tenant=tenant).open(*sealed, HERE)
+
+
+def test_keys_are_changed_by_name() -> None:
+    """The order of a rotation: every saver learns the new key, then they write with it, then the old one may go."""
+    old = encryption().seal("msgpack", b"old", HERE)
+    both_write_old = encryption("a", a=KEY, b=OTHER_KEY)
+    both_write_new = encryption("b", a=KEY, b=OTHER_KEY)
+    new = both_write_new.seal("msgpack", b"new", HERE)
+    assert (old[0], new[0]) == ("msgpack+cpd1.a", "msgpack+cpd1.b")
+    for savers in (both_write_old, both_write_new):
+        assert savers.open(*old, HERE) == ("msgpack", b"old")
+        assert savers.open(*new, HERE) == ("msgpack", b"new")
+    without_old = encryption("b", b=OTHER_KEY)
+    assert without_old.open(*new, HERE) == ("msgpack", b"new")
+    with pytest.raises(UnknownKeyError, match="key 'a', which this saver doesn't have"):
+        without_old.open(*old, HERE)
+
+
+def test_a_value_can_t_be_given_another_key_s_name() -> None:
+    both = encryption("a", a=KEY, b=KEY)
+    _, sealed = both.seal("msgpack", b"value", HERE)
+    with pytest.raises(IntegrityError):
+        both.open("msgpack+cpd1.b", sealed, HERE)
+
+
+def test_a_plain_value_is_refused_unless_it_is_allowed() -> None:
+    with pytest.raises(PlaintextError, match=r"is not encrypted.*required=False"):
+        encryption().open("msgpack", b"value", HERE)
+    assert encryption(required=False).open("msgpack", b"value", HERE) == ("msgpack", b"value")
+    # What LangGraph's own EncryptedSerializer has written is for the serializer to open.
+    assert encryption(required=False).open("msgpack+aes", b"value", HERE) == ("msgpack+aes", b"value")
+    # A sealed value is opened all the same, and never handed on unopened.
+    with pytest.raises(IntegrityError):
+        encryption(required=False).open("msgpack+cpd1.a", b"value", HERE)
+
+
+def test_a_format_of_the_future_is_named() -> None:
+    with pytest.raises(EncryptionError, match=r"format 'cpd2'.*too old"):
+        encryption().open("msgpack+cpd2.a", b"value", HERE)
+
+
+def test_a_saver_without_encryption_knows_a_sealed_value() -> None:
+    with pytest.raises(UnknownKeyError, match=r"checkpoint checkpoint of thread 'thread' .* key 'a'.*encryption="):
+        refuse_sealed("msgpack+cpd1.a", HERE)
+    refuse_sealed("msgpack+aes", HERE)
+
+
+CHECKPOINT = plain(v=4, ts="now", channel_versions={"versions": {"a": text("1"), "b": text("2")}})
+PLACES: list[Binding] = [
+    ExtraBinding("t", "n", "1"),
+    ExtraBinding("u", "n", "1"),
+    ExtraBinding("t", "m", "1"),
+    ExtraBinding("t", "n", "2"),
+    # What another place's fields would be if they only stood one behind the other.
+    ExtraBinding("tn", "", "1"),
+    ExtraBinding("", "tn", "1"),
+    ChannelBinding("t", "n", "a", text("1")),
+    ChannelBinding("t", "n", "b", text("1")),
+    ChannelBinding("t", "n", "a", text("2")),
+    ChannelBinding("t", "n", "a", values.ChannelVersion(integer=1)),
+    ChannelBinding("t", "n", "a", values.ChannelVersion(number=1)),
+    ChannelBinding("t", "n", "a", values.ChannelVersion()),
+    ChannelBinding("t", "m", "a", text("1")),
+    ChannelBinding("u", "n", "a", text("1")),
+    ChannelBinding("t", "na", "", text("1")),
+    WriteBinding("t", "n", "1", "task", "path", 0, "a"),
+    WriteBinding("t", "n", "1", "task", "path", 0, "b"),
+    WriteBinding("t", "n", "1", "task", "path", 1, "a"),
+    WriteBinding("t", "n", "1", "task", "path", -1, "a"),
+    WriteBinding("t", "n", "1", "task", "", 0, "a"),
+    WriteBinding("t", "n", "1", "other", "path", 0, "a"),
+    WriteBinding("t", "n", "2", "task", "path", 0, "a"),
+    WriteBinding("t", "m", "1", "task", "path", 0, "a"),
+    WriteBinding("u", "n", "1", "task", "path", 0, "a"),
+    MetadataBinding("t", "n", "1", "0", CHECKPOINT),
+    MetadataBinding("u", "n", "1", "0", CHECKPOINT),
+    MetadataBinding("t", "m", "1", "0", CHECKPOINT),
+    MetadataBinding("t", "n", "2", "0", CHECKPOINT),
+    MetadataBinding("t", "n", "1", "", CHECKPOINT),
+    MetadataBinding("t", "n", "1", "0", plain()),
+]
+
+
+def test_a_value_opens_in_its_place_and_in_no_other() -> None:
+    sealer = encryption()
+    for place, elsewhere in itertools.product(PLACES, PLACES):
+        sealed = sealer.seal("msgpack", b"value", place)
+        if place is elsewhere:
+            assert sealer.open(*sealed, elsewhere) == ("msgpack", b"value")
+        else:
+            with pytest.raises(IntegrityError) as failed:
+                sealer.open(*sealed, elsewhere)
+            assert failed.value.thread_id == elsewhere.thread_id
+            assert failed.value.place == elsewhere.place
+
+
+SEEN = {"node": {"versions": {"a": text("1")}}}
+CHECKPOINTS = [
+    plain(),
+    plain(v=0),
+    plain(v=1),
+    plain(ts=""),
+    plain(ts="now"),
+    plain(updated_channels={}),
+    plain(updated_channels={"names": ["a", "b"]}),
+    plain(updated_channels={"names": ["b", "a"]}),
+    plain(updated_channels={"names": ["ab"]}),
+    plain(extra={"type": "msgpack"}),
+    plain(channel_versions={"versions": {"a": text("1")}}),
+    plain(channel_versions={"versions": {"a": text("2")}}),
+    plain(channel_versions={"versions": {"a": values.ChannelVersion(integer=1)}}),
+    plain(channel_versions={"versions": {"b": text("1")}}),
+    plain(channel_versions={"versions": {"a": text("1"), "b": text("1")}}),
+    plain(versions_seen={"node": {}}),
+    plain(versions_seen=SEEN),
+    plain(versions_seen={"other": {"versions": {"a": text("1")}}}),
+    plain(versions_seen={"node": {"versions": {"a": text("2")}}}),
+    plain(versions_seen={"node": {}, "a": {"versions": {"a": text("1")}}}),
+]
+
+
+def test_every_plain_field_of_a_checkpoint_counts() -> None:
+    assert len({fingerprint(checkpoint) for checkpoint in CHECKPOINTS}) == len(CHECKPOINTS)
+
+
+def test_a_checkpoint_counts_the_same_in_whatever_order_its_maps_come() -> None:
+    channels = [f"channel {number}" for number in range(100)]
+    one, other = (
+        plain(
+            channel_versions={"versions": {name: text(name) for name in names}},
+            versions_seen={name: {"versions": {name: text(name) for name in names}} for name in names[:5]},
+        )
+        for names in (channels, sorted(channels, reverse=True))
+    )
+    assert fingerprint(one) != fingerprint(other)
+    other.ClearField("versions_seen")
+    one.ClearField("versions_seen")
+    assert fingerprint(one) == fingerprint(other) == fingerprint(values.Checkpoint.FromString(one.SerializeToString()))
+
+
+def test_fields_can_be_told_apart() -> None:
+    assert len({encode(fields) for fields in ((), (b"",), (b"", b""), (b"ab",), (b"a", b"b"), (b"", b"ab"))}) == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "says"),
+    [
+        (lambda: Encryption(keys={"a": KEY[:16]}, current="a"), "encryption.keys", "the key 'a' must be 32 bytes"),
+        (lambda: Encryption(keys={"a": "x" * 32}, current="a"), "encryption.keys", "the key 'a' must be 32 bytes"),  # type: ignore[dict-item]
+        (lambda: Encryption(keys={"a": KEY}, current="b"), "encryption.current", "no key 'b'"),
+        (lambda: Encryption(keys={}, current="b"), "encryption.current", "no key 'b'"),
+        *(
+            (lambda name=name: Encryption(keys={name: KEY}, current=name), "encryption.keys", "is no key id")
+            for name in ("", "a b", "a+b", "é", "a\n", "x" * 65)
+        ),
+    ],
+)
+def test_keys_that_can_t_be_used_are_refused(make: Callable[[], Encryption], field: str, says: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(says)) as failed:
+        make()
+    assert failed.value.field == field
+
+
+def test_keys_are_not_told() -> None:
+    shown = repr(encryption())
+    assert shown == "Encryption(current='a', required=True, tenant='')"
+    with pytest.raises(EncryptionError) as failed:
+        encryption(a=OTHER_KEY).open(*encryption().seal("msgpack", b"sesame", HERE), HERE)
+    for told in (KEY, OTHER_KEY, b"sesame"):
+        assert repr(told)[2:-1] not in str(failed.value)
+
+
+def test_the_keys_are_those_that_were_given() -> None:
+    """Whoever gave them may do with his dict what he likes."""
+    given = {"a": KEY}
+    made = Encryption(keys=given, current="a")
+    given.clear()
+    assert made.open(*made.seal("msgpack", b"value", HERE), HERE) == ("msgpack", b"value")
+
+
+@pytest.mark.parametrize("kind", [EncryptionError, PlaintextError, UnknownKeyError, IntegrityError])
+def test_its_errors_travel_between_processes(kind: type[EncryptionError]) -> None:
+    error = kind("what happened", thread_id="thread", place="channel 'a'")
+    assert isinstance(error, CheckpointdError)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (str(copy), copy.thread_id, copy.place) == ("what happened", "thread", "channel 'a'")
+
+
+def test_without_the_package_it_says_what_to_install() -> None:
+    """The saver itself needs no `cryptography`."""
+    program = """
+import sys
+sys.modules["cryptography"] = None
+from langgraph.checkpoint.grpc import Encryption, GrpcSaver
+GrpcSaver("127.0.0.1:1").close()
+try:
+    Encryption(keys={"a": bytes(32)}, current="a")
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (
+        run.stdout
+        == "encryption needs the package `cryptography`: pip install 'langgraph-checkpoint-grpc[encryption]'\n"
+    )
