@@ -48,6 +48,11 @@ class FlakyLink:
         self._loop.call_soon_threadsafe(self._answers.clear)
         self._loop.call_soon_threadsafe(self._requests.clear)
 
+    def resume(self) -> None:
+        """What was held arrives after all, and everything else again."""
+        self._loop.call_soon_threadsafe(self._answers.set)
+        self._loop.call_soon_threadsafe(self._requests.set)
+
     def cut(self) -> None:
         """Breaks all connections; what was held is lost. New connections work again."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()

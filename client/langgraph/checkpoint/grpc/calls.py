@@ -1,7 +1,8 @@
 """Calling the server: deadline, retries within a budget, errors in the saver's words. Once blocking, once awaiting.
 
-Every write of the saver may be sent again after a lost answer, so one rule serves all calls: UNAVAILABLE is tried again
-until the budget is used up, everything else is final.
+Every write of the saver may be sent again after a lost answer, so one rule serves all calls. What waiting can mend is
+tried again until the budget is used up: no server answers (UNAVAILABLE), the server has too much to do, or it says by
+itself when to come back (RESOURCE_EXHAUSTED), or an attempt's own time ran out. Everything else is final.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any
 
 from langgraph.checkpoint.grpc.batching import Request
 from langgraph.checkpoint.grpc.channels import Channels, Stubs
-from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerUnavailableError, from_rpc_error
+from langgraph.checkpoint.grpc.errors import (
+    CheckpointdError,
+    ServerUnavailableError,
+    error_info,
+    from_rpc_error,
+    retry_delay,
+    why_tls_fails,
+)
 from langgraph.checkpoint.grpc.options import ClientOptions
 from langgraph.checkpoint.grpc.runs import UnderWay
 
@@ -27,45 +35,85 @@ logger = logging.getLogger("langgraph.checkpoint.grpc")
 FIRST_PAUSE = 0.05
 """How long to wait before the first retry, in seconds; doubled each time."""
 LONGEST_PAUSE = 1.0
-"""How long to wait between retries at most, in seconds."""
+"""How long to wait between retries at most, in seconds. A server may ask for more."""
 
 
 class Attempts:
     """The attempts of one call: decides after each failure whether to try again, and when."""
 
-    def __init__(self, options: ClientOptions, method: str, retry_budget: float | None = None) -> None:
+    def __init__(
+        self, options: ClientOptions, method: str, retry_budget: float | None = None, *, timeout: float | None = None
+    ) -> None:
         self._options = options
         self._method = method
         self._retry_budget = options.retry_budget if retry_budget is None else retry_budget
+        self._timeout = timeout or options.timeout
         self._pause = FIRST_PAUSE
+        self._begun = self._attempted = time.monotonic()
         self._deadline: float | None = None
+        self._explained: str | None = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns what to send beside the request."""
         token = self._options.bearer()
+        self._attempted = time.monotonic()
         return (("authorization", f"Bearer {token}"),) if token else ()
 
     def pause_after(self, error: grpc.RpcError) -> float:
         """Returns how long to wait before the next attempt, in seconds; raises if there should be none."""
-        options = self._options
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
-            raise from_rpc_error(error, target=options.target, method=self._method) from error
+        code = error.code()
         now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now + self._retry_budget
-            if self._retry_budget:
-                logger.warning(
-                    "checkpointd at %s is unavailable; trying again for %g s", options.target, self._retry_budget
-                )
-        if now >= self._deadline:
-            raise ServerUnavailableError(
-                f"no checkpointd answered at {options.target} within {self._retry_budget:g} s of retries "
-                f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
-            ) from error
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            # Of the whole call, not only of its retries: with a long timeout one attempt may be all there is time for.
+            # Where the database gave up long before our time, the call is too much for it, and would be again.
+            own = now - self._attempted >= 0.9 * self._timeout
+            if own and now < self._begun + self._retry_budget:
+                self._begin_retries(error, self._begun)
+                return 0.0
+            raise from_rpc_error(error, target=self._options.target, method=self._method) from error
+        hint = retry_delay(error)
+        overloaded = code is grpc.StatusCode.RESOURCE_EXHAUSTED and (
+            hint is not None or error_info(error).reason == "OVERLOADED"
+        )
+        if not overloaded and code is not grpc.StatusCode.UNAVAILABLE:
+            raise from_rpc_error(error, target=self._options.target, method=self._method) from error
+        deadline = self._begin_retries(error, now)
+        if now >= deadline:
+            raise self._unavailable(error, overloaded) from error
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if hint is not None:
+            # Not before the server wants it, and not all at the same moment.
+            pause = max(pause, hint * random.uniform(1.0, 1.5))  # noqa: S311
         # The last attempt is made at the end of the budget, not before.
-        return min(pause, self._deadline - now)
+        return min(pause, deadline - now)
+
+    def _begin_retries(self, error: grpc.RpcError, since: float) -> float:
+        """Returns until when to try again."""
+        self._explained = self._explained or why_tls_fails(error)
+        if self._deadline is None:
+            self._deadline = since + self._retry_budget
+            if self._retry_budget:
+                logger.warning(
+                    "checkpointd at %s is unavailable; trying again for %g s (%s)",
+                    self._options.target,
+                    self._retry_budget,
+                    self._explained or error.details(),
+                )
+        return self._deadline
+
+    def _unavailable(self, error: grpc.RpcError, overloaded: bool) -> ServerUnavailableError:
+        target, budget = self._options.target, f"within {self._retry_budget:g} s of retries"
+        if overloaded:
+            return ServerUnavailableError(
+                f"checkpointd at {target} had no room for {self._method} {budget}: {error.details()}"
+            )
+        if self._explained:
+            return ServerUnavailableError(f"no checkpointd answered at {target} {budget}: {self._explained}")
+        return ServerUnavailableError(
+            f"no checkpointd answered at {target} {budget} "
+            f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
+        )
 
 
 class Caller:
@@ -91,10 +139,10 @@ class Caller:
             method: Finds it among the stubs.
             request: What to send.
             timeout: How long one attempt may take, in seconds. Default: the saver's.
-            retry_budget: How long to try again while the server is unavailable, in seconds. Default: the saver's.
+            retry_budget: How long to try again what waiting can mend, in seconds. Default: the saver's.
         """
-        attempts = Attempts(self.options, name, retry_budget)
         timeout = timeout or self.options.timeout
+        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(self.channels.sync())
             try:
@@ -115,8 +163,8 @@ class Caller:
         retry_budget: float | None = None,
     ) -> Any:
         """Calls an RPC and awaits its answer, like `call`. Raises CheckpointdError."""
-        attempts = Attempts(self.options, name, retry_budget)
         timeout = timeout or self.options.timeout
+        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(self.channels.aio())
             try:
@@ -135,7 +183,7 @@ class Caller:
             request: What to send.
             under_way: What the call waits for and expects, if it writes.
         """
-        attempts = Attempts(self.options, name, None)
+        attempts = Attempts(self.options, name)
         again = False
         while True:
             batcher = self.channels.aio().batcher

@@ -7,13 +7,16 @@ fork, and an aio channel belongs to the loop it was made in; so both are looked 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
-from langgraph.checkpoint.grpc.options import ClientOptions, TlsOptions
+from langgraph.checkpoint.grpc.options import ClientOptions, TlsOptions, may_have_several_addresses
+from langgraph.checkpoint.grpc.replicas import AioReplicas, BlockingReplicas, Rota
 
 import grpc
 import grpc.aio
@@ -22,11 +25,13 @@ from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 
+_BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+
 
 class Stubs:
-    """The services of checkpointd on one channel."""
+    """The services of checkpointd on one channel, or on what looks like one."""
 
-    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+    def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.checkpoints = CheckpointServiceStub(channel)
         self.threads = ThreadServiceStub(channel)
@@ -37,16 +42,17 @@ class Stubs:
 class AioStubs(Stubs):
     """The services of checkpointd on a channel of an event loop."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout: float) -> None:
+    def __init__(self, channel: grpc.aio.Channel | AioReplicas, timeout: float) -> None:
         super().__init__(channel)
         self.batcher = Batcher(self.checkpoints, timeout)
 
 
 class Channels:
-    """Makes, shares and closes the channels to one server."""
+    """Makes, shares and closes the channels to a saver's servers."""
 
     def __init__(self, options: ClientOptions) -> None:
         self._options = options
+        self._rota = Rota(len(options.targets))
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._sync: Stubs | None = None
@@ -65,7 +71,7 @@ class Channels:
         with self._lock:
             self._check()
             if self._sync is None:
-                self._sync = Stubs(self._connect(grpc))
+                self._sync = Stubs(self._connect(grpc, BlockingReplicas))
             return self._sync
 
     def aio(self) -> AioStubs:
@@ -85,7 +91,7 @@ class Channels:
                 # A channel holds its loop, so those of loops that have ended don't go by themselves.
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
-                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio), self._options.timeout)
+                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options.timeout)
             return stubs
 
     def share(self) -> None:
@@ -132,25 +138,36 @@ class Channels:
             # grpc's poller for event loops died with the parent's threads, and is not started again: calls would hang.
             self._lost_aio = self._used_aio
 
-    def _connect(self, flavour: object) -> grpc.Channel:
-        """Makes a channel with grpc's sync or aio module."""
+    def _connect(self, flavour: object, replicas: type[BlockingReplicas] | type[AioReplicas]) -> Any:
+        """Makes a channel with grpc's sync or aio module; for several servers, what looks like one."""
+        channels = [self._channel(flavour, target) for target in self._options.targets]
+        return channels[0] if len(channels) == 1 else replicas(channels, self._rota)
+
+    def _channel(self, flavour: object, target: str) -> grpc.Channel:
         options = self._options
         milliseconds = int(options.keepalive * 1000)
-        arguments = [
+        arguments: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.keepalive_time_ms", milliseconds),
-            ("grpc.keepalive_timeout_ms", min(milliseconds, 10_000)),
+            # Together less than the default timeout: a server that is cut off should be UNAVAILABLE, so that the call
+            # is tried again, before the call's time is over.
+            ("grpc.keepalive_timeout_ms", min(milliseconds, 5_000)),
             # A server that restarts should be found again at once: grpc would back off for up to two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             # In spite of its name: how long one attempt to connect may take. A far server needs some round trips.
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            # Servers that are replaced get new addresses. By default a name is looked up every 30 seconds at the most.
+            ("grpc.dns_min_time_between_resolutions_ms", 2_000),
             # The saver does its own retries, within its budget.
             ("grpc.enable_retries", 0),
         ]
+        if may_have_several_addresses(target):
+            # Otherwise all calls would go to the first that answers.
+            arguments.append(("grpc.service_config", _BALANCED))
         if not options.tls:
-            return flavour.insecure_channel(options.target, options=arguments)  # type: ignore[attr-defined]
+            return flavour.insecure_channel(target, options=arguments)  # type: ignore[attr-defined]
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
-        return flavour.secure_channel(options.target, credentials, options=arguments)  # type: ignore[attr-defined]
+        return flavour.secure_channel(target, credentials, options=arguments)  # type: ignore[attr-defined]

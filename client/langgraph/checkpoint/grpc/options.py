@@ -36,7 +36,8 @@ class ClientOptions:
     """How a saver talks to its server. Every field can be given to GrpcSaver by its name."""
 
     target: str
-    """The server: "host:port", "unix:path", or any other name that grpc resolves."""
+    """The server: "host:port", "unix:path", or any other name that grpc resolves. Several of them, separated by commas,
+    are replicas: calls go round, and past those that are away."""
     token: str | Callable[[], str] | None = None
     """Sent as `authorization: Bearer ...` with each call. A callable is asked before each call, so it can refresh."""
     tls: bool | TlsOptions = False
@@ -52,10 +53,11 @@ class ClientOptions:
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
 
     def __post_init__(self) -> None:
-        if not _is_address(self.target):
+        if not all(_is_address(target) for target in self.targets):
             # Not repeated here: what looks like a URL may hold a password.
             raise InvalidArgumentError(
-                f"target: is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}, or unix:path",
+                f"target: is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}, or unix:path, or "
+                "several of them, separated by commas",
                 field="target",
             )
         for name in ("timeout", "keepalive"):
@@ -67,10 +69,18 @@ class ClientOptions:
             raise InvalidArgumentError(
                 f'concurrency: {self.concurrency!r} is neither "optimistic" nor "last_write_wins"', field="concurrency"
             )
-        if self.token and not self.tls and not _on_this_machine(self.target):
+        if self.token and not self.tls and not all(_on_this_machine(target) for target in self.targets):
             raise InvalidArgumentError(
                 f"token: would be sent in plain text to {self.target}; set tls=True", field="token"
             )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The servers, each by itself."""
+        if self.target.startswith(("ipv4:", "ipv6:")):
+            # A list of addresses that grpc takes as it is.
+            return (self.target,)
+        return tuple(target.strip() for target in self.target.split(","))
 
     def bearer(self) -> str | None:
         """Returns the token for the next call, None for none."""
@@ -87,6 +97,19 @@ def default_token() -> str | None:
     return os.environ.get("CHECKPOINTD_TOKEN") or None
 
 
+def may_have_several_addresses(target: str) -> bool:
+    """Whether one target can stand for several servers: a name may, and a list does."""
+    if target.startswith(("ipv4:", "ipv6:")):
+        return "," in target
+    if target.startswith(("unix:", "unix-abstract:")):
+        return False
+    try:
+        ipaddress.ip_address(urlsplit(f"//{target}").hostname or "")
+    except ValueError:
+        return True
+    return False
+
+
 def _is_address(target: str) -> bool:
     """Whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port (grpc's own port is 443)."""
     if "@" in target or target.startswith(("http:", "https:", "grpc:", "postgres")):
@@ -100,8 +123,9 @@ def _on_this_machine(target: str) -> bool:
     """Whether a plain-text connection to the target stays on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    address = target.rpartition("/")[2].partition(":")[2] if target.startswith(("ipv4:", "ipv6:")) else target
-    host = urlsplit(f"//{address.rpartition('/')[2]}").hostname or ""
+    if target.startswith(("ipv4:", "ipv6:")):
+        return all(_on_this_machine(address) for address in target.partition(":")[2].split(","))
+    host = urlsplit(f"//{target.rpartition('/')[2]}").hostname or ""
     if host == "localhost":
         return True
     try:

@@ -1,0 +1,186 @@
+"""One saver, several servers: calls go round, and past those that are away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerUnavailableError
+from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
+
+from tests.e2e.calls import checkpoint, config_of
+from tests.flaky_link import FlakyLink
+from tests.server_process import ServerProcess
+
+OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.fixture
+def servers(database_url: str, tmp_path: Path) -> Iterator[list[ServerProcess]]:
+    """Three servers on one database."""
+    with ExitStack() as stack:
+        replicas = []
+        for number in range(3):
+            log_dir = tmp_path / str(number)
+            log_dir.mkdir()
+            replicas.append(stack.enter_context(ServerProcess("--database-url", database_url, log_dir=log_dir)))
+        yield replicas
+
+
+def named(servers: list[ServerProcess]) -> str:
+    return ",".join(server.target for server in servers)
+
+
+def reads(server: ServerProcess) -> int:
+    """How many reads a server has answered, by its log."""
+    return len(re.findall(r"\bcall\b.*GetCheckpoint", server.stderr))
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["names", "addresses-as-grpc-writes-them"])
+async def test_calls_go_round(servers: list[ServerProcess], native: bool) -> None:
+    async with GrpcSaver(("ipv4:" if native else "") + named(servers)) as saver:
+        for _ in range(20):
+            saver.get_tuple(config_of("t"))
+            await saver.aget_tuple(config_of("t"))
+    assert all(reads(server) >= 5 for server in servers)
+
+
+async def test_one_name_with_several_addresses_is_several_servers(database_url: str, tmp_path: Path) -> None:
+    options = ("--database-url", database_url, "--listen", "127.0.0.1:0", "--listen", "[::1]:0")
+    with ServerProcess(*options, log_dir=tmp_path) as server:
+        port = int(server.target.rpartition(":")[2])
+        # Of the two addresses of localhost one has a server.
+        async with GrpcSaver(f"localhost:{port}", retry_budget=5) as saver:
+            for _ in range(5):
+                assert saver.get_tuple(config_of("t")) is None
+                assert await saver.aget_tuple(config_of("t")) is None
+
+
+async def test_without_any_retries_one_server_of_three_is_enough(servers: list[ServerProcess]) -> None:
+    async with GrpcSaver(named(servers), retry_budget=0) as saver:
+        saver.put(config_of("t"), checkpoint("1"), {}, {})
+        await saver.aget_tuple(config_of("t"))
+        servers[0].kill()
+        servers[2].kill()
+        for _ in range(6):
+            blocking = saver.get_tuple(config_of("t"))
+            awaiting = await saver.aget_tuple(config_of("t"))
+            assert blocking is not None
+            assert awaiting == blocking
+
+
+async def test_a_server_that_is_back_gets_calls_again(servers: list[ServerProcess]) -> None:
+    async with GrpcSaver(named(servers[:2])) as saver:
+        servers[0].kill()
+        for _ in range(4):
+            saver.get_tuple(config_of("t"))
+        servers[0].start()
+        deadline = time.monotonic() + 30
+        while not reads(servers[0]):
+            assert time.monotonic() < deadline
+            saver.get_tuple(config_of("t"))
+            await asyncio.sleep(0.05)
+
+
+def test_if_all_are_away_the_call_waits_for_any_within_the_budget(servers: list[ServerProcess]) -> None:
+    with GrpcSaver(named(servers), retry_budget=60) as saver:
+        saver.put(config_of("t"), checkpoint("1"), {}, {})
+        for server in servers:
+            server.kill()
+        found: list[object] = []
+        waiting = threading.Thread(target=lambda: found.append(saver.get_tuple(config_of("t"))))
+        waiting.start()
+        servers[1].start()
+        waiting.join(60)
+    assert found[0] is not None
+
+
+def test_if_none_is_there_all_are_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        target = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in (one, two))
+    with (
+        GrpcSaver(target, retry_budget=0.2) as saver,
+        pytest.raises(ServerUnavailableError, match=re.escape(target)),
+    ):
+        saver.get_tuple(config_of("t"))
+
+
+async def test_a_server_that_is_cut_off_costs_one_attempt(servers: list[ServerProcess]) -> None:
+    with FlakyLink(servers[0].target) as link:
+        async with GrpcSaver(f"{link.target},{servers[1].target}", timeout=1, retry_budget=20) as saver:
+            for _ in range(4):
+                await saver.aget_tuple(config_of("t"))
+            link.stall()
+            begun = time.monotonic()
+            for _ in range(20):
+                assert await saver.aget_tuple(config_of("t")) is None
+                assert saver.get_tuple(config_of("t")) is None
+            # A second each time that its rest is over: some four times within the rests that grow to five seconds.
+            assert time.monotonic() - begun < 10
+
+
+def test_the_target_may_be_a_list_in_the_environment_too(
+    servers: list[ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHECKPOINTD_TARGET", named(servers).replace(",", ", "))
+    with GrpcSaver() as saver:
+        for _ in range(9):
+            saver.get_tuple(config_of("t"))
+    assert all(reads(server) for server in servers)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1,", ",127.0.0.1:1", "127.0.0.1:1,,127.0.0.1:2", "127.0.0.1:1,nobody"])
+def test_each_of_the_targets_must_be_one(target: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="target"):
+        GrpcSaver(target)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1,10.1.2.3:1", "ipv4:127.0.0.1:1,10.1.2.3:1", "localhost:1,db:1"])
+def test_no_token_leaves_the_machine_in_plain_text_to_any_of_them(target: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="token"):
+        GrpcSaver(target, token="secret")
+    GrpcSaver(target, token="secret", tls=True).close()
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1,localhost:1,unix:/tmp/x", "ipv4:127.0.0.1:1,127.0.0.2:1"])
+def test_a_token_may_go_to_several_servers_of_this_machine(target: str) -> None:
+    GrpcSaver(target, token="secret").close()
+
+
+def test_who_failed_rests_and_is_tried_last() -> None:
+    rota = Rota(3)
+    assert sorted(rota.order()) == [0, 1, 2]
+    firsts = [rota.order()[0] for _ in range(6)]
+    assert sorted(firsts) == [0, 0, 1, 1, 2, 2]
+    rota.note(1, UNAVAILABLE)
+    assert all(sorted(rota.order()) == [0, 2] for _ in range(6))
+    rota.note(0, UNAVAILABLE)
+    rota.note(2, UNAVAILABLE)
+    # Nobody is well: all are tried, the one first that has rested for longest.
+    assert all(rota.order() == [1, 0, 2] for _ in range(6))
+    rota.note(0, OK)
+    assert rota.order() == [0]
+
+
+def test_rests_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    rota = Rota(2)
+    rests = []
+    for _ in range(8):
+        for _ in range(50):
+            rota.note(0, UNAVAILABLE)
+        begun = now
+        while rota.order() == [1]:
+            now += FIRST_REST
+        rests.append(now - begun)
+    assert rests[:3] == [FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST]
+    assert rests[-1] == LONGEST_REST
