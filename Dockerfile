@@ -7,8 +7,16 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY protos protos
 COPY server server
+# Everything that is downloaded is pinned, with the hashes of its files: server/*constraints.txt, made by `make pins`.
+RUN python -m venv builder \
+    && builder/bin/python -m pip install --no-cache-dir --require-hashes -r server/build-constraints.txt \
+    && builder/bin/python -m pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation -w wheels ./protos ./server
 RUN python -m venv --without-pip /opt/checkpointd \
-    && python -m pip --python /opt/checkpointd/bin/python install --no-cache-dir --no-compile ./protos ./server \
+    && python -m pip --python /opt/checkpointd/bin/python install --no-cache-dir --no-compile --require-hashes \
+        -r server/constraints.txt \
+    && python -m pip --python /opt/checkpointd/bin/python install --no-cache-dir --no-compile --no-index --no-deps \
+        wheels/*.whl \
+    && python -m pip --python /opt/checkpointd/bin/python check \
     && /opt/checkpointd/bin/python -m compileall -q /opt/checkpointd/lib
 
 FROM python:3.13-slim

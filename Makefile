@@ -11,7 +11,7 @@ ARGS ?=
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format protos clean
+.PHONY: help setup demo test bench lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ format: setup ## Put code into the house's format
 
 protos: ## Make the Python stubs from the .proto files
 	@scripts/generate_stubs.sh
+
+pins: ## Pin anew what the server image is made of, with hashes
+	@scripts/pin_constraints.sh
+
+audit: setup ## Look for known vulnerabilities in what the server image is made of
+	@$(BIN)/python -m scripts.audit
 
 clean: ## Remove everything that can be made again
 	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

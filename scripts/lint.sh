@@ -72,6 +72,7 @@ check "protocol stays compatible (buf breaking)" protocol_breaks
 check "stubs belong to the protocol" stubs
 check "shell scripts (shellcheck)" scripts_lint
 check "Dockerfile (hadolint)" dockerfile
+check "known vulnerabilities (pip-audit)" "$bin/python" -m scripts.audit
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: %d failed\n' "${#failed[@]}"
