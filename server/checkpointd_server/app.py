@@ -19,6 +19,8 @@ from checkpointd_server.rpc import RpcServer, ServerOptions, check_address
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, StoreOptions
 
+COLLECT_SECONDS = 60.0
+"""How often the pieces of large values are looked after that nothing may refer to any more."""
 PROBE_SECONDS = 2.0
 """How often the database is asked whether it is there, and how long it has to answer."""
 
@@ -79,7 +81,7 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
 
 async def _serve(
     config: ServeConfig,
-    opened: CheckpointStore,
+    opened: store.PostgresStore,
     database: Database,
     signals: StopSignals,
     announce: Callable[[Sequence[str]], None],
@@ -99,7 +101,9 @@ async def _serve(
         server.set_serving(True)
         _log.info("serving", addresses=list(addresses))
         announce(addresses)
-        await _first_of(signals.await_request(), _report_health(opened, server), _fail_when_lost(database))
+        await _first_of(
+            signals.await_request(), _report_health(opened, server), _collect(opened), _fail_when_lost(database)
+        )
         await server.drain(config.drain_seconds)
     except BaseException:
         await server.drain(0)
@@ -136,6 +140,17 @@ async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
         if serving and not was_serving:
             _log.info("serving again: the database is back")
         server.set_serving(serving)
+
+
+async def _collect(opened: store.PostgresStore) -> None:
+    """Deletes, from now on, the pieces of large values that nothing refers to."""
+    while True:
+        await asyncio.sleep(COLLECT_SECONDS)
+        try:
+            while await opened.collect_pieces():
+                pass
+        except CheckpointdError as error:
+            _log.warning("pieces of large values that nobody needs are left for later", reason=str(error))
 
 
 async def _fail_when_lost(database: Database) -> None:

@@ -61,6 +61,7 @@ def serve(
     drain_seconds: float,
     default_timeout: float,
     max_message_bytes: int,
+    max_value_bytes: int,
     max_page_bytes: int,
     reflection: bool,
     log_level: LogLevel,
@@ -83,7 +84,9 @@ def serve(
     config = ServeConfig(
         database=_database(database_url, data_dir, schema, database_wait),
         listen=listen,
-        limits=Limits(max_message_bytes=max_message_bytes, max_page_bytes=max_page_bytes),
+        limits=Limits(
+            max_message_bytes=max_message_bytes, max_value_bytes=max_value_bytes, max_page_bytes=max_page_bytes
+        ),
         pool_max_size=pool_max_size,
         statement_cache_size=statement_cache_size,
         migrate=migrate,

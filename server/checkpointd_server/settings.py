@@ -174,6 +174,13 @@ serve_settings = stacked(
         help="The largest message taken or sent, in bytes.",
     ),
     setting(
+        "--max-value-bytes",
+        type=click.IntRange(min=1024 * 1024, max=2**40),
+        default=_DEFAULTS.limits.max_value_bytes,
+        show_default=True,
+        help="The largest value of a channel, in bytes. It travels in pieces, whatever the largest message is.",
+    ),
+    setting(
         "--max-page-bytes",
         type=click.IntRange(min=1024, max=2**31 - 1),
         default=_DEFAULTS.limits.max_page_bytes,

@@ -23,6 +23,7 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.piece_service_pb2_grpc import PieceServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer, ServerOptions
@@ -50,6 +51,7 @@ class Client:
         self.threads: Any = ThreadServiceStub(channel)
         self.leases: Any = LeaseServiceStub(channel)
         self.info: Any = InfoServiceStub(channel)
+        self.pieces: Any = PieceServiceStub(channel)
 
     def put_request(self, **fields: Any) -> pb.PutCheckpointRequest:
         """Returns a put of a small checkpoint; `fields` replace its fields."""

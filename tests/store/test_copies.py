@@ -82,7 +82,7 @@ async def test_a_target_that_holds_anything_is_refused(tenant: Tenant) -> None:
     for target in ("taken", "written", "t"):
         with pytest.raises(ThreadExists):
             await tenant.copy("t", target)
-    assert await tenant.get(thread="taken") == (None, 0)
+    assert await tenant.get(thread="taken") == (None, 0, [])
 
 
 async def test_a_repeated_copy_answers_the_same_even_if_its_target_went_on(tenant: Tenant) -> None:

@@ -91,7 +91,7 @@ async def test_a_run_under_way_is_told_of_the_deletion(tenant: Tenant) -> None:
 async def test_a_namespace_whose_last_run_is_deleted_is_as_new(tenant: Tenant) -> None:
     base = await tenant.put("1", metadata={"run_id": "r"}, writer=b"me")
     await tenant.delete_runs("r")
-    assert await tenant.get() == (None, 0)
+    assert await tenant.get() == (None, 0, [])
     with pytest.raises(VersionConflict):
         await tenant.put("2", expect=base, expect_writer=b"me")
     assert await tenant.put("2", expect=0) > base

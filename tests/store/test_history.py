@@ -94,7 +94,7 @@ async def test_the_answer_has_the_order_of_the_request(tenant: Tenant) -> None:
         ("a", value(b"seed")),
         ("b", None),
     ]
-    assert await tenant.history() == ([], version)
+    assert await tenant.history() == ([], version, [])
 
 
 async def test_parents_in_a_circle_end_the_walk(tenant: Tenant) -> None:

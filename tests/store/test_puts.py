@@ -101,7 +101,7 @@ async def test_text_that_postgresql_cannot_hold_is_refused(tenant: Tenant, threa
 async def test_a_metadata_index_that_is_no_jsonb_is_refused_and_nothing_stored(tenant: Tenant) -> None:
     with pytest.raises(InvalidArgument):
         await tenant.put("1", versions={"a": "1"}, values={"a": b"A"}, metadata={"key": "\0"})
-    assert await tenant.get() == (None, 0)
+    assert await tenant.get() == (None, 0, [])
     assert await tenant.stored_values() == set()
 
 
@@ -189,7 +189,7 @@ async def test_deletion_ends_the_run_that_was_under_way(tenant: Tenant) -> None:
     await tenant.delete()
     with pytest.raises(VersionConflict):
         await tenant.put("2", writer=b"me", expect=version, expect_writer=b"me")
-    assert await tenant.get() == (None, 0)
+    assert await tenant.get() == (None, 0, [])
 
 
 async def test_of_many_puts_that_expect_the_same_version_one_wins(tenant: Tenant) -> None:

@@ -28,17 +28,17 @@ async def test_ids_are_compared_bytewise(tenant: Tenant) -> None:
 
 
 async def test_absence_is_an_answer(tenant: Tenant) -> None:
-    assert await tenant.get() == (None, 0)
-    assert await tenant.get("1") == (None, 0)
+    assert await tenant.get() == (None, 0, [])
+    assert await tenant.get("1") == (None, 0, [])
     version = await tenant.put("1")
-    assert await tenant.get("2") == (None, version)
+    assert await tenant.get("2") == (None, version, [])
 
 
 async def test_nobody_reads_another_tenants_checkpoints(tenant: Tenant) -> None:
     other = Tenant(tenant.store, tenant.name + "x")
     await tenant.put("1", versions={"a": "1"}, values={"a": b"A"}, metadata={"run_id": "r"})
     await tenant.writes("1", write("task", 0, "a", b""))
-    assert await other.get() == (None, 0)
+    assert await other.get() == (None, 0, [])
     assert await other.listed() == []
     assert await other.delete() == 0
     assert await other.delete_runs("r") == 0
@@ -59,7 +59,7 @@ async def test_neither_values_nor_writes_of_another_namespace_are_read(tenant: T
 
 
 async def test_large_values_come_back(tenant: Tenant) -> None:
-    data = bytes(range(256)) * 40_000
+    data = bytes(range(256)) * 2000
     await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": data, "b": data[1:]}, body=data)
     stored = await tenant.read()
     assert stored.body == data
@@ -156,7 +156,7 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
         ]
         await connection.execute("BEGIN")
         for statement, expected in (("put_checkpoint", "true"), ("put_checkpoint_if", "1")):
-            pages, plan = await _explain(connection, statement, *row, expected, "'me'", "0")
+            pages, plan = await _explain(connection, statement, *row, expected, "'me'", "0", "'{NULL,NULL}'")
             assert "Seq Scan" not in plan
             assert pages < 250, plan
             await connection.execute("ROLLBACK; BEGIN")
@@ -178,10 +178,23 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
         "'{c}'",
         "'{v9999}'",
     ]
-    writes = ["'t'", "'long'", "''", "'00010000'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "0"]
+    writes = [
+        "'t'",
+        "'long'",
+        "''",
+        "'00010000'",
+        "'{task}'",
+        "'{0}'",
+        "'{path}'",
+        "'{a}'",
+        "'{json}'",
+        "'{x}'",
+        "0",
+        "'{NULL}'",
+    ]
     statements = {
-        "put_checkpoint": [*put, "true", "'me'", "0"],
-        "put_checkpoint_if": [*put, "1", "'me'", "0"],
+        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
+        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
         "put_writes": writes,
         "put_writes_if": [*writes, "1", "'me'"],
         "get_latest": ["'t'", "'long'", "''"],

@@ -25,7 +25,7 @@ async def test_writes_lie_beside_their_checkpoint(tenant: Tenant) -> None:
 async def test_writes_may_come_before_their_checkpoint(tenant: Tenant) -> None:
     sent = write("task", 0, "a", b"A")
     assert await tenant.writes("1", sent) == 0
-    assert await tenant.get("1") == (None, 0)
+    assert await tenant.get("1") == (None, 0, [])
     await tenant.put("1")
     assert (await tenant.read("1")).pending_writes == [sent]
 

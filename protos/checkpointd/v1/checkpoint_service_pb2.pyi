@@ -18,7 +18,7 @@ CHECKPOINT_VIEW_FULL: CheckpointView
 CHECKPOINT_VIEW_METADATA: CheckpointView
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "precondition", "writer", "request_id", "lease_token")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "precondition", "writer", "request_id", "lease_token", "pieces")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class PutCheckpointRequest(_message.Message):
     WRITER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -41,16 +42,19 @@ class PutCheckpointRequest(_message.Message):
     writer: bytes
     request_id: bytes
     lease_token: int
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_values_pb2.Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_values_pb2.Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
 
 class PutCheckpointResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "missing_pieces")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    MISSING_PIECES_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    missing_pieces: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "pieces")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +63,7 @@ class PutWritesRequest(_message.Message):
     WRITES_FIELD_NUMBER: _ClassVar[int]
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -67,13 +72,16 @@ class PutWritesRequest(_message.Message):
     writes: _containers.RepeatedCompositeFieldContainer[_values_pb2.TaskWrite]
     precondition: _values_pb2.Precondition
     lease_token: int
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
 
 class PutWritesResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "missing_pieces")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    MISSING_PIECES_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    missing_pieces: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
     __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id")
@@ -86,12 +94,14 @@ class GetCheckpointRequest(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
-    __slots__ = ("tuple", "version")
+    __slots__ = ("tuple", "version", "pieces")
     TUPLE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     tuple: _values_pb2.CheckpointTuple
     version: int
-    def __init__(self, tuple: _Optional[_Union[_values_pb2.CheckpointTuple, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
+    def __init__(self, tuple: _Optional[_Union[_values_pb2.CheckpointTuple, _Mapping]] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
 
 class ListCheckpointsRequest(_message.Message):
     __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter", "view", "page_size", "page_token")
@@ -114,14 +124,16 @@ class ListCheckpointsRequest(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter: _Optional[bytes] = ..., view: _Optional[_Union[CheckpointView, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListCheckpointsResponse(_message.Message):
-    __slots__ = ("tuples", "next_page_token", "version")
+    __slots__ = ("tuples", "next_page_token", "version", "pieces")
     TUPLES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     tuples: _containers.RepeatedCompositeFieldContainer[_values_pb2.CheckpointTuple]
     next_page_token: str
     version: int
-    def __init__(self, tuples: _Optional[_Iterable[_Union[_values_pb2.CheckpointTuple, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
+    def __init__(self, tuples: _Optional[_Iterable[_Union[_values_pb2.CheckpointTuple, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
 
 class GetDeltaChannelHistoryRequest(_message.Message):
     __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "channels")
@@ -146,12 +158,14 @@ class DeltaChannelHistory(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., seed: _Optional[_Union[_values_pb2.TypedValue, _Mapping]] = ...) -> None: ...
 
 class GetDeltaChannelHistoryResponse(_message.Message):
-    __slots__ = ("channels", "version")
+    __slots__ = ("channels", "version", "pieces")
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     channels: _containers.RepeatedCompositeFieldContainer[DeltaChannelHistory]
     version: int
-    def __init__(self, channels: _Optional[_Iterable[_Union[DeltaChannelHistory, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
+    def __init__(self, channels: _Optional[_Iterable[_Union[DeltaChannelHistory, _Mapping]]] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
 
 class BatchRequest(_message.Message):
     __slots__ = ("operations",)

@@ -15,12 +15,14 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_FORK: _ClassVar[Capability]
     CAPABILITY_LEASES: _ClassVar[Capability]
     CAPABILITY_BATCH: _ClassVar[Capability]
+    CAPABILITY_PIECES: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_VERSIONS: Capability
 CAPABILITY_DELTA_CHANNELS: Capability
 CAPABILITY_FORK: Capability
 CAPABILITY_LEASES: Capability
 CAPABILITY_BATCH: Capability
+CAPABILITY_PIECES: Capability
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -37,7 +39,7 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_batch_operations")
+    __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_batch_operations", "max_value_bytes", "max_piece_bytes")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_THREAD_ID_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CHECKPOINT_NS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +57,8 @@ class Limits(_message.Message):
     MAX_LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_LEASE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_thread_id_bytes: int
     max_checkpoint_ns_bytes: int
@@ -72,4 +76,6 @@ class Limits(_message.Message):
     max_lease_ttl_ms: int
     max_lease_wait_ms: int
     max_batch_operations: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_thread_id_bytes: _Optional[int] = ..., max_checkpoint_ns_bytes: _Optional[int] = ..., max_checkpoint_id_bytes: _Optional[int] = ..., max_channel_bytes: _Optional[int] = ..., max_channel_version_bytes: _Optional[int] = ..., max_task_id_bytes: _Optional[int] = ..., max_task_path_bytes: _Optional[int] = ..., max_type_bytes: _Optional[int] = ..., max_filter_bytes: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_page_bytes: _Optional[int] = ..., min_lease_ttl_ms: _Optional[int] = ..., max_lease_ttl_ms: _Optional[int] = ..., max_lease_wait_ms: _Optional[int] = ..., max_batch_operations: _Optional[int] = ...) -> None: ...
+    max_value_bytes: int
+    max_piece_bytes: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_thread_id_bytes: _Optional[int] = ..., max_checkpoint_ns_bytes: _Optional[int] = ..., max_checkpoint_id_bytes: _Optional[int] = ..., max_channel_bytes: _Optional[int] = ..., max_channel_version_bytes: _Optional[int] = ..., max_task_id_bytes: _Optional[int] = ..., max_task_path_bytes: _Optional[int] = ..., max_type_bytes: _Optional[int] = ..., max_filter_bytes: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_page_bytes: _Optional[int] = ..., min_lease_ttl_ms: _Optional[int] = ..., max_lease_ttl_ms: _Optional[int] = ..., max_lease_wait_ms: _Optional[int] = ..., max_batch_operations: _Optional[int] = ..., max_value_bytes: _Optional[int] = ..., max_piece_bytes: _Optional[int] = ...) -> None: ...

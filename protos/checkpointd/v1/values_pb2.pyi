@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -6,13 +7,40 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPRESSION_UNSPECIFIED: _ClassVar[Compression]
+    COMPRESSION_ZLIB: _ClassVar[Compression]
+COMPRESSION_UNSPECIFIED: Compression
+COMPRESSION_ZLIB: Compression
+
 class TypedValue(_message.Message):
-    __slots__ = ("type", "data")
+    __slots__ = ("type", "data", "pieces")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     type: str
     data: bytes
-    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+    pieces: PieceList
+    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ..., pieces: _Optional[_Union[PieceList, _Mapping]] = ...) -> None: ...
+
+class PieceList(_message.Message):
+    __slots__ = ("size", "names")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, size: _Optional[int] = ..., names: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("name", "data", "compression")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    data: bytes
+    compression: Compression
+    def __init__(self, name: _Optional[bytes] = ..., data: _Optional[bytes] = ..., compression: _Optional[_Union[Compression, str]] = ...) -> None: ...
 
 class ChannelVersion(_message.Message):
     __slots__ = ("text", "integer", "number")

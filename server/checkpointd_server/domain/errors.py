@@ -7,6 +7,7 @@
     ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadExists           the target of a copy holds checkpoints already
     ├── CheckpointNotFound     the checkpoint to fork at is not there
+    ├── PiecesMissing          a value refers to pieces that the thread doesn't have
     ├── ResultTooLarge         the answer doesn't fit into a message
     ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
     ├── DeadlineExceeded       the caller's time ran out before the database answered
@@ -110,6 +111,18 @@ class CheckpointNotFound(CheckpointdError):
         )
         self.thread_id = thread_id
         self.checkpoint_id = checkpoint_id
+
+
+class PiecesMissing(CheckpointdError):
+    """A value refers to pieces that the thread doesn't have; nothing was stored. The client is to send them.
+
+    Attributes:
+        names: The names of the missing pieces, each once.
+    """
+
+    def __init__(self, names: list[bytes]) -> None:
+        super().__init__(f"{len(names)} pieces of the values are missing; send them")
+        self.names = names
 
 
 class ResultTooLarge(CheckpointdError):

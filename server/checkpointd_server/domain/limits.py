@@ -41,8 +41,14 @@ class Limits:
     """How many checkpoints a page holds if the request doesn't say."""
     max_page_size: int = 1000
     """The most checkpoints on a page."""
-    max_page_bytes: int = 8 * 1024 * 1024
+    max_page_bytes: int = 2 * 1024 * 1024
     """Where a page is cut, in bytes. A page holds at least one checkpoint, however large."""
+    max_value_bytes: int = 1024 * 1024 * 1024
+    """The largest value, in bytes, however many pieces it comes in."""
+    max_piece_bytes: int = 1024 * 1024
+    """The largest piece of a value, in bytes, compressed or not."""
+    max_pieces: int = 65_536
+    """The most pieces of a value, and the most that one request names."""
     max_batch_operations: int = 256
     """The most calls in one batch."""
     max_batch: int = 1000

@@ -4,23 +4,46 @@ A tenant has threads, a thread has namespaces ("" is the root graph), a namespac
 belongs to (thread, namespace, channel, version), not to a checkpoint: checkpoints share the values they didn't change.
 Task writes lie beside a checkpoint, which need not exist yet.
 
-The store looks into no value: a value is (type, data), and `body` and `metadata` are bytes too. What it must know of a
-checkpoint to find its values again is `channel_versions`. Channel versions are text here; `rpc` writes the three types
-that they can have into it and reads them out again.
+The store looks into no value: a value is (type, data), and `body` and `metadata` are bytes too. A large value's data is
+a list of pieces, which belong to the thread and are shared by its values. What it must know of a checkpoint to find its
+values again is `channel_versions`. Channel versions are text here; `rpc` writes the three types that they can have into
+it and reads them out again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 
+class PieceList(NamedTuple):
+    """A value's bytes as the pieces that make them."""
+
+    size: int
+    """How many bytes they make together."""
+    names: list[bytes]
+    """Their names in order: the SHA-256 of what they hold. In what was read there may be another one: it tells where a
+    value lies that was stored whole and left out of a large answer."""
+
+
+class Piece(NamedTuple):
+    """A piece of a thread's values."""
+
+    name: bytes
+    data: bytes
+    compression: int
+    """How `data` is compressed, by the protocol's numbers; 0: not at all."""
+
+
 class TypedValue(NamedTuple):
-    """A serialized value: the serializer's tag and the bytes."""
+    """A serialized value: the serializer's tag, and the bytes or the pieces that make them."""
 
     type: str
     data: bytes
+    pieces: PieceList | None = None
+    """Not None: `data` is empty."""
 
 
 class ChannelValue(NamedTuple):
@@ -82,6 +105,13 @@ class PutCheckpoint:
     request_id: bytes = b""
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
+    pieces: list[Piece] = field(default_factory=list)
+    """Pieces of the values that the thread may not have yet, each at most once."""
+
+    @property
+    def names(self) -> set[bytes]:
+        """The names of all pieces that the values refer to."""
+        return _names(value for _, _, value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +125,17 @@ class PutWrites:
     precondition: Precondition | None = None
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
+    pieces: list[Piece] = field(default_factory=list)
+    """Pieces of the values that the thread may not have yet, each at most once."""
+
+    @property
+    def names(self) -> set[bytes]:
+        """The names of all pieces that the values refer to."""
+        return _names(write.value for write in self.writes)
+
+
+def _names(values: Iterable[TypedValue | None]) -> set[bytes]:
+    return {name for value in values if value is not None and value.pieces is not None for name in value.pieces.names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +162,8 @@ class ReadResult(NamedTuple):
 
     checkpoint: StoredCheckpoint | None
     version: int
+    pieces: list[Piece]
+    """Pieces of its values, the first ones."""
 
 
 class CheckpointPosition(NamedTuple):
@@ -160,6 +203,8 @@ class Page(NamedTuple):
     """Where the next page starts. None: this was the last one."""
     version: int
     """The namespace's version if the query named a thread and a namespace, else 0."""
+    pieces: list[Piece]
+    """Pieces of the first checkpoint's values, the first ones."""
 
 
 class ChannelHistory(NamedTuple):
@@ -175,6 +220,15 @@ class DeltaHistory(NamedTuple):
 
     channels: list[ChannelHistory]
     version: int
+    pieces: list[Piece]
+    """Pieces of the values, the first ones."""
+
+
+class FoundPieces(NamedTuple):
+    """Pieces that were asked for: the first of them, as many as fit, and the names among those that aren't there."""
+
+    pieces: list[Piece]
+    missing: list[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,13 @@ from checkpointd_server.domain.model import (
     AcquireLease,
     CopyThread,
     DeltaHistory,
+    FoundPieces,
     Lease,
     LeaseState,
     ListQuery,
     Namespace,
     Page,
+    Piece,
     PruneStrategy,
     PutCheckpoint,
     PutWrites,
@@ -34,13 +36,16 @@ class CheckpointStore(Protocol):
     """
 
     async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict, LeaseHeld, LeaseLost."""
+        """Stores a checkpoint and returns the namespace's new version.
+
+        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
+        """
         ...
 
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
-        Raises VersionConflict, LeaseHeld, LeaseLost.
+        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
         ...
 
@@ -48,6 +53,16 @@ class CheckpointStore(Protocol):
         self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
     ) -> ReadResult:
         """Reads the checkpoint with this id, or the latest if None."""
+        ...
+
+    async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:
+        """Stores pieces ahead of a put. Those that nothing refers to after a while are deleted."""
+        ...
+
+    async def get_pieces(
+        self, tenant: str, thread_id: str, names: Sequence[bytes], *, timeout: float | None
+    ) -> FoundPieces:
+        """Reads pieces in the order of the names, as many as fit into 2 MiB, and at least one."""
         ...
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:

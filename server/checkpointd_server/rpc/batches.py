@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.values_pb2 import Piece
 from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.calls import Calls
 from checkpointd_server.rpc.errors import SlowOperation
-from checkpointd_server.rpc.messages import write_checkpoint
-from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes, read_target
+from checkpointd_server.rpc.operations import get_checkpoint, put_checkpoint, put_writes
+from checkpointd_server.rpc.pieces import INLINE_BYTES
 from checkpointd_server.rpc.validation import check_batch
 
 _NAMES = {
@@ -27,7 +28,7 @@ _NAMES = {
 
 SLOW_SECONDS = 0.5
 """How long the calls of a batch that are done wait for those that aren't."""
-READ_BYTES = 4 * 1024 * 1024
+READ_BYTES = 3 * 1024 * 1024
 """How much the reads of a batch may bring together, in bytes. What comes after is to be asked for alone."""
 READS_AT_ONCE = 4
 """How many reads of a batch are done at once."""
@@ -87,28 +88,24 @@ class Batches:
         self, operation: pb.BatchOperation, tenant: str, timeout: float | None, reads: _Reads
     ) -> pb.BatchResult:
         started = perf_counter()
-        result = pb.BatchResult()
         kind = operation.WhichOneof("operation")
         try:
             if kind == "put_checkpoint":
-                put = read_put_checkpoint(operation.put_checkpoint, tenant, self._limits)
-                result.put_checkpoint.version = await self._store.put_checkpoint(put, timeout=timeout)
-            elif kind == "put_writes":
-                writes = read_put_writes(operation.put_writes, tenant, self._limits)
-                result.put_writes.version = await self._store.put_writes(writes, timeout=timeout)
-            elif kind == "get_checkpoint":
-                namespace, checkpoint_id = read_target(operation.get_checkpoint, tenant, self._limits)
+                _check_pieces(operation.put_checkpoint.pieces)
+                put = await put_checkpoint(self._store, operation.put_checkpoint, tenant, self._limits, timeout)
+                return pb.BatchResult(put_checkpoint=put)
+            if kind == "put_writes":
+                _check_pieces(operation.put_writes.pieces)
+                written = await put_writes(self._store, operation.put_writes, tenant, self._limits, timeout)
+                return pb.BatchResult(put_writes=written)
+            if kind == "get_checkpoint":
                 async with reads.turn():
-                    checkpoint, version = await self._store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
-                    result.get_checkpoint.version = version
-                    if checkpoint is not None:
-                        write_checkpoint(checkpoint, result.get_checkpoint.tuple)
-                    reads.count(result.ByteSize())
-            else:
-                raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
+                    read = await get_checkpoint(self._store, operation.get_checkpoint, tenant, self._limits, timeout)
+                    reads.count(read.ByteSize())
+                return pb.BatchResult(get_checkpoint=read)
+            raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
         except Exception as error:
             return self._failure(kind, started, operation, error)
-        return result
 
     def _failure(
         self, kind: str | None, started: float, operation: pb.BatchOperation, error: Exception
@@ -119,6 +116,14 @@ class Batches:
             code=failure.code.value[0], message=failure.message, reason=failure.reason, metadata=failure.metadata
         )
         return pb.BatchResult(failure=told)
+
+
+def _check_pieces(pieces: Iterable[Piece]) -> None:
+    """Refuses a put with so many pieces that unpacking them would let later ones overtake it."""
+    size = sum([len(piece.data) for piece in pieces])
+    if size > INLINE_BYTES:
+        problem = f"have {size} bytes, at most {INLINE_BYTES} are allowed in a batch; send this call alone"
+        raise InvalidArgument("pieces", problem, limit=INLINE_BYTES)
 
 
 async def _until_most_are_done(tasks: Collection[asyncio.Future[pb.BatchResult]]) -> None:

@@ -17,11 +17,12 @@ from checkpointd_server.rpc.messages import (
     read_optional_id,
     write_checkpoint,
     write_task_writes,
-    write_typed_value,
 )
+from checkpointd_server.rpc.operations import get_checkpoint, put_checkpoint, put_writes
 from checkpointd_server.rpc.paging import read_page_token, write_page_token
+from checkpointd_server.rpc.pieces import write_pieces, write_value
 from checkpointd_server.rpc.projection import project_filter
-from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes, read_target
+from checkpointd_server.rpc.requests import read_target
 from checkpointd_server.rpc.validation import (
     check_batch,
     check_optional_text,
@@ -42,24 +43,15 @@ class CheckpointServicer:
 
     async def put_checkpoint(self, request: pb.PutCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores a checkpoint."""
-        put = read_put_checkpoint(request, tenant, self._limits)
-        version = await self._store.put_checkpoint(put, timeout=timeout)
-        return pb.PutCheckpointResponse(version=version).SerializeToString()
+        return (await put_checkpoint(self._store, request, tenant, self._limits, timeout)).SerializeToString()
 
     async def put_writes(self, request: pb.PutWritesRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores task writes."""
-        put = read_put_writes(request, tenant, self._limits)
-        version = await self._store.put_writes(put, timeout=timeout)
-        return pb.PutWritesResponse(version=version).SerializeToString()
+        return (await put_writes(self._store, request, tenant, self._limits, timeout)).SerializeToString()
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Reads one checkpoint."""
-        namespace, checkpoint_id = read_target(request, tenant, self._limits)
-        checkpoint, version = await self._store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
-        response = pb.GetCheckpointResponse(version=version)
-        if checkpoint is not None:
-            write_checkpoint(checkpoint, response.tuple)
-        return response.SerializeToString()
+        return (await get_checkpoint(self._store, request, tenant, self._limits, timeout)).SerializeToString()
 
     async def list_checkpoints(self, request: pb.ListCheckpointsRequest, tenant: str, timeout: float | None) -> bytes:
         """Reads a page of checkpoints."""
@@ -71,6 +63,7 @@ class CheckpointServicer:
             response = pb.ListCheckpointsResponse(next_page_token=token, version=page.version)
             for checkpoint in checkpoints:
                 write_checkpoint(checkpoint, response.tuples.add())
+            write_pieces(page.pieces, response.pieces)
             encoded = response.SerializeToString()
             if len(encoded) <= self._limits.max_message_bytes or len(checkpoints) <= 1:
                 return encoded
@@ -95,7 +88,8 @@ class CheckpointServicer:
             history = histories[channel]
             write_task_writes(history.writes, message.writes)
             if history.seed is not None:
-                write_typed_value(history.seed, message.seed)
+                write_value(history.seed, message.seed)
+        write_pieces(found.pieces, response.pieces)
         return response.SerializeToString()
 
     async def batch(self, request: pb.BatchRequest, tenant: str, timeout: float | None) -> bytes:

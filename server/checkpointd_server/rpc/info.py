@@ -20,6 +20,7 @@ class InfoServicer:
                 pb.CAPABILITY_FORK,
                 pb.CAPABILITY_LEASES,
                 pb.CAPABILITY_BATCH,
+                pb.CAPABILITY_PIECES,
             ],
             limits=pb.Limits(**told),
         ).SerializeToString()

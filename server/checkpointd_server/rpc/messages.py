@@ -16,8 +16,8 @@ from checkpointd_server.domain.model import (
     Precondition,
     StoredCheckpoint,
     TaskWrite,
-    TypedValue,
 )
+from checkpointd_server.rpc.pieces import check_whole, read_value, write_value
 from checkpointd_server.rpc.validation import are_plain, check_optional_text, check_text, check_texts, check_token
 from checkpointd_server.rpc.versions import read_plain_versions, read_version, write_version
 
@@ -52,8 +52,9 @@ def read_precondition(request_has_it: bool, precondition: pb.Precondition, limit
 
 
 def check_typed_value(value: pb.TypedValue, field: str, limits: Limits) -> None:
-    """Checks a value's type; its bytes may be anything."""
+    """Checks a value that is sent whole: its type, for its bytes may be anything."""
     check_text(value.type, f"{field}.type", limits.max_type_bytes)
+    check_whole(value, field)
 
 
 def read_channel_values(values: Collection[pb.ChannelValue], limits: Limits) -> list[ChannelValue]:
@@ -67,20 +68,16 @@ def read_channel_values(values: Collection[pb.ChannelValue], limits: Limits) -> 
     versions = read_plain_versions([value.version for value in values], limits)
     if versions is None:
         versions = [read_version(value.version, f"values[{i}].version", limits) for i, value in enumerate(values)]
-    typed = [_read_optional_value(value) for value in values]
+    typed = [
+        read_value(value.value, f"values[{position}].value", value.channel, limits) if value.HasField("value") else None
+        for position, value in enumerate(values)
+    ]
     types = [value.type for value in typed if value is not None]
     if not are_plain(types, limits.max_type_bytes):
         for position, value in enumerate(typed):
             if value is not None:
                 check_text(value.type, f"values[{position}].value.type", limits.max_type_bytes)
     return list(map(ChannelValue, channels, versions, typed))
-
-
-def _read_optional_value(value: pb.ChannelValue) -> TypedValue | None:
-    if not value.HasField("value"):
-        return None
-    message = value.value
-    return TypedValue(message.type, message.data)
 
 
 def read_channel_versions(versions: Mapping[str, pb.ChannelVersion], field: str, limits: Limits) -> dict[str, str]:
@@ -115,23 +112,16 @@ def check_checkpoint(checkpoint: pb.Checkpoint, limits: Limits) -> None:
             read_channel_versions(seen.versions, f'checkpoint.versions_seen["{node}"].versions', limits)
 
 
-def write_typed_value(value: TypedValue, message: pb.TypedValue) -> None:
-    """Fills a value in."""
-    message.type, message.data = value
-
-
 def write_task_writes(writes: Iterable[TaskWrite], messages: Collection[pb.TaskWrite]) -> None:
     """Fills a list of task writes in."""
     add = messages.add  # type: ignore[attr-defined]
-    for task_id, task_path, idx, channel, (tag, data) in writes:
+    for task_id, task_path, idx, channel, typed in writes:
         message = add()
         message.task_id = task_id
         message.task_path = task_path
         message.idx = idx
         message.channel = channel
-        value = message.value
-        value.type = tag
-        value.data = data
+        write_value(typed, message.value)
 
 
 def write_checkpoint(stored: StoredCheckpoint, message: pb.CheckpointTuple) -> None:
@@ -148,12 +138,12 @@ def write_checkpoint(stored: StoredCheckpoint, message: pb.CheckpointTuple) -> N
     versions = checkpoint.channel_versions.versions
     for channel, version in stored.channel_versions.items():
         write_version(version, versions[channel])
-    write_typed_value(stored.metadata, message.metadata.value)
+    write_value(stored.metadata, message.metadata.value)
     add_value = message.values.add
     for channel, version, value in stored.values:
         entry = add_value()
         entry.channel = channel
         write_version(version, entry.version)
         if value is not None:
-            entry.value.type, entry.value.data = value
+            write_value(value, entry.value)
     write_task_writes(stored.pending_writes, message.pending_writes)

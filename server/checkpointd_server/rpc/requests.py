@@ -16,11 +16,12 @@ from checkpointd_server.rpc.messages import (
     read_optional_id,
     read_precondition,
 )
+from checkpointd_server.rpc.pieces import read_pieces, read_value
 from checkpointd_server.rpc.projection import project_metadata
 from checkpointd_server.rpc.validation import check_optional_text, check_text, check_token
 
 
-def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
+async def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
     """Returns the put that a request asks for, and empties its channel_versions. Raises InvalidArgument."""
     namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
     checkpoint_id = request.checkpoint_id
@@ -61,10 +62,11 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
         writer=writer,
         request_id=request_id,
         lease_token=read_lease_token(request.lease_token),
+        pieces=await read_pieces(request.pieces, limits),
     )
 
 
-def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -> PutWrites:
+async def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -> PutWrites:
     """Returns the writes that a request asks for. Raises InvalidArgument."""
     namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
     checkpoint_id = request.checkpoint_id
@@ -82,16 +84,19 @@ def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -
         if not write.HasField("value"):
             raise InvalidArgument(f"writes[{position}].value", "is required")
         value = write.value
-        check_typed_value(value, f"writes[{position}].value", limits)
+        field = f"writes[{position}].value"
+        check_text(value.type, f"{field}.type", limits.max_type_bytes)
+        typed = read_value(value, field, channel, limits)
         idx = write.idx
         if idx < 0 or idx not in writes:
-            writes[idx] = TaskWrite(task_id, task_path, idx, channel, TypedValue(value.type, value.data))
+            writes[idx] = TaskWrite(task_id, task_path, idx, channel, typed)
     return PutWrites(
         namespace=namespace,
         checkpoint_id=checkpoint_id,
         writes=list(writes.values()),
         precondition=read_precondition(request.HasField("precondition"), request.precondition, limits),
         lease_token=read_lease_token(request.lease_token),
+        pieces=await read_pieces(request.pieces, limits),
     )
 
 

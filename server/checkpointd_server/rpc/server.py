@@ -15,7 +15,13 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from checkpointd.v1 import checkpoint_service_pb2, info_service_pb2, lease_service_pb2, thread_service_pb2
+from checkpointd.v1 import (
+    checkpoint_service_pb2,
+    info_service_pb2,
+    lease_service_pb2,
+    piece_service_pb2,
+    thread_service_pb2,
+)
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.addresses import bind
@@ -24,6 +30,7 @@ from checkpointd_server.rpc.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.info import InfoServicer
 from checkpointd_server.rpc.leases import LeaseServicer
+from checkpointd_server.rpc.pieces import PieceServicer
 from checkpointd_server.rpc.threads import ThreadServicer
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
@@ -70,6 +77,7 @@ class RpcServer:
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
                 CheckpointServicer(store, limits, self._calls),
             ),
+            (piece_service_pb2.DESCRIPTOR.services_by_name["PieceService"], PieceServicer(store, limits)),
             (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], InfoServicer(limits)),

@@ -78,6 +78,8 @@ class Unit:
 
     def fits_a_batch(self) -> bool:
         """Whether the statement for batches can do it; else its entries are stored one by one."""
+        if any(entry.write.names for entry in self.entries):
+            return False
         if self.put is None or self.put.precondition is None:
             return True
         return self.put.precondition.if_last_writer == self.put.writer
@@ -261,8 +263,12 @@ def _writes_of(unit: Unit) -> list[PutWrites]:
 def _size_of(write: Write) -> int:
     if isinstance(write, PutCheckpoint):
         values = sum(len(value.value.data) for value in write.values if value.value is not None)
-        return values + len(write.body) + len(write.metadata.data)
-    return sum(len(task_write.value.data) for task_write in write.writes)
+        return values + len(write.body) + len(write.metadata.data) + _pieces_size(write)
+    return sum(len(task_write.value.data) for task_write in write.writes) + _pieces_size(write)
+
+
+def _pieces_size(write: Write) -> int:
+    return sum(len(piece.data) for piece in write.pieces)
 
 
 def _tasks_of(write: Write) -> set[tuple[str, str]]:

@@ -60,4 +60,5 @@ async def _copy_to_free(session: Session, copy: CopyThread, request_id: bytes) -
         await session.fetch("copy_all_writes", *threads)
     else:
         await session.fetch("copy_writes", *threads, *checkpoints, left_behind)
+    await session.fetch("copy_pieces", *threads)
     return len(checkpoints[0])

@@ -37,6 +37,8 @@ class StoreOptions:
     """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
     max_idle_time: float = 300.0
     """When a connection that isn't needed is closed, in seconds."""
+    upload_grace: float = 3600.0
+    """How long pieces of large values that were sent ahead are spared while nothing refers to them, in seconds."""
     application_name: str = "checkpointd"
     """How the connections show in pg_stat_activity."""
 

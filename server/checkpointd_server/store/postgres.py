@@ -9,11 +9,13 @@ from checkpointd_server.domain.model import (
     AcquireLease,
     CopyThread,
     DeltaHistory,
+    FoundPieces,
     Lease,
     LeaseState,
     ListQuery,
     Namespace,
     Page,
+    Piece,
     PruneStrategy,
     PutCheckpoint,
     PutWrites,
@@ -25,26 +27,35 @@ from checkpointd_server.store.commits import Commits
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
+from checkpointd_server.store.pieces import collect, get, sweep_queued, upload
 from checkpointd_server.store.pool import Database, open_database
 from checkpointd_server.store.statements import load_statements
+from checkpointd_server.store.threads import Deleted
+
+COLLECT_TIMEOUT = 60.0
+"""How long looking after one thread's pieces may take, in seconds."""
 
 
 class PostgresStore:
     """A CheckpointStore on PostgreSQL; `open_store` makes one. Many servers may share one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, upload_grace: float) -> None:
         self._database = database
+        self._upload_grace = upload_grace
         self._commits = Commits(database)
         self._leases = Leases(database)
 
     async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version. Raises VersionConflict, LeaseHeld, LeaseLost."""
+        """Stores a checkpoint and returns the namespace's new version.
+
+        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
+        """
         return await self._commits.store(put, timeout=timeout)
 
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
-        Raises VersionConflict, LeaseHeld, LeaseLost.
+        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
         return await self._commits.store(put, timeout=timeout)
 
@@ -53,6 +64,20 @@ class PostgresStore:
     ) -> ReadResult:
         """Reads the checkpoint with this id, or the latest if None."""
         return await reads.get_checkpoint(self._database, namespace, checkpoint_id, timeout=timeout)
+
+    async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:
+        """Stores pieces ahead of a put. Those that nothing refers to after a while are deleted."""
+        await upload(self._database, tenant, thread_id, pieces, spared=self._upload_grace, timeout=timeout)
+
+    async def get_pieces(
+        self, tenant: str, thread_id: str, names: Sequence[bytes], *, timeout: float | None
+    ) -> FoundPieces:
+        """Reads pieces in the order of the names, as many as fit into 2 MiB, and at least one."""
+        return await get(self._database, tenant, thread_id, names, timeout=timeout)
+
+    async def collect_pieces(self) -> int:
+        """Deletes pieces that nothing has referred to for long enough. Returns how many threads it looked at."""
+        return await collect(self._database, spared=self._upload_grace, timeout=COLLECT_TIMEOUT)
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
         """Reads a page of checkpoints, newest first."""
@@ -68,13 +93,15 @@ class PostgresStore:
         self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes a thread and returns how many checkpoints it had. Raises LeaseHeld, LeaseLost."""
-        return await threads.delete_threads(self._database, tenant, [thread_id], leases=leases, timeout=timeout)
+        deleted = await threads.delete_threads(self._database, tenant, [thread_id], leases=leases, timeout=timeout)
+        return await self._sweep(tenant, deleted, timeout)
 
     async def delete_runs(
         self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
-        return await threads.delete_runs(self._database, tenant, run_ids, leases=leases, timeout=timeout)
+        deleted = await threads.delete_runs(self._database, tenant, run_ids, leases=leases, timeout=timeout)
+        return await self._sweep(tenant, deleted, timeout)
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
         """Copies a thread and returns how many checkpoints.
@@ -93,7 +120,14 @@ class PostgresStore:
         timeout: float | None,
     ) -> int:
         """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
-        return await threads.prune_threads(self._database, tenant, thread_ids, strategy, leases=leases, timeout=timeout)
+        deleted = await threads.prune_threads(
+            self._database, tenant, thread_ids, strategy, leases=leases, timeout=timeout
+        )
+        return await self._sweep(tenant, deleted, timeout)
+
+    async def _sweep(self, tenant: str, deleted: Deleted, timeout: float | None) -> int:
+        await sweep_queued(self._database, tenant, deleted.to_sweep, spared=self._upload_grace, timeout=timeout)
+        return deleted.checkpoints
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""
@@ -126,4 +160,4 @@ async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
     """
     await check_schema(options)
     async with open_database(options, load_statements(options.schema)) as database:
-        yield PostgresStore(database)
+        yield PostgresStore(database, options.upload_grace)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.store import pieces
 from checkpointd_server.store.leases import make_way
+from checkpointd_server.store.pieces import stored_data, stored_size
 from checkpointd_server.store.pool import Database, Row, Session
 
 _TRIES = 10
@@ -16,7 +19,8 @@ _NOTHING = Precondition()
 async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: float | None) -> int:
     """Stores a checkpoint in one statement and returns the new version.
 
-    Raises VersionConflict, LeaseHeld, LeaseLost.
+    Where values are lists of pieces, it is a transaction, which holds the pieces. Raises VersionConflict, LeaseHeld,
+    LeaseLost, PiecesMissing.
     """
     precondition = put.precondition or _NOTHING
     # A put that names itself can be sent again when its answer is lost, by the pool too.
@@ -39,10 +43,11 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
         [value.channel for value in filled],
         [value.version for value in filled],
         [value.value.type for value in filled if value.value is not None],
-        [value.value.data for value in filled if value.value is not None],
+        [stored_data(value.value) for value in filled if value.value is not None],
         [value.channel for value in emptied],
         [value.version for value in emptied],
     )
+    sizes = [stored_size(value.value) for value in filled if value.value is not None]
     unconditional = _is_unconditional(precondition)
     expected: int | bool | None
     if unconditional or precondition.if_version_match == 0:
@@ -53,7 +58,7 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     async def work(session: Session) -> int:
         for _ in range(_TRIES):
             stored = await session.fetch_row(
-                statement, *args, expected, precondition.if_last_writer or None, put.lease_token
+                statement, *args, expected, precondition.if_last_writer or None, put.lease_token, sizes
             )
             assert stored is not None
             if stored["version"] is not None:
@@ -69,11 +74,11 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
             # What kept the put from being stored was gone a moment later: a lease, or the thread is being deleted.
         raise DatabaseUnavailable("others got in the way of this put again and again; try again")
 
-    return await database.run(work, timeout=timeout)
+    return await _store(database, put, work, timeout)
 
 
 async def put_writes(database: Database, put: PutWrites, *, timeout: float | None) -> int:
-    """Stores task writes in one statement and returns the version. Raises VersionConflict, LeaseHeld, LeaseLost."""
+    """Stores task writes in one statement and returns the version, as `put_checkpoint` stores a checkpoint."""
     precondition = put.precondition or _NOTHING
     args: tuple[object, ...] = (
         *put.namespace,
@@ -83,8 +88,9 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         [write.task_path for write in put.writes],
         [write.channel for write in put.writes],
         [write.value.type for write in put.writes],
-        [write.value.data for write in put.writes],
+        [stored_data(write.value) for write in put.writes],
         put.lease_token,
+        [stored_size(write.value) for write in put.writes],
     )
     statement = "put_writes"
     if not _is_unconditional(precondition):
@@ -104,7 +110,22 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
             await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
         raise DatabaseUnavailable("leases on this thread come and go; try again")
 
-    return await database.run(work, timeout=timeout)
+    return await _store(database, put, work, timeout)
+
+
+async def _store(
+    database: Database, put: PutCheckpoint | PutWrites, work: Callable[[Session], Awaitable[int]], timeout: float | None
+) -> int:
+    """Does the work of a put, in a transaction that holds its pieces if it has any."""
+    names = put.names
+    if not names:
+        return await database.run(work, timeout=timeout)
+
+    async def work_with_pieces(session: Session) -> int:
+        await pieces.hold(session, put.namespace.tenant, put.namespace.thread_id, put.pieces, names)
+        return await work(session)
+
+    return await database.transact(work_with_pieces, timeout=timeout)
 
 
 def new_request_id() -> bytes:

@@ -1,4 +1,8 @@
-"""Reading checkpoints: one, a page of them, or the history of channels. Each is one statement, and so one snapshot."""
+"""Reading checkpoints: one, a page of them, or the history of channels.
+
+Each is one statement, and so one snapshot. The pieces of large values don't change once they are named; they are read
+after it, and those that are gone by then are for the client to ask for, and to be told.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,14 @@ from checkpointd_server.domain.model import (
     ListQuery,
     Namespace,
     Page,
+    Piece,
     ReadResult,
+    StoredCheckpoint,
     TaskWrite,
     TypedValue,
 )
-from checkpointd_server.store.pool import Database, Row
+from checkpointd_server.store import pieces
+from checkpointd_server.store.pool import Database, Row, Session
 from checkpointd_server.store.rows import read_checkpoint, read_writes
 
 _ABOVE_ALL_IDS = "\U0010ffff" * 64
@@ -26,15 +33,20 @@ async def get_checkpoint(
     database: Database, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
 ) -> ReadResult:
     """Reads the checkpoint with this id, or the latest if None."""
-    if checkpoint_id is None:
-        row = await database.run(lambda session: session.fetch_row("get_latest", *namespace), timeout=timeout)
-    else:
-        row = await database.run(
-            lambda session: session.fetch_row("get_by_id", *namespace, checkpoint_id), timeout=timeout
-        )
-    assert row is not None
-    version = row["version"]
-    return ReadResult(None if row["checkpoint_id"] is None else read_checkpoint(row, version), version)
+
+    async def work(session: Session) -> ReadResult:
+        if checkpoint_id is None:
+            row = await session.fetch_row("get_latest", *namespace)
+        else:
+            row = await session.fetch_row("get_by_id", *namespace, checkpoint_id)
+        assert row is not None
+        version = row["version"]
+        if row["checkpoint_id"] is None:
+            return ReadResult(None, version, [])
+        checkpoint = read_checkpoint(row, version)
+        return ReadResult(checkpoint, version, await _first_pieces(session, namespace.tenant, checkpoint))
+
+    return await database.run(work, timeout=timeout)
 
 
 async def list_checkpoints(database: Database, query: ListQuery, *, timeout: float | None) -> Page:
@@ -60,13 +72,24 @@ async def list_checkpoints(database: Database, query: ListQuery, *, timeout: flo
         query.page_bytes,
         not query.metadata_only,
     )
-    rows = await database.run(lambda session: session.fetch(statement, *args), timeout=timeout)
-    checkpoints = [read_checkpoint(row, row["version"] or 0) for row in rows if row["checkpoint_id"] is not None]
-    position = None
-    if rows[0]["has_more"]:
-        last = checkpoints[-1]
-        position = CheckpointPosition(last.checkpoint_id, last.thread_id, last.checkpoint_ns)
-    return Page(checkpoints, position, rows[0]["namespace_version"])
+
+    async def work(session: Session) -> Page:
+        rows = await session.fetch(statement, *args)
+        checkpoints = [read_checkpoint(row, row["version"] or 0) for row in rows if row["checkpoint_id"] is not None]
+        position = None
+        if rows[0]["has_more"]:
+            last = checkpoints[-1]
+            position = CheckpointPosition(last.checkpoint_id, last.thread_id, last.checkpoint_ns)
+        first = await _first_pieces(session, query.tenant, checkpoints[0]) if checkpoints else []
+        return Page(checkpoints, position, rows[0]["namespace_version"], first)
+
+    return await database.run(work, timeout=timeout)
+
+
+async def _first_pieces(session: Session, tenant: str, checkpoint: StoredCheckpoint) -> list[Piece]:
+    values = [value for _, _, value in checkpoint.values if value is not None and value.pieces is not None]
+    values += [write.value for write in checkpoint.pending_writes if write.value.pieces is not None]
+    return await pieces.first(session, tenant, checkpoint.thread_id, values) if values else []
 
 
 async def get_delta_history(
@@ -79,14 +102,20 @@ async def get_delta_history(
 ) -> DeltaHistory:
     """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
     asked = list(dict.fromkeys(channels))
-    rows = await database.run(
-        lambda session: session.fetch("get_delta_history", *namespace, checkpoint_id, asked), timeout=timeout
-    )
-    histories = _assemble(rows, asked)
-    return DeltaHistory([histories[channel] for channel in channels], rows[0]["version"])
+
+    async def work(session: Session) -> DeltaHistory:
+        rows = await session.fetch("get_delta_history", *namespace, checkpoint_id, asked)
+        found = _assemble(rows, asked, namespace.checkpoint_ns)
+        histories = [found[channel] for channel in channels]
+        values = [write.value for history in histories for write in history.writes]
+        values += [history.seed for history in histories if history.seed is not None]
+        first = await pieces.first(session, namespace.tenant, namespace.thread_id, values)
+        return DeltaHistory(histories, rows[0]["version"], first)
+
+    return await database.run(work, timeout=timeout)
 
 
-def _assemble(rows: list[Row], asked: list[str]) -> Mapping[str, ChannelHistory]:
+def _assemble(rows: list[Row], asked: list[str], checkpoint_ns: str) -> Mapping[str, ChannelHistory]:
     writes: dict[str, list[TaskWrite]] = {channel: [] for channel in asked}
     seeds: dict[str, TypedValue] = {}
     ancestors: dict[str, Row] = {}
@@ -102,10 +131,10 @@ def _assemble(rows: list[Row], asked: list[str]) -> Mapping[str, ChannelHistory]
         chain.append(row_)
         current = row_["parent_checkpoint_id"]
     for row in reversed(chain):
-        for write in read_writes(row):
+        for write in read_writes(row, checkpoint_ns, row["checkpoint_id"]):
             writes[write.channel].append(write)
-        for channel, type_, data in zip(
-            row["seeds"] or (), row["seed_types"] or (), row["seed_data"] or (), strict=True
+        for channel, type_, data, size in zip(
+            row["seeds"] or (), row["seed_types"] or (), row["seed_data"] or (), row["seed_sizes"] or (), strict=True
         ):
-            seeds[channel] = TypedValue(type_, data)
+            seeds[channel] = pieces.read_value(type_, data, size, ())
     return {channel: ChannelHistory(channel, writes[channel], seeds.get(channel)) for channel in asked}

@@ -1,44 +1,60 @@
-"""Deleting threads and runs, and pruning: each one transaction that locks the heads it changes first."""
+"""Deleting threads and runs, and pruning: each one transaction that locks the heads it changes first.
+
+What they delete may have been the last to refer to pieces. So they put the threads on a list, and return them to be
+swept once the transaction is over.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from checkpointd_server.domain.model import PruneStrategy
 from checkpointd_server.store.leases import holding_off_leases
 from checkpointd_server.store.pool import Database, Row, Session
 
 
+class Deleted(NamedTuple):
+    """What a deletion did."""
+
+    checkpoints: int
+    """How many went."""
+    to_sweep: list[str]
+    """The threads that may have pieces now that nothing refers to."""
+
+
 async def delete_threads(
     database: Database, tenant: str, thread_ids: Sequence[str], *, leases: Mapping[str, int], timeout: float | None
-) -> int:
-    """Deletes threads whole and returns how many checkpoints they had. Raises LeaseHeld, LeaseLost."""
+) -> Deleted:
+    """Deletes threads whole. Raises LeaseHeld, LeaseLost."""
     targets = sorted(set(thread_ids))
 
-    async def work(session: Session) -> int:
+    async def work(session: Session) -> Deleted:
         async with holding_off_leases(session, tenant, targets, leases):
             await session.fetch("delete_heads", tenant, targets)
-            return int(await session.fetch_value("delete_headless", tenant, targets))
+            checkpoints = int(await session.fetch_value("delete_headless", tenant, targets))
+            return Deleted(checkpoints, await _queue(session, tenant, targets))
 
     return await database.transact(work, timeout=timeout)
 
 
 async def delete_runs(
     database: Database, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int], timeout: float | None
-) -> int:
-    """Deletes the checkpoints of runs, and the values that no other refers to. Returns how many checkpoints went.
-
-    Raises LeaseHeld, LeaseLost.
-    """
+) -> Deleted:
+    """Deletes the checkpoints of runs, and the values that no other refers to. Raises LeaseHeld, LeaseLost."""
     runs = sorted(set(run_ids))
 
-    async def work(session: Session) -> int:
+    async def work(session: Session) -> Deleted:
         threads = [row["thread_id"] for row in await session.fetch("threads_of_runs", tenant, runs)]
         async with holding_off_leases(session, tenant, threads, leases):
-            return await _delete_runs(session, tenant, runs, threads)
+            checkpoints = await _delete_runs(session, tenant, runs, threads)
+            return Deleted(checkpoints, await _queue(session, tenant, threads))
 
     return await database.transact(work, timeout=timeout)
+
+
+async def _queue(session: Session, tenant: str, threads: Sequence[str]) -> list[str]:
+    return [row["thread_id"] for row in await session.fetch("queue_sweeps", tenant, threads)]
 
 
 async def _delete_runs(session: Session, tenant: str, runs: Sequence[str], threads: Sequence[str]) -> int:
@@ -61,15 +77,16 @@ async def prune_threads(
     *,
     leases: Mapping[str, int],
     timeout: float | None,
-) -> int:
-    """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+) -> Deleted:
+    """Removes history from threads. Raises LeaseHeld, LeaseLost."""
     if strategy is PruneStrategy.DELETE:
         return await delete_threads(database, tenant, thread_ids, leases=leases, timeout=timeout)
     targets = sorted(set(thread_ids))
 
-    async def work(session: Session) -> int:
+    async def work(session: Session) -> Deleted:
         async with holding_off_leases(session, tenant, targets, leases):
-            return sum([await _keep_latest(session, tenant, thread_id) for thread_id in targets])
+            checkpoints = sum([await _keep_latest(session, tenant, thread_id) for thread_id in targets])
+            return Deleted(checkpoints, await _queue(session, tenant, targets))
 
     return await database.transact(work, timeout=timeout)
 

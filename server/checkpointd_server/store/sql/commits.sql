@@ -1,6 +1,7 @@
 -- Group commit: puts and task writes of many namespaces in one statement. Each is checked and stored as the statements of
 -- puts.sql do it alone, and stands for itself: what is refused has no row in the answer, and the others are stored. A
--- namespace appears once: as a put with the writes that go with it, or as writes alone.
+-- namespace appears once: as a put with the writes that go with it, or as writes alone. Lists of pieces aren't stored this
+-- way.
 --
 -- A head that somebody else has locked is passed over (SKIP LOCKED): its write is refused here, and stored alone, so that
 -- the others needn't wait for it.
@@ -167,8 +168,9 @@ filled AS (
     JOIN put ON put.number = given.number
     ON CONFLICT (tenant, thread_id, checkpoint_ns, channel, version) DO UPDATE SET
         type = excluded.type,
-        data = excluded.data
-    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data)
+        data = excluded.data,
+        size = NULL
+    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data) OR stored.size IS NOT NULL
 ),
 to_empty AS MATERIALIZED (
     SELECT array_agg(stored.ctid) AS ctids

@@ -108,8 +108,8 @@ CROSS JOIN LATERAL (
 
 -- name: copy_values
 -- The values that the copied checkpoints refer to.
-INSERT INTO __schema__.channel_values (tenant, thread_id, checkpoint_ns, channel, version, type, data)
-SELECT $1, $3, used.checkpoint_ns, used.channel, used.version, v.type, v.data
+INSERT INTO __schema__.channel_values (tenant, thread_id, checkpoint_ns, channel, version, type, data, size)
+SELECT $1, $3, used.checkpoint_ns, used.channel, used.version, v.type, v.data, v.size
 FROM (
     SELECT DISTINCT c.checkpoint_ns, part.channel, part.version
     FROM __schema__.checkpoints AS c
@@ -117,7 +117,7 @@ FROM (
     WHERE c.tenant = $1 AND c.thread_id = $3
 ) AS used
 CROSS JOIN LATERAL (
-    SELECT v.type, v.data
+    SELECT v.type, v.data, v.size
     FROM __schema__.channel_values AS v
     WHERE v.tenant = $1 AND v.thread_id = $2 AND v.checkpoint_ns = used.checkpoint_ns
         AND v.channel = used.channel AND v.version = used.version
@@ -127,9 +127,9 @@ CROSS JOIN LATERAL (
 -- name: copy_writes
 -- The writes beside the copied checkpoints ($4, $5), but not those beside the root's checkpoint $6.
 INSERT INTO __schema__.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size
 )
-SELECT $1, $3, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.data
+SELECT $1, $3, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.data, w.size
 FROM unnest($4::text[], $5::text[]) AS copied (checkpoint_ns, checkpoint_id)
 CROSS JOIN LATERAL (
     SELECT w.*
@@ -144,9 +144,42 @@ WHERE copied.checkpoint_ns <> '' OR copied.checkpoint_id IS DISTINCT FROM $6::te
 -- The writes of the whole thread, also those whose checkpoint isn't there. A thread that has only such writes leaves no
 -- mark in the target, so a repeated copy finds them there.
 INSERT INTO __schema__.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size
 )
-SELECT $1, $3, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.data
+SELECT $1, $3, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.data, w.size
 FROM __schema__.task_writes AS w
 WHERE w.tenant = $1 AND w.thread_id = $2
+ON CONFLICT DO NOTHING
+
+-- name: copy_pieces
+-- Names, in the target, of the contents that its values refer to. The locks keep a sweep of another thread, which has
+-- deleted its names, from deleting the contents: it waits, and finds these names.
+INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id)
+SELECT $1, $3, named.digest, named.content_id
+FROM (
+    SELECT DISTINCT
+        substr(used.data, 1 + 32 * i, 32) AS digest
+    FROM (
+        SELECT v.data || ''::bytea AS data
+        FROM __schema__.channel_values AS v
+        WHERE v.tenant = $1 AND v.thread_id = $3 AND v.size IS NOT NULL
+        UNION ALL
+        SELECT w.data || ''::bytea
+        FROM __schema__.task_writes AS w
+        WHERE w.tenant = $1 AND w.thread_id = $3 AND w.size IS NOT NULL
+    ) AS used
+    CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
+) AS used
+CROSS JOIN LATERAL (
+    SELECT p.digest, p.content_id
+    FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = used.digest
+    LIMIT 1
+) AS named
+CROSS JOIN LATERAL (
+    SELECT
+    FROM __schema__.piece_contents AS c
+    WHERE c.tenant = $1 AND c.content_id = named.content_id
+    FOR KEY SHARE
+) AS held
 ON CONFLICT DO NOTHING

@@ -54,15 +54,17 @@ SELECT
     -- include: namespace_version
     AS version,
     walk.is_target, walk.checkpoint_id, walk.parent_checkpoint_id,
-    walk.seeds, found.types AS seed_types, found.data AS seed_data,
-    written.task_ids, written.task_paths, written.idxs, written.channels, written.types, written.data
+    walk.seeds, found.types AS seed_types, found.data AS seed_data, found.sizes AS seed_sizes,
+    written.task_ids, written.task_paths, written.idxs, written.channels, written.types, written.data, written.sizes
 FROM (SELECT) AS one
 LEFT JOIN walk ON true
 LEFT JOIN LATERAL (
-    SELECT array_agg(v.type ORDER BY seed.slot) AS types, array_agg(v.data ORDER BY seed.slot) AS data
+    SELECT
+        array_agg(v.type ORDER BY seed.slot) AS types, array_agg(v.data ORDER BY seed.slot) AS data,
+        array_agg(v.size ORDER BY seed.slot) AS sizes
     FROM unnest(walk.seeds, walk.seed_versions) WITH ORDINALITY AS seed (channel, version, slot)
     CROSS JOIN LATERAL (
-        SELECT v.type, v.data
+        SELECT v.type, v.data, v.size
         FROM __schema__.channel_values AS v
         WHERE v.tenant = $1 AND v.thread_id = $2 AND v.checkpoint_ns = $3
             AND v.channel = seed.channel AND v.version = seed.version
@@ -72,9 +74,10 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT
         array_agg(w.task_id) AS task_ids, array_agg(w.task_path) AS task_paths, array_agg(w.idx) AS idxs,
-        array_agg(w.channel) AS channels, array_agg(w.type) AS types, array_agg(w.data) AS data
+        array_agg(w.channel) AS channels, array_agg(w.type) AS types, array_agg(w.data) AS data,
+        array_agg(w.size) AS sizes
     FROM (
-        SELECT w.task_id, w.task_path, w.idx, w.channel, w.type, w.data
+        SELECT w.task_id, w.task_path, w.idx, w.channel, w.type, w.data, w.size
         FROM __schema__.task_writes AS w
         WHERE w.tenant = $1 AND w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = walk.checkpoint_id
             AND w.channel = ANY (walk.asked)

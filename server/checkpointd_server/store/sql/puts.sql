@@ -22,7 +22,8 @@ run_id = excluded.run_id
 task_path = excluded.task_path,
 channel = excluded.channel,
 type = excluded.type,
-data = excluded.data
+data = excluded.data,
+size = excluded.size
 
 -- fragment: put_checkpoint_rows
 -- The checkpoint, the values that changed and those that became empty. Channels that are empty at their version have no
@@ -38,13 +39,17 @@ checkpoint AS (
         -- include: checkpoint_replaced
 ),
 filled AS (
-    INSERT INTO __schema__.channel_values AS stored (tenant, thread_id, checkpoint_ns, channel, version, type, data)
-    SELECT $1, $2, $3, given.channel, given.version, given.type, given.data
-    FROM head, unnest($15::text[], $16::text[], $17::text[], $18::bytea[]) AS given (channel, version, type, data)
+    INSERT INTO __schema__.channel_values AS stored (
+        tenant, thread_id, checkpoint_ns, channel, version, type, data, size
+    )
+    SELECT $1, $2, $3, given.channel, given.version, given.type, given.data, given.size
+    FROM head, unnest($15::text[], $16::text[], $17::text[], $18::bytea[], $24::bigint[])
+        AS given (channel, version, type, data, size)
     ON CONFLICT (tenant, thread_id, checkpoint_ns, channel, version) DO UPDATE SET
         type = excluded.type,
-        data = excluded.data
-    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data)
+        data = excluded.data,
+        size = excluded.size
+    WHERE (stored.type, stored.data, stored.size) IS DISTINCT FROM (excluded.type, excluded.data, excluded.size)
 ),
 to_empty AS MATERIALIZED (
     SELECT array_agg(stored.ctid) AS ctids
@@ -140,12 +145,13 @@ LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n
 -- fragment: put_writes_rows
 -- Regular writes never replace a stored one, special ones (idx below 0) do.
 INSERT INTO __schema__.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size
 )
-SELECT $1, $2, $3, $4, given.task_id, given.idx, given.task_path, given.channel, given.type, given.data
+SELECT
+    $1, $2, $3, $4, given.task_id, given.idx, given.task_path, given.channel, given.type, given.data, given.size
 FROM head,
-    unnest($5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[])
-        AS given (task_id, idx, task_path, channel, type, data)
+    unnest($5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[], $12::bigint[])
+        AS given (task_id, idx, task_path, channel, type, data, size)
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
     -- include: write_replaced
 WHERE excluded.idx < 0
@@ -166,7 +172,7 @@ stored AS (
 -- include: put_result
 
 -- name: put_writes_if
--- Stores task writes in a namespace that must have the version $12 or the last writer $13. The lock keeps puts from
+-- Stores task writes in a namespace that must have the version $13 or the last writer $14. The lock keeps puts from
 -- committing between the check and the writes.
 WITH
 -- include: lease
@@ -175,13 +181,13 @@ locked AS MATERIALIZED (
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
         AND (SELECT lease.token FROM lease) = $11::bigint
-        AND (n.version = $12::bigint OR n.last_writer = $13::bytea)
+        AND (n.version = $13::bigint OR n.last_writer = $14::bytea)
     FOR SHARE
 ),
 head AS MATERIALIZED (
     SELECT locked.version FROM locked
     UNION ALL
-    SELECT 0 WHERE $12::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
+    SELECT 0 WHERE $13::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
         SELECT FROM __schema__.namespaces AS n
         WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
     )

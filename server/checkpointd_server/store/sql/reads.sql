@@ -3,29 +3,54 @@
 -- grown.
 
 -- fragment: checkpoint_parts
--- The values and the writes of the checkpoint c, as parallel arrays; `slots` are positions in its `channels`.
+-- The values and the writes of the checkpoint c, as parallel arrays; `slots` are positions in its `channels`. What goes
+-- beyond 1 MiB of values, or 1 MiB of writes, is left out: its data is null, and its size tells how much it is. What has data and a size
+-- is a list of pieces.
 LEFT JOIN LATERAL (
-    SELECT array_agg(part.slot) AS slots, array_agg(stored.type) AS types, array_agg(stored.data) AS data
-    FROM unnest(c.channels, c.channel_versions) WITH ORDINALITY AS part (channel, version, slot)
-    CROSS JOIN LATERAL (
-        SELECT v.type, v.data
-        FROM __schema__.channel_values AS v
-        WHERE v.tenant = $1 AND v.thread_id = c.thread_id AND v.checkpoint_ns = c.checkpoint_ns
-            AND v.channel = part.channel AND v.version = part.version
-        LIMIT 1
+    SELECT
+        array_agg(stored.slot) AS slots, array_agg(stored.type) AS types,
+        array_agg(CASE WHEN stored.total_bytes <= 1048576 OR stored.size > 0 THEN stored.data END) AS data,
+        array_agg(
+            coalesce(stored.size, CASE WHEN stored.total_bytes > 1048576 THEN octet_length(stored.data) END)
+        ) AS sizes
+    FROM (
+        SELECT
+            part.slot, v.type, v.data, v.size,
+            sum(CASE WHEN v.size IS NULL THEN octet_length(v.data) ELSE 0 END) OVER (
+                ROWS UNBOUNDED PRECEDING
+            ) AS total_bytes
+        FROM unnest(c.channels, c.channel_versions) WITH ORDINALITY AS part (channel, version, slot)
+        CROSS JOIN LATERAL (
+            SELECT v.type, v.data, v.size
+            FROM __schema__.channel_values AS v
+            WHERE v.tenant = $1 AND v.thread_id = c.thread_id AND v.checkpoint_ns = c.checkpoint_ns
+                AND v.channel = part.channel AND v.version = part.version
+            LIMIT 1
+        ) AS v
     ) AS stored
 ) AS channel_values ON c.with_parts
 LEFT JOIN LATERAL (
     SELECT
         array_agg(w.task_id) AS task_ids, array_agg(w.task_path) AS task_paths, array_agg(w.idx) AS idxs,
-        array_agg(w.channel) AS channels, array_agg(w.type) AS types, array_agg(w.data) AS data
+        array_agg(w.channel) AS channels, array_agg(w.type) AS types,
+        array_agg(CASE WHEN w.total_bytes <= 1048576 OR w.size > 0 THEN w.data END) AS data,
+        array_agg(
+            coalesce(w.size, CASE WHEN w.total_bytes > 1048576 THEN octet_length(w.data) END)
+        ) AS sizes
     FROM (
-        SELECT w.task_id, w.task_path, w.idx, w.channel, w.type, w.data
-        FROM __schema__.task_writes AS w
-        WHERE w.tenant = $1 AND w.thread_id = c.thread_id AND w.checkpoint_ns = c.checkpoint_ns
-            AND w.checkpoint_id = c.checkpoint_id
-        ORDER BY w.task_path, w.task_id, w.idx
-        OFFSET 0
+        SELECT
+            w.*,
+            sum(CASE WHEN w.size IS NULL THEN octet_length(w.data) ELSE 0 END) OVER (
+                ROWS UNBOUNDED PRECEDING
+            ) AS total_bytes
+        FROM (
+            SELECT w.task_id, w.task_path, w.idx, w.channel, w.type, w.data, w.size
+            FROM __schema__.task_writes AS w
+            WHERE w.tenant = $1 AND w.thread_id = c.thread_id AND w.checkpoint_ns = c.checkpoint_ns
+                AND w.checkpoint_id = c.checkpoint_id
+            ORDER BY w.task_path, w.task_id, w.idx
+            OFFSET 0
+        ) AS w
     ) AS w
 ) AS task_writes ON c.with_parts
 
@@ -34,8 +59,10 @@ LEFT JOIN LATERAL (
 c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.body, c.channels, c.channel_versions,
 c.metadata_type, c.metadata,
 channel_values.slots AS value_slots, channel_values.types AS value_types, channel_values.data AS value_data,
+channel_values.sizes AS value_sizes,
 task_writes.task_ids AS write_task_ids, task_writes.task_paths AS write_task_paths, task_writes.idxs AS write_idxs,
-task_writes.channels AS write_channels, task_writes.types AS write_types, task_writes.data AS write_data
+task_writes.channels AS write_channels, task_writes.types AS write_types, task_writes.data AS write_data,
+task_writes.sizes AS write_sizes
 
 -- fragment: namespace_version
 -- The version of the namespace $1, $2, $3.

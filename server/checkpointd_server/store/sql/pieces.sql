@@ -1,0 +1,207 @@
+-- Pieces of large values. A put that refers to pieces, and a sweep that deletes those that nothing refers to, take turns on
+-- a thread: a lock comes first, so that the statements after it see what the other one did.
+
+-- name: share_pieces
+-- Keeps sweeps from the thread until the end of the transaction. Puts don't keep each other from it.
+SELECT pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
+
+-- name: own_pieces
+-- Keeps puts that refer to pieces, and other sweeps, from the thread until the end of the transaction.
+SELECT pg_advisory_xact_lock('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
+
+-- fragment: fresh_pieces
+-- Those of the pieces ($3, $4, $5) that the thread hasn't yet.
+fresh AS MATERIALIZED (
+    SELECT given.digest, given.compression, given.data, nextval('__schema__.piece_content_ids') AS content_id
+    FROM unnest($3::bytea[], $4::smallint[], $5::bytea[]) AS given (digest, compression, data)
+    WHERE (
+        SELECT true
+        FROM __schema__.pieces AS p
+        WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = given.digest
+        LIMIT 1
+    ) IS NULL
+),
+
+-- fragment: fresh_contents
+-- What the pieces hold that got a name. They got it in one order in all transactions, so that two that store the same
+-- pieces don't wait for each other.
+contents AS (
+    INSERT INTO __schema__.piece_contents (tenant, content_id, compression, data)
+    SELECT $1, fresh.content_id, fresh.compression, fresh.data
+    FROM fresh JOIN named ON named.content_id = fresh.content_id
+)
+
+-- name: hold_pieces
+-- Stores pieces and returns the names among $6 that the thread doesn't have. The pieces stored are not among $6.
+WITH
+-- include: fresh_pieces
+named AS (
+    INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id)
+    SELECT $1, $2, fresh.digest, fresh.content_id
+    FROM fresh
+    ORDER BY fresh.digest
+    ON CONFLICT DO NOTHING
+    RETURNING content_id
+),
+-- include: fresh_contents
+SELECT needed.digest
+FROM unnest($6::bytea[]) AS needed (digest)
+WHERE (
+    SELECT true
+    FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = needed.digest
+    LIMIT 1
+) IS NULL
+
+-- name: upload_pieces
+-- Stores pieces that a put will refer to, and has the thread looked at when $6 seconds have passed. The commit needn't
+-- wait for the disk: that of the put writes all that came before it.
+WITH lazily AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS setting
+),
+-- include: fresh_pieces
+named AS (
+    INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id, uploaded_at)
+    SELECT $1, $2, fresh.digest, fresh.content_id, now()
+    FROM fresh
+    ORDER BY fresh.digest
+    ON CONFLICT DO NOTHING
+    RETURNING content_id
+),
+-- include: fresh_contents
+INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
+SELECT $1, $2, now() + make_interval(secs => $6) FROM lazily WHERE lazily.setting = 'off'
+ON CONFLICT (tenant, thread_id) DO NOTHING
+
+-- name: get_pieces
+-- The contents of the digests $3, in order, as many as fit into $4 bytes, and at least one. Of a name that the thread
+-- doesn't have there is a row without contents.
+SELECT found.digest, found.compression, found.data
+FROM (
+    SELECT
+        asked.slot, asked.digest, c.compression, c.data,
+        sum(coalesce(octet_length(c.data), 0)) OVER (ORDER BY asked.slot) AS total_bytes
+    FROM unnest($3::bytea[]) WITH ORDINALITY AS asked (digest, slot)
+    LEFT JOIN LATERAL (
+        SELECT c.compression, c.data
+        FROM (
+            SELECT p.content_id
+            FROM __schema__.pieces AS p
+            WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = asked.digest
+            LIMIT 1
+        ) AS p
+        CROSS JOIN LATERAL (
+            SELECT c.compression, c.data
+            FROM __schema__.piece_contents AS c
+            WHERE c.tenant = $1 AND c.content_id = p.content_id
+            LIMIT 1
+        ) AS c
+    ) AS c ON true
+) AS found
+WHERE found.slot = 1 OR found.total_bytes <= $4
+ORDER BY found.slot
+
+-- name: get_stored_value
+-- The bytes of a channel's value that was stored whole.
+SELECT v.data
+FROM __schema__.channel_values AS v
+WHERE v.tenant = $1 AND v.thread_id = $2 AND v.checkpoint_ns = $3 AND v.channel = $4 AND v.version = $5
+    AND v.size IS NULL
+
+-- name: get_stored_write
+-- The bytes of a task write that was stored whole.
+SELECT w.data
+FROM __schema__.task_writes AS w
+WHERE w.tenant = $1 AND w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = $4 AND w.task_id = $5
+    AND w.idx = $6 AND w.size IS NULL
+
+-- name: queue_sweeps
+-- Has the threads among $2 that have pieces looked at, from now on. Part of a transaction that deletes references; it
+-- comes last there, and so sees the pieces of the puts that the deletion had to wait for.
+INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
+SELECT $1, given.thread_id, now()
+FROM unnest($2::text[]) AS given (thread_id)
+WHERE (
+    SELECT true
+    FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = given.thread_id
+    LIMIT 1
+)
+ORDER BY given.thread_id
+ON CONFLICT (tenant, thread_id) DO UPDATE SET due_at = excluded.due_at
+RETURNING s.thread_id
+
+-- name: due_sweeps
+-- Threads of all tenants that are due, the longest waiting first.
+SELECT s.tenant, s.thread_id
+FROM __schema__.piece_sweeps AS s
+WHERE s.due_at <= now()
+ORDER BY s.due_at
+LIMIT 100
+
+-- name: begin_sweep
+-- Takes the thread off the list. Who puts it there again while this lasts waits for the end, so that nothing is missed.
+DELETE FROM __schema__.piece_sweeps AS s WHERE s.tenant = $1 AND s.thread_id = $2
+
+-- name: delete_unreferenced_pieces
+-- Deletes the thread's names of pieces that nothing refers to, but for those sent ahead within the last $3 seconds. Returns
+-- the contents that they named, and in how many seconds the last of the spared ones is due, null if there is none.
+WITH used AS MATERIALIZED (
+    SELECT DISTINCT substr(used.data, 1 + 32 * i, 32) AS digest
+    FROM (
+        -- The concatenation fetches the list once instead of once a digest.
+        SELECT v.data || ''::bytea AS data
+        FROM __schema__.channel_values AS v
+        WHERE v.tenant = $1 AND v.thread_id = $2 AND v.size IS NOT NULL
+        UNION ALL
+        SELECT w.data || ''::bytea
+        FROM __schema__.task_writes AS w
+        WHERE w.tenant = $1 AND w.thread_id = $2 AND w.size IS NOT NULL
+        OFFSET 0
+    ) AS used
+    CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
+),
+unused AS MATERIALIZED (
+    SELECT p.digest
+    FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = $2
+    EXCEPT
+    SELECT used.digest FROM used
+),
+deleted AS (
+    DELETE FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest IN (SELECT unused.digest FROM unused)
+        AND (p.uploaded_at < now() - make_interval(secs => $3)) IS NOT FALSE
+    RETURNING p.content_id
+),
+spared AS (
+    SELECT max(p.uploaded_at) AS uploaded_at
+    FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest IN (SELECT unused.digest FROM unused)
+        AND p.uploaded_at >= now() - make_interval(secs => $3)
+)
+SELECT
+    (SELECT array_agg(deleted.content_id ORDER BY deleted.content_id) FROM deleted) AS content_ids,
+    (SELECT $3 - extract(epoch FROM now() - spared.uploaded_at) FROM spared)::float8 AS due_in
+
+-- name: lock_contents
+-- Waits for copies that are about to name the contents $2, and for sweeps of other threads that name them too.
+SELECT c.content_id
+FROM __schema__.piece_contents AS c
+WHERE c.tenant = $1 AND c.content_id = ANY ($2::bigint[])
+ORDER BY c.content_id
+FOR UPDATE
+
+-- name: delete_nameless_contents
+-- Deletes those of the locked contents $2 that no thread has a name for.
+DELETE FROM __schema__.piece_contents AS c
+WHERE c.tenant = $1 AND c.content_id = ANY ($2::bigint[]) AND NOT EXISTS (
+    SELECT FROM __schema__.pieces AS p
+    WHERE p.tenant = $1 AND p.content_id = c.content_id
+)
+
+-- name: queue_sweep_later
+-- Has the thread looked at in $3 seconds, unless it is on the list already.
+INSERT INTO __schema__.piece_sweeps (tenant, thread_id, due_at)
+VALUES ($1, $2, now() + make_interval(secs => $3))
+ON CONFLICT DO NOTHING
