@@ -13,16 +13,17 @@ class FlakyLink:
     It runs on an event loop in a thread of its own, so that sync and async tests can use it alike.
 
     Args:
-        target: Where to forward to, "host:port".
+        target: Where to forward to, "host:port" or "unix:path".
     """
 
     def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._server_address = (host, int(port))
+        self._upstream = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flaky-link", daemon=True)
         self._listener: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
+        self._upstreams: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
         self._answers = asyncio.Event()
         self._requests = asyncio.Event()
         self.target = ""
@@ -53,6 +54,10 @@ class FlakyLink:
         self._loop.call_soon_threadsafe(self._answers.set)
         self._loop.call_soon_threadsafe(self._requests.set)
 
+    def forget(self) -> None:
+        """The server loses its connections, and the clients aren't told. New connections work."""
+        asyncio.run_coroutine_threadsafe(self._forget(), self._loop).result()
+
     def cut(self) -> None:
         """Breaks all connections; what was held is lost. New connections work again."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
@@ -68,6 +73,17 @@ class FlakyLink:
         self._listener.close()
         await self._cut()
 
+    async def _forget(self) -> None:
+        self._forgotten |= self._upstreams
+        for upstream in self._upstreams:
+            upstream.transport.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._upstream.startswith("unix:"):
+            return await asyncio.open_unix_connection(self._upstream.removeprefix("unix:"))
+        host, _, port = self._upstream.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
+
     async def _cut(self) -> None:
         links = list(self._links)
         for link in links:
@@ -81,11 +97,12 @@ class FlakyLink:
         assert task is not None
         self._links.add(task)
         try:
-            to_server = await asyncio.open_connection(*self._server_address)
+            to_server = await self._connect()
         except OSError:
             writer.transport.abort()
             self._links.discard(task)
             return
+        self._upstreams.add(to_server[1])
         try:
             await asyncio.wait(
                 [
@@ -94,12 +111,16 @@ class FlakyLink:
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            if to_server[1] in self._forgotten:
+                await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
         finally:
             # Not close(): that would still send what is held.
             writer.transport.abort()
             to_server[1].transport.abort()
+            self._upstreams.discard(to_server[1])
+            self._forgotten.discard(to_server[1])
             self._links.discard(task)
 
     @staticmethod

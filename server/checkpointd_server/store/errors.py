@@ -20,6 +20,22 @@ from checkpointd_server.domain.errors import (
 from checkpointd_server.store.options import StoreOptions
 
 
+class HostUnreachable(OSError):
+    """A host that the database URL names can't be connected to.
+
+    Attributes:
+        host: Its name, address or folder.
+        reason: What the system says.
+    """
+
+    def __init__(self, host: str, cause: OSError) -> None:
+        reason = "no answer" if isinstance(cause, TimeoutError) else cause.strerror or type(cause).__name__
+        super().__init__(f"{host}: {reason}")
+        self.host = host
+        self.reason = reason
+        self.__cause__ = cause
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is to be made of a failure."""
@@ -34,7 +50,7 @@ class Verdict:
 
 _LOST = "the connection to the database was lost"
 _COLLIDED = "transactions kept colliding in the database; try again"
-_FULL = "the database is out of resources"
+_SHORT = "the database is out of resources"
 
 _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     # SQLSTATE or its class: message, again, reconnect.
@@ -58,7 +74,8 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
         True,
         True,
     ),
-    "53": (_FULL, False, False),
+    "53": (_SHORT, False, False),
+    "53100": ("the database's disk is full", False, False),  # also where its quota is
     "53300": ("the database has no connection left", True, False),
     "55000": ("the database takes no connections just now", False, True),  # ALTER DATABASE ... ALLOW_CONNECTIONS false
     "55P03": (_COLLIDED, True, False),
@@ -150,8 +167,8 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer"
+    if isinstance(error, HostUnreachable):
+        return str(error)
     return error.strerror or type(error).__name__
 
 

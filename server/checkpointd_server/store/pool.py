@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
-from checkpointd_server.store.errors import explain_setup, is_worth_waiting, judge
+from checkpointd_server.store.errors import HostUnreachable, explain_setup, is_worth_waiting, judge
+from checkpointd_server.store.liveness import Watch, keep_alive
 from checkpointd_server.store.options import StoreOptions
 
 T = TypeVar("T")
@@ -33,7 +34,6 @@ _WAIT_PAUSE = 0.1
 """How long to wait between two tries to reach a database at the start, in seconds."""
 
 _NEXT_HOST = (
-    OSError,  # TimeoutError too
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TargetServerAttributeNotMatched,
@@ -83,6 +83,8 @@ class Database:
         self._pool = pool
         self._returning: set[asyncio.Task[None]] = set()
         self._expired_at = 0.0
+        self._watch = Watch(lambda: connect(**connect_arguments(options)), options.connect_timeout)
+        self._watching = asyncio.get_running_loop().create_task(self._watch.run())
 
     async def run(self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None) -> T:
         """Does work whose statements each stand for themselves, on one connection.
@@ -129,12 +131,13 @@ class Database:
         transaction = connection.transaction(isolation=isolation) if isolation is not None else None
         try:
             session = Session(connection, self._statements)
-            if transaction is None:
-                result = await work(session)
-            else:
-                await transaction.start()
-                result = await work(session)
-                await transaction.commit()
+            with self._watch.over(itself):
+                if transaction is None:
+                    result = await work(session)
+                else:
+                    await transaction.start()
+                    result = await work(session)
+                    await transaction.commit()
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.reconnect:
@@ -184,6 +187,8 @@ class Database:
 
     async def close(self) -> None:
         """Waits for the connections to come back, for a while, and closes them."""
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
         try:
             async with asyncio.timeout(2 * _RETURN_TIMEOUT):
                 await asyncio.gather(*self._returning, return_exceptions=True)
@@ -216,10 +221,15 @@ async def connect(dsn: str, **arguments: Any) -> Any:
     failure: Exception | None = None
     for url in urls_of_hosts(dsn):
         try:
-            return await asyncpg.connect(url, **arguments)
-        except _NEXT_HOST as error:
+            connection = await asyncpg.connect(url, **arguments)
+        except OSError as error:  # TimeoutError too
             # That a host is away is worth more to know than that another is a standby.
-            failure = error if failure is None or isinstance(error, OSError) else failure
+            failure = HostUnreachable(host_of(url), error)
+        except _NEXT_HOST as error:
+            failure = failure or error
+        else:
+            keep_alive(connection)
+            return connection
     assert failure is not None
     raise failure
 
@@ -239,6 +249,12 @@ def urls_of_hosts(dsn: str) -> list[str]:
     return [urlunsplit(url._replace(query=urlencode(each))) for each in queries]
 
 
+def host_of(dsn: str) -> str:
+    """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
+    url = urlsplit(dsn)
+    return url.hostname or dict(parse_qsl(url.query)).get("host") or "the driver's default"
+
+
 async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
     """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
@@ -251,9 +267,8 @@ async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]
             if not is_worth_waiting(error) or loop.time() + _WAIT_PAUSE > end:
                 raise explain_setup(error, options) from error
             if not waiting:
-                _logger.warning(
-                    "waiting up to %g s for the database: %s", options.startup_timeout, type(error).__name__
-                )
+                reason = str(error) if isinstance(error, HostUnreachable) else type(error).__name__
+                _logger.warning("waiting up to %g s for the database: %s", options.startup_timeout, reason)
                 waiting = True
         await asyncio.sleep(_WAIT_PAUSE)
 
@@ -267,7 +282,9 @@ async def open_database(options: StoreOptions, statements: Mapping[str, str]) ->
         if options.statement_cache_size:
             # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
             # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
-            await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+            await connection.execute(
+                "SET plan_cache_mode = force_generic_plan; SET jit = off", timeout=options.connect_timeout
+            )
 
     async def keep(connection: Any) -> None:
         """Nothing that a call does stays behind on a connection, so nothing is reset."""
