@@ -212,8 +212,12 @@ async def test_delta_histories_come_in_the_order_of_the_request(client: Any) -> 
     assert [channel.channel for channel in history.channels] == ["x", "log", "x"]
     log = history.channels[1]
     assert log.seed == client.value(b"seed")
-    assert [(write.task_id, write.value.data) for write in log.writes] == [("task-1", b"delta")]
+    assert log.seed_version == first.checkpoint.channel_versions.versions["log"]
+    assert [(write.task_id, write.checkpoint_id, write.value.data) for write in log.writes] == [
+        ("task-1", "checkpoint-1", b"delta")
+    ]
     assert not history.channels[0].HasField("seed")
+    assert not history.channels[0].HasField("seed_version")
 
 
 async def test_threads_are_deleted_copied_and_pruned(client: Any) -> None:

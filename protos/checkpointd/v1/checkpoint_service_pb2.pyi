@@ -148,14 +148,16 @@ class GetDeltaChannelHistoryRequest(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeltaChannelHistory(_message.Message):
-    __slots__ = ("channel", "writes", "seed")
+    __slots__ = ("channel", "writes", "seed", "seed_version")
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    SEED_VERSION_FIELD_NUMBER: _ClassVar[int]
     channel: str
     writes: _containers.RepeatedCompositeFieldContainer[_values_pb2.TaskWrite]
     seed: _values_pb2.TypedValue
-    def __init__(self, channel: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., seed: _Optional[_Union[_values_pb2.TypedValue, _Mapping]] = ...) -> None: ...
+    seed_version: _values_pb2.ChannelVersion
+    def __init__(self, channel: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., seed: _Optional[_Union[_values_pb2.TypedValue, _Mapping]] = ..., seed_version: _Optional[_Union[_values_pb2.ChannelVersion, _Mapping]] = ...) -> None: ...
 
 class GetDeltaChannelHistoryResponse(_message.Message):
     __slots__ = ("channels", "version", "pieces")

@@ -113,18 +113,20 @@ class Metadata(_message.Message):
     def __init__(self, value: _Optional[_Union[TypedValue, _Mapping]] = ..., index: _Optional[bytes] = ...) -> None: ...
 
 class TaskWrite(_message.Message):
-    __slots__ = ("task_id", "task_path", "idx", "channel", "value")
+    __slots__ = ("task_id", "task_path", "idx", "channel", "value", "checkpoint_id")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_PATH_FIELD_NUMBER: _ClassVar[int]
     IDX_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     task_path: str
     idx: int
     channel: str
     value: TypedValue
-    def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., idx: _Optional[int] = ..., channel: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
+    checkpoint_id: str
+    def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., idx: _Optional[int] = ..., channel: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class CheckpointTuple(_message.Message):
     __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "pending_writes", "version")

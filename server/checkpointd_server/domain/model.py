@@ -212,7 +212,11 @@ class ChannelHistory(NamedTuple):
 
     channel: str
     writes: list[TaskWrite]
+    checkpoint_ids: list[str]
+    """For each write, the checkpoint that it lies beside."""
     seed: TypedValue | None
+    seed_version: str | None
+    """The version of the channel that has the seed for its value."""
 
 
 class DeltaHistory(NamedTuple):

@@ -29,6 +29,7 @@ from checkpointd_server.rpc.validation import (
     check_text,
     check_texts,
 )
+from checkpointd_server.rpc.versions import write_version
 
 
 class CheckpointServicer:
@@ -87,8 +88,11 @@ class CheckpointServicer:
             message = response.channels.add(channel=channel)
             history = histories[channel]
             write_task_writes(history.writes, message.writes)
-            if history.seed is not None:
+            for write, beside in zip(message.writes, history.checkpoint_ids, strict=True):
+                write.checkpoint_id = beside
+            if history.seed is not None and history.seed_version is not None:
                 write_value(history.seed, message.seed)
+                write_version(history.seed_version, message.seed_version)
         write_pieces(found.pieces, response.pieces)
         return response.SerializeToString()
 

@@ -117,7 +117,8 @@ async def get_delta_history(
 
 def _assemble(rows: list[Row], asked: list[str], checkpoint_ns: str) -> Mapping[str, ChannelHistory]:
     writes: dict[str, list[TaskWrite]] = {channel: [] for channel in asked}
-    seeds: dict[str, TypedValue] = {}
+    checkpoint_ids: dict[str, list[str]] = {channel: [] for channel in asked}
+    seeds: dict[str, tuple[TypedValue, str]] = {}
     ancestors: dict[str, Row] = {}
     current: str | None = None
     for row in rows:
@@ -133,8 +134,13 @@ def _assemble(rows: list[Row], asked: list[str], checkpoint_ns: str) -> Mapping[
     for row in reversed(chain):
         for write in read_writes(row, checkpoint_ns, row["checkpoint_id"]):
             writes[write.channel].append(write)
-        for channel, type_, data, size in zip(
-            row["seeds"] or (), row["seed_types"] or (), row["seed_data"] or (), row["seed_sizes"] or (), strict=True
+            checkpoint_ids[write.channel].append(row["checkpoint_id"])
+        for channel, version, type_, data, size in zip(
+            *(row[name] or () for name in ("seeds", "seed_versions", "seed_types", "seed_data", "seed_sizes")),
+            strict=True,
         ):
-            seeds[channel] = pieces.read_value(type_, data, size, ())
-    return {channel: ChannelHistory(channel, writes[channel], seeds.get(channel)) for channel in asked}
+            seeds[channel] = (pieces.read_value(type_, data, size, ()), version)
+    return {
+        channel: ChannelHistory(channel, writes[channel], checkpoint_ids[channel], *seeds.get(channel, (None, None)))
+        for channel in asked
+    }

@@ -54,7 +54,7 @@ SELECT
     -- include: namespace_version
     AS version,
     walk.is_target, walk.checkpoint_id, walk.parent_checkpoint_id,
-    walk.seeds, found.types AS seed_types, found.data AS seed_data, found.sizes AS seed_sizes,
+    walk.seeds, walk.seed_versions, found.types AS seed_types, found.data AS seed_data, found.sizes AS seed_sizes,
     written.task_ids, written.task_paths, written.idxs, written.channels, written.types, written.data, written.sizes
 FROM (SELECT) AS one
 LEFT JOIN walk ON true
