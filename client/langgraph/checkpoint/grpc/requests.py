@@ -18,18 +18,15 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     get_checkpoint_metadata,
 )
+from langgraph.checkpoint.grpc.bindings import ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
+from langgraph.checkpoint.grpc.codec import Codec, is_encrypted
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
-from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2 as leases_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
-
-ENCRYPTED_INDEX_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
-"""What the server may see of metadata that is encrypted: what LangGraph itself writes into it. Pruning and the deletion
-of runs go by it."""
 
 PRUNE_STRATEGIES = {
     "keep_latest": threads_pb.PRUNE_STRATEGY_KEEP_LATEST,
@@ -72,13 +69,8 @@ def checkpoint_id(config: RunnableConfig | None) -> str | None:
     return _text("checkpoint_id", found) if found else None
 
 
-def encrypted(type_tag: str) -> bool:
-    """Whether a serializer's tag says that the bytes are encrypted: EncryptedSerializer's tags are "type+cipher"."""
-    return "+" in type_tag
-
-
 def put(
-    serde: SerializerProtocol,
+    codec: Codec,
     config: RunnableConfig,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
@@ -95,20 +87,21 @@ def put(
         checkpoint_ns=key.checkpoint_ns,
         checkpoint_id=_text("checkpoint_id", own_id),
         parent_checkpoint_id=checkpoint_id(config),
-        metadata=_metadata(serde, get_checkpoint_metadata(config, metadata)),
         request_id=uuid.uuid4().bytes,
     )
-    _fill_checkpoint(request.checkpoint, serde, checkpoint)
+    _fill_checkpoint(request, codec, checkpoint)
+    _fill_metadata(request, codec, get_checkpoint_metadata(config, metadata))
     for channel, version in new_versions.items():
         entry = request.values.add(channel=_text("channel", channel))
         _set_version(entry.version, version)
         if channel in channel_values:
-            entry.value.type, entry.value.data = _dump(serde, channel_values[channel])
+            binding = ChannelBinding(*key, channel, entry.version)
+            entry.value.type, entry.value.data = codec.dump(channel_values[channel], binding)
     return request
 
 
 def put_writes(
-    serde: SerializerProtocol,
+    codec: Codec,
     config: RunnableConfig,
     writes: Sequence[tuple[str, Any]],
     task_id: str,
@@ -130,7 +123,8 @@ def put_writes(
     )
     for position, (channel, value) in enumerate(writes):
         entry = request.writes.add(idx=WRITES_IDX_MAP.get(channel, position), channel=_text("channel", channel))
-        entry.value.type, entry.value.data = _dump(serde, value)
+        binding = WriteBinding(*key, beside, request.task_id, request.task_path, entry.idx, entry.channel)
+        entry.value.type, entry.value.data = codec.dump(value, binding)
     return request
 
 
@@ -143,7 +137,7 @@ def get(config: RunnableConfig) -> pb.GetCheckpointRequest:
 
 
 def list_checkpoints(
-    serde: SerializerProtocol,
+    codec: Codec,
     config: RunnableConfig | None,
     *,
     filter: Mapping[str, Any] | None,
@@ -164,7 +158,7 @@ def list_checkpoints(
     if filter is not None and not isinstance(filter, Mapping):
         raise InvalidArgumentError(f"filter: must be a dict, not {type(filter).__name__}", field="filter")
     if filter:
-        request.filter = _filter(serde, filter)
+        request.filter = _filter(codec, filter)
     if limit:
         request.page_size = page_size(limit)
     return request
@@ -219,8 +213,9 @@ def prune(thread_ids: Sequence[str], strategy: str) -> list[threads_pb.PruneThre
     ]
 
 
-def _fill_checkpoint(message: values.Checkpoint, serde: SerializerProtocol, checkpoint: Checkpoint) -> None:
+def _fill_checkpoint(request: pb.PutCheckpointRequest, codec: Codec, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint's own fields: typed where that is exact, the others into `extra`."""
+    message = request.checkpoint
     extra: dict[str, Any] = {}
     for name, value in checkpoint.items():
         match name, value:
@@ -247,7 +242,8 @@ def _fill_checkpoint(message: values.Checkpoint, serde: SerializerProtocol, chec
             case _:
                 extra[name] = value
     if extra:
-        message.extra.type, message.extra.data = _dump(serde, extra)
+        binding = ExtraBinding(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
+        message.extra.type, message.extra.data = codec.dump(extra, binding)
 
 
 def _set_version(message: values.ChannelVersion, version: str | int | float) -> None:
@@ -265,15 +261,19 @@ def _set_version(message: values.ChannelVersion, version: str | int | float) -> 
         )
 
 
-def _metadata(serde: SerializerProtocol, metadata: CheckpointMetadata) -> values.Metadata:
-    """Builds a checkpoint's metadata and, where the server can't read it, what filters may see of it."""
-    type_tag, data = _dump(serde, metadata)
-    message = values.Metadata(value=values.TypedValue(type=type_tag, data=data))
-    if encrypted(type_tag):
-        message.index = _searchable({key: value for key, value in metadata.items() if key in ENCRYPTED_INDEX_KEYS})
-    elif type_tag != "msgpack":
+def _fill_metadata(request: pb.PutCheckpointRequest, codec: Codec, metadata: CheckpointMetadata) -> None:
+    """Writes a checkpoint's metadata and, where the server can't read it or isn't to, what filters may see of it.
+
+    The checkpoint's own fields must have been written before: encrypted metadata vouches for them.
+    """
+    place = (request.thread_id, request.checkpoint_ns, request.checkpoint_id, request.parent_checkpoint_id)
+    message = request.metadata
+    message.value.type, message.value.data = codec.dump(metadata, MetadataBinding(*place, request.checkpoint))
+    keys = codec.searchable(is_encrypted(message.value.type))
+    if keys is not None:
+        message.index = _searchable({key: value for key, value in metadata.items() if key in keys})
+    elif message.value.type != "msgpack":
         message.index = _searchable(metadata)
-    return message
 
 
 def _searchable(metadata: Mapping[str, Any]) -> bytes:
@@ -309,13 +309,13 @@ def _nests_within(value: Any, depth: int) -> bool:
     return True
 
 
-def _filter(serde: SerializerProtocol, filter: Mapping[str, Any]) -> bytes:
+def _filter(codec: Codec, filter: Mapping[str, Any]) -> bytes:
     """Builds a filter, in the same encoding as the metadata that it is compared with."""
-    hidden = sorted(str(key) for key in filter if key not in ENCRYPTED_INDEX_KEYS)
-    if hidden and encrypted(_dump(serde, {})[0]):
+    keys = codec.searchable(codec.encrypts)
+    if keys is not None and (hidden := sorted(str(key) for key in filter if key not in keys)):
+        because = "this saver encrypts metadata" if codec.encrypts else "searchable_metadata leaves it out"
         raise InvalidArgumentError(
-            f"filter: {', '.join(hidden)} can't be searched, because this saver encrypts metadata; "
-            f"only {', '.join(sorted(ENCRYPTED_INDEX_KEYS))} can",
+            f"filter: {', '.join(hidden)} can't be searched, because {because}; only {', '.join(sorted(keys))} can",
             field="filter",
         )
     return _index(filter)
@@ -323,12 +323,6 @@ def _filter(serde: SerializerProtocol, filter: Mapping[str, Any]) -> bytes:
 
 def _index(metadata: Mapping[str, Any]) -> bytes:
     return _INDEX_SERDE.dumps_typed(dict(metadata))[1]
-
-
-def _dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
-    """Serializes a value. The bytes are a copy of their own: a bytearray may change while it is sent."""
-    type_tag, data = serde.dumps_typed(value)
-    return type_tag, data if type(data) is bytes else bytes(data)
 
 
 def acquire_lease(thread_id: str, holder: bytes, *, ttl: float, wait: float) -> leases_pb.AcquireLeaseRequest:

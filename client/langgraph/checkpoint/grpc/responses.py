@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -13,7 +13,8 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
     PendingWrite,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.grpc.bindings import ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
+from langgraph.checkpoint.grpc.codec import Codec
 from langgraph.checkpoint.serde.types import TASKS
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -28,25 +29,32 @@ def config_of(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> Runnabl
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}}
 
 
-def checkpoint_tuple(serde: SerializerProtocol, message: values.CheckpointTuple) -> CheckpointTuple:
+def checkpoint_tuple(codec: Codec, message: values.CheckpointTuple) -> CheckpointTuple:
     """Reads a checkpoint with all that belongs to it."""
     thread_id, checkpoint_ns = message.thread_id, message.checkpoint_ns
+    # First, for it vouches for the versions that the values are bound to.
+    place = (thread_id, checkpoint_ns, message.checkpoint_id, message.parent_checkpoint_id)
+    metadata = codec.load(message.metadata.value, MetadataBinding(*place, message.checkpoint))
     return CheckpointTuple(
         config=config_of(thread_id, checkpoint_ns, message.checkpoint_id),
-        checkpoint=_checkpoint(serde, message),
-        metadata=cast(CheckpointMetadata, _load(serde, message.metadata.value)),
+        checkpoint=_checkpoint(codec, message),
+        metadata=cast(CheckpointMetadata, metadata),
         parent_config=(
             config_of(thread_id, checkpoint_ns, message.parent_checkpoint_id)
             if message.HasField("parent_checkpoint_id")
             else None
         ),
-        pending_writes=pending_writes(serde, message.pending_writes),
+        pending_writes=pending_writes(codec, message),
     )
 
 
-def pending_writes(serde: SerializerProtocol, writes: Iterable[values.TaskWrite]) -> list[PendingWrite]:
-    """Reads task writes, in the order they came."""
-    return [(write.task_id, write.channel, _load(serde, write.value)) for write in writes]
+def pending_writes(codec: Codec, message: values.CheckpointTuple) -> list[PendingWrite]:
+    """Reads a checkpoint's task writes, in the order they came."""
+    place = (message.thread_id, message.checkpoint_ns, message.checkpoint_id)
+    return [
+        (write.task_id, write.channel, codec.load(write.value, _write_binding(place, write)))
+        for write in message.pending_writes
+    ]
 
 
 def needs_parent_sends(message: values.CheckpointTuple) -> bool:
@@ -84,19 +92,34 @@ def add_parent_sends(saved: CheckpointTuple, sends: Sequence[PendingWrite], firs
 
 
 def delta_history(
-    serde: SerializerProtocol, response: pb.GetDeltaChannelHistoryResponse
+    codec: Codec, request: pb.GetDeltaChannelHistoryRequest, response: pb.GetDeltaChannelHistoryResponse
 ) -> Mapping[str, DeltaChannelHistory]:
     """Reads the histories of channels."""
+    key = (request.thread_id, request.checkpoint_ns)
     histories: dict[str, DeltaChannelHistory] = {}
     for history in response.channels:
-        entry: DeltaChannelHistory = {"writes": pending_writes(serde, history.writes)}
+        entry: DeltaChannelHistory = {
+            "writes": [
+                (
+                    write.task_id,
+                    write.channel,
+                    codec.load(write.value, _write_binding((*key, write.checkpoint_id), write)),
+                )
+                for write in history.writes
+            ]
+        }
         if history.HasField("seed"):
-            entry["seed"] = _load(serde, history.seed)
+            entry["seed"] = codec.load(history.seed, ChannelBinding(*key, history.channel, history.seed_version))
         histories[history.channel] = entry
     return histories
 
 
-def _checkpoint(serde: SerializerProtocol, message: values.CheckpointTuple) -> Checkpoint:
+def _write_binding(place: tuple[str, str, str], write: values.TaskWrite) -> WriteBinding:
+    return WriteBinding(*place, write.task_id, write.task_path, write.idx, write.channel)
+
+
+def _checkpoint(codec: Codec, message: values.CheckpointTuple) -> Checkpoint:
+    thread_id, checkpoint_ns = message.thread_id, message.checkpoint_ns
     fields = message.checkpoint
     checkpoint: dict[str, Any] = {}
     if fields.HasField("v"):
@@ -104,14 +127,27 @@ def _checkpoint(serde: SerializerProtocol, message: values.CheckpointTuple) -> C
     checkpoint["id"] = message.checkpoint_id
     if fields.HasField("ts"):
         checkpoint["ts"] = fields.ts
-    checkpoint["channel_values"] = {entry.channel: _load(serde, entry.value) for entry in message.values}
+    # The version that the checkpoint names, not the one that came with the value; none where it has no such channel.
+    versions = fields.channel_versions.versions
+    checkpoint["channel_values"] = {
+        entry.channel: codec.load(
+            entry.value,
+            ChannelBinding(
+                thread_id,
+                checkpoint_ns,
+                entry.channel,
+                versions[entry.channel] if entry.channel in versions else values.ChannelVersion(),
+            ),
+        )
+        for entry in message.values
+    }
     checkpoint["channel_versions"] = _versions(fields.channel_versions)
     checkpoint["versions_seen"] = {node: _versions(seen) for node, seen in fields.versions_seen.items()}
     checkpoint["updated_channels"] = (
         list(fields.updated_channels.names) if fields.HasField("updated_channels") else None
     )
     if fields.HasField("extra"):
-        checkpoint.update(_load(serde, fields.extra))
+        checkpoint.update(codec.load(fields.extra, ExtraBinding(thread_id, checkpoint_ns, message.checkpoint_id)))
     return cast(Checkpoint, checkpoint)
 
 
@@ -122,7 +158,3 @@ def _versions(message: values.ChannelVersions) -> dict[str, Any]:
 def _version(message: values.ChannelVersion) -> str | int | float:
     kind = message.WhichOneof("value")
     return cast("str | int | float", getattr(message, kind)) if kind else ""
-
-
-def _load(serde: SerializerProtocol, message: values.TypedValue) -> Any:
-    return serde.loads_typed((message.type, message.data))

@@ -7,7 +7,7 @@ both share.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -23,6 +23,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.grpc import requests, responses
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.channels import Channels
+from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
+from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
 from langgraph.checkpoint.grpc.options import (
     ClientOptions,
@@ -56,9 +58,12 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
     Args:
         target: The server, "host:port" or "unix:path". Default: the environment's CHECKPOINTD_TARGET, or
             127.0.0.1:50051.
-        serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer. With EncryptedSerializer the
-            server can read no value, and of the metadata only what LangGraph itself writes into it (`source`, `step`,
-            `run_id`, `parents` and the counters of delta channels).
+        serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer.
+        encryption: Encrypts the bytes, and binds them to the place where they are stored. Default: they aren't. With it
+            the server can read no value, and of the metadata only what LangGraph itself writes into it (`source`,
+            `step`, `run_id`, `parents` and the counters of delta channels).
+        searchable_metadata: The keys of the metadata that the server may search, beside those that LangGraph itself
+            writes. Default: all, or with encryption none.
         token: A bearer token, or a callable that returns one and is asked before each call. Default: the environment's
             CHECKPOINTD_TOKEN. Never sent in plain text off the machine.
         tls: True, or TlsOptions with certificates. Default: plain text.
@@ -74,6 +79,8 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         target: str | None = None,
         *,
         serde: SerializerProtocol | None = None,
+        encryption: Encryption | None = None,
+        searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
         tls: bool | TlsOptions = False,
         timeout: float = 30.0,
@@ -82,6 +89,8 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         concurrency: Concurrency = "optimistic",
     ) -> None:
         super().__init__(serde=serde)
+        self.encryption = encryption
+        self.searchable_metadata = searchable_keys(searchable_metadata)
         self.options = ClientOptions(
             target=target or default_target(),
             token=token if token is not None else default_token(),
@@ -102,6 +111,8 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         conn_string: str,
         *,
         serde: SerializerProtocol | None = None,
+        encryption: Encryption | None = None,
+        searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
         tls: bool | TlsOptions = False,
         timeout: float = 30.0,
@@ -113,6 +124,8 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         return cls(
             conn_string,
             serde=serde,
+            encryption=encryption,
+            searchable_metadata=searchable_metadata,
             token=token,
             tls=tls,
             timeout=timeout,
@@ -186,7 +199,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
-        saved = responses.checkpoint_tuple(self.serde, response.tuple)
+        saved = responses.checkpoint_tuple(self._codec, response.tuple)
         if responses.needs_parent_sends(response.tuple):
             self._add_parent_sends(saved, self._call_get(responses.parent_request(response.tuple)))
         return saved
@@ -198,7 +211,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
-        saved = responses.checkpoint_tuple(self.serde, response.tuple)
+        saved = responses.checkpoint_tuple(self._codec, response.tuple)
         if responses.needs_parent_sends(response.tuple):
             self._add_parent_sends(saved, await self._acall_get(responses.parent_request(response.tuple)))
         return saved
@@ -219,7 +232,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
             before: Only checkpoints whose id is less than this config's.
             limit: The most checkpoints to return; None for all.
         """
-        request = requests.list_checkpoints(self.serde, config, filter=filter, before=before, limit=limit)
+        request = requests.list_checkpoints(self._codec, config, filter=filter, before=before, limit=limit)
         return self._pages(config, request, limit)
 
     def alist(
@@ -231,7 +244,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yields what `list` returns."""
-        request = requests.list_checkpoints(self.serde, config, filter=filter, before=before, limit=limit)
+        request = requests.list_checkpoints(self._codec, config, filter=filter, before=before, limit=limit)
         return self._apages(config, request, limit)
 
     def get_delta_channel_history(
@@ -240,12 +253,11 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """Reads each channel's writes since its nearest stored value, and that value, in one call."""
         if not channels:
             return {}
+        request = requests.delta_history(config, channels)
         response = self._caller.call(
-            "GetDeltaChannelHistory",
-            lambda stubs: stubs.checkpoints.GetDeltaChannelHistory,
-            requests.delta_history(config, channels),
+            "GetDeltaChannelHistory", lambda stubs: stubs.checkpoints.GetDeltaChannelHistory, request
         )
-        return responses.delta_history(self.serde, response)
+        return responses.delta_history(self._codec, request, response)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -253,12 +265,11 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         """Awaits `get_delta_channel_history`."""
         if not channels:
             return {}
+        request = requests.delta_history(config, channels)
         response = await self._caller.acall(
-            "GetDeltaChannelHistory",
-            lambda stubs: stubs.checkpoints.GetDeltaChannelHistory,
-            requests.delta_history(config, channels),
+            "GetDeltaChannelHistory", lambda stubs: stubs.checkpoints.GetDeltaChannelHistory, request
         )
-        return responses.delta_history(self.serde, response)
+        return responses.delta_history(self._codec, request, response)
 
     # Writing.
 
@@ -283,7 +294,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         Raises:
             RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
+        request = self._leases.sign(requests.put(self._codec, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
@@ -299,7 +310,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Awaits `put`."""
-        request = self._leases.sign(requests.put(self.serde, config, checkpoint, metadata, new_versions))
+        request = self._leases.sign(requests.put(self._codec, config, checkpoint, metadata, new_versions))
         with self._runs.begin_put(config, request) as under_way:
             response = await self._caller.share("PutCheckpoint", request, under_way)
             under_way.made(response.version)
@@ -317,7 +328,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         Raises:
             RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
+        request = self._leases.sign(requests.put_writes(self._codec, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
@@ -331,7 +342,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Awaits `put_writes`."""
-        request = self._leases.sign(requests.put_writes(self.serde, config, writes, task_id, task_path))
+        request = self._leases.sign(requests.put_writes(self._codec, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
             await self._caller.share("PutWrites", request, under_way)
 
@@ -405,6 +416,11 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
 
     # What the methods above share.
 
+    @property
+    def _codec(self) -> Codec:
+        # Made anew: LangGraph gives the clone of a saver another serializer.
+        return Codec(serde=self.serde, encryption=self.encryption, searchable_metadata=self.searchable_metadata)
+
     def _call_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
         return cast(
             pb.GetCheckpointResponse,
@@ -424,7 +440,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
             page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
             for message in page.tuples:
-                saved = responses.checkpoint_tuple(self.serde, message)
+                saved = responses.checkpoint_tuple(self._codec, message)
                 if responses.needs_parent_sends(message):
                     self._add_parent_sends(saved, self._call_get(responses.parent_request(message)))
                 yield saved
@@ -437,7 +453,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
             page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
             for message in page.tuples:
-                saved = responses.checkpoint_tuple(self.serde, message)
+                saved = responses.checkpoint_tuple(self._codec, message)
                 if responses.needs_parent_sends(message):
                     self._add_parent_sends(saved, await self._acall_get(responses.parent_request(message)))
                 yield saved
@@ -452,7 +468,7 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
 
     def _add_parent_sends(self, saved: CheckpointTuple, parent: pb.GetCheckpointResponse) -> None:
         responses.add_parent_sends(
-            saved, responses.pending_writes(self.serde, parent.tuple.pending_writes), self.get_next_version(None)
+            saved, responses.pending_writes(self._codec, parent.tuple), self.get_next_version(None)
         )
 
 
