@@ -1,0 +1,298 @@
+"""Encryption on the client against somebody who can change the database: he moves, cuts and swaps rows, in SQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc import (
+    Encryption,
+    EncryptionError,
+    GrpcSaver,
+    IntegrityError,
+    PlaintextError,
+    UnknownKeyError,
+)
+
+from tests.e2e.calls import checkpoint, config_of
+from tests.server_process import ServerProcess
+
+KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
+ENCRYPTION = Encryption(keys=KEYS, current="new")
+
+Database = asyncpg.Connection
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A connection to the server's database, on the server's schema."""
+    connection = await asyncpg.connect(database_url, server_settings={"search_path": "checkpointd"})
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def saver(server: ServerProcess) -> AsyncIterator[GrpcSaver]:
+    """A saver that encrypts, on a store with two threads of two namespaces of two checkpoints, all much alike."""
+    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as saver:
+        for thread_id in ("t", "u"):
+            for ns in ("", "sub"):
+                parent = None
+                for number in ("1", "2"):
+                    values = {name: [f"{name} of {thread_id} {ns} {number}"] for name in ("a", "b")}
+                    versions = {"a": number, "b": number}
+                    more: dict[str, Any] = {"later": f"extra of {number}", "versions_seen": {"node": {"a": number}}}
+                    saved = checkpoint(number, values, versions, **more)
+                    saver.put(
+                        config_of(thread_id, ns, parent), saved, {"source": "loop", "step": int(number)}, versions
+                    )
+                    writes = [("a", "first write"), ("b", "second write")]
+                    saver.put_writes(config_of(thread_id, ns, number), writes, "task", "path")
+                    saver.put_writes(config_of(thread_id, ns, number), writes, "another", "path")
+                    parent = number
+        yield saver
+
+
+async def everything(saver: GrpcSaver) -> int:
+    """Reads the whole store, every way there is, and returns how many checkpoints there are."""
+    found = list(saver.list(None))
+    assert found == [saved async for saved in saver.alist(None)]
+    for saved in found:
+        assert saver.get_tuple(saved.config) == await saver.aget_tuple(saved.config) == saved
+        for name in ("a", "b"):
+            histories = saver.get_delta_channel_history(config=saved.config, channels=[name])
+            assert ("seed" in histories[name]) == (saved.parent_config is not None)
+    return len(found)
+
+
+async def refused(saver: GrpcSaver, config: RunnableConfig, kind: type[EncryptionError] = IntegrityError) -> str:
+    """Asserts that a checkpoint can't be read in any way, and returns what the error says."""
+    with pytest.raises(kind) as failed:
+        saver.get_tuple(config)
+    with pytest.raises(kind, match="^" + str(failed.value)[:12]):
+        await saver.aget_tuple(config)
+    thread = config_of(config["configurable"]["thread_id"], None)
+    with pytest.raises(kind):
+        list(saver.list(thread))
+    with pytest.raises(kind):
+        [saved async for saved in saver.alist(thread)]
+    assert failed.value.thread_id == config["configurable"]["thread_id"]
+    return str(failed.value)
+
+
+async def test_nobody_touched_it(saver: GrpcSaver, database: Database) -> None:
+    """Otherwise the other tests would show nothing. Written back as it is, a row is read as before."""
+    await database.execute("UPDATE channel_values SET data = data || ''::bytea")
+    assert await everything(saver) == 8
+
+
+SWAPPED_VALUES = {
+    "channels": "thread_id = 't' AND checkpoint_ns = '' AND version = 's2'",
+    "versions": "thread_id = 't' AND checkpoint_ns = '' AND channel = 'a'",
+    "namespaces": "thread_id = 't' AND channel = 'a' AND version = 's2'",
+    "threads": "checkpoint_ns = '' AND channel = 'a' AND version = 's2'",
+}
+
+
+@pytest.mark.parametrize("where", SWAPPED_VALUES.values(), ids=SWAPPED_VALUES.keys())
+async def test_values_that_were_swapped_are_refused(saver: GrpcSaver, database: Database, where: str) -> None:
+    changed = await database.execute(f"""
+        UPDATE channel_values AS one SET type = other.type, data = other.data
+        FROM channel_values AS other
+        WHERE one.ctid <> other.ctid
+            AND one.ctid IN (SELECT ctid FROM channel_values WHERE {where})
+            AND other.ctid IN (SELECT ctid FROM channel_values WHERE {where})""")
+    assert changed == "UPDATE 2"
+    said = await refused(saver, config_of("t", "", "2"))
+    assert "of thread 't' is not what was encrypted there" in said
+    assert said.startswith(("channel 'a'", "channel 'b'"))
+
+
+async def test_a_checkpoint_can_t_be_pointed_at_another_version(saver: GrpcSaver, database: Database) -> None:
+    """The value's own place is right; it's the checkpoint that tells which version it has."""
+    await database.execute("UPDATE checkpoints SET channel_versions = '{s1,s1}' WHERE checkpoint_id = '2'")
+    assert (await refused(saver, config_of("t", "", "2"))).startswith("checkpoint 2 of thread 't'")
+
+
+async def test_a_channel_can_t_be_taken_away_or_added(saver: GrpcSaver, database: Database) -> None:
+    await database.execute("UPDATE checkpoints SET channels = '{a}', channel_versions = '{s2}' WHERE thread_id = 't'")
+    await refused(saver, config_of("t", "", "2"))
+    await database.execute(
+        "UPDATE checkpoints SET channels = '{a,b,c}', channel_versions = '{s2,s2,s2}' WHERE thread_id = 'u'"
+    )
+    await refused(saver, config_of("u", "", "2"))
+
+
+@pytest.mark.parametrize("column", ["body", "parent_checkpoint_id"])
+async def test_a_checkpoint_can_t_be_given_another_s_fields(saver: GrpcSaver, database: Database, column: str) -> None:
+    await database.execute(f"""
+        UPDATE checkpoints AS one SET {column} = other.{column}
+        FROM checkpoints AS other
+        WHERE one.checkpoint_id = '2' AND other.checkpoint_id = '1' AND one.thread_id = other.thread_id
+            AND one.checkpoint_ns = other.checkpoint_ns""")
+    assert (await refused(saver, config_of("t", "", "2"))).startswith("checkpoint 2 of thread 't'")
+
+
+SWAPPED_METADATA = {
+    "checkpoints": "thread_id = 't' AND checkpoint_ns = ''",
+    "namespaces": "thread_id = 't' AND checkpoint_id = '2'",
+    "threads": "checkpoint_ns = '' AND checkpoint_id = '2'",
+}
+
+
+@pytest.mark.parametrize("where", SWAPPED_METADATA.values(), ids=SWAPPED_METADATA.keys())
+async def test_metadata_that_was_swapped_is_refused(saver: GrpcSaver, database: Database, where: str) -> None:
+    await database.execute(f"""
+        UPDATE checkpoints AS one SET metadata_type = other.metadata_type, metadata = other.metadata
+        FROM checkpoints AS other
+        WHERE one.ctid <> other.ctid
+            AND one.ctid IN (SELECT ctid FROM checkpoints WHERE {where})
+            AND other.ctid IN (SELECT ctid FROM checkpoints WHERE {where})""")
+    await refused(saver, config_of("t", "", "2"))
+
+
+@pytest.mark.parametrize("where", SWAPPED_METADATA.values(), ids=SWAPPED_METADATA.keys())
+async def test_whole_checkpoints_that_were_swapped_are_refused(
+    saver: GrpcSaver, database: Database, where: str
+) -> None:
+    """Body, metadata, versions and parent together: all is in order but where it is."""
+    columns = "parent_checkpoint_id, body, channels, channel_versions, metadata_type, metadata, metadata_index"
+    others = ", ".join(f"other.{column}" for column in columns.split(", "))
+    await database.execute(f"""
+        UPDATE checkpoints AS one SET ({columns}) = ({others})
+        FROM checkpoints AS other
+        WHERE one.ctid <> other.ctid
+            AND one.ctid IN (SELECT ctid FROM checkpoints WHERE {where})
+            AND other.ctid IN (SELECT ctid FROM checkpoints WHERE {where})""")
+    await refused(saver, config_of("t", "", "2"))
+
+
+SWAPPED_WRITES = {
+    "positions": "thread_id = 't' AND checkpoint_ns = '' AND checkpoint_id = '2' AND task_id = 'task'",
+    "tasks": "thread_id = 't' AND checkpoint_ns = '' AND checkpoint_id = '2' AND idx = 0",
+    "checkpoints": "thread_id = 't' AND checkpoint_ns = '' AND task_id = 'task' AND idx = 0",
+    "namespaces": "thread_id = 't' AND checkpoint_id = '2' AND task_id = 'task' AND idx = 0",
+    "threads": "checkpoint_ns = '' AND checkpoint_id = '2' AND task_id = 'task' AND idx = 0",
+}
+
+
+@pytest.mark.parametrize("where", SWAPPED_WRITES.values(), ids=SWAPPED_WRITES.keys())
+async def test_writes_that_were_swapped_are_refused(saver: GrpcSaver, database: Database, where: str) -> None:
+    changed = await database.execute(f"""
+        UPDATE task_writes AS one SET type = other.type, data = other.data
+        FROM task_writes AS other
+        WHERE one.ctid <> other.ctid
+            AND one.ctid IN (SELECT ctid FROM task_writes WHERE {where})
+            AND other.ctid IN (SELECT ctid FROM task_writes WHERE {where})""")
+    assert changed == "UPDATE 2"
+    assert (await refused(saver, config_of("t", "", "2"))).startswith("a task's write to channel 'a'")
+
+
+@pytest.mark.parametrize(
+    "change", ["task_path = ''", "channel = 'c'", "idx = idx + 7", "task_id = 'x' || task_id", "checkpoint_id = '2'"]
+)
+async def test_a_write_can_t_be_given_another_place(saver: GrpcSaver, database: Database, change: str) -> None:
+    await database.execute("DELETE FROM task_writes WHERE checkpoint_id = '2'")
+    await database.execute(f"UPDATE task_writes SET {change}")
+    number = "2" if "checkpoint_id" in change else "1"
+    assert (await refused(saver, config_of("t", "", number))).startswith("a task's write to channel")
+
+
+async def test_a_delta_history_is_bound_too(saver: GrpcSaver, database: Database) -> None:
+    at = config_of("t", "", "2")
+    history = saver.get_delta_channel_history(config=at, channels=["a"])["a"]
+    assert history == {
+        "writes": [("another", "a", "first write"), ("task", "a", "first write")],
+        "seed": ["a of t  1"],
+    }
+    await database.execute("UPDATE channel_values AS v SET data = w.data, type = w.type FROM task_writes AS w")
+    with pytest.raises(IntegrityError, match="channel 'a' of thread 't'"):
+        saver.get_delta_channel_history(config=at, channels=["a"])
+    with pytest.raises(IntegrityError, match="channel 'a' of thread 't'"):
+        await saver.aget_delta_channel_history(config=at, channels=["a"])
+    await database.execute("UPDATE task_writes SET checkpoint_ns = 'other' WHERE checkpoint_ns = ''")
+    await database.execute("UPDATE task_writes SET checkpoint_ns = '' WHERE checkpoint_ns = 'sub'")
+    with pytest.raises(IntegrityError, match="a task's write to channel 'a' of thread 't'"):
+        saver.get_delta_channel_history(config=at, channels=["a"])
+
+
+CHANGES = {
+    "one bit": "set_bit(data, 400, 1 - get_bit(data, 400))",
+    "cut at the end": "substr(data, 1, octet_length(data) - 1)",
+    "cut to nothing": "''::bytea",
+    "more at the end": r"data || '\x00'::bytea",
+    "something else": r"'\xc0'::bytea",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("table", ["channel_values", "task_writes", "checkpoints"])
+async def test_what_was_changed_or_cut_is_refused(
+    saver: GrpcSaver, database: Database, table: str, change: str
+) -> None:
+    column = "metadata" if table == "checkpoints" else "data"
+    await database.execute(f"UPDATE {table} SET {column} = {change.replace('data', column)}")
+    await refused(saver, config_of("t", "", "2"))
+
+
+@pytest.mark.parametrize("table", ["channel_values", "task_writes", "checkpoints"])
+async def test_a_plain_value_in_place_of_an_encrypted_one_is_refused(
+    saver: GrpcSaver, database: Database, table: str
+) -> None:
+    """Whoever could put in plain values could make the agent believe anything, and build any class that it allows."""
+    prefix = "metadata" if table == "checkpoints" else ""
+    type_, data = (f"{prefix}_type", prefix) if prefix else ("type", "data")
+    await database.execute(rf"UPDATE {table} SET {type_} = 'msgpack', {data} = '\x80'::bytea")
+    assert "is not encrypted, and this saver requires encryption" in await refused(
+        saver, config_of("t", "", "2"), PlaintextError
+    )
+
+
+async def test_a_type_can_t_be_changed(saver: GrpcSaver, database: Database) -> None:
+    await database.execute("UPDATE channel_values SET type = replace(type, 'msgpack', 'pickle')")
+    await refused(saver, config_of("t", "", "2"))
+
+
+async def test_a_saver_without_the_key_says_which_one_is_missing(saver: GrpcSaver, server: ServerProcess) -> None:
+    only_old = Encryption(keys={"old": KEYS["old"]}, current="old")
+    async with GrpcSaver(server.target, encryption=only_old, retry_budget=0) as other:
+        said = await refused(other, config_of("t", "", "2"), UnknownKeyError)
+        assert said == "checkpoint 2 of thread 't' is encrypted with the key 'new', which this saver doesn't have"
+    async with GrpcSaver(server.target, retry_budget=0) as other:
+        assert "build the saver with encryption=" in await refused(other, config_of("t", "", "2"), UnknownKeyError)
+    wrong = Encryption(keys={"new": KEYS["old"]}, current="new")
+    async with GrpcSaver(server.target, encryption=wrong, retry_budget=0) as other:
+        assert "another key by the name of 'new'" in await refused(other, config_of("t", "", "2"))
+
+
+async def test_another_tenant_s_saver_reads_nothing(saver: GrpcSaver, server: ServerProcess) -> None:
+    elsewhere = Encryption(keys=KEYS, current="new", tenant="another")
+    async with GrpcSaver(server.target, encryption=elsewhere, retry_budget=0) as other:
+        await refused(other, config_of("t", "", "2"))
+
+
+async def test_what_was_there_before_can_be_put_back(saver: GrpcSaver, database: Database) -> None:
+    """What encryption can't see, as docs/security.md says: a replay at the same place, and a deletion."""
+    config = config_of("t", "", "2")
+    before = await database.fetchrow("SELECT * FROM task_writes WHERE idx = 0 AND task_id = 'task' AND thread_id = 't'")
+    assert before is not None
+    old = await database.fetch("SELECT * FROM channel_values WHERE version = 's2' AND thread_id = 't'")
+    saved = checkpoint("2", {"a": "later", "b": "later"}, {"a": "2", "b": "2"})
+    saver.put(config_of("t", "", "1"), saved, {"step": 2}, {"a": "2", "b": "2"})
+    for row in old:
+        await database.execute(
+            "UPDATE channel_values SET data = $1 WHERE thread_id = 't' AND checkpoint_ns = $2 AND channel = $3"
+            " AND version = 's2'",
+            *(row["data"], row["checkpoint_ns"], row["channel"]),
+        )
+    found = saver.get_tuple(config)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": ["a of t  2"], "b": ["b of t  2"]}
+    await database.execute("DELETE FROM task_writes")
+    found = saver.get_tuple(config)
+    assert found is not None
+    assert found.pending_writes == []
