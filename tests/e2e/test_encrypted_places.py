@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -24,7 +24,7 @@ from tests.server_process import ServerProcess
 KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
 ENCRYPTION = Encryption(keys=KEYS, current="new")
 
-Database = asyncpg.Connection
+Database: TypeAlias = asyncpg.Connection
 
 
 @pytest.fixture
