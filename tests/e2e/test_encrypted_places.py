@@ -44,7 +44,7 @@ async def saver(server: ServerProcess) -> AsyncIterator[GrpcSaver]:
                 parent = None
                 for number in ("1", "2"):
                     values = {name: [f"{name} of {thread_id} {ns} {number}"] for name in ("a", "b")}
-                    versions = {"a": number, "b": number}
+                    versions: dict[str, Any] = {"a": number, "b": number}
                     more: dict[str, Any] = {"later": f"extra of {number}", "versions_seen": {"node": {"a": number}}}
                     saved = checkpoint(number, values, versions, **more)
                     saver.put(
