@@ -66,7 +66,7 @@ def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
 def test_printing_needs_no_database(tmp_path: Path) -> None:
     script = migrate("--print-sql", "--database-url", "postgresql://nobody@127.0.0.1:1/none", "--schema", "other")
     assert 'CREATE SCHEMA IF NOT EXISTS "other"' in script
-    assert "checkpointd." not in script
+    assert "checkpointd." not in script.replace("checkpointd.tenant", "")  # a setting, the same for every schema
 
 
 def test_it_can_migrate_the_embedded_database(tmp_path: Path) -> None:

@@ -68,9 +68,12 @@ if OTHER_POSTGRES:
 
 @pytest.fixture(scope="session", params=list(CLUSTERS), ids=list(CLUSTERS.values()))
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
-    """A migrated database for all tests."""
+    """A migrated database for all tests. It belongs to an ordinary role, which row-level security binds."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
-    options = StoreOptions(dsn=cluster.dsn(cluster.create_database()))
+    name = cluster.create_database()
+    cluster.execute(f"CREATE ROLE owner_of_{name} LOGIN")
+    cluster.execute(f"ALTER DATABASE {name} OWNER TO owner_of_{name}")
+    options = StoreOptions(dsn=cluster.dsn(name).replace("//postgres@", f"//owner_of_{name}@"))
     asyncio.run(migrate(options))
     return options
 

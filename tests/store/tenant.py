@@ -28,6 +28,7 @@ from checkpointd_server.domain.model import (
 )
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import PostgresStore
+from checkpointd_server.store.pool import Session
 
 TIMEOUT = 60.0
 
@@ -217,9 +218,12 @@ class Tenant:
 
     async def select(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """Looks into the tables."""
-        pool = self.store._database._pool
-        rows: Sequence[Mapping[str, Any]] = await pool.fetch(query, *args)
-        return rows
+
+        async def work(session: Session) -> Sequence[Mapping[str, Any]]:
+            rows: Sequence[Mapping[str, Any]] = await session._connection.fetch(query, *args)
+            return rows
+
+        return await self.store._connections.of(self.name).run(work, timeout=TIMEOUT)
 
 
 async def gather_results(*calls: Any) -> list[Any]:

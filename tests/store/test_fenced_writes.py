@@ -177,12 +177,13 @@ Held = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 @pytest.fixture
-def held(shared_options: StoreOptions) -> Held:
-    """Runs statements in a transaction that stays open as long as its context."""
+def held(shared_options: StoreOptions, tenant: Tenant) -> Held:
+    """Runs statements in a transaction of the tenant that stays open as long as its context."""
 
     @asynccontextmanager
     async def run(*statements: str) -> AsyncIterator[Any]:
-        connection = await asyncpg.connect(shared_options.dsn)
+        settings = {"checkpointd.tenant": tenant.name}
+        connection = await asyncpg.connect(shared_options.dsn, server_settings=settings)
         try:
             transaction = connection.transaction()
             await transaction.start()

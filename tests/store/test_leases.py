@@ -136,7 +136,8 @@ class TestGrants:
         waiter.cancel()
         await pass_time(tenant, 1000)
         async with open_store(shared_options) as store:
-            await Tenant(store, f"{tenant.name}-other").acquire("a")
+            await Tenant(store, tenant.name).acquire("a", thread="another")
+            await Tenant(store, tenant.name).release("a", thread="another")
         assert await leftovers(tenant) == 0
 
 
@@ -263,4 +264,4 @@ async def test_many_may_wait_with_few_connections(own_options: StoreOptions) -> 
         for waiter in waiters:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
-        assert not store._leases._waiting
+        assert not store._of(tenant.name).leases._waiting

@@ -219,7 +219,7 @@ async def _counted(options: StoreOptions) -> AsyncIterator[tuple[PostgresStore, 
     """A store with one connection, and every statement that goes over it."""
     statements: list[str] = []
     async with open_store(replace(options, pool_max_size=1)) as store:
-        async with store._database._pool.acquire() as connection:
+        async with store._connections._pool.acquire() as connection:
             connection.add_query_logger(lambda record: statements.append(record.query))
         yield store, statements
 

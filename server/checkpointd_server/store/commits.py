@@ -86,7 +86,7 @@ class Unit:
 
 
 class Commits:
-    """Stores writes, many in one commit where many come at once."""
+    """Stores the writes of a tenant, many in one commit where many come at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -94,6 +94,11 @@ class Commits:
         self._busy: set[Namespace] = set()
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, nor waits."""
+        return not self._waiting and not self._busy
 
     async def store(self, write: Write, *, timeout: float | None) -> int:
         """Stores a write and returns its namespace's version. Raises what `puts` raises."""

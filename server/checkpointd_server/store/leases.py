@@ -21,18 +21,23 @@ _BACK_PAUSE = 0.5
 _WRITERS_PAUSE = 0.005
 """How often to look whether the puts that were under way at a grant have ended, in seconds."""
 _SWEEP_INTERVAL = 60.0
-"""How often a server deletes what nobody came to delete, in seconds."""
+"""How often a server deletes what nobody of a tenant came to delete, in seconds."""
 _TRIES = 20
 """How often to try again what leases that come and go got in the way of."""
 
 
 class Leases:
-    """The leases on threads, as one server sees them."""
+    """The leases on a tenant's threads, as one server sees them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._sweep_at = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits here for a lease."""
+        return not self._waiting
 
     async def acquire(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes a lease, or waits in line for it. Raises LeaseHeld when the wait is over."""
@@ -45,7 +50,7 @@ class Leases:
     async def _acquire(self, acquire: AcquireLease) -> Lease:
         time = asyncio.get_running_loop().time
         end = time() + acquire.wait
-        await self._sweep()
+        await self._sweep(acquire.tenant)
         with self._listening(acquire) as released:
             asked_at = time()
             token = await self._attempt(acquire)
@@ -154,11 +159,11 @@ class Leases:
         rows = await self._database.run(lambda session: session.fetch("writers_under_way"), timeout=None)
         return {row["virtualtransaction"] for row in rows}
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, tenant: str) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_INTERVAL
-            await self._database.run(lambda session: session.fetch("sweep_leases"), timeout=None)
+            await self._database.run(lambda session: session.fetch("sweep_leases", tenant), timeout=None)
 
 
 async def _await_turn(session: Session, acquire: AcquireLease) -> Row | None:

@@ -26,9 +26,9 @@ class StoreOptions:
     pool_max_size: int = 8
     """How many connections there are at the most, 1 or more. Calls beyond it wait for one within their own time."""
     statement_cache_size: int = 1024
-    """How many prepared statements a connection keeps. 0: none, and each call is an explicit transaction, as a
-    transaction pooler needs it that doesn't know prepared statements (PgBouncer before 1.21, or with
-    max_prepared_statements=0)."""
+    """How many prepared statements a connection keeps. 0: none, as a transaction pooler needs it that doesn't know
+    prepared statements (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction
+    then, and wherever a pooler is noticed."""
     startup_timeout: float = 30.0
     """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0

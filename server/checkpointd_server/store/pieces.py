@@ -9,7 +9,7 @@ from itertools import islice, takewhile
 
 from checkpointd_server.domain.errors import CheckpointdError, PiecesMissing
 from checkpointd_server.domain.model import FoundPieces, Piece, PieceList, TypedValue
-from checkpointd_server.store.pool import Database, Session
+from checkpointd_server.store.pool import Connections, Database, Session
 
 DIGEST_BYTES = 32
 """How long a piece's name is."""
@@ -194,10 +194,11 @@ async def sweep_queued(
             return
 
 
-async def collect(database: Database, *, spared: float, timeout: float | None) -> int:
+async def collect(connections: Connections, *, spared: float, timeout: float | None) -> int:
     """Sweeps the threads that are due, and returns how many there were."""
-    due = await database.run(lambda session: session.fetch("due_sweeps"), timeout=timeout)
+    due = await connections.of(None).run(lambda session: session.fetch("due_sweeps"), timeout=timeout)
     for row in due:
+        database = connections.of(row["tenant"])
         await sweep(database, row["tenant"], row["thread_id"], spared=spared, timeout=timeout)
     return len(due)
 

@@ -1,8 +1,9 @@
 """Connections: borrowed, bounded in time, and replaced unseen when they die.
 
-The driver's pool does the keeping. What is SET on a connection is the same for all, so nothing is reset when it comes
-back: a call that is one statement is one round trip. What fails for reasons that lie in the connection is tried again
-on another; the store's verbs are all safe to repeat.
+The driver's pool does the keeping. What is SET on a connection is the same for all but for the tenant that it acts for,
+which is set when another one's turn comes; so nothing is reset when a connection comes back, and a call that is one
+statement is one round trip. What fails for reasons that lie in the connection is tried again on another; the store's
+verbs are all safe to repeat.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
     """A connection that knows its age, and itself: the pool's proxy of it is of no use once it was given back."""
 
     born = 0.0
+    pooled = False
+    """Whether a pooler stands between, which may hand every statement to another server connection."""
+    tenant: str | None = None
+    """Whom it acts for; None: nobody, or that isn't known."""
 
     def itself(self) -> _Connection:
         return self
@@ -74,8 +79,54 @@ class Session:
         return await self._connection.fetchval(self._statements[statement], *args)
 
 
+class _Transaction:
+    """A transaction that can begin in the name of a tenant, without a round trip more."""
+
+    def __init__(self, connection: Any, isolation: Isolation, first: str | None = None) -> None:
+        self._connection = connection
+        self._begin = f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')};"
+        if first is not None:
+            self._begin += f" {first}"
+
+    async def start(self) -> None:
+        await self._connection.execute(self._begin)
+
+    async def commit(self) -> None:
+        await self._connection.execute("COMMIT;")
+
+    async def rollback(self) -> None:
+        await self._connection.execute("ROLLBACK;")
+
+
 class Database:
-    """The database, as the verbs of the store see it."""
+    """The database, as the verbs of the store see it: in the name of one tenant.
+
+    Every statement says itself which tenant's rows it is about. Row-level security is the second wall: it shows and
+    takes no other rows than those of the tenant that the connection acts for.
+    """
+
+    def __init__(self, connections: Connections, tenant: str | None) -> None:
+        self._connections = connections
+        self._tenant = tenant
+
+    async def run(self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None) -> T:
+        """Does work whose statements each stand for themselves, on one connection.
+
+        Raises:
+            DatabaseUnavailable: The database can't be reached or refuses to work.
+            DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
+        """
+        return await self._connections.run(work, None, self._tenant, timeout)
+
+    async def transact(
+        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
+    ) -> T:
+        """Does work in one transaction. It may be done more than once, where earlier tries were rolled back."""
+        return await self._connections.run(work, isolation, self._tenant, timeout)
+
+
+class Connections:
+    """The connections to the database."""
 
     def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Any) -> None:
         self._options = options
@@ -86,33 +137,24 @@ class Database:
         self._watch = Watch(lambda: connect(**connect_arguments(options)), options.connect_timeout)
         self._watching = asyncio.get_running_loop().create_task(self._watch.run())
 
-    async def run(self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None) -> T:
-        """Does work whose statements each stand for themselves, on one connection.
+    def of(self, tenant: str | None) -> Database:
+        """The database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
+        return Database(self, tenant)
 
-        Raises:
-            DatabaseUnavailable: The database can't be reached or refuses to work.
-            DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
-        """
-        if self._options.statement_cache_size == 0:
-            # A pooler may hand every statement to another server connection, also between parsing and running it.
-            return await self._run(work, "read_committed", timeout)
-        return await self._run(work, None, timeout)
-
-    async def transact(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
+    async def run(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        isolation: Isolation | None,
+        tenant: str | None,
+        timeout: float | None,
     ) -> T:
-        """Does work in one transaction. It may be done more than once, where earlier tries were rolled back."""
-        return await self._run(work, isolation, timeout)
-
-    async def _run(
-        self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None, timeout: float | None
-    ) -> T:
+        """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
         failure: Exception | None = None
         try:
             async with asyncio.timeout(timeout):
                 for pause in (*_PAUSES, None):
                     try:
-                        return await self._attempt(work, isolation)
+                        return await self._attempt(work, isolation, tenant)
                     except Exception as error:
                         failure = error
                         verdict = judge(error)
@@ -125,18 +167,29 @@ class Database:
             raise DeadlineExceeded from (failure or error)
         raise AssertionError("the last try returns or raises")
 
-    async def _attempt(self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None) -> T:
+    async def _attempt(
+        self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None, tenant: str | None
+    ) -> T:
         connection = await self._pool.acquire()
         itself = connection.itself()  # a connection that dies is out of reach: the pool takes it away from us
-        transaction = connection.transaction(isolation=isolation) if isolation is not None else None
+        transaction: _Transaction | None = None
         try:
             session = Session(connection, self._statements)
             with self._watch.over(itself):
-                if transaction is None:
-                    result = await work(session)
-                else:
+                if itself.pooled:
+                    # Every call is a transaction that says whom it acts for: the next may get another connection.
+                    transaction = _Transaction(connection, isolation or "read_committed", self._acting_for(tenant))
                     await transaction.start()
-                    result = await work(session)
+                else:
+                    if tenant is not None and itself.tenant != tenant:
+                        itself.tenant = None
+                        await session.fetch_value("act_for", tenant)
+                        itself.tenant = tenant
+                    if isolation is not None:
+                        transaction = _Transaction(connection, isolation)
+                        await transaction.start()
+                result = await work(session)
+                if transaction is not None:
                     await transaction.commit()
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
@@ -151,6 +204,12 @@ class Database:
         else:
             await self._pool.release(connection)
         return result
+
+    def _acting_for(self, tenant: str | None) -> str | None:
+        """The statement that lets a transaction act for a tenant. In hexadecimal a name can't be anything else."""
+        if tenant is None:
+            return None
+        return self._statements["act_for_in_transaction"].replace("__tenant__", tenant.encode().hex())
 
     async def _expire(self, dead: _Connection, error: Exception) -> None:
         """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
@@ -274,11 +333,14 @@ async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]
 
 
 @asynccontextmanager
-async def open_database(options: StoreOptions, statements: Mapping[str, str]) -> AsyncIterator[Database]:
+async def open_connections(options: StoreOptions, statements: Mapping[str, str]) -> AsyncIterator[Connections]:
     """Opens a pool. Raises SetupError if the database can't be connected to."""
 
     async def prepare(connection: Any) -> None:
         connection.born = asyncio.get_running_loop().time()
+        # A pooler gives its clients numbers of its own.
+        server_pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=options.connect_timeout)
+        connection.pooled = not options.statement_cache_size or server_pid != connection.get_server_pid()
         if options.statement_cache_size:
             # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
             # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
@@ -287,7 +349,7 @@ async def open_database(options: StoreOptions, statements: Mapping[str, str]) ->
             )
 
     async def keep(connection: Any) -> None:
-        """Nothing that a call does stays behind on a connection, so nothing is reset."""
+        """Nothing that a call leaves behind on a connection concerns the next one, so nothing is reset."""
 
     async def create_pool() -> Any:
         return await asyncpg.create_pool(
@@ -302,8 +364,8 @@ async def open_database(options: StoreOptions, statements: Mapping[str, str]) ->
             **connect_arguments(options),
         )
 
-    database = Database(options, statements, await keep_trying(options, create_pool))
+    connections = Connections(options, statements, await keep_trying(options, create_pool))
     try:
-        yield database
+        yield connections
     finally:
-        await database.close()
+        await connections.close()

@@ -147,14 +147,14 @@ DELETE FROM __schema__.leases AS l
 WHERE l.tenant = $1 AND l.thread_id = $2 AND l.expires_at <= clock_timestamp()
 
 -- name: sweep_leases
--- Deletes what nobody came to delete: leases that expired, and places in line that were left. A few at a time, and none
--- that another is at work on.
+-- Deletes what nobody of a tenant came to delete: leases that expired, and places in line that were left. A few at a time,
+-- and none that another is at work on.
 WITH expired AS (
     DELETE FROM __schema__.leases
     WHERE ctid = ANY (ARRAY (
         SELECT l.ctid
         FROM __schema__.leases AS l
-        WHERE l.expires_at < clock_timestamp() - interval '1 minute'
+        WHERE l.tenant = $1 AND l.expires_at < clock_timestamp() - interval '1 minute'
         LIMIT 1000
         FOR UPDATE SKIP LOCKED
     ))
@@ -163,7 +163,7 @@ DELETE FROM __schema__.lease_waiters
 WHERE ctid = ANY (ARRAY (
     SELECT w.ctid
     FROM __schema__.lease_waiters AS w
-    WHERE w.seen_at < clock_timestamp() - interval '1 minute'
+    WHERE w.tenant = $1 AND w.seen_at < clock_timestamp() - interval '1 minute'
     LIMIT 1000
     FOR UPDATE SKIP LOCKED
 ))

@@ -1,0 +1,265 @@
+"""Row-level security: the second wall between tenants, for when a statement of ours names the wrong one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.domain.model import Piece, PruneStrategy
+from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
+from tests.cluster import PostgresCluster
+from tests.security.transaction_pooler import TransactionPooler
+from tests.store.tenant import TIMEOUT, Tenant, write
+
+OPEN_TABLES = {"piece_sweeps"}
+"""Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but a thread's id."""
+
+
+@pytest.fixture
+def owner(postgres_cluster: PostgresCluster, database_url: str) -> Iterator[StoreOptions]:
+    """An empty database that belongs to an ordinary role."""
+    name = urlsplit(database_url).path.removeprefix("/")
+    role = f"owner_of_{name}"
+    postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_cluster.execute(f"ALTER DATABASE {name} OWNER TO {role}")
+    yield StoreOptions(dsn=database_url.replace("//postgres@", f"//{role}@"))
+    postgres_cluster.drop_database(name)
+    postgres_cluster.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+async def store(owner: StoreOptions) -> AsyncIterator[PostgresStore]:
+    await migrate(owner)
+    async with open_store(owner) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def superuser(database_url: str, store: PostgresStore) -> AsyncIterator[Any]:
+    """A connection that sees everything."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+class ConfusedStore(PostgresStore):
+    """A store with the worst of faults: whatever tenant a call names, it acts for "a"."""
+
+    def _of(self, tenant: str) -> Any:
+        return super()._of("a")
+
+
+def piece(data: bytes) -> Piece:
+    return Piece(hashlib.sha256(data).digest(), data, 0)
+
+
+async def fill(store: PostgresStore, name: str) -> Tenant:
+    """Gives a tenant some of everything, under the same names as any other."""
+    tenant = Tenant(store, name)
+    version = await tenant.put(
+        "1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, metadata={"run_id": "run"}
+    )
+    await tenant.put(
+        "2", parent="1", versions={"a": "2"}, values={"a": b"AA"}, expect=version, metadata={"run_id": "run"}
+    )
+    await tenant.writes("2", write("task", 0, "a", b"written"))
+    await store.put_pieces(name, "t", [piece(b"piece")], timeout=TIMEOUT)
+    await tenant.acquire("holder", thread="leased", ttl=3600)
+    return tenant
+
+
+async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
+    """All rows of a tenant, by table."""
+    tables = await connection.fetch(
+        "SELECT table_name FROM information_schema.columns "
+        "WHERE table_schema = 'checkpointd' AND column_name = 'tenant'"
+    )
+    return {
+        table: [
+            row[0]
+            for row in await connection.fetch(
+                f"SELECT t::text FROM checkpointd.{table} AS t WHERE tenant = $1 ORDER BY 1", tenant
+            )
+        ]
+        for (table,) in tables
+    }
+
+
+VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
+    "put": lambda t: t.put("3", parent="2", versions={"a": "3"}, values={"a": b"new"}),
+    "put what is there": lambda t: t.put("2", versions={"a": "2"}, values={"a": b"other"}),
+    "put with a precondition": lambda t: t.put("3", expect=1),
+    "puts at once": lambda t: asyncio.gather(*[t.put(f"{n}", thread=f"t{n}") for n in range(9)]),
+    "write": lambda t: t.writes("2", write("task", -1, "a", b"other")),
+    "get": lambda t: t.get(),
+    "get by id": lambda t: t.get("1"),
+    "list": lambda t: t.page(),
+    "list a thread": lambda t: t.page(thread_id="t"),
+    "history": lambda t: t.history("a"),
+    "delete": lambda t: t.delete("t"),
+    "delete what is leased": lambda t: t.delete("leased"),
+    "delete runs": lambda t: t.delete_runs("run"),
+    "prune": lambda t: t.prune("t"),
+    "prune all": lambda t: t.store.prune_threads(t.name, ["t"], PruneStrategy.DELETE, timeout=TIMEOUT),
+    "copy": lambda t: t.copy("t", "copied"),
+    "copy onto it": lambda t: t.copy("copied", "t"),
+    "put pieces": lambda t: t.store.put_pieces(t.name, "t", [piece(b"more")], timeout=TIMEOUT),
+    "get pieces": lambda t: t.store.get_pieces(t.name, "t", [piece(b"piece").name], timeout=TIMEOUT),
+    "acquire": lambda t: t.acquire("me", thread="t"),
+    "acquire what is held": lambda t: t.acquire("holder", thread="leased"),
+    "release": lambda t: t.release("holder", thread="leased"),
+    "see the lease": lambda t: t.lease(thread="leased"),
+}
+
+
+class TestASecondWall:
+    async def test_stands_around_every_table_that_holds_what_is_a_tenants(self, superuser: Any) -> None:
+        rows = await superuser.fetch(
+            """
+            SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity AS walled
+            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+            WHERE c.relnamespace = 'checkpointd'::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'tenant'
+            """
+        )
+        assert {row["relname"] for row in rows if not row["walled"]} == OPEN_TABLES
+        assert len(rows) > len(OPEN_TABLES)
+        rest = await superuser.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
+        assert {row["tablename"] for row in rest} - {row["relname"] for row in rows} == {"migrations"}
+
+    @pytest.mark.parametrize("verb", VERBS)
+    async def test_keeps_a_statement_from_rows_of_another_tenant_that_it_names(
+        self, verb: str, store: PostgresStore, superuser: Any
+    ) -> None:
+        await fill(store, "a")
+        await fill(store, "b")
+        before = {name: await contents(superuser, name) for name in ("a", "b")}
+        confused = Tenant(ConfusedStore(store._connections, 60), "b")
+        seen = None
+        with suppress(asyncpg.InsufficientPrivilegeError, CheckpointdError):
+            seen = await VERBS[verb](confused)
+        after = {name: await contents(superuser, name) for name in ("a", "b")}
+        walled = {table for table in after["b"] if table not in OPEN_TABLES}
+        assert {table: after["b"][table] for table in walled} == {table: before["b"][table] for table in walled}
+        # And nothing of it came back: not its values, not its ids.
+        assert not any(word in repr(seen) for word in ("b'A", "checkpoint_id='", "written", "b'piece'", "token="))
+
+    async def test_is_no_obstacle_to_the_tenant_itself(self, store: PostgresStore, superuser: Any) -> None:
+        """The same verbs in its own name do find and change things, or the test above would show nothing."""
+        found = []
+        for verb, call in VERBS.items():
+            tenant = await fill(store, verb)
+            before = await contents(superuser, verb)
+            seen = None
+            with suppress(CheckpointdError):
+                seen = await call(tenant)
+            changed = await contents(superuser, verb) != before
+            if changed or any(word in repr(seen) for word in ("b'A", "checkpoint_id='", "b'piece'", "token=")):
+                found.append(verb)
+        assert set(VERBS) - set(found) <= {"put with a precondition", "delete what is leased", "copy onto it"}
+
+    async def test_shows_nothing_to_who_acts_for_nobody(self, store: PostgresStore, owner: StoreOptions) -> None:
+        await fill(store, "a")
+        connection = await asyncpg.connect(owner.dsn)
+        for table in ("namespaces", "checkpoints", "channel_values", "task_writes", "leases", "pieces"):
+            assert await connection.fetchval(f"SELECT count(*) FROM checkpointd.{table}") == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("INSERT INTO checkpointd.leases VALUES ('a', 't', '', 1, now())")
+        await connection.close()
+
+    async def test_does_not_bind_a_superuser(self, store: PostgresStore, superuser: Any) -> None:
+        await fill(store, "a")
+        assert await superuser.fetchval("SELECT count(*) FROM checkpointd.checkpoints") == 2
+
+
+class TestActingForATenant:
+    async def test_costs_a_statement_only_when_another_tenant_s_turn_comes(
+        self, store: PostgresStore, owner: StoreOptions
+    ) -> None:
+        async with open_store(replace(owner, pool_max_size=1)) as narrow:
+            a, b = Tenant(narrow, "a"), Tenant(narrow, "b")
+            for tenant in (a, b):
+                await tenant.get()  # the driver looks up the types of arrays once
+            statements: list[str] = []
+            async with narrow._connections._pool.acquire() as connection:
+                connection.add_query_logger(lambda record: statements.append(record.query))
+            for tenant in (a, a, a, b, b, a):
+                await tenant.get()
+            assert len(statements) == 6 + 3, statements
+
+    async def test_many_tenants_at_once_on_few_connections_never_mix(
+        self, store: PostgresStore, owner: StoreOptions
+    ) -> None:
+        async with open_store(replace(owner, pool_max_size=3)) as narrow:
+            tenants = [Tenant(narrow, f"tenant-{number}") for number in range(12)]
+
+            async def turn(tenant: Tenant, number: int) -> None:
+                data = f"{tenant.name}/{number}".encode()
+                await tenant.put(f"{number}", thread=f"{number}", versions={"a": "1"}, values={"a": data})
+                assert await tenant.values(thread=f"{number}") == {"a": data}
+
+            await asyncio.gather(*[turn(tenant, number) for number in range(8) for tenant in tenants])
+            for tenant in tenants:
+                assert sorted(found.thread_id for found in await tenant.listed()) == [f"{n}" for n in range(8)]
+
+    async def test_a_call_that_is_given_up_leaves_no_tenant_behind(
+        self, store: PostgresStore, owner: StoreOptions
+    ) -> None:
+        async with open_store(replace(owner, pool_max_size=1)) as narrow:
+            a, b = Tenant(narrow, "a"), Tenant(narrow, "b")
+            await a.put("1", versions={"x": "1"}, values={"x": b"of a"})
+            await b.put("1", versions={"x": "1"}, values={"x": b"of b"})
+            for pause in [n / 20000 for n in range(40)]:
+                task = asyncio.create_task(a.get())
+                await asyncio.sleep(pause)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                for tenant in (b, a):
+                    assert await tenant.values() == {"x": f"of {tenant.name}".encode()}
+
+
+class TestBehindAPooler:
+    @pytest.fixture
+    async def pooled(self, owner: StoreOptions, store: PostgresStore, tmp_path: Path) -> AsyncIterator[StoreOptions]:
+        """The database through a pooler that gives each transaction another of three server connections."""
+        url = urlsplit(owner.dsn)
+        socket = Path(parse_qs(url.query)["host"][0], ".s.PGSQL.5432")
+        async with TransactionPooler(socket, tmp_path, size=3):
+            yield replace(owner, dsn=url._replace(query=f"host={tmp_path}&port=5432").geturl(), statement_cache_size=0)
+
+    async def test_every_transaction_says_whom_it_acts_for(self, pooled: StoreOptions) -> None:
+        async with open_store(pooled) as behind:
+            tenants = [await fill(behind, name) for name in ("a", "b", "Ünï'cödé\\")]
+            for _ in range(4):
+                for tenant in tenants:
+                    read = await tenant.read()
+                    assert (read.checkpoint_id, len(read.pending_writes)) == ("2", 1)
+            await tenants[1].delete("t")
+            assert [(await tenant.get()).checkpoint is None for tenant in tenants] == [False, True, False]
+
+    async def test_none_is_left_behind_on_a_server_connection(self, pooled: StoreOptions) -> None:
+        async with open_store(pooled) as behind:
+            await fill(behind, "a")
+            for _ in range(3):
+                query = "SELECT current_setting('checkpointd.tenant', true)"
+                assert not await behind._connections._pool.fetchval(query)
+
+    async def test_a_pooler_is_noticed_where_nobody_told_of_it(self, owner: StoreOptions, pooled: StoreOptions) -> None:
+        for options, expected in ((owner, False), (pooled, True)):
+            async with (
+                open_store(options) as opened,
+                opened._connections._pool.acquire() as connection,
+            ):
+                assert connection.itself().pooled is expected
+        with_cache = replace(pooled, statement_cache_size=100)
+        async with open_store(with_cache) as opened, opened._connections._pool.acquire() as connection:
+            assert connection.itself().pooled
