@@ -87,7 +87,7 @@ async def test_every_statement_is_bound_to_the_tenant(name: str, planner: Any) -
     mentioned = set(re.findall(r"""(?<!')"checkpointd"\.(\w+)""", sql)) & tables
     touched = set()
     for node in nodes(await plan_of(sql, planner)):
-        table, kind = node.get("Relation Name"), node["Node Type"]
+        table, kind = str(node.get("Relation Name")), node["Node Type"]
         if table not in tables:
             continue
         touched.add(table)

@@ -129,7 +129,7 @@ async def test_a_statement_that_is_merely_slow_is_left_alone(
 
 
 async def test_the_system_asks_whether_the_other_side_is_there(linked: PostgresStore) -> None:
-    async with linked._database._pool.acquire() as connection:
+    async with linked._connections._pool.acquire() as connection:
         transport_socket = connection._con._transport.get_extra_info("socket")
         assert transport_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
