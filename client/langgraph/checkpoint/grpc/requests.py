@@ -269,11 +269,15 @@ def _fill_metadata(request: pb.PutCheckpointRequest, codec: Codec, metadata: Che
     place = (request.thread_id, request.checkpoint_ns, request.checkpoint_id, request.parent_checkpoint_id)
     message = request.metadata
     message.value.type, message.value.data = codec.dump(metadata, MetadataBinding(*place, request.checkpoint))
-    keys = codec.searchable(is_encrypted(message.value.type))
+    message.index = index_of(codec, metadata, message.value.type)
+
+
+def index_of(codec: Codec, metadata: Mapping[str, Any], type_tag: str) -> bytes:
+    """Returns what filters may see of metadata that is stored with this tag; empty: what the server reads itself."""
+    keys = codec.searchable(is_encrypted(type_tag))
     if keys is not None:
-        message.index = _searchable({key: value for key, value in metadata.items() if key in keys})
-    elif message.value.type != "msgpack":
-        message.index = _searchable(metadata)
+        return _searchable({key: value for key, value in metadata.items() if key in keys})
+    return b"" if type_tag == "msgpack" else _searchable(metadata)
 
 
 def _searchable(metadata: Mapping[str, Any]) -> bytes:

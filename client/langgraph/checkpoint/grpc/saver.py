@@ -34,13 +34,14 @@ from langgraph.checkpoint.grpc.options import (
     default_token,
 )
 from langgraph.checkpoint.grpc.runs import Runs
+from langgraph.checkpoint.grpc.threads import ThreadKeeper
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
 
-class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -345,74 +346,6 @@ class GrpcSaver(LeaseTaker, BaseCheckpointSaver[str]):
         request = self._leases.sign(requests.put_writes(self._codec, config, writes, task_id, task_path))
         with self._runs.begin_writes(config, request) as under_way:
             await self._caller.share("PutWrites", request, under_way)
-
-    # Whole threads and runs.
-
-    def delete_thread(self, thread_id: str) -> None:
-        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
-        self._runs.forget_context()
-        request = self._leases.sign(requests.delete_thread(thread_id))
-        self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Awaits `delete_thread`."""
-        self._runs.forget_context()
-        request = self._leases.sign(requests.delete_thread(thread_id))
-        await self._caller.acall("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
-        self._runs.forget_context()
-        for request in self._leases.sign_all(requests.delete_runs(run_ids)):
-            self._caller.call("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Awaits `delete_for_runs`."""
-        self._runs.forget_context()
-        for request in self._leases.sign_all(requests.delete_runs(run_ids)):
-            await self._caller.acall("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
-        """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
-
-        Args:
-            source_thread_id: The thread to copy. Nothing happens if there is none.
-            target_thread_id: The thread to make.
-            checkpoint_id: Fork here: copy only this checkpoint of the root graph and what led to it.
-
-        Raises:
-            ThreadExistsError: The target holds checkpoints already.
-            CheckpointNotFoundError: The thread has no such checkpoint.
-        """
-        self._runs.forget_context()
-        request = self._leases.sign_copy(requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id))
-        self._caller.call("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
-
-    async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
-    ) -> None:
-        """Awaits `copy_thread`."""
-        self._runs.forget_context()
-        request = self._leases.sign_copy(requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id))
-        await self._caller.acall("CopyThread", lambda stubs: stubs.threads.CopyThread, request)
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Removes history from threads.
-
-        Args:
-            thread_ids: The threads. Unknown ones are passed over.
-            strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
-                "delete" removes the threads.
-        """
-        self._runs.forget_context()
-        for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
-            self._caller.call("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Awaits `prune`."""
-        self._runs.forget_context()
-        for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
-            await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
 
     # What the methods above share.
 
