@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from langgraph.checkpoint.grpc import (
@@ -29,9 +30,13 @@ from langgraph.checkpoint.grpc.bindings import (
     encode,
     fingerprint,
 )
+from langgraph.checkpoint.grpc.codec import Codec
 from langgraph.checkpoint.grpc.encryption import refuse_sealed
+from langgraph.checkpoint.grpc.responses import check_place
 from langgraph.checkpoint.grpc.xaes import XAes256Gcm
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -257,6 +262,30 @@ def test_a_checkpoint_counts_the_same_in_whatever_order_its_maps_come() -> None:
     other.ClearField("versions_seen")
     one.ClearField("versions_seen")
     assert fingerprint(one) == fingerprint(other) == fingerprint(values.Checkpoint.FromString(one.SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    ("request_", "fits"),
+    [
+        (pb.GetCheckpointRequest(thread_id="t"), True),
+        (pb.GetCheckpointRequest(thread_id="t", checkpoint_id="1"), True),
+        (pb.GetCheckpointRequest(thread_id="u"), False),
+        (pb.GetCheckpointRequest(thread_id="t", checkpoint_ns="n"), False),
+        (pb.GetCheckpointRequest(thread_id="t", checkpoint_id="2"), False),
+        (pb.ListCheckpointsRequest(), True),
+        (pb.ListCheckpointsRequest(thread_id="t", checkpoint_ns=""), True),
+        (pb.ListCheckpointsRequest(thread_id="u"), False),
+        (pb.ListCheckpointsRequest(checkpoint_ns="n"), False),
+        (pb.ListCheckpointsRequest(thread_id="t", checkpoint_id="2"), False),
+    ],
+)
+def test_a_server_can_t_pass_one_thread_off_as_another(
+    request_: pb.GetCheckpointRequest | pb.ListCheckpointsRequest, fits: bool
+) -> None:
+    answer = [values.CheckpointTuple(thread_id="t", checkpoint_ns="", checkpoint_id="1")]
+    codec = Codec(serde=JsonPlusSerializer(), encryption=encryption())
+    with nullcontext() if fits else pytest.raises(IntegrityError, match="another one than was asked for"):
+        check_place(codec, request_, answer)
 
 
 def test_fields_can_be_told_apart() -> None:

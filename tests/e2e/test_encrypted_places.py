@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import asyncpg
+import grpc
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import (
@@ -18,6 +20,12 @@ from langgraph.checkpoint.grpc import (
     UnknownKeyError,
 )
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.checkpoint_service_pb2_grpc import (
+    CheckpointServiceServicer,
+    CheckpointServiceStub,
+    add_CheckpointServiceServicer_to_server,
+)
 from tests.e2e.calls import checkpoint, config_of
 from tests.server_process import ServerProcess
 
@@ -273,6 +281,40 @@ async def test_another_tenant_s_saver_reads_nothing(saver: GrpcSaver, server: Se
     elsewhere = Encryption(keys=KEYS, current="new", tenant="another")
     async with GrpcSaver(server.target, encryption=elsewhere, retry_budget=0) as other:
         await refused(other, config_of("t", "", "2"))
+
+
+class Liar(CheckpointServiceServicer):
+    """A server that answers every question about the thread "t" with what it has of the thread "u"."""
+
+    def __init__(self, target: str) -> None:
+        self._truth = CheckpointServiceStub(grpc.insecure_channel(target))
+
+    def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Any) -> pb.GetCheckpointResponse:
+        answer: pb.GetCheckpointResponse = self._truth.GetCheckpoint(_about_u(request))
+        return answer
+
+    def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Any) -> pb.ListCheckpointsResponse:
+        answer: pb.ListCheckpointsResponse = self._truth.ListCheckpoints(_about_u(request))
+        return answer
+
+
+def _about_u(request: Any) -> Any:
+    request.thread_id = "u"
+    return request
+
+
+async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, server: ServerProcess) -> None:
+    """All values open, for they are where they belong: in the thread that wasn't asked for."""
+    liar = grpc.server(ThreadPoolExecutor(2))
+    add_CheckpointServiceServicer_to_server(Liar(server.target), liar)
+    port = liar.add_insecure_port("127.0.0.1:0")
+    liar.start()
+    try:
+        async with GrpcSaver(f"127.0.0.1:{port}", encryption=ENCRYPTION, retry_budget=0) as lied_to:
+            assert lied_to.get_tuple(config_of("u")) is not None
+            await refused(lied_to, config_of("t"))
+    finally:
+        liar.stop(None).wait()
 
 
 async def test_what_was_there_before_can_be_put_back(saver: GrpcSaver, database: Database) -> None:

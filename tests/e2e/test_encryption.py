@@ -1,15 +1,14 @@
-"""EncryptedSerializer: the server keeps what it can't read."""
+"""The server keeps what it can't read: with the saver's own encryption, and with LangGraph's EncryptedSerializer."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError
+from langgraph.checkpoint.grpc import Encryption, GrpcSaver, InvalidArgumentError
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -46,9 +45,9 @@ async def everything_stored(database_url: str) -> bytes:
         await connection.close()
 
 
-async def use_every_way_in(target: str, serde: SerializerProtocol) -> None:
+async def use_every_way_in(target: str, serde: SerializerProtocol, encryption: Encryption | None = None) -> None:
     """Puts the secret into everything that holds a value: states, writes, questions, answers, errors, metadata."""
-    async with GrpcSaver(target, serde=serde) as saver:
+    async with GrpcSaver(target, serde=serde, encryption=encryption) as saver:
         for flavour in FLAVOURS:
             for durability in DURABILITIES:
                 config: RunnableConfig = {
@@ -75,13 +74,38 @@ async def use_every_way_in(target: str, serde: SerializerProtocol) -> None:
         saver.put_writes(config_of("by hand", "", "1"), [("__error__", f"{SECRET} error"), ("a", SECRET)], "task")
 
 
+@pytest.mark.parametrize(
+    ("serde", "encryption", "type_tag"),
+    [
+        (
+            JsonPlusSerializer(),
+            Encryption(keys={"2026-11": bytes(range(32))}, current="2026-11"),
+            b"msgpack+cpd1.2026-11",
+        ),
+        (encrypted(), None, b"msgpack+aes"),
+    ],
+    ids=["Encryption", "EncryptedSerializer"],
+)
 async def test_nothing_of_a_value_or_of_user_metadata_is_readable(
-    server: ServerProcess, database_url: str, tmp_path: Path
+    server: ServerProcess,
+    database_url: str,
+    serde: SerializerProtocol,
+    encryption: Encryption | None,
+    type_tag: bytes,
 ) -> None:
-    await use_every_way_in(server.target, encrypted())
+    await use_every_way_in(server.target, serde, encryption)
     stored = await everything_stored(database_url)
     assert SECRET.encode() not in stored
-    assert b"msgpack+aes" in stored
+    assert type_tag in stored
+    if encryption is not None:
+        # Nothing was stored without being sealed: every type says so.
+        connection = await asyncpg.connect(database_url, server_settings={"search_path": "checkpointd"})
+        types = await connection.fetch(
+            "SELECT type FROM channel_values UNION SELECT type FROM task_writes"
+            " UNION SELECT metadata_type FROM checkpoints"
+        )
+        await connection.close()
+        assert {row["type"].partition("+")[2] for row in types} == {"cpd1.2026-11"}
     # Nor does the server tell it in its log, which tells every call.
     assert "PutCheckpoint" in server.stderr
     assert SECRET not in server.stderr

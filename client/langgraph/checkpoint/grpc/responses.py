@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -15,6 +15,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.grpc.bindings import ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
 from langgraph.checkpoint.grpc.codec import Codec
+from langgraph.checkpoint.grpc.errors import IntegrityError
 from langgraph.checkpoint.serde.types import TASKS
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -27,6 +28,33 @@ PENDING_SENDS_FIRST_STORED_INLINE = 4
 def config_of(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> RunnableConfig:
     """Returns the config of a checkpoint: these three keys and no others, since LangGraph compares configs."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}}
+
+
+def check_place(
+    codec: Codec,
+    request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest,
+    messages: Iterable[values.CheckpointTuple],
+) -> None:
+    """Raises IntegrityError if an answer is about another place than was asked about.
+
+    With encryption only: every value opens in its own place, so a server that passed one thread off as another would go
+    unnoticed otherwise.
+    """
+    if codec.encryption is None:
+        return
+    asked = {"thread_id": request.thread_id, "checkpoint_ns": request.checkpoint_ns}
+    if isinstance(request, pb.ListCheckpointsRequest):
+        asked = {name: wanted for name, wanted in asked.items() if request.HasField(name)}
+    if request.checkpoint_id:
+        asked["checkpoint_id"] = request.checkpoint_id
+    for message in messages:
+        for name, wanted in asked.items():
+            if getattr(message, name) != wanted:
+                raise IntegrityError(
+                    f"{name}: the server answered with another one than was asked for",
+                    thread_id=request.thread_id,
+                    place=name,
+                )
 
 
 def checkpoint_tuple(codec: Codec, message: values.CheckpointTuple) -> CheckpointTuple:

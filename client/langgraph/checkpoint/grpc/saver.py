@@ -200,6 +200,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
+        responses.check_place(self._codec, request, [response.tuple])
         saved = responses.checkpoint_tuple(self._codec, response.tuple)
         if responses.needs_parent_sends(response.tuple):
             self._add_parent_sends(saved, self._call_get(responses.parent_request(response.tuple)))
@@ -212,6 +213,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
+        responses.check_place(self._codec, request, [response.tuple])
         saved = responses.checkpoint_tuple(self._codec, response.tuple)
         if responses.needs_parent_sends(response.tuple):
             self._add_parent_sends(saved, await self._acall_get(responses.parent_request(response.tuple)))
@@ -372,6 +374,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         while limit is None or limit > 0:
             page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
+            responses.check_place(self._codec, request, page.tuples)
             for message in page.tuples:
                 saved = responses.checkpoint_tuple(self._codec, message)
                 if responses.needs_parent_sends(message):
@@ -385,6 +388,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         while limit is None or limit > 0:
             page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
+            responses.check_place(self._codec, request, page.tuples)
             for message in page.tuples:
                 saved = responses.checkpoint_tuple(self._codec, message)
                 if responses.needs_parent_sends(message):
