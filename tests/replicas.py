@@ -69,6 +69,11 @@ class ReplicatedPostgres:
         }
         return f"postgresql://postgres@/postgres?{urlencode(query, safe='/,')}"
 
+    @property
+    def standby_dsn(self) -> str:
+        """The URL of the standby alone."""
+        return self._standby.dsn
+
     def kill_primary(self) -> None:
         """Ends the primary with SIGKILL. Its sessions end with it, and connections are refused."""
         self._primary.kill()

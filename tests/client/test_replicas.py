@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import grpc
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerUnavailableError
 from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
@@ -19,8 +18,6 @@ from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
 from tests.e2e.calls import checkpoint, config_of
 from tests.flaky_link import FlakyLink
 from tests.server_process import ServerProcess
-
-OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.fixture
@@ -160,13 +157,13 @@ def test_who_failed_rests_and_is_tried_last() -> None:
     assert sorted(rota.order()) == [0, 1, 2]
     firsts = [rota.order()[0] for _ in range(6)]
     assert sorted(firsts) == [0, 0, 1, 1, 2, 2]
-    rota.note(1, UNAVAILABLE)
+    rota.note(1, well=False)
     assert all(sorted(rota.order()) == [0, 2] for _ in range(6))
-    rota.note(0, UNAVAILABLE)
-    rota.note(2, UNAVAILABLE)
+    rota.note(0, well=False)
+    rota.note(2, well=False)
     # Nobody is well: all are tried, the one first that has rested for longest.
     assert all(rota.order() == [1, 0, 2] for _ in range(6))
-    rota.note(0, OK)
+    rota.note(0, well=True)
     assert rota.order() == [0]
 
 
@@ -177,7 +174,7 @@ def test_rests_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch:
     rests = []
     for _ in range(8):
         for _ in range(50):
-            rota.note(0, UNAVAILABLE)
+            rota.note(0, well=False)
         begun = now
         while rota.order() == [1]:
             now += FIRST_REST

@@ -17,7 +17,7 @@ from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.errors import judge
-from checkpointd_server.store.pool import urls_of_hosts
+from checkpointd_server.store.hosts import urls_of_hosts
 from tests.store.tenant import TIMEOUT, Tenant, write
 
 PLACE = Namespace("tenant", "t", "")

@@ -17,8 +17,9 @@ import asyncpg
 
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
 from checkpointd_server.store.errors import explain_setup, read_only
+from checkpointd_server.store.hosts import Hosts
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.pool import connect, connect_arguments, keep_trying
+from checkpointd_server.store.pool import connect_arguments, keep_trying
 from checkpointd_server.store.statements import quote_identifier, quote_literal, with_schema
 
 _OLDEST_SERVER = 14
@@ -142,7 +143,8 @@ def print_sql(schema: str) -> str:
 
 @asynccontextmanager
 async def _connect(options: StoreOptions) -> AsyncIterator[Any]:
-    connection = await keep_trying(options, lambda: connect(**connect_arguments(options)))
+    hosts = Hosts()
+    connection = await keep_trying(options, lambda: hosts.connect(**connect_arguments(options)))
     try:
         server = connection.get_server_version()
         if server.major < _OLDEST_SERVER:

@@ -13,13 +13,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.store.errors import HostUnreachable, explain_setup, is_worth_waiting, judge
-from checkpointd_server.store.liveness import Watch, keep_alive
+from checkpointd_server.store.hosts import Hosts
+from checkpointd_server.store.liveness import Watch
 from checkpointd_server.store.options import StoreOptions
 
 T = TypeVar("T")
@@ -33,13 +33,6 @@ _RETURN_TIMEOUT = 5.0
 """How long a connection that a call gave up on may take to become usable again, in seconds."""
 _WAIT_PAUSE = 0.1
 """How long to wait between two tries to reach a database at the start, in seconds."""
-
-_NEXT_HOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TargetServerAttributeNotMatched,
-)
-"""What says that a host is not the one to talk to. Everything else, like a wrong password, is final."""
 
 _logger = logging.getLogger(__name__)
 
@@ -128,13 +121,13 @@ class Database:
 class Connections:
     """The connections to the database."""
 
-    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Any) -> None:
+    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Any, hosts: Hosts) -> None:
         self._options = options
         self._statements = statements
         self._pool = pool
         self._returning: set[asyncio.Task[None]] = set()
         self._expired_at = 0.0
-        self._watch = Watch(lambda: connect(**connect_arguments(options)), options.connect_timeout)
+        self._watch = Watch(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
         self._watching = asyncio.get_running_loop().create_task(self._watch.run())
 
     def of(self, tenant: str | None) -> Database:
@@ -274,46 +267,6 @@ def connect_arguments(options: StoreOptions) -> dict[str, Any]:
     }
 
 
-async def connect(dsn: str, **arguments: Any) -> Any:
-    """Connects to the first host in the URL that will do. Each has the timeout for itself: the driver gives it to all
-    together, and one that was cut off would use it up."""
-    failure: Exception | None = None
-    for url in urls_of_hosts(dsn):
-        try:
-            connection = await asyncpg.connect(url, **arguments)
-        except OSError as error:  # TimeoutError too
-            # That a host is away is worth more to know than that another is a standby.
-            failure = HostUnreachable(host_of(url), error)
-        except _NEXT_HOST as error:
-            failure = failure or error
-        else:
-            keep_alive(connection)
-            return connection
-    assert failure is not None
-    raise failure
-
-
-def urls_of_hosts(dsn: str) -> list[str]:
-    """Takes a URL that may name several hosts apart, in either of the places where the driver looks for them."""
-    url = urlsplit(dsn)
-    login, at, hosts = url.netloc.rpartition("@")
-    if hosts:
-        return [urlunsplit(url._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    names, ports = query.get("host", "").split(","), query.get("port", "").split(",")
-    if len(names) == 1 or len(ports) not in (1, len(names)):
-        return [dsn]  # the driver says what is wrong with it, if anything is
-    ports = ports * len(names) if len(ports) == 1 else ports
-    queries = [query | {"host": name, "port": port} for name, port in zip(names, ports, strict=True)]
-    return [urlunsplit(url._replace(query=urlencode(each))) for each in queries]
-
-
-def host_of(dsn: str) -> str:
-    """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
-    url = urlsplit(dsn)
-    return url.hostname or dict(parse_qsl(url.query)).get("host") or "the driver's default"
-
-
 async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
     """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
@@ -351,20 +304,22 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
     async def keep(connection: Any) -> None:
         """Nothing that a call leaves behind on a connection concerns the next one, so nothing is reset."""
 
+    hosts = Hosts()
+
     async def create_pool() -> Any:
         return await asyncpg.create_pool(
             min_size=options.pool_min_size,
             max_size=options.pool_max_size,
             max_queries=2**62,
             max_inactive_connection_lifetime=options.max_idle_time,
-            connect=connect,
+            connect=hosts.connect,
             connection_class=_Connection,
             init=prepare,
             reset=keep,
             **connect_arguments(options),
         )
 
-    connections = Connections(options, statements, await keep_trying(options, create_pool))
+    connections = Connections(options, statements, await keep_trying(options, create_pool), hosts)
     try:
         yield connections
     finally:

@@ -21,6 +21,7 @@ from langgraph.checkpoint.grpc.errors import (
     ServerUnavailableError,
     error_info,
     from_rpc_error,
+    is_away,
     retry_delay,
     why_tls_fails,
 )
@@ -75,7 +76,7 @@ class Attempts:
         overloaded = code is grpc.StatusCode.RESOURCE_EXHAUSTED and (
             hint is not None or error_info(error).reason == "OVERLOADED"
         )
-        if not overloaded and code is not grpc.StatusCode.UNAVAILABLE:
+        if not overloaded and not is_away(error):
             raise from_rpc_error(error, target=self._options.target, method=self._method) from error
         deadline = self._begin_retries(error, now)
         if now >= deadline:

@@ -281,6 +281,17 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     return error_details_pb2.ErrorInfo()
 
 
+def is_away(error: grpc.RpcError) -> bool:
+    """Whether a call failed because the server isn't there, or doesn't serve any more.
+
+    A call that reaches a server in the moment in which it stops is cancelled there. What this side has cancelled itself
+    raises something else, but for a channel that was closed under a blocking call.
+    """
+    if error.code() is grpc.StatusCode.CANCELLED:
+        return "closed" not in (error.details() or "").lower()
+    return bool(error.code() is grpc.StatusCode.UNAVAILABLE)
+
+
 def retry_delay(error: grpc.RpcError) -> float | None:
     """Returns after how long the server wants a failed call to be sent again, in seconds; None if it doesn't say."""
     hint = error_details_pb2.RetryInfo()

@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from langgraph.checkpoint.grpc.errors import is_away
+
 import grpc
 import grpc.aio
 
@@ -21,8 +23,6 @@ FIRST_REST = 0.25
 """For how long a server that failed is not called while others are well, in seconds; doubled each time."""
 LONGEST_REST = 5.0
 """For how long a server rests at the most, in seconds: so late a server that is back is noticed."""
-
-_UNWELL = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class Rota:
@@ -49,9 +49,9 @@ class Rota:
         well = [number for number in turn if self._rests_until[number] <= now]
         return well or sorted(turn, key=self._rests_until.__getitem__)
 
-    def note(self, number: int, code: grpc.StatusCode) -> None:
-        """Notes how a server has answered."""
-        if code not in _UNWELL:
+    def note(self, number: int, *, well: bool) -> None:
+        """Notes whether a server has answered."""
+        if well:
             self._rests[number] = self._rests_until[number] = 0.0
             return
         now = time.monotonic()
@@ -78,11 +78,12 @@ class BlockingReplicas:
                 try:
                     answer = methods[number](request, **options)
                 except grpc.RpcError as error:
-                    self._rota.note(number, error.code())
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE or number == order[-1]:
+                    away = is_away(error)
+                    self._rota.note(number, well=not away and error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED)
+                    if not away or number == order[-1]:
                         raise
                 else:
-                    self._rota.note(number, grpc.StatusCode.OK)
+                    self._rota.note(number, well=True)
                     return answer
             raise AssertionError("the last one returns or raises")
 
@@ -111,11 +112,12 @@ class AioReplicas:
                 try:
                     answer = await methods[number](request, **options)
                 except grpc.RpcError as error:
-                    self._rota.note(number, error.code())
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE or number == order[-1]:
+                    away = is_away(error)
+                    self._rota.note(number, well=not away and error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED)
+                    if not away or number == order[-1]:
                         raise
                 else:
-                    self._rota.note(number, grpc.StatusCode.OK)
+                    self._rota.note(number, well=True)
                     return answer
             raise AssertionError("the last one returns or raises")
 

@@ -1,0 +1,75 @@
+"""The hosts that a database URL names: which of them to connect to, and in what order."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+
+from checkpointd_server.store.errors import HostUnreachable
+from checkpointd_server.store.liveness import keep_alive
+
+_NEXT_HOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""What says that a host is not the one to talk to, besides that it can't be reached. Everything else, like a wrong
+password, is final."""
+
+
+class Hosts:
+    """Connects to hosts, and knows which of them could not be reached."""
+
+    def __init__(self) -> None:
+        self._unreachable: dict[str, None] = {}
+
+    async def connect(self, dsn: str, **arguments: Any) -> Any:
+        """Connects to the first host in the URL that will do.
+
+        Each has the timeout for itself: the driver gives it to all together, and one that was cut off would use it up.
+        One that could not be reached is tried last from then on, where the URL says what the host must be (such as the
+        primary): it would cost each connection its timeout for as long as it is away.
+        """
+        urls = urls_of_hosts(dsn)
+        if "target_session_attrs=" in dsn:
+            urls.sort(key=lambda url: list(self._unreachable).index(url) if url in self._unreachable else -1)
+        failure: Exception | None = None
+        for url in urls:
+            try:
+                connection = await asyncpg.connect(url, **arguments)
+            except OSError as error:  # TimeoutError too
+                # That a host is away is worth more to know than that another is a standby.
+                failure = HostUnreachable(host_of(url), error)
+                self._unreachable.pop(url, None)
+                self._unreachable[url] = None
+            except _NEXT_HOST as error:
+                failure = failure or error
+            else:
+                self._unreachable.pop(url, None)
+                keep_alive(connection)
+                return connection
+        assert failure is not None
+        raise failure
+
+
+def urls_of_hosts(dsn: str) -> list[str]:
+    """Takes a URL that may name several hosts apart, in either of the places where the driver looks for them."""
+    url = urlsplit(dsn)
+    login, at, hosts = url.netloc.rpartition("@")
+    if hosts:
+        return [urlunsplit(url._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    names, ports = query.get("host", "").split(","), query.get("port", "").split(",")
+    if len(names) == 1 or len(ports) not in (1, len(names)):
+        return [dsn]  # the driver says what is wrong with it, if anything is
+    ports = ports * len(names) if len(ports) == 1 else ports
+    queries = [query | {"host": name, "port": port} for name, port in zip(names, ports, strict=True)]
+    return [urlunsplit(url._replace(query=urlencode(each))) for each in queries]
+
+
+def host_of(dsn: str) -> str:
+    """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
+    url = urlsplit(dsn)
+    return url.hostname or dict(parse_qsl(url.query)).get("host") or "the driver's default"

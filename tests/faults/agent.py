@@ -1,0 +1,191 @@
+"""An agent in a process of its own, which writes without a pause and keeps a journal of it.
+
+    python -m tests.faults.agent TARGET JOURNAL NAME blocking|awaiting TIMEOUT RETRY_BUDGET
+
+It drives threads of its own, of three kinds, and one that it shares with all other agents. It stops when its standard
+input is closed, after the writes that are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.grpc import GrpcSaver, RefusedError, requests
+
+from tests.concurrency.gates import DURABILITIES, build, turn, turns_of
+from tests.faults.journal import Journal, Kind, Line
+
+CONTESTED = "contested"
+"""The thread on which all agents meet."""
+
+
+class Runtime:
+    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
+
+
+class Agent:
+    """Several workers over one saver, each on a thread of its own."""
+
+    def __init__(self, saver: GrpcSaver, journal: Journal, name: str, *, blocking: bool) -> None:
+        self._saver = saver
+        self._journal = journal
+        self._name = name
+        self._blocking = blocking
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Asks the workers to end when what they are at is done."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Works until it is asked to stop."""
+        workers: list[Callable[[str, int], Awaitable[None]]] = [
+            *[self._talk] * len(DURABILITIES),
+            *[self._put] * 2,
+            self._put_versioned,
+            self._contend,
+        ]
+        await asyncio.gather(*(self._work(worker, number) for number, worker in enumerate(workers)))
+
+    async def _work(self, worker: Callable[[str, int], Awaitable[None]], number: int) -> None:
+        thread_id = f"{self._name}-{number}"
+        try:
+            while not self._stopped:
+                await worker(thread_id, number)
+        except Exception as error:
+            self._note("failed", "put", thread_id, worker.__name__, detail=f"{time.time():.1f} {error!r}")
+
+    async def _talk(self, thread_id: str, number: int) -> None:
+        """Takes turns of a real graph."""
+        graph = build(self._saver)
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        so_far: list[str] = []
+        step = 0
+        while not self._stopped:
+            name = f"{thread_id}-{step}"
+            self._note("intended", "turn", thread_id, name)
+            options = {"durability": DURABILITIES[number % len(DURABILITIES)]}
+            if self._blocking:
+                result = await asyncio.to_thread(graph.invoke, turn(name), config, **options)
+            else:
+                result = await graph.ainvoke(turn(name), config, **options)
+            self._note("acknowledged", "turn", thread_id, name)
+            so_far += turns_of(name)
+            if result["said"] != so_far:
+                self._note("wrong", "turn", thread_id, name, detail=f"the turn ended with {result['said'][-8:]}")
+            step += 1
+
+    async def _put(self, thread_id: str, _: int) -> None:
+        """Puts checkpoints and task writes as a run does, and reads what it has put."""
+        last: str | None = None
+        while not self._stopped:
+            run = _new_run(thread_id)
+            found = await self._do("get_tuple", run)
+            if (found and found.checkpoint["id"]) != last:
+                self._note("wrong", "put", thread_id, str(last), detail=f"read {found and found.checkpoint['id']}")
+            for _ in range(3):
+                checkpoint = _holding(f"{thread_id} after {last}")
+                at = _at(run, checkpoint["id"])
+                for kind in ("put", "writes"):
+                    self._intend(kind, thread_id, checkpoint)
+                await asyncio.gather(
+                    self._acknowledged("put", thread_id, checkpoint, _at(run, last)),
+                    self._acknowledged("writes", thread_id, checkpoint, at),
+                )
+                last = checkpoint["id"]
+
+    async def _put_versioned(self, thread_id: str, _: int) -> None:
+        """Puts as a client of the protocol does, each put on condition of the version of the one before."""
+        version = 0
+        caller = self._saver._caller
+        while not self._stopped:
+            checkpoint = _holding(f"{thread_id} after {version}")
+            request = requests.put(self._saver.serde, _new_run(thread_id), checkpoint, {}, {"a": checkpoint["id"]})
+            request.precondition.if_version_match = version
+            self._intend("versioned", thread_id, checkpoint)
+            if self._blocking:
+                response = await asyncio.to_thread(
+                    caller.call, "PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request
+                )
+            else:
+                response = await caller.acall("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+            version = response.version
+            self._note("acknowledged", "versioned", thread_id, checkpoint["id"], version=version)
+
+    async def _contend(self, _: str, __: int) -> None:
+        """Puts to the thread that all agents write to: often somebody else was faster."""
+        run = _new_run(CONTESTED)
+        found = await self._do("get_tuple", run)
+        checkpoint = _holding(f"{self._name} meets the others")
+        self._intend("put", CONTESTED, checkpoint)
+        try:
+            await self._acknowledged("put", CONTESTED, checkpoint, _at(run, found and found.checkpoint["id"]))
+            self._intend("writes", CONTESTED, checkpoint)
+        except RefusedError:
+            self._note("refused", "put", CONTESTED, checkpoint["id"])
+            return
+        try:
+            await self._acknowledged("writes", CONTESTED, checkpoint, _at(run, checkpoint["id"]))
+        except RefusedError:
+            self._note("refused", "writes", CONTESTED, checkpoint["id"])
+
+    def _intend(self, kind: Kind, thread_id: str, checkpoint: Checkpoint) -> None:
+        self._note("intended", kind, thread_id, checkpoint["id"], value=checkpoint["channel_values"]["a"])
+
+    async def _acknowledged(self, kind: Kind, thread_id: str, checkpoint: Checkpoint, config: RunnableConfig) -> None:
+        """Writes, and notes that it was acknowledged."""
+        if kind == "put":
+            await self._do("put", config, checkpoint, {"step": 1}, {"a": checkpoint["id"]})
+        else:
+            await self._do("put_writes", config, [("a", f"written beside {checkpoint['id']}"), ("b", 2)], "task")
+        self._note("acknowledged", kind, thread_id, checkpoint["id"])
+
+    async def _do(self, method: str, *args: Any) -> Any:
+        """Calls a method of the saver, in the form that this agent uses."""
+        if self._blocking:
+            return await asyncio.to_thread(getattr(self._saver, method), *args)
+        return await getattr(self._saver, f"a{method}")(*args)
+
+    def _note(self, event: Any, kind: Any, thread_id: str, name: str, **more: Any) -> None:
+        self._journal.note(Line(event=event, kind=kind, thread_id=thread_id, name=name, **more))
+
+
+def _new_run(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", "__pregel_runtime": Runtime()}}
+
+
+def _at(run: RunnableConfig, checkpoint_id: str | None) -> RunnableConfig:
+    return {"configurable": {**run["configurable"], "checkpoint_id": checkpoint_id}}
+
+
+def _holding(value: str) -> Checkpoint:
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = {"a": value}
+    checkpoint["channel_versions"] = {"a": checkpoint["id"]}
+    return checkpoint
+
+
+async def main() -> None:
+    target, journal, name, form, timeout, retry_budget = sys.argv[1:]
+    loop = asyncio.get_running_loop()
+    async with GrpcSaver(target, timeout=float(timeout), retry_budget=float(retry_budget)) as saver:
+        agent = Agent(saver, Journal(Path(journal)), name, blocking=form == "blocking")
+
+        def await_end() -> None:
+            sys.stdin.read()
+            loop.call_soon_threadsafe(agent.stop)
+
+        threading.Thread(target=await_end, daemon=True).start()
+        await agent.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

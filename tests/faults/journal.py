@@ -1,0 +1,57 @@
+"""What an agent writes down, a line at a time: what it is about to write, and what became of it.
+
+The journal is on the agent's side of the fault. What the store has afterwards is compared with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["turn", "put", "writes", "versioned"]
+Event = Literal["intended", "acknowledged", "refused", "failed", "wrong"]
+"""`failed`: the call raised what its retry budget should have carried. `wrong`: it answered what can't be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One thing that happened to one write."""
+
+    event: Event
+    kind: Kind
+    thread_id: str
+    name: str
+    """The write: the turn's name, or the checkpoint's id."""
+    value: str = ""
+    """What was written."""
+    version: int = 0
+    """The version that the server has acknowledged, where the agent is told."""
+    detail: str = ""
+    """Of a failure: what was raised."""
+
+
+class Journal:
+    """Appends lines to a file, each at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+
+    def note(self, line: Line) -> None:
+        """Appends a line."""
+        self._file.write(json.dumps(asdict(line)) + "\n")
+
+
+def read(path: Path) -> Iterator[Line]:
+    """Reads a journal, also one that is being written."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield Line(**json.loads(line))
+
+
+def of(lines: Iterable[Line], *events: Event) -> list[Line]:
+    """Returns the lines of some events."""
+    return [line for line in lines if line.event in events]

@@ -1,0 +1,66 @@
+"""A PostgreSQL that tests may stop, kill and start again, with or without a network in between."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+
+FAST, IMMEDIATE, KILL = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
+
+
+class FaultyPostgres(EmbeddedPostgres):
+    """An embedded PostgreSQL whose process may be replaced."""
+
+    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        # What a process owes the disk outlives the process: only a power cut would need fsync.
+        super().__init__(data_dir, settings={"fsync": "off", **(settings or {})})
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            await self.stop(FAST)
+        await super().__aexit__(*exc_info)
+
+    async def stop(self, how: signal.Signals) -> None:
+        """Ends it, and waits until it has ended."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        await self._process.wait()
+
+    async def start(self) -> None:
+        """Starts it again."""
+        assert self._socket_dir is not None
+        leftover = self._folder.cluster / "postmaster.pid"
+        for _ in range(500):
+            # The sessions of a killed one see that it is gone, and end; until then no other is let on the cluster.
+            self._process = await self._start(find_binaries(), self._socket_dir)
+            try:
+                await self._wait_ready(self._process)
+                return
+            except Exception:
+                if not leftover.exists() or "pre-existing shared memory" not in self._folder.log_end():
+                    raise
+                await asyncio.sleep(0.05)
+        raise AssertionError("it could not be started again")
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        where = parse_qs(urlsplit(self.dsn).query)
+        return f"{where['host'][0]}/.s.PGSQL.{where['port'][0]}"
+
+    async def execute(self, sql: str) -> None:
+        """Runs statements as the superuser."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()

@@ -1,0 +1,88 @@
+"""Agents at work while something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Self
+
+from tests.faults import journal
+from tests.faults.checker import check
+
+ROOT = Path(__file__).parents[2]
+FORMS = ("awaiting", "blocking")
+
+
+class Storm:
+    """Two agent processes, one that awaits and one that blocks. They work from entering to leaving.
+
+    Args:
+        target: What the agents' savers are given.
+        folder: Where the journals go.
+        timeout: How long one attempt of a call may take, in seconds.
+        retry_budget: How long the agents' savers try again, in seconds. Whatever happens must fit into it.
+    """
+
+    def __init__(self, target: str, folder: Path, *, timeout: float = 30.0, retry_budget: float = 30.0) -> None:
+        self._target = target
+        self._options = (str(timeout), str(retry_budget))
+        self._journals = {form: folder / f"{form}.journal" for form in FORMS}
+        self._agents: list[subprocess.Popen[bytes]] = []
+
+    async def __aenter__(self) -> Self:
+        for form, path in self._journals.items():
+            command = [sys.executable, "-m", "tests.faults.agent", self._target, str(path), form, form, *self._options]
+            with path.with_suffix(".stderr").open("wb") as stderr:
+                self._agents.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr))
+        await self.progress()
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        for agent in self._agents:
+            assert agent.stdin is not None
+            agent.stdin.close()
+        try:
+            await asyncio.gather(*(asyncio.to_thread(agent.wait, 60) for agent in self._agents))
+        finally:
+            for agent in self._agents:
+                agent.kill()
+        if exc_type is None:
+            assert [agent.returncode for agent in self._agents] == [0] * len(self._agents)
+
+    async def progress(self, writes: int = 20) -> None:
+        """Waits until each worker of each agent has had something acknowledged, and all together so much, since now."""
+        before = {form: self._acknowledged(form) for form in FORMS}
+        workers = 7 - 1  # on the contested thread one agent may win again and again
+        deadline = time.monotonic() + 50
+        while True:
+            now = {form: self._acknowledged(form) - before[form] for form in FORMS}
+            if all(len(threads) >= workers and threads.total() >= writes for threads in now.values()):
+                return
+            self._assert_well()
+            assert time.monotonic() < deadline, f"no progress: {now}"
+            await asyncio.sleep(0.05)
+
+    async def for_seconds(self, seconds: float) -> None:
+        """Lets the agents work for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(0.1)
+            self._assert_well()
+
+    async def check(self, *, target: str, dsn: str) -> Counter[str]:
+        """Compares the journals with the store, when the agents have ended. Raises AssertionError."""
+        return await check([list(journal.read(path)) for path in self._journals.values()], target=target, dsn=dsn)
+
+    def _acknowledged(self, form: str) -> Counter[str]:
+        lines = journal.read(self._journals[form])
+        return Counter(line.thread_id for line in journal.of(lines, "acknowledged"))
+
+    def _assert_well(self) -> None:
+        for form, path in self._journals.items():
+            bad = journal.of(journal.read(path), "failed", "wrong")
+            assert not bad, f"{form}: {bad[0]}"
+        assert all(agent.poll() is None for agent in self._agents), "an agent has ended"
