@@ -25,6 +25,8 @@ from tests.faults.journal import Journal, Kind, Line
 
 CONTESTED = "contested"
 """The thread on which all agents meet."""
+PAUSE = 0.02
+"""Between two turns of a worker, in seconds: what is written has to be read back and compared too."""
 
 
 class Runtime:
@@ -78,6 +80,7 @@ class Agent:
             else:
                 result = await graph.ainvoke(turn(name), config, **options)
             self._note("acknowledged", "turn", thread_id, name)
+            await asyncio.sleep(PAUSE)
             so_far += turns_of(name)
             if result["said"] != so_far:
                 self._note("wrong", "turn", thread_id, name, detail=f"the turn ended with {result['said'][-8:]}")
@@ -101,6 +104,7 @@ class Agent:
                     self._acknowledged("writes", thread_id, checkpoint, at),
                 )
                 last = checkpoint["id"]
+            await asyncio.sleep(PAUSE)
 
     async def _put_versioned(self, thread_id: str, _: int) -> None:
         """Puts as a client of the protocol does, each put on condition of the version of the one before."""
@@ -119,6 +123,7 @@ class Agent:
                 response = await caller.acall("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
             version = response.version
             self._note("acknowledged", "versioned", thread_id, checkpoint["id"], version=version)
+            await asyncio.sleep(PAUSE)
 
     async def _contend(self, _: str, __: int) -> None:
         """Puts to the thread that all agents write to: often somebody else was faster."""
