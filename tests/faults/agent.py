@@ -12,14 +12,17 @@ import asyncio
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, RefusedError, requests
+from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2
 from tests.concurrency.gates import DURABILITIES, build, turn, turns_of
 from tests.faults.journal import Journal, Kind, Line
 
@@ -112,8 +115,7 @@ class Agent:
         caller = self._saver._caller
         while not self._stopped:
             checkpoint = _holding(f"{thread_id} after {version}")
-            request = requests.put(self._saver.serde, _new_run(thread_id), checkpoint, {}, {"a": checkpoint["id"]})
-            request.precondition.if_version_match = version
+            request = self._request(thread_id, checkpoint, version)
             self._intend("versioned", thread_id, checkpoint)
             if self._blocking:
                 response = await asyncio.to_thread(
@@ -124,6 +126,22 @@ class Agent:
             version = response.version
             self._note("acknowledged", "versioned", thread_id, checkpoint["id"], version=version)
             await asyncio.sleep(PAUSE)
+
+    def _request(self, thread_id: str, checkpoint: Checkpoint, version: int) -> pb.PutCheckpointRequest:
+        """A put as the protocol has it."""
+        kind, data = self._saver.serde.dumps_typed(checkpoint["channel_values"]["a"])
+        request = pb.PutCheckpointRequest(
+            thread_id=thread_id,
+            checkpoint_id=checkpoint["id"],
+            checkpoint=values_pb2.Checkpoint(v=4, ts=checkpoint["ts"]),
+            metadata=values_pb2.Metadata(value=values_pb2.TypedValue(type="msgpack", data=b"\x80")),
+            precondition=values_pb2.Precondition(if_version_match=version),
+            request_id=uuid.uuid4().bytes,
+        )
+        request.checkpoint.channel_versions.versions["a"].text = checkpoint["id"]
+        value = request.values.add(channel="a", value=values_pb2.TypedValue(type=kind, data=data))
+        value.version.text = checkpoint["id"]
+        return request
 
     async def _contend(self, _: str, __: int) -> None:
         """Puts to the thread that all agents write to: often somebody else was faster."""
