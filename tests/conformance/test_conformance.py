@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -15,7 +16,7 @@ from langgraph.checkpoint.conformance.capabilities import (
 )
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from langgraph.checkpoint.conformance.validate import validate
-from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc import Encryption, GrpcSaver
 
 from tests.server_process import ServerProcess
 
@@ -32,12 +33,19 @@ EXPECTED_TESTS = {
 """How many tests each capability has in langgraph-checkpoint-conformance 0.0.2."""
 
 
-@pytest.fixture
-def registered(server: ServerProcess) -> RegisteredCheckpointer:
+ENCRYPTED: dict[str, Any] = {
+    "encryption": Encryption(keys={"a": bytes(range(32))}, current="a"),
+    # What the suite filters by, beside LangGraph's own keys.
+    "searchable_metadata": {"score"},
+}
+
+
+@pytest.fixture(params=[{}, ENCRYPTED], ids=["plain", "encrypted"])
+def registered(server: ServerProcess, request: pytest.FixtureRequest) -> RegisteredCheckpointer:
     """GrpcSaver on a server of its own: some of the suite's tests list all threads there are."""
 
     async def factory() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with GrpcSaver(server.target) as saver:
+        async with GrpcSaver(server.target, **request.param) as saver:
             yield saver
 
     return RegisteredCheckpointer(name="GrpcSaver", factory=factory)

@@ -161,7 +161,7 @@ class Encryption:
 
 def refuse_sealed(type_tag: str, binding: Binding) -> None:
     """Raises UnknownKeyError if a value is sealed: for savers without encryption."""
-    if sealed := _SEALED.fullmatch(type_tag):
+    if "+" in type_tag and (sealed := _SEALED.fullmatch(type_tag)):
         raise _error(
             UnknownKeyError, binding, f"is encrypted with the key {sealed[3]!r}; build the saver with encryption="
         )
