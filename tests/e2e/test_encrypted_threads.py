@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from langgraph.checkpoint.grpc import (
     ThreadExistsError,
     UnknownKeyError,
 )
+from langgraph.checkpoint.grpc.copies import Copier
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
@@ -281,6 +283,34 @@ async def test_a_copy_that_breaks_off_leaves_nothing(
             await Calls(saver, flavour).do("copy_thread", thread_id, f"{thread_id} copy")
     async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
         assert stored(saver, f"{thread_id} copy") == []
+
+
+class Meddled:
+    """Makes a saver's calls; somebody else's write comes before the second put."""
+
+    def __init__(self, saver: GrpcSaver, meddle: Callable[[], object]) -> None:
+        self._caller = saver._caller
+        self._meddle = meddle
+        self._puts = 0
+
+    def call(self, method: str, *args: Any) -> Any:
+        self._puts += method == "PutCheckpoint"
+        if self._puts == 2:
+            self._meddle()
+        return self._caller.call(method, *args)
+
+
+async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: ServerProcess, thread_id: str) -> None:
+    async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
+        saver.put(config_of(thread_id), checkpoint("1", {"a": 1}), {}, {"a": 1})
+        saver.put(config_of(thread_id, "", "1"), checkpoint("2", {"a": 1}), {}, {})
+        target = f"{thread_id} copy"
+        theirs = checkpoint("9", {"a": 9})
+        meddled: Any = Meddled(saver, lambda: saver.put(config_of(target, "", "1"), theirs, {}, {"a": 9}))
+        copier = Copier(caller=meddled, leases=saver._leases, codec=saver._codec)
+        with pytest.raises(ThreadExistsError, match="somebody else wrote"):
+            copier.copy(thread_id, target, None)
+        assert [saved.checkpoint["id"] for saved in stored(saver, target)] == ["9", "1"]
 
 
 async def test_what_the_server_copies_does_not_open_under_another_name(

@@ -96,7 +96,9 @@ class Copier:
             yield from self._copied(source, target, sorted(chosen, key=lambda place: place[1]), without_writes)
         except VersionConflictError as conflict:
             # Not ours alone any more, so it stays.
-            raise ThreadExistsError(f"somebody else wrote to thread {target!r} while it was being made") from conflict
+            raise ThreadExistsError(
+                f"somebody else wrote to thread {target!r} while it was being made: a part of the copy is there"
+            ) from conflict
         except CheckpointdError:
             with suppress(CheckpointdError):
                 yield "DeleteThread", self.leases.sign(requests.delete_thread(target))
