@@ -1,7 +1,10 @@
 # The server image: checkpointd and what it imports, nothing else. No embedded PostgreSQL, no LangGraph, no pip.
 #
 #   docker build -t checkpointd .
-#   docker run -p 50051:50051 -e CHECKPOINTD_DATABASE_URL=postgresql://user:password@host/database checkpointd
+#   docker run -p 50051:50051 -v ./secrets:/secrets:ro \
+#     -e CHECKPOINTD_DATABASE_URL=postgresql://user:password@host/database \
+#     -e CHECKPOINTD_TLS_CERT=/secrets/tls.crt -e CHECKPOINTD_TLS_KEY=/secrets/tls.key \
+#     -e CHECKPOINTD_KEYS_FILE=/secrets/keys.toml checkpointd
 FROM python:3.13-slim AS build
 
 WORKDIR /src
@@ -23,9 +26,11 @@ FROM python:3.13-slim
 
 COPY --from=build /opt/checkpointd /opt/checkpointd
 
-# In a container the loopback address reaches nobody. Publish the port only where agents are.
+# In a container the loopback address reaches nobody. On this one the server wants TLS and tokens, or to be told in so many
+# words that something else protects it. Health alone is served without either, to the container itself.
 ENV PATH=/opt/checkpointd/bin:$PATH \
     CHECKPOINTD_LISTEN=0.0.0.0:50051 \
+    CHECKPOINTD_HEALTH_LISTEN=127.0.0.1:50052 \
     CHECKPOINTD_LOG_FORMAT=json
 
 # Nobody in particular: the server owns no file and writes none.

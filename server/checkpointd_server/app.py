@@ -15,7 +15,7 @@ from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
-from checkpointd_server.rpc import RpcServer, ServerOptions, check_address
+from checkpointd_server.rpc import RpcServer, ServerOptions, check_address, check_exposure
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, StoreOptions
 
@@ -53,6 +53,9 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
         try:
             for address in config.listen:
                 # Before anything is made or migrated for a server that can't serve.
+                check_exposure(address, config.access)
+                check_address(address, shared=False)
+            for address in config.health_listen:
                 check_address(address, shared=False)
             async with _database(config.database) as database:
                 options = _store_options(config, database)
@@ -90,6 +93,8 @@ async def _serve(
         opened,
         ServerOptions(
             listen=config.listen,
+            health_listen=config.health_listen,
+            access=config.access,
             limits=config.limits,
             default_timeout=config.default_timeout,
             reflection=config.reflection,

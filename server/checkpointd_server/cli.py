@@ -1,4 +1,4 @@
-"""The command line: `checkpointd serve | migrate | health | show | info`."""
+"""The command line: `checkpointd serve | migrate | keys | health | show | info`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from checkpointd_server import __version__
+from checkpointd_server.access_settings import read_access
 from checkpointd_server.config import DatabaseConfig, ServeConfig
 from checkpointd_server.console import health, info, show
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.keys import keys
 from checkpointd_server.logs import LogFormat, LogLevel, configure_logs
 from checkpointd_server.settings import database_settings, serve_settings
 
@@ -66,24 +68,30 @@ def serve(
     reflection: bool,
     log_level: LogLevel,
     log_format: LogFormat,
+    health_listen: tuple[str, ...],
+    **access: Any,
 ) -> None:
     """Serve checkpoints until SIGTERM or Ctrl-C.
 
     When it serves, it prints one line on standard output: "checkpointd ready on HOST:PORT". On the first signal it lets
     calls in flight finish, on the second it stops at once.
 
-    Without --database-url it runs an embedded PostgreSQL (from checkpointd[embedded]) in --data-dir.
+    Without --database-url it runs an embedded PostgreSQL (from checkpointd[embedded]) in --data-dir. Where other
+    machines can reach it, it wants TLS and tokens.
 
     \b
     Examples:
         checkpointd serve --data-dir ./checkpoints
-        CHECKPOINTD_DATABASE_URL=postgresql://agents:secret@db/agents checkpointd serve --listen 0.0.0.0:50051
+        CHECKPOINTD_DATABASE_URL=postgresql://agents:secret@db/agents checkpointd serve --listen 0.0.0.0:50051 \\
+            --tls-cert tls.crt --tls-key tls.key --keys-file keys.toml
     """
     _exit_on_signals()
     configure_logs(log_level, log_format)
     config = ServeConfig(
         database=_database(database_url, data_dir, schema, database_wait),
         listen=listen,
+        health_listen=health_listen,
+        access=read_access(**access),
         limits=Limits(
             max_message_bytes=max_message_bytes, max_value_bytes=max_value_bytes, max_page_bytes=max_page_bytes
         ),
@@ -130,6 +138,7 @@ def migrate(
     click.echo(f"schema {schema} is up to date" if applied else f"schema {schema} was up to date already")
 
 
+main.add_command(keys)
 main.add_command(health)
 main.add_command(show)
 main.add_command(info)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.logs import LogFormat, LogLevel
 
@@ -33,6 +34,10 @@ class ServeConfig:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     listen: tuple[str, ...] = (DEFAULT_TARGET,)
     """Where to listen, at least one address: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
+    health_listen: tuple[str, ...] = ()
+    """Where health alone is served, in plain text and to everybody."""
+    access: AccessOptions = field(default_factory=AccessOptions)
+    """Who may connect, and as whom."""
     limits: Limits = field(default_factory=Limits)
     """The limits that requests are held to."""
     pool_max_size: int = 8

@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from checkpointd_server.channel import channel_settings, open_channel
 from checkpointd_server.config import DEFAULT_TARGET
-from checkpointd_server.settings import target_setting, timeout_setting
+from checkpointd_server.settings import timeout_setting
 
 
 @click.command()
-@target_setting
+@channel_settings
 @click.option(
     "--service", default="", help="One service, e.g. checkpointd.v1.CheckpointService.  [default: the server]"
 )
 @timeout_setting
-def health(target: str, service: str, timeout: float) -> None:
+def health(target: str, service: str, timeout: float, **how: Any) -> None:
     """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1.
 
     It serves while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET it asks the
-    server that CHECKPOINTD_LISTEN belongs to, on this machine.
+    server that CHECKPOINTD_HEALTH_LISTEN or CHECKPOINTD_LISTEN belongs to, on this machine.
 
     \b
     Examples:
@@ -36,8 +35,9 @@ def health(target: str, service: str, timeout: float) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     if click.get_current_context().get_parameter_source("target") is click.core.ParameterSource.DEFAULT:
-        target = _local_target(os.environ.get("CHECKPOINTD_LISTEN", "").split())
-    with _channel(target) as channel:
+        open_to_all = os.environ.get("CHECKPOINTD_HEALTH_LISTEN", "").split()
+        target = _local_target(open_to_all or os.environ.get("CHECKPOINTD_LISTEN", "").split())
+    with open_channel(target, **how) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
             response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
@@ -51,10 +51,10 @@ def health(target: str, service: str, timeout: float) -> None:
 
 
 @click.command()
-@target_setting
+@channel_settings
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @timeout_setting
-def info(target: str, as_json: bool, timeout: float) -> None:
+def info(target: str, as_json: bool, timeout: float, **how: Any) -> None:
     """Print the server's version, what it can do, and its limits.
 
     \b
@@ -63,7 +63,7 @@ def info(target: str, as_json: bool, timeout: float) -> None:
     """
     from checkpointd.v1 import info_service_pb2, info_service_pb2_grpc
 
-    with _channel(target) as channel:
+    with open_channel(target, **how) as channel:
         stub = info_service_pb2_grpc.InfoServiceStub(channel)
         response = stub.GetServerInfo(info_service_pb2.GetServerInfoRequest(), timeout=timeout)
     capabilities = [
@@ -83,7 +83,7 @@ def info(target: str, as_json: bool, timeout: float) -> None:
 
 @click.command()
 @click.argument("thread_id")
-@target_setting
+@channel_settings
 @click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all of them]")
 @click.option("--checkpoint-id", help="Only this checkpoint.  [default: the latest, below a list of all]")
 @click.option(
@@ -99,6 +99,7 @@ def show(
     limit: int,
     as_json: bool,
     timeout: float,
+    **how: Any,
 ) -> None:
     """Print a thread's checkpoints and what they hold, as plain data.
 
@@ -112,7 +113,7 @@ def show(
     """
     from checkpointd_server.thread_view import ThreadView
 
-    with _channel(target) as channel:
+    with open_channel(target, **how) as channel:
         view = ThreadView.read(
             channel,
             thread_id=thread_id,
@@ -131,26 +132,6 @@ def show(
     else:
         for line in view.as_text():
             click.echo(line)
-
-
-@contextmanager
-def _channel(target: str) -> Iterator[Any]:
-    """A channel to the server. What a call on it fails with becomes a line that names the target."""
-    import grpc
-
-    options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
-    if target.startswith(("127.", "localhost:", "[::1]", "unix:")):
-        options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback isn't ours
-    with grpc.insecure_channel(target, options=options) as channel:
-        try:
-            yield channel
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                problem = f"no answer from checkpointd at {target}: {error.details()}"
-                problem += " (`checkpointd serve` starts a server, --target names another one)"
-            else:
-                problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
-            raise click.ClickException(problem) from error
 
 
 def _local_target(listen: list[str]) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from checkpointd_server.config import DEFAULT_TARGET, ServeConfig
+from checkpointd_server.access_settings import access_settings
+from checkpointd_server.config import ServeConfig
 from checkpointd_server.logs import LogFormat, LogLevel
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
+from checkpointd_server.options import Seconds, setting, stacked
 
 _DEFAULTS = ServeConfig()
 
@@ -56,42 +52,6 @@ class SchemaName(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
-class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A finite number of seconds."""
-
-    name = "seconds"
-
-    def __init__(self, *, zero: bool) -> None:
-        self._zero = zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parses it and checks its sign."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not self._zero):
-            self.fail(f"{value!r} is not a number of seconds {'from' if self._zero else 'above'} 0", param, ctx)
-        return seconds
-
-
-def setting(flags: str, **options: Any) -> Decorator[Any]:
-    """An option that can also be given as CHECKPOINTD_<NAME>."""
-    name = flags.partition("/")[0].removeprefix("--").replace("-", "_")
-    return click.option(flags, name, envvar=f"CHECKPOINTD_{name.upper()}", show_envvar=True, **options)
-
-
-def stacked(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """Several options as one decorator, shown in this order."""
-
-    def decorate(command: Any) -> Any:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
 database_settings = stacked(
     setting(
         "--database-url",
@@ -131,6 +91,14 @@ serve_settings = stacked(
         help="HOST:PORT (port 0: any free one) or unix:PATH. May be given several times; in the environment, parted by "
         "spaces.",
     ),
+    setting(
+        "--health-listen",
+        type=Address(),
+        multiple=True,
+        help="Where to serve health alone, in plain text and to everybody, for probes that speak no TLS: HOST:PORT or "
+        "unix:PATH.",
+    ),
+    access_settings,
     database_settings,
     setting(
         "--pool-max-size",
@@ -207,13 +175,6 @@ serve_settings = stacked(
         show_default=True,
         help="Log lines for people or for machines.",
     ),
-)
-
-target_setting = setting(
-    "--target",
-    default=DEFAULT_TARGET,
-    show_default=True,
-    help="The server: HOST:PORT or unix:PATH.",
 )
 
 timeout_setting = click.option(

@@ -31,6 +31,27 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "target": ("host:1", "host:1"),
+    "health_listen": ("127.0.0.1:0", ("127.0.0.1:0",)),
+    "tls_cert": ("/a/file", Path("/a/file")),
+    "tls_key": ("/a/file", Path("/a/file")),
+    "tls_client_ca": ("/a/file", Path("/a/file")),
+    "keys_file": ("/a/file", Path("/a/file")),
+    "jwt_keys": ("/a/file", Path("/a/file")),
+    "jwt_jwks_url": ("https://issuer/jwks", "https://issuer/jwks"),
+    "jwt_issuer": ("https://issuer", "https://issuer"),
+    "jwt_audience": ("us", ("us",)),
+    "jwt_tenant_claim": ("org", "org"),
+    "jwt_scope_claim": ("scp", "scp"),
+    "jwt_leeway": ("0", 0.0),
+    "open_health": ("false", False),
+    "open_reflection": ("true", True),
+    "insecure_without_tls": ("true", True),
+    "insecure_without_tokens": ("true", True),
+    "token": ("secret", "secret"),
+    "tls": ("true", True),
+    "tls_ca": ("/a/file", Path("/a/file")),
+    "tls_client_cert": ("/a/file", Path("/a/file")),
+    "tls_client_key": ("/a/file", Path("/a/file")),
 }
 
 
@@ -61,7 +82,9 @@ def test_the_environment_says_the_same_as_the_option(
 ) -> None:
     assert option.name is not None
     text, value = SAMPLES[option.name]
-    flags = [option.secondary_opts[0]] if option.is_flag else [option.opts[0], text]
+    flags = [option.opts[0], text]
+    if option.is_flag:
+        flags = [option.opts[0] if value else option.secondary_opts[0]]
     assert parse(command, flags)[option.name] == value
     assert parse(command, [])[option.name] != value
     assert option.envvar == f"CHECKPOINTD_{option.name.upper()}"

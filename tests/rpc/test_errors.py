@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain import errors as domain_errors
+from checkpointd_server.domain.access import ANYBODY, Scope
 from checkpointd_server.domain.errors import (
     CheckpointdError,
     CheckpointNotFound,
@@ -39,11 +40,13 @@ from checkpointd_server.rpc.errors import (
     SlowOperation,
     describe_error,
 )
+from checkpointd_server.rpc.identity import PermissionDenied
 
 PROTO = Path(__file__).parents[2] / "protos/checkpointd/v1/errors.proto"
 CONFLICT = {"thread_id": "t", "checkpoint_ns": "", "expected_version": 3, "current_version": 5}
 
 EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
+    (PermissionDenied(Scope.DELETE, ANYBODY), {"scope": "delete"}),
     (InvalidArgument("thread_id", "is required"), {"field": "thread_id"}),
     (InvalidArgument("thread_id", "is too long", limit=512), {"field": "thread_id", "limit": "512"}),
     (

@@ -6,20 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import grpc
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
+from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
 from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.faults import trace_without_words
 from tests.rpc.conftest import Refusal
 
@@ -31,6 +36,7 @@ class World:
     serve: Any
     blocker: Any
     database_url: str
+    keys_file: Path
 
     async def sql(self, statement: str, *, database: str | None = None) -> None:
         """Runs a statement behind the server's back."""
@@ -57,8 +63,12 @@ async def _put(client: Any, **options: Any) -> int:
 
 
 @pytest.fixture
-def world(serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str) -> World:
-    return World(serve=serve, blocker=blocker, database_url=database_url)
+def world(
+    serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str, tmp_path: Path
+) -> World:
+    keys_file = tmp_path / "keys.toml"
+    keys_file.touch()
+    return World(serve=serve, blocker=blocker, database_url=database_url, keys_file=keys_file)
 
 
 async def invalid_argument(world: World) -> Any:
@@ -159,6 +169,28 @@ async def lease_lost(world: World) -> Any:
         return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(lease_token=1)))
 
 
+async def unauthenticated(world: World) -> Any:
+    async with world.serve(access=AccessOptions(keys_file=world.keys_file)) as (_, client):
+        return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+
+
+async def permission_denied(world: World) -> Any:
+    _, entry = new_key("acme", [Scope.WRITE], "writer")
+    key, second = new_key("acme", [Scope.READ], "reader")
+    world.keys_file.write_text(entry + second)
+    async with world.serve(access=AccessOptions(keys_file=world.keys_file)) as (_, client):
+        metadata = (("authorization", f"Bearer {key}"),)
+        return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(), metadata=metadata))
+
+
+async def keys_unavailable(world: World) -> Any:
+    jwt_options = JwtOptions(jwks_url="http://127.0.0.1:1/", issuer="issuer", audiences=("here",))
+    async with world.serve(access=AccessOptions(jwt=jwt_options)) as (_, client):
+        key = ec.generate_private_key(ec.SECP256R1())
+        metadata = (("authorization", f"Bearer {jwt.encode({}, key, algorithm='ES256')}"),)
+        return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(), metadata=metadata))
+
+
 Provoke = Callable[[World], Awaitable[Any]]
 PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "INVALID_ARGUMENT": (invalid_argument, grpc.StatusCode.INVALID_ARGUMENT, {"field": "thread_id"}),
@@ -180,6 +212,9 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "INTERNAL": (internal, grpc.StatusCode.INTERNAL, {"error_id": None}),
     "LEASE_HELD": (lease_held, grpc.StatusCode.ABORTED, {"thread_id": "thread-1", "remaining_ms": None}),
     "LEASE_LOST": (lease_lost, grpc.StatusCode.ABORTED, {"thread_id": "thread-1"}),
+    "UNAUTHENTICATED": (unauthenticated, grpc.StatusCode.UNAUTHENTICATED, {}),
+    "PERMISSION_DENIED": (permission_denied, grpc.StatusCode.PERMISSION_DENIED, {"scope": "write"}),
+    "KEYS_UNAVAILABLE": (keys_unavailable, grpc.StatusCode.UNAVAILABLE, {}),
     "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "1"}),
     "SLOW_OPERATION": (slow_operation, grpc.StatusCode.UNAVAILABLE, {}),
 }

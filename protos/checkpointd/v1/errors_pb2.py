@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/errors.proto\x12\x0e\x63heckpointd.v1*\xd5\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_THREAD_EXISTS\x10\x03\x12%\n!ERROR_REASON_CHECKPOINT_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_MESSAGE_TOO_LARGE\x10\x05\x12%\n!ERROR_REASON_DATABASE_UNAVAILABLE\x10\x06\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x07\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x08\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\t\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\n\x12\x1b\n\x17\x45RROR_REASON_LEASE_HELD\x10\x0b\x12\x1b\n\x17\x45RROR_REASON_LEASE_LOST\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_SLOW_OPERATION\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/errors.proto\x12\x0e\x63heckpointd.v1*\xbe\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_THREAD_EXISTS\x10\x03\x12%\n!ERROR_REASON_CHECKPOINT_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_MESSAGE_TOO_LARGE\x10\x05\x12%\n!ERROR_REASON_DATABASE_UNAVAILABLE\x10\x06\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x07\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x08\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\t\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\n\x12\x1b\n\x17\x45RROR_REASON_LEASE_HELD\x10\x0b\x12\x1b\n\x17\x45RROR_REASON_LEASE_LOST\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_SLOW_OPERATION\x10\r\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x0e\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x0f\x12!\n\x1d\x45RROR_REASON_KEYS_UNAVAILABLE\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.errors_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=517
+  _globals['_ERRORREASON']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

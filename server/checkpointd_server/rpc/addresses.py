@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 import socket
 import stat
 
+import grpc
 import grpc.aio
 
+from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.errors import SetupError
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})")
@@ -18,13 +21,16 @@ _MAX_PATH_BYTES = 107
 """The longest path that a Unix socket's address holds."""
 
 
-def bind(server: grpc.aio.Server, address: str, *, shared: bool) -> str:
+def bind(
+    server: grpc.aio.Server, address: str, *, shared: bool, credentials: grpc.ServerCredentials | None = None
+) -> str:
     """Binds a server that was not started yet.
 
     Args:
         server: The server.
         address: HOST:PORT (port 0: a free one), unix:PATH, or unix-abstract:NAME.
         shared: Other processes may listen on the same port (SO_REUSEPORT).
+        credentials: What TLS is spoken with; None: plain text.
 
     Returns:
         The address bound, with the port that it really has.
@@ -34,7 +40,10 @@ def bind(server: grpc.aio.Server, address: str, *, shared: bool) -> str:
     """
     problem = check(address, shared=shared)
     try:
-        bound = server.add_insecure_port(address)
+        if credentials is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, credentials)
     except RuntimeError:
         raise SetupError(f"can't listen on {address}: {problem}") from None
     return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{bound}"
@@ -64,6 +73,42 @@ def check(address: str, *, shared: bool) -> str:
     if failure is not None and failure.errno == errno.EADDRINUSE:
         raise SetupError(f"can't listen on {address}: the port is taken by another process; name another with --listen")
     return "it is not an address of this machine" if failure is None else str(failure.strerror)
+
+
+def check_exposure(address: str, access: AccessOptions) -> None:
+    """Refuses an address that other machines reach without what protects it there, unless that was asked for.
+
+    Raises:
+        SetupError: The message names the options.
+    """
+    if _is_local(address):
+        return
+    missing, words = [], []
+    if access.tls is None and not access.insecure_without_tls:
+        missing.append("TLS (--tls-cert, --tls-key)")
+        words.append("--insecure-without-tls")
+    if not access.keeps_strangers_out and not access.insecure_without_tokens:
+        missing.append("tokens (--keys-file, or --jwt-issuer and its like)")
+        words.append("--insecure-without-tokens")
+    if missing:
+        raise SetupError(
+            f"can't listen on {address}, which other machines may reach, without {' and '.join(missing)}. "
+            f"Give them, listen on 127.0.0.1 or unix:PATH, or say {' '.join(words)} if something else protects it"
+        )
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if address.startswith("unix"):
+        return True
+    match = _HOST_PORT.fullmatch(address)
+    host = match["host"].strip("[]") if match else ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _probe(host: str, port: int) -> OSError | None:

@@ -9,11 +9,13 @@ from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.values_pb2 import Piece
+from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.calls import Calls
 from checkpointd_server.rpc.errors import SlowOperation
+from checkpointd_server.rpc.identity import OPERATIONS, check_scope
 from checkpointd_server.rpc.operations import get_checkpoint, put_checkpoint, put_writes
 from checkpointd_server.rpc.pieces import INLINE_BYTES
 from checkpointd_server.rpc.validation import check_batch
@@ -64,19 +66,19 @@ class Batches:
         self._limits = limits
         self._calls = calls
 
-    async def do(self, request: pb.BatchRequest, tenant: str, timeout: float | None) -> bytes:
+    async def do(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
         """Does all calls at once and returns the encoded answer. The store keeps a namespace's writes in order."""
         operations = request.operations
         check_batch(operations, "operations", self._limits.max_batch_operations)
         started = perf_counter()
         reads = _Reads(min(READ_BYTES, self._limits.max_message_bytes // 2))
-        tasks = [asyncio.ensure_future(self._operate(operation, tenant, timeout, reads)) for operation in operations]
+        tasks = [asyncio.ensure_future(self._operate(operation, identity, timeout, reads)) for operation in operations]
         try:
             await _until_most_are_done(tasks)
             results = [
                 task.result()
                 if task.done()
-                else self._failure(operation.WhichOneof("operation"), started, operation, SlowOperation())
+                else self._failure(operation.WhichOneof("operation"), started, operation, SlowOperation(), identity)
                 for task, operation in zip(tasks, operations, strict=True)
             ]
         finally:
@@ -85,11 +87,13 @@ class Batches:
         return pb.BatchResponse(results=results).SerializeToString()
 
     async def _operate(
-        self, operation: pb.BatchOperation, tenant: str, timeout: float | None, reads: _Reads
+        self, operation: pb.BatchOperation, identity: Identity, timeout: float | None, reads: _Reads
     ) -> pb.BatchResult:
-        started = perf_counter()
+        started, tenant = perf_counter(), identity.tenant
         kind = operation.WhichOneof("operation")
         try:
+            if kind is not None:
+                check_scope(identity, OPERATIONS[kind])
             if kind == "put_checkpoint":
                 _check_pieces(operation.put_checkpoint.pieces)
                 put = await put_checkpoint(self._store, operation.put_checkpoint, tenant, self._limits, timeout)
@@ -105,13 +109,13 @@ class Batches:
                 return pb.BatchResult(get_checkpoint=read)
             raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
         except Exception as error:
-            return self._failure(kind, started, operation, error)
+            return self._failure(kind, started, operation, error, identity)
 
     def _failure(
-        self, kind: str | None, started: float, operation: pb.BatchOperation, error: Exception
+        self, kind: str | None, started: float, operation: pb.BatchOperation, error: Exception, identity: Identity
     ) -> pb.BatchResult:
         request = getattr(operation, kind) if kind else None
-        failure = self._calls.failure(_NAMES[kind], started, request, error)
+        failure = self._calls.failure(_NAMES[kind], started, request, error, identity)
         told = pb.OperationFailure(
             code=failure.code.value[0], message=failure.message, reason=failure.reason, metadata=failure.metadata
         )

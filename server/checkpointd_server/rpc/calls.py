@@ -17,15 +17,18 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
+from checkpointd_server.domain.access import ANYBODY, Identity
+from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, ResultTooLarge
+from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.errors import Draining, Failure, Overloaded, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
-from checkpointd_server.rpc.identity import tenant_of
+from checkpointd_server.rpc.identity import Each, Needed, check_scope
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
-Method = Callable[[RequestT, str, "float | None"], Awaitable[bytes]]
-"""A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response."""
+Method = Callable[[RequestT, Any, "float | None"], Awaitable[bytes]]
+"""A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response.
+That of an RPC which needs scopes by the operation takes the identity in place of the tenant."""
 
 
 class CallLimits(NamedTuple):
@@ -42,8 +45,9 @@ class CallLimits(NamedTuple):
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
-    def __init__(self, limits: CallLimits) -> None:
+    def __init__(self, limits: CallLimits, gate: Gate) -> None:
         self._limits = limits
+        self._gate = gate
         self._active = 0
         self._waiting = 0
         self._draining = asyncio.Event()
@@ -92,21 +96,38 @@ class Calls:
             task.cancel()
             await asyncio.gather(task, draining, return_exceptions=True)
 
-    def handler(self, name: str, request_type: type[RequestT], method: Method[RequestT]) -> grpc.RpcMethodHandler:
+    async def admit(self, context: grpc.aio.ServicerContext) -> None:
+        """Lets a call to a service of others go on if it comes from any identity, and else ends it."""
+        started = perf_counter()
+        try:
+            await self._gate.identify(context)
+        except CheckpointdError as error:
+            failure = self.failure("health or reflection", started, None, error, None)
+            await context.abort(failure.code, failure.message, failure.trailers)
+
+    def handler(
+        self,
+        name: str,
+        request_type: type[RequestT],
+        method: Method[RequestT],
+        needed: Needed,
+    ) -> grpc.RpcMethodHandler:
         """Returns the handler of a unary method.
 
         Args:
             name: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
             request_type: The message that the method takes.
             method: What serves it.
+            needed: What its caller must be allowed to do.
         """
         message_bytes, concurrent_calls, default_timeout = self._limits
         parse = request_type.FromString
+        identify = self._gate.identify
         logs_calls = self._logs_calls
 
         async def serve(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
             started = perf_counter()
-            request = None
+            request = identity = None
             self._active += 1
             try:
                 if self._draining.is_set():
@@ -115,17 +136,20 @@ class Calls:
                     raise Overloaded(limit=concurrent_calls)
                 if len(raw) > message_bytes:
                     raise RequestTooLarge(len(raw), limit=message_bytes)
+                identity = await identify(context)
+                check_scope(identity, needed)
                 request = parse(raw)
                 timeout = context.time_remaining()
-                response = await method(request, tenant_of(context), default_timeout if timeout is None else timeout)
+                who = identity if needed is Each.OPERATION else identity.tenant
+                response = await method(request, who, default_timeout if timeout is None else timeout)
                 if len(response) > message_bytes:
                     raise ResultTooLarge(len(response), limit=message_bytes)
                 if logs_calls:
-                    self._log_call(name, "OK", started, request)
+                    self._log_call(name, "OK", started, request, identity)
                 return response
             except asyncio.CancelledError:
                 if logs_calls:
-                    self._log_call(name, "CANCELLED", started, request)
+                    self._log_call(name, "CANCELLED", started, request, identity)
                 raise
             except DecodeError:
                 error: Exception = InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}")
@@ -138,16 +162,18 @@ class Calls:
                 self._active -= 1
                 if self._draining.is_set() and not self._active:
                     self._idle.set()
-            failure = self.failure(name, started, request, error)
+            failure = self.failure(name, started, request, error, identity)
             await context.abort(failure.code, failure.message, failure.trailers)
             raise AssertionError("abort raises")
 
         return grpc.unary_unary_rpc_method_handler(serve)
 
-    def _log_call(self, method: str, code: str, started: float, request: Any) -> None:
-        self._log.debug("call", code=code, **_call_fields(method, started, request))
+    def _log_call(self, method: str, code: str, started: float, request: Any, identity: Identity | None) -> None:
+        self._log.debug("call", code=code, **_call_fields(method, started, request, identity))
 
-    def failure(self, method: str, started: float, request: Any, error: Exception) -> Failure:
+    def failure(
+        self, method: str, started: float, request: Any, error: Exception, identity: Identity | None
+    ) -> Failure:
         """Logs a call's failure, and returns what its client is told.
 
         Args:
@@ -155,16 +181,17 @@ class Calls:
             started: When the call began, by `time.perf_counter`.
             request: The request, or None if it wasn't one.
             error: What the call raised.
+            identity: Who called, or None if that isn't known.
         """
         failure = describe_error(error)
-        self._log_failure(method, started, request, failure, error)
+        self._log_failure(_call_fields(method, started, request, identity), failure, error)
         return failure
 
-    def _log_failure(self, method: str, started: float, request: Any, failure: Failure, error: Exception) -> None:
+    def _log_failure(self, fields: dict[str, Any], failure: Failure, error: Exception) -> None:
         fields = {
             "code": failure.code.name,
             "reason": failure.reason,
-            **_call_fields(method, started, request),
+            **fields,
         }
         if failure.error_id is not None:
             self._log.error("call failed", **fields, error_id=failure.error_id, trace=trace_without_words(error))
@@ -174,10 +201,12 @@ class Calls:
         self._log.log(failure.level, "call refused", **fields, message=failure.message)
 
 
-def _call_fields(method: str, started: float, request: Any) -> dict[str, Any]:
+def _call_fields(method: str, started: float, request: Any, identity: Identity | None) -> dict[str, Any]:
     """Returns what every line about a call says. Ids may be in a log, values never."""
     fields = {"method": method, "duration_ms": round((perf_counter() - started) * 1000, 3)}
     thread_id = getattr(request, "thread_id", None)
     if thread_id:
         fields["thread_id"] = thread_id
+    if identity is not None and identity is not ANYBODY:
+        fields["tenant"], fields["subject"] = identity.tenant, identity.subject
     return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.model import (
@@ -96,9 +97,9 @@ class CheckpointServicer:
         write_pieces(found.pieces, response.pieces)
         return response.SerializeToString()
 
-    async def batch(self, request: pb.BatchRequest, tenant: str, timeout: float | None) -> bytes:
-        """Does several calls at once."""
-        return await self._batches.do(request, tenant, timeout)
+    async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
+        """Does several calls at once, those that the caller may do."""
+        return await self._batches.do(request, identity, timeout)
 
 
 def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits, page_bytes: int) -> ListQuery:

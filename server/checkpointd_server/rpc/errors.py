@@ -30,6 +30,7 @@ from checkpointd_server.domain.errors import (
     ThreadExists,
     VersionConflict,
 )
+from checkpointd_server.rpc.identity import KeysUnavailable, PermissionDenied, Unauthenticated
 
 DOMAIN = "checkpointd"
 """The ErrorInfo domain of every error of ours."""
@@ -144,6 +145,17 @@ RULES: dict[type[CheckpointdError], Rule] = {
         level=logging.WARNING,
     ),
     SlowOperation: Rule(code=grpc.StatusCode.UNAVAILABLE, reason=errors_pb2.ERROR_REASON_SLOW_OPERATION),
+    Unauthenticated: Rule(code=grpc.StatusCode.UNAUTHENTICATED, reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED),
+    PermissionDenied: Rule(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason=errors_pb2.ERROR_REASON_PERMISSION_DENIED,
+        metadata=lambda error: {"scope": error.scope.value},
+    ),
+    KeysUnavailable: Rule(
+        code=grpc.StatusCode.UNAVAILABLE,
+        reason=errors_pb2.ERROR_REASON_KEYS_UNAVAILABLE,
+        level=logging.WARNING,
+    ),
     DatabaseUnavailable: Rule(
         code=grpc.StatusCode.UNAVAILABLE,
         reason=errors_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,

@@ -1,13 +1,87 @@
-"""Who calls. The tenant of a call comes from here and from nowhere else: no request can name one."""
+"""What every call needs: the scope of each RPC, in one table, and the refusal of those who don't have it.
+
+The tenant of a call comes from its identity and from nowhere else: no request can name one.
+"""
 
 from __future__ import annotations
 
-import grpc.aio
+from collections.abc import Mapping
+from enum import Enum
 
-DEFAULT_TENANT = "default"
-"""The tenant of every call, as long as calls aren't authenticated."""
+from google.protobuf.descriptor import MethodDescriptor
+
+from checkpointd_server.domain.access import Identity, Scope
+from checkpointd_server.domain.errors import CheckpointdError
 
 
-def tenant_of(context: grpc.aio.ServicerContext) -> str:
-    """Returns the tenant that a call acts for."""
-    return DEFAULT_TENANT
+class Each(Enum):
+    """An RPC whose parts need scopes of their own: its method gets the identity, and checks them."""
+
+    OPERATION = "operation"
+
+
+Needed = Scope | Each | None
+"""What an RPC needs; None: any identity will do."""
+
+NEEDED: Mapping[str, Needed] = {
+    "checkpointd.v1.CheckpointService.Batch": Each.OPERATION,
+    "checkpointd.v1.CheckpointService.GetCheckpoint": Scope.READ,
+    "checkpointd.v1.CheckpointService.GetDeltaChannelHistory": Scope.READ,
+    "checkpointd.v1.CheckpointService.ListCheckpoints": Scope.READ,
+    "checkpointd.v1.CheckpointService.PutCheckpoint": Scope.WRITE,
+    "checkpointd.v1.CheckpointService.PutWrites": Scope.WRITE,
+    "checkpointd.v1.InfoService.GetServerInfo": None,
+    "checkpointd.v1.LeaseService.AcquireLease": Scope.WRITE,
+    "checkpointd.v1.LeaseService.GetLease": Scope.READ,
+    "checkpointd.v1.LeaseService.ReleaseLease": Scope.WRITE,
+    "checkpointd.v1.LeaseService.RenewLease": Scope.WRITE,
+    "checkpointd.v1.PieceService.GetPieces": Scope.READ,
+    "checkpointd.v1.PieceService.PutPieces": Scope.WRITE,
+    "checkpointd.v1.ThreadService.CopyThread": Scope.WRITE,
+    "checkpointd.v1.ThreadService.DeleteRuns": Scope.DELETE,
+    "checkpointd.v1.ThreadService.DeleteThread": Scope.DELETE,
+    "checkpointd.v1.ThreadService.PruneThreads": Scope.DELETE,
+}
+"""The scope that each RPC needs, by its full name. An RPC that is missing here is not served at all."""
+
+OPERATIONS: Mapping[str, Scope] = {
+    "get_checkpoint": Scope.READ,
+    "put_checkpoint": Scope.WRITE,
+    "put_writes": Scope.WRITE,
+}
+"""The scope that each operation of a batch needs, by its field."""
+
+
+class Unauthenticated(CheckpointdError):
+    """The call doesn't say who it comes from, or not so that it can be believed. The message never repeats a token."""
+
+
+class PermissionDenied(CheckpointdError):
+    """The identity lacks the scope that the call needs.
+
+    Attributes:
+        scope: The scope.
+    """
+
+    def __init__(self, scope: Scope, identity: Identity) -> None:
+        has = ", ".join(sorted(identity.scopes)) or "none"
+        super().__init__(f"this call needs the scope {scope.value!r}; its token has {has}")
+        self.scope = scope
+
+
+class KeysUnavailable(CheckpointdError):
+    """The issuer's keys can't be had just now, so that its tokens can't be told from forged ones. Safe to try again."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys that tokens are checked with can't be had just now; try again")
+
+
+def needed(method: MethodDescriptor) -> Needed:
+    """Returns what an RPC needs. Raises KeyError for one that isn't in the table."""
+    return NEEDED[method.full_name]
+
+
+def check_scope(identity: Identity, needed: Needed) -> None:
+    """Raises PermissionDenied if the identity lacks the scope that is needed."""
+    if isinstance(needed, Scope) and not identity.may(needed):
+        raise PermissionDenied(needed, identity)

@@ -22,16 +22,21 @@ from checkpointd.v1 import (
     piece_service_pb2,
     thread_service_pb2,
 )
+from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.addresses import bind
+from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.calls import CallLimits, Calls
 from checkpointd_server.rpc.checkpoints import CheckpointServicer
+from checkpointd_server.rpc.guarded import GuardedServer
 from checkpointd_server.rpc.health import HealthServicer
+from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.info import InfoServicer
 from checkpointd_server.rpc.leases import LeaseServicer
 from checkpointd_server.rpc.pieces import PieceServicer
 from checkpointd_server.rpc.threads import ThreadServicer
+from checkpointd_server.rpc.tls import Certificates
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
 """How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
@@ -49,6 +54,10 @@ class ServerOptions:
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
     default_timeout: float | None = 60.0
     """How long a call may take whose client set no deadline. None: as long as it wants."""
+    access: AccessOptions = field(default_factory=AccessOptions)
+    """Who may connect, and as whom."""
+    health_listen: tuple[str, ...] = ()
+    """Where health alone is served, in plain text and to everybody: for probes that speak no TLS."""
     reflection: bool = True
     """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
     so_reuseport: bool = False
@@ -70,7 +79,10 @@ class RpcServer:
     def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
         limits = options.limits
         self._options = options
-        self._calls = Calls(CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout))
+        self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
+        self._gate = Gate(options.access)
+        call_limits = CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout)
+        self._calls = Calls(call_limits, self._gate)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
@@ -86,10 +98,15 @@ class RpcServer:
             self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
         names = [service.full_name for service, _ in servicers]
         self._health = HealthServicer(names)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        guarded = GuardedServer(self._server, self._calls.admit)
+        open_to_all = self._gate.is_open or options.access.open_health
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server if open_to_all else guarded)
+        self._health_server = grpc.aio.server(options=_channel_arguments(options))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         if options.reflection:
             names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
-            reflection.enable_server_reflection(names, self._server)
+            open_to_all = self._gate.is_open or options.access.open_reflection
+            reflection.enable_server_reflection(names, self._server if open_to_all else guarded)
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
@@ -98,6 +115,7 @@ class RpcServer:
                 f"{service.name}/{method.name}",
                 GetMessageClass(method.input_type),
                 getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()),
+                needed(method),
             )
             for method in service.methods
         }
@@ -118,9 +136,19 @@ class RpcServer:
             SetupError: An address is taken or not to be had.
         """
         options = self._options
-        bound = tuple(bind(self._server, address, shared=options.so_reuseport) for address in options.listen)
+        await self._gate.start()
+        bound = tuple(self._bind(address) for address in options.listen)
         await self._server.start()
+        for address in options.health_listen:
+            bind(self._health_server, address, shared=options.so_reuseport)
+        if options.health_listen:
+            await self._health_server.start()
         return bound
+
+    def _bind(self, address: str) -> str:
+        encrypted = self._certificates is not None and not address.startswith("unix")
+        credentials = self._certificates.credentials() if self._certificates and encrypted else None
+        return bind(self._server, address, shared=self._options.so_reuseport, credentials=credentials)
 
     def set_serving(self, serving: bool) -> None:
         """Sets what the health service says of every service."""
@@ -139,6 +167,8 @@ class RpcServer:
             # Until then the ports stay open, so that a new call is told why it is refused.
             await asyncio.wait_for(self._calls.until_idle(), grace)
         await self._server.stop(max(deadline - monotonic(), 0))
+        await self._health_server.stop(0)
+        await self._gate.stop()
 
 
 def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:

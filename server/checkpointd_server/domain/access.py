@@ -1,0 +1,108 @@
+"""Who may do what: identities, scopes, and what the server is told about both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+DEFAULT_TENANT = "default"
+"""The tenant of every call to a server that asks nobody who he is."""
+
+
+class Scope(StrEnum):
+    """What an identity may do with its tenant's threads."""
+
+    READ = "read"
+    """Read checkpoints, lists, histories and leases."""
+    WRITE = "write"
+    """Put checkpoints and task writes, copy threads, take leases."""
+    DELETE = "delete"
+    """Delete and prune threads and runs."""
+    ADMIN = "admin"
+    """Everything that the others allow, and what is for a tenant's administrator alone."""
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who calls."""
+
+    tenant: str
+    """Whose threads he works on."""
+    subject: str
+    """What the log calls him."""
+    scopes: frozenset[Scope]
+    """What he may do there. ADMIN stands for all."""
+
+    def may(self, scope: Scope) -> bool:
+        """Whether he may do what needs a scope."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+ANYBODY = Identity(tenant=DEFAULT_TENANT, subject="", scopes=ALL_SCOPES)
+"""Who calls a server that asks nobody who he is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """The files that TLS needs, as PEM. They are read again when they change."""
+
+    cert: Path
+    """The server's certificate, and those between it and its authority."""
+    key: Path
+    """Its private key, not encrypted."""
+    client_ca: Path | None = None
+    """The authorities of clients' certificates. With it, nobody connects without such a certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtOptions:
+    """Which JSON Web Tokens are believed. Keys come from the file, the URL, or both."""
+
+    keys_file: Path | None = None
+    """Public keys: a JWKS, or PEM. Read again when it changes."""
+    jwks_url: str | None = None
+    """Where the issuer publishes its keys."""
+    issuer: str = ""
+    """What `iss` must be."""
+    audiences: tuple[str, ...] = ()
+    """What `aud` must name, one of them at least."""
+    tenant_claim: str = "tenant"
+    """The claim that holds the tenant."""
+    scope_claim: str = "scope"
+    """The claim that holds the scopes: words in a text, or a list."""
+    leeway: float = 30.0
+    """By how much clocks may differ, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessOptions:
+    """Who may connect, and as whom."""
+
+    tls: TlsFiles | None = None
+    """TLS on every address that isn't a Unix socket. None: plain text."""
+    keys_file: Path | None = None
+    """API keys, and certificates that are identities. Read again when it changes."""
+    jwt: JwtOptions | None = None
+    """JSON Web Tokens."""
+    open_health: bool = True
+    """Whether health answers those who have no token, too."""
+    open_reflection: bool = False
+    """Whether reflection answers those who have no token, too."""
+    insecure_without_tls: bool = False
+    """Allow addresses that other machines reach, without TLS."""
+    insecure_without_tokens: bool = False
+    """Allow addresses that other machines reach, without asking who calls."""
+
+    @property
+    def asks_who_calls(self) -> bool:
+        """Whether a call must say who it comes from, by a token or a certificate."""
+        return self.keys_file is not None or self.jwt is not None
+
+    @property
+    def keeps_strangers_out(self) -> bool:
+        """Whether nobody can call who wasn't given a token or a certificate."""
+        return self.asks_who_calls or (self.tls is not None and self.tls.client_ca is not None)

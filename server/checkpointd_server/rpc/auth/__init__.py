@@ -1,0 +1,7 @@
+"""Who calls: API keys, JSON Web Tokens and clients' certificates, each turned into an identity."""
+
+from __future__ import annotations
+
+from checkpointd_server.rpc.auth.gate import Gate
+
+__all__ = ["Gate"]

@@ -1,0 +1,146 @@
+"""Keys from an issuer's URL: fetched beside the event loop, at a bounded rate, kept while the URL does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
+
+REFRESH_SECONDS = 300.0
+"""How often the keys are fetched, so that one that was withdrawn is no longer believed."""
+PAUSE_SECONDS = 10.0
+"""The shortest time between two fetches, however many tokens name a key that isn't known."""
+FETCH_TIMEOUT = 5.0
+"""How long each step of a fetch may take."""
+MAX_BYTES = 1024 * 1024
+"""The largest answer that is read."""
+
+_log = structlog.get_logger("checkpointd.auth")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Keys come from the URL that was named, not from one that an answer names."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+class JwksUrl:
+    """The keys behind a URL.
+
+    Raises:
+        SetupError: The URL would let others on the network put their own keys in place of the issuer's.
+    """
+
+    def __init__(self, url: str, changed: Callable[[], None]) -> None:
+        parts = urlsplit(url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+            raise SetupError(
+                "--jwt-jwks-url must begin with https://, or anybody on the way could give keys of his own"
+            )
+        self._url = url
+        self._changed = changed
+        self._fetched_at = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.keys: list[PublicKey] = []
+        self.failing = True
+        """Whether the last fetch failed, so that a key that isn't known may be one of the issuer's all the same."""
+
+    async def start(self) -> None:
+        """Fetches the keys for the first time, which may fail, and goes on in the background."""
+        await self.refresh()
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Ends what goes on in the background."""
+        tasks = [task for task in (self._keeping, self._fetching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def refresh(self) -> bool:
+        """Fetches the keys, together with whoever else waits for them. Returns False if they were fetched just now."""
+        if self._fetching is None:
+            if monotonic() - self._fetched_at < PAUSE_SECONDS:
+                return False
+            self._fetching = asyncio.create_task(self._fetch())
+        # One that gives up must not take the fetch away from the others.
+        await asyncio.shield(self._fetching)
+        return True
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS if self.failing else REFRESH_SECONDS)
+            await self.refresh()
+
+    async def _fetch(self) -> None:
+        failing = self.failing
+        try:
+            keys = parse_public_keys(await _in_thread(lambda: _download(self._url)))
+        except (OSError, ValueError) as error:
+            self.failing = True
+            if not failing or not self._keeping:
+                # Not the error's words: they may hold what the other side answered.
+                _log.warning(
+                    "the issuer's keys can't be fetched; those known stay in force", error=type(error).__name__
+                )
+        else:
+            self.failing = False
+            if failing or _ids(keys) != _ids(self.keys):
+                _log.info("fetched the issuer's keys", number=len(keys))
+            self.keys = keys
+            self._changed()
+        finally:
+            self._fetched_at = monotonic()
+            self._fetching = None
+
+
+def _ids(keys: list[PublicKey]) -> set[str | None]:
+    return {key.kid for key in keys}
+
+
+def _download(url: str) -> bytes:
+    opener = urllib.request.build_opener(_NoRedirects)
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  # checked above
+    with opener.open(request, timeout=FETCH_TIMEOUT) as response:
+        content: bytes = response.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError("the answer is too large")
+    return content
+
+
+async def _in_thread(work: Callable[[], bytes]) -> bytes:
+    """Awaits work in a thread that nobody waits for at the end: a URL that hangs must not hold up the server's stop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(result: bytes | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result or b"")
+
+    def run() -> None:
+        try:
+            outcome: tuple[bytes | None, BaseException | None] = (work(), None)
+        except BaseException as error:  # whatever it is, it is told where it was asked for
+            outcome = (None, error)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="jwks", daemon=True).start()
+    return await asyncio.wait_for(future, 3 * FETCH_TIMEOUT)

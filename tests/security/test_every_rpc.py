@@ -1,0 +1,281 @@
+"""Every RPC of the protocol, with every kind of credentials that must not do. A new RPC is tried by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+import checkpointd.v1
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import lease_service_pb2, piece_service_pb2, thread_service_pb2, values_pb2
+from checkpointd_server.domain.access import JwtOptions, Scope
+from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, Each
+from tests.rpc.conftest import Client
+from tests.security.authority import AUDIENCE, ISSUER, Issuer
+from tests.security.conftest import Serve, bearer, connected
+
+
+def every_method() -> Iterator[MethodDescriptor]:
+    """All RPCs of all services in the package, as the stubs have them."""
+    for module in pkgutil.iter_modules(checkpointd.v1.__path__, "checkpointd.v1."):
+        if module.name.endswith("_service_pb2"):
+            for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values():
+                yield from service.methods
+
+
+METHODS = {method.full_name: method for method in every_method()}
+PIECE = b"a piece of a large value"
+WEAKER = {
+    Scope.READ: ("none", "write", "delete"),
+    Scope.WRITE: ("none", "read", "delete"),
+    Scope.DELETE: ("none", "read", "write"),
+    Scope.ADMIN: ("none", "read", "write", "delete"),
+}
+"""Keys that lack a scope."""
+
+
+async def call(client: Client, method: MethodDescriptor, request: Any, metadata: Any) -> Any:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    response_type: Any = GetMessageClass(method.output_type)
+    raw = client.channel.unary_unary(path, None, response_type.FromString)
+    return await raw(request.SerializeToString(), metadata=metadata, timeout=20)
+
+
+async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def empty(method: MethodDescriptor) -> Any:
+    message: Any = GetMessageClass(method.input_type)
+    return message()
+
+
+def test_every_rpc_says_which_scope_it_needs() -> None:
+    assert set(NEEDED) == set(METHODS)
+    assert len(METHODS) >= 17
+
+
+def test_every_operation_of_a_batch_says_which_scope_it_needs() -> None:
+    assert set(OPERATIONS) == {field.name for field in pb.BatchOperation.DESCRIPTOR.oneofs_by_name["operation"].fields}
+    for field, scope in OPERATIONS.items():
+        name = "".join(word.capitalize() for word in field.split("_"))
+        assert NEEDED[f"checkpointd.v1.CheckpointService.{name}"] is scope
+
+
+def wrong_credentials(issuer: Issuer) -> dict[str, Any]:
+    stranger = Issuer()
+    good = issuer.token()
+    head, _, signature = good.split(".")
+    other_body = issuer.token(tenant="other").split(".")[1]
+    tokens = {
+        "an unknown key": "ckd_nobody",
+        "an expired key": "ckd_expired",
+        "no key and no token": "garbage",
+        "an expired token": issuer.token(exp=1_000_000_000),
+        "a token that never expires": issuer.token(exp=None),
+        "a token from the future": issuer.token(nbf=4_000_000_000),
+        "a token of another issuer": issuer.token(iss="https://other.test/"),
+        "a token of no issuer": issuer.token(iss=None),
+        "a token for another audience": issuer.token(aud="something else"),
+        "a token for no audience": issuer.token(aud=None),
+        "a token of a key that isn't the issuer's": stranger.token(),
+        "a token whose claims were changed": f"{head}.{other_body}.{signature}",
+        "a token without a signature": f"{head}.{good.split('.')[1]}.",
+        "a token with the algorithm none": issuer.token(algorithm="none"),
+        "a token that the public key signs as a secret": issuer.token(algorithm="HS256", key=b"x" * 32),
+        "a token that demands something": issuer.token(headers={"crit": ["exp"]}),
+        "a token without a tenant": issuer.token(tenant=None),
+        "a token with an empty tenant": issuer.token(tenant=""),
+        "a token with a tenant that is no text": issuer.token(tenant=["acme"]),
+        "a token with too long a tenant": issuer.token(tenant="a" * 65),
+    }
+    wrong: dict[str, Any] = {name: bearer(token) for name, token in tokens.items()}
+    wrong["nothing"] = ()
+    wrong["another scheme"] = (("authorization", "Basic Y2tkX2FjbWUtYWxsOg=="),)
+    wrong["two tokens"] = (*bearer("ckd_acme-all"), *bearer("ckd_acme-all"))
+    wrong["a key without its scheme"] = (("authorization", "ckd_acme-all"),)
+    wrong["a tenant in the metadata"] = (("tenant", "acme"), ("x-tenant", "acme"))
+    return wrong
+
+
+WRONG = list(wrong_credentials(Issuer()))
+
+
+@pytest.fixture
+async def guarded(serve: Serve, keys_file: Path, tmp_path: Path) -> Any:
+    """A server that takes keys and tokens, and the tokens' issuer."""
+    issuer = Issuer()
+    keys = tmp_path / "issuer.json"
+    keys.write_bytes(issuer.jwks)
+    options = JwtOptions(keys_file=keys, issuer=ISSUER, audiences=(AUDIENCE,))
+    async with serve(keys_file=keys_file, jwt=options) as target, connected(target) as client:
+        yield client, issuer
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_nobody_calls_it_without_credentials_that_are_believed(name: str, guarded: Any) -> None:
+    client, issuer = guarded
+    for problem, metadata in wrong_credentials(issuer).items():
+        refusal = await client.refused(call(client, METHODS[name], empty(METHODS[name]), metadata))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"), problem
+        for value in metadata:
+            secret = value[1].removeprefix("Bearer ")
+            assert secret not in refusal.message
+
+
+@pytest.mark.parametrize("name", [name for name, needed in NEEDED.items() if isinstance(needed, Scope)])
+async def test_nobody_calls_it_without_its_scope(name: str, guarded: Any) -> None:
+    client, issuer = guarded
+    needed = NEEDED[name]
+    assert isinstance(needed, Scope)
+    tokens = [f"ckd_acme-{scope}" for scope in WEAKER[needed]]
+    tokens += [issuer.token(scopes=[]), issuer.token(scopes=None), issuer.token(scopes="READ admins *")]
+    for token in tokens:
+        refusal = await client.refused(call(client, METHODS[name], empty(METHODS[name]), bearer(token)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        assert refusal.metadata == {"scope": needed.value}
+    for token in (f"ckd_acme-{needed.value}", "ckd_acme-admin", issuer.token(scopes=[needed.value])):
+        # The scope lets it in; the request is empty.
+        assert await code_of(call(client, METHODS[name], empty(METHODS[name]), bearer(token))) in (
+            grpc.StatusCode.OK,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        )
+
+
+@pytest.mark.parametrize("name", [name for name, needed in NEEDED.items() if not isinstance(needed, Scope)])
+async def test_what_needs_no_scope_is_open_to_every_identity_but_only_to_those(name: str, guarded: Any) -> None:
+    client, _ = guarded
+    await call(client, METHODS[name], empty(METHODS[name]), bearer("ckd_acme-none"))
+
+
+def test_what_needs_no_scope_is_known_by_name() -> None:
+    assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is None} == {"GetServerInfo"}
+    assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION} == {"Batch"}
+
+
+async def test_each_operation_of_a_batch_needs_its_own_scope(guarded: Any) -> None:
+    client, _ = guarded
+    put = pb.BatchOperation(put_checkpoint=client.put_request())
+    write = pb.BatchOperation(put_writes=client.writes_request())
+    get = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="thread-1"))
+    request = pb.BatchRequest(operations=[put, get, write])
+    for scope, allowed in (("none", set()), ("read", {1}), ("write", {0, 2}), ("admin", {0, 1, 2})):
+        answer = await call(
+            client, METHODS["checkpointd.v1.CheckpointService.Batch"], request, bearer(f"ckd_acme-{scope}")
+        )
+        failed = {n: result.failure for n, result in enumerate(answer.results) if result.HasField("failure")}
+        assert set(failed) == {0, 1, 2} - allowed
+        for failure in failed.values():
+            assert failure.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+            assert failure.reason == "PERMISSION_DENIED"
+            assert failure.metadata["scope"] in ("read", "write")
+
+
+def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
+    """A request to each RPC about a thread, by the RPC's name, as its owner would make it."""
+    target: dict[str, Any] = {"thread_id": thread_id}
+    return {
+        "Batch": pb.BatchRequest(
+            operations=[pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(**target))],
+        ),
+        "GetCheckpoint": pb.GetCheckpointRequest(**target),
+        "GetDeltaChannelHistory": pb.GetDeltaChannelHistoryRequest(**target, channels=["channel"]),
+        "ListCheckpoints": pb.ListCheckpointsRequest(),
+        "PutCheckpoint": tenant_client.put_request(**target, checkpoint_id="checkpoint-9"),
+        "PutWrites": tenant_client.writes_request(**target),
+        "GetServerInfo": None,
+        "AcquireLease": lease_service_pb2.AcquireLeaseRequest(**target, holder=b"me"),
+        "GetLease": lease_service_pb2.GetLeaseRequest(**target),
+        "ReleaseLease": lease_service_pb2.ReleaseLeaseRequest(**target, holder=b"me"),
+        "RenewLease": lease_service_pb2.RenewLeaseRequest(**target, token=1),
+        "GetPieces": piece_service_pb2.GetPiecesRequest(**target, names=[hashlib.sha256(PIECE).digest()]),
+        "PutPieces": piece_service_pb2.PutPiecesRequest(**target),
+        "CopyThread": thread_service_pb2.CopyThreadRequest(source_thread_id=thread_id, target_thread_id="copied"),
+        "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),
+        "DeleteThread": thread_service_pb2.DeleteThreadRequest(**target),
+        "PruneThreads": thread_service_pb2.PruneThreadsRequest(
+            thread_ids=[thread_id], strategy=thread_service_pb2.PRUNE_STRATEGY_DELETE
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) -> None:
+    client, _ = guarded
+    mine, foreign = bearer("ckd_acme-all"), bearer("ckd_other-all")
+    short = name.rpartition(".")[2]
+    requests = requests_about(client, "thread-1")
+    assert short in requests, f"say how {short} is asked about a thread, in requests_about"
+    request = requests[short] or empty(METHODS[name])
+
+    put = client.put_request(metadata=client.metadata({"run_id": "run"}))
+    put.values.add(channel="channel", version=values_pb2.ChannelVersion(text="1"), value=client.value(b"secret"))
+    put.checkpoint.channel_versions.versions["channel"].text = "1"
+    await client.checkpoints.PutCheckpoint(put, metadata=mine)
+    await client.checkpoints.PutWrites(client.writes_request(), metadata=mine)
+    piece = values_pb2.Piece(name=hashlib.sha256(PIECE).digest(), data=PIECE)
+    await client.pieces.PutPieces(
+        piece_service_pb2.PutPiecesRequest(thread_id="thread-1", pieces=[piece]), metadata=mine
+    )
+    await client.leases.AcquireLease(
+        lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"me"), metadata=mine
+    )
+
+    async def state() -> list[bytes]:
+        listed = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(), metadata=mine)
+        lease = await client.leases.GetLease(lease_service_pb2.GetLeaseRequest(thread_id="thread-1"), metadata=mine)
+        pieces = await client.pieces.GetPieces(requests["GetPieces"], metadata=mine)
+        return [listed.SerializeToString(deterministic=True), str(lease.token).encode(), pieces.SerializeToString()]
+
+    before = await state()
+    seen = b""
+    # Not found, or there is no such lease: never that it may not look.
+    with suppress(grpc.aio.AioRpcError):
+        seen = (await call(client, METHODS[name], request, foreign)).SerializeToString()
+    assert await state() == before
+    assert await code_of(call(client, METHODS[name], request, foreign)) in (
+        grpc.StatusCode.OK,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.NOT_FOUND,
+    )
+    for mark in (b"secret", b"written", b"checkpoint-1", PIECE):
+        assert mark not in seen
+
+
+async def test_the_owner_sees_what_another_tenant_does_not(guarded: Any) -> None:
+    client, issuer = guarded
+    await client.checkpoints.PutCheckpoint(client.put_request(), metadata=bearer("ckd_acme-all"))
+    request = pb.GetCheckpointRequest(thread_id="thread-1")
+    for token, there in (("ckd_acme-read", True), (issuer.token(), True), ("ckd_other-read", False)):
+        found = await client.checkpoints.GetCheckpoint(request, metadata=bearer(token))
+        assert found.HasField("tuple") is there
+
+
+async def test_a_page_token_of_another_tenant_is_refused(guarded: Any) -> None:
+    client, _ = guarded
+    for number in range(3):
+        for tenant in ("acme", "other"):
+            put = client.put_request(checkpoint_id=f"{tenant}-{number}")
+            await client.checkpoints.PutCheckpoint(put, metadata=bearer(f"ckd_{tenant}-all"))
+    page = await client.checkpoints.ListCheckpoints(
+        pb.ListCheckpointsRequest(page_size=1), metadata=bearer("ckd_acme-all")
+    )
+    assert page.next_page_token
+    request = pb.ListCheckpointsRequest(page_size=1, page_token=page.next_page_token)
+    refusal = await client.refused(client.checkpoints.ListCheckpoints(request, metadata=bearer("ckd_other-all")))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
