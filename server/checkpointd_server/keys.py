@@ -9,7 +9,12 @@ from checkpointd_server.domain.access import Scope
 
 @click.group()
 def keys() -> None:
-    """Make API keys."""
+    """Make API keys.
+
+    \b
+    Example:
+        checkpointd keys new --tenant acme --scope read --scope write >> keys.toml
+    """
 
 
 @keys.command()
