@@ -7,11 +7,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 10
 
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format protos pins audit clean
+.PHONY: help setup demo test soak bench lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ demo: setup ## Watch an agent die in mid-run and be finished by another process 
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+soak: setup ## Break things at random under load, and check that nothing is lost (MINUTES=10; ARGS="--seed 1234" repeats one)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
 bench: setup ## Measure checkpointd beside the stock savers (several minutes; ARGS="--help" for more)
 	@$(BIN)/python -m pip install --quiet --group bench

@@ -1,6 +1,8 @@
 """An agent in a process of its own, which writes without a pause and keeps a journal of it.
 
-    python -m tests.faults.agent TARGET JOURNAL NAME blocking|awaiting TIMEOUT RETRY_BUDGET
+    python -m tests.faults.agent TARGET JOURNAL PREFIX blocking|awaiting TIMEOUT RETRY_BUDGET
+
+PREFIX comes before the names of its threads.
 
 It drives threads of its own, of three kinds, and one that it shares with all other agents. It stops when its standard
 input is closed, after the writes that are under way.
@@ -27,7 +29,7 @@ from tests.concurrency.gates import DURABILITIES, build, turn, turns_of
 from tests.faults.journal import Journal, Kind, Line
 
 CONTESTED = "contested"
-"""The thread on which all agents meet."""
+"""The thread on which all agents meet, after the prefix."""
 PAUSE = 0.02
 """Between two turns of a worker, in seconds: what is written has to be read back and compared too."""
 
@@ -39,11 +41,12 @@ class Runtime:
 class Agent:
     """Several workers over one saver, each on a thread of its own."""
 
-    def __init__(self, saver: GrpcSaver, journal: Journal, name: str, *, blocking: bool) -> None:
+    def __init__(self, saver: GrpcSaver, journal: Journal, prefix: str, form: str) -> None:
         self._saver = saver
         self._journal = journal
-        self._name = name
-        self._blocking = blocking
+        self._name = f"{prefix}{form}"
+        self._contested = f"{prefix}{CONTESTED}"
+        self._blocking = form == "blocking"
         self._stopped = False
 
     def stop(self) -> None:
@@ -145,20 +148,20 @@ class Agent:
 
     async def _contend(self, _: str, __: int) -> None:
         """Puts to the thread that all agents write to: often somebody else was faster."""
-        run = _new_run(CONTESTED)
+        run = _new_run(self._contested)
         found = await self._do("get_tuple", run)
         checkpoint = _holding(f"{self._name} meets the others")
-        self._intend("put", CONTESTED, checkpoint)
+        self._intend("put", self._contested, checkpoint)
         try:
-            await self._acknowledged("put", CONTESTED, checkpoint, _at(run, found and found.checkpoint["id"]))
-            self._intend("writes", CONTESTED, checkpoint)
+            await self._acknowledged("put", self._contested, checkpoint, _at(run, found and found.checkpoint["id"]))
+            self._intend("writes", self._contested, checkpoint)
         except RefusedError:
-            self._note("refused", "put", CONTESTED, checkpoint["id"])
+            self._note("refused", "put", self._contested, checkpoint["id"])
             return
         try:
-            await self._acknowledged("writes", CONTESTED, checkpoint, _at(run, checkpoint["id"]))
+            await self._acknowledged("writes", self._contested, checkpoint, _at(run, checkpoint["id"]))
         except RefusedError:
-            self._note("refused", "writes", CONTESTED, checkpoint["id"])
+            self._note("refused", "writes", self._contested, checkpoint["id"])
 
     def _intend(self, kind: Kind, thread_id: str, checkpoint: Checkpoint) -> None:
         self._note("intended", kind, thread_id, checkpoint["id"], value=checkpoint["channel_values"]["a"])
@@ -197,10 +200,10 @@ def _holding(value: str) -> Checkpoint:
 
 
 async def main() -> None:
-    target, journal, name, form, timeout, retry_budget = sys.argv[1:]
+    target, journal, prefix, form, timeout, retry_budget = sys.argv[1:]
     loop = asyncio.get_running_loop()
     async with GrpcSaver(target, timeout=float(timeout), retry_budget=float(retry_budget)) as saver:
-        agent = Agent(saver, Journal(Path(journal)), name, blocking=form == "blocking")
+        agent = Agent(saver, Journal(Path(journal)), prefix, form)
 
         def await_end() -> None:
             sys.stdin.read()

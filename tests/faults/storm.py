@@ -25,9 +25,13 @@ class Storm:
         folder: Where the journals go.
         timeout: How long one attempt of a call may take, in seconds.
         retry_budget: How long the agents' savers try again, in seconds. Whatever happens must fit into it.
+        prefix: Comes before the names of their threads, where other agents have been on the store already.
     """
 
-    def __init__(self, target: str, folder: Path, *, timeout: float = 30.0, retry_budget: float = 30.0) -> None:
+    def __init__(
+        self, target: str, folder: Path, *, timeout: float = 30.0, retry_budget: float = 30.0, prefix: str = ""
+    ) -> None:
+        self._prefix = prefix
         self._target = target
         self._options = (str(timeout), str(retry_budget))
         self._journals = {form: folder / f"{form}.journal" for form in FORMS}
@@ -35,7 +39,16 @@ class Storm:
 
     async def __aenter__(self) -> Self:
         for form, path in self._journals.items():
-            command = [sys.executable, "-m", "tests.faults.agent", self._target, str(path), form, form, *self._options]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.faults.agent",
+                self._target,
+                str(path),
+                self._prefix,
+                form,
+                *self._options,
+            ]
             with path.with_suffix(".stderr").open("wb") as stderr:
                 self._agents.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr))
         await self.progress()

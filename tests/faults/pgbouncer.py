@@ -1,0 +1,123 @@
+"""A PgBouncer in transaction mode, as Debian has it: from the system, or fetched into .build without installing it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+BUILD = Path(__file__).parents[2] / ".build" / "pgbouncer"
+
+_CONFIG = """\
+[databases]
+* = host={host} port={port} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {pool_size}
+max_client_conn = 100
+"""
+
+
+class PgBouncer:
+    """PgBouncer between servers and a PostgreSQL.
+
+    Args:
+        folder: Where its configuration goes.
+        socket_path: PostgreSQL's socket.
+        pool_size: How many connections to PostgreSQL it shares out. Fewer than its clients have, so that they meet.
+    """
+
+    def __init__(self, folder: Path, socket_path: str, *, pool_size: int = 3) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+        host, _, port = socket_path.rpartition("/.s.PGSQL.")
+        self._config = folder / "pgbouncer.ini"
+        self._config.write_text(_CONFIG.format(host=host, port=port, listen_port=self.port, pool_size=pool_size))
+        self._log = folder / "pgbouncer.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+
+    @property
+    def dsn(self) -> str:
+        """The database's URL, through it."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Starts it, and waits until it listens."""
+        program, libraries = find()
+        # It refuses to run as root, and PostgreSQL's socket is for PostgreSQL's user.
+        user = ["--user=nobody"] if os.geteuid() == 0 else []
+        env = {**os.environ, "LD_LIBRARY_PATH": libraries}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([program, *user, self._config], stdout=log, stderr=log, env=env)
+        deadline = time.monotonic() + 20
+        while True:
+            assert self._process.poll() is None, self._log.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Ends it without asking."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
+def find() -> tuple[str, str]:
+    """Returns the program, and the folder of the libraries that the system lacks. Fetches both if need be."""
+    installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if installed is not None:
+        return installed, ""
+    program = BUILD / "usr" / "sbin" / "pgbouncer"
+    if not program.exists():
+        _fetch()
+    libraries = {str(path.parent) for path in (BUILD / "usr" / "lib").rglob("lib*.so*")}
+    return str(program), ":".join(sorted(libraries))
+
+
+def _fetch() -> None:
+    """Fetches Debian's package and the libraries that it wants, with apt's own list of both, and unpacks them."""
+    # Not skipped: transaction pooling is promised to work, and this is the only way to know.
+    assert shutil.which("apt-get"), "pgbouncer is needed for its tests: install it (brew install pgbouncer, ...)"
+    partial = BUILD.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    state = partial / "apt"
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (state / folder).mkdir(parents=True)
+    # With folders of its own apt needs no rights.
+    options = ["-q", "-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
+    if os.geteuid() == 0:
+        options += ["-o", "APT::Sandbox::User=root"]
+    _run(["apt-get", *options, "update"], partial)
+    depends = _run(["apt-cache", *options, "depends", "pgbouncer"], partial).splitlines()
+    wanted = [line.split()[-1] for line in depends if line.strip().startswith("Depends: lib")]
+    # The system's own C library is the one that has to be used.
+    libraries = [name for name in wanted if name not in ("libc6", "libpam0g", "libsystemd0")]
+    _run(["apt-get", *options, "download", "pgbouncer", *libraries], partial)
+    for package in partial.glob("*.deb"):
+        _run(["dpkg", "-x", str(package), "."], partial)
+    shutil.rmtree(BUILD, ignore_errors=True)
+    partial.rename(BUILD)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"pgbouncer is needed for its tests and can't be fetched: install it\n{done.stdout}"
+    return done.stdout

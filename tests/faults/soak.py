@@ -1,0 +1,222 @@
+"""Faults of all kinds at random, for as long as one likes, and an eye on what servers use meanwhile.
+
+    make soak                              ten minutes
+    make soak MINUTES=120
+    make soak ARGS="--seed 1234"           the same faults in the same order
+
+Two servers on one database, a network on each side of the first, and agents that are given both. Now and then the
+agents are let come to an end and the journals are compared with the store; then others begin. Of each server that has
+not been restarted meanwhile, memory, file descriptors and connections must stay flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+import psutil
+
+from tests.faults.postgres import FAST, IMMEDIATE, KILL, FaultyPostgres
+from tests.faults.storm import Storm
+from tests.flaky_link import FlakyLink
+from tests.server_process import ServerProcess
+
+ROUND_SECONDS = 45.0
+"""How long the same agents are at work."""
+WARM_UP_ROUNDS = 2
+"""After how many rounds a server's use counts as what it needs."""
+MEMORY_SLACK = 48 * 1024 * 1024
+"""By how many bytes a server's memory may grow after that."""
+FILES_SLACK = 40
+"""How many more file descriptors a server may have than at first: its pool, and clients that have just come."""
+POOL_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What a server uses."""
+
+    memory: int
+    """Resident, in bytes."""
+    files: int
+    """Open file descriptors."""
+
+
+class Stage:
+    """The servers, the database, the networks, and what can be done to them."""
+
+    def __init__(self, folder: Path, random_: random.Random) -> None:
+        self._folder = folder
+        self._random = random_
+        self._stack = AsyncExitStack()
+        self.postgres = FaultyPostgres(folder / "postgres")
+        self.servers: list[ServerProcess] = []
+        self._first_use: dict[int, Use] = {}
+        self._rounds: Counter[int] = Counter()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.postgres)
+        behind = self._stack.enter_context(FlakyLink(f"unix:{self.postgres.socket}"))
+        urls = [f"postgresql://postgres@{behind.target}/postgres", self.postgres.dsn]
+        for number, url in enumerate(urls):
+            log_dir = self._folder / f"server-{number}"
+            log_dir.mkdir()
+            server = ServerProcess(
+                *("--database-url", url, "--pool-max-size", str(POOL_SIZE)),
+                log_dir=log_dir,
+                env={"CHECKPOINTD_LOG_LEVEL": "error"},
+            )
+            await asyncio.to_thread(server.start)
+            self._stack.callback(server.__exit__)
+            self.servers.append(server)
+        self._behind = behind
+        self._before = self._stack.enter_context(FlakyLink(self.servers[0].target))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def targets(self) -> str:
+        """What agents are given."""
+        return f"{self._before.target},{self.servers[1].target}"
+
+    @property
+    def faults(self) -> list[Callable[[], Awaitable[None]]]:
+        """All that can be done."""
+        return [
+            self.kill_a_server,
+            self.replace_a_server,
+            self.restart_the_database,
+            self.end_all_sessions,
+            self.lose_answers,
+            self.fall_silent,
+            self.forget_connections,
+            self.nothing,
+        ]
+
+    async def nothing(self) -> None:
+        """A quiet while."""
+        await self._a_while(3.0)
+
+    async def kill_a_server(self) -> None:
+        """One server dies, and is started again after a while."""
+        server = self._random.choice(self.servers)
+        await asyncio.to_thread(server.kill)
+        await self._a_while(2.0)
+        await asyncio.to_thread(server.start)
+
+    async def replace_a_server(self) -> None:
+        """One server is stopped as a deployment does it."""
+        await asyncio.to_thread(self._random.choice(self.servers).restart)
+
+    async def restart_the_database(self) -> None:
+        """The database is away for a while."""
+        await self.postgres.stop(self._random.choice([FAST, IMMEDIATE, KILL]))
+        await self._a_while(3.0)
+        await self.postgres.start()
+
+    async def end_all_sessions(self) -> None:
+        """All sessions of the database end at once."""
+        await self.postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'checkpointd'"
+        )
+
+    async def lose_answers(self) -> None:
+        """Answers get lost, on either side of the first server."""
+        link = self._random.choice([self._before, self._behind])
+        link.hold_answers()
+        await self._a_while(1.0)
+        link.cut()
+
+    async def fall_silent(self) -> None:
+        """Nothing arrives for a while, on either side of the first server, and then it all does."""
+        link = self._random.choice([self._before, self._behind])
+        link.stall()
+        await self._a_while(9.0)
+        link.resume()
+
+    async def forget_connections(self) -> None:
+        """A network forgets all connections, and tells one side only."""
+        self._behind.forget()
+
+    async def _a_while(self, longest: float) -> None:
+        await asyncio.sleep(self._random.uniform(0, longest))
+
+    async def assert_flat(self) -> str:
+        """Raises AssertionError if a server uses more and more. Returns what they use."""
+        uses = []
+        for server in self.servers:
+            process = psutil.Process(server.process.pid)
+            use = Use(memory=process.memory_info().rss, files=process.num_fds())
+            self._rounds[process.pid] += 1
+            if self._rounds[process.pid] == WARM_UP_ROUNDS:
+                self._first_use[process.pid] = use
+            first = self._first_use.get(process.pid, use)
+            assert use.memory <= first.memory + MEMORY_SLACK, f"memory grows: {first} to {use}"
+            assert use.files <= first.files + FILES_SLACK, f"file descriptors grow: {first} to {use}"
+            uses.append(f"{use.memory // 2**20} MiB, {use.files} files, {self._rounds[process.pid]} rounds")
+        connection = await asyncpg.connect(self.postgres.dsn)
+        sessions = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'checkpointd'"
+        )
+        await connection.close()
+        # One more a server: what its watch asks with.
+        assert sessions <= len(self.servers) * (POOL_SIZE + 1), f"{sessions} sessions"
+        return f"{'; '.join(uses)}; {sessions} sessions"
+
+
+async def soak(minutes: float, seed: int) -> None:
+    """Raises AssertionError if anything that was promised doesn't hold."""
+    print(f"soak: {minutes:g} minutes, seed {seed}", flush=True)
+    chance = random.Random(seed)
+    end = time.monotonic() + minutes * 60
+    with tempfile.TemporaryDirectory(prefix="cd-", ignore_cleanup_errors=True) as folder:
+        async with Stage(Path(folder), chance) as stage:
+            number = 0
+            while time.monotonic() < end:
+                number += 1
+                done: Counter[str] = Counter()
+                journals = Path(folder, f"round-{number}")
+                journals.mkdir()
+                async with Storm(
+                    stage.targets, journals, timeout=5, retry_budget=60, prefix=f"round-{number}-"
+                ) as storm:
+                    round_end = min(time.monotonic() + ROUND_SECONDS, end)
+                    while time.monotonic() < round_end:
+                        fault = chance.choice(stage.faults)
+                        done[fault.__name__] += 1
+                        await fault()
+                        await storm.progress(1)
+                counts = await storm.check(target=stage.servers[1].target, dsn=stage.postgres.dsn)
+                written = sum(count for what, count in counts.items() if what.endswith("acknowledged"))
+                print(f"round {number}: {written} acknowledged writes are there; {dict(done)}", flush=True)
+                print(f"round {number}: {await stage.assert_flat()}", flush=True)
+    print("soak: all is well", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make soak", description="Breaks things at random, under load.")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long, default 10")
+    parser.add_argument("--seed", type=int, default=None, help="repeats the faults of another soak")
+    arguments = parser.parse_args()
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(2**32)
+    try:
+        asyncio.run(soak(arguments.minutes, seed))
+    except AssertionError as error:
+        sys.exit(f"soak: seed {seed}: {error}")
+
+
+if __name__ == "__main__":
+    main()

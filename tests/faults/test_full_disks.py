@@ -1,0 +1,98 @@
+"""A database whose disk is full says so, keeps nothing by halves, and serves again when there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver, ServerUnavailableError
+
+from tests.e2e.calls import checkpoint, config_of
+from tests.faults.small_disk import SmallDisk
+from tests.faults.storm import Storm
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def disk() -> Iterator[SmallDisk]:
+    """A disk with room for a database, and not for much more."""
+    with SmallDisk(300) as disk:
+        yield disk
+
+
+@pytest.fixture
+def server(disk: SmallDisk, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server whose database is on the disk."""
+    options = ("--data-dir", str(disk.path / "data"))
+    with ServerProcess(*options, log_dir=tmp_path, prefix=disk.prefix, env={"CHECKPOINTD_LOG_LEVEL": "info"}) as server:
+        yield server
+
+
+def dsn(disk: SmallDisk) -> str:
+    return f"postgresql://postgres@/postgres?host={disk.from_outside}/data/socket&port=5432"
+
+
+async def execute(disk: SmallDisk, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn(disk))
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        connection.terminate()
+
+
+async def until_full(target: str) -> None:
+    """Waits until a put is refused for want of room."""
+    async with GrpcSaver(target, retry_budget=0) as saver:
+        for number in range(1000):
+            big = checkpoint(f"{number:04}", {"a": os.urandom(100_000)})
+            try:
+                await saver.aput(config_of("big"), big, {}, {"a": str(number)})
+            except ServerUnavailableError:
+                break
+        with pytest.raises(ServerUnavailableError, match="the database's disk is full"):
+            await saver.aput(config_of("big"), big, {}, {"a": str(number)})
+        # Nothing of it is there, and what is there can be read.
+        found = await saver.aget_tuple(config_of("big"))
+        assert (found and found.checkpoint["id"]) == (f"{number - 1:04}" if number else None)
+
+
+async def test_a_disk_that_has_no_room_for_data(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:
+    # Segments of the log to come: then it is the tables that have no room, and not the log.
+    await execute(disk, *["SELECT pg_logical_emit_message(true, 'x', 'x')", "SELECT pg_switch_wal()"] * 5, "CHECKPOINT")
+    async with Storm(server.target, tmp_path) as storm:
+        disk.fill()
+        await until_full(server.target)
+        await storm.for_seconds(1)
+        disk.free()
+        await storm.progress()
+    await storm.check(target=server.target, dsn=dsn(disk))
+    assert "PANIC" not in (disk.from_outside / "data" / "postgres.log").read_text()
+
+
+async def test_a_disk_that_has_no_room_for_the_log(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:
+    """PostgreSQL gives up then, and so does a server that has it embedded. What was acknowledged is in the log."""
+    async with Storm(server.target, tmp_path) as storm:
+        disk.fill()
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            while True:
+                await execute(disk, "SELECT pg_logical_emit_message(true, 'x', 'x')", "SELECT pg_switch_wal()")
+        assert "PANIC" in (disk.from_outside / "data" / "postgres.log").read_text()
+        disk.free()
+        if await asyncio.to_thread(ended, server):
+            assert "the embedded PostgreSQL stopped by itself" in server.stderr
+            await asyncio.to_thread(server.start)
+        await storm.progress()
+    await storm.check(target=server.target, dsn=dsn(disk))
+
+
+def ended(server: ServerProcess) -> bool:
+    """Whether the server ends within a short time: PostgreSQL may have found room again before it gave up."""
+    with contextlib.suppress(Exception):
+        return server.process.wait(3) != 0
+    return False
