@@ -76,23 +76,16 @@ async def test_a_disk_that_has_no_room_for_data(disk: SmallDisk, server: ServerP
 
 
 async def test_a_disk_that_has_no_room_for_the_log(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:
-    """PostgreSQL gives up then, and so does a server that has it embedded. What was acknowledged is in the log."""
-    async with Storm(server.target, tmp_path) as storm:
+    """PostgreSQL gives up then. What was acknowledged is in the log."""
+    async with Storm(server.target, tmp_path, retry_budget=60) as storm:
         disk.fill()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             while True:
                 await execute(disk, "SELECT pg_logical_emit_message(true, 'x', 'x')", "SELECT pg_switch_wal()")
         assert "PANIC" in (disk.from_outside / "data" / "postgres.log").read_text()
         disk.free()
-        if await asyncio.to_thread(ended, server):
-            assert "the embedded PostgreSQL stopped by itself" in server.stderr
-            await asyncio.to_thread(server.start)
+        # PostgreSQL may have stopped, and its server with it, or be in the middle of a recovery without room.
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
         await storm.progress()
     await storm.check(target=server.target, dsn=dsn(disk))
-
-
-def ended(server: ServerProcess) -> bool:
-    """Whether the server ends within a short time: PostgreSQL may have found room again before it gave up."""
-    with contextlib.suppress(Exception):
-        return server.process.wait(3) != 0
-    return False
