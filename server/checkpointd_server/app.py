@@ -15,7 +15,7 @@ from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
-from checkpointd_server.rpc import RpcServer, ServerOptions, check_address, check_exposure
+from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, StoreOptions
 
@@ -51,8 +51,9 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
     _log.info("starting", version=__version__)
     with StopSignals() as signals:
         try:
+            # Before anything is made or migrated for a server that can't serve.
+            check_access(config.access)
             for address in config.listen:
-                # Before anything is made or migrated for a server that can't serve.
                 check_exposure(address, config.access)
                 check_address(address, shared=False)
             for address in config.health_listen:

@@ -2,6 +2,6 @@
 
 from checkpointd_server.rpc.addresses import check as check_address
 from checkpointd_server.rpc.addresses import check_exposure
-from checkpointd_server.rpc.server import RpcServer, ServerOptions
+from checkpointd_server.rpc.server import RpcServer, ServerOptions, check_access
 
-__all__ = ["RpcServer", "ServerOptions", "check_address", "check_exposure"]
+__all__ = ["RpcServer", "ServerOptions", "check_access", "check_address", "check_exposure"]

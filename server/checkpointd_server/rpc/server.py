@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from checkpointd.v1 import (
     checkpoint_service_pb2,
@@ -106,7 +106,9 @@ class RpcServer:
         if options.reflection:
             names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
             open_to_all = self._gate.is_open or options.access.open_reflection
-            reflection.enable_server_reflection(names, self._server if open_to_all else guarded)
+            servicer = reflection.aio.ReflectionServicer(service_names=names)
+            place = self._server if open_to_all else guarded
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, place)
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
@@ -169,6 +171,13 @@ class RpcServer:
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
         await self._gate.stop()
+
+
+def check_access(access: AccessOptions) -> None:
+    """Raises SetupError if a file can't be used as it is, or an option not with the others."""
+    Gate(access)
+    if access.tls is not None:
+        Certificates(access.tls)
 
 
 def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:

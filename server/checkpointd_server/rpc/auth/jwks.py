@@ -114,8 +114,12 @@ def _ids(keys: list[PublicKey]) -> set[str | None]:
 def _download(url: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects)
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  # checked above
-    with opener.open(request, timeout=FETCH_TIMEOUT) as response:
-        content: bytes = response.read(MAX_BYTES + 1)
+    try:
+        with opener.open(request, timeout=FETCH_TIMEOUT) as response:
+            content: bytes = response.read(MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     if len(content) > MAX_BYTES:
         raise ValueError("the answer is too large")
     return content

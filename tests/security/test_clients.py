@@ -1,0 +1,145 @@
+"""The saver and the commands, end to end: over TLS, with tokens, and never with a token in the clear."""
+
+from __future__ import annotations
+
+import operator
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions
+from langgraph.graph import StateGraph
+
+from tests.security.authority import AUDIENCE, ISSUER, Authority, Issuer
+from tests.security.conftest import key_entry
+from tests.server_process import ServerProcess, clean_environment
+
+
+class Protected:
+    """A server with TLS, keys and tokens, and what its clients need."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self.authority, self.issuer = Authority(), Issuer()
+        cert, key = self.authority.write(folder)
+        self.ca = folder / "ca.pem"
+        self.ca.write_bytes(self.authority.pem)
+        self.keys = folder / "keys.toml"
+        entries = [key_entry(f"ckd_{tenant}", tenant, "read", "write") for tenant in ("acme", "other")]
+        self.keys.write_text("\n".join([*entries, key_entry("ckd_reader", "acme", "read")]))
+        issuer = folder / "issuer.json"
+        issuer.write_bytes(self.issuer.jwks)
+        self.server = ServerProcess(
+            *("--database-url", database_url, "--tls-cert", str(cert), "--tls-key", str(key)),
+            *("--keys-file", str(self.keys), "--jwt-keys", str(issuer)),
+            *("--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--jwt-leeway", "0"),
+            log_dir=folder,
+        )
+        self.tls = TlsOptions(root_certificates=self.authority.pem)
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "checkpointd_server.cli", *arguments, "--target", self.server.target],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**clean_environment(), **environment},
+        )
+
+
+@pytest.fixture
+def protected(database_url: str, tmp_path: Path) -> Iterator[Protected]:
+    made = Protected(database_url, tmp_path)
+    with made.server:
+        yield made
+
+
+class State(TypedDict):
+    items: Annotated[list[str], operator.add]
+
+
+def graph(saver: GrpcSaver) -> Any:
+    builder = StateGraph(State)
+    builder.add_node("work", lambda state: {"items": ["done"]})
+    builder.set_entry_point("work")
+    return builder.compile(checkpointer=saver)
+
+
+THREAD: Any = {"configurable": {"thread_id": "thread"}}
+
+
+class TestASaver:
+    def test_runs_a_graph_as_its_tenant(self, protected: Protected) -> None:
+        for token in ("ckd_acme", "ckd_other"):
+            with GrpcSaver(protected.server.target, token=token, tls=protected.tls) as saver:
+                assert graph(saver).invoke({"items": ["hello"]}, THREAD)["items"] == ["hello", "done"]
+        with GrpcSaver(protected.server.target, token=lambda: protected.issuer.token(), tls=protected.tls) as saver:
+            assert graph(saver).get_state(THREAD).values["items"] == ["hello", "done"]
+
+    async def test_also_when_awaited(self, protected: Protected) -> None:
+        async with GrpcSaver(protected.server.target, token="ckd_acme", tls=protected.tls) as saver:
+            found = await graph(saver).ainvoke({"items": ["hello"]}, THREAD)
+            assert found["items"] == ["hello", "done"]
+
+    @pytest.mark.parametrize("token", [None, "ckd_nobody", "ckd_reader"])
+    def test_is_told_that_it_may_not(self, token: str | None, protected: Protected) -> None:
+        with (
+            GrpcSaver(protected.server.target, token=token, tls=protected.tls) as saver,
+            pytest.raises(AccessDeniedError),
+        ):
+            graph(saver).invoke({"items": ["hello"]}, THREAD)
+
+    async def test_asks_for_a_fresh_token_before_each_call(self, protected: Protected) -> None:
+        import time
+
+        asked: list[str] = []
+
+        def token() -> str:
+            # As short-lived as can be: whoever kept one would soon be refused.
+            asked.append(protected.issuer.token(sub=f"{len(asked)}", exp=int(time.time()) + 2))
+            return asked[-1]
+
+        async with GrpcSaver(protected.server.target, token=token, tls=protected.tls) as saver:
+            compiled = graph(saver)
+            for _ in range(3):
+                await compiled.ainvoke({"items": ["hello"]}, THREAD)
+                time.sleep(1.2)
+            compiled.get_state(THREAD)
+        assert len(asked) > 6
+        assert len(set(asked)) == len(asked)
+
+    @pytest.mark.parametrize("token", ["ckd_acme", lambda: "ckd_acme"])
+    @pytest.mark.parametrize("target", ["agents.internal:50051", "10.0.0.1:50051", "dns:///agents:50051"])
+    def test_sends_no_token_in_the_clear_off_the_machine(self, target: str, token: Any) -> None:
+        with pytest.raises(InvalidArgumentError, match="plain text"):
+            GrpcSaver(target, token=token)
+
+
+class TestCommands:
+    def test_speak_tls_and_show_a_token(self, protected: Protected) -> None:
+        with GrpcSaver(protected.server.target, token="ckd_acme", tls=protected.tls) as saver:
+            graph(saver).invoke({"items": ["hello"]}, THREAD)
+        told = {"CHECKPOINTD_TLS_CA": str(protected.ca), "CHECKPOINTD_TOKEN": "ckd_acme"}
+        assert "hello" in protected.command("show", "thread", **told).stdout
+        assert "version" in protected.command("info", **told).stdout
+        assert (
+            "no checkpoint" in protected.command("show", "thread", **{**told, "CHECKPOINTD_TOKEN": "ckd_other"}).stderr
+        )
+        refused = protected.command("info", "--tls-ca", str(protected.ca))
+        assert refused.returncode == 1
+        assert "--token" in refused.stderr
+        assert protected.command("health", "--tls-ca", str(protected.ca)).stdout == "SERVING\n"
+
+    def test_send_no_token_in_the_clear_off_the_machine(self) -> None:
+        ran = subprocess.run(
+            [sys.executable, "-m", "checkpointd_server.cli", "info", "--target", "agents.internal:50051"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**clean_environment(), "CHECKPOINTD_TOKEN": "ckd_secret"},
+        )
+        assert ran.returncode != 0
+        assert "plain text" in ran.stderr
+        assert "ckd_secret" not in ran.stderr

@@ -1,0 +1,182 @@
+"""API keys: where they are kept, how they are made, changed and withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import grpc
+import pytest
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.access import Scope
+from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, new_key, parse_key_file
+from tests.rpc.conftest import Client
+from tests.security.conftest import Serve, bearer, connected, key_entry
+from tests.server_process import ServerProcess, clean_environment
+
+DIGEST = "0" * 64
+GOOD = f'[[key]]\ntenant = "acme"\nscopes = ["read"]\nname = "n"\nsha256 = "{DIGEST}"\n'
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "checkpointd_server.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(),
+    )
+
+
+async def code(client: Client, token: str) -> grpc.StatusCode:
+    try:
+        await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t"), metadata=bearer(token))
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def until(client: Client, token: str, expected: grpc.StatusCode) -> None:
+    async with asyncio.timeout(20):
+        while await code(client, token) is not expected:
+            await asyncio.sleep(0.05)
+
+
+class TestMaking:
+    async def test_a_new_key_opens_what_its_entry_says(self, serve: Serve, tmp_path: Path) -> None:
+        made = command("keys", "new", "--tenant", "acme", "--scope", "read", "--name", 'the "best"')
+        assert made.returncode == 0
+        path = tmp_path / "keys.toml"
+        path.write_text(made.stdout)
+        (entry,) = tomllib.loads(made.stdout)["key"]
+        assert (entry["tenant"], entry["scopes"], entry["name"]) == ("acme", ["read"], 'the "best"')
+        key = made.stderr.split()[-1]
+        assert key.startswith(KEY_PREFIX)
+        assert len(key) >= 40
+        async with serve(keys_file=path) as target, connected(target) as client:
+            assert await code(client, key) is grpc.StatusCode.OK
+            refusal = await client.refused(client.checkpoints.PutCheckpoint(client.put_request(), metadata=bearer(key)))
+            assert refusal.metadata == {"scope": "write"}
+
+    def test_the_key_is_not_in_what_is_kept(self) -> None:
+        made = command("keys", "new", "--tenant", "acme")
+        assert made.stderr.split()[-1] not in made.stdout
+        assert made.stderr.split()[-1].removeprefix(KEY_PREFIX) not in made.stdout
+
+    def test_no_two_are_alike(self) -> None:
+        assert len({new_key("a", [Scope.READ], "n")[0] for _ in range(100)}) == 100
+
+    def test_a_tenant_that_can_not_be_is_refused(self) -> None:
+        made = command("keys", "new", "--tenant", "a" * 65)
+        assert made.returncode != 0
+        assert "64 bytes" in made.stderr
+
+
+class TestTheFile:
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("this is no TOML ckd_secret", "not TOML"),
+            ("\xff", "not UTF-8"),
+            ('keys = "x"', "neither"),
+            ("[key]\n", "two brackets"),
+            (GOOD.replace('"acme"', '""'), "key 1: tenant"),
+            (GOOD.replace('"acme"', f'"{"a" * 65}"'), "64 bytes"),
+            (GOOD.replace('"acme"', "1"), "key 1: tenant"),
+            (GOOD.replace('"acme"', '"a\\u0000b"'), "control characters"),
+            (GOOD.replace('["read"]', '["everything"]'), "read, write, delete, admin"),
+            (GOOD.replace('["read"]', '"read"'), "must be a list"),
+            (GOOD.replace(DIGEST, "ckd_the-key-itself"), "64 hexadecimal digits"),
+            (GOOD.replace('name = "n"\n', ""), "name must be"),
+            (GOOD + "key = 'ckd_secret'\n", "unknown fields"),
+            (GOOD + 'expires = "soon"\n', "date and time"),
+            (GOOD + "expires = 2030-01-01T00:00:00\n", "with its zone"),
+            (GOOD + GOOD, "same sha256"),
+            ('[[certificate]]\ntenant = "a"\nscopes = []\nname = "x"\n' * 2, "same name"),
+        ],
+    )
+    def test_what_is_wrong_with_it_is_told_and_no_secret_repeated(
+        self, text: str, problem: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ValueError) as raised:
+            parse_key_file(text.encode("latin-1"))
+        assert problem in str(raised.value)
+        assert "ckd_" not in str(raised.value)
+
+    @pytest.mark.parametrize("content", [None, "nonsense"])
+    def test_a_server_does_not_start_with_one_that_is_broken(self, content: str | None, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        if content is not None:
+            path.write_text(content)
+        database = "postgresql://nobody@127.0.0.1:1/none"
+        started = command("serve", "--listen", "127.0.0.1:0", "--database-url", database, "--keys-file", str(path))
+        assert started.returncode == 1
+        (line,) = started.stderr.splitlines()[-1:]
+        assert str(path) in line
+        assert "keys file" in line
+
+    async def test_certificates_without_an_authority_are_refused(self, serve: Serve, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text('[[certificate]]\ntenant = "a"\nscopes = []\nname = "x"\n')
+        with pytest.raises(SetupError, match="--tls-client-ca"):
+            async with serve(keys_file=path):
+                pass
+
+    async def test_a_change_counts_without_a_restart(self, serve: Serve, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text(key_entry("ckd_old", "acme", "read"))
+        async with serve(keys_file=path) as target, connected(target) as client:
+            assert await code(client, "ckd_old") is grpc.StatusCode.OK
+            assert await code(client, "ckd_new") is grpc.StatusCode.UNAUTHENTICATED
+            path.write_text(key_entry("ckd_new", "acme", "read"))
+            await until(client, "ckd_new", grpc.StatusCode.OK)
+            assert await code(client, "ckd_old") is grpc.StatusCode.UNAUTHENTICATED
+            other = tmp_path / "other.toml"
+            other.write_text(key_entry("ckd_third", "acme", "read"))
+            other.replace(path)
+            await until(client, "ckd_third", grpc.StatusCode.OK)
+
+    async def test_a_change_to_the_worse_does_not(self, serve: Serve, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text(key_entry("ckd_old", "acme", "read"))
+        async with serve(keys_file=path) as target, connected(target) as client:
+            for spoil in (lambda: path.write_text("half a fi"), path.unlink):
+                spoil()
+                await asyncio.sleep(1.5)
+                assert await code(client, "ckd_old") is grpc.StatusCode.OK
+            path.write_text(key_entry("ckd_new", "acme", "read"))
+            await until(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
+
+    async def test_a_key_ends_when_it_expires(self, serve: Serve, tmp_path: Path) -> None:
+        from datetime import UTC, datetime, timedelta
+
+        path = tmp_path / "keys.toml"
+        end = datetime.now(UTC) + timedelta(seconds=2)
+        path.write_text(key_entry("ckd_short", "acme", "read", more=f"expires = {end.isoformat()}"))
+        async with serve(keys_file=path) as target, connected(target) as client:
+            assert await code(client, "ckd_short") is grpc.StatusCode.OK
+            await until(client, "ckd_short", grpc.StatusCode.UNAUTHENTICATED)
+            refusal = await client.refused(
+                client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t"), metadata=bearer("ckd_short"))
+            )
+            assert "expired" in refusal.message
+
+
+async def test_the_log_tells_who_called_and_holds_no_key(database_url: str, keys_file: Path, tmp_path: Path) -> None:
+    options = ("--database-url", database_url, "--keys-file", str(keys_file))
+    with ServerProcess(*options, log_dir=tmp_path) as server:
+        async with connected(server.target) as client:
+            for token in ("ckd_acme-all", "ckd_forbidden-fruit", "forbidden.fruit.too"):
+                await code(client, token)
+            await client.checkpoints.PutCheckpoint(client.put_request(), metadata=bearer("ckd_acme-all"))
+    log = server.stderr
+    assert "tenant=acme" in log
+    assert "subject=somebody" in log
+    assert "UNAUTHENTICATED" in log
+    for secret in ("ckd_", "fruit"):
+        assert secret not in log
