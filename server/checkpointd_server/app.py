@@ -104,6 +104,10 @@ async def _serve(
     addresses = await server.start()
     try:
         await opened.check(timeout=config.default_timeout)
+        if config.access.asks_who_calls and not await opened.is_bound_by_row_security(timeout=config.default_timeout):
+            _log.warning(
+                "the database's role is a superuser or has BYPASSRLS: row-level security doesn't keep tenants apart"
+            )
         server.set_serving(True)
         _log.info("serving", addresses=list(addresses))
         announce(addresses)

@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import Any
 
+import click
 import pytest
 
 from checkpointd_server.cli import main
@@ -65,8 +66,11 @@ def test_commands_in_a_document_exist(path: str) -> None:
 
 
 def options(name: str) -> set[str]:
-    """Returns the options of a command of `checkpointd`."""
-    parameters = main.commands[name].params
+    """Returns the options of a command of `checkpointd`, and of the commands below it."""
+    command = main.commands[name]
+    parameters = list(command.params)
+    if isinstance(command, click.Group):
+        parameters += [parameter for below in command.commands.values() for parameter in below.params]
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
 
 

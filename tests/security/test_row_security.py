@@ -19,6 +19,7 @@ from checkpointd_server.domain.model import Piece, PruneStrategy
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from tests.cluster import PostgresCluster
 from tests.security.transaction_pooler import TransactionPooler
+from tests.server_process import ServerProcess
 from tests.store.tenant import TIMEOUT, Tenant, write
 
 OPEN_TABLES = {"piece_sweeps"}
@@ -263,3 +264,14 @@ class TestBehindAPooler:
         with_cache = replace(pooled, statement_cache_size=100)
         async with open_store(with_cache) as opened, opened._connections._pool.acquire() as connection:
             assert connection.itself().pooled
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_server_that_asks_for_tokens_says_if_its_role_is_not_bound(
+    bound: bool, owner: StoreOptions, database_url: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.touch()
+    dsn = owner.dsn if bound else database_url
+    with ServerProcess("--database-url", dsn, "--keys-file", str(keys), log_dir=tmp_path) as server:
+        assert ("row-level security doesn't keep tenants apart" in server.stderr) is not bound

@@ -19,6 +19,7 @@ from checkpointd_server.store.statements import load_statements
 
 ACROSS_TENANTS = {
     "check": "looks for no row",
+    "row_security_binds": "asks about the server's own role",
     "due_sweeps": "lists which threads are to be swept, for the server's own housekeeping",
 }
 """Statements that are not about one tenant, and why."""

@@ -10,6 +10,12 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -122,9 +128,10 @@ class TestTheServersCertificate:
             case "another key":
                 files.key.write_bytes(authority.issue("another")[1])
             case _:
-                files.key.write_bytes(
-                    b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n"
+                locked = load_pem_private_key(files.key.read_bytes(), None).private_bytes(
+                    Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
                 )
+                files.key.write_bytes(locked)
         option = "--tls-cert" if "cert" in problem else "--tls-key"
         with pytest.raises(SetupError, match=option):
             async with serve(tls=files):

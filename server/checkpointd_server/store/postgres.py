@@ -177,6 +177,14 @@ class PostgresStore:
         """Tells who may write to a thread."""
         return await self._of(tenant).leases.state(tenant, thread_id, timeout=timeout)
 
+    async def is_bound_by_row_security(self, *, timeout: float | None) -> bool:
+        """Whether row-level security keeps tenants apart, too: it doesn't bind superusers."""
+
+        async def work(session: Session) -> bool:
+            return bool(await session.fetch_value("row_security_binds"))
+
+        return await self._connections.of(None).run(work, timeout=timeout)
+
     async def check(self, *, timeout: float | None) -> None:
         """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
         await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout)
