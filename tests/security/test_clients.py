@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -109,6 +111,26 @@ class TestASaver:
             compiled.get_state(THREAD)
         assert len(asked) > 6
         assert len(set(asked)) == len(asked)
+
+    async def test_a_token_that_depends_on_who_calls_is_never_mixed_up(self, protected: Protected) -> None:
+        who: ContextVar[str] = ContextVar("who")
+
+        async def work(saver: GrpcSaver, tenant: str, number: int) -> None:
+            who.set(tenant)
+            thread: Any = {"configurable": {"thread_id": f"{tenant} {number}"}}
+            await graph(saver).ainvoke({"items": [tenant]}, thread)
+
+        async def threads(saver: GrpcSaver, tenant: str) -> set[str]:
+            who.set(tenant)
+            return {found.config["configurable"]["thread_id"] async for found in saver.alist(None)}
+
+        token = lambda: f"ckd_{who.get()}"  # noqa: E731
+        async with GrpcSaver(protected.server.target, token=token, tls=protected.tls) as saver:
+            tenants = ("acme", "other")
+            await asyncio.gather(*[work(saver, tenant, number) for number in range(20) for tenant in tenants])
+            for tenant in tenants:
+                found = await asyncio.create_task(threads(saver, tenant))
+                assert found == {f"{tenant} {number}" for number in range(20)}
 
     @pytest.mark.parametrize("token", ["ckd_acme", lambda: "ckd_acme"])
     @pytest.mark.parametrize("target", ["agents.internal:50051", "10.0.0.1:50051", "dns:///agents:50051"])

@@ -70,6 +70,7 @@ class Operation(NamedTuple):
     key: Key
     request: Request
     size: int
+    metadata: Metadata
     answer: asyncio.Future[Any]
 
 
@@ -89,7 +90,6 @@ class Batcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._scheduled = False
-        self._metadata: Metadata = ()
         self._server_knows_batches = True
 
     async def call(self, request: Request, metadata: Metadata) -> Any:
@@ -97,8 +97,7 @@ class Batcher:
         key = Key(request.thread_id, request.checkpoint_ns)
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
-        self._waiting.append(Operation(key, request, request.ByteSize(), answer))
-        self._metadata = metadata
+        self._waiting.append(Operation(key, request, request.ByteSize(), metadata, answer))
         if not self._scheduled:
             self._scheduled = True
             # After the other callbacks of this round: they may have calls to make too.
@@ -133,7 +132,10 @@ class Batcher:
         self._send()
 
     def _take(self) -> list[Operation]:
-        """Takes the next batch: in order, but for namespaces of which something is under way."""
+        """Takes the next batch: in order, but for namespaces of which something is under way.
+
+        All of it goes under one token: a saver's may depend on who calls, and with it the tenant.
+        """
         batch: list[Operation] = []
         size = 0
         left: deque[Operation] = deque()
@@ -143,7 +145,8 @@ class Batcher:
             if operation.answer.done():
                 continue
             full = len(batch) >= MAX_OPERATIONS or (batch and size + operation.size > MAX_BATCH_BYTES)
-            if full or operation.key in blocked:
+            foreign = bool(batch) and operation.metadata != batch[0].metadata
+            if full or foreign or operation.key in blocked:
                 # What comes later on this namespace has to come later.
                 blocked.add(operation.key)
                 left.append(operation)
@@ -172,7 +175,7 @@ class Batcher:
             if not operation.answer.done():
                 method = getattr(self._stub, _METHODS[type(operation.request)][0])
                 try:
-                    outcome = await method(operation.request, timeout=self._timeout, metadata=self._metadata)
+                    outcome = await method(operation.request, timeout=self._timeout, metadata=operation.metadata)
                 except grpc.RpcError as error:
                     outcome = error
                 _settle(operation, outcome)
@@ -182,7 +185,7 @@ class Batcher:
         for operation in batch:
             getattr(request.operations.add(), _METHODS[type(operation.request)][1]).CopyFrom(operation.request)
         try:
-            response = await self._stub.Batch(request, timeout=self._timeout, metadata=self._metadata)
+            response = await self._stub.Batch(request, timeout=self._timeout, metadata=batch[0].metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
