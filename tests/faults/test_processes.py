@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
-
-import pytest
 
 from tests.faults.postgres import FAST, IMMEDIATE, KILL, FaultyPostgres
 from tests.faults.storm import Storm
@@ -26,16 +23,16 @@ async def test_a_server_that_is_killed_again_and_again(
     assert counts["put refused"] > 0
 
 
-@pytest.mark.parametrize("how", [FAST, IMMEDIATE, KILL], ids=["fast", "immediate", "killed"])
 async def test_a_database_that_is_stopped_and_restarted(
-    postgres: FaultyPostgres, server: ServerProcess, tmp_path: Path, how: signal.Signals
+    postgres: FaultyPostgres, server: ServerProcess, tmp_path: Path
 ) -> None:
     async with Storm(server.target, tmp_path) as storm:
-        for pause in (0.0, 1.0):
-            await postgres.stop(how)
-            await storm.for_seconds(pause)
-            await postgres.start()
-            await storm.progress()
+        for how in (FAST, IMMEDIATE, KILL):
+            for pause in (0.0, 1.0):
+                await postgres.stop(how)
+                await storm.for_seconds(pause)
+                await postgres.start()
+                await storm.progress()
     await storm.check(target=server.target, dsn=postgres.dsn)
 
 
