@@ -45,7 +45,7 @@ WITH RECURSIVE target AS (
     SELECT c.checkpoint_id, c.parent_checkpoint_id, $5::text[] AS asked
     FROM __schema__.checkpoints AS c
     WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3
-        AND c.checkpoint_id >= coalesce($4, '') AND ($4 IS NULL OR c.checkpoint_id = $4)
+        AND c.checkpoint_id >= (SELECT coalesce($4, '')) AND ($4 IS NULL OR c.checkpoint_id = $4)
     ORDER BY c.checkpoint_id DESC
     LIMIT 1
 ),

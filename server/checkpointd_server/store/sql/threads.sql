@@ -21,6 +21,8 @@ WITH locked AS MATERIALIZED (
 DELETE FROM __schema__.namespaces AS n
 USING locked
 WHERE n.tenant = locked.tenant AND n.thread_id = locked.thread_id AND n.checkpoint_ns = locked.checkpoint_ns
+    -- Said once more, so that the planner knows that the index has few of them.
+    AND n.tenant = $1 AND n.thread_id = ANY ($2::text[])
 
 -- name: delete_headless
 -- Deletes what lies in the threads $2, and returns how many checkpoints. A namespace that has a head was made anew
