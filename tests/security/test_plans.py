@@ -30,7 +30,7 @@ async def roles(owner: StoreOptions, database_url: str) -> AsyncIterator[tuple[A
 
 def ways(plan: dict[str, Any]) -> list[tuple[str, ...]]:
     """How a plan finds rows: by which index, and by which conditions on it."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for node in nodes(plan):
         if "Relation Name" in node and node["Node Type"] != "ModifyTable":
             condition = re.sub(r"\((\$?\w+(?:\.\w+)?)\)::text", r"\1", node.get("Index Cond", ""))
