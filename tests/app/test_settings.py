@@ -27,6 +27,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "default_timeout": ("2.5", 2.5),
     "max_message_bytes": ("1048576", 1048576),
     "max_page_bytes": ("4096", 4096),
+    "max_value_bytes": ("2097152", 2097152),
     "reflection": ("false", False),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),

@@ -237,7 +237,7 @@ def test_every_text_field_of_every_request_is_tried() -> None:
         parts = [part.split("[")[0] for part in text.field.split(".")]
         covered.setdefault(text.method, set()).add(".".join(parts))
     elsewhere = {
-        "PutWrites": {"writes.task_id", "writes.task_path"},  # must be unset
+        "PutWrites": {"writes.task_id", "writes.task_path", "writes.checkpoint_id"},  # must be unset
         "ListCheckpoints": {"page_token"},  # refused unless it's ours
         # Refused unless the lease is there: see test_leases.py, where LeaseService is too.
         "DeleteRuns": {"leases.thread_id"},

@@ -79,6 +79,9 @@ async def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Lim
         if write.task_id or write.task_path:
             field = f"writes[{position}].{'task_id' if write.task_id else 'task_path'}"
             raise InvalidArgument(field, "must be unset: the request names the task of all its writes")
+        if write.checkpoint_id:
+            field = f"writes[{position}].checkpoint_id"
+            raise InvalidArgument(field, "must be unset: the request names the checkpoint of all its writes")
         channel = write.channel
         check_text(channel, f"writes[{position}].channel", limits.max_channel_bytes)
         if not write.HasField("value"):
