@@ -158,13 +158,16 @@ def test_who_failed_rests_and_is_tried_last() -> None:
     firsts = [rota.order()[0] for _ in range(6)]
     assert sorted(firsts) == [0, 0, 1, 1, 2, 2]
     rota.note(1, well=False)
-    assert all(sorted(rota.order()) == [0, 2] for _ in range(6))
+    orders = [rota.order() for _ in range(6)]
+    # It may be back: a call that the others refuse still tries it.
+    assert all(order[-1] == 1 and sorted(order) == [0, 1, 2] for order in orders)
+    assert {order[0] for order in orders} == {0, 2}
     rota.note(0, well=False)
     rota.note(2, well=False)
     # Nobody is well: all are tried, the one first that has rested for longest.
     assert all(rota.order() == [1, 0, 2] for _ in range(6))
     rota.note(0, well=True)
-    assert rota.order() == [0]
+    assert rota.order() == [0, 1, 2]
 
 
 def test_rests_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +179,7 @@ def test_rests_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch:
         for _ in range(50):
             rota.note(0, well=False)
         begun = now
-        while rota.order() == [1]:
+        while [rota.order()[0] for _ in range(2)] == [1, 1]:
             now += FIRST_REST
         rests.append(now - begun)
     assert rests[:3] == [FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST]

@@ -42,12 +42,14 @@ class Rota:
         self._rests_until = [0.0] * servers
 
     def order(self) -> list[int]:
-        """Returns the servers to try, by number: those that are well, or else all of them."""
+        """Returns the servers to try, by number: those that are well, then those that rest, soonest back first.
+
+        A server that rests may be back by now: it is still a better answer than none.
+        """
         now = time.monotonic()
         first = next(self._turns)
         turn = [(first + step) % self._servers for step in range(self._servers)]
-        well = [number for number in turn if self._rests_until[number] <= now]
-        return well or sorted(turn, key=self._rests_until.__getitem__)
+        return sorted(turn, key=lambda number: max(self._rests_until[number], now))
 
     def note(self, number: int, *, well: bool) -> None:
         """Notes whether a server has answered."""
