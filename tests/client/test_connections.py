@@ -117,12 +117,12 @@ async def test_a_server_far_away_is_reached_at_the_first_attempt(shared_server: 
 
 
 async def test_a_message_over_the_limit_is_a_clear_error(server: ServerProcess) -> None:
-    huge = "x" * (65 * 1024 * 1024)
+    huge: Any = {"note": "x" * (65 * 1024 * 1024)}
     async with GrpcSaver(server.target, retry_budget=0) as saver:
         with pytest.raises(MessageTooLargeError, match="PutCheckpoint"):
-            await saver.aput(config_of("t"), checkpoint("1", {"a": huge}), {}, {"a": 1})
-        with pytest.raises(MessageTooLargeError, match="PutWrites"):
-            saver.put_writes(config_of("t", "", "1"), [("a", huge)], "task")
+            await saver.aput(config_of("t"), checkpoint("1"), huge, {})
+        with pytest.raises(MessageTooLargeError, match="PutCheckpoint"):
+            saver.put(config_of("t"), checkpoint("1"), huge, {})
         assert saver.get_tuple(config_of("t")) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from langgraph.checkpoint.grpc import (
     UnknownKeyError,
 )
 from langgraph.checkpoint.grpc.copies import Copier
+from langgraph.checkpoint.grpc.transfers import Transfers
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
@@ -217,6 +219,23 @@ async def test_a_copy_is_what_the_server_would_have_made(
                     ]
 
 
+async def test_large_values_are_read_and_copied(shared_server: ServerProcess, thread_id: str, flavour: Flavour) -> None:
+    blob = random.Random(1).randbytes(3_000_000)
+    target = f"{thread_id} copy"
+    async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
+        calls = Calls(saver, flavour)
+        calls.thread_id = thread_id
+        await calls.put(checkpoint("1", {"blob": blob, "half": blob[:50_000]}))
+        await calls.write("1", [("blob", blob[1:])])
+        await calls.do("copy_thread", thread_id, target)
+        for thread in (thread_id, target):
+            saved = await calls.get(thread_id=thread)
+            assert saved.checkpoint["channel_values"] == {"blob": blob, "half": blob[:50_000]}
+            assert saved.pending_writes == [("task", "blob", blob[1:])]
+            (listed,) = await calls.listed(config_of(thread))
+            assert listed == saved
+
+
 async def test_a_copy_goes_on_by_itself(shared_server: ServerProcess, thread_id: str, flavour: Flavour) -> None:
     async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
         for thread, graph in some_threads(saver, thread_id).items():
@@ -307,7 +326,7 @@ async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: Server
         target = f"{thread_id} copy"
         theirs = checkpoint("9", {"a": 9})
         meddled: Any = Meddled(saver, lambda: saver.put(config_of(target, "", "1"), theirs, {}, {"a": 9}))
-        copier = Copier(caller=meddled, leases=saver._leases, codec=saver._codec)
+        copier = Copier(caller=meddled, transfers=Transfers(meddled), leases=saver._leases, codec=saver._codec())
         with pytest.raises(ThreadExistsError, match="somebody else wrote"):
             copier.copy(thread_id, target, None)
         assert [saved.checkpoint["id"] for saved in stored(saver, target)] == ["9", "1"]

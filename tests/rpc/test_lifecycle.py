@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2
+from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
 
@@ -243,11 +244,13 @@ class TestDrain:
             value.version.integer = 1
             request.checkpoint.channel_versions.versions["channel"].integer = 1
             await client.checkpoints.PutCheckpoint(request)
-            reading = asyncio.ensure_future(client.checkpoints.GetCheckpoint(GET))
+            (name,) = (await client.checkpoints.GetCheckpoint(GET)).tuple.values[0].value.pieces.names
+            wanted = pieces_pb.GetPiecesRequest(thread_id=GET.thread_id, names=[name])
+            reading = asyncio.ensure_future(client.pieces.GetPieces(wanted))
             while not server.active_calls:
                 await asyncio.sleep(0)
             await server.drain(60)
-            assert len((await reading).tuple.values[0].value.data) == 40_000_000
+            assert len((await reading).pieces[0].data) == 40_000_000
 
     async def test_draining_twice_is_draining_once(self, serve: Any) -> None:
         async with serve() as (server, _):

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
 
@@ -70,7 +71,11 @@ async def test_a_value_of_many_megabytes_goes_through(client: Any) -> None:
     request = put_of(client, 60 * MEBIBYTE)
     await client.checkpoints.PutCheckpoint(request)
     got = await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))
-    assert got.tuple.values[0] == request.values[0]
+    value = got.tuple.values[0].value
+    (name,) = value.pieces.names
+    answer = await client.pieces.GetPieces(pieces_pb.GetPiecesRequest(thread_id="thread-1", names=[name]))
+    assert (value.type, answer.pieces[0].data) == ("msgpack", request.values[0].value.data)
+    assert value.pieces.size == len(answer.pieces[0].data)
 
 
 async def listed(client: Any) -> tuple[list[str], int]:

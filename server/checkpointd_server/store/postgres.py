@@ -124,7 +124,7 @@ class PostgresStore:
         deleted = await threads.delete_threads(
             self._of(tenant).database, tenant, [thread_id], leases=leases, timeout=timeout
         )
-        return await self._sweep(tenant, deleted, timeout)
+        return await self._sweep(tenant, deleted, timeout, spares=False)
 
     async def delete_runs(
         self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
@@ -153,12 +153,20 @@ class PostgresStore:
         deleted = await threads.prune_threads(
             self._of(tenant).database, tenant, thread_ids, strategy, leases=leases, timeout=timeout
         )
-        return await self._sweep(tenant, deleted, timeout)
+        return await self._sweep(tenant, deleted, timeout, spares=strategy is not PruneStrategy.DELETE)
 
-    async def _sweep(self, tenant: str, deleted: Deleted, timeout: float | None) -> int:
-        await sweep_queued(
-            self._of(tenant).database, tenant, deleted.to_sweep, spared=self._upload_grace, timeout=timeout
-        )
+    async def _sweep(self, tenant: str, deleted: Deleted, timeout: float | None, *, spares: bool = True) -> int:
+        """Deletes the pieces that a deletion has left behind.
+
+        Args:
+            tenant: Whose threads they are.
+            deleted: What the deletion did.
+            timeout: How long it may take, in seconds.
+            spares: Whether pieces that were sent ahead lately may stay, for puts that are about to refer to them. Where
+                a whole thread went, these are told to send them again.
+        """
+        spared = self._upload_grace if spares else 0.0
+        await sweep_queued(self._of(tenant).database, tenant, deleted.to_sweep, spared=spared, timeout=timeout)
         return deleted.checkpoints
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:

@@ -29,6 +29,8 @@ MAX_OPERATIONS = 64
 """How many calls share an RPC at the most."""
 MAX_BATCH_BYTES = 1024 * 1024
 """Where a batch is closed, in bytes. A larger call goes alone."""
+MAX_BATCHED_PIECES = 128 * 1024
+"""Up to how many bytes of pieces a call may carry in a batch. To unpack more would hold up the others."""
 
 Request = pb.PutCheckpointRequest | pb.PutWritesRequest | pb.GetCheckpointRequest
 Metadata = tuple[tuple[str, str], ...]
@@ -97,7 +99,7 @@ class Batcher:
         key = Key(request.thread_id, request.checkpoint_ns)
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
-        self._waiting.append(Operation(key, request, request.ByteSize(), metadata, answer))
+        self._waiting.append(Operation(key, request, _room_for(request), metadata, answer))
         if not self._scheduled:
             self._scheduled = True
             # After the other callbacks of this round: they may have calls to make too.
@@ -205,6 +207,15 @@ class Batcher:
                 _settle(operation, OperationError(outcome))
         # Side by side: they may be slow.
         await asyncio.gather(*[self._one_by_one([operation]) for operation in left])
+
+
+def _room_for(request: Request) -> int:
+    """Returns how many bytes of a batch a call takes up: all of them, if it is to go alone."""
+    size = request.ByteSize()
+    if size > MAX_BATCHED_PIECES and not isinstance(request, pb.GetCheckpointRequest):
+        pieces = sum([len(piece.data) for piece in request.pieces])
+        return MAX_BATCH_BYTES if pieces > MAX_BATCHED_PIECES else size
+    return size
 
 
 def _settle(operation: Operation, outcome: Any) -> None:

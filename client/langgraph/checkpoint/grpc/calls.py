@@ -176,20 +176,23 @@ class Caller:
                 raise self._closed_under(error) from error
             await asyncio.sleep(pause)
 
-    async def share(self, name: str, request: Request, under_way: UnderWay | None = None) -> Any:
+    async def share(
+        self, name: str, request: Request, under_way: UnderWay | None = None, *, may_be_followed: bool = True
+    ) -> Any:
         """Calls an RPC and awaits its answer, like `acall`; calls that are made at once share one.
 
         Args:
             name: The RPC, for messages.
             request: What to send.
             under_way: What the call waits for and expects, if it writes.
+            may_be_followed: Whether the run's next calls may be sent behind this one, before it is over.
         """
         attempts = Attempts(self.options, name)
         again = False
         while True:
             batcher = self.channels.aio().batcher
             if under_way is not None and not isinstance(request, GetCheckpointRequest):
-                await under_way.line_up(batcher, again=again)
+                await under_way.line_up(batcher, again=again, may_be_followed=may_be_followed)
                 under_way.expect(request)
             try:
                 return await batcher.call(request, attempts.metadata())

@@ -23,6 +23,7 @@ import grpc.aio
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.piece_service_pb2_grpc import PieceServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 
 _BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
@@ -34,6 +35,7 @@ class Stubs:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.checkpoints = CheckpointServiceStub(channel)
+        self.pieces = PieceServiceStub(channel)
         self.threads = ThreadServiceStub(channel)
         self.leases = LeaseServiceStub(channel)
         self.info = InfoServiceStub(channel)

@@ -9,6 +9,7 @@ from typing import Any
 from langgraph.checkpoint.grpc.bindings import Binding
 from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import values_pb2 as values
@@ -28,6 +29,8 @@ class Codec:
     searchable_metadata: frozenset[str] | None = None
     """Which of the metadata's keys the server may see and search, beside LangGraph's own; None: all of them, or none
     where metadata is encrypted."""
+    contents: Contents = NOTHING
+    """The pieces of the values that are to be loaded."""
 
     def dump(self, value: Any, binding: Binding) -> tuple[str, bytes]:
         """Returns a value's type and bytes, as they are to be stored in a place.
@@ -40,11 +43,12 @@ class Codec:
         return (type_tag, data) if self.encryption is None else self.encryption.seal(type_tag, data, binding)
 
     def load(self, stored: values.TypedValue, binding: Binding) -> Any:
-        """Returns the value that was found in a place. Raises EncryptionError."""
+        """Returns the value that was found in a place. Raises EncryptionError, DamagedValueError."""
+        data = self.contents.bytes_of(stored)
         if self.encryption is not None:
-            return self.serde.loads_typed(self.encryption.open(stored.type, stored.data, binding))
+            return self.serde.loads_typed(self.encryption.open(stored.type, data, binding))
         refuse_sealed(stored.type, binding)
-        return self.serde.loads_typed((stored.type, stored.data))
+        return self.serde.loads_typed((stored.type, data))
 
     def searchable(self, encrypted: bool) -> frozenset[str] | None:
         """Returns the metadata's keys that the server may see; None: all of them.

@@ -26,12 +26,15 @@ from langgraph.checkpoint.grpc.errors import (
     VersionConflictError,
 )
 from langgraph.checkpoint.grpc.leases import Leases
+from langgraph.checkpoint.grpc.pieces import Cargo, Contents
+from langgraph.checkpoint.grpc.transfers import Transfers
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
-Steps = Generator[tuple[str, Any], Any, None]
-"""The calls of a copy, one after another: yields a method's name and a request, and is sent the answer or the error."""
+Steps = Generator[Any, Any, None]
+"""The calls of a copy, one after another: yields a request, or a put and its cargo, and is sent the answer or the
+error. A read's answer comes with the contents of its values' pieces."""
 
 Place = tuple[str, str]
 """A checkpoint within its thread: namespace and id."""
@@ -42,6 +45,7 @@ class Copier:
     """Copies threads for a saver that encrypts."""
 
     caller: Caller
+    transfers: Transfers
     leases: Leases
     codec: Codec
 
@@ -49,14 +53,14 @@ class Copier:
         """Copies a thread, whole or up to a checkpoint of its root graph. Raises as `GrpcSaver.copy_thread` does."""
         steps = self._steps(source, target, at)
         try:
-            method, request = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    answer = self.caller.call(method, _stub(method), request)
+                    answer = self._call(step)
                 except CheckpointdError as error:
-                    method, request = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    method, request = steps.send(answer)
+                    step = steps.send(answer)
         except StopIteration:
             return
 
@@ -64,26 +68,48 @@ class Copier:
         """Awaits `copy`."""
         steps = self._steps(source, target, at)
         try:
-            method, request = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    answer = await self.caller.acall(method, _stub(method), request)
+                    answer = await self._acall(step)
                 except CheckpointdError as error:
-                    method, request = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    method, request = steps.send(answer)
+                    step = steps.send(answer)
         except StopIteration:
             return
 
+    def _call(self, step: Any) -> Any:
+        match step:
+            case (request, cargo):
+                return self.transfers.put(request, cargo)
+            case pb.GetCheckpointRequest():
+                return self.transfers.get(step)
+            case pb.ListCheckpointsRequest():
+                return self.caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, step)
+            case _:
+                return self.caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, step)
+
+    async def _acall(self, step: Any) -> Any:
+        match step:
+            case (request, cargo):
+                return await self.transfers.aput(request, cargo)
+            case pb.GetCheckpointRequest():
+                return await self.transfers.aget(step)
+            case pb.ListCheckpointsRequest():
+                return await self.caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, step)
+            case _:
+                return await self.caller.acall("DeleteThread", lambda stubs: stubs.threads.DeleteThread, step)
+
     def _steps(self, source: str, target: str, at: str | None) -> Steps:
         source, target = requests.thread(source, "source_thread_id"), requests.thread(target, "target_thread_id")
-        there = yield "ListCheckpoints", _page(target, size=1)
+        there = yield _page(target, size=1)
         if there.tuples:
             raise ThreadExistsError(f"thread {target!r} holds checkpoints already")
         found: list[values.CheckpointTuple] = []
         page = _page(source)
         while True:
-            answer = yield "ListCheckpoints", page
+            answer = yield page
             found += answer.tuples
             page.page_token = answer.next_page_token
             if not page.page_token:
@@ -101,7 +127,7 @@ class Copier:
             ) from conflict
         except CheckpointdError:
             with suppress(CheckpointdError):
-                yield "DeleteThread", self.leases.sign(requests.delete_thread(target))
+                yield self.leases.sign(requests.delete_thread(target))
             raise
 
     def _chosen(
@@ -135,22 +161,25 @@ class Copier:
         sealed: set[tuple[str, str, bytes]] = set()
         for place in chosen:
             ns, checkpoint_id = place
-            answer = yield (
-                "GetCheckpoint",
-                pb.GetCheckpointRequest(thread_id=source, checkpoint_ns=ns, checkpoint_id=checkpoint_id),
+            answer, contents = yield pb.GetCheckpointRequest(
+                thread_id=source, checkpoint_ns=ns, checkpoint_id=checkpoint_id
             )
             if not answer.HasField("tuple"):
                 raise CheckpointNotFoundError(f"checkpoint {checkpoint_id!r} was deleted while it was to be copied")
-            put = self.leases.sign(self._put(answer.tuple, target, sealed))
+            put, cargo = self._put(answer.tuple, contents, target, sealed)
             put.precondition.if_version_match = versions.get(ns, 0)
-            versions[ns] = (yield "PutCheckpoint", put).version
+            versions[ns] = (yield self.leases.sign(put), cargo).version
             if place != without_writes:
-                for request in self._writes(answer.tuple, target):
-                    yield "PutWrites", self.leases.sign(request)
+                for request, cargo in self._writes(answer.tuple, contents, target):
+                    yield self.leases.sign(request), cargo
 
     def _put(
-        self, message: values.CheckpointTuple, target: str, sealed: set[tuple[str, str, bytes]]
-    ) -> pb.PutCheckpointRequest:
+        self,
+        message: values.CheckpointTuple,
+        contents: Contents,
+        target: str,
+        sealed: set[tuple[str, str, bytes]],
+    ) -> tuple[pb.PutCheckpointRequest, Cargo]:
         """Builds the put of a checkpoint's copy, with those values that no put before it has brought."""
         source, ns, own_id = message.thread_id, message.checkpoint_ns, message.checkpoint_id
         put = pb.PutCheckpointRequest(
@@ -164,24 +193,29 @@ class Copier:
         old = _metadata(message, source, message.checkpoint)
         metadata = self.codec.load(message.metadata.value, old)
         if message.checkpoint.HasField("extra"):
-            self._seal_anew(put.checkpoint.extra, ExtraBinding(source, ns, own_id), ExtraBinding(target, ns, own_id))
-        put.metadata.value.CopyFrom(message.metadata.value)
-        self._seal_anew(put.metadata.value, old, _metadata(message, target, put.checkpoint))
+            bindings: tuple[Binding, Binding] = ExtraBinding(source, ns, own_id), ExtraBinding(target, ns, own_id)
+            extra = put.checkpoint.extra
+            extra.type, extra.data = self._sealed_anew(extra.type, extra.data, *bindings)
+        stored, new = message.metadata.value, _metadata(message, target, put.checkpoint)
+        put.metadata.value.type, put.metadata.value.data = self._sealed_anew(stored.type, stored.data, old, new)
         put.metadata.index = requests.index_of(self.codec, metadata, put.metadata.value.type)
         versions = message.checkpoint.channel_versions.versions
+        cargo = Cargo()
         for value in message.values:
             key = (ns, value.channel, value.version.SerializeToString())
             if key not in sealed:
                 sealed.add(key)
-                entry = put.values.add()
-                entry.CopyFrom(value)
+                entry = put.values.add(channel=value.channel, version=value.version)
                 # As every reader does: the version that the checkpoint names.
                 version = versions[value.channel] if value.channel in versions else values.ChannelVersion()
                 at = (ns, value.channel, version)
-                self._seal_anew(entry.value, ChannelBinding(source, *at), ChannelBinding(target, *at))
-        return put
+                bindings = ChannelBinding(source, *at), ChannelBinding(target, *at)
+                cargo.load(entry.value, *self._sealed_anew(value.value.type, contents.bytes_of(value.value), *bindings))
+        return put, cargo
 
-    def _writes(self, message: values.CheckpointTuple, target: str) -> Iterable[pb.PutWritesRequest]:
+    def _writes(
+        self, message: values.CheckpointTuple, contents: Contents, target: str
+    ) -> Iterable[tuple[pb.PutWritesRequest, Cargo]]:
         """Builds the requests that write what lies beside a checkpoint, one for each task."""
         source, ns, beside = message.thread_id, message.checkpoint_ns, message.checkpoint_id
         for (task_path, task_id), writes in itertools.groupby(
@@ -190,17 +224,18 @@ class Copier:
             request = pb.PutWritesRequest(
                 thread_id=target, checkpoint_ns=ns, checkpoint_id=beside, task_id=task_id, task_path=task_path
             )
+            cargo = Cargo()
             for write in writes:
-                entry = request.writes.add(idx=write.idx, channel=write.channel, value=write.value)
+                entry = request.writes.add(idx=write.idx, channel=write.channel)
                 at = (ns, beside, task_id, task_path, write.idx, write.channel)
-                self._seal_anew(entry.value, WriteBinding(source, *at), WriteBinding(target, *at))
-            yield request
+                bindings = WriteBinding(source, *at), WriteBinding(target, *at)
+                cargo.load(entry.value, *self._sealed_anew(write.value.type, contents.bytes_of(write.value), *bindings))
+            yield request, cargo
 
-    def _seal_anew(self, value: values.TypedValue, old: Binding, new: Binding) -> None:
+    def _sealed_anew(self, type_tag: str, data: bytes, old: Binding, new: Binding) -> tuple[str, bytes]:
         """Binds a value to another place. Its bytes stay what the serializer made them."""
         assert self.codec.encryption is not None
-        opened = self.codec.encryption.open(value.type, value.data, old)
-        value.type, value.data = self.codec.encryption.seal(*opened, new)
+        return self.codec.encryption.seal(*self.codec.encryption.open(type_tag, data, old), new)
 
 
 def _metadata(message: values.CheckpointTuple, thread_id: str, checkpoint: values.Checkpoint) -> MetadataBinding:
@@ -210,7 +245,3 @@ def _metadata(message: values.CheckpointTuple, thread_id: str, checkpoint: value
 
 def _page(thread_id: str, size: int = 1000) -> pb.ListCheckpointsRequest:
     return pb.ListCheckpointsRequest(thread_id=thread_id, view=pb.CHECKPOINT_VIEW_METADATA, page_size=size)
-
-
-def _stub(method: str) -> Any:
-    return lambda stubs: getattr(stubs.threads if method == "DeleteThread" else stubs.checkpoints, method)

@@ -12,6 +12,7 @@
     │   ├── PlaintextError                     it isn't encrypted, where encryption is required
     │   ├── UnknownKeyError                    it is encrypted with a key that this saver doesn't have
     │   └── IntegrityError                     it was changed, cut or moved, or the key of that name is another one
+    ├── DamagedValueError                      the pieces of a stored value aren't those that were stored
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
     ├── AccessDeniedError (PermissionError)    no token, a wrong one, or one that may not do this
     ├── UnsupportedError (NotImplementedError) the server is too old for this call
@@ -238,6 +239,10 @@ class UnknownKeyError(EncryptionError):
 
 class IntegrityError(EncryptionError):
     """A stored value was changed, cut or moved since it was encrypted, or the key of that name is another one."""
+
+
+class DamagedValueError(CheckpointdError):
+    """The pieces of a stored value aren't those that were stored. Nothing of it was returned."""
 
 
 class MessageTooLargeError(CheckpointdError):

@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.grpc.bindings import ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
 from langgraph.checkpoint.grpc.codec import Codec, is_encrypted
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.grpc.pieces import Cargo
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -75,8 +76,11 @@ def put(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
-) -> pb.PutCheckpointRequest:
-    """Builds the request of `put`; the precondition is left to whoever knows the run."""
+) -> tuple[pb.PutCheckpointRequest, Cargo]:
+    """Builds the request of `put`, and the values that are too large for it.
+
+    The precondition is left to whoever knows the run.
+    """
     key = namespace(config)
     own_id = checkpoint.get("id")
     if not own_id:
@@ -91,13 +95,14 @@ def put(
     )
     _fill_checkpoint(request, codec, checkpoint)
     _fill_metadata(request, codec, get_checkpoint_metadata(config, metadata))
+    cargo = Cargo()
     for channel, version in new_versions.items():
         entry = request.values.add(channel=_text("channel", channel))
         _set_version(entry.version, version)
         if channel in channel_values:
             binding = ChannelBinding(*key, channel, entry.version)
-            entry.value.type, entry.value.data = codec.dump(channel_values[channel], binding)
-    return request
+            cargo.load(entry.value, *codec.dump(channel_values[channel], binding))
+    return request, cargo
 
 
 def put_writes(
@@ -106,8 +111,8 @@ def put_writes(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
-) -> pb.PutWritesRequest:
-    """Builds the request of `put_writes`; the precondition is left to whoever knows the run."""
+) -> tuple[pb.PutWritesRequest, Cargo]:
+    """Builds the request of `put_writes`, as `put` does."""
     key = namespace(config)
     beside = checkpoint_id(config)
     if beside is None:
@@ -121,11 +126,12 @@ def put_writes(
         task_id=_text("task_id", task_id),
         task_path=_text("task_path", task_path),
     )
+    cargo = Cargo()
     for position, (channel, value) in enumerate(writes):
         entry = request.writes.add(idx=WRITES_IDX_MAP.get(channel, position), channel=_text("channel", channel))
         binding = WriteBinding(*key, beside, request.task_id, request.task_path, entry.idx, entry.channel)
-        entry.value.type, entry.value.data = codec.dump(value, binding)
-    return request
+        cargo.load(entry.value, *codec.dump(value, binding))
+    return request, cargo
 
 
 def get(config: RunnableConfig) -> pb.GetCheckpointRequest:

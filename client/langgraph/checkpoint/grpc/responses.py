@@ -104,6 +104,15 @@ def parent_request(message: values.CheckpointTuple) -> pb.GetCheckpointRequest:
     )
 
 
+def own_request(message: values.CheckpointTuple) -> pb.GetCheckpointRequest:
+    """Builds the request that reads a checkpoint by its id."""
+    return pb.GetCheckpointRequest(
+        thread_id=message.thread_id,
+        checkpoint_ns=message.checkpoint_ns,
+        checkpoint_id=message.checkpoint_id,
+    )
+
+
 def add_parent_sends(saved: CheckpointTuple, sends: Sequence[PendingWrite], first_version: Any) -> None:
     """Gives a checkpoint of an old format the sends that its parent's tasks wrote, as a value of the TASKS channel.
 

@@ -300,13 +300,14 @@ class UnderWay:
         if self._waits_for:
             wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if _in_event_loop() else None))
 
-    async def line_up(self, line: object, *, again: bool) -> None:
+    async def line_up(self, line: object, *, again: bool, may_be_followed: bool = True) -> None:
         """Waits in an event loop until the run's calls that go first are over, or stand in the same line.
 
         Args:
             line: The line that this call is about to join.
             again: Whether the call has stood in line before, and was sent back. What went before it may have been sent
                 back too, so only its end counts.
+            may_be_followed: Whether others may stand in the line behind this call. If not, they wait for its end.
         """
         for end in self._waits_for:
             if not again and end.in_line is not None and end.line is None and not end.done():
@@ -316,7 +317,7 @@ class UnderWay:
             if not end.done() and (again or end.line is not line):
                 await asyncio.wait([asyncio.wrap_future(end)], timeout=self._patience if end.line is None else None)
         if self.ends is not None:
-            self.ends.join(line)
+            self.ends.join(line if may_be_followed else object())
 
     def expect(self, request: PutCheckpointRequest | PutWritesRequest) -> None:
         """Writes into the request what the run expects. Raises what the put raised that these writes follow."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -33,12 +33,17 @@ from langgraph.checkpoint.grpc.options import (
     default_target,
     default_token,
 )
+from langgraph.checkpoint.grpc.pieces import NOTHING, Contents, unpack
 from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
+from langgraph.checkpoint.grpc.transfers import Transfers
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
+
+_KEPT_BYTES = 16 * 1024 * 1024
+"""How many bytes of pieces a list keeps from one checkpoint for the next ones."""
 
 
 class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
@@ -102,6 +107,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             concurrency=concurrency,
         )
         self._caller = Caller(self.options, Channels(self.options))
+        self._transfers = Transfers(self._caller)
         self._leases = Leases(self._caller)
         self._runs = Runs(optimistic=concurrency == "optimistic")
         self._closed = False
@@ -196,28 +202,22 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
         """
         request = requests.get(config)
-        response = self._call_get(request)
+        response, contents = self._transfers.get(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
-        responses.check_place(self._codec, request, [response.tuple])
-        saved = responses.checkpoint_tuple(self._codec, response.tuple)
-        if responses.needs_parent_sends(response.tuple):
-            self._add_parent_sends(saved, self._call_get(responses.parent_request(response.tuple)))
-        return saved
+        responses.check_place(self._codec(), request, [response.tuple])
+        return self._load(response.tuple, contents)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
         request = requests.get(config)
-        response = await self._acall_get(request)
+        response, contents = await self._transfers.aget(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
-        responses.check_place(self._codec, request, [response.tuple])
-        saved = responses.checkpoint_tuple(self._codec, response.tuple)
-        if responses.needs_parent_sends(response.tuple):
-            self._add_parent_sends(saved, await self._acall_get(responses.parent_request(response.tuple)))
-        return saved
+        responses.check_place(self._codec(), request, [response.tuple])
+        return await self._aload(response.tuple, contents)
 
     def list(
         self,
@@ -235,7 +235,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             before: Only checkpoints whose id is less than this config's.
             limit: The most checkpoints to return; None for all.
         """
-        request = requests.list_checkpoints(self._codec, config, filter=filter, before=before, limit=limit)
+        request = requests.list_checkpoints(self._codec(), config, filter=filter, before=before, limit=limit)
         return self._pages(config, request, limit)
 
     def alist(
@@ -247,7 +247,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yields what `list` returns."""
-        request = requests.list_checkpoints(self._codec, config, filter=filter, before=before, limit=limit)
+        request = requests.list_checkpoints(self._codec(), config, filter=filter, before=before, limit=limit)
         return self._apages(config, request, limit)
 
     def get_delta_channel_history(
@@ -257,10 +257,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         if not channels:
             return {}
         request = requests.delta_history(config, channels)
-        response = self._caller.call(
-            "GetDeltaChannelHistory", lambda stubs: stubs.checkpoints.GetDeltaChannelHistory, request
-        )
-        return responses.delta_history(self._codec, request, response)
+        response, contents = self._transfers.history(request)
+        return responses.delta_history(self._codec(contents), request, response)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -269,10 +267,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         if not channels:
             return {}
         request = requests.delta_history(config, channels)
-        response = await self._caller.acall(
-            "GetDeltaChannelHistory", lambda stubs: stubs.checkpoints.GetDeltaChannelHistory, request
-        )
-        return responses.delta_history(self._codec, request, response)
+        response, contents = await self._transfers.ahistory(request)
+        return responses.delta_history(self._codec(contents), request, response)
 
     # Writing.
 
@@ -297,11 +293,12 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         Raises:
             RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = self._leases.sign(requests.put(self._codec, config, checkpoint, metadata, new_versions))
+        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
+        self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
-            response = self._caller.call("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+            response = self._transfers.put(request, cargo)
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -313,9 +310,10 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Awaits `put`."""
-        request = self._leases.sign(requests.put(self._codec, config, checkpoint, metadata, new_versions))
+        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
+        self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
-            response = await self._caller.share("PutCheckpoint", request, under_way)
+            response = await self._transfers.aput(request, cargo, under_way)
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -331,11 +329,12 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         Raises:
             RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request = self._leases.sign(requests.put_writes(self._codec, config, writes, task_id, task_path))
+        request, cargo = requests.put_writes(self._codec(), config, writes, task_id, task_path)
+        self._leases.sign(request)
         with self._runs.begin_writes(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
-            self._caller.call("PutWrites", lambda stubs: stubs.checkpoints.PutWrites, request)
+            self._transfers.put(request, cargo)
 
     async def aput_writes(
         self,
@@ -345,56 +344,84 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Awaits `put_writes`."""
-        request = self._leases.sign(requests.put_writes(self._codec, config, writes, task_id, task_path))
+        request, cargo = requests.put_writes(self._codec(), config, writes, task_id, task_path)
+        self._leases.sign(request)
         with self._runs.begin_writes(config, request) as under_way:
-            await self._caller.share("PutWrites", request, under_way)
+            await self._transfers.aput(request, cargo, under_way)
 
     # What the methods above share.
 
-    @property
-    def _codec(self) -> Codec:
+    def _codec(self, contents: Contents = NOTHING) -> Codec:
+        """Returns how values become bytes, and back: the pieces of those that are to be read are in `contents`."""
         # Made anew: LangGraph gives the clone of a saver another serializer.
-        return Codec(serde=self.serde, encryption=self.encryption, searchable_metadata=self.searchable_metadata)
-
-    def _call_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
-        return cast(
-            pb.GetCheckpointResponse,
-            self._caller.call("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint, request),
-        )
-
-    async def _acall_get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
-        return cast(
-            pb.GetCheckpointResponse,
-            await self._caller.share("GetCheckpoint", request),
+        return Codec(
+            serde=self.serde,
+            encryption=self.encryption,
+            searchable_metadata=self.searchable_metadata,
+            contents=contents,
         )
 
     def _pages(
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
     ) -> Iterator[CheckpointTuple]:
+        contents = Contents(_KEPT_BYTES)
         while limit is None or limit > 0:
             page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
-            responses.check_place(self._codec, request, page.tuples)
+            responses.check_place(self._codec(), request, page.tuples)
+            contents.add(unpack(page.pieces))
             for message in page.tuples:
-                saved = responses.checkpoint_tuple(self._codec, message)
-                if responses.needs_parent_sends(message):
-                    self._add_parent_sends(saved, self._call_get(responses.parent_request(message)))
-                yield saved
+                if self._transfers.complete(message, contents):
+                    yield self._load(message, contents)
+                elif (saved := self._reread(message)) is not None:
+                    yield saved
+                contents.trim()
             limit = _next_page(request, page, limit)
 
     async def _apages(
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
     ) -> AsyncIterator[CheckpointTuple]:
+        contents = Contents(_KEPT_BYTES)
         while limit is None or limit > 0:
             page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
-            responses.check_place(self._codec, request, page.tuples)
+            responses.check_place(self._codec(), request, page.tuples)
+            contents.add(unpack(page.pieces))
             for message in page.tuples:
-                saved = responses.checkpoint_tuple(self._codec, message)
-                if responses.needs_parent_sends(message):
-                    self._add_parent_sends(saved, await self._acall_get(responses.parent_request(message)))
-                yield saved
+                if await self._transfers.acomplete(message, contents):
+                    yield await self._aload(message, contents)
+                elif (saved := await self._areread(message)) is not None:
+                    yield saved
+                contents.trim()
             limit = _next_page(request, page, limit)
+
+    def _load(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:
+        """Reads what a checkpoint's message and the pieces of its values tell."""
+        saved = responses.checkpoint_tuple(self._codec(contents), message)
+        if responses.needs_parent_sends(message):
+            self._add_parent_sends(saved, *self._transfers.get(responses.parent_request(message)))
+        return saved
+
+    async def _aload(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:
+        """Awaits `_load`."""
+        saved = responses.checkpoint_tuple(self._codec(contents), message)
+        if responses.needs_parent_sends(message):
+            self._add_parent_sends(saved, *await self._transfers.aget(responses.parent_request(message)))
+        return saved
+
+    def _reread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
+        """Reads a listed checkpoint again that was replaced since. None: it was deleted."""
+        request = responses.own_request(message)
+        response, contents = self._transfers.get(request)
+        responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
+        return self._load(response.tuple, contents) if response.HasField("tuple") else None
+
+    async def _areread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
+        """Awaits `_reread`."""
+        request = responses.own_request(message)
+        response, contents = await self._transfers.aget(request)
+        responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
+        return await self._aload(response.tuple, contents) if response.HasField("tuple") else None
 
     def _did_list(
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse
@@ -403,10 +430,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         if config is not None and request.HasField("checkpoint_ns"):
             self._runs.did_read(config, requests.key_of(request), page.version, _ids(page.tuples))
 
-    def _add_parent_sends(self, saved: CheckpointTuple, parent: pb.GetCheckpointResponse) -> None:
-        responses.add_parent_sends(
-            saved, responses.pending_writes(self._codec, parent.tuple), self.get_next_version(None)
-        )
+    def _add_parent_sends(self, saved: CheckpointTuple, parent: pb.GetCheckpointResponse, contents: Contents) -> None:
+        sends = responses.pending_writes(self._codec(contents), parent.tuple)
+        responses.add_parent_sends(saved, sends, self.get_next_version(None))
 
 
 def _ids(tuples: Iterable[values.CheckpointTuple]) -> set[str]:

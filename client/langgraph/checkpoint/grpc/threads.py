@@ -11,6 +11,7 @@ from langgraph.checkpoint.grpc.copies import Copier
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.leases import Leases
 from langgraph.checkpoint.grpc.runs import Runs
+from langgraph.checkpoint.grpc.transfers import Transfers
 
 
 class ThreadKeeper:
@@ -20,8 +21,8 @@ class ThreadKeeper:
     _caller: Caller
     _leases: Leases
     _runs: Runs
+    _transfers: Transfers
 
-    @property
     def _codec(self) -> Codec:
         raise NotImplementedError  # the saver has one
 
@@ -99,4 +100,4 @@ class ThreadKeeper:
             await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
 
     def _copier(self) -> Copier:
-        return Copier(caller=self._caller, leases=self._leases, codec=self._codec)
+        return Copier(caller=self._caller, transfers=self._transfers, leases=self._leases, codec=self._codec())

@@ -4,14 +4,14 @@
 
 -- fragment: checkpoint_parts
 -- The values and the writes of the checkpoint c, as parallel arrays; `slots` are positions in its `channels`. What goes
--- beyond 1 GiB of values, or 1 GiB of writes, is left out: its data is null, and its size tells how much it is. What has data and a size
+-- beyond 1 MiB of values, or 1 MiB of writes, is left out: its data is null, and its size tells how much it is. What has data and a size
 -- is a list of pieces.
 LEFT JOIN LATERAL (
     SELECT
         array_agg(stored.slot) AS slots, array_agg(stored.type) AS types,
-        array_agg(CASE WHEN stored.total_bytes <= 1073741824 OR stored.size > 0 THEN stored.data END) AS data,
+        array_agg(CASE WHEN stored.total_bytes <= 1048576 OR stored.size > 0 THEN stored.data END) AS data,
         array_agg(
-            coalesce(stored.size, CASE WHEN stored.total_bytes > 1073741824 THEN octet_length(stored.data) END)
+            coalesce(stored.size, CASE WHEN stored.total_bytes > 1048576 THEN octet_length(stored.data) END)
         ) AS sizes
     FROM (
         SELECT
@@ -33,9 +33,9 @@ LEFT JOIN LATERAL (
     SELECT
         array_agg(w.task_id) AS task_ids, array_agg(w.task_path) AS task_paths, array_agg(w.idx) AS idxs,
         array_agg(w.channel) AS channels, array_agg(w.type) AS types,
-        array_agg(CASE WHEN w.total_bytes <= 1073741824 OR w.size > 0 THEN w.data END) AS data,
+        array_agg(CASE WHEN w.total_bytes <= 1048576 OR w.size > 0 THEN w.data END) AS data,
         array_agg(
-            coalesce(w.size, CASE WHEN w.total_bytes > 1073741824 THEN octet_length(w.data) END)
+            coalesce(w.size, CASE WHEN w.total_bytes > 1048576 THEN octet_length(w.data) END)
         ) AS sizes
     FROM (
         SELECT
