@@ -8,8 +8,10 @@ classes tells the places to look at, one in some hundred bytes; both are single 
 before such a place decides. Where none says so for long, the place with the least checksum is taken. Constant runs, in
 which there is no place to look at, are cut at fixed distances, which makes equal pieces.
 
-The size of pieces grows with the root of the value's: a change costs a piece or two and the list of all pieces, and so
-both stay small.
+Pieces grow with their distance from the beginning, as its root does: a change costs a piece or two and the list of all
+pieces, and so both stay small, and a value that grows keeps the pieces that it has. Two places are cut finer, because
+they change most often: the first bytes, where serializers write how long a list is, and what comes after the last cut,
+where lists grow.
 """
 
 from __future__ import annotations
@@ -18,76 +20,91 @@ from collections.abc import Iterator
 from zlib import crc32
 
 SMALLEST_BITS = 11
-"""Pieces have 2 KiB on average at the least."""
+"""Pieces have 2 KiB on average at the least, but for those at the ends."""
 LARGEST_BITS = 17
 """Pieces have 128 KiB on average at the most."""
+HEAD_BYTES = 64
+"""How long the first piece is."""
+TAIL_BITS = 10
+"""At the end, pieces have 1 KiB on average at the least."""
+TAIL_FINER_BITS = 3
+"""At the end, pieces are smaller by so many powers of two."""
 
-_NAME_BYTES = 32
+_GROWTH = 256
+"""Pieces at n bytes from the beginning have about the root of n times this."""
 _CLASSES = bytes((value * 0x9E3779B1 >> 13 ^ value >> 1 ^ value >> 4) & 1 for value in range(256))
-_PATTERN_BITS = 7
-_PATTERNS = (bytes((0, 1, 1, 0, 1, 0, 0)), bytes((0, 1)))
-"""The first comes up every 128 bytes in random ones. The second is looked for where the first isn't found at all."""
+_PATTERN = bytes((0, 1, 1, 0, 1, 0, 0, 1, 1, 1))
+"""Where it begins there may be a cut. Its first seven classes come up every 128 bytes in random ones, all ten every
+1024: large pieces need fewer places to look at."""
+_FEWEST_CLASSES = 7
+_LAST_RESORT = bytes((0, 1))
+"""What is looked for where the pattern isn't found at all."""
 _SEEN_BYTES = 64
 """How many bytes before a place decide on it; also how far apart the places are at the least."""
 _WINDOW_BYTES = 4 * 1024 * 1024
 """How much of a value is mapped at once, at the least."""
 
 
-def piece_bits(size: int) -> int:
-    """Returns the number of bits k for which pieces of a value of `size` bytes have about 2**k bytes.
-
-    A change stores a piece, and size / piece names again: the sum is least where the piece is the root of size * name.
-    """
-    root = (size * _NAME_BYTES).bit_length() // 2
-    return min(max(root, SMALLEST_BITS), LARGEST_BITS)
+def piece_bits(start: int) -> int:
+    """Returns the k for which pieces that begin `start` bytes from the beginning have about 2**k bytes."""
+    return min(max((start * _GROWTH).bit_length() // 2, SMALLEST_BITS), LARGEST_BITS)
 
 
 def cut(data: bytes) -> Iterator[memoryview]:
     """Yields the pieces of a value in order; none is copied."""
-    bits = piece_bits(len(data))
-    shortest, longest = 1 << (bits - 2), 4 << bits
-    # What was skipped after the last cut counts as well.
-    divisor = 3 << (bits - _PATTERN_BITS - 2)
     view = memoryview(data)
-    start = offset = 0
-    classes = b""
+    places = _Places(data)
+    if data:
+        yield view[:HEAD_BYTES]
+    start = HEAD_BYTES
     while start < len(data):
-        if start + longest > offset + len(classes):
-            offset = start
-            classes = data[offset : offset + max(_WINDOW_BYTES, longest)].translate(_CLASSES)
-        begin = start - offset
-        end = _next_cut(data, offset, classes, begin + shortest, min(begin + longest, len(classes)), divisor)
-        yield view[start : offset + end]
-        start = offset + end
-
-
-def _next_cut(data: bytes, offset: int, classes: bytes, begin: int, end: int, divisor: int) -> int:
-    """Returns where the next cut is, between `begin` and `end`.
-
-    Args:
-        data: The value.
-        offset: Where in it `classes` begins, which the other places are counted from.
-        classes: The classes of its bytes.
-        begin: The first place to look at.
-        end: Where the cut is if there is no place to look at.
-        divisor: One place in so many is a cut.
-    """
-    find, least, cut_at = classes.find, 1 << 32, end
-    if end == len(classes) and offset + end == len(data):
-        # The value's end is a cut as good as any: nothing need be chosen for want of a better one.
-        least = -1
-    for pattern in _PATTERNS:
-        found = find(pattern, begin, end)
-        looked = found >= 0
-        while found >= 0:
-            place = found + len(pattern)
-            checksum = crc32(data[offset + place - _SEEN_BYTES : offset + place])
-            if checksum % divisor == 0:
-                return place
-            # The last of equal ones: where the same thing comes over and over, large pieces are as good as small ones.
-            if checksum <= least:
-                least, cut_at = checksum, place
-            found = find(pattern, found + _SEEN_BYTES, end)
-        if looked:
+        bits = piece_bits(start)
+        end = places.next_cut(start, bits)
+        if end == len(data):
             break
-    return cut_at
+        yield view[start:end]
+        start = end
+    bits = max(piece_bits(start) - TAIL_FINER_BITS, TAIL_BITS)
+    while start < len(data):
+        end = places.next_cut(start, bits)
+        yield view[start:end]
+        start = end
+
+
+class _Places:
+    """The places of a value where there may be a cut."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._classes = b""
+        self._offset = 0
+        """Where in the value the classes begin, that of its bytes which are mapped now."""
+
+    def next_cut(self, start: int, bits: int) -> int:
+        """Returns where a piece ends that begins at `start` and has about 2**bits bytes."""
+        data, shortest, longest = self._data, 1 << (bits - 1), 4 << bits
+        if not self._offset <= start <= start + longest <= self._offset + len(self._classes):
+            self._offset = start
+            self._classes = data[start : start + max(_WINDOW_BYTES, longest)].translate(_CLASSES)
+        offset, find = self._offset, self._classes.find
+        begin, end = start + shortest - offset, min(start + longest - offset, len(self._classes))
+        pattern_bits = min(max(bits - 4, _FEWEST_CLASSES), len(_PATTERN))
+        # Half of a piece is skipped, the other half is left to chance.
+        mask = (1 << (bits - 1 - pattern_bits)) - 1
+        # The value's end is a cut as good as any: nothing need be chosen there for want of a better one.
+        least = -1 if end + offset == len(data) else 1 << 32
+        cut_at = end
+        for pattern in (_PATTERN[:pattern_bits], _LAST_RESORT):
+            found = find(pattern, begin, end)
+            looked = found >= 0
+            while found >= 0:
+                checksum = crc32(data[offset + found - _SEEN_BYTES : offset + found])
+                if not checksum & mask:
+                    return offset + found
+                # The last of equal ones: where the same thing comes over and over, large pieces will do.
+                if checksum <= least:
+                    least, cut_at = checksum, found
+                found = find(pattern, found + _SEEN_BYTES, end)
+            if looked:
+                break
+        return offset + cut_at
