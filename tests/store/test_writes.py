@@ -171,7 +171,7 @@ class TestSentAgain:
             await tenant.writes("1", sent, expect_writer=b"me", request_id=request_id)
         if overtaken:
             await tenant.put("2", parent="1", writer=b"you")
-        for request_id, sent in calls:
+        for request_id, sent in reversed(calls):
             await tenant.writes("1", sent, expect_writer=b"me", request_id=request_id)
         assert (await tenant.read("1")).pending_writes == [calls[-1][1]]
 
