@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
 
 from tests.concurrency.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
@@ -61,9 +61,11 @@ def until_there(read: Callable[[], Any]) -> None:
 
 
 def put(saver: GrpcSaver, run: RunnableConfig) -> RunnableConfig:
-    return saver.put(
-        run, {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}, {}, {"a": 1}
-    )
+    return saver.put(run, a_checkpoint(), {}, {"a": 1})
+
+
+def a_checkpoint() -> Checkpoint:
+    return {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}
 
 
 def overtake(saver: GrpcSaver, thread: RunnableConfig) -> None:
@@ -170,8 +172,7 @@ async def test_awaited_task_writes_with_a_later_put_by_another(
         mine = []
         for run in runs:
             assert await saver.aget_tuple(run) is None
-            checkpoint = {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}
-            stored = await saver.aput(run, checkpoint, {}, {"a": 1})
+            stored = await saver.aput(run, a_checkpoint(), {}, {"a": 1})
             mine.append(at(run, stored["configurable"]["checkpoint_id"]))
         link.hold_answers()
         tasks = [("task", [("a", 1)]), ("other", [("__interrupt__", 2)])]

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
+from checkpointd_server.domain.model import (
+    Namespace,
+    Piece,
+    PieceList,
+    Precondition,
+    PutWrites,
+    TaskWrite,
+    TypedValue,
+)
 from checkpointd_server.store import PostgresStore
 from tests.store.tenant import Tenant, value, write
 
@@ -175,6 +187,28 @@ class TestSentAgain:
             await tenant.writes("1", sent, expect_writer=b"me", request_id=request_id)
         assert (await tenant.read("1")).pending_writes == [calls[-1][1]]
 
+    async def test_large_ones_are_known_too(self, tenant: Tenant) -> None:
+        """Lists of pieces are stored in a transaction, which holds the pieces."""
+        content = b"piece" * 1000
+        piece = Piece(sha256(content).digest(), content, 0)
+        large = TypedValue("msgpack", b"", PieceList(len(content), [piece.name]))
+        put = PutWrites(
+            namespace=Namespace(tenant.name, "t", ""),
+            checkpoint_id="1",
+            writes=[TaskWrite("task", "", INTERRUPT, "__interrupt__", large)],
+            precondition=Precondition(if_last_writer=b"me"),
+            request_id=b"once",
+            pieces=[piece],
+        )
+        version = await tenant.put("1", writer=b"me")
+        assert await tenant.store.put_writes(put, timeout=60) == version
+        await tenant.put("2", parent="1", writer=b"you")
+        for pieces in ([piece], []):
+            assert await tenant.store.put_writes(replace(put, pieces=pieces), timeout=60) == 0
+        with pytest.raises(VersionConflict):
+            await tenant.store.put_writes(replace(put, request_id=b"another"), timeout=60)
+        assert (await tenant.read("1")).pending_writes == put.writes
+
     async def test_only_so_many_replaced_calls_are_remembered(self, tenant: Tenant) -> None:
         await tenant.put("1")
         for n in range(20):
@@ -182,8 +216,8 @@ class TestSentAgain:
         rows = await tenant.select(
             "SELECT request_id, replaced_request_ids FROM checkpointd.task_writes WHERE tenant = $1", tenant.name
         )
-        remembered = [b"call %d" % n for n in range(18, 10, -1)]
-        assert [tuple(row) for row in rows] == [(b"call 19", remembered)]
+        assert [row["request_id"] for row in rows] == [b"call 19"]
+        assert rows[0]["replaced_request_ids"] == [b"call %d" % n for n in range(18, 10, -1)]
 
     async def test_they_are_known_where_they_found_some_writes_there(self, tenant: Tenant) -> None:
         await tenant.put("1", writer=b"me")
@@ -224,26 +258,27 @@ class TestSentAgain:
     async def test_a_request_id_belongs_to_its_task_checkpoint_and_thread(self, tenant: Tenant) -> None:
         stranger = Tenant(tenant.store, f"{tenant.name}-stranger")
 
-        async def send(who: Tenant, checkpoint_id: str = "1", task: str = "task", **where: str) -> int:
+        async def send(who: Tenant, checkpoint_id: str = "1", task: str = "task", **where: Any) -> int:
             return await who.writes(
                 checkpoint_id, write(task, ERROR, "__error__", b"e"), expect_writer=b"me", request_id=b"once", **where
             )
 
-        for who, where in ((tenant, {}), (tenant, {"thread": "u"}), (tenant, {"ns": "n"}), (stranger, {})):
+        namespaces: list[tuple[Tenant, dict[str, Any]]] = [
+            (tenant, {}),
+            (tenant, {"thread": "u"}),
+            (tenant, {"ns": "n"}),
+            (stranger, {}),
+        ]
+        for who, where in namespaces:
             await who.put("1", writer=b"me", **where)
             if not where and who is tenant:
                 await send(who)
             await who.put("2", parent="1", writer=b"you", **where)
         assert await send(tenant) == 0
-        for who, elsewhere in (
-            (tenant, {"thread": "u"}),
-            (tenant, {"ns": "n"}),
-            (tenant, {"checkpoint_id": "2"}),
-            (tenant, {"task": "other task"}),
-            (stranger, {}),
-        ):
+        elsewhere = [*namespaces[1:], (tenant, {"checkpoint_id": "2"}), (tenant, {"task": "other task"})]
+        for who, where in elsewhere:
             with pytest.raises(VersionConflict):
-                await send(who, **elsewhere)
+                await send(who, **where)
 
     async def test_a_copied_thread_does_not_know_them(self, tenant: Tenant) -> None:
         await tenant.put("1", writer=b"me")
