@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -133,6 +134,7 @@ WRITES = {
     "regular": [("a", 1), ("b", 2)],
     "special": [("__interrupt__", 1)],
     "mixed": [("a", 1), ("__interrupt__", 2)],
+    "in-pieces": [("a", random.Random(0).randbytes(100_000)), ("b", 2)],
 }
 
 
