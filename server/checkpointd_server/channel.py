@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from checkpointd_server.config import DEFAULT_TARGET
 from checkpointd_server.options import setting, stacked
+
+Answer = TypeVar("Answer")
 
 _FILE = click.Path(path_type=Path)
 
@@ -20,7 +22,7 @@ channel_settings = stacked(
         "--target",
         default=DEFAULT_TARGET,
         show_default=True,
-        help="The server: HOST:PORT or unix:PATH.",
+        help="The server: HOST:PORT or unix:PATH. Several, separated by commas: any of them that answers.",
     ),
     setting("--token", help="An API key or a JSON Web Token. Better given in the environment."),
     setting("--tls/--no-tls", default=False, help="Speak TLS, trusting the authorities that grpc trusts."),
@@ -28,6 +30,51 @@ channel_settings = stacked(
     setting("--tls-client-cert", type=_FILE, help="A certificate to show to the server, PEM."),
     setting("--tls-client-key", type=_FILE, help="Its private key, PEM."),
 )
+
+
+class NoAnswer(click.ClickException):
+    """A server could not be asked."""
+
+    def __init__(self, target: str, details: str) -> None:
+        super().__init__(
+            f"no answer from checkpointd at {target}: {details} (`checkpointd serve` starts a server, --target names "
+            "another one)"
+        )
+        self.where = f"{target}: {details}"
+
+
+def list_targets(target: str) -> list[str]:
+    """Returns the servers of a --target, each by itself. Raises UsageError."""
+    if target.startswith(("ipv4:", "ipv6:")):
+        # A list of addresses that grpc takes as it is.
+        return [target]
+    targets = [one.strip() for one in target.split(",")]
+    if not all(targets):
+        raise click.UsageError(
+            f"the target {target!r} names no server: it is HOST:PORT, or several with commas between"
+        )
+    return targets
+
+
+def ask(target: str, question: Callable[[Any], Answer], **how: Any) -> Answer:
+    """Returns what the first server that answers says; the question is put to it on a channel.
+
+    Raises:
+        ClickException: It answered with an error, or none of them answered.
+    """
+    targets = list_targets(target)
+    silent: list[NoAnswer] = []
+    for one in targets:
+        try:
+            with open_channel(one, **how) as channel:
+                return question(channel)
+        except NoAnswer as error:
+            silent.append(error)
+    if len(silent) == 1:
+        raise silent[0]
+    raise click.ClickException(
+        f"no answer from checkpointd at any of {len(silent)} servers: {'; '.join(error.where for error in silent)}"
+    )
 
 
 @contextmanager
@@ -40,7 +87,7 @@ def open_channel(
     tls_client_cert: Path | None,
     tls_client_key: Path | None,
 ) -> Iterator[Any]:
-    """A channel to the server. What a call on it fails with becomes a line that names the target."""
+    """A channel to one server. What a call on it fails with becomes a line that names the target."""
     import grpc
 
     encrypted = tls or tls_ca is not None
@@ -61,10 +108,8 @@ def open_channel(
             yield _with_token(channel, token) if token else channel
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                problem = f"no answer from checkpointd at {target}: {error.details()}"
-                problem += " (`checkpointd serve` starts a server, --target names another one)"
-            else:
-                problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
+                raise NoAnswer(target, error.details()) from error
+            problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 problem += " (--token, or CHECKPOINTD_TOKEN)"
             raise click.ClickException(problem) from error

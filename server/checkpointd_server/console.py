@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from checkpointd_server.channel import channel_settings, open_channel
+from checkpointd_server.channel import NoAnswer, ask, channel_settings, list_targets, open_channel
 from checkpointd_server.config import DEFAULT_TARGET
 from checkpointd_server.settings import timeout_setting
 
@@ -21,7 +21,7 @@ from checkpointd_server.settings import timeout_setting
 )
 @timeout_setting
 def health(target: str, service: str, timeout: float, **how: Any) -> None:
-    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1.
+    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1. Of several each is asked.
 
     It serves while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET it asks the
     server that CHECKPOINTD_HEALTH_LISTEN or CHECKPOINTD_LISTEN belongs to, on this machine.
@@ -31,23 +31,39 @@ def health(target: str, service: str, timeout: float, **how: Any) -> None:
         checkpointd health
         checkpointd health --target agents.internal:50051 --service checkpointd.v1.CheckpointService
     """
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
     if click.get_current_context().get_parameter_source("target") is click.core.ParameterSource.DEFAULT:
         open_to_all = os.environ.get("CHECKPOINTD_HEALTH_LISTEN", "").split()
         target = _local_target(open_to_all or os.environ.get("CHECKPOINTD_LISTEN", "").split())
+    targets = list_targets(target)
+    if len(targets) == 1:
+        statuses = [_status(target, service, timeout, how)]
+        click.echo(statuses[0])
+    else:
+        statuses = []
+        for one in targets:
+            try:
+                status = _status(one, service, timeout, how)
+            except NoAnswer:
+                status = "UNAVAILABLE"
+            statuses.append(status)
+            click.echo(f"{one} {status}")
+    sys.exit(0 if set(statuses) == {"SERVING"} else 1)
+
+
+def _status(target: str, service: str, timeout: float, how: dict[str, Any]) -> str:
+    """What one server says of its health. Raises NoAnswer."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
     with open_channel(target, **how) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
             response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
-            status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+            return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-            status = "SERVICE_UNKNOWN"
-    click.echo(status)
-    sys.exit(0 if status == "SERVING" else 1)
+            return "SERVICE_UNKNOWN"
 
 
 @click.command()
@@ -63,9 +79,11 @@ def info(target: str, as_json: bool, timeout: float, **how: Any) -> None:
     """
     from checkpointd.v1 import info_service_pb2, info_service_pb2_grpc
 
-    with open_channel(target, **how) as channel:
+    def get_info(channel: Any) -> Any:
         stub = info_service_pb2_grpc.InfoServiceStub(channel)
-        response = stub.GetServerInfo(info_service_pb2.GetServerInfoRequest(), timeout=timeout)
+        return stub.GetServerInfo(info_service_pb2.GetServerInfoRequest(), timeout=timeout)
+
+    response = ask(target, get_info, **how)
     capabilities = [
         info_service_pb2.Capability.Name(capability).removeprefix("CAPABILITY_").lower()
         for capability in response.capabilities
@@ -113,8 +131,8 @@ def show(
     """
     from checkpointd_server.thread_view import ThreadView
 
-    with open_channel(target, **how) as channel:
-        view = ThreadView.read(
+    def read(channel: Any) -> ThreadView:
+        return ThreadView.read(
             channel,
             thread_id=thread_id,
             checkpoint_ns=checkpoint_ns,
@@ -123,6 +141,8 @@ def show(
             values=as_json,
             timeout=timeout,
         )
+
+    view = ask(target, read, **how)
     if not view.checkpoints:
         where = "" if checkpoint_ns is None else f" in namespace {checkpoint_ns!r}"
         what = "checkpoint" if checkpoint_id is None else f"checkpoint {checkpoint_id!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
@@ -184,6 +185,58 @@ class TestHealth:
         assert result.exit_code == 1
         assert result.output.startswith(f"Error: no answer from checkpointd at {target}: ")
         assert result.output.count("\n") == 1
+
+
+class TestSeveralServers:
+    """A list of targets, as agents have it in CHECKPOINTD_TARGET."""
+
+    @pytest.fixture
+    def nowhere(self) -> Iterator[str]:
+        """A target where nobody listens."""
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            yield f"127.0.0.1:{holder.getsockname()[1]}"
+
+    def test_health_asks_each(self, shared_server: ServerProcess, nowhere: str) -> None:
+        here = shared_server.target
+        result = run("health", env={"CHECKPOINTD_TARGET": f"{here}, {here}"})
+        assert (result.exit_code, result.output) == (0, f"{here} SERVING\n" * 2)
+        result = run("health", "--target", f"{nowhere},{here}")
+        assert (result.exit_code, result.output) == (1, f"{nowhere} UNAVAILABLE\n{here} SERVING\n")
+        result = run("health", "--service", "no.such.Service", "--target", f"{here},{here}")
+        assert (result.exit_code, result.output) == (1, f"{here} SERVICE_UNKNOWN\n" * 2)
+
+    @pytest.mark.parametrize("order", ["{here},{nowhere}", "{nowhere},{here}"])
+    def test_the_others_ask_the_first_that_answers(
+        self, order: str, shared_server: ServerProcess, nowhere: str, thread_id: str
+    ) -> None:
+        env = {"CHECKPOINTD_TARGET": order.format(here=shared_server.target, nowhere=nowhere)}
+        assert run("info", env=env).output.startswith("version ")
+        assert run("show", thread_id, env=env).output.startswith(f"thread '{thread_id}'\n")
+        # An answer is an answer, also one that nobody likes.
+        assert "INVALID_ARGUMENT" in run("show", "x" * 513, env=env).output
+
+    @pytest.mark.parametrize("command", [["info"], ["show", "42"]], ids=lambda command: command[0])
+    def test_where_none_answers_each_is_named(self, command: list[str], nowhere: str) -> None:
+        result = run(*command, "--target", f"{nowhere},unix:/no/such/socket")
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: no answer from checkpointd at any of 2 servers: ")
+        assert f" {nowhere}: " in result.output
+        assert " unix:/no/such/socket: " in result.output
+        assert result.output.count("\n") == 1
+
+    @pytest.mark.parametrize("target", ["", ",", "127.0.0.1:1,", "127.0.0.1:1, ,127.0.0.1:2"])
+    def test_an_empty_name_is_refused(self, target: str) -> None:
+        for command in (["health"], ["info"], ["show", "42"]):
+            result = run(*command, "--target", target)
+            assert result.exit_code == 2
+            assert "names no server" in result.output
+
+    def test_a_token_goes_to_no_other_machine_in_plain_text(self, shared_server: ServerProcess) -> None:
+        env = {"CHECKPOINTD_TOKEN": "secret", "CHECKPOINTD_TARGET": f"{shared_server.target},192.0.2.1:50051"}
+        result = run("health", env=env)
+        assert result.exit_code == 2
+        assert "in plain text to 192.0.2.1:50051" in result.output
 
 
 def test_the_commands_reach_a_unix_socket(database_url: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, requests
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
 
 from tests.concurrency.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
 from tests.flaky_link import FlakyLink
@@ -60,9 +62,29 @@ def until_there(read: Callable[[], Any]) -> None:
 
 
 def put(saver: GrpcSaver, run: RunnableConfig) -> RunnableConfig:
-    return saver.put(
-        run, {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}, {}, {"a": 1}
-    )
+    return saver.put(run, a_checkpoint(), {}, {"a": 1})
+
+
+def a_checkpoint() -> Checkpoint:
+    return {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}
+
+
+def overtake(saver: GrpcSaver, thread: RunnableConfig) -> None:
+    """Another run reads the thread, and puts."""
+    run = a_run(thread)
+    put(saver, at(run, read(saver, run)))
+
+
+def read(saver: GrpcSaver, run: RunnableConfig) -> str:
+    """Reads the latest checkpoint as a run does, and returns its id."""
+    stored = saver.get_tuple(run)
+    assert stored is not None
+    return str(stored.checkpoint["id"])
+
+
+def pending(saver: GrpcSaver, thread: RunnableConfig) -> list[tuple[str, str, Any]]:
+    """The task writes beside the thread's first checkpoint."""
+    return list(history(saver, thread)[-1].pending_writes or ())
 
 
 def history(saver: GrpcSaver, thread: RunnableConfig) -> list[CheckpointTuple]:
@@ -82,10 +104,7 @@ def test_a_put(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink, known_run: 
     putting = InThread(lambda: put(saver, run))
     until_there(lambda: direct.get_tuple(thread))
     if overtaken:
-        other = a_run(thread)
-        stored = direct.get_tuple(other)
-        assert stored is not None
-        put(direct, at(other, stored.checkpoint["id"]))
+        overtake(direct, thread)
     before = history(direct, thread)
     version = direct_version(direct, thread)
     link.cut()
@@ -109,6 +128,89 @@ def test_task_writes(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink) -> No
     link.cut()
     writing.result()
     assert history(direct, thread) == before
+
+
+WRITES = {
+    "regular": [("a", 1), ("b", 2)],
+    "special": [("__interrupt__", 1)],
+    "mixed": [("a", 1), ("__interrupt__", 2)],
+    "in-pieces": [("a", random.Random(0).randbytes(100_000)), ("b", 2)],
+}
+
+
+@pytest.mark.parametrize("writes", WRITES.values(), ids=list(WRITES))
+def test_task_writes_with_a_later_put_by_another(
+    saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink, writes: list[tuple[str, Any]]
+) -> None:
+    thread = new_thread()
+    run = a_run(thread)
+    assert saver.get_tuple(run) is None
+    mine = at(run, put(saver, run)["configurable"]["checkpoint_id"])
+    link.hold_answers()
+    writing = InThread(lambda: saver.put_writes(mine, writes, "task"))
+    until_there(lambda: history(direct, thread)[0].pending_writes)
+    overtake(direct, thread)
+    before = history(direct, thread)
+    link.cut()
+    writing.result()
+    assert history(direct, thread) == before
+    assert [(channel, value) for _, channel, value in before[-1].pending_writes or ()] == sorted(
+        writes, key=lambda write: (write[0] != "__interrupt__", write)
+    )
+    # What the run writes from now on is refused, also under the task that was known.
+    for late in (lambda: saver.put_writes(mine, writes, "task"), lambda: put(saver, mine)):
+        with pytest.raises(VersionConflictError):
+            late()
+    assert history(direct, thread) == before
+
+
+async def test_awaited_task_writes_with_a_later_put_by_another(
+    shared_server: ServerProcess, direct: GrpcSaver, link: FlakyLink
+) -> None:
+    """Calls that are made at once share an RPC, and are sent again together."""
+    threads = [new_thread() for _ in range(6)]
+    runs = [a_run(thread) for thread in threads]
+    async with GrpcSaver(link.target) as saver:
+        mine = []
+        for run in runs:
+            assert await saver.aget_tuple(run) is None
+            stored = await saver.aput(run, a_checkpoint(), {}, {"a": 1})
+            mine.append(at(run, stored["configurable"]["checkpoint_id"]))
+        link.hold_answers()
+        tasks = [("task", [("a", 1)]), ("other", [("__interrupt__", 2)])]
+        writing = [
+            asyncio.ensure_future(saver.aput_writes(config, writes, task)) for config in mine for task, writes in tasks
+        ]
+        # Those that wait for a held RPC haven't been sent.
+        await asyncio.to_thread(until_there, lambda: any(pending(direct, thread) for thread in threads))
+        for thread in threads:
+            await asyncio.to_thread(overtake, direct, thread)
+        link.cut()
+        outcomes = await asyncio.gather(*writing, return_exceptions=True)
+        for number, thread in enumerate(threads):
+            told = [outcome is None for outcome in outcomes[2 * number : 2 * number + 2]]
+            there = {task for task, _, _ in pending(direct, thread)}
+            # What was answered is there, and what was refused is not.
+            assert told == [task in there for task, _ in tasks], outcomes
+        assert None in outcomes
+        assert all(outcome is None or isinstance(outcome, VersionConflictError) for outcome in outcomes)
+
+
+def test_a_repeat_does_not_undo_what_the_same_task_wrote_later(
+    saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink
+) -> None:
+    """Of two processes that resume from the same interrupt, one wrote while the other's answer was lost."""
+    thread = new_thread()
+    put(direct, a_run(thread))
+    one, other = a_run(thread), a_run(thread)
+    at_one, at_other = (at(run, read(a_saver, run)) for run, a_saver in ((one, saver), (other, direct)))
+    link.hold_answers()
+    writing = InThread(lambda: saver.put_writes(at_one, [("__resume__", ["one"])], "task"))
+    until_there(lambda: pending(direct, thread))
+    direct.put_writes(at_other, [("__resume__", ["other"])], "task")
+    link.cut()
+    writing.result()
+    assert pending(direct, thread) == [("task", "__resume__", ["other"])]
 
 
 def test_a_copy(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink) -> None:

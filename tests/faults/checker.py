@@ -113,8 +113,7 @@ async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], sto
         if "acknowledged" in events:
             assert pending == writes, f"{thread_id}: writes beside {name}: {pending}"
         elif "refused" in events:
-            # An attempt whose answer was lost may have stored them, before another run wrote: but whole, or not.
-            assert pending in ([], writes), f"{thread_id}: refused, and partly there: writes beside {name}"
+            assert pending == [], f"{thread_id}: refused, and there: writes beside {name}: {pending}"
         elif not events:
             assert pending == [], f"{thread_id}: nobody wrote beside {name}"
     if not thread_id.endswith(CONTESTED):

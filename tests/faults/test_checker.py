@@ -77,9 +77,17 @@ async def test_every_harm_is_found(postgres: FaultyPostgres, server: ServerProce
     await connection.close()
     refused = of(lines[0] + lines[1], "refused")
     assert refused
-    stored = next(line for line in of(lines[0], "acknowledged") if line.kind == "put" and line.thread_id == "contested")
+    contested = [line for line in lines[0] if line.thread_id == "contested"]
+    stored = next(line for line in of(contested, "acknowledged") if line.kind == "put")
+    written = next(line for line in of(contested, "acknowledged") if line.kind == "writes")
+    # As if it had not been told that they are there.
+    lines[0].remove(written)
     for forged, found in (
         (Line(event="refused", kind="put", thread_id="contested", name=stored.name), "refused, and there"),
+        (
+            Line(event="refused", kind="writes", thread_id="contested", name=written.name),
+            "refused, and there: writes",
+        ),
         (Line(event="failed", kind="put", thread_id="t", name="", detail="the reason"), "the reason"),
         (Line(event="wrong", kind="put", thread_id="t", name="", detail="an absence"), "an absence"),
     ):

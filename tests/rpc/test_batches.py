@@ -106,6 +106,28 @@ async def test_a_repeated_put_in_a_batch_is_stored_once(client: Any) -> None:
     assert again[0].put_checkpoint.version == first
 
 
+async def test_repeated_task_writes_are_known_alone_and_in_a_batch(client: Any) -> None:
+    put = client.put_request(writer=b"me")
+    await client.checkpoints.PutCheckpoint(put)
+    fence = values.Precondition(if_last_writer=b"me")
+    named, nameless = (client.writes_request(precondition=fence, request_id=name) for name in (b"once", b""))
+    first = await client.checkpoints.PutWrites(named)
+    again = await batch(client, named, client.put_request(thread_id="other"))
+    assert again[0].put_writes.version == first.version > 0
+    rival = client.put_request(checkpoint_id="checkpoint-2", writer=b"you")
+    current = (await client.checkpoints.PutCheckpoint(rival)).version
+    # No version to go on with: who sends again hasn't read what the rival wrote.
+    assert (await client.checkpoints.PutWrites(named)).version == 0
+    known, stranger, _ = await batch(client, named, nameless, client.put_request(thread_id="another"))
+    assert known.put_writes == pb.PutWritesResponse()
+    assert stranger.failure.reason == "VERSION_CONFLICT"
+    assert stranger.failure.metadata["current_version"] == str(current)
+    read = await client.checkpoints.GetCheckpoint(
+        pb.GetCheckpointRequest(thread_id="thread-1", checkpoint_id="checkpoint-1")
+    )
+    assert len(read.tuple.pending_writes) == 1
+
+
 @pytest.mark.parametrize("size", [300_000])
 async def test_answers_that_do_not_fit_together_fail_alone(serve: Any, size: int) -> None:
     async with serve(limits=Limits(max_message_bytes=1024 * 1024)) as (_, client):

@@ -168,6 +168,7 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
     ("PruneThreads", "thread_ids", 1000, lambda c: thread_service_pb2.PruneThreadsRequest(thread_ids=many(1001))),
     ("PruneThreads", "strategy", None, lambda c: thread_service_pb2.PruneThreadsRequest.FromString(b"\x10\x63")),
     ("CopyThread", "target_thread_id", None, lambda c: copy(source_thread_id="t")),
+    ("PutWrites", "request_id", 32, lambda c: c.writes_request(request_id=b"r" * 33)),
     ("CopyThread", "request_id", 32, lambda c: copy(request_id=b"r" * 33)),
     ("PutCheckpoint", "lease_token", None, lambda c: c.put_request(lease_token=-1)),
     ("PutWrites", "lease_token", None, lambda c: c.writes_request(lease_token=-1)),
@@ -199,6 +200,7 @@ async def test_other_unusable_arguments_are_refused(
     ("method", "make"),
     [
         ("PutCheckpoint", lambda c: c.put_request(writer=b"w" * 32, request_id=b"r" * 32)),
+        ("PutWrites", lambda c: c.writes_request(request_id=b"r" * 32)),
         ("ListCheckpoints", lambda c: pb.ListCheckpointsRequest(page_size=1000)),
         ("ListCheckpoints", lambda c: pb.ListCheckpointsRequest(filter=b"\x81\xa1k" * 31 + b"\x80")),
         ("GetDeltaChannelHistory", lambda c: pb.GetDeltaChannelHistoryRequest(thread_id="t", channels=many(1000))),

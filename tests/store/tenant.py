@@ -102,6 +102,7 @@ class Tenant:
         ns: str = "",
         expect: int | None = None,
         expect_writer: bytes = b"",
+        request_id: bytes = b"",
         lease: int = 0,
     ) -> int:
         """Puts task writes."""
@@ -113,6 +114,7 @@ class Tenant:
             checkpoint_id=checkpoint_id,
             writes=list(writes),
             precondition=precondition,
+            request_id=request_id,
             lease_token=lease,
         )
         return await self.store.put_writes(put, timeout=TIMEOUT)

@@ -205,7 +205,7 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
                 checkpoint_id,
                 *(write(task, idx, "a", data, path=chance.choice(["", "~p"])) for idx, data in writes.items()),
             ),
-            {"thread": thread, **expectation},
+            {"thread": thread, "request_id": chance.choice([b"", b"", b"again", b"once more"]), **expectation},
         )
 
     plan = [make() for _ in range(60)]

@@ -153,6 +153,20 @@ async def test_a_put_sent_again_after_its_lease_has_ended_is_known(tenant: Tenan
     assert await tenant.put("1", **put) == version
 
 
+async def test_task_writes_sent_again_after_their_lease_has_ended_are_known(tenant: Tenant) -> None:
+    await tenant.put("1")
+    lease = await tenant.acquire("holder")
+    sent = write("task", 0, "a", b"A")
+    await tenant.writes("1", sent, lease=lease.token, request_id=b"once")
+    await tenant.release("holder")
+    assert await tenant.writes("1", sent, lease=lease.token, request_id=b"once") == 0
+    await tenant.acquire("other")
+    assert await tenant.writes("1", sent, lease=lease.token, request_id=b"once") == 0
+    with pytest.raises(LeaseLost):
+        await tenant.writes("1", sent, lease=lease.token, request_id=b"another")
+    assert (await tenant.read("1")).pending_writes == [sent]
+
+
 async def test_of_writes_that_share_a_commit_each_is_held_to_its_own_lease(own_options: StoreOptions) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")

@@ -191,12 +191,14 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
         "'{x}'",
         "0",
         "'{NULL}'",
+        "'request'",
     ]
     statements = {
         "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
         "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
         "put_writes": writes,
         "put_writes_if": [*writes, "1", "'me'"],
+        "explain_writes": [*writes[:4], "'request'", "'{task}'", "'{0}'"],
         "get_latest": ["'t'", "'long'", "''"],
         "get_by_id": ["'t'", "'long'", "''", "'00000005'"],
     }

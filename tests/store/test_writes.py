@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
+from checkpointd_server.domain.model import (
+    Namespace,
+    Piece,
+    PieceList,
+    Precondition,
+    PutWrites,
+    TaskWrite,
+    TypedValue,
+)
 from checkpointd_server.store import PostgresStore
-from tests.store.tenant import Tenant, write
+from tests.store.tenant import Tenant, value, write
 
 ERROR, INTERRUPT = -1, -3
 
@@ -140,3 +152,196 @@ async def test_the_same_writes_sent_at_once_are_stored_once(tenant: Tenant) -> N
     await asyncio.gather(*(tenant.writes("1", *sent) for _ in range(10)))
     await tenant.put("1")
     assert (await tenant.read()).pending_writes == sent
+
+
+class TestSentAgain:
+    """Writes whose answer was lost are sent again, under the same request id."""
+
+    async def test_they_are_known_after_another_put(self, tenant: Tenant) -> None:
+        version = await tenant.put("1", writer=b"me")
+        sent = [write("task", INTERRUPT, "__interrupt__", b"i"), write("task", 0, "a", b"A")]
+        assert await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once") == version
+        await tenant.put("2", parent="1", writer=b"you")
+        # Not the present version: who sends them again hasn't read what the other one wrote.
+        assert await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once") == 0
+        assert (await tenant.read("1")).pending_writes == sent
+        for other in (b"", b"another", b"onc"):
+            with pytest.raises(VersionConflict):
+                await tenant.writes("1", *sent, expect_writer=b"me", request_id=other)
+
+    async def test_while_nobody_came_between_they_answer_with_the_version(self, tenant: Tenant) -> None:
+        version = await tenant.put("1")
+        for expect in (None, version, version):
+            sent = write("task", INTERRUPT, "__interrupt__", b"i")
+            assert await tenant.writes("1", sent, expect=expect, request_id=b"once") == version
+
+    @pytest.mark.parametrize("overtaken", [False, True])
+    async def test_they_do_not_undo_what_replaced_them(self, tenant: Tenant, overtaken: bool) -> None:
+        await tenant.put("1", writer=b"me")
+        calls = [(b"call %d" % n, write("task", INTERRUPT, "__interrupt__", b"%d" % n)) for n in range(4)]
+        for request_id, sent in calls:
+            await tenant.writes("1", sent, expect_writer=b"me", request_id=request_id)
+        if overtaken:
+            await tenant.put("2", parent="1", writer=b"you")
+        for request_id, sent in reversed(calls):
+            await tenant.writes("1", sent, expect_writer=b"me", request_id=request_id)
+        assert (await tenant.read("1")).pending_writes == [calls[-1][1]]
+
+    async def test_large_ones_are_known_too(self, tenant: Tenant) -> None:
+        """Lists of pieces are stored in a transaction, which holds the pieces."""
+        content = b"piece" * 1000
+        piece = Piece(sha256(content).digest(), content, 0)
+        large = TypedValue("msgpack", b"", PieceList(len(content), [piece.name]))
+        put = PutWrites(
+            namespace=Namespace(tenant.name, "t", ""),
+            checkpoint_id="1",
+            writes=[TaskWrite("task", "", INTERRUPT, "__interrupt__", large)],
+            precondition=Precondition(if_last_writer=b"me"),
+            request_id=b"once",
+            pieces=[piece],
+        )
+        version = await tenant.put("1", writer=b"me")
+        assert await tenant.store.put_writes(put, timeout=60) == version
+        await tenant.put("2", parent="1", writer=b"you")
+        for pieces in ([piece], []):
+            assert await tenant.store.put_writes(replace(put, pieces=pieces), timeout=60) == 0
+        with pytest.raises(VersionConflict):
+            await tenant.store.put_writes(replace(put, request_id=b"another"), timeout=60)
+        assert (await tenant.read("1")).pending_writes == put.writes
+
+    async def test_only_so_many_replaced_calls_are_remembered(self, tenant: Tenant) -> None:
+        await tenant.put("1")
+        for n in range(20):
+            await tenant.writes("1", write("task", ERROR, "__error__", b"%d" % n), request_id=b"call %d" % n)
+        rows = await tenant.select(
+            "SELECT request_id, replaced_request_ids FROM checkpointd.task_writes WHERE tenant = $1", tenant.name
+        )
+        assert [row["request_id"] for row in rows] == [b"call 19"]
+        assert rows[0]["replaced_request_ids"] == [b"call %d" % n for n in range(18, 10, -1)]
+
+    async def test_they_are_known_where_they_found_some_writes_there(self, tenant: Tenant) -> None:
+        await tenant.put("1", writer=b"me")
+        await tenant.writes("1", write("task", 0, "a", b"first"), request_id=b"first")
+        sent = [write("task", 0, "a", b"second"), write("task", 1, "b", b"second")]
+        await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"second")
+        await tenant.put("2", parent="1", writer=b"you")
+        assert await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"second") == 0
+        assert [w.value.data for w in (await tenant.read("1")).pending_writes] == [b"first", b"second"]
+
+    async def test_writes_that_stored_nothing_are_refused_as_ever(self, tenant: Tenant) -> None:
+        """Nothing tells that they came before, and nothing of theirs is there."""
+        await tenant.put("1", writer=b"me")
+        await tenant.writes("1", write("task", 0, "a", b"first"))
+        for sent in ([write("task", 0, "a", b"second")], []):
+            await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once")
+            await tenant.put("2", parent="1", writer=b"you")
+            with pytest.raises(VersionConflict):
+                await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once")
+            await tenant.put("3", parent="1", writer=b"me")
+
+    async def test_a_request_id_is_for_one_call(self, tenant: Tenant) -> None:
+        """The same one with other writes: what it has stored stays as it is; new writes are stored or refused."""
+        version = await tenant.put("1", writer=b"me")
+        first, other = write("task", ERROR, "__error__", b"first"), write("task", ERROR, "__error__", b"other")
+        more = write("task", 0, "a", b"more")
+        await tenant.writes("1", first, request_id=b"once")
+        assert await tenant.writes("1", other, expect=version, request_id=b"once") == version
+        assert (await tenant.read("1")).pending_writes == [first]
+        assert await tenant.writes("1", other, more, expect=version, request_id=b"once") == version
+        assert (await tenant.read("1")).pending_writes == [first, more]
+        await tenant.put("2", parent="1", writer=b"you")
+        assert await tenant.writes("1", other, expect=version, request_id=b"once") == 0
+        with pytest.raises(VersionConflict):
+            await tenant.writes("1", first, write("task", 1, "b", b""), expect=version, request_id=b"once")
+        assert (await tenant.read("1")).pending_writes == [first, more]
+
+    async def test_a_request_id_belongs_to_its_task_checkpoint_and_thread(self, tenant: Tenant) -> None:
+        stranger = Tenant(tenant.store, f"{tenant.name}-stranger")
+
+        async def send(who: Tenant, checkpoint_id: str = "1", task: str = "task", **where: Any) -> int:
+            return await who.writes(
+                checkpoint_id, write(task, ERROR, "__error__", b"e"), expect_writer=b"me", request_id=b"once", **where
+            )
+
+        namespaces: list[tuple[Tenant, dict[str, Any]]] = [
+            (tenant, {}),
+            (tenant, {"thread": "u"}),
+            (tenant, {"ns": "n"}),
+            (stranger, {}),
+        ]
+        for who, where in namespaces:
+            await who.put("1", writer=b"me", **where)
+            if not where and who is tenant:
+                await send(who)
+            await who.put("2", parent="1", writer=b"you", **where)
+        assert await send(tenant) == 0
+        elsewhere = [*namespaces[1:], (tenant, {"checkpoint_id": "2"}), (tenant, {"task": "other task"})]
+        for who, where in elsewhere:
+            with pytest.raises(VersionConflict):
+                await send(who, **where)
+
+    async def test_a_copied_thread_does_not_know_them(self, tenant: Tenant) -> None:
+        await tenant.put("1", writer=b"me")
+        sent = write("task", 0, "a", b"A")
+        await tenant.writes("1", sent, request_id=b"once")
+        await tenant.copy("t", "copy")
+        with pytest.raises(VersionConflict):
+            await tenant.writes("1", sent, thread="copy", expect_writer=b"me", request_id=b"once")
+
+    async def test_deletion_forgets_them(self, tenant: Tenant) -> None:
+        version = await tenant.put("1", writer=b"me")
+        sent = write("task", 0, "a", b"A")
+        await tenant.writes("1", sent, request_id=b"once")
+        await tenant.delete()
+        with pytest.raises(VersionConflict):
+            await tenant.writes("1", sent, expect=version, expect_writer=b"me", request_id=b"once")
+
+    async def test_what_a_server_before_it_stored_is_replaced_and_forgotten(self, tenant: Tenant) -> None:
+        await tenant.put("1")
+        await tenant.writes("1", write("task", ERROR, "__error__", b"old"), request_id=b"old")
+        await tenant.select("UPDATE checkpointd.task_writes SET request_id = NULL WHERE tenant = $1", tenant.name)
+        await tenant.writes("1", write("task", ERROR, "__error__", b"new"), request_id=b"new")
+        assert (await tenant.read("1")).pending_writes == [write("task", ERROR, "__error__", b"new")]
+        (row,) = await tenant.select(
+            "SELECT replaced_request_ids AS ids FROM checkpointd.task_writes WHERE tenant = $1", tenant.name
+        )
+        assert row["ids"] is None
+
+    async def test_without_a_request_id_they_count_as_new(self, tenant: Tenant) -> None:
+        version = await tenant.put("1")
+        first, second = (write("task", INTERRUPT, "__interrupt__", data) for data in (b"1", b"2"))
+        for sent in (first, second, first):
+            await tenant.writes("1", sent, expect=version)
+            assert (await tenant.read("1")).pending_writes == [sent]
+        await tenant.put("2")
+        with pytest.raises(VersionConflict):
+            await tenant.writes("1", first, expect=version)
+
+    async def test_many_at_once_are_known_too(self, tenant: Tenant) -> None:
+        """As a group commit stores them, and when they share one again."""
+        sent = {f"t{i}": write("task", INTERRUPT, "__interrupt__", b"%d" % i) for i in range(30)}
+        await asyncio.gather(*(tenant.put("1", thread=thread, writer=b"me") for thread in sent))
+
+        async def all_of_them(name: bytes, data: bytes = b"") -> list[int]:
+            return await asyncio.gather(
+                *(
+                    tenant.writes(
+                        "1",
+                        one._replace(value=value(data or one.value.data)),
+                        thread=thread,
+                        expect_writer=b"me",
+                        request_id=name,
+                    )
+                    for thread, one in sent.items()
+                )
+            )
+
+        versions = await all_of_them(b"first")
+        assert await all_of_them(b"second", b"newer") == versions
+        assert await all_of_them(b"first") == versions
+        await asyncio.gather(*(tenant.put("2", thread=thread, writer=b"you") for thread in sent))
+        assert await all_of_them(b"first") == [0] * 30
+        assert await all_of_them(b"second", b"newer") == [0] * 30
+        for thread, one in sent.items():
+            stored = (await tenant.read("1", thread=thread)).pending_writes
+            assert stored == [one._replace(value=value(b"newer"))]

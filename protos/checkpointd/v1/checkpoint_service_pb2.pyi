@@ -54,7 +54,7 @@ class PutCheckpointResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "pieces")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "pieces", "request_id")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class PutWritesRequest(_message.Message):
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PIECES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -73,7 +74,8 @@ class PutWritesRequest(_message.Message):
     precondition: _values_pb2.Precondition
     lease_token: int
     pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class PutWritesResponse(_message.Message):
     __slots__ = ("version", "missing_pieces")

@@ -123,6 +123,7 @@ class PutWrites:
     writes: list[TaskWrite]
     """At most one entry for each (task_id, idx)."""
     precondition: Precondition | None = None
+    request_id: bytes = b""
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
     pieces: list[Piece] = field(default_factory=list)

@@ -45,6 +45,9 @@ class CheckpointStore(Protocol):
     async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
+        Writes that were stored before, by their request id, change nothing. Where they would be refused now, the answer
+        is 0.
+
         Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
         ...

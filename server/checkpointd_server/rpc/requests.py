@@ -93,11 +93,13 @@ async def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Lim
         idx = write.idx
         if idx < 0 or idx not in writes:
             writes[idx] = TaskWrite(task_id, task_path, idx, channel, typed)
+    check_token(request.request_id, "request_id", limits.max_token_bytes)
     return PutWrites(
         namespace=namespace,
         checkpoint_id=checkpoint_id,
         writes=list(writes.values()),
         precondition=read_precondition(request.HasField("precondition"), request.precondition, limits),
+        request_id=request.request_id,
         lease_token=read_lease_token(request.lease_token),
         pieces=await read_pieces(request.pieces, limits),
     )

@@ -24,11 +24,11 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
     """Returns the arguments of `commit_batch`, in its order.
 
     Args:
-        units: For each namespace its put, if there is one, and its task writes. A unit's position is its number in the
-            answer. What belongs to a unit has one precondition and one lease token; a put's precondition names its own
-            writer.
+        units: For each namespace its put, if there is one, and its task writes, all with request ids. A unit's position
+            is its number in the answer. What belongs to a unit has one precondition and one lease token; a put's
+            precondition names its own writer.
     """
-    checkpoints, lone, filled, emptied, writes = _Columns(18), _Columns(8), _Columns(5), _Columns(3), _Columns(8)
+    checkpoints, lone, filled, emptied, writes = _Columns(18), _Columns(8), _Columns(5), _Columns(3), _Columns(9)
     for number, (put, all_writes) in enumerate(units):
         if put is not None:
             kind, expected = _kind(put.precondition)
@@ -68,7 +68,17 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
             )
         for write in all_writes:
             for task_id, task_path, idx, channel, value in write.writes:
-                writes.add(number, write.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data)
+                writes.add(
+                    number,
+                    write.checkpoint_id,
+                    task_id,
+                    idx,
+                    task_path,
+                    channel,
+                    value.type,
+                    value.data,
+                    write.request_id,
+                )
     return [*checkpoints.columns, *lone.columns, *filled.columns, *emptied.columns, *writes.columns]
 
 

@@ -210,7 +210,7 @@ class Commits:
         # In one order in every server, so that two that insert the same heads don't wait for each other.
         batch.sort(key=lambda unit: unit.entries[0].write.namespace)
         for unit in batch:
-            _name_puts(unit)
+            _name_writes(unit)
         arguments = batch_arguments([(unit.put, _writes_of(unit)) for unit in batch])
         try:
             rows = await self._database.run(
@@ -254,11 +254,13 @@ async def _store_alone(database: Database, write: Write, timeout: float | None) 
     return await puts.put_writes(database, write, timeout=timeout)
 
 
-def _name_puts(unit: Unit) -> None:
-    """Gives a put that has no request id one, so that storing it again after a lost answer is known for that."""
+def _name_writes(unit: Unit) -> None:
+    """Gives what has no request id one, so that storing it again after a lost answer is known for that."""
     for entry in unit.entries:
-        if isinstance(entry.write, PutCheckpoint) and not entry.write.request_id:
-            entry.write = unit.put = replace(entry.write, request_id=puts.new_request_id())
+        if not entry.write.request_id:
+            entry.write = replace(entry.write, request_id=puts.new_request_id())
+            if isinstance(entry.write, PutCheckpoint):
+                unit.put = entry.write
 
 
 def _writes_of(unit: Unit) -> list[PutWrites]:

@@ -78,19 +78,25 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
 
 
 async def put_writes(database: Database, put: PutWrites, *, timeout: float | None) -> int:
-    """Stores task writes in one statement and returns the version, as `put_checkpoint` stores a checkpoint."""
+    """Stores task writes in one statement and returns the version, as `put_checkpoint` stores a checkpoint.
+
+    Writes that were stored before are known by their request id also where they would be refused now. Then the answer
+    is 0: the version that they were stored at is gone, and the present one is another writer's.
+    """
     precondition = put.precondition or _NOTHING
+    request_id = put.request_id or new_request_id()
+    places = ([write.task_id for write in put.writes], [write.idx for write in put.writes])
     args: tuple[object, ...] = (
         *put.namespace,
         put.checkpoint_id,
-        [write.task_id for write in put.writes],
-        [write.idx for write in put.writes],
+        *places,
         [write.task_path for write in put.writes],
         [write.channel for write in put.writes],
         [write.value.type for write in put.writes],
         [stored_data(write.value) for write in put.writes],
         put.lease_token,
         [stored_size(write.value) for write in put.writes],
+        request_id,
     )
     statement = "put_writes"
     if not _is_unconditional(precondition):
@@ -103,9 +109,11 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
             assert stored is not None
             if stored["version"] is not None:
                 return int(stored["version"])
+            reason = await session.fetch_row("explain_writes", *put.namespace, put.checkpoint_id, request_id, *places)
+            assert reason is not None
+            if reason["was_stored"]:
+                return 0
             if stored["lease_token"] == put.lease_token:
-                reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, None)
-                assert reason is not None
                 raise _conflict(put.namespace, precondition, reason)
             await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
         raise DatabaseUnavailable("leases on this thread come and go; try again")
@@ -129,7 +137,7 @@ async def _store(
 
 
 def new_request_id() -> bytes:
-    """Returns a name for a put that has none."""
+    """Returns a name for a put, or for task writes, that have none."""
     return secrets.token_bytes(16)
 
 

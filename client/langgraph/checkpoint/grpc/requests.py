@@ -125,6 +125,7 @@ def put_writes(
         checkpoint_id=beside,
         task_id=_text("task_id", task_id),
         task_path=_text("task_path", task_path),
+        request_id=uuid.uuid4().bytes,
     )
     cargo = Cargo()
     for position, (channel, value) in enumerate(writes):

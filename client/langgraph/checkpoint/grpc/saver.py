@@ -62,8 +62,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     `with`, `async with` and neither all work; leaving the block closes the connections.
 
     Args:
-        target: The server, "host:port" or "unix:path". Default: the environment's CHECKPOINTD_TARGET, or
-            127.0.0.1:50051.
+        target: The server, "host:port" or "unix:path", or several, "a:1,b:1". Default: the environment's
+            CHECKPOINTD_TARGET, or 127.0.0.1:50051.
         serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer.
         encryption: Encrypts the bytes, and binds them to the place where they are stored. Default: they aren't. With it
             the server can read no value, and of the metadata only what LangGraph itself writes into it (`source`,

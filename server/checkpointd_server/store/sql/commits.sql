@@ -24,7 +24,7 @@ coalesce(
 -- $1 to $18: puts. Their kind is "any" (whatever is there), "new" (nothing may be there, or the writer's own put), or
 -- "onto" (the version $17 must be there, or the writer's own put). $19 to $25: task writes without a put; with $23 they
 -- expect the version $24 or the writer $25. $26: their lease tokens. $27 to $31: values, $32 to $34: emptied channels,
--- $35 to $42: writes, each with the number of its put or of its writes.
+-- $35 to $43: writes, each with the number of its put or of its writes, and its own call's request id.
 WITH given_put AS MATERIALIZED (
     SELECT
         given.*,
@@ -213,19 +213,19 @@ target AS MATERIALIZED (
     SELECT lone.number, lone.tenant, lone.thread_id, lone.checkpoint_ns FROM lone
 ),
 stored AS (
-    INSERT INTO __schema__.task_writes (
-        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    INSERT INTO __schema__.task_writes AS present (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id
     )
     SELECT
         target.tenant, target.thread_id, target.checkpoint_ns, given.checkpoint_id, given.task_id, given.idx,
-        given.task_path, given.channel, given.type, given.data
+        given.task_path, given.channel, given.type, given.data, given.request_id
     FROM unnest(
-        $35::integer[], $36::text[], $37::text[], $38::integer[], $39::text[], $40::text[], $41::text[], $42::bytea[]
-    ) AS given (number, checkpoint_id, task_id, idx, task_path, channel, type, data)
+        $35::integer[], $36::text[], $37::text[], $38::integer[], $39::text[], $40::text[], $41::text[], $42::bytea[],
+        $43::bytea[]
+    ) AS given (number, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id)
     JOIN owner ON owner.number = given.number
     JOIN target ON target.number = given.number
     ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
         -- include: write_replaced
-    WHERE excluded.idx < 0
 )
 SELECT owner.number, owner.version FROM owner

@@ -18,12 +18,21 @@ metadata_index = excluded.metadata_index,
 run_id = excluded.run_id
 
 -- fragment: write_replaced
--- What a special write changes of a task write that is there already.
+-- What a special write (idx below 0) changes of the task write that is there already. Regular ones never replace one, nor
+-- does a call that was here before: it is sent again, and what replaced it came later.
 task_path = excluded.task_path,
 channel = excluded.channel,
 type = excluded.type,
 data = excluded.data,
-size = excluded.size
+size = excluded.size,
+request_id = excluded.request_id,
+replaced_request_ids = CASE
+    WHEN present.request_id IS NULL THEN present.replaced_request_ids
+    ELSE (array_prepend(present.request_id, present.replaced_request_ids))[:8]
+END
+WHERE excluded.idx < 0
+    AND present.request_id IS DISTINCT FROM excluded.request_id
+    AND (excluded.request_id = ANY (present.replaced_request_ids)) IS NOT TRUE
 
 -- fragment: put_checkpoint_rows
 -- The checkpoint, the values that changed and those that became empty. Channels that are empty at their version have no
@@ -143,18 +152,16 @@ FROM (SELECT) AS one
 LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
 
 -- fragment: put_writes_rows
--- Regular writes never replace a stored one, special ones (idx below 0) do.
-INSERT INTO __schema__.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size
+INSERT INTO __schema__.task_writes AS present (
+    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id
 )
 SELECT
-    $1, $2, $3, $4, given.task_id, given.idx, given.task_path, given.channel, given.type, given.data, given.size
+    $1, $2, $3, $4, given.task_id, given.idx, given.task_path, given.channel, given.type, given.data, given.size, $13
 FROM head,
     unnest($5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[], $12::bigint[])
         AS given (task_id, idx, task_path, channel, type, data, size)
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
     -- include: write_replaced
-WHERE excluded.idx < 0
 
 -- name: put_writes
 -- Stores task writes, whatever is there.
@@ -172,7 +179,7 @@ stored AS (
 -- include: put_result
 
 -- name: put_writes_if
--- Stores task writes in a namespace that must have the version $13 or the last writer $14. The lock keeps puts from
+-- Stores task writes in a namespace that must have the version $14 or the last writer $15. The lock keeps puts from
 -- committing between the check and the writes.
 WITH
 -- include: lease
@@ -181,13 +188,13 @@ locked AS MATERIALIZED (
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
         AND (SELECT lease.token FROM lease) = $11::bigint
-        AND (n.version = $13::bigint OR n.last_writer = $14::bytea)
+        AND (n.version = $14::bigint OR n.last_writer = $15::bytea)
     FOR SHARE
 ),
 head AS MATERIALIZED (
     SELECT locked.version FROM locked
     UNION ALL
-    SELECT 0 WHERE $13::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
+    SELECT 0 WHERE $14::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
         SELECT FROM __schema__.namespaces AS n
         WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
     )
@@ -196,3 +203,27 @@ stored AS (
     -- include: put_writes_rows
 )
 -- include: put_result
+
+-- name: explain_writes
+-- Why task writes were not stored: whether the same call has stored them before, and what the namespace's head is now. It
+-- has if one of the places ($6, $7) knows it, and each of them holds something. The locks are there for what explain_put
+-- says of them.
+WITH present AS MATERIALIZED (
+    SELECT w.request_id = $5 OR $5 = ANY (w.replaced_request_ids) AS knows_it
+    FROM unnest($6::text[], $7::integer[]) AS given (task_id, idx)
+    CROSS JOIN LATERAL (
+        SELECT w.request_id, w.replaced_request_ids
+        FROM __schema__.task_writes AS w
+        WHERE w.tenant = $1 AND w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = $4
+            AND w.task_id = given.task_id AND w.idx = given.idx
+        FOR SHARE
+    ) AS w
+)
+SELECT
+    (
+        SELECT count(*) = cardinality($7::integer[]) AND coalesce(bool_or(present.knows_it), false) FROM present
+    ) AS was_stored,
+    n.version,
+    n.last_checkpoint_id
+FROM (SELECT) AS one
+LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3

@@ -1,0 +1,96 @@
+"""The connection to the database breaks between a commit and its answer: the store asks again, and learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from checkpointd_server.store import StoreOptions, open_store
+from tests.flaky_link import FlakyLink
+from tests.store.tenant import Tenant, write
+from tests.store.test_leases import until
+
+
+@pytest.fixture
+def link(own_options: StoreOptions) -> Iterator[FlakyLink]:
+    """The network between a store and its database."""
+    where = parse_qs(urlsplit(own_options.dsn).query)
+    with FlakyLink(f"unix:{where['host'][0]}/.s.PGSQL.{where['port'][0]}") as link:
+        yield link
+
+
+@pytest.fixture
+async def behind(own_options: StoreOptions, link: FlakyLink) -> AsyncIterator[Tenant]:
+    """A tenant of a store whose database's answers get lost."""
+    url = urlsplit(own_options.dsn)
+    async with open_store(replace(own_options, dsn=f"postgresql://postgres@{link.target}{url.path}")) as store:
+        yield Tenant(store, "tenant")
+
+
+@pytest.fixture
+async def beside(own_options: StoreOptions) -> AsyncIterator[Tenant]:
+    """The same tenant on another server."""
+    async with open_store(own_options) as store:
+        yield Tenant(store, "tenant")
+
+
+IN_THE_WAY = """
+    INSERT INTO checkpointd.task_writes (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+    ) SELECT 'tenant', 't' || n, '', '1', 'task', -3, '', 'a', 'msgpack', '' FROM generate_series(0, 9) AS n
+"""
+BLOCKED = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.mark.parametrize("request_id", [b"", b"named"], ids=["nameless", "named"])
+@pytest.mark.parametrize(("count", "commits"), [(1, 1), (6, 3)], ids=["alone", "some-that-share-a-commit"])
+async def test_task_writes_that_another_put_followed(
+    own_options: StoreOptions,
+    behind: Tenant,
+    beside: Tenant,
+    link: FlakyLink,
+    request_id: bytes,
+    count: int,
+    commits: int,
+) -> None:
+    threads = [f"t{n}" for n in range(count)]
+    for thread in threads:
+        await behind.put("1", thread=thread, writer=b"me")
+    sent = [write("task", -3, "__interrupt__", b"i"), write("task", 0, "a", b"A")]
+    connection = await asyncpg.connect(own_options.dsn)
+    try:
+        # The statements are sent, and wait. When they go on, their answers are lost.
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(IN_THE_WAY)
+        writing = [
+            asyncio.ensure_future(behind.writes("1", *sent, thread=thread, expect_writer=b"me", request_id=request_id))
+            for thread in threads
+        ]
+
+        async def blocked() -> bool:
+            return bool((await beside.select(BLOCKED))[0]["n"] == commits)
+
+        await until(blocked)
+        link.hold_answers()
+        await asyncio.sleep(0.1)
+        await transaction.rollback()
+    finally:
+        await connection.close()
+    for thread in threads:
+
+        async def stored(thread: str = thread) -> bool:
+            return (await beside.read("1", thread=thread)).pending_writes == sent
+
+        await until(stored)
+        await beside.put("2", thread=thread, parent="1", writer=b"you")
+    link.cut()
+    assert await asyncio.gather(*writing) == [0] * count
+    for thread in threads:
+        assert (await beside.read("1", thread=thread)).pending_writes == sent
+        assert await beside.ids(thread=thread) == ["1", "2"]
