@@ -44,6 +44,11 @@ class Stage:
         times = psutil.Process(self.server.process.pid).cpu_times()
         return float(times.user + times.system)
 
+    def stored_bytes(self, kind: Kind) -> int:
+        """How much a saver's database takes on disk."""
+        database = self.database if kind == "checkpointd" else self.stock_database
+        return int(self.cluster.fetch_value("SELECT pg_database_size($1)", database))
+
     def connections(self, database: str) -> int:
         """How many clients are connected to a database."""
         return int(self.cluster.fetch_value("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database))

@@ -146,6 +146,7 @@ def test_an_address_of_another_kind_is_refused(target: str) -> None:
         ("keepalive", 0),
         ("retry_budget", -0.1),
         ("retry_budget", float("nan")),
+        ("cache_bytes", -1),
         ("concurrency", "pessimistic"),
         ("concurrency", None),
     ],

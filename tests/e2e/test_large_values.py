@@ -220,18 +220,21 @@ async def test_pieces_that_the_server_has_lost_are_sent_again(own: Calls, databa
     assert saved.pending_writes == [("task", "blob", value)]
 
 
-async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(own: Calls, database: Database) -> None:
+async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
+    own: Calls, server: ServerProcess, database: Database
+) -> None:
     await own.put(checkpoint("1", {"blob": random.Random(5).randbytes(50_000)}))
-    await database.fetch_value(
-        "UPDATE checkpointd.piece_contents SET data = set_byte(data, 100, get_byte(data, 100) # 1)"
-    )
-    with pytest.raises(DamagedValueError, match="SHA-256"):
-        await own.get()
-    with pytest.raises(DamagedValueError, match="SHA-256"):
-        await own.listed(config_of(own.thread_id))
-    await database.fetch_value("DELETE FROM checkpointd.pieces")
-    with pytest.raises(CheckpointdError, match="large value"):
-        await own.get()
+    await database.fetch_value("UPDATE checkpointd.piece_contents SET data = set_byte(data, 0, get_byte(data, 0) # 1)")
+    async with GrpcSaver(server.target) as fresh:
+        others = Calls(fresh, own.flavour)
+        others.thread_id = own.thread_id
+        with pytest.raises(DamagedValueError, match="SHA-256"):
+            await others.get()
+        with pytest.raises(DamagedValueError, match="SHA-256"):
+            await others.listed(config_of(own.thread_id))
+        await database.fetch_value("DELETE FROM checkpointd.pieces")
+        with pytest.raises(CheckpointdError, match="large value"):
+            await others.get()
 
 
 async def test_a_hundred_megabytes_there_and_back(own: Calls, server: ServerProcess) -> None:
@@ -275,8 +278,8 @@ async def test_a_thread_is_listed_while_it_changes(own: Calls, server: ServerPro
     for number in range(12):
         await own.put(checkpoint(f"{number:02}", {"blob": dice.randbytes(1_500_000)}, {"blob": number}))
     seen: list[str] = []
-    with GrpcSaver(server.target) as other:
-        for saved in own.saver.list(config_of(own.thread_id)):
+    with GrpcSaver(server.target) as other, GrpcSaver(server.target) as reader:
+        for saved in reader.list(config_of(own.thread_id)):
             seen.append(saved.checkpoint["id"])
             if len(seen) == 2:
                 other.delete_thread(own.thread_id)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\xb1\x03\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12!\n\x14parent_checkpoint_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.Checkpoint\x12,\n\x06values\x18\x06 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\x07 \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\x08 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\x0c\x12\x13\n\x0blease_token\x18\x0b \x01(\x03\x12%\n\x06pieces\x18\x0c \x03(\x0b\x32\x15.checkpointd.v1.PieceB\x17\n\x15_parent_checkpoint_id\"@\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x16\n\x0emissing_pieces\x18\x02 \x03(\x0c\"\xa6\x02\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12%\n\x06pieces\x18\t \x03(\x0b\x32\x15.checkpointd.v1.Piece\x12\x12\n\nrequest_id\x18\n \x01(\x0c\"<\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x16\n\x0emissing_pieces\x18\x02 \x03(\x0c\"n\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x10\n\x0e_checkpoint_id\"\x7f\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x06pieces\x18\x03 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"\xbb\x02\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rcheckpoint_ns\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_nsB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\x9b\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12%\n\x06pieces\x18\x04 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"\x89\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x63hannels\x18\x04 \x03(\tB\x10\n\x0e_checkpoint_id\"\xb1\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x34\n\x0cseed_version\x18\x04 \x01(\x0b\x32\x1e.checkpointd.v1.ChannelVersion\"\x8f\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x06pieces\x18\x03 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"B\n\x0c\x42\x61tchRequest\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.BatchOperation\"\xd5\x01\n\x0e\x42\x61tchOperation\x12>\n\x0eput_checkpoint\x18\x01 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x02 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x42\x0b\n\toperation\"=\n\rBatchResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.checkpointd.v1.BatchResult\"\x87\x02\n\x0b\x42\x61tchResult\x12?\n\x0eput_checkpoint\x18\x01 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x02 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x03 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"\xb4\x01\n\x10OperationFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12@\n\x08metadata\x18\x04 \x03(\x0b\x32..checkpointd.v1.OperationFailure.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xc4\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12\x44\n\x05\x42\x61tch\x12\x1c.checkpointd.v1.BatchRequest\x1a\x1d.checkpointd.v1.BatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\xb1\x03\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12!\n\x14parent_checkpoint_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.Checkpoint\x12,\n\x06values\x18\x06 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\x07 \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\x08 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\x0c\x12\x13\n\x0blease_token\x18\x0b \x01(\x03\x12%\n\x06pieces\x18\x0c \x03(\x0b\x32\x15.checkpointd.v1.PieceB\x17\n\x15_parent_checkpoint_id\"@\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x16\n\x0emissing_pieces\x18\x02 \x03(\x0c\"\xa6\x02\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12%\n\x06pieces\x18\t \x03(\x0b\x32\x15.checkpointd.v1.Piece\x12\x12\n\nrequest_id\x18\n \x01(\x0c\"<\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x16\n\x0emissing_pieces\x18\x02 \x03(\x0c\"\x86\x01\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0ewithout_pieces\x18\x04 \x01(\x08\x42\x10\n\x0e_checkpoint_id\"\x7f\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x06pieces\x18\x03 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"\xbb\x02\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rcheckpoint_ns\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_nsB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\x9b\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12%\n\x06pieces\x18\x04 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"\x89\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x63hannels\x18\x04 \x03(\tB\x10\n\x0e_checkpoint_id\"\xb1\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x34\n\x0cseed_version\x18\x04 \x01(\x0b\x32\x1e.checkpointd.v1.ChannelVersion\"\x8f\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x06pieces\x18\x03 \x03(\x0b\x32\x15.checkpointd.v1.Piece\"B\n\x0c\x42\x61tchRequest\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.BatchOperation\"\xd5\x01\n\x0e\x42\x61tchOperation\x12>\n\x0eput_checkpoint\x18\x01 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x02 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x42\x0b\n\toperation\"=\n\rBatchResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.checkpointd.v1.BatchResult\"\x87\x02\n\x0b\x42\x61tchResult\x12?\n\x0eput_checkpoint\x18\x01 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x02 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x03 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"\xb4\x01\n\x10OperationFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12@\n\x08metadata\x18\x04 \x03(\x0b\x32..checkpointd.v1.OperationFailure.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xc4\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12\x44\n\x05\x42\x61tch\x12\x1c.checkpointd.v1.BatchRequest\x1a\x1d.checkpointd.v1.BatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPERATIONFAILURE_METADATAENTRY']._loaded_options = None
   _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKPOINTVIEW']._serialized_start=2928
-  _globals['_CHECKPOINTVIEW']._serialized_end=3033
+  _globals['_CHECKPOINTVIEW']._serialized_start=2953
+  _globals['_CHECKPOINTVIEW']._serialized_end=3058
   _globals['_PUTCHECKPOINTREQUEST']._serialized_start=89
   _globals['_PUTCHECKPOINTREQUEST']._serialized_end=522
   _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=524
@@ -44,32 +44,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTWRITESREQUEST']._serialized_end=885
   _globals['_PUTWRITESRESPONSE']._serialized_start=887
   _globals['_PUTWRITESRESPONSE']._serialized_end=947
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=949
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1059
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1061
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1188
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1191
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1506
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1509
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1664
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1667
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1804
-  _globals['_DELTACHANNELHISTORY']._serialized_start=1807
-  _globals['_DELTACHANNELHISTORY']._serialized_end=1984
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=1987
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2130
-  _globals['_BATCHREQUEST']._serialized_start=2132
-  _globals['_BATCHREQUEST']._serialized_end=2198
-  _globals['_BATCHOPERATION']._serialized_start=2201
-  _globals['_BATCHOPERATION']._serialized_end=2414
-  _globals['_BATCHRESPONSE']._serialized_start=2416
-  _globals['_BATCHRESPONSE']._serialized_end=2477
-  _globals['_BATCHRESULT']._serialized_start=2480
-  _globals['_BATCHRESULT']._serialized_end=2743
-  _globals['_OPERATIONFAILURE']._serialized_start=2746
-  _globals['_OPERATIONFAILURE']._serialized_end=2926
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_start=2879
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_end=2926
-  _globals['_CHECKPOINTSERVICE']._serialized_start=3036
-  _globals['_CHECKPOINTSERVICE']._serialized_end=3616
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=950
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1084
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1086
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1213
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1216
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1531
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1534
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1689
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1692
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1829
+  _globals['_DELTACHANNELHISTORY']._serialized_start=1832
+  _globals['_DELTACHANNELHISTORY']._serialized_end=2009
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=2012
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2155
+  _globals['_BATCHREQUEST']._serialized_start=2157
+  _globals['_BATCHREQUEST']._serialized_end=2223
+  _globals['_BATCHOPERATION']._serialized_start=2226
+  _globals['_BATCHOPERATION']._serialized_end=2439
+  _globals['_BATCHRESPONSE']._serialized_start=2441
+  _globals['_BATCHRESPONSE']._serialized_end=2502
+  _globals['_BATCHRESULT']._serialized_start=2505
+  _globals['_BATCHRESULT']._serialized_end=2768
+  _globals['_OPERATIONFAILURE']._serialized_start=2771
+  _globals['_OPERATIONFAILURE']._serialized_end=2951
+  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_start=2904
+  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_end=2951
+  _globals['_CHECKPOINTSERVICE']._serialized_start=3061
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3641
 # @@protoc_insertion_point(module_scope)

@@ -86,14 +86,16 @@ class PutWritesResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "without_pieces")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_PIECES_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
+    without_pieces: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., without_pieces: bool = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
     __slots__ = ("tuple", "version", "pieces")

@@ -53,9 +53,9 @@ class CheckpointStore(Protocol):
         ...
 
     async def get_checkpoint(
-        self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
+        self, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool = True, timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None."""
+        """Reads the checkpoint with this id, or the latest if None, and the first pieces of its values if wanted."""
         ...
 
     async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:

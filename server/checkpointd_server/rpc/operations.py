@@ -38,7 +38,9 @@ async def get_checkpoint(
 ) -> pb.GetCheckpointResponse:
     """Reads one checkpoint."""
     namespace, checkpoint_id = read_target(request, tenant, limits)
-    checkpoint, version, pieces = await store.get_checkpoint(namespace, checkpoint_id, timeout=timeout)
+    checkpoint, version, pieces = await store.get_checkpoint(
+        namespace, checkpoint_id, with_pieces=not request.without_pieces, timeout=timeout
+    )
     response = pb.GetCheckpointResponse(version=version)
     if checkpoint is not None:
         write_checkpoint(checkpoint, response.tuple)

@@ -50,12 +50,19 @@ async def upload(
 
 async def first(session: Session, tenant: str, thread_id: str, values: Iterable[TypedValue]) -> list[Piece]:
     """Reads the first pieces of values, up to FIRST_BYTES."""
-    lists = (value.pieces for value in values if value.pieces is not None)
-    names = dict.fromkeys(name for pieces in lists for name in pieces.names if len(name) == DIGEST_BYTES)
-    if not names:
+    asked: dict[bytes, None] = {}
+    expected = 0
+    for pieces in (value.pieces for value in values if value.pieces is not None):
+        # Of pieces of average size four times as many as fit: the first ones may well be smaller than the others.
+        wanted = (4 * FIRST_BYTES - expected) * len(pieces.names) // max(pieces.size, 1) + 1
+        asked.update(dict.fromkeys(name for name in pieces.names[:wanted] if len(name) == DIGEST_BYTES))
+        expected += pieces.size
+        if expected >= 4 * FIRST_BYTES:
+            break
+    if not asked:
         return []
-    asked = list(islice(names, _NAMES_AT_ONCE))
-    rows = await session.fetch("get_pieces", tenant, thread_id, asked, FIRST_BYTES)
+    names = list(islice(asked, _NAMES_AT_ONCE))
+    rows = await session.fetch("get_pieces", tenant, thread_id, names, FIRST_BYTES)
     return [Piece(row["digest"], row["data"], row["compression"]) for row in rows if row["data"] is not None]
 
 

@@ -84,11 +84,11 @@ class PostgresStore:
         return await self._of(put.namespace.tenant).commits.store(put, timeout=timeout)
 
     async def get_checkpoint(
-        self, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
+        self, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool = True, timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None."""
+        """Reads the checkpoint with this id, or the latest if None, and the first pieces of its values if wanted."""
         return await reads.get_checkpoint(
-            self._of(namespace.tenant).database, namespace, checkpoint_id, timeout=timeout
+            self._of(namespace.tenant).database, namespace, checkpoint_id, with_pieces=with_pieces, timeout=timeout
         )
 
     async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:

@@ -30,9 +30,9 @@ _ABOVE_ALL_IDS = "\U0010ffff" * 64
 
 
 async def get_checkpoint(
-    database: Database, namespace: Namespace, checkpoint_id: str | None, *, timeout: float | None
+    database: Database, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool, timeout: float | None
 ) -> ReadResult:
-    """Reads the checkpoint with this id, or the latest if None."""
+    """Reads the checkpoint with this id, or the latest if None, and the first pieces of its values if wanted."""
 
     async def work(session: Session) -> ReadResult:
         if checkpoint_id is None:
@@ -44,7 +44,8 @@ async def get_checkpoint(
         if row["checkpoint_id"] is None:
             return ReadResult(None, version, [])
         checkpoint = read_checkpoint(row, version)
-        return ReadResult(checkpoint, version, await _first_pieces(session, namespace.tenant, checkpoint))
+        first = await _first_pieces(session, namespace.tenant, checkpoint) if with_pieces else []
+        return ReadResult(checkpoint, version, first)
 
     return await database.run(work, timeout=timeout)
 

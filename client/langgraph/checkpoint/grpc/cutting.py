@@ -16,8 +16,11 @@ where lists grow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from zlib import crc32
+
+Met = Callable[[bytes, int], "tuple[int, bytes] | None"]
+"""Tells what piece begins at a place: its size and its name."""
 
 SMALLEST_BITS = 11
 """Pieces have 2 KiB on average at the least, but for those at the ends."""
@@ -50,24 +53,46 @@ def piece_bits(start: int) -> int:
     return min(max((start * _GROWTH).bit_length() // 2, SMALLEST_BITS), LARGEST_BITS)
 
 
-def cut(data: bytes) -> Iterator[memoryview]:
-    """Yields the pieces of a value in order; none is copied."""
+def cut(data: bytes, met: Met = lambda data, start: None) -> Iterator[tuple[memoryview, bytes | None]]:
+    """Yields the pieces of a value in order; none is copied.
+
+    Args:
+        data: The value.
+        met: Tells whether a piece that was met before begins at a place of the value: its size and its name. To compare
+            is much faster than to look for cuts, and mostly finds what would have been found.
+
+    Yields:
+        A piece, and its name if it was met before.
+    """
     view = memoryview(data)
     places = _Places(data)
     if data:
-        yield view[:HEAD_BYTES]
+        yield view[:HEAD_BYTES], None
     start = HEAD_BYTES
     while start < len(data):
         bits = piece_bits(start)
+        known = met(data, start)
+        # Pieces from what was the value's end are too small to be kept elsewhere.
+        if known is not None and (1 << (bits - 1)) <= known[0] <= (4 << bits):
+            size, name = known
+            yield view[start : start + size], name
+            start += size
+            continue
         end = places.next_cut(start, bits)
         if end == len(data):
             break
-        yield view[start:end]
+        yield view[start:end], None
         start = end
     bits = max(piece_bits(start) - TAIL_FINER_BITS, TAIL_BITS)
     while start < len(data):
+        known = met(data, start)
+        if known is not None and known[0] <= (4 << bits):
+            size, name = known
+            yield view[start : start + size], name
+            start += size
+            continue
         end = places.next_cut(start, bits)
-        yield view[start:end]
+        yield view[start:end], None
         start = end
 
 

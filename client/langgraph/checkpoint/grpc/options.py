@@ -18,6 +18,9 @@ Concurrency = Literal["optimistic", "last_write_wins"]
 DEFAULT_TARGET = "127.0.0.1:50051"
 """Where a server listens that was started without options."""
 
+DEFAULT_CACHE_BYTES = 32 * 1024 * 1024
+"""How much of large states a saver keeps, in bytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TlsOptions:
@@ -49,6 +52,8 @@ class ClientOptions:
     keepalive: float = 20.0
     """How often a connection with calls under way is pinged, in seconds; a dead one is noticed this much later. The
     server accepts pings every 10 seconds and more seldom."""
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    """How much of large states is kept in memory, so that what was sent or received once needn't be received again."""
     concurrency: Concurrency = "optimistic"
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
 
@@ -65,6 +70,8 @@ class ClientOptions:
                 raise InvalidArgumentError(f"{name}: must be more than 0 seconds", field=name)
         if not self.retry_budget >= 0:
             raise InvalidArgumentError("retry_budget: must be 0 seconds or more", field="retry_budget")
+        if not self.cache_bytes >= 0:
+            raise InvalidArgumentError("cache_bytes: must be 0 bytes or more", field="cache_bytes")
         if self.concurrency not in ("optimistic", "last_write_wins"):
             raise InvalidArgumentError(
                 f'concurrency: {self.concurrency!r} is neither "optimistic" nor "last_write_wins"', field="concurrency"

@@ -27,13 +27,14 @@ from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
 from langgraph.checkpoint.grpc.options import (
+    DEFAULT_CACHE_BYTES,
     ClientOptions,
     Concurrency,
     TlsOptions,
     default_target,
     default_token,
 )
-from langgraph.checkpoint.grpc.pieces import NOTHING, Contents, unpack
+from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
 from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
 from langgraph.checkpoint.grpc.transfers import Transfers
@@ -41,9 +42,6 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
-
-_KEPT_BYTES = 16 * 1024 * 1024
-"""How many bytes of pieces a list keeps from one checkpoint for the next ones."""
 
 
 class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
@@ -76,6 +74,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         timeout: How long one attempt of a call may take, in seconds.
         retry_budget: How long a call is tried again while the server is unavailable, in seconds; 0: not at all.
         keepalive: How often an idle connection with calls under way is pinged, in seconds.
+        cache_bytes: How much of large states is kept in memory, so that what was sent or received once needn't be
+            received again; 0: nothing.
         concurrency: "optimistic" (default): a run that was overtaken by another on its thread gets
             VersionConflictError. "last_write_wins": it overwrites the other, as stock savers do.
     """
@@ -92,6 +92,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         timeout: float = 30.0,
         retry_budget: float = 30.0,
         keepalive: float = 20.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
         concurrency: Concurrency = "optimistic",
     ) -> None:
         super().__init__(serde=serde)
@@ -104,6 +105,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             timeout=timeout,
             retry_budget=retry_budget,
             keepalive=keepalive,
+            cache_bytes=cache_bytes,
             concurrency=concurrency,
         )
         self._caller = Caller(self.options, Channels(self.options))
@@ -125,6 +127,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         timeout: float = 30.0,
         retry_budget: float = 30.0,
         keepalive: float = 20.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
         concurrency: Concurrency = "optimistic",
     ) -> Self:
         """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
@@ -138,6 +141,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             timeout=timeout,
             retry_budget=retry_budget,
             keepalive=keepalive,
+            cache_bytes=cache_bytes,
             concurrency=concurrency,
         )
 
@@ -364,35 +368,35 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     def _pages(
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
     ) -> Iterator[CheckpointTuple]:
-        contents = Contents(_KEPT_BYTES)
         while limit is None or limit > 0:
             page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
             responses.check_place(self._codec(), request, page.tuples)
-            contents.add(unpack(page.pieces))
+            along: Sequence[values.Piece] = page.pieces
             for message in page.tuples:
-                if self._transfers.complete(message, contents):
+                contents = self._transfers.complete(message, along)
+                along = ()
+                if contents is not None:
                     yield self._load(message, contents)
                 elif (saved := self._reread(message)) is not None:
                     yield saved
-                contents.trim()
             limit = _next_page(request, page, limit)
 
     async def _apages(
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
     ) -> AsyncIterator[CheckpointTuple]:
-        contents = Contents(_KEPT_BYTES)
         while limit is None or limit > 0:
             page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
             self._did_list(config, request, page)
             responses.check_place(self._codec(), request, page.tuples)
-            contents.add(unpack(page.pieces))
+            along: Sequence[values.Piece] = page.pieces
             for message in page.tuples:
-                if await self._transfers.acomplete(message, contents):
+                contents = await self._transfers.acomplete(message, along)
+                along = ()
+                if contents is not None:
                     yield await self._aload(message, contents)
                 elif (saved := await self._areread(message)) is not None:
                     yield saved
-                contents.trim()
             limit = _next_page(request, page, limit)
 
     def _load(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:

@@ -8,12 +8,17 @@ along, and the others are asked for. No message needs to be larger than a few Mi
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.errors import CheckpointdError
-from langgraph.checkpoint.grpc.pieces import INLINE_BYTES, Cargo, Contents, KnownPieces, pack, piece_sizes, unpack
+from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
+from langgraph.checkpoint.grpc.pieces import INLINE_BYTES, NOTHING, Cargo, Contents, pack, piece_sizes, unpack
 from langgraph.checkpoint.grpc.runs import UnderWay
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -21,12 +26,13 @@ from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd.v1 import values_pb2 as values
 
 Put = pb.PutCheckpointRequest | pb.PutWritesRequest
+Request = TypeVar("Request", pieces_pb.PutPiecesRequest, pieces_pb.GetPiecesRequest)
 Read = TypeVar("Read", pb.GetCheckpointResponse, pb.GetDeltaChannelHistoryResponse)
 
 THREADED_BYTES = 256 * 1024
 """From how many bytes on pieces are made and unpacked in another thread: an event loop would stand still meanwhile."""
-ANSWER_BYTES = 2 * 1024 * 1024
-"""About how much a server answers to one reading of pieces, in bytes."""
+ASKED_BYTES = 1024 * 1024
+"""About how much is asked for in one reading of pieces, in bytes. Pieces differ in size, and a server answers 2 MiB."""
 AT_ONCE = 4
 """How many transfers of pieces are under way at once, for one put or read."""
 _TRIES = 10
@@ -45,6 +51,7 @@ class Transfers:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._known = KnownPieces()
+        self._cache = PieceCache(caller.options.cache_bytes)
 
     # Puts.
 
@@ -60,8 +67,7 @@ class Transfers:
                 break
             needed = _needed(request, response)
             if not _attach(request, cargo, needed):
-                for upload in _uploads(request.thread_id, cargo, needed):
-                    self._caller.call("PutPieces", lambda stubs: stubs.pieces.PutPieces, upload)
+                _each(self._upload, _uploads(request.thread_id, cargo, needed))
         return self._stored(request, cargo, response)
 
     async def aput(self, request: Put, cargo: Cargo, under_way: UnderWay | None = None) -> Any:
@@ -80,14 +86,17 @@ class Transfers:
                 break
             needed = _needed(request, response)
             if not await asyncio.to_thread(_attach, request, cargo, needed):
-                await _each(self._upload, _uploads(request.thread_id, cargo, needed))
+                await _aeach(self._aupload, _uploads(request.thread_id, cargo, needed))
         return self._stored(request, cargo, response)
 
     def _prepare(self, request: Put, cargo: Cargo) -> None:
-        cargo.take_apart()
+        cargo.take_apart(self._cache.met)
         _attach(request, cargo, self._known.unknown(request.thread_id, cargo.pieces))
 
-    async def _upload(self, request: pieces_pb.PutPiecesRequest) -> None:
+    def _upload(self, request: pieces_pb.PutPiecesRequest) -> None:
+        self._caller.call("PutPieces", lambda stubs: stubs.pieces.PutPieces, request)
+
+    async def _aupload(self, request: pieces_pb.PutPiecesRequest) -> None:
         await self._caller.acall("PutPieces", lambda stubs: stubs.pieces.PutPieces, request)
 
     def _stored(self, request: Put, cargo: Cargo, response: Any) -> Any:
@@ -98,12 +107,14 @@ class Transfers:
                 "again and again before the value could be stored; try again"
             )
         self._known.add(request.thread_id, cargo.pieces.keys())
+        self._cache.keep(cargo.pieces)
         return response
 
     # Reads.
 
     def get(self, request: pb.GetCheckpointRequest) -> tuple[pb.GetCheckpointResponse, Contents]:
         """Reads a checkpoint, and the pieces of its values, blocking. Raises CheckpointdError."""
+        request.without_pieces = self._known.knows(request.thread_id)
 
         def ask() -> pb.GetCheckpointResponse:
             return self._caller.call(  # type: ignore[no-any-return]
@@ -114,6 +125,7 @@ class Transfers:
 
     async def aget(self, request: pb.GetCheckpointRequest) -> tuple[pb.GetCheckpointResponse, Contents]:
         """Awaits `get`."""
+        request.without_pieces = self._known.knows(request.thread_id)
 
         async def ask() -> pb.GetCheckpointResponse:
             return await self._caller.share("GetCheckpoint", request)  # type: ignore[no-any-return]
@@ -142,35 +154,32 @@ class Transfers:
 
         return await self._aread(ask, request.thread_id, _values_of_history)
 
-    def complete(self, message: values.CheckpointTuple, contents: Contents) -> bool:
-        """Reads the pieces of a listed checkpoint that `contents` lacks, blocking. Returns False if some are gone."""
-        try:
-            self._fetch(contents, message.thread_id, piece_sizes(values_of(message)))
-        except _PiecesGoneError:
-            return False
-        return True
+    def complete(self, message: values.CheckpointTuple, along: Iterable[values.Piece]) -> Contents | None:
+        """Reads the pieces of a listed checkpoint, blocking. Returns None if some are gone.
 
-    async def acomplete(self, message: values.CheckpointTuple, contents: Contents) -> bool:
+        Args:
+            message: The checkpoint.
+            along: The pieces that came with the list.
+        """
+        try:
+            return self._fetch(message.thread_id, _values_of_checkpoint(message), along)
+        except _PiecesGoneError:
+            return None
+
+    async def acomplete(self, message: values.CheckpointTuple, along: Iterable[values.Piece]) -> Contents | None:
         """Awaits `complete`."""
         try:
-            await self._afetch(contents, message.thread_id, piece_sizes(values_of(message)))
+            return await self._afetch(message.thread_id, _values_of_checkpoint(message), along)
         except _PiecesGoneError:
-            return False
-        return True
+            return None
 
     def _read(
         self, ask: Callable[[], Read], thread_id: str, values_in: Callable[[Read], Iterable[values.TypedValue]]
     ) -> tuple[Read, Contents]:
         for _ in range(_TRIES):
             response = ask()
-            contents = Contents()
-            try:
-                if sizes := piece_sizes(values_in(response)):
-                    contents.add(unpack(response.pieces))
-                    self._fetch(contents, thread_id, sizes)
-            except _PiecesGoneError:
-                continue
-            return response, contents
+            with suppress(_PiecesGoneError):
+                return response, self._fetch(thread_id, values_in(response), response.pieces)
         raise _restless(thread_id)
 
     async def _aread(
@@ -181,39 +190,54 @@ class Transfers:
     ) -> tuple[Read, Contents]:
         for _ in range(_TRIES):
             response = await ask()
-            contents = Contents()
-            try:
-                if sizes := piece_sizes(values_in(response)):
-                    await _take(contents, response.pieces)
-                    await self._afetch(contents, thread_id, sizes)
-            except _PiecesGoneError:
-                continue
-            return response, contents
+            with suppress(_PiecesGoneError):
+                return response, await self._afetch(thread_id, values_in(response), response.pieces)
         raise _restless(thread_id)
 
-    def _fetch(self, contents: Contents, thread_id: str, sizes: Mapping[bytes, int]) -> None:
-        lacking = contents.lacking(sizes)
-        while lacking:
-            for request in _readings(thread_id, lacking):
-                response = self._caller.call("GetPieces", lambda stubs: stubs.pieces.GetPieces, request)
-                contents.add(unpack(_found(response)))
-            lacking = contents.lacking(lacking)
-        self._known.add(thread_id, sizes.keys())
+    def _fetch(self, thread_id: str, found: Iterable[values.TypedValue], along: Iterable[values.Piece]) -> Contents:
+        """Returns the pieces of values: from the answer, from those that are kept, and for the rest from the server."""
+        sizes = piece_sizes(found)
+        if not sizes:
+            return NOTHING
+        contents = Contents()
+        contents.add(unpack(along))
+        contents.add(self._cache.find(contents.lacking(sizes)))
 
-    async def _afetch(self, contents: Contents, thread_id: str, sizes: Mapping[bytes, int]) -> None:
+        def read(request: pieces_pb.GetPiecesRequest) -> None:
+            response = self._caller.call("GetPieces", lambda stubs: stubs.pieces.GetPieces, request)
+            contents.add(unpack(_still_there(response)))
+
+        while lacking := contents.lacking(sizes):
+            _each(read, _readings(thread_id, lacking))
+        self._met(thread_id, contents)
+        return contents
+
+    async def _afetch(
+        self, thread_id: str, found: Iterable[values.TypedValue], along: Iterable[values.Piece]
+    ) -> Contents:
+        """Awaits `_fetch`."""
+        sizes = piece_sizes(found)
+        if not sizes:
+            return NOTHING
+        contents = Contents()
+        contents.add(await _aunpack(along))
+        contents.add(self._cache.find(contents.lacking(sizes)))
+
         async def read(request: pieces_pb.GetPiecesRequest) -> None:
             response = await self._caller.acall("GetPieces", lambda stubs: stubs.pieces.GetPieces, request)
-            await _take(contents, _found(response))
+            contents.add(await _aunpack(_still_there(response)))
 
-        lacking = contents.lacking(sizes)
-        while lacking:
-            await _each(read, _readings(thread_id, lacking))
-            lacking = contents.lacking(lacking)
-        self._known.add(thread_id, sizes.keys())
+        while lacking := contents.lacking(sizes):
+            await _aeach(read, _readings(thread_id, lacking))
+        self._met(thread_id, contents)
+        return contents
+
+    def _met(self, thread_id: str, contents: Contents) -> None:
+        self._known.add(thread_id, contents.pieces.keys())
+        self._cache.keep(contents.pieces)
 
 
-def values_of(message: values.CheckpointTuple) -> Iterator[values.TypedValue]:
-    """Yields the values of a checkpoint that may be in pieces."""
+def _values_of_checkpoint(message: values.CheckpointTuple) -> Iterator[values.TypedValue]:
     for entry in message.values:
         yield entry.value
     for write in message.pending_writes:
@@ -221,7 +245,7 @@ def values_of(message: values.CheckpointTuple) -> Iterator[values.TypedValue]:
 
 
 def _values_got(response: pb.GetCheckpointResponse) -> Iterator[values.TypedValue]:
-    return values_of(response.tuple)
+    return _values_of_checkpoint(response.tuple)
 
 
 def _values_of_history(response: pb.GetDeltaChannelHistoryResponse) -> Iterator[values.TypedValue]:
@@ -266,7 +290,7 @@ def _readings(thread_id: str, sizes: Mapping[bytes, int]) -> Iterator[pieces_pb.
     request = pieces_pb.GetPiecesRequest(thread_id=thread_id)
     total = 0
     for name, size in sizes.items():
-        if total and total + size > ANSWER_BYTES:
+        if total and total + size > ASKED_BYTES:
             yield request
             request = pieces_pb.GetPiecesRequest(thread_id=thread_id)
             total = 0
@@ -276,23 +300,44 @@ def _readings(thread_id: str, sizes: Mapping[bytes, int]) -> Iterator[pieces_pb.
         yield request
 
 
-def _found(response: pieces_pb.GetPiecesResponse) -> Sequence[values.Piece]:
+def _still_there(response: pieces_pb.GetPiecesResponse) -> Sequence[values.Piece]:
     if response.missing:
         raise _PiecesGoneError
     return response.pieces
 
 
-async def _take(contents: Contents, pieces: Sequence[values.Piece]) -> None:
-    """Takes pieces from an answer, without holding up the event loop."""
+async def _aunpack(pieces: Iterable[values.Piece]) -> list[tuple[bytes, bytes]]:
+    """Unpacks pieces without holding up the event loop."""
     if sum(len(piece.data) for piece in pieces) > THREADED_BYTES:
-        contents.add(await asyncio.to_thread(unpack, pieces))
-    else:
-        contents.add(unpack(pieces))
+        return await asyncio.to_thread(unpack, pieces)
+    return unpack(pieces)
 
 
-async def _each(work: Callable[[Any], Awaitable[None]], requests: Iterator[Any]) -> None:
+def _each(work: Callable[[Request], None], requests: Iterator[Request]) -> None:
+    """Does work on each of the requests, a few at once, and blocks until all of it is done."""
+    turns, failed = threading.Lock(), threading.Event()
+
+    def work_off() -> None:
+        while True:
+            with turns:
+                request = None if failed.is_set() else next(requests, None)
+            if request is None:
+                return
+            try:
+                work(request)
+            except BaseException:
+                failed.set()
+                raise
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        # With the caller's context: its token may depend on that.
+        done = [threads.submit(copy_context().run, work_off) for _ in range(AT_ONCE)]
+    for end in done:
+        end.result()
+
+
+async def _aeach(work: Callable[[Request], Awaitable[None]], requests: Iterator[Request]) -> None:
     """Awaits work on each of the requests, a few at once."""
-
     turns = asyncio.Lock()
     failure: Exception | None = None
 
