@@ -20,7 +20,7 @@ from tests.bench import report
 from tests.bench.catalogue import catalogue
 from tests.bench.publish import draw, publish
 from tests.bench.scene import QUICK, Pace
-from tests.bench.stage import machine, set_stage
+from tests.bench.stage import commit, machine, set_stage
 
 OUT = Path(".build/bench")
 _out = click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path), help="Where results are.")
@@ -85,6 +85,7 @@ def _measure(only: tuple[str, ...], pace: Pace, out: Path) -> None:
                 "name": scene.name,
                 "title": scene.title,
                 "measured": datetime.now(UTC).date().isoformat(),
+                "commit": commit(),
                 "quick": pace == QUICK,
                 "machine": {**machine(), "postgresql": stage.cluster.fetch_value("SHOW server_version")},
                 **scene.run(stage, pace, _progress),

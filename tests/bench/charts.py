@@ -10,22 +10,27 @@ from typing import Any
 
 from tests.bench.report import Result
 
+MOST_LINEAR = 20
+"""The greatest ratio that is drawn on a linear axis."""
 OURS, THEIRS, TARGET, INK = "#3b7dd8", "#e08a2e", "#d8503b", "#666666"
 
 
 def draw_ratios(path: Path, results: list[Result]) -> None:
-    """Draws the main table: how many times better or worse than the stock saver, and what was wanted."""
+    """Draws a table of comparisons: how many times better or worse than the stock saver, and what was wanted."""
     with _figure(path, width=8, height=0.7 * len(results) + 1.2) as axes:
         # Where less is better the ratio is turned over, so that longer bars are better everywhere.
         gains = [result["ratio"] if result["more_is_better"] else 1 / result["ratio"] for result in results]
-        wanted = [result["target"] if result["more_is_better"] else 1 / result["target"] for result in results]
+        targets = {place: result["target"] for place, result in enumerate(results) if result["target"] is not None}
+        wanted = [target if results[place]["more_is_better"] else 1 / target for place, target in targets.items()]
         places = list(range(len(results)))
         bars = axes.barh(places, gains, color=OURS, height=0.5, label="checkpointd")
         axes.bar_label(bars, [f"{gain:.2f}" for gain in gains], padding=6)
-        axes.plot(
-            wanted, places, linestyle="", marker="|", markersize=22, markeredgewidth=3, color=TARGET, label="target"
-        )
+        if targets:
+            mark = {"marker": "|", "markersize": 22, "markeredgewidth": 3, "color": TARGET}
+            axes.plot(wanted, list(targets), linestyle="", label="target", **mark)
         axes.axvline(1, color=INK, linewidth=1)
+        if max(gains) > MOST_LINEAR:
+            axes.set_xscale("log")
         axes.set_yticks(places, [result["title"] for result in results])
         axes.invert_yaxis()
         axes.margins(x=0.12)  # for the figures behind the bars

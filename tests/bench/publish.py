@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.bench import report
 from tests.bench.charts import draw_curve, draw_ratios
-from tests.bench.report import Result, of_kind
+from tests.bench.report import Result, groups, of_kind
+from tests.bench.scene import SPEED
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path("docs", "figures")
@@ -42,15 +43,19 @@ def texts(results: list[Result]) -> dict[str, str]:
 
 def draw(results: list[Result], folder: Path) -> list[Path]:
     """Draws all charts into a folder. Returns their paths."""
-    rows = of_kind(results, "comparison")
     written = []
-    if rows:
-        draw_ratios(folder / "ratios.svg", rows)
-        written.append(folder / "ratios.svg")
+    for group, rows in groups(results).items():
+        draw_ratios(folder / _chart(group), rows)
+        written.append(folder / _chart(group))
     for result in of_kind(results, "curve"):
         draw_curve(folder / f"{result['name']}.svg", result)
         written.append(folder / f"{result['name']}.svg")
     return written
+
+
+def _chart(group: str) -> str:
+    """The file name of a group's chart."""
+    return f"{group.lower().replace(' ', '-')}.svg"
 
 
 def between_marks(document: str, text: str) -> str:
@@ -63,11 +68,11 @@ def between_marks(document: str, text: str) -> str:
 
 
 def _readme(results: list[Result]) -> str:
-    rows = of_kind(results, "comparison")
+    rows = groups(results).get(SPEED)
     if not rows:
         return NOTHING
     return (
-        f"![How many times as good as the stock savers]({FIGURES}/ratios.svg)\n\n{report.comparisons(rows)}\n\n"
+        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows)}\n\n"
         f"{report.provenance(rows)} [More figures, and how to get your own](docs/performance.md).\n"
     )
 
@@ -75,10 +80,11 @@ def _readme(results: list[Result]) -> str:
 def _page(results: list[Result]) -> str:
     if not results:
         return NOTHING
-    rows, lists = of_kind(results, "comparison"), of_kind(results, "facts")
     parts = [report.provenance(results)]
-    if rows:
-        parts += ["### Beside the stock savers", "![Ratios](figures/ratios.svg)", report.comparisons(rows)]
+    for group, rows in groups(results).items():
+        parts += [f"### {group}, beside the stock savers", f"![{group}](figures/{_chart(group)})"]
+        parts.append(report.comparisons(rows))
+    lists = of_kind(results, "facts")
     if lists:
         parts += ["### Other figures", report.facts(lists)]
     for result in of_kind(results, "curve"):

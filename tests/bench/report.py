@@ -33,27 +33,37 @@ def of_kind(results: list[Result], kind: str) -> list[Result]:
 
 def report(results: list[Result]) -> str:
     """Everything, in Markdown."""
-    parts = [comparisons(of_kind(results, "comparison")), facts(of_kind(results, "facts"))]
+    parts = [f"{group}:\n\n{comparisons(rows)}" for group, rows in groups(results).items()]
+    parts.append(facts(of_kind(results, "facts")))
     parts += [curve(result) for result in of_kind(results, "curve")]
     parts += [profile(result) for result in of_kind(results, "profile")]
     return "\n\n".join(part for part in parts if part)
 
 
+def groups(results: list[Result]) -> dict[str, list[Result]]:
+    """Returns the comparisons by their groups, in the order of the results."""
+    found: dict[str, list[Result]] = {}
+    for result in of_kind(results, "comparison"):
+        found.setdefault(result["group"], []).append(result)
+    return found
+
+
 def comparisons(results: list[Result]) -> str:
-    """The main table: medians, and the spread of the ratio over the rounds."""
-    if not results:
-        return ""
+    """A table of comparisons: medians, and the spread of the ratio over the rounds."""
     rows = []
     for result in results:
         theirs, ours = statistics.median(result["stock"]), statistics.median(result["checkpointd"])
-        sign = ">=" if result["more_is_better"] else "<="
+        target = ""
+        if result["target"] is not None:
+            sign = ">=" if result["more_is_better"] else "<="
+            target = f"{sign} {result['target']:g}{'' if result['reached'] else ', not reached'}"
         rows.append(
             (
                 result["title"],
                 f"{number(theirs)} {result['unit']}",
                 f"{number(ours)} {result['unit']}",
                 f"{result['ratio']:.2f} ({min(result['ratios']):.2f} to {max(result['ratios']):.2f})",
-                f"{sign} {result['target']:g}{'' if result['reached'] else ', not reached'}",
+                target,
             )
         )
     return _table(("work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"), rows)
@@ -114,7 +124,9 @@ def provenance(results: list[Result]) -> str:
             f"Python {machine['python']}, PostgreSQL {machine['postgresql']}, {packages}"
         )
         told.setdefault(text, []).append(result["measured"])
-    return "\n".join(f"Measured on {min(days)} to {max(days)}: {text}." for text, days in told.items())
+    return "\n".join(
+        f"Measured on {' to '.join(sorted({min(days), max(days)}))}: {text}." for text, days in told.items()
+    )
 
 
 def number(value: float) -> str:

@@ -155,6 +155,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """The commit that is measured; with a "+" if files differ from it. Nothing, where there is no git."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
+
+
 def _processor() -> str:
     """The processor's name, where the system tells it."""
     cpus = Path("/proc/cpuinfo")

@@ -48,6 +48,7 @@ def comparison(**changes: Any) -> report.Result:
         "name": "a",
         "title": "some work",
         "kind": "comparison",
+        "group": "Speed",
         "measured": "2026-01-02",
         "quick": False,
         "machine": MACHINE,
@@ -98,7 +99,7 @@ class TestMeasuring:
 
     def test_charts_are_drawn(self, measured: tuple[Path, str]) -> None:
         charts = {path.stem for path in measured[0].glob("*.svg")}
-        assert charts == {"ratios", "scaling-agents", "scaling-state", "scaling-history", "scaling-workers"}
+        assert charts == {"speed", "scaling-agents", "scaling-state", "scaling-history", "scaling-workers"}
         for chart in charts:
             assert ElementTree.parse(measured[0] / f"{chart}.svg").getroot().tag.endswith("svg")
 
@@ -146,6 +147,18 @@ def test_a_row_has_medians_the_spread_and_whether_the_target_was_reached() -> No
     assert row.endswith("| <= 0.4, not reached |")
 
 
+def test_a_group_has_a_table_and_a_chart_of_its_own_and_may_have_no_target(tmp_path: Path) -> None:
+    results = [comparison(), comparison(name="b", title="bytes", group="Stored", target=None, reached=None, ratio=0.01)]
+    assert publish.draw(results, tmp_path) == [tmp_path / "speed.svg", tmp_path / "stored.svg"]
+    told = report.report(results)
+    assert "Speed:\n\n| work" in told
+    assert "Stored:\n\n| work" in told
+    assert told.splitlines()[-1] == "| bytes | 4.00 ms | 2.00 ms | 0.01 (0.50 to 0.75) |  |"
+    readme = publish.texts(results)["README.md"]
+    assert "some work" in readme
+    assert "bytes" not in readme
+
+
 class TestPublishing:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -168,7 +181,7 @@ class TestPublishing:
             assert "2026-01-02" in text
             for image in re.findall(r"!\[.*\]\((.*)\)", text):
                 assert (root / path).parent.joinpath(image).exists()
-        assert {file.name for file in (root / publish.FIGURES).iterdir()} == {"ratios.svg", "a.json"}
+        assert {file.name for file in (root / publish.FIGURES).iterdir()} == {"speed.svg", "a.json"}
         assert json.loads((root / publish.FIGURES / "a.json").read_text()) == comparison()
 
     def test_the_same_figures_make_the_same_files(self, root: Path) -> None:
