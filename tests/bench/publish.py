@@ -73,7 +73,7 @@ def _readme(results: list[Result]) -> str:
         return NOTHING
     return (
         f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows)}\n\n"
-        f"{report.provenance(rows)} [More figures, and how to get your own](docs/performance.md).\n"
+        f"{report.provenance(rows, packages=False)} [More figures, and how to get your own](docs/performance.md).\n"
     )
 
 
@@ -91,6 +91,6 @@ def _page(results: list[Result]) -> str:
         heading, _, table = report.curve(result).partition(":\n\n")
         parts += [f"### {heading.replace(':', ',')}", f"![{heading}](figures/{result['name']}.svg)", table]
     for result in of_kind(results, "profile"):
-        heading, _, table = report.profile(result).partition(":\n\n")
-        parts += [f"### {heading}", "`make bench ARGS=profile`:", table]
+        _, _, table = report.profile(result).partition(":\n\n")
+        parts += ["### A put, in microseconds", "By `make bench ARGS=profile`, see below:", table]
     return "\n\n".join(parts) + "\n"

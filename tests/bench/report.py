@@ -113,16 +113,17 @@ def profile(result: Result) -> str:
     return f"{result['title']}:\n\n" + _table(("microseconds a put", *columns), rows)
 
 
-def provenance(results: list[Result]) -> str:
+def provenance(results: list[Result], *, packages: bool = True) -> str:
     """What the results were measured on and when, a sentence for each machine."""
     told: dict[str, list[str]] = {}
     for result in results:
         machine = result["machine"]
-        packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+        versions = machine["packages"] if packages else {}
         text = (
             f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']} GiB, {machine['system']}, "
-            f"Python {machine['python']}, PostgreSQL {machine['postgresql']}, {packages}"
+            f"Python {machine['python']}, PostgreSQL {machine['postgresql']}"
         )
+        text += "".join(f", {name} {version}" for name, version in versions.items())
         told.setdefault(text, []).append(result["measured"])
     return "\n".join(
         f"Measured on {' to '.join(sorted({min(days), max(days)}))}: {text}." for text, days in told.items()
