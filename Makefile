@@ -29,8 +29,7 @@ test: setup ## Run the tests
 soak: setup ## Break things at random under load, and check that nothing is lost (MINUTES=10; ARGS="--seed 1234" repeats one)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
-bench: setup ## Measure checkpointd beside the stock savers (several minutes; ARGS="--help" for more)
-	@$(BIN)/python -m pip install --quiet --group bench
+bench: setup ## Measure checkpointd beside the stock savers (takes a while; ARGS="--help" for more)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 lint: setup ## Check style, types, import rules, the protocol and the scripts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -24,12 +24,13 @@ class PostgresCluster:
     Args:
         data_dir: Where it keeps its data.
         durable: Whether what was committed must outlive a power cut. In tests nothing outlives the run.
+        settings: More settings of the server, as postgresql.conf names them.
     """
 
-    def __init__(self, data_dir: Path, *, durable: bool = False) -> None:
+    def __init__(self, data_dir: Path, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
-        settings = {"max_connections": "300", **({} if durable else {"fsync": "off"})}
-        self._postgres = EmbeddedPostgres(data_dir, settings=settings)
+        own = {"max_connections": "300", **({} if durable else {"fsync": "off"})}
+        self._postgres = EmbeddedPostgres(data_dir, settings={**own, **(settings or {})})
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
         self._numbers = itertools.count(1)
@@ -60,11 +61,15 @@ class PostgresCluster:
 
     def fetch_value(self, sql: str, *args: object) -> Any:
         """Runs a query as the superuser, and returns the first column of its first row."""
+        return self.fetch_row(sql, *args)[0]
+
+    def fetch_row(self, sql: str, *args: object) -> Any:
+        """Runs a query as the superuser, and returns its first row."""
 
         async def fetch() -> Any:
             connection = await asyncpg.connect(self.dsn())
             try:
-                return await connection.fetchval(sql, *args)
+                return await connection.fetchrow(sql, *args)
             finally:
                 await connection.close()
 

@@ -37,12 +37,13 @@ class Database:
     """If it is our own: waits for its unexpected end and tells why."""
 
 
-async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None]) -> None:
+async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None], shared: bool = False) -> None:
     """Serves until a signal asks to stop.
 
     Args:
         config: The settings.
         announce: Called once when the server serves, with its addresses.
+        shared: Whether other processes listen on the same ports.
 
     Raises:
         SetupError: A setting can't be used as it is.
@@ -51,24 +52,32 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
     _log.info("starting", version=__version__)
     with StopSignals() as signals:
         try:
-            # Before anything is made or migrated for a server that can't serve.
-            check_access(config.access)
-            for address in config.listen:
-                check_exposure(address, config.access)
-                check_address(address, shared=False)
-            for address in config.health_listen:
-                check_address(address, shared=False)
-            async with _database(config.database) as database:
-                options = _store_options(config, database)
+            check(config, shared=shared)
+            async with open_database(config.database) as database:
                 if config.migrate:
-                    for migration in await store.migrate(options):
-                        _log.info("migrated the schema", number=migration.number, name=migration.name)
-                async with store.open_store(options) as opened:
-                    await _serve(config, opened, database, signals, announce)
+                    await bring_up_to_date(config, database)
+                async with store.open_store(_store_options(config, database)) as opened:
+                    await _serve(config, opened, database, signals, announce, shared)
         except asyncio.CancelledError:
             if not signals.received:
                 raise
         _log.info("stopped")
+
+
+def check(config: ServeConfig, *, shared: bool) -> None:
+    """Raises SetupError if the server can't serve: before anything is made or migrated for it."""
+    check_access(config.access)
+    for address in config.listen:
+        check_exposure(address, config.access)
+        check_address(address, shared=shared)
+    for address in config.health_listen:
+        check_address(address, shared=shared)
+
+
+async def bring_up_to_date(config: ServeConfig, database: Database) -> None:
+    """Migrates the schema, if there is anything to do. Raises what `migrate` raises."""
+    for migration in await store.migrate(_store_options(config, database)):
+        _log.info("migrated the schema", number=migration.number, name=migration.name)
 
 
 async def migrate(config: DatabaseConfig) -> list[Migration]:
@@ -78,7 +87,7 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
         SetupError: A setting can't be used as it is.
         DatabaseUnavailable: The database didn't come up in time.
     """
-    async with _database(config) as database:
+    async with open_database(config) as database:
         options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
         return await store.migrate(options)
 
@@ -89,6 +98,7 @@ async def _serve(
     database: Database,
     signals: StopSignals,
     announce: Callable[[Sequence[str]], None],
+    shared: bool,
 ) -> None:
     server = RpcServer(
         opened,
@@ -99,6 +109,7 @@ async def _serve(
             limits=config.limits,
             default_timeout=config.default_timeout,
             reflection=config.reflection,
+            so_reuseport=shared,
         ),
     )
     addresses = await server.start()
@@ -111,8 +122,8 @@ async def _serve(
         server.set_serving(True)
         _log.info("serving", addresses=list(addresses))
         announce(addresses)
-        await _first_of(
-            signals.await_request(), _report_health(opened, server), _collect(opened), _fail_when_lost(database)
+        await first_of(
+            signals.await_request(), _report_health(opened, server), _collect(opened), fail_when_lost(database)
         )
         await server.drain(config.drain_seconds)
     except BaseException:
@@ -120,7 +131,7 @@ async def _serve(
         raise
 
 
-async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
     """Waits for the first to end, raises what it raised, and cancels the others."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
@@ -163,7 +174,8 @@ async def _collect(opened: store.PostgresStore) -> None:
             _log.warning("pieces of large values that nobody needs are left for later", reason=str(error))
 
 
-async def _fail_when_lost(database: Database) -> None:
+async def fail_when_lost(database: Database) -> None:
+    """Raises DatabaseUnavailable when the embedded PostgreSQL ends by itself. Does nothing about any other."""
     if database.wait_stopped is None:
         await asyncio.Event().wait()
     else:
@@ -171,7 +183,8 @@ async def _fail_when_lost(database: Database) -> None:
 
 
 @asynccontextmanager
-async def _database(config: DatabaseConfig) -> AsyncIterator[Database]:
+async def open_database(config: DatabaseConfig) -> AsyncIterator[Database]:
+    """Names the database that is given, or runs the embedded one meanwhile."""
     if config.url is not None:
         yield Database(url=config.url)
     else:

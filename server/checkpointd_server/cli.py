@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,6 +57,7 @@ def serve(
     data_dir: Path | None,
     schema: str,
     database_wait: float,
+    workers: int,
     pool_max_size: int,
     statement_cache_size: int,
     migrate: bool,
@@ -87,6 +88,10 @@ def serve(
     """
     _exit_on_signals()
     configure_logs(log_level, log_format)
+    if workers > pool_max_size:
+        raise click.UsageError(
+            f"--workers {workers} needs a --pool-max-size of {workers} at the least: the workers share its connections"
+        )
     config = ServeConfig(
         database=_database(database_url, data_dir, schema, database_wait),
         listen=listen,
@@ -95,6 +100,7 @@ def serve(
         limits=Limits(
             max_message_bytes=max_message_bytes, max_value_bytes=max_value_bytes, max_page_bytes=max_page_bytes
         ),
+        workers=workers,
         pool_max_size=pool_max_size,
         statement_cache_size=statement_cache_size,
         migrate=migrate,
@@ -104,9 +110,27 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
-    from checkpointd_server.app import serve as run  # grpc and asyncpg take their time: --help needs neither
+    run: Callable[[ServeConfig], None] = click.get_current_context().obj or _serve  # a worker does it its own way
+    run(config)
 
-    asyncio.run(run(config, announce=_announce))
+
+def _serve(config: ServeConfig) -> None:
+    """Serves in this process, or in several that this one looks after."""
+    # Imported here, for grpc and asyncpg take their time: --help needs neither.
+    if config.workers == 1:
+        from checkpointd_server.app import serve as run
+
+        asyncio.run(run(config, announce=_announce))
+        return
+    from checkpointd_server.supervisor import supervise
+    from checkpointd_server.worker_process import as_arguments
+
+    context = click.get_current_context()
+
+    def arguments(changes: Mapping[str, Any]) -> list[str]:
+        return as_arguments(context.command, {**context.params, **changes})
+
+    asyncio.run(supervise(config, arguments, announce=_announce))
 
 
 @main.command()

@@ -40,8 +40,10 @@ class ServeConfig:
     """Who may connect, and as whom."""
     limits: Limits = field(default_factory=Limits)
     """The limits that requests are held to."""
+    workers: int = 1
+    """How many processes serve, on the same ports."""
     pool_max_size: int = 8
-    """The most connections to the database."""
+    """The most connections to the database, of all workers together."""
     statement_cache_size: int = 1024
     """How many prepared statements a connection keeps; 0 behind a pooler that lends connections by the transaction."""
     migrate: bool = True

@@ -101,11 +101,18 @@ serve_settings = stacked(
     access_settings,
     database_settings,
     setting(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS.workers,
+        show_default=True,
+        help="How many processes serve, on the same ports (Linux). One that dies is replaced.",
+    ),
+    setting(
         "--pool-max-size",
         type=click.IntRange(min=1),
         default=_DEFAULTS.pool_max_size,
         show_default=True,
-        help="The most connections to the database.",
+        help="The most connections to the database, of all workers together.",
     ),
     setting(
         "--statement-cache-size",

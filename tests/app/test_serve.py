@@ -107,8 +107,17 @@ class LockedTables:
 
     def await_waiter(self) -> None:
         """Waits until somebody waits for the lock."""
-        while not self._runner.run(self._connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+        self.await_waiters(1)
+
+    def await_waiters(self, count: int) -> None:
+        """Waits until so many wait for the lock."""
+        query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while self._runner.run(self._connection.fetchval(query)) < count:
             pass
+
+    def release(self) -> None:
+        """Lets go of the tables before the block ends."""
+        self._runner.run(self._connection.execute("ROLLBACK"))
 
     async def _lock(self) -> None:
         self._connection = await asyncpg.connect(self._url)

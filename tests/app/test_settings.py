@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from checkpointd_server.cli import main
 from checkpointd_server.config import default_data_dir
+from checkpointd_server.worker_process import as_arguments
 from tests.server_process import clean_environment
 
 # A value other than the default for every option: as text, and as the server sees it.
@@ -20,6 +21,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "data_dir": ("/some/where", Path("/some/where")),
     "schema": ("other", "other"),
     "database_wait": ("1.5", 1.5),
+    "workers": ("2", 2),
     "pool_max_size": ("3", 3),
     "statement_cache_size": ("0", 0),
     "migrate": ("false", False),
@@ -98,6 +100,15 @@ def test_every_option_of_serve_has_an_environment_variable() -> None:
     assert with_variable == {parameter.name for parameter in main.commands["serve"].params}
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_worker_is_told_every_option_as_its_parent_has_it(sample: bool) -> None:
+    serve = main.commands["serve"]
+    values = parse("serve", [])
+    if sample:
+        values = {name: SAMPLES[name][1] for name in values}
+    assert parse("serve", as_arguments(serve, values)) == values
+
+
 def test_several_addresses_are_parted_by_spaces_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECKPOINTD_LISTEN", "127.0.0.1:1 unix:/tmp/a")
     assert parse("serve", [])["listen"] == ("127.0.0.1:1", "unix:/tmp/a")
@@ -113,6 +124,7 @@ def test_several_addresses_are_parted_by_spaces_in_the_environment(monkeypatch: 
         (["--schema", "x" * 64], "'--schema'"),
         (["--schema", ""], "'--schema'"),
         (["--schema", "pg_mine"], "'--schema'"),
+        (["--workers", "0"], "'--workers'"),
         (["--pool-max-size", "0"], "'--pool-max-size'"),
         (["--statement-cache-size", "-1"], "'--statement-cache-size'"),
         (["--drain-seconds", "-1"], "'--drain-seconds'"),

@@ -1,92 +1,140 @@
-"""What a benchmark says: a table, JSON and a chart."""
+"""What a benchmark says, made from the JSON that scenes left: tables and lists in Markdown."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scenes import Scene
+from tests.bench.profile import CPU, DISK, ELAPSED
+
+Result = dict[str, Any]
+"""What a scene has found, with its name, its title, the machine and the day."""
 
 
-@dataclass(kw_only=True)
-class Row:
-    """What came of a scene: a figure for each round and saver."""
-
-    scene: Scene
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
-
-    @property
-    def ratios(self) -> list[float]:
-        """Our figure over the stock saver's, round by round."""
-        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
-
-    @property
-    def ratio(self) -> float:
-        """The median of the ratios."""
-        return statistics.median(self.ratios)
-
-    def as_json(self) -> dict[str, Any]:
-        """The row for machines."""
-        return {
-            "name": self.scene.name,
-            "title": self.scene.title,
-            "unit": self.scene.unit,
-            "checkpointd": self.ours,
-            "stock": self.theirs,
-            "ratio": self.ratio,
-            "ratios": self.ratios,
-            "target": self.scene.target,
-            "reached": self.scene.reached(self.ratio),
-        }
+def save(folder: Path, result: Result) -> None:
+    """Keeps a result, in place of an earlier one of the same scene."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{result['name']}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def table(rows: list[Row]) -> str:
-    """The rows for people, in Markdown: medians, and the spread of the ratio over the rounds."""
-    lines = [
-        "| work | stock saver | checkpointd | ratio (lowest to highest) | target |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        theirs, ours = statistics.median(row.theirs), statistics.median(row.ours)
-        sign = ">=" if row.scene.more_is_better else "<="
-        mark = "" if row.scene.reached(row.ratio) else ", not reached"
-        lines.append(
-            f"| {row.scene.title} | {theirs:,.1f} {row.scene.unit} | {ours:,.1f} {row.scene.unit} "
-            f"| {row.ratio:.2f} ({min(row.ratios):.2f} to {max(row.ratios):.2f}) "
-            f"| {sign} {row.scene.target:.1f}{mark} |"
+def load(folder: Path, names: Iterable[str]) -> list[Result]:
+    """Returns the results of these scenes, as far as there are any, in this order."""
+    paths = [folder / f"{name}.json" for name in names]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def of_kind(results: list[Result], kind: str) -> list[Result]:
+    """Returns the results of one kind of scene."""
+    return [result for result in results if result["kind"] == kind]
+
+
+def report(results: list[Result]) -> str:
+    """Everything, in Markdown."""
+    parts = [f"{group}:\n\n{comparisons(rows)}" for group, rows in groups(results).items()]
+    parts.append(facts(of_kind(results, "facts")))
+    parts += [curve(result) for result in of_kind(results, "curve")]
+    parts += [profile(result) for result in of_kind(results, "profile")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def groups(results: list[Result]) -> dict[str, list[Result]]:
+    """Returns the comparisons by their groups, in the order of the results."""
+    found: dict[str, list[Result]] = {}
+    for result in of_kind(results, "comparison"):
+        found.setdefault(result["group"], []).append(result)
+    return found
+
+
+def comparisons(results: list[Result]) -> str:
+    """A table of comparisons: medians, and the spread of the ratio over the rounds."""
+    rows = []
+    for result in results:
+        theirs, ours = statistics.median(result["stock"]), statistics.median(result["checkpointd"])
+        target = ""
+        if result["target"] is not None:
+            sign = ">=" if result["more_is_better"] else "<="
+            target = f"{sign} {result['target']:g}{'' if result['reached'] else ', not reached'}"
+        rows.append(
+            (
+                result["title"],
+                f"{number(theirs)} {result['unit']}",
+                f"{number(ours)} {result['unit']}",
+                f"{result['ratio']:.2f} ({min(result['ratios']):.2f} to {max(result['ratios']):.2f})",
+                target,
+            )
         )
+    return _table(("work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"), rows)
+
+
+def facts(results: list[Result]) -> str:
+    """A list of the figures that stand for themselves."""
+    lines = []
+    for fact in (fact for result in results for fact in result["facts"]):
+        words = f"{fact['value']:,.{fact['digits']}f} {fact['unit']}".strip()
+        if fact["target"] is not None:
+            missed = "" if fact["value"] <= fact["target"] else ", not reached"
+            words += f" (target: {fact['target']:g} at the most{missed})"
+        lines.append(f"- {fact['title']}: {words}" + (f"; {fact['beside']}" if fact["beside"] else ""))
     return "\n".join(lines)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes all figures."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def curve(result: Result) -> str:
+    """The medians along a curve."""
+    unit = result["unit"]
+    rows = []
+    for point, theirs, ours in zip(result["points"], result["stock"], result["checkpointd"], strict=True):
+        low, high = statistics.median(theirs), statistics.median(ours)
+        rows.append((f"{point:,}", f"{number(low)} {unit}", f"{number(high)} {unit}", f"{high / low:.2f}"))
+    heading = f"{result['title']}:\n\n"
+    return heading + _table((result["axis"], "stock saver", "checkpointd", "ratio"), rows)
 
 
-def write_chart(path: Path, rows: list[Row]) -> None:
-    """Draws the ratios as an SVG: how many times better or worse than the stock saver, and what was wanted."""
-    import matplotlib as mpl
+def profile(result: Result) -> str:
+    """The microseconds of a put, by what they go to: CPU time first, largest first on each side."""
+    columns = result["columns"]
+    rows: list[tuple[str, ...]] = []
 
-    mpl.use("svg")
-    from matplotlib import pyplot
+    def add(name: str, figures: Iterable[float], *, bold: bool = False) -> None:
+        mark = "**" if bold else ""
+        rows.append(tuple(f"{mark}{cell}{mark}" for cell in (name, *(f"{figure:,.0f}" for figure in figures))))
 
-    figure, axes = pyplot.subplots(figsize=(8, 0.7 * len(rows) + 1.2), layout="constrained")
-    # Where less is better the ratio is turned over, so that longer bars are better everywhere.
-    gains = [row.ratio if row.scene.more_is_better else 1 / row.ratio for row in rows]
-    wanted = [row.scene.target if row.scene.more_is_better else 1 / row.scene.target for row in rows]
-    positions = list(range(len(rows)))
-    axes.barh(positions, gains, color="#3b7dd8", height=0.5, label="checkpointd")
-    axes.plot(wanted, positions, linestyle="", marker="|", markersize=18, color="#d8503b", label="target")
-    axes.axvline(1, color="#666666", linewidth=1)
-    axes.set_yticks(positions, [row.scene.title for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("times the stock saver (more is better)")
-    axes.legend(frameon=False, loc="lower right")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    for side in ("client", "server"):
+        layers = {name for column in columns.values() for name in column if name.startswith(f"{side}: ")}
+        found = {name: [column.get(name, 0.0) for column in columns.values()] for name in layers}
+        add(f"{side}: CPU", map(sum, zip(*found.values(), strict=True)), bold=True)
+        for name in sorted(found, key=lambda name: -sum(found[name])):
+            add(name, found[name])
+    add(CPU, (column[CPU] for column in columns.values()), bold=True)
+    add(DISK, (column[DISK] for column in columns.values()))
+    add(ELAPSED, (column[ELAPSED] for column in columns.values()), bold=True)
+    return f"{result['title']}:\n\n" + _table(("microseconds a put", *columns), rows)
+
+
+def provenance(results: list[Result], *, packages: bool = True) -> str:
+    """What the results were measured on and when, a sentence for each machine."""
+    told: dict[str, list[str]] = {}
+    for result in results:
+        machine = result["machine"]
+        versions = machine["packages"] if packages else {}
+        text = (
+            f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']} GiB, {machine['system']}, "
+            f"Python {machine['python']}, PostgreSQL {machine['postgresql']}"
+        )
+        text += "".join(f", {name} {version}" for name, version in versions.items())
+        told.setdefault(text, []).append(result["measured"])
+    return "\n".join(
+        f"Measured on {' to '.join(sorted({min(days), max(days)}))}: {text}." for text, days in told.items()
+    )
+
+
+def number(value: float) -> str:
+    """A figure with about three digits that count."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

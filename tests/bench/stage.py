@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -20,6 +22,8 @@ from tests.cluster import PostgresCluster
 from tests.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", "grpcio", "protobuf")
+"""Whose versions belong to the figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,28 @@ class Stage:
         return {"checkpointd": self.server.target, "postgres": self.stock_url, "memory": ""}[kind]
 
     def server_cpu_seconds(self) -> float:
-        """How much CPU time our server has used so far, PostgreSQL not included."""
-        times = psutil.Process(self.server.process.pid).cpu_times()
-        return float(times.user + times.system)
+        """How much CPU time our server has used so far, all its processes, PostgreSQL not included."""
+        return cpu_seconds(self.server.process.pid)
+
+    def postgres_cpu_seconds(self) -> float:
+        """How much CPU time PostgreSQL has used so far, all its processes."""
+        lock = self.cluster.data_dir / "postgres" / "postmaster.pid"
+        return cpu_seconds(int(lock.read_text().split()[0]))
+
+    @contextmanager
+    def serving(self, *options: str, prefix: Sequence[str] = ()) -> Iterator[ServerProcess]:
+        """Runs one more server, on a database of its own."""
+        database = self.cluster.create_database()
+        with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
+            server = ServerProcess(
+                *("--database-url", self.cluster.dsn(database), *options),
+                log_dir=Path(folder),
+                env={"CHECKPOINTD_LOG_LEVEL": "info"},
+                prefix=prefix,
+            )
+            with server:
+                yield server
+        self.cluster.drop_database(database)
 
     def stored_bytes(self, kind: Kind) -> int:
         """How much a saver's database takes on disk."""
@@ -61,7 +84,8 @@ def set_stage(server_options: tuple[str, ...] = ()) -> Iterator[Stage]:
         log_dir = Path(folder)
         # Everybody may pass, since PostgreSQL runs as another user where we are root.
         log_dir.chmod(0o755)
-        with PostgresCluster(log_dir / "postgres", durable=True) as cluster:
+        settings = {"track_wal_io_timing": "on"}  # for the profile; it costs next to nothing
+        with PostgresCluster(log_dir / "postgres", durable=True, settings=settings) as cluster:
             ours, theirs = cluster.create_database(), cluster.create_database()
             set_up(cluster.dsn(theirs))
             options = ("--database-url", cluster.dsn(ours), *server_options)
@@ -78,12 +102,17 @@ def set_stage(server_options: tuple[str, ...] = ()) -> Iterator[Stage]:
 class Workers:
     """Processes of agents that begin together."""
 
-    def __init__(self, kind: Kind, address: str, *, processes: int, agents: int, seconds: float) -> None:
-        command = [sys.executable, "-m", "tests.bench.worker", kind, address, str(agents), str(seconds)]
+    def __init__(self, command: Sequence[str], *, processes: int = 1) -> None:
         self._processes = [
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(processes)
         ]
+
+    @classmethod
+    def chatting(cls, kind: Kind, address: str, *, processes: int, agents: int, seconds: float) -> Self:
+        """Processes whose agents chat for a while, each so many."""
+        command = [sys.executable, "-m", "tests.bench.worker", kind, address, str(agents), str(seconds)]
+        return cls(command, processes=processes)
 
     def until_ready(self) -> None:
         """Waits until each has connected and taken a first turn."""
@@ -106,11 +135,42 @@ class Workers:
         return results
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process and its children so far, in seconds."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system
+    # Of children that have ended meanwhile, too.
+    ended = process.cpu_times()
+    return total + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "cores": psutil.cpu_count(),
+        "processor": _processor(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def commit() -> str:
+    """The commit that is measured; with a "+" if files differ from it. Nothing, where there is no git."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

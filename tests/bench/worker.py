@@ -36,6 +36,7 @@ async def work(kind: Kind, address: str, agents: int, seconds: float) -> None:
         json.dumps(
             {
                 "calls_per_second": rate,
+                "calls": calls,
                 "p50_ms": {call: _percentile(values, 50) for call, values in latencies.items()},
                 "p99_ms": {call: _percentile(values, 99) for call, values in latencies.items()},
                 "cpu_us_per_call": cpu / calls * 1e6,

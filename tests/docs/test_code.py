@@ -53,6 +53,10 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 assert re.search(rf"^{verb}:", makefile, re.MULTILINE), command
             case [program, *arguments] if program.endswith("checkpointd"):
                 check_options(command, arguments)
+            case [_, "-m", "cProfile", "-o", _, "-m", "checkpointd_server.cli", *arguments]:
+                check_options(command, arguments)
+            case [_, "-m", "pstats", _]:
+                pass
             case [_, "-m", module, *_] if module.startswith("scripts."):
                 assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), command
             case [program, file, *_] if program.endswith("python"):

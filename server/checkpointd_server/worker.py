@@ -1,0 +1,83 @@
+"""A worker: one of several server processes on one port. Its parent, `checkpointd serve --workers N`, starts it.
+
+It learns what to do from one line of standard input, an object as JSON, and says on standard output, in the same way,
+that it serves or why it can't. Standard input stays open for as long as the parent lives: its end ends the worker too,
+so that none is left behind, however the parent ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+import click
+import structlog
+
+from checkpointd_server.cli import serve
+from checkpointd_server.config import ServeConfig
+from checkpointd_server.domain.errors import CheckpointdError
+
+
+def main() -> int:
+    """Serves as the parent orders, and returns the exit code."""
+    # The parent's end of standard output is for reports alone.
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    order = json.loads(line)
+    structlog.contextvars.bind_contextvars(worker=order["worker"])
+
+    def run(config: ServeConfig) -> None:
+        asyncio.run(_serve(config, reports))
+
+    try:
+        with serve.make_context("serve", order["arguments"], obj=run) as context:
+            serve.invoke(context)
+    except click.ClickException as error:
+        _report(reports, error=error.format_message())
+        return 1
+    except CheckpointdError as error:
+        _report(reports, error=str(error))
+        return 1
+    return 0
+
+
+async def _serve(config: ServeConfig, reports: IO[str]) -> None:
+    from checkpointd_server import app
+
+    def announce(addresses: Sequence[str]) -> None:
+        _report(reports, ready=list(addresses))
+
+    serving = asyncio.create_task(app.serve(config, announce=announce, shared=True))
+    orphaned = asyncio.create_task(_parent_ended())
+    await asyncio.wait((serving, orphaned), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        structlog.get_logger(__name__).warning("stopping at once: the parent process has ended, or wants it so")
+        serving.cancel()
+        await asyncio.wait((serving,))
+    orphaned.cancel()
+    if not serving.cancelled():
+        serving.result()
+
+
+async def _parent_ended() -> None:
+    """Waits for the end of standard input."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+def _report(reports: IO[str], **report: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and this process soon will be
+        print(json.dumps(report), file=reports, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

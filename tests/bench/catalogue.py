@@ -1,0 +1,11 @@
+"""Every scene there is, in the order of the report. A new module of scenes is added here, and nowhere else."""
+
+from __future__ import annotations
+
+from tests.bench import comparisons, facts, profile, scaling
+from tests.bench.scene import Scene
+
+
+def catalogue() -> list[Scene]:
+    """Returns all scenes."""
+    return [*comparisons.scenes(), *facts.scenes(), *scaling.scenes(), *profile.scenes()]

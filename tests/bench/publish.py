@@ -1,0 +1,96 @@
+"""Puts figures into the documents: what was measured last, between two marks, and the charts beside it.
+
+The documents have no other figures than these. Nothing is written by hand between the marks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.charts import draw_curve, draw_ratios
+from tests.bench.report import Result, groups, of_kind
+from tests.bench.scene import SPEED
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = Path("docs", "figures")
+BEGIN = "<!-- figures: begin (made by python -m tests.bench publish) -->\n"
+END = "<!-- figures: end -->\n"
+NOTHING = "Nothing has been measured for this version yet: see `make bench`.\n"
+
+
+def publish(results: list[Result], root: Path = ROOT) -> list[Path]:
+    """Writes the figures of results into the documents, and nothing of earlier ones stays. Returns what was written."""
+    figures = root / FIGURES
+    figures.mkdir(exist_ok=True)
+    for old in figures.iterdir():
+        old.unlink()
+    written = draw(results, figures)
+    for result in results:
+        report.save(figures, result)
+        written.append(figures / f"{result['name']}.json")
+    for path, text in texts(results).items():
+        document = root / path
+        document.write_text(between_marks(document.read_text(), text))
+        written.append(document)
+    return written
+
+
+def texts(results: list[Result]) -> dict[str, str]:
+    """What belongs between the marks of each document, by its path."""
+    return {"README.md": _readme(results), "docs/performance.md": _page(results)}
+
+
+def draw(results: list[Result], folder: Path) -> list[Path]:
+    """Draws all charts into a folder. Returns their paths."""
+    written = []
+    for group, rows in groups(results).items():
+        draw_ratios(folder / _chart(group), rows)
+        written.append(folder / _chart(group))
+    for result in of_kind(results, "curve"):
+        draw_curve(folder / f"{result['name']}.svg", result)
+        written.append(folder / f"{result['name']}.svg")
+    return written
+
+
+def _chart(group: str) -> str:
+    """The file name of a group's chart."""
+    return f"{group.lower().replace(' ', '-')}.svg"
+
+
+def between_marks(document: str, text: str) -> str:
+    """Returns a document with another text between its marks."""
+    before, found, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise ValueError(f"there are no marks in the document: {BEGIN.strip()} ... {END.strip()}")
+    return before + BEGIN + text + END + after
+
+
+def _readme(results: list[Result]) -> str:
+    rows = groups(results).get(SPEED)
+    if not rows:
+        return NOTHING
+    return (
+        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows)}\n\n"
+        f"{report.provenance(rows, packages=False)} [More figures, and how to get your own](docs/performance.md).\n"
+    )
+
+
+def _page(results: list[Result]) -> str:
+    if not results:
+        return NOTHING
+    parts = [report.provenance(results)]
+    for group, rows in groups(results).items():
+        parts += [f"### {group}, beside the stock savers", f"![{group}](figures/{_chart(group)})"]
+        parts.append(report.comparisons(rows))
+    lists = of_kind(results, "facts")
+    if lists:
+        parts += ["### Other figures", report.facts(lists)]
+    for result in of_kind(results, "curve"):
+        heading, _, table = report.curve(result).partition(":\n\n")
+        parts += [f"### {heading.replace(':', ',')}", f"![{heading}](figures/{result['name']}.svg)", table]
+    for result in of_kind(results, "profile"):
+        _, _, table = report.profile(result).partition(":\n\n")
+        parts += ["### A put, in microseconds", "By `make bench ARGS=profile`, see below:", table]
+    return "\n\n".join(parts) + "\n"
