@@ -47,6 +47,14 @@ class Pace:
     """The points of the curve over a thread's checkpoints."""
     workers: tuple[int, ...] = (1, 2)
     """The points of the curve over server processes."""
+    steps: tuple[int, int] = (300, 50)
+    """How many steps the list grows, and how many the constant stays in the state."""
+    items: int = 10_000
+    """How many strings of 1 KB the large list has."""
+    changes: int = 15
+    """How often the large list is changed."""
+    large_bytes: int = 100_000_000
+    """How large the largest value is."""
     processes: int = 48
     """How many agent processes count connections."""
     settle_seconds: float = 11.0
@@ -61,6 +69,10 @@ QUICK = Pace(
     agents=(1, 4),
     state_bytes=(1_000, 100_000),
     history=(10, 50),
+    steps=(30, 5),
+    items=300,
+    changes=3,
+    large_bytes=3_000_000,
     processes=4,
     settle_seconds=0.0,
 )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast
 
@@ -18,9 +19,33 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_che
 from langgraph.graph import END, START, StateGraph
 
 from tests.bench.savers import Kind, open_sync
-from tests.bench.stage import Stage
+from tests.bench.scene import Comparison, Fact, Facts, Pace, Scene
+from tests.bench.stage import ROOT, Stage
 
+Measure = Callable[[Stage, Kind, Pace], float]
+
+STATES = "Large states"
+"""The heading of these figures."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ."
+
+
+def scenes() -> list[Scene]:
+    """What large states cost."""
+    return [
+        _comparison("growing-list", "300 steps of a list that grows by 1 KB: stored", "MB", _growing_list, 0.069),
+        _comparison("constant", "50 steps with a string of 1 MB that stays the same: stored", "MB", _constant, 0.06),
+        _comparison("large-put", "a put of a 10 MB list of which 1 KB has changed", "ms", _large_list("put"), 0.35),
+        _comparison("large-read", "a read of that list by the saver that put it", "ms", _large_list("read"), 1.2),
+        _comparison("large-read-afresh", "a read of that list by a new saver", "ms", _large_list("afresh")),
+        Facts(name="list-growth", title="memory of a client that lists a long thread", tell=_list_growth),
+        Facts(name="largest-value", title="a value of 100 MB there and back", tell=_largest_value),
+    ]
+
+
+def _comparison(name: str, title: str, unit: str, measure: Measure, target: float | None = None) -> Comparison:
+    return Comparison(
+        name=name, title=title, unit=unit, measure=measure, target=target, more_is_better=False, group=STATES
+    )
 
 
 class Growing(TypedDict):
@@ -30,17 +55,16 @@ class Growing(TypedDict):
     constant: str
 
 
-def stored_by_growing_list(stage: Stage, kind: Kind) -> float:
-    """How much a list of 1 KB items takes on disk that grows by one in each of 300 steps, in MB."""
-    return _stored(stage, kind, steps=300, item_bytes=1000, constant_bytes=0)
+def _growing_list(stage: Stage, kind: Kind, pace: Pace) -> float:
+    return _stored(stage, kind, steps=pace.steps[0], item_bytes=1000, constant_bytes=0)
 
 
-def stored_by_constant(stage: Stage, kind: Kind) -> float:
-    """How much a string of 1 MB takes on disk that is in the state over 50 steps and written by each, in MB."""
-    return _stored(stage, kind, steps=50, item_bytes=0, constant_bytes=1_000_000)
+def _constant(stage: Stage, kind: Kind, pace: Pace) -> float:
+    return _stored(stage, kind, steps=pace.steps[1], item_bytes=0, constant_bytes=1_000_000)
 
 
 def _stored(stage: Stage, kind: Kind, *, steps: int, item_bytes: int, constant_bytes: int) -> float:
+    """How much a saver's database grows by a run of so many steps, with all its tables and indexes, in MB."""
     dice = random.Random(1)
     constant = _text(dice, constant_bytes)
 
@@ -62,63 +86,88 @@ def _stored(stage: Stage, kind: Kind, *, steps: int, item_bytes: int, constant_b
     return (stage.stored_bytes(kind) - before) / 1e6
 
 
-ITEMS, ITEM_BYTES, CHANGES = 10_000, 1000, 15
-"""The list that is put and read: 10 MB, and how often."""
+def _large_list(what: str) -> Measure:
+    """How long a put, or a read, takes of a list of 1 KB strings that is changed in one of them: the median, in ms."""
+
+    def measure(stage: Stage, kind: Kind, pace: Pace) -> float:
+        dice = random.Random(2)
+        items = [_text(dice, 1000) for _ in range(pace.items)]
+        times = []
+        with open_sync(kind, stage.address(kind)) as saver:
+            thread = _thread()
+            # The first put brings the whole list, and isn't counted.
+            config = _put(saver, thread, items, 0)
+            for number in range(1, pace.changes + 1):
+                items[dice.randrange(pace.items)] = _text(dice, 1000)
+                started = time.perf_counter()
+                config = _put(saver, config, items, number)
+                if what == "read":
+                    started = time.perf_counter()
+                    found = saver.get_tuple(thread)
+                elif what == "afresh":
+                    with open_sync(kind, stage.address(kind)) as other:
+                        # To connect is not what is measured.
+                        other.get_tuple(_thread())
+                        started = time.perf_counter()
+                        found = other.get_tuple(thread)
+                times.append(time.perf_counter() - started)
+                if what != "put":
+                    assert found is not None
+                    assert found.checkpoint["channel_values"] == {"items": items}
+        return statistics.median(times) * 1000
+
+    return measure
 
 
-def put_of_large_list(stage: Stage, kind: Kind) -> float:
-    """How long a put takes of a list of 10 MB that differs from the one before in 1 KB: the median, in ms."""
-    return _large_list(stage, kind)[0]
-
-
-def read_of_large_list(stage: Stage, kind: Kind) -> float:
-    """How long it takes to read that list: the median, in ms."""
-    return _large_list(stage, kind)[1]
-
-
-def _large_list(stage: Stage, kind: Kind) -> tuple[float, float]:
-    dice = random.Random(2)
-    items = [_text(dice, ITEM_BYTES) for _ in range(ITEMS)]
-    puts, reads = [], []
-    with open_sync(kind, stage.address(kind)) as saver:
-        config = thread = _thread()
-        for number in range(CHANGES):
-            items[dice.randrange(ITEMS)] = _text(dice, ITEM_BYTES)
-            started = time.perf_counter()
-            config = _put(saver, config, items, number)
-            puts.append(time.perf_counter() - started)
-            started = time.perf_counter()
-            found = saver.get_tuple(thread)
-            reads.append(time.perf_counter() - started)
-            assert found is not None
-            assert found.checkpoint["channel_values"] == {"items": items}
-    # The first put brings the whole list.
-    return statistics.median(puts[1:]) * 1000, statistics.median(reads) * 1000
-
-
-def memory_of_hundred_megabytes(stage: Stage) -> tuple[float, float]:
-    """How long 100 MB take there and back, in seconds, and how much memory the server has taken at the most, in MB."""
-    value = random.Random(3).randbytes(100_000_000)
-    started = time.perf_counter()
-    with open_sync("checkpointd", stage.address("checkpointd")) as saver:
+def _largest_value(stage: Stage, pace: Pace) -> list[Fact]:
+    """How long a large value takes there and back, and how much memory a server has taken at the most."""
+    value = random.Random(3).randbytes(pace.large_bytes)
+    with stage.serving() as server, open_sync("checkpointd", server.target) as saver:
+        started = time.perf_counter()
         thread = _thread()
         _put(saver, thread, value, 1)
         found = saver.get_tuple(thread)
+        took = time.perf_counter() - started
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
     assert found is not None
     assert found.checkpoint["channel_values"] == {"items": value}
-    took = time.perf_counter() - started
-    status = Path(f"/proc/{stage.server.process.pid}/status").read_text()
-    return took, next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    size = f"{pace.large_bytes / 1e6:g} MB"
+    return [
+        Fact(
+            title=f"most memory of the server while a value of {size} goes there and back",
+            value=peak,
+            unit="MB",
+            target=400,
+        ),
+        Fact(title=f"time for a value of {size} there and back", value=took, unit="s", digits=1),
+    ]
 
 
-def memory_of_list(stage: Stage, kind: Kind, *, length: int) -> float:
+def _list_growth(stage: Stage, pace: Pace) -> list[Fact]:
+    length = pace.history[-1]
+    stock = _memory_of_list(stage, "postgres", length)
+    return [
+        Fact(
+            title=f"growth of a client's memory while it lists {length:,} checkpoints",
+            value=_memory_of_list(stage, "checkpointd", length),
+            unit="MB",
+            target=50,
+            digits=1,
+            beside=f"with the stock saver {stock:.1f} MB",
+        )
+    ]
+
+
+def _memory_of_list(stage: Stage, kind: Kind, length: int) -> float:
     """How much the memory of a client grows that lists so many checkpoints, in MB."""
     with open_sync(kind, stage.address(kind)) as saver:
         config = thread = _thread()
         for number in range(length):
             config = _put(saver, config, f"{number} {'x' * 500}", number)
-    command = [sys.executable, "-m", "tests.bench.states", kind, stage.address(kind), _name(thread), str(length)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    thread_id = str(thread["configurable"]["thread_id"])
+    command = [sys.executable, "-m", "tests.bench.states", kind, stage.address(kind), thread_id, str(length)]
+    return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def _list_and_watch(kind: Kind, address: str, thread_id: str, length: int) -> float:
@@ -145,10 +194,6 @@ def _put(saver: BaseCheckpointSaver[Any], config: RunnableConfig, value: object,
 
 def _thread() -> RunnableConfig:
     return {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
-
-
-def _name(thread: RunnableConfig) -> str:
-    return str(thread["configurable"]["thread_id"])
 
 
 def _text(dice: random.Random, size: int) -> str:
