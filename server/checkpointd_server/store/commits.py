@@ -93,6 +93,7 @@ class Commits:
         self._waiting: deque[Entry] = deque()
         self._busy: set[Namespace] = set()
         self._under_way = 0
+        self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -102,17 +103,14 @@ class Commits:
 
     async def store(self, write: Write, *, timeout: float | None) -> int:
         """Stores a write and returns its namespace's version. Raises what `puts` raises."""
-        if self._under_way < COMMITS_UNDER_WAY and not self._waiting and write.namespace not in self._busy:
-            close = self._open((write.namespace,))
-            try:
-                return await _store_alone(self._database, write, timeout)
-            finally:
-                close()
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         deadline = None if timeout is None else loop.time() + timeout
         self._waiting.append(Entry(write, _size_of(write), deadline, answer))
-        self._begin()
+        if not self._scheduled:
+            self._scheduled = True
+            # After the other calls of this round: a client's batch brings several at once.
+            loop.call_soon(self._begin)
         try:
             async with asyncio.timeout_at(deadline):
                 return int(await answer)
@@ -121,6 +119,7 @@ class Commits:
 
     def _begin(self) -> None:
         """Begins commits, as long as there is something to store and room for one more."""
+        self._scheduled = False
         while self._waiting and self._under_way < COMMITS_UNDER_WAY:
             units = self._take()
             if not units:

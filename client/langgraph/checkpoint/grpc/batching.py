@@ -25,6 +25,9 @@ MAX_UNDER_WAY = 2
 """How many RPCs are under way at once: while the server works on one, the next is put together."""
 SLOW_SECONDS = 0.1
 """After how long an RPC no longer counts as under way: one that waits for a lock must not hold up the others."""
+ROUNDS_AFTER_ANSWER = 4
+"""For how many rounds of the event loop calls that wait are held back after an answer: so long it takes LangGraph to
+make the next call, which then goes with them."""
 MAX_OPERATIONS = 64
 """How many calls share an RPC at the most."""
 MAX_BATCH_BYTES = 1024 * 1024
@@ -100,11 +103,21 @@ class Batcher:
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         self._waiting.append(Operation(key, request, _room_for(request), metadata, answer))
+        # After the other callbacks of this round: they may have calls to make too.
+        self._send_in(1)
+        return await answer
+
+    def _send_in(self, rounds: int) -> None:
+        """Sends after so many rounds of the event loop, if nothing is about to be sent anyway."""
         if not self._scheduled:
             self._scheduled = True
-            # After the other callbacks of this round: they may have calls to make too.
-            loop.call_soon(self._send)
-        return await answer
+            self._wait_for_rounds(rounds)
+
+    def _wait_for_rounds(self, rounds: int) -> None:
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._wait_for_rounds, rounds - 1)
+        else:
+            self._send()
 
     def _send(self) -> None:
         """Sends what may be sent now."""
@@ -131,7 +144,9 @@ class Batcher:
         self._under_way.discard(task)
         self._busy.difference_update(operation.key for operation in batch)
         timer.cancel()
-        self._send()
+        if self._waiting:
+            # Mostly a step's task writes; and whoever has just got an answer is about to put the next step.
+            self._send_in(ROUNDS_AFTER_ANSWER)
 
     def _take(self) -> list[Operation]:
         """Takes the next batch: in order, but for namespaces of which something is under way.
