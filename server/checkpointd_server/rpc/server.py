@@ -34,6 +34,7 @@ from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.info import InfoServicer
 from checkpointd_server.rpc.leases import LeaseServicer
+from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.pieces import PieceServicer
 from checkpointd_server.rpc.threads import ThreadServicer
 from checkpointd_server.rpc.tls import Certificates
@@ -52,6 +53,9 @@ class ServerOptions:
     """What requests are held to. Also bounds the size of messages in both directions."""
     max_concurrent_calls: int = 1024
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
+    max_bytes_in_flight: int = 256 * 1024 * 1024
+    """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
+    larger is let in when there is no other."""
     default_timeout: float | None = 60.0
     """How long a call may take whose client set no deadline. None: as long as it wants."""
     access: AccessOptions = field(default_factory=AccessOptions)
@@ -82,7 +86,14 @@ class RpcServer:
         self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
         self._gate = Gate(options.access)
         call_limits = CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout)
-        self._calls = Calls(call_limits, self._gate)
+        load = Load(
+            calls=options.max_concurrent_calls,
+            total_bytes=options.max_bytes_in_flight,
+            message_bytes=limits.max_message_bytes,
+            patience=options.default_timeout,
+            report=lambda overloaded: self._health.set_overloaded(overloaded),
+        )
+        self._calls = Calls(call_limits, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
