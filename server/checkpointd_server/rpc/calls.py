@@ -2,8 +2,8 @@
 
 There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
 with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
-requests, of which one is read: so that the wrapper says whether, and a call that is refused for who makes it, or because
-there are too many, costs no more memory than a stream's window.
+requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for who makes it,
+or because there are too many, costs no more memory than a stream's window.
 """
 
 from __future__ import annotations

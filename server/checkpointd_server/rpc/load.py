@@ -1,14 +1,16 @@
 """How much the server has to do, held to its bounds: calls, and bytes of requests and answers.
 
 Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
-gRPC buffers until then is a stream's window, some 64 KiB. How large a request is turns out only when it is there, so
-those that take long to arrive are reckoned by their time, and the last to come are refused where there are too many.
+gRPC buffers until then is a stream's window, 64 KiB. How large a request is turns out only when it is there. So few are
+read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go on,
+is reckoned by its time from then on, and where there is no room for all of those, the last to come are refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +18,14 @@ import grpc.aio
 import structlog
 
 from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, Overloaded
+from checkpointd_server.rpc.memory import Memory
 
 SWEEP_SECONDS = 0.25
 """How often requests that are still arriving are looked after, and from when on one counts as long."""
+READS_AT_ONCE = 8
+"""How many requests are read at once, beside those that take long."""
+TURN_SECONDS = 1.0
+"""How long a call waits at the most until its request is read."""
 ARRIVING_BYTES_PER_SECOND = 32 * 1024 * 1024
 """How fast a long request is reckoned to arrive. What one had until then isn't to be learned from gRPC."""
 SMALL_ANSWER_BYTES = 16 * 1024
@@ -34,12 +41,13 @@ LONGEST_HINT = 5.0
 class _Arrival:
     """A request that is being read."""
 
-    __slots__ = ("refusal", "since", "task")
+    __slots__ = ("is_long", "refusal", "since", "task")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.task = asyncio.current_task()
         self.refusal: CheckpointdError | None = None
+        self.is_long = False
 
     def refuse(self, error: CheckpointdError) -> None:
         if self.refusal is None and self.task is not None:
@@ -75,7 +83,10 @@ class Load:
         self._held = 0
         self._arrivals: dict[_Arrival, None] = {}
         self._sweeping = False
+        self._reading = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
         self._rates = _Rates()
+        self._memory = Memory()
         self._overloaded = False
         self._refused_at = 0.0
         self._refused = 0
@@ -90,19 +101,29 @@ class Load:
         """Raises Overloaded if so many calls are too many, or there is no room for another byte."""
         if calls > self._calls:
             raise Overloaded("calls", limit=self._calls)
+        self._check_bytes()
+
+    def _check_bytes(self) -> None:
         if self._held >= self._total_bytes:
             raise Overloaded("bytes", limit=self._total_bytes)
 
     async def read(self, context: grpc.aio.ServicerContext) -> Any:
         """Reads a call's request. Raises Overloaded or DeadlineExceeded if it takes too long to arrive."""
         loop = asyncio.get_running_loop()
+        if self._reading >= READS_AT_ONCE:
+            await self._turn(loop)
+            self._check_bytes()
+        self._reading += 1
         arrival = _Arrival(loop.time())
         self._arrivals[arrival] = None
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(SWEEP_SECONDS, self._sweep, loop)
         try:
-            return await context.read()
+            message = await context.read()
+            if message is not grpc.aio.EOF:
+                self._memory.passed(len(message))
+            return message
         except asyncio.CancelledError:
             if arrival.refusal is None:
                 raise
@@ -111,6 +132,27 @@ class Load:
             raise arrival.refusal from None
         finally:
             del self._arrivals[arrival]
+            if not arrival.is_long:
+                self._end_reading()
+
+    async def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Waits until others have been read, but not for ever."""
+        turn = loop.create_future()
+        self._turns.append(turn)
+        timer = loop.call_later(TURN_SECONDS, _wake, turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            turn.cancel()
+
+    def _end_reading(self) -> None:
+        self._reading -= 1
+        while self._turns and self._reading < READS_AT_ONCE:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
 
     def refuse_arriving(self, error: CheckpointdError) -> None:
         """Refuses all requests that aren't wholly there."""
@@ -123,6 +165,9 @@ class Load:
             age = now - arrival.since
             if age < SWEEP_SECONDS:
                 break
+            if not arrival.is_long:
+                arrival.is_long = True
+                self._end_reading()
             if self._patience is not None and age > self._patience:
                 arrival.refuse(DeadlineExceeded(f"the request didn't arrive within {self._patience:g} s"))
                 continue
@@ -147,6 +192,7 @@ class Load:
     def take_answer(self, size: int, context: grpc.aio.ServicerContext) -> None:
         """Counts an answer as held until it has been sent. Raises Overloaded if there is no room for it."""
         if size > SMALL_ANSWER_BYTES:
+            self._memory.passed(size)
             self.take(size)
             context.add_done_callback(lambda _: self.free(size))
 
@@ -176,6 +222,11 @@ class Load:
         self._log.warning("no longer overloaded", refused_calls=self._refused)
         self._overloaded, self._refused = False, 0
         self._report(False)
+
+
+def _wake(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 class _Rates:

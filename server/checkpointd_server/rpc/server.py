@@ -42,6 +42,9 @@ from checkpointd_server.rpc.tls import Certificates
 _RECEIVE_SLACK_BYTES = 1024 * 1024
 """How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
 
+_PENDING_CALLS = 16384
+"""How many new calls gRPC keeps for us to take."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -53,7 +56,7 @@ class ServerOptions:
     """What requests are held to. Also bounds the size of messages in both directions."""
     max_concurrent_calls: int = 1024
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
-    max_bytes_in_flight: int = 256 * 1024 * 1024
+    max_bytes_in_flight: int = 64 * 1024 * 1024
     """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
     larger is let in when there is no other."""
     default_timeout: float | None = 60.0
@@ -194,10 +197,17 @@ def check_access(access: AccessOptions) -> None:
 def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
     limit = options.limits.max_message_bytes
     return [
+        # So that what is too much is refused in our own words: gRPC cancels without one what it can't hand over. Each
+        # costs it some 10 KiB, and what of a request fits into a stream's window.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
         # Without it two servers share a port by default, and none of them knows.
         ("grpc.so_reuseport", int(options.so_reuseport)),
         ("grpc.max_receive_message_length", limit + _RECEIVE_SLACK_BYTES),
         ("grpc.max_send_message_length", limit),
+        # Otherwise gRPC lets some megabytes of every request in before anybody has asked for it. Once one is read, its
+        # window is as large as the request all the same.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", int(options.keepalive_interval * 1000)),
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
         # By default a client that pings more often than every 5 minutes is thrown out.

@@ -194,8 +194,14 @@ class PostgresStore:
         return await self._connections.of(None).run(work, timeout=timeout)
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
-        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout)
+        """Runs a trivial query, before everybody else's.
+
+        Raises:
+            DatabaseUnavailable: It doesn't go through.
+            Overloaded: All connections are at work, and none became free in time.
+        """
+        ahead = None if timeout is None else timeout * 0.75
+        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout, ahead=ahead)
 
 
 @asynccontextmanager
