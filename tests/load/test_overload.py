@@ -128,7 +128,9 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
 
         async with watched(server) as seen, GrpcSaver(server.target, retry_budget=60) as saver:
             floods = [flood(server, name=f"flood-{n}", seconds=4, callers=64, value_bytes=2000) for n in range(3)]
-            *tallies, _ = await asyncio.gather(*floods, asyncio.gather(*(run(n, saver) for n in range(20))))
+            runs = asyncio.gather(*(run(number, saver) for number in range(20)))
+            tallies = await asyncio.gather(*floods)
+            await runs
             codes = check_tallies(tallies)
             assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 100
             refusals = sorted(seconds for tally in tallies for seconds in tally["refusal_seconds"])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+from collections.abc import Callable
+from contextlib import suppress
 
 TRIM_BYTES = 128 * 1024 * 1024
 """After how many bytes of messages memory is given back. That takes some tens of milliseconds, in a thread."""
@@ -17,10 +19,9 @@ class Memory:
     """Gives memory back after every so many bytes of messages. Where there is no glibc, it does nothing."""
 
     def __init__(self) -> None:
-        try:
+        self._trim: Callable[[int], int] | None = None
+        with suppress(AttributeError, OSError):
             self._trim = ctypes.CDLL(None).malloc_trim
-        except (AttributeError, OSError):
-            self._trim = None
         self._passed = 0
         self._trimming: asyncio.Future[int] | None = None
 
