@@ -1,6 +1,6 @@
 """Every RPC of the protocol with hostile messages and with bytes that are none: a documented answer, soon, always.
 
-The tries of a short run are the same each time. CHECKPOINTD_FUZZ_EXAMPLES asks for so many for each RPC, other ones each
+The tries of a short run are the same each time. CHECKPOINTD_FUZZ_EXAMPLES asks for so many for each RPC, others each
 time; what fails is made as small as it goes, and shown.
 """
 
