@@ -1,4 +1,4 @@
-"""SQL is never put together from what comes in: it lies in files, is run by its name, and takes everything as a parameter."""
+"""SQL is never put together from what comes in: it lies in files, is run by name, and takes all else as parameters."""
 
 from __future__ import annotations
 
