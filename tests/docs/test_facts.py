@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, errors
@@ -56,7 +57,7 @@ def test_limits_has_every_limit_that_the_server_tells() -> None:
 
 
 def test_limits_has_the_bounds_that_are_options() -> None:
-    defaults = {option.opts[0]: option.default for option in serve.params}
+    defaults: dict[str, Any] = {option.opts[0]: option.default for option in serve.params}
     rows = [cells for cells in Document("docs/limits.md").table("what").values() if "--" in cells[0]]
     assert len(rows) == 7
     for bound, default in rows:

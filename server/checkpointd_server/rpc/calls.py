@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from checkpointd_server.domain.access import ANYBODY, Identity
+from checkpointd_server.domain.access import ANYBODY, Identity, Scope
 from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, Overloaded, ResultTooLarge
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
@@ -146,6 +146,8 @@ class Calls:
                 raw = await load.read(context)
                 if raw is grpc.aio.EOF:
                     raise InvalidArgument("request", "is missing")
+                if self._draining.is_set():
+                    raise Draining()
                 at_work = 1
                 self._active += at_work
                 if len(raw) > message_bytes:
@@ -161,7 +163,7 @@ class Calls:
                     raise ResultTooLarge(len(response), limit=message_bytes)
                 load.free(held)
                 held = 0
-                load.take_answer(len(response), context)
+                load.take_answer(len(response), context, refuse=needed is Scope.READ)
                 load.finished()
                 if logs_calls:
                     self._log_call(name, "OK", started, request, identity)

@@ -2,8 +2,9 @@
 
 Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
 gRPC buffers until then is a stream's window, 64 KiB. How large a request is turns out only when it is there. So few are
-read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go on,
-is reckoned by its time from then on, and where there is no room for all of those, the last to come are refused.
+read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go on
+and is reckoned by its time from then on. Where such ones come to as much as all other bytes may, the last to come are
+refused, but never the first: whoever has a slow line must be served as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ READS_AT_ONCE = 8
 """How many requests are read at once, beside those that take long."""
 TURN_SECONDS = 1.0
 """How long a call waits at the most until its request is read."""
-ARRIVING_BYTES_PER_SECOND = 32 * 1024 * 1024
+ARRIVING_BYTES_PER_SECOND = 4 * 1024 * 1024
 """How fast a long request is reckoned to arrive. What one had until then isn't to be learned from gRPC."""
 SMALL_ANSWER_BYTES = 16 * 1024
 """Answers up to this size aren't counted: that they are sent is not worth watching."""
@@ -160,7 +161,7 @@ class Load:
             arrival.refuse(error)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, room = loop.time(), self._total_bytes - self._held
+        now, room = loop.time(), self._total_bytes
         for arrival in list(self._arrivals):  # those that came first are first
             age = now - arrival.since
             if age < SWEEP_SECONDS:
@@ -172,9 +173,10 @@ class Load:
                 arrival.refuse(DeadlineExceeded(f"the request didn't arrive within {self._patience:g} s"))
                 continue
             reckoned = min(int(age * ARRIVING_BYTES_PER_SECOND), self._message_bytes)
-            if reckoned > room and room < self._total_bytes:
+            if reckoned <= room or room == self._total_bytes:
+                room -= reckoned
+            else:
                 arrival.refuse(Overloaded("bytes", limit=self._total_bytes))
-            room -= reckoned
         self._sweeping = bool(self._arrivals)
         if self._sweeping:
             loop.call_later(SWEEP_SECONDS, self._sweep, loop)
@@ -189,11 +191,18 @@ class Load:
         """Counts bytes as no longer held."""
         self._held -= size
 
-    def take_answer(self, size: int, context: grpc.aio.ServicerContext) -> None:
-        """Counts an answer as held until it has been sent. Raises Overloaded if there is no room for it."""
+    def take_answer(self, size: int, context: grpc.aio.ServicerContext, *, refuse: bool) -> None:
+        """Counts an answer as held until it has been sent.
+
+        Raises:
+            Overloaded: There is no room for it, and it may be refused, for nothing was done but to read.
+        """
         if size > SMALL_ANSWER_BYTES:
             self._memory.passed(size)
-            self.take(size)
+            if refuse:
+                self.take(size)
+            else:
+                self._held += size
             context.add_done_callback(lambda _: self.free(size))
 
     def finished(self) -> None:
