@@ -119,8 +119,8 @@ serve_settings = stacked(
         type=click.IntRange(min=1),
         default=_DEFAULTS.max_concurrent_calls,
         show_default=True,
-        help="The most calls at work at once, in each worker. What is over this or one of the next three is refused with "
-        "OVERLOADED, and asked to come again.",
+        help="The most calls at work at once, in each worker. What is over this or one of the next three is refused "
+        "with OVERLOADED, and asked to come again.",
     ),
     setting(
         "--max-bytes-in-flight",
