@@ -1,10 +1,10 @@
 """How much the server has to do, held to its bounds: calls, and bytes of requests and answers.
 
 Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
-gRPC buffers until then is a stream's window, 64 KiB. How large a request is turns out only when it is there. So few are
-read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go on
-and is reckoned by its time from then on. Where such ones come to as much as all other bytes may, the last to come are
-refused, but never the first: whoever has a slow line must be served as well.
+gRPC buffers until then is a stream's window, 256 KiB. How large a request is turns out only when it is there. So few
+are read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go
+on and is reckoned by its time from then on. Where such ones come to as much as all other bytes may, the last to come
+are refused, but never the first: whoever has a slow line must be served as well.
 """
 
 from __future__ import annotations

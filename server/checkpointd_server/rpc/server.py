@@ -42,6 +42,8 @@ from checkpointd_server.rpc.tls import Certificates
 _RECEIVE_SLACK_BYTES = 1024 * 1024
 """How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
 
+_WINDOW_BYTES = 256 * 1024
+"""How much of a request arrives before it is read."""
 _PENDING_CALLS = 16384
 """How many new calls gRPC keeps for us to take."""
 
@@ -206,8 +208,9 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limit + _RECEIVE_SLACK_BYTES),
         ("grpc.max_send_message_length", limit),
         # Otherwise gRPC lets some megabytes of every request in before anybody has asked for it. Once one is read, its
-        # window is as large as the request all the same.
+        # window is as large as the request all the same; that takes a round trip, which most requests are spared.
         ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.keepalive_time_ms", int(options.keepalive_interval * 1000)),
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
         # By default a client that pings more often than every 5 minutes is thrown out.
