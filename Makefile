@@ -12,7 +12,7 @@ MINUTES ?= 10
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lint format protos pins audit clean
+.PHONY: help setup demo test soak fuzz bench lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: setup ## Run the tests
 
 soak: setup ## Break things at random under load, and check that nothing is lost (MINUTES=10; ARGS="--seed 1234" repeats one)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
+
+fuzz: setup ## Throw more at every RPC than the tests do (MINUTES=10; Linux and macOS)
+	@$(BIN)/python -m pip install --quiet --group fuzz
+	@mkdir -p .build/fuzz
+	@$(BIN)/python -m tests.fuzz.guided -max_total_time=$$(($(MINUTES) * 30)) -timeout=5 -artifact_prefix=.build/fuzz/
+	@CHECKPOINTD_FUZZ_EXAMPLES=$$(($(MINUTES) * 150)) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
 
 bench: setup ## Measure checkpointd beside the stock savers (takes a while; ARGS="--help" for more)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -12,7 +12,7 @@ import structlog
 
 from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
-from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
@@ -107,6 +107,8 @@ async def _serve(
             health_listen=config.health_listen,
             access=config.access,
             limits=config.limits,
+            max_concurrent_calls=config.max_concurrent_calls,
+            max_bytes_in_flight=config.max_bytes_in_flight,
             default_timeout=config.default_timeout,
             reflection=config.reflection,
             so_reuseport=shared,
@@ -153,6 +155,8 @@ async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
         try:
             await opened.check(timeout=PROBE_SECONDS)
             serving = True
+        except Overloaded:
+            pass  # it has too much to do to be asked, which is another thing than to be away
         except Exception as error:  # whatever it is, a server that can't ask its database doesn't serve
             serving = False
             if was_serving:
@@ -198,5 +202,7 @@ def _store_options(config: ServeConfig, database: Database) -> StoreOptions:
         schema=config.database.schema,
         startup_timeout=config.database.wait_seconds,
         pool_max_size=config.pool_max_size,
+        max_queue=config.max_queue,
+        max_queue_seconds=config.max_queue_seconds,
         statement_cache_size=config.statement_cache_size,
     )

@@ -44,6 +44,14 @@ class ServeConfig:
     """How many processes serve, on the same ports."""
     pool_max_size: int = 8
     """The most connections to the database, of all workers together."""
+    max_concurrent_calls: int = 1024
+    """The most calls at work at once, in each worker, as the next three are."""
+    max_bytes_in_flight: int = 64 * 1024 * 1024
+    """The most bytes of requests and answers in the server at once."""
+    max_queue: int = 4096
+    """The most reads that wait for a database connection, and the most writes that wait for their commit."""
+    max_queue_seconds: float = 10.0
+    """How long each of them waits, in seconds."""
     statement_cache_size: int = 1024
     """How many prepared statements a connection keeps; 0 behind a pooler that lends connections by the transaction."""
     migrate: bool = True

@@ -115,6 +115,36 @@ serve_settings = stacked(
         help="The most connections to the database, of all workers together.",
     ),
     setting(
+        "--max-concurrent-calls",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS.max_concurrent_calls,
+        show_default=True,
+        help="The most calls at work at once, in each worker. What is over this or one of the next three is refused "
+        "with OVERLOADED, and asked to come again.",
+    ),
+    setting(
+        "--max-bytes-in-flight",
+        type=click.IntRange(min=1024 * 1024),
+        default=_DEFAULTS.max_bytes_in_flight,
+        show_default=True,
+        help="The most bytes of requests and answers at once. A message that is larger is let in when there is no "
+        "other.",
+    ),
+    setting(
+        "--max-queue",
+        type=click.IntRange(min=0),
+        default=_DEFAULTS.max_queue,
+        show_default=True,
+        help="How many reads may wait for a connection to the database, and as many writes for their commit.",
+    ),
+    setting(
+        "--max-queue-seconds",
+        type=Seconds(zero=False),
+        default=_DEFAULTS.max_queue_seconds,
+        show_default=True,
+        help="How long each of them waits before it is refused, in seconds.",
+    ),
+    setting(
         "--statement-cache-size",
         type=click.IntRange(min=0),
         default=_DEFAULTS.statement_cache_size,

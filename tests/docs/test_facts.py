@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, errors
 
 from checkpointd.v1 import errors_pb2, info_service_pb2
+from checkpointd_server.cli import serve
 from checkpointd_server.domain.limits import Limits
 from scripts.document_options import document
 from tests.docs.document import ROOT, Document, documents
@@ -52,6 +54,15 @@ def test_limits_has_every_limit_that_the_server_tells() -> None:
     told = [field.name for field in info_service_pb2.Limits.DESCRIPTOR.fields]
     defaults = {field.name: field.default for field in dataclasses.fields(Limits)}
     assert {name: int(cells[0]) for name, cells in rows.items()} == {name: defaults[name] for name in told}
+
+
+def test_limits_has_the_bounds_that_are_options() -> None:
+    defaults: dict[str, Any] = {option.opts[0]: option.default for option in serve.params}
+    rows = [cells for cells in Document("docs/limits.md").table("what").values() if "--" in cells[0]]
+    assert len(rows) == 7
+    for bound, default in rows:
+        options = re.findall(r"--[a-z-]+", bound)
+        assert [float(default)] == [float(defaults[option]) for option in options], bound
 
 
 def test_protocol_has_every_reason_with_its_code_and_its_metadata() -> None:

@@ -21,6 +21,7 @@ from checkpointd.v1 import info_service_pb2
 from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
+from checkpointd_server.rpc.health import READINESS
 
 OURS = [
     "checkpointd.v1.CheckpointService",
@@ -121,11 +122,12 @@ class TestHealth:
         async with serve() as (server, client):
             for serving, status in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
                 server.set_serving(serving)
-                for service in ["", *OURS]:
+                for service in ["", READINESS, *OURS]:
                     answer = await health_of(client).Check(health_pb2.HealthCheckRequest(service=service))
                     assert answer.status == status
                 statuses = (await health_of(client).List(health_pb2.HealthListRequest())).statuses
-                assert {service: one.status for service, one in statuses.items()} == dict.fromkeys(["", *OURS], status)
+                told = {service: one.status for service, one in statuses.items()}
+                assert told == dict.fromkeys(["", READINESS, *OURS], status)
 
     async def test_it_begins_with_not_serving(self, store: Any) -> None:
         server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",)))

@@ -307,3 +307,34 @@ def test_the_run_id_is_what_a_request_can_name(run_id: Any, found: str | None) -
 
 def test_without_a_run_id_there_is_none() -> None:
     assert project_metadata(metadata(pack({"step": 1})), LIMITS).run_id is None
+
+
+def nested_keys(levels: int) -> bytes:
+    """A map whose key is a map whose key is a map, and so on."""
+    data = b"\xa1a"
+    for _ in range(levels):
+        data = b"\x81" + data + b"\x01"
+    return data
+
+
+class TestKeysInKeys:
+    """Each quotes what is in it once more, so that the text of 30 of them would have gigabytes."""
+
+    @pytest.mark.parametrize("levels", [5, 25, 31])
+    def test_too_many_are_refused_as_a_filter_and_left_out_of_an_index(self, levels: int) -> None:
+        with pytest.raises(InvalidArgument, match="keys in keys"):
+            project_filter(nested_keys(levels), LIMITS)
+        assert project_metadata(metadata(nested_keys(levels)), LIMITS).json == "{}"
+
+    def test_some_are_told_apart(self) -> None:
+        found = {project_filter(nested_keys(levels), LIMITS) for levels in (1, 2, 3)}
+        assert len(found) == 3
+
+    @given(st.lists(st.sampled_from([b"\x81", b"\x91", b"\x80", b"\x90", b"\xa1\0", b"\xa1\\", b'\xa1"', b"\x01"])))
+    def test_what_is_searched_is_never_much_larger_than_what_it_is_made_from(self, parts: list[bytes]) -> None:
+        data = b"\x81" * 3 + b"".join(parts)
+        try:
+            text = project_filter(data, LIMITS)
+        except InvalidArgument:
+            return
+        assert len(text or "") <= 64 * len(data)

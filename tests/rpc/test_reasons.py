@@ -215,7 +215,7 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "UNAUTHENTICATED": (unauthenticated, grpc.StatusCode.UNAUTHENTICATED, {}),
     "PERMISSION_DENIED": (permission_denied, grpc.StatusCode.PERMISSION_DENIED, {"scope": "write"}),
     "KEYS_UNAVAILABLE": (keys_unavailable, grpc.StatusCode.UNAVAILABLE, {}),
-    "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"limit": "1"}),
+    "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"bound": "calls", "limit": "1"}),
     "SLOW_OPERATION": (slow_operation, grpc.StatusCode.UNAVAILABLE, {}),
 }
 """How to meet each reason, and what the client is told. A value of None may be anything."""

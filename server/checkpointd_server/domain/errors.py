@@ -11,6 +11,7 @@
     ├── ResultTooLarge         the answer doesn't fit into a message
     ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
     ├── DeadlineExceeded       the caller's time ran out before the database answered
+    ├── Overloaded             there is as much to do as the server takes at once
     └── SetupError             an operator's mistake: what `checkpointd` says before it exits
         └── SchemaTooNew       the database was migrated by a newer checkpointd
 
@@ -19,6 +20,8 @@ own words. What caused an error is kept as `__cause__`, for the server's log.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class CheckpointdError(Exception):
@@ -149,6 +152,28 @@ class DeadlineExceeded(CheckpointdError):
 
     def __init__(self, message: str = "the deadline passed before the database answered") -> None:
         super().__init__(message)
+
+
+class Overloaded(CheckpointdError):
+    """There is as much to do as the server takes at once. Nothing was done; safe to send again after a while.
+
+    Attributes:
+        bound: What there is too much of: "calls" at work, "bytes" of requests and answers, or "queue": work that waits
+            for a database connection.
+        limit: How much of it the server takes.
+    """
+
+    def __init__(self, bound: Literal["calls", "bytes", "queue"] = "calls", *, limit: int) -> None:
+        super().__init__(f"{_TOO_MUCH[bound].format(limit)}, as many as it takes at once; send this again later")
+        self.bound = bound
+        self.limit = limit
+
+
+_TOO_MUCH = {
+    "calls": "the server is at work on {} calls",
+    "bytes": "the server holds {} bytes of requests and answers",
+    "queue": "{} calls wait for a connection to the database",
+}
 
 
 class SetupError(CheckpointdError):

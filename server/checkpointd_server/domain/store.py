@@ -35,18 +35,20 @@ class CheckpointStore(Protocol):
     a write that raised anything else left nothing behind. A cancelled call gives its connection back.
     """
 
-    async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
+    async def put_checkpoint(self, put: PutCheckpoint, *, in_company: bool = False, timeout: float | None) -> int:
         """Stores a checkpoint and returns the namespace's new version.
+
+        `in_company`: other writes come at the same moment, which may share its commit.
 
         Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
         ...
 
-    async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
+    async def put_writes(self, put: PutWrites, *, in_company: bool = False, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
         Writes that were stored before, by their request id, change nothing. Where they would be refused now, the answer
-        is 0.
+        is 0. `in_company` as for `put_checkpoint`.
 
         Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """

@@ -96,11 +96,15 @@ class Batches:
                 check_scope(identity, OPERATIONS[kind])
             if kind == "put_checkpoint":
                 _check_pieces(operation.put_checkpoint.pieces)
-                put = await put_checkpoint(self._store, operation.put_checkpoint, tenant, self._limits, timeout)
+                put = await put_checkpoint(
+                    self._store, operation.put_checkpoint, tenant, self._limits, timeout, in_company=True
+                )
                 return pb.BatchResult(put_checkpoint=put)
             if kind == "put_writes":
                 _check_pieces(operation.put_writes.pieces)
-                written = await put_writes(self._store, operation.put_writes, tenant, self._limits, timeout)
+                written = await put_writes(
+                    self._store, operation.put_writes, tenant, self._limits, timeout, in_company=True
+                )
                 return pb.BatchResult(put_writes=written)
             if kind == "get_checkpoint":
                 async with reads.turn():

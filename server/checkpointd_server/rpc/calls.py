@@ -1,7 +1,9 @@
 """What happens around every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
 
 There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
-with UNKNOWN and the text of a Python exception, and send an answer of any size.
+with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
+requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for who makes it,
+or because there are too many, costs no more memory than a stream's window.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from checkpointd_server.domain.access import ANYBODY, Identity
-from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, ResultTooLarge
+from checkpointd_server.domain.access import ANYBODY, Identity, Scope
+from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, Overloaded, ResultTooLarge
 from checkpointd_server.rpc.auth import Gate
-from checkpointd_server.rpc.errors import Draining, Failure, Overloaded, RequestTooLarge, describe_error
+from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import Each, Needed, check_scope
+from checkpointd_server.rpc.load import Load
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
@@ -45,9 +48,11 @@ class CallLimits(NamedTuple):
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
-    def __init__(self, limits: CallLimits, gate: Gate) -> None:
+    def __init__(self, limits: CallLimits, gate: Gate, load: Load) -> None:
         self._limits = limits
+        self._load = load
         self._gate = gate
+        self._entered = 0
         self._active = 0
         self._waiting = 0
         self._draining = asyncio.Event()
@@ -58,12 +63,13 @@ class Calls:
 
     @property
     def active(self) -> int:
-        """How many calls are at work."""
+        """How many calls are at work: those whose request is there."""
         return self._active
 
     def refuse_new(self) -> None:
         """From now on every new call is refused, and those that only wait, for the server is shutting down."""
         self._draining.set()
+        self._load.refuse_arriving(Draining())
         if not self._active:
             self._idle.set()
 
@@ -120,30 +126,45 @@ class Calls:
             method: What serves it.
             needed: What its caller must be allowed to do.
         """
-        message_bytes, concurrent_calls, default_timeout = self._limits
+        message_bytes, _, default_timeout = self._limits
         parse = request_type.FromString
         identify = self._gate.identify
         logs_calls = self._logs_calls
+        load = self._load
 
-        async def serve(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
             started = perf_counter()
             request = identity = None
-            self._active += 1
+            held = at_work = 0
+            self._entered += 1
             try:
                 if self._draining.is_set():
                     raise Draining()
-                if self._active - self._waiting > concurrent_calls:
-                    raise Overloaded(limit=concurrent_calls)
-                if len(raw) > message_bytes:
-                    raise RequestTooLarge(len(raw), limit=message_bytes)
+                load.check(self._entered - self._waiting)
                 identity = await identify(context)
                 check_scope(identity, needed)
+                raw = await load.read(context)
+                if raw is grpc.aio.EOF:
+                    raise InvalidArgument("request", "is missing")
+                if self._draining.is_set():
+                    raise Draining()
+                at_work = 1
+                self._active += at_work
+                if len(raw) > message_bytes:
+                    raise RequestTooLarge(len(raw), limit=message_bytes)
+                load.take(len(raw))
+                held = len(raw)
                 request = parse(raw)
+                del raw  # as large as what was made of it
                 timeout = context.time_remaining()
                 who = identity if needed is Each.OPERATION else identity.tenant
                 response = await method(request, who, default_timeout if timeout is None else timeout)
                 if len(response) > message_bytes:
                     raise ResultTooLarge(len(response), limit=message_bytes)
+                load.free(held)
+                held = 0
+                load.take_answer(len(response), context, refuse=needed is Scope.READ)
+                load.finished()
                 if logs_calls:
                     self._log_call(name, "OK", started, request, identity)
                 return response
@@ -159,14 +180,16 @@ class Calls:
             except Exception as raised:
                 error = raised
             finally:
-                self._active -= 1
+                load.free(held)
+                self._entered -= 1
+                self._active -= at_work
                 if self._draining.is_set() and not self._active:
                     self._idle.set()
             failure = self.failure(name, started, request, error, identity)
             await context.abort(failure.code, failure.message, failure.trailers)
             raise AssertionError("abort raises")
 
-        return grpc.unary_unary_rpc_method_handler(serve)
+        return grpc.stream_unary_rpc_method_handler(serve)
 
     def _log_call(self, method: str, code: str, started: float, request: Any, identity: Identity | None) -> None:
         self._log.debug("call", code=code, **_call_fields(method, started, request, identity))
@@ -183,7 +206,12 @@ class Calls:
             error: What the call raised.
             identity: Who called, or None if that isn't known.
         """
-        failure = describe_error(error)
+        retry_after = None
+        if isinstance(error, Overloaded):
+            retry_after = self._load.refused()
+        else:
+            self._load.finished()
+        failure = describe_error(error, retry_after=retry_after)
         self._log_failure(_call_fields(method, started, request, identity), failure, error)
         return failure
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import grpc
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from checkpointd.v1 import errors_pb2
@@ -26,6 +26,7 @@ from checkpointd_server.domain.errors import (
     InvalidArgument,
     LeaseHeld,
     LeaseLost,
+    Overloaded,
     ResultTooLarge,
     ThreadExists,
     VersionConflict,
@@ -55,14 +56,6 @@ class Draining(CheckpointdError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; send this again to another replica or after a while")
-
-
-class Overloaded(CheckpointdError):
-    """The server is at work on as many calls as it takes at once."""
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the server is at work on {limit} calls, as many as it takes at once; send this again later")
-        self.limit = limit
 
 
 class SlowOperation(CheckpointdError):
@@ -141,8 +134,9 @@ RULES: dict[type[CheckpointdError], Rule] = {
     Overloaded: Rule(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason=errors_pb2.ERROR_REASON_OVERLOADED,
-        metadata=lambda error: {"limit": error.limit},
-        level=logging.WARNING,
+        metadata=lambda error: {"bound": error.bound, "limit": error.limit},
+        # There may be thousands a second; that there are any is told once, by `Load`.
+        level=logging.DEBUG,
     ),
     SlowOperation: Rule(code=grpc.StatusCode.UNAVAILABLE, reason=errors_pb2.ERROR_REASON_SLOW_OPERATION),
     Unauthenticated: Rule(code=grpc.StatusCode.UNAUTHENTICATED, reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED),
@@ -189,8 +183,13 @@ class Failure(NamedTuple):
     """Ties an INTERNAL answer to the log; None for errors that explain themselves."""
 
 
-def describe_error(error: Exception) -> Failure:
-    """Returns what the client and the log are told of an error."""
+def describe_error(error: Exception, *, retry_after: float | None = None) -> Failure:
+    """Returns what the client and the log are told of an error.
+
+    Args:
+        error: What a call raised.
+        retry_after: After how many seconds the client should send the call again; None: nothing is said about it.
+    """
     rule = next((RULES[kind] for kind in type(error).__mro__ if kind in RULES), FAULT)
     if rule is FAULT:
         error_id = uuid.uuid4().hex
@@ -205,6 +204,10 @@ def describe_error(error: Exception) -> Failure:
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=told)
     status = Status(code=rule.code.value[0], message=message)
     status.details.add().Pack(info)
+    if retry_after is not None:
+        hint = RetryInfo()
+        hint.retry_delay.FromMilliseconds(max(int(retry_after * 1000), 1))
+        status.details.add().Pack(hint)
     trailers = ((DETAILS_KEY, status.SerializeToString()),)
     return Failure(rule.code, message, reason, told, trailers, rule.level, error_id)
 

@@ -1,4 +1,4 @@
-"""The standard health service, for each of our services and for the whole server ("")."""
+"""The standard health service, for each of our services, for the whole server (""), and for its readiness."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from grpc_health.v1 import health_pb2
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+READINESS = "checkpointd.readiness"
+"""The name under which health tells whether new calls find room: NOT_SERVING also while calls are refused as too many.
+All other names keep to whether the server works, so that nobody restarts one for having much to do."""
 
 
 class HealthServicer:
@@ -21,8 +24,9 @@ class HealthServicer:
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._services = frozenset(services) | {""}
+        self._services = frozenset(services) | {"", READINESS}
         self._status = NOT_SERVING
+        self._overloaded = False
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -30,6 +34,11 @@ class HealthServicer:
         """Sets the status of all services. Has no effect after `end`."""
         if not self._ended:
             self._set(SERVING if serving else NOT_SERVING)
+
+    def set_overloaded(self, overloaded: bool) -> None:
+        """Sets whether calls are refused as too many."""
+        self._overloaded = overloaded
+        self._set(self._status)
 
     def end(self) -> None:
         """Sets NOT_SERVING for good, tells it to all who watch, and ends their watches."""
@@ -42,7 +51,10 @@ class HealthServicer:
         changed.set()
 
     def _response(self, service: str) -> health_pb2.HealthCheckResponse:
-        return health_pb2.HealthCheckResponse(status=self._status if service in self._services else SERVICE_UNKNOWN)
+        if service not in self._services:
+            return health_pb2.HealthCheckResponse(status=SERVICE_UNKNOWN)
+        ready = not (service == READINESS and self._overloaded)
+        return health_pb2.HealthCheckResponse(status=self._status if ready else NOT_SERVING)
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext

@@ -12,23 +12,35 @@ from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes
 
 
 async def put_checkpoint(
-    store: CheckpointStore, request: pb.PutCheckpointRequest, tenant: str, limits: Limits, timeout: float | None
+    store: CheckpointStore,
+    request: pb.PutCheckpointRequest,
+    tenant: str,
+    limits: Limits,
+    timeout: float | None,
+    *,
+    in_company: bool = False,
 ) -> pb.PutCheckpointResponse:
     """Stores a checkpoint."""
     put = await read_put_checkpoint(request, tenant, limits)
     try:
-        return pb.PutCheckpointResponse(version=await store.put_checkpoint(put, timeout=timeout))
+        return pb.PutCheckpointResponse(version=await store.put_checkpoint(put, in_company=in_company, timeout=timeout))
     except PiecesMissing as error:
         return pb.PutCheckpointResponse(missing_pieces=error.names)
 
 
 async def put_writes(
-    store: CheckpointStore, request: pb.PutWritesRequest, tenant: str, limits: Limits, timeout: float | None
+    store: CheckpointStore,
+    request: pb.PutWritesRequest,
+    tenant: str,
+    limits: Limits,
+    timeout: float | None,
+    *,
+    in_company: bool = False,
 ) -> pb.PutWritesResponse:
     """Stores task writes."""
     put = await read_put_writes(request, tenant, limits)
     try:
-        return pb.PutWritesResponse(version=await store.put_writes(put, timeout=timeout))
+        return pb.PutWritesResponse(version=await store.put_writes(put, in_company=in_company, timeout=timeout))
     except PiecesMissing as error:
         return pb.PutWritesResponse(missing_pieces=error.names)
 

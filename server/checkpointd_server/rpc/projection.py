@@ -34,6 +34,8 @@ _ESCAPE = "\ue000"
 _UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
 _to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
+_MAX_KEYS_IN_KEYS = 2
+"""How often a list or a map may be a key within a key. Each time its text is quoted once more, which doubles it."""
 _MAX_ENTRIES = 10_000
 """The most entries that are looked at to find those that fit into an implicit index."""
 
@@ -90,7 +92,8 @@ def _project_strictly(data: bytes, field: str, limits: Limits) -> dict[str, Any]
         return _project_map(_read_map(data, field), limits.max_filter_depth)
     except _TooDeep:
         limit = limits.max_filter_depth
-        raise InvalidArgument(field, f"nests more than {limit} deep", limit=limit) from None
+        problem = f"nests more than {limit} deep, or keys in keys more than {_MAX_KEYS_IN_KEYS}"
+        raise InvalidArgument(field, problem, limit=limit) from None
 
 
 class _TooDeep(Exception):
@@ -161,8 +164,8 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
     return fitting
 
 
-def _project(value: Any, depth: int) -> Any:
-    """Returns a value as JSON can say it, with at most `depth` containers within each other."""
+def _project(value: Any, depth: int, keys: int = 0) -> Any:
+    """Returns a value as JSON can say it, with at most `depth` containers within each other. It is in `keys` keys."""
     kind = type(value)
     if kind is str:
         return _text(value)
@@ -171,11 +174,11 @@ def _project(value: Any, depth: int) -> Any:
     if kind is float:
         return value if isfinite(value) else f"{_ESCAPE}d{value!r}"
     if kind is _Map:
-        return _project_map(value, depth)
+        return _project_map(value, depth, keys)
     if kind is list:
         if not depth:
             raise _TooDeep
-        return [_project(item, depth - 1) for item in value]
+        return [_project(item, depth - 1, keys) for item in value]
     if kind is bytes:
         return f"{_ESCAPE}b{b64encode(value).decode()}"
     if kind is msgpack.Timestamp:
@@ -183,16 +186,18 @@ def _project(value: Any, depth: int) -> Any:
     return f"{_ESCAPE}x{value.code}:{b64encode(value.data).decode()}"
 
 
-def _project_map(pairs: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
+def _project_map(pairs: Iterable[tuple[Any, Any]], depth: int, keys: int = 0) -> dict[str, Any]:
     if not depth:
         raise _TooDeep
-    return {_key(key, depth - 1): _project(value, depth - 1) for key, value in pairs}
+    return {_key(key, depth - 1, keys): _project(value, depth - 1, keys) for key, value in pairs}
 
 
-def _key(key: Any, depth: int) -> str:
+def _key(key: Any, depth: int, keys: int = 0) -> str:
     if type(key) is str:
         return _text(key)
-    projected = _project(key, depth)
+    if keys == _MAX_KEYS_IN_KEYS and type(key) in (list, _Map):
+        raise _TooDeep
+    projected = _project(key, depth, keys + 1)
     # A text here begins with the escape character already: no key that is text looks like it.
     return projected if type(projected) is str else f"{_ESCAPE}k{_to_json(projected)}"
 

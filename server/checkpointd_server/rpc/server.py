@@ -34,12 +34,18 @@ from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.info import InfoServicer
 from checkpointd_server.rpc.leases import LeaseServicer
+from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.pieces import PieceServicer
 from checkpointd_server.rpc.threads import ThreadServicer
 from checkpointd_server.rpc.tls import Certificates
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
 """How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
+
+_WINDOW_BYTES = 256 * 1024
+"""How much of a request arrives before it is read."""
+_PENDING_CALLS = 16384
+"""How many new calls gRPC keeps for us to take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,9 @@ class ServerOptions:
     """What requests are held to. Also bounds the size of messages in both directions."""
     max_concurrent_calls: int = 1024
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
+    max_bytes_in_flight: int = 64 * 1024 * 1024
+    """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
+    larger is let in when there is no other."""
     default_timeout: float | None = 60.0
     """How long a call may take whose client set no deadline. None: as long as it wants."""
     access: AccessOptions = field(default_factory=AccessOptions)
@@ -82,7 +91,14 @@ class RpcServer:
         self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
         self._gate = Gate(options.access)
         call_limits = CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout)
-        self._calls = Calls(call_limits, self._gate)
+        load = Load(
+            calls=options.max_concurrent_calls,
+            total_bytes=options.max_bytes_in_flight,
+            message_bytes=limits.max_message_bytes,
+            patience=options.default_timeout,
+            report=lambda overloaded: self._health.set_overloaded(overloaded),
+        )
+        self._calls = Calls(call_limits, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
@@ -183,10 +199,18 @@ def check_access(access: AccessOptions) -> None:
 def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
     limit = options.limits.max_message_bytes
     return [
+        # So that what is too much is refused in our own words: gRPC cancels without one what it can't hand over. Each
+        # costs it some 10 KiB, and what of a request fits into a stream's window.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
         # Without it two servers share a port by default, and none of them knows.
         ("grpc.so_reuseport", int(options.so_reuseport)),
         ("grpc.max_receive_message_length", limit + _RECEIVE_SLACK_BYTES),
         ("grpc.max_send_message_length", limit),
+        # Otherwise gRPC lets some megabytes of every request in before anybody has asked for it. Once one is read, its
+        # window is as large as the request all the same; that takes a round trip, which most requests are spared.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.keepalive_time_ms", int(options.keepalive_interval * 1000)),
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
         # By default a client that pings more often than every 5 minutes is thrown out.

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
 from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
 from checkpointd_server.store import puts
 from checkpointd_server.store.batches import batch_arguments
+from checkpointd_server.store.line import Line
 from checkpointd_server.store.pool import Database
 
 COMMITS_UNDER_WAY = 2
@@ -44,6 +45,8 @@ class Entry:
     deadline: float | None
     """When its caller gives up, on the event loop's clock."""
     answer: asyncio.Future[int]
+    taken: bool = False
+    """Whether a commit has it."""
 
 
 class Unit:
@@ -101,21 +104,42 @@ class Commits:
         """Whether nothing is under way, nor waits."""
         return not self._waiting and not self._busy
 
-    async def store(self, write: Write, *, timeout: float | None) -> int:
-        """Stores a write and returns its namespace's version. Raises what `puts` raises."""
+    async def store(self, write: Write, *, in_company: bool, timeout: float | None) -> int:
+        """Stores a write and returns its namespace's version. Raises what `puts` raises.
+
+        Args:
+            write: The write.
+            in_company: Whether others come at the same moment, which may share its commit.
+            timeout: How long it may take, in seconds.
+        """
+        at_once = self._under_way < COMMITS_UNDER_WAY and not self._waiting and write.namespace not in self._busy
+        if at_once and not in_company:
+            close = self._open((write.namespace,))
+            try:
+                return await _store_alone(self._database, write, timeout)
+            finally:
+                close()
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         deadline = None if timeout is None else loop.time() + timeout
-        self._waiting.append(Entry(write, _size_of(write), deadline, answer))
-        if not self._scheduled:
-            self._scheduled = True
-            # After the other calls of this round: a client's batch brings several at once.
-            loop.call_soon(self._begin)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return int(await answer)
-        except TimeoutError as error:
-            raise DeadlineExceeded from error
+        line = self._database.line
+        with line.queued():
+            entry = Entry(write, _size_of(write), deadline, answer)
+            self._waiting.append(entry)
+            give_up = loop.call_later(line.patience, _give_up, entry, line)
+            if not in_company:
+                self._begin()
+            elif not self._scheduled:
+                self._scheduled = True
+                # When the others of this round of the event loop have come.
+                loop.call_soon(self._begin)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return int(await answer)
+            except TimeoutError as error:
+                raise DeadlineExceeded from error
+            finally:
+                give_up.cancel()
 
     def _begin(self) -> None:
         """Begins commits, as long as there is something to store and room for one more."""
@@ -178,6 +202,7 @@ class Commits:
                 units[namespace] = Unit(entry)
             else:
                 unit.add(entry)
+            entry.taken = True
             taken += 1
             size += entry.size
         self._waiting = left
@@ -215,7 +240,7 @@ class Commits:
             rows = await self._database.run(
                 lambda session: session.fetch("commit_batch", *arguments), timeout=_latest(_entries(batch))
             )
-        except (DatabaseUnavailable, DeadlineExceeded):
+        except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
             raise
         except Exception as error:
             _logger.info("a commit of %d writes failed, storing them one by one: %s", len(batch), type(error).__name__)
@@ -287,6 +312,12 @@ def _cancel_if_unwanted(task: asyncio.Task[None], entries: list[Entry], _: async
     """Cancels a commit that nobody waits for any more, so that it gives its connection back."""
     if not task.done() and all(entry.answer.cancelled() for entry in entries):
         task.cancel()
+
+
+def _give_up(entry: Entry, line: Line) -> None:
+    """Refuses a write that no commit has taken."""
+    if not entry.taken and not entry.answer.done():
+        entry.answer.set_exception(line.overloaded())
 
 
 def _entries(units: Iterable[Unit]) -> Iterator[Entry]:

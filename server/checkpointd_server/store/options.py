@@ -24,7 +24,11 @@ class StoreOptions:
     pool_min_size: int = 1
     """How many connections are kept open, 0 or more."""
     pool_max_size: int = 8
-    """How many connections there are at the most, 1 or more. Calls beyond it wait for one within their own time."""
+    """How many connections there are at the most, 1 or more. Calls beyond it wait for one, within their own time."""
+    max_queue: int = 4096
+    """How many reads may wait for a connection, and as many writes for their commit. Beyond, they are refused."""
+    max_queue_seconds: float = 10.0
+    """How long each waits before it is refused, in seconds."""
     statement_cache_size: int = 1024
     """How many prepared statements a connection keeps. 0: none, as a transaction pooler needs it that doesn't know
     prepared statements (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction
@@ -54,8 +58,10 @@ class StoreOptions:
             )
         if self.statement_cache_size < 0:
             raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
+        if self.max_queue < 0:
+            raise SetupError(f"the queue can't hold {self.max_queue} calls")
         if self.startup_timeout < 0:
             raise SetupError(f"startup_timeout must be 0 seconds or more, not {self.startup_timeout}")
-        for name in ("connect_timeout", "max_connection_age", "max_idle_time"):
+        for name in ("connect_timeout", "max_connection_age", "max_idle_time", "max_queue_seconds"):
             if getattr(self, name) <= 0:
                 raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

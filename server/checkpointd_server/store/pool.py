@@ -19,6 +19,7 @@ import asyncpg
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.store.errors import HostUnreachable, explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.hosts import Hosts
+from checkpointd_server.store.line import Line
 from checkpointd_server.store.liveness import Watch
 from checkpointd_server.store.options import StoreOptions
 
@@ -102,14 +103,27 @@ class Database:
         self._connections = connections
         self._tenant = tenant
 
-    async def run(self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None) -> T:
+    @property
+    def line(self) -> Line:
+        """Who waits for a connection."""
+        return self._connections.line
+
+    async def run(
+        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, ahead: float | None = None
+    ) -> T:
         """Does work whose statements each stand for themselves, on one connection.
+
+        Args:
+            work: What to do.
+            timeout: How long it may take, in seconds.
+            ahead: Waits for a connection before all others, and only for so many seconds.
 
         Raises:
             DatabaseUnavailable: The database can't be reached or refuses to work.
             DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
+            Overloaded: No connection became free, or too many wait for one already.
         """
-        return await self._connections.run(work, None, self._tenant, timeout)
+        return await self._connections.run(work, None, self._tenant, timeout, ahead)
 
     async def transact(
         self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
@@ -125,6 +139,8 @@ class Connections:
         self._options = options
         self._statements = statements
         self._pool = pool
+        self.line = Line(turns=options.pool_max_size, limit=options.max_queue, patience=options.max_queue_seconds)
+        """Who waits for a connection."""
         self._returning: set[asyncio.Task[None]] = set()
         self._expired_at = 0.0
         self._watch = Watch(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
@@ -140,6 +156,7 @@ class Connections:
         isolation: Isolation | None,
         tenant: str | None,
         timeout: float | None,
+        ahead: float | None = None,
     ) -> T:
         """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
         failure: Exception | None = None
@@ -147,7 +164,7 @@ class Connections:
             async with asyncio.timeout(timeout):
                 for pause in (*_PAUSES, None):
                     try:
-                        return await self._attempt(work, isolation, tenant)
+                        return await self._attempt(work, isolation, tenant, ahead)
                     except Exception as error:
                         failure = error
                         verdict = judge(error)
@@ -161,9 +178,18 @@ class Connections:
         raise AssertionError("the last try returns or raises")
 
     async def _attempt(
-        self, work: Callable[[Session], Awaitable[T]], isolation: Isolation | None, tenant: str | None
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        isolation: Isolation | None,
+        tenant: str | None,
+        ahead: float | None,
     ) -> T:
-        connection = await self._pool.acquire()
+        await self.line.enter(ahead=ahead)
+        try:
+            connection = await self._pool.acquire()
+        except BaseException:
+            self.line.leave()
+            raise
         itself = connection.itself()  # a connection that dies is out of reach: the pool takes it away from us
         transaction: _Transaction | None = None
         try:
@@ -195,7 +221,10 @@ class Connections:
         if asyncio.get_running_loop().time() - itself.born > self._options.max_connection_age:
             self._return_later(connection, itself, close=True)
         else:
-            await self._pool.release(connection)
+            try:
+                await self._pool.release(connection)
+            finally:
+                self.line.leave()
         return result
 
     def _acting_for(self, tenant: str | None) -> str | None:
@@ -233,6 +262,8 @@ class Connections:
             await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
         except Exception as error:  # the pool has dropped it
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
+        finally:
+            self.line.leave()
         if not close and itself.is_closed():
             # A host that was cut off refuses nothing. That it let go of no statement is all that is seen of it.
             await self._expire(itself, DatabaseUnavailable("the database doesn't answer"))

@@ -69,19 +69,19 @@ class PostgresStore:
             found = self._tenants[tenant] = _Tenant(self._connections.of(tenant))
         return found
 
-    async def put_checkpoint(self, put: PutCheckpoint, *, timeout: float | None) -> int:
+    async def put_checkpoint(self, put: PutCheckpoint, *, in_company: bool = False, timeout: float | None) -> int:
         """Stores a checkpoint and returns the namespace's new version.
 
         Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
-        return await self._of(put.namespace.tenant).commits.store(put, timeout=timeout)
+        return await self._of(put.namespace.tenant).commits.store(put, in_company=in_company, timeout=timeout)
 
-    async def put_writes(self, put: PutWrites, *, timeout: float | None) -> int:
+    async def put_writes(self, put: PutWrites, *, in_company: bool = False, timeout: float | None) -> int:
         """Stores task writes and returns the namespace's version (0: no checkpoint yet).
 
         Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
         """
-        return await self._of(put.namespace.tenant).commits.store(put, timeout=timeout)
+        return await self._of(put.namespace.tenant).commits.store(put, in_company=in_company, timeout=timeout)
 
     async def get_checkpoint(
         self, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool = True, timeout: float | None
@@ -194,8 +194,14 @@ class PostgresStore:
         return await self._connections.of(None).run(work, timeout=timeout)
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
-        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout)
+        """Runs a trivial query, before everybody else's.
+
+        Raises:
+            DatabaseUnavailable: It doesn't go through.
+            Overloaded: All connections are at work, and none became free in time.
+        """
+        ahead = None if timeout is None else timeout * 0.75
+        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout, ahead=ahead)
 
 
 @asynccontextmanager

@@ -1,0 +1,152 @@
+"""Every RPC of the protocol with hostile messages and with bytes that are none: a documented answer, soon, always.
+
+The tries of a short run are the same each time. CHECKPOINTD_FUZZ_EXAMPLES asks for so many for each RPC, others each
+time; what fails is made as small as it goes, and shown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from checkpointd.v1.errors_pb2 import ErrorReason
+from tests.cluster import PostgresCluster
+from tests.fuzz.messages import broken, messages
+from tests.security.test_every_rpc import METHODS
+from tests.server_process import ServerProcess
+
+MORE = int(os.environ.get("CHECKPOINTD_FUZZ_EXAMPLES", "0"))
+FUZZ = settings(
+    max_examples=MORE or 100,
+    derandomize=not MORE,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate] if not MORE else [Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+MEBIBYTE = 1024 * 1024
+DOCUMENTED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""With what a request that holds anything at all may fail, while nothing else is wrong."""
+REASONS = {"INVALID_ARGUMENT", "VERSION_CONFLICT", "THREAD_EXISTS", "CHECKPOINT_NOT_FOUND", "MESSAGE_TOO_LARGE"}
+REASONS |= {"LEASE_HELD", "LEASE_LOST"}
+SLOWEST = 5.0
+"""How long an answer may take, in seconds, on a machine with other things to do."""
+
+
+class Target:
+    """A server to throw things at."""
+
+    def __init__(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        self._server = server
+        self._channel = channel
+        self._process = psutil.Process(server.process.pid)
+        self.start = self.resident
+        self.codes: Counter[str] = Counter()
+
+    @property
+    def resident(self) -> int:
+        """Its memory, in bytes."""
+        return int(self._process.memory_info().rss)
+
+    def throw(self, name: str, data: bytes) -> None:
+        """Sends a request, and checks what comes back."""
+        method = METHODS[name]
+        call = self._channel.unary_unary(f"/{method.containing_service.full_name}/{method.name}")
+        # Waiting for a lease is what that call is for.
+        waits = method.name == "AcquireLease"
+        begun = time.monotonic()
+        try:
+            answer = call(data, timeout=0.5 if waits else 60)
+        except grpc.RpcError as error:
+            if waits and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return
+            check_refusal(error)
+            self.codes[error.code().name] += 1
+        else:
+            self.codes["OK"] += 1
+            response_type: Any = GetMessageClass(method.output_type)
+            for result in getattr(response_type.FromString(answer), "results", ()):
+                if result.HasField("failure"):
+                    assert result.failure.reason in REASONS | {"SLOW_OPERATION"}
+        assert time.monotonic() - begun < SLOWEST
+
+    def check(self) -> None:
+        """Checks that it is well."""
+        assert self._server.process.poll() is None
+        answer = health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        log = self._server.stderr
+        for word in ("call failed", "Traceback", "antigravity"):
+            assert word not in log, log[log.index(word) - 500 :][:3000]
+        assert self.resident - self.start < 300 * MEBIBYTE
+
+
+def check_refusal(error: grpc.RpcError) -> None:
+    """Checks that a call failed as it is documented."""
+    assert error.code() in DOCUMENTED, error
+    details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = ErrorInfo()
+    assert Status.FromString(details).details[0].Unpack(info)
+    assert info.domain == "checkpointd"
+    assert info.reason in REASONS
+    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118
+    assert (info.reason == "INVALID_ARGUMENT") == (error.code() is grpc.StatusCode.INVALID_ARGUMENT)
+
+
+@pytest.fixture(scope="module")
+def target(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server for this module's calls, which delete whatever there is."""
+    database = postgres_cluster.create_database()
+    folder = tmp_path_factory.mktemp("fuzzed")
+    more = {"CHECKPOINTD_LOG_LEVEL": "info"}
+    with ServerProcess("--database-url", postgres_cluster.dsn(database), log_dir=folder, env=more) as server:
+        options = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(server.target, options) as channel:
+            yield Target(server, channel)
+    postgres_cluster.drop_database(database)
+
+
+@pytest.mark.timeout(max(300, MORE))
+@pytest.mark.parametrize("name", METHODS)
+def test_hostile_messages(name: str, target: Target) -> None:
+    @FUZZ
+    @given(messages(METHODS[name].input_type))
+    def attack(request: Any) -> None:
+        target.throw(name, request.SerializeToString())
+
+    target.codes.clear()
+    attack()
+    target.check()
+    # What is refused for its first field says nothing about the others.
+    assert target.codes["OK"] >= 3
+
+
+@pytest.mark.timeout(max(300, MORE))
+@pytest.mark.parametrize("name", METHODS)
+def test_broken_bytes(name: str, target: Target) -> None:
+    @FUZZ
+    @given(st.data())
+    def attack(data: st.DataObject) -> None:
+        target.throw(name, data.draw(broken(METHODS[name].input_type)))
+
+    attack()
+    target.check()

@@ -1,0 +1,126 @@
+"""A client that asks for much more than there is room for, and never retries: `python -m tests.load.flood '{...}'`.
+
+Tells on standard output, as JSON, what became of every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What a flood is to do."""
+
+    target: str
+    name: str
+    """Leads its threads' names."""
+    seconds: float
+    callers: int
+    """How many calls it makes at once."""
+    value_bytes: int
+    """How large the value of each put is."""
+    channels: int = 4
+    """How many connections it has."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of it."""
+
+    codes: Counter[str] = field(default_factory=Counter)
+    """How many calls ended with each code and reason."""
+    stored: list[str] = field(default_factory=list)
+    """The threads whose put was acknowledged."""
+    hints: list[float] = field(default_factory=list)
+    """After how many seconds each refused call was asked to come again."""
+    refusal_seconds: list[float] = field(default_factory=list)
+    """How long each refusal took."""
+
+
+def put_request(thread_id: str, value_bytes: int) -> pb.PutCheckpointRequest:
+    """Returns a put of a value of this size."""
+    version = values.ChannelVersion(integer=1)
+    request = pb.PutCheckpointRequest(
+        thread_id=thread_id,
+        checkpoint_id="1",
+        checkpoint=values.Checkpoint(v=4, channel_versions=values.ChannelVersions(versions={"channel": version})),
+        metadata=values.Metadata(value=values.TypedValue(type="msgpack", data=b"\x80")),
+    )
+    value = values.TypedValue(type="bytes", data=bytes(value_bytes))
+    request.values.add(channel="channel", version=version, value=value)
+    return request
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
+    """Returns the reason of a failure, and after how many seconds the call should be sent again."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    assert isinstance(details, bytes)
+    info, hint = ErrorInfo(), RetryInfo()
+    reason, seconds = error.details() or "", None
+    for detail in Status.FromString(details).details:
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(hint):
+            seconds = hint.retry_delay.ToMilliseconds() / 1000
+    return reason, seconds
+
+
+async def flood(plan: Plan) -> Tally:
+    """Makes calls, each caller one after the other without a pause, until the time is over."""
+    tally = Tally()
+    end = time.monotonic() + plan.seconds
+    channels = [
+        grpc.aio.insecure_channel(plan.target, [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)])
+        for _ in range(plan.channels)
+    ]
+
+    async def call(rpc: Any, request: Any) -> bool:
+        begun = time.monotonic()
+        try:
+            await rpc(request, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            reason, hint = refusal_of(error)
+            tally.codes[f"{error.code().name} {reason}"] += 1
+            tally.refusal_seconds.append(time.monotonic() - begun)
+            if hint is not None:
+                tally.hints.append(hint)
+            return False
+        tally.codes["OK"] += 1
+        return True
+
+    async def caller(number: int) -> None:
+        stub: Any = CheckpointServiceStub(channels[number % len(channels)])
+        count = 0
+        while time.monotonic() < end:
+            count += 1
+            thread_id = f"{plan.name}-{number}-{count}"
+            if await call(stub.PutCheckpoint, put_request(thread_id, plan.value_bytes)):
+                tally.stored.append(thread_id)
+            await call(stub.GetCheckpoint, pb.GetCheckpointRequest(thread_id=thread_id))
+
+    await asyncio.gather(*(caller(number) for number in range(plan.callers)))
+    for channel in channels:
+        await channel.close()
+    return tally
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(asyncio.run(flood(Plan(**json.loads(sys.argv[1])))))))

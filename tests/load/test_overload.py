@@ -1,0 +1,168 @@
+"""Several times what the server can do: it does what it can, refuses the rest at once, and stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc.aio
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from langgraph.checkpoint.grpc import GrpcSaver
+
+from checkpointd_server.rpc.health import READINESS
+from tests.e2e.calls import checkpoint, config_of
+from tests.load.flood import Plan
+from tests.server_process import ServerProcess
+
+MEBIBYTE = 1024 * 1024
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+BOUNDS = ("--max-concurrent-calls", "16", "--pool-max-size", "2", "--max-queue", "8")
+
+
+@contextmanager
+def serving(*options: str, database_url: str, log_dir: Path) -> Iterator[ServerProcess]:
+    """A server with small bounds, whose log is no work for it."""
+    more = {"CHECKPOINTD_LOG_LEVEL": "info"}
+    with ServerProcess("--database-url", database_url, *options, log_dir=log_dir, env=more) as server:
+        yield server
+
+
+async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
+    """Runs a flood in a process of its own, and returns its tally."""
+    command = (sys.executable, "-m", "tests.load.flood", json.dumps(vars(Plan(target=server.target, **plan))))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    told: dict[str, Any] = json.loads(out)
+    return told
+
+
+@dataclass
+class Seen:
+    """What an onlooker has seen of a server."""
+
+    resident: list[int] = field(default_factory=list)
+    """Its memory, in bytes."""
+    health: Counter[Any] = field(default_factory=Counter)
+    """What health said of the whole server."""
+    readiness: Counter[Any] = field(default_factory=Counter)
+    """What health said of its readiness."""
+    slowest: float = 0.0
+    """How long health took to answer, in seconds."""
+
+
+@asynccontextmanager
+async def watched(server: ServerProcess) -> AsyncIterator[Seen]:
+    """Watches a server's memory and its health."""
+    seen, process = Seen(), psutil.Process(server.process.pid)
+
+    async def watch_memory() -> None:
+        while True:
+            seen.resident.append(process.memory_info().rss)
+            await asyncio.sleep(0.02)
+
+    async def watch_health() -> None:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            while True:
+                for service, told in (("", seen.health), (READINESS, seen.readiness)):
+                    begun = time.monotonic()
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+                    seen.slowest = max(seen.slowest, time.monotonic() - begun)
+                    told[answer.status] += 1
+                await asyncio.sleep(0.05)
+
+    watchers = [asyncio.create_task(watch_memory()), asyncio.create_task(watch_health())]
+    try:
+        yield seen
+    finally:
+        failed = [watcher for watcher in watchers if watcher.done()]
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        for watcher in failed:
+            watcher.result()
+
+
+def check_tallies(tallies: list[dict[str, Any]]) -> Counter[str]:
+    """Checks that every call was served, or refused as it should be. Returns how many were."""
+    codes: Counter[str] = Counter()
+    for tally in tallies:
+        codes.update(tally["codes"])
+        assert set(tally["codes"]) <= {"OK", "RESOURCE_EXHAUSTED OVERLOADED"}
+        # Each refusal says when to come again, and not to all the same.
+        assert len(tally["hints"]) == tally["codes"].get("RESOURCE_EXHAUSTED OVERLOADED", 0)
+        assert all(0.05 <= hint <= 7.5 for hint in tally["hints"])
+        assert tally["stored"]
+    return codes
+
+
+async def check_stored(database_url: str, tallies: list[dict[str, Any]]) -> None:
+    """Checks that what was acknowledged is there."""
+    connection = await asyncpg.connect(database_url)
+    there = {row["thread_id"] for row in await connection.fetch("SELECT thread_id FROM checkpointd.checkpoints")}
+    await connection.close()
+    assert {thread_id for tally in tallies for thread_id in tally["stored"]} <= there
+
+
+@pytest.mark.timeout(120)
+async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
+    steps = range(10)
+    with serving(*BOUNDS, database_url=database_url, log_dir=tmp_path) as server:
+
+        async def run(number: int, saver: GrpcSaver) -> None:
+            for step in steps:
+                await saver.aput(config_of(f"saver-{number}"), checkpoint(str(step)), {}, {})
+
+        async with watched(server) as seen, GrpcSaver(server.target, retry_budget=60) as saver:
+            floods = [flood(server, name=f"flood-{n}", seconds=4, callers=64, value_bytes=2000) for n in range(3)]
+            runs = asyncio.gather(*(run(number, saver) for number in range(20)))
+            tallies = await asyncio.gather(*floods)
+            await runs
+            codes = check_tallies(tallies)
+            assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 100
+            refusals = sorted(seconds for tally in tallies for seconds in tally["refusal_seconds"])
+            assert refusals[len(refusals) // 2] < 1.0
+            # Whoever retries gets through, whatever the others do.
+            for number in range(20):
+                found = await saver.aget_tuple(config_of(f"saver-{number}"))
+                assert found is not None
+                assert found.checkpoint["id"] == str(steps[-1])
+            async with asyncio.timeout(20):
+                told = seen.readiness.copy()
+                while seen.readiness[SERVING] == told[SERVING]:
+                    await asyncio.sleep(0.05)
+        # A server that has too much to do works; it only isn't ready for more.
+        assert set(seen.health) == {SERVING}
+        assert seen.readiness[NOT_SERVING] > 0
+        assert seen.slowest < 5.0
+        assert max(seen.resident) - seen.resident[0] < 100 * MEBIBYTE
+        await check_stored(database_url, tallies)
+        assert server.stderr.count("overloaded: refusing calls") < 20
+
+
+@pytest.mark.timeout(120)
+async def test_too_many_bytes(database_url: str, tmp_path: Path) -> None:
+    options = ("--max-bytes-in-flight", str(16 * MEBIBYTE), "--pool-max-size", "2")
+    with serving(*options, database_url=database_url, log_dir=tmp_path) as server:
+        async with watched(server) as seen:
+            floods = [flood(server, name=f"f{n}", seconds=3, callers=16, value_bytes=4 * MEBIBYTE) for n in range(2)]
+            tallies = await asyncio.gather(*floods)
+        codes = check_tallies(tallies)
+        assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 0
+        # 128 MiB were offered at any time, and more than that was stored.
+        assert max(seen.resident) - seen.resident[0] < 400 * MEBIBYTE
+        assert set(seen.health) == {SERVING}
+        await check_stored(database_url, tallies)

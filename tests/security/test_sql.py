@@ -1,0 +1,66 @@
+"""SQL is never put together from what comes in: it lies in files, is run by name, and takes all else as parameters."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import checkpointd_server
+from checkpointd_server.store.statements import load_statements
+
+ROOT = Path(checkpointd_server.__file__).parent
+STATEMENTS = load_statements("checkpointd")
+RUNS = {"execute", "executemany", "fetch", "fetch_row", "fetch_value", "fetchrow", "fetchval", "prepare", "cursor"}
+"""Methods that run SQL: the driver's, and those of `Session`, which take a statement's name."""
+
+SCHEMA = "the operator's own schema, quoted"
+NOT_WRITTEN_OUT = {
+    ("store/pool.py", "self._statements[statement]"): "where a name becomes a statement; another text is no name",
+    ("store/pool.py", "self._begin"): "BEGIN, with an isolation level of ours, and the tenant in hexadecimal behind it",
+    ("store/reads.py", "statement"): "a name, for `Session`",
+    ("store/puts.py", "statement"): "a name, for `Session`",
+    ("store/liveness.py", "_SESSIONS"): "a constant",
+    ("store/migrations.py", "exists"): "written out above",
+    ("store/migrations.py", "insert"): SCHEMA,
+    ("store/migrations.py", "with_schema(migration.sql, options.schema)"): SCHEMA,
+    ("store/migrations.py", "with_schema(_MIGRATIONS_TABLE, options.schema)"): SCHEMA,
+    ("store/migrations.py", "f'CREATE SCHEMA IF NOT EXISTS {quote_identifier(options.schema)}'"): SCHEMA,
+    ("store/migrations.py", "f'SELECT number FROM {table}'"): SCHEMA,
+    ("store/migrations.py", "f'SELECT pg_advisory_xact_lock({_lock(options.schema)})'"): "a number",
+}
+"""SQL that isn't written out where it is run, and why nothing that comes in is part of it."""
+
+
+def runs() -> Iterator[tuple[str, ast.expr]]:
+    """Every place that runs SQL, with what it runs."""
+    for file in sorted((ROOT / "store").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in RUNS
+                and node.args
+            ):
+                yield str(file.relative_to(ROOT)), node.args[0]
+
+
+def test_what_is_run_is_named_or_written_out() -> None:
+    strange = set()
+    named = 0
+    for file, what in runs():
+        if isinstance(what, ast.Constant):
+            named += what.value in STATEMENTS
+        else:
+            strange.add((file, ast.unparse(what)))
+    assert strange == set(NOT_WRITTEN_OUT)
+    assert named > 40
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_no_statement_puts_sql_together_itself(name: str) -> None:
+    words = STATEMENTS[name].upper().split()
+    assert "EXECUTE" not in words
+    assert "FORMAT(" not in STATEMENTS[name].upper()

@@ -1,0 +1,126 @@
+"""The line before the database: bounded, in order, and nobody waits for too long."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpointd_server.domain.errors import Overloaded
+from checkpointd_server.store import StoreOptions, open_store
+from checkpointd_server.store.line import Line
+from tests.store.tenant import TIMEOUT, Tenant
+
+
+def line(**options: Any) -> Line:
+    return Line(**{"turns": 1, "limit": 3, "patience": 20.0, **options})
+
+
+async def test_turns_come_in_order() -> None:
+    one = line()
+    await one.enter()
+    order: list[int] = []
+
+    async def wait(number: int, ahead: float | None = None) -> None:
+        await one.enter(ahead=ahead)
+        order.append(number)
+        one.leave()
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(wait(9, ahead=20)))  # over the limit, but it goes ahead
+    await asyncio.sleep(0)
+    one.leave()
+    await asyncio.gather(*tasks)
+    assert order == [9, 0, 1, 2]
+
+
+async def test_the_line_has_an_end() -> None:
+    one = line(limit=1)
+    await one.enter()
+    waiting = asyncio.create_task(one.enter())
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as refused:
+        await one.enter()
+    assert (refused.value.bound, refused.value.limit) == ("queue", 1)
+    one.leave()
+    await waiting
+
+
+async def test_nobody_waits_for_too_long() -> None:
+    one = line(patience=0.05)
+    await one.enter()
+    with pytest.raises(Overloaded):
+        await one.enter()
+    with pytest.raises(Overloaded):
+        await one.enter(ahead=0.01)
+    one.leave()
+    await one.enter()
+
+
+async def test_who_gives_up_passes_the_turn_on() -> None:
+    for moment in ("before", "at once", "after"):
+        one = line()
+        await one.enter()
+        tasks = [asyncio.create_task(one.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        if moment == "before":
+            tasks[0].cancel()
+            await asyncio.sleep(0)
+            one.leave()
+        elif moment == "at once":
+            tasks[0].cancel()
+            one.leave()
+        else:
+            one.leave()
+            tasks[0].cancel()
+        await asyncio.wait_for(tasks[1], 5)
+        one.leave()
+        await asyncio.wait_for(one.enter(), 5)
+
+
+async def test_reads_and_writes_that_find_no_room_are_refused(own_options: StoreOptions) -> None:
+    options = replace(own_options, pool_max_size=1, max_queue=2, max_queue_seconds=20.0)
+    async with open_store(options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("0")
+        connection = await asyncpg.connect(options.dsn)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            at_work = asyncio.create_task(tenant.put("1"))
+            await asyncio.sleep(0.2)
+            writes = [asyncio.create_task(tenant.put(str(number))) for number in (2, 3)]
+            reads = [asyncio.create_task(tenant.get()) for _ in range(2)]
+            await asyncio.sleep(0)
+            for call in (tenant.put("4"), tenant.get()):
+                with pytest.raises(Overloaded):
+                    await call
+            # Whether the database is there is asked before everybody else; it may be too busy to tell.
+            with pytest.raises(Overloaded):
+                await store.check(timeout=0.2)
+        await asyncio.gather(at_work, *writes, *reads)
+        await connection.close()
+        assert await tenant.ids() == ["0", "1", "2", "3"]
+        await store.check(timeout=TIMEOUT)
+
+
+async def test_reads_and_writes_that_wait_for_too_long_are_refused(own_options: StoreOptions) -> None:
+    options = replace(own_options, pool_max_size=1, max_queue_seconds=0.3)
+    async with open_store(options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("0")
+        connection = await asyncpg.connect(options.dsn)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            at_work = asyncio.create_task(tenant.put("1"))
+            await asyncio.sleep(0.1)
+            refused = await asyncio.gather(tenant.put("2"), tenant.get(), tenant.put("3"), return_exceptions=True)
+            assert [type(error) for error in refused] == [Overloaded] * 3
+        await at_work
+        await connection.close()
+        # What was refused was not stored, now or later.
+        await asyncio.sleep(0.2)
+        assert await tenant.ids() == ["0", "1"]
