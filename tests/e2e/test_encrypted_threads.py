@@ -22,7 +22,8 @@ from langgraph.checkpoint.grpc import (
     UnknownKeyError,
 )
 from langgraph.checkpoint.grpc.copies import Copier
-from langgraph.checkpoint.grpc.transfers import Transfers
+from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
+from langgraph.checkpoint.grpc.uploads import Uploads
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
@@ -309,7 +310,6 @@ class Meddled:
 
     def __init__(self, saver: GrpcSaver, meddle: Callable[[], object]) -> None:
         self._caller = saver._caller
-        self.options = saver.options
         self._meddle = meddle
         self._puts = 0
 
@@ -327,7 +327,13 @@ async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: Server
         target = f"{thread_id} copy"
         theirs = checkpoint("9", {"a": 9})
         meddled: Any = Meddled(saver, lambda: saver.put(config_of(target, "", "1"), theirs, {}, {"a": 9}))
-        copier = Copier(caller=meddled, transfers=Transfers(meddled), leases=saver._leases, codec=saver._codec())
+        copier = Copier(
+            caller=meddled,
+            uploads=Uploads(meddled, KnownPieces(), PieceCache(0)),
+            downloads=saver._downloads,
+            leases=saver._leases,
+            codec=saver._codec(),
+        )
         with pytest.raises(ThreadExistsError, match="somebody else wrote"):
             copier.copy(thread_id, target, None)
         assert [saved.checkpoint["id"] for saved in stored(saver, target)] == ["9", "1"]

@@ -19,6 +19,7 @@ from langgraph.checkpoint.grpc import requests
 from langgraph.checkpoint.grpc.bindings import Binding, ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.codec import Codec
+from langgraph.checkpoint.grpc.downloads import Downloads
 from langgraph.checkpoint.grpc.errors import (
     CheckpointdError,
     CheckpointNotFoundError,
@@ -27,7 +28,7 @@ from langgraph.checkpoint.grpc.errors import (
 )
 from langgraph.checkpoint.grpc.leases import Leases
 from langgraph.checkpoint.grpc.pieces import Cargo, Contents
-from langgraph.checkpoint.grpc.transfers import Transfers
+from langgraph.checkpoint.grpc.uploads import Uploads
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
@@ -45,7 +46,8 @@ class Copier:
     """Copies threads for a saver that encrypts."""
 
     caller: Caller
-    transfers: Transfers
+    uploads: Uploads
+    downloads: Downloads
     leases: Leases
     codec: Codec
 
@@ -82,9 +84,9 @@ class Copier:
     def _call(self, step: Any) -> Any:
         match step:
             case (request, cargo):
-                return self.transfers.put(request, cargo)
+                return self.uploads.put(request, cargo)
             case pb.GetCheckpointRequest():
-                return self.transfers.get(step)
+                return self.downloads.get(step)
             case pb.ListCheckpointsRequest():
                 return self.caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, step)
             case _:
@@ -93,9 +95,9 @@ class Copier:
     async def _acall(self, step: Any) -> Any:
         match step:
             case (request, cargo):
-                return await self.transfers.aput(request, cargo)
+                return await self.uploads.aput(request, cargo)
             case pb.GetCheckpointRequest():
-                return await self.transfers.aget(step)
+                return await self.downloads.aget(step)
             case pb.ListCheckpointsRequest():
                 return await self.caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, step)
             case _:

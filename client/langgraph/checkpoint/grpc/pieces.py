@@ -20,6 +20,8 @@ TINY_BYTES = 1024
 """Up to how many bytes a value is sent whole in any case: its name as a piece would save nothing."""
 MAX_PIECE_BYTES = 1024 * 1024
 """The largest piece that is accepted from a server, in bytes."""
+THREADED_BYTES = 256 * 1024
+"""From how many bytes on pieces are made and unpacked in another thread: an event loop would stand still meanwhile."""
 DIGEST_BYTES = 32
 """How long a piece's name is. Other names tell where a value lies that was stored whole, and mean nothing elsewhere."""
 

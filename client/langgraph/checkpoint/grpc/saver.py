@@ -24,7 +24,9 @@ from langgraph.checkpoint.grpc import requests, responses
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.channels import Channels
 from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
+from langgraph.checkpoint.grpc.downloads import Downloads
 from langgraph.checkpoint.grpc.encryption import Encryption
+from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
 from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
 from langgraph.checkpoint.grpc.options import (
     DEFAULT_CACHE_BYTES,
@@ -37,7 +39,7 @@ from langgraph.checkpoint.grpc.options import (
 from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
 from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
-from langgraph.checkpoint.grpc.transfers import Transfers
+from langgraph.checkpoint.grpc.uploads import Uploads
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -109,7 +111,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             concurrency=concurrency,
         )
         self._caller = Caller(self.options, Channels(self.options))
-        self._transfers = Transfers(self._caller)
+        known, cache = KnownPieces(), PieceCache(cache_bytes)
+        self._uploads = Uploads(self._caller, known, cache)
+        self._downloads = Downloads(self._caller, known, cache)
         self._leases = Leases(self._caller)
         self._runs = Runs(optimistic=concurrency == "optimistic")
         self._closed = False
@@ -206,7 +210,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
         """
         request = requests.get(config)
-        response, contents = self._transfers.get(request)
+        response, contents = self._downloads.get(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
@@ -216,7 +220,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
         request = requests.get(config)
-        response, contents = await self._transfers.aget(request)
+        response, contents = await self._downloads.aget(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
             return None
@@ -261,7 +265,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         if not channels:
             return {}
         request = requests.delta_history(config, channels)
-        response, contents = self._transfers.history(request)
+        response, contents = self._downloads.history(request)
         return responses.delta_history(self._codec(contents), request, response)
 
     async def aget_delta_channel_history(
@@ -271,7 +275,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         if not channels:
             return {}
         request = requests.delta_history(config, channels)
-        response, contents = await self._transfers.ahistory(request)
+        response, contents = await self._downloads.ahistory(request)
         return responses.delta_history(self._codec(contents), request, response)
 
     # Writing.
@@ -302,7 +306,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         with self._runs.begin_put(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
-            response = self._transfers.put(request, cargo)
+            response = self._uploads.put(request, cargo)
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -317,7 +321,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
         self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
-            response = await self._transfers.aput(request, cargo, under_way)
+            response = await self._uploads.aput(request, cargo, under_way)
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -338,7 +342,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         with self._runs.begin_writes(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
-            self._transfers.put(request, cargo)
+            self._uploads.put(request, cargo)
 
     async def aput_writes(
         self,
@@ -351,7 +355,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         request, cargo = requests.put_writes(self._codec(), config, writes, task_id, task_path)
         self._leases.sign(request)
         with self._runs.begin_writes(config, request) as under_way:
-            await self._transfers.aput(request, cargo, under_way)
+            await self._uploads.aput(request, cargo, under_way)
 
     # What the methods above share.
 
@@ -374,7 +378,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             responses.check_place(self._codec(), request, page.tuples)
             along: Sequence[values.Piece] = page.pieces
             for message in page.tuples:
-                contents = self._transfers.complete(message, along)
+                contents = self._downloads.complete(message, along)
                 along = ()
                 if contents is not None:
                     yield self._load(message, contents)
@@ -391,7 +395,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             responses.check_place(self._codec(), request, page.tuples)
             along: Sequence[values.Piece] = page.pieces
             for message in page.tuples:
-                contents = await self._transfers.acomplete(message, along)
+                contents = await self._downloads.acomplete(message, along)
                 along = ()
                 if contents is not None:
                     yield await self._aload(message, contents)
@@ -403,27 +407,27 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         """Reads what a checkpoint's message and the pieces of its values tell."""
         saved = responses.checkpoint_tuple(self._codec(contents), message)
         if responses.needs_parent_sends(message):
-            self._add_parent_sends(saved, *self._transfers.get(responses.parent_request(message)))
+            self._add_parent_sends(saved, *self._downloads.get(responses.parent_request(message)))
         return saved
 
     async def _aload(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:
         """Awaits `_load`."""
         saved = responses.checkpoint_tuple(self._codec(contents), message)
         if responses.needs_parent_sends(message):
-            self._add_parent_sends(saved, *await self._transfers.aget(responses.parent_request(message)))
+            self._add_parent_sends(saved, *await self._downloads.aget(responses.parent_request(message)))
         return saved
 
     def _reread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
         """Reads a listed checkpoint again that was replaced since. None: it was deleted."""
         request = responses.own_request(message)
-        response, contents = self._transfers.get(request)
+        response, contents = self._downloads.get(request)
         responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
         return self._load(response.tuple, contents) if response.HasField("tuple") else None
 
     async def _areread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
         """Awaits `_reread`."""
         request = responses.own_request(message)
-        response, contents = await self._transfers.aget(request)
+        response, contents = await self._downloads.aget(request)
         responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
         return await self._aload(response.tuple, contents) if response.HasField("tuple") else None
 

@@ -8,10 +8,11 @@ from langgraph.checkpoint.grpc import requests
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.codec import Codec
 from langgraph.checkpoint.grpc.copies import Copier
+from langgraph.checkpoint.grpc.downloads import Downloads
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.leases import Leases
 from langgraph.checkpoint.grpc.runs import Runs
-from langgraph.checkpoint.grpc.transfers import Transfers
+from langgraph.checkpoint.grpc.uploads import Uploads
 
 
 class ThreadKeeper:
@@ -21,7 +22,8 @@ class ThreadKeeper:
     _caller: Caller
     _leases: Leases
     _runs: Runs
-    _transfers: Transfers
+    _uploads: Uploads
+    _downloads: Downloads
 
     def _codec(self) -> Codec:
         raise NotImplementedError  # the saver has one
@@ -100,4 +102,10 @@ class ThreadKeeper:
             await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
 
     def _copier(self) -> Copier:
-        return Copier(caller=self._caller, transfers=self._transfers, leases=self._leases, codec=self._codec())
+        return Copier(
+            caller=self._caller,
+            uploads=self._uploads,
+            downloads=self._downloads,
+            leases=self._leases,
+            codec=self._codec(),
+        )
