@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from langgraph.checkpoint.grpc.errors import DOMAIN
+from langgraph.checkpoint.grpc.errors import DOMAIN, is_away
 from langgraph.checkpoint.grpc.requests import Key
 
 import grpc
@@ -44,6 +44,20 @@ _METHODS = {
     pb.GetCheckpointRequest: ("GetCheckpoint", "get_checkpoint"),
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+FOR_THE_OTHERS_SAKE = ("MESSAGE_TOO_LARGE", "SLOW_OPERATION")
+"""Why a call of a batch may fail that has room, and time, in a call of its own."""
+
+
+def is_final(failure: pb.OperationFailure) -> bool:
+    """Whether a call that failed in a batch would fail alone too, for certain."""
+    error = OperationError(failure)
+    return (
+        failure.reason not in FOR_THE_OTHERS_SAKE
+        and not is_away(error)
+        and error.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+    )
 
 
 class OperationError(grpc.RpcError):  # type: ignore[misc]
@@ -215,8 +229,7 @@ class Batcher:
             outcome = getattr(result, kind)
             if kind != "failure":
                 _settle(operation, outcome)
-            elif outcome.reason in ("MESSAGE_TOO_LARGE", "SLOW_OPERATION"):
-                # For the others' sake. It may have room, and has time, in a call of its own.
+            elif outcome.reason in FOR_THE_OTHERS_SAKE:
                 left.append(operation)
             else:
                 _settle(operation, OperationError(outcome))

@@ -30,6 +30,7 @@ from typing import Any, Self
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc.errors import CheckpointdError, RefusedError
 from langgraph.checkpoint.grpc.requests import Key
+from langgraph.checkpoint.grpc.rides import Ride, Rides
 
 from checkpointd.v1.checkpoint_service_pb2 import PutCheckpointRequest, PutWritesRequest
 
@@ -90,6 +91,8 @@ class Line:
         """The puts of checkpoints whose writes came first."""
         self.writing: dict[End, End | None] = {}
         """This run's task writes under way, each with the put that it follows."""
+        self.rides = Rides()
+        """Those of them that may go along with the next put."""
 
     def knows(self, checkpoint_id: str) -> bool:
         """Whether the run has read this checkpoint or put it itself."""
@@ -207,6 +210,7 @@ class Runs:
         if error is not None and not isinstance(error, CheckpointdError):
             error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
         end.come(error)
+        line.rides.wake()
 
     def _find(self, config: RunnableConfig, key: Key, builds_on: str) -> tuple[Run | None, Line | None]:
         """Finds the run of a write and its view of the namespace; None where nothing is known. The lock is held.
@@ -299,6 +303,26 @@ class UnderWay:
         """
         if self._waits_for:
             wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if _in_event_loop() else None))
+
+    def wait_and_take(self) -> list[Ride]:
+        """Blocks like `wait`, for a put. Returns the run's writes that it is to take along, and has to settle."""
+        if self.line is None or not self._waits_for or _in_event_loop():
+            self.wait()
+            return []
+        rides = self.line.rides.take(self._waits_for, None)
+        # More than a put takes along, and those that weren't offered.
+        taken = {ride.end for ride in rides}
+        wait([end for end in self._waits_for if end not in taken])
+        return rides
+
+    def offer(self, request: PutWritesRequest) -> bool:
+        """Offers a write to the run's next put. Returns whether one took it along, and it was stored.
+
+        Only where LangGraph runs a graph: there a put comes soon, and nothing waits for the write until then.
+        """
+        if self.line is None or self.ends is None or self.run is None or self.run.execution is None:
+            return False
+        return not _in_event_loop() and self.line.rides.offer(self.ends, request) is not None
 
     async def line_up(self, line: object, *, again: bool, may_be_followed: bool = True) -> None:
         """Waits in an event loop until the run's calls that go first are over, or stand in the same line.

@@ -304,9 +304,13 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
         self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
-            under_way.wait()
-            under_way.expect(request)
-            response = self._uploads.put(request, cargo)
+            along = under_way.wait_and_take()
+            try:
+                under_way.expect(request)
+                response = self._uploads.put(request, cargo, along)
+            finally:
+                for ride in along:
+                    ride.left()
             under_way.made(response.version)
         return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
 
@@ -342,7 +346,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         with self._runs.begin_writes(config, request) as under_way:
             under_way.wait()
             under_way.expect(request)
-            self._uploads.put(request, cargo)
+            if cargo.size or self._uploads.tokens_differ or not under_way.offer(request):
+                self._uploads.put(request, cargo)
 
     async def aput_writes(
         self,

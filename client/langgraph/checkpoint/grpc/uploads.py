@@ -8,13 +8,16 @@ few MiB.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
+from langgraph.checkpoint.grpc.batching import OperationError, is_final
 from langgraph.checkpoint.grpc.calls import Caller
-from langgraph.checkpoint.grpc.errors import CheckpointdError
+from langgraph.checkpoint.grpc.errors import CheckpointdError, UnsupportedError, from_rpc_error
 from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
 from langgraph.checkpoint.grpc.pieces import INLINE_BYTES, THREADED_BYTES, Cargo, pack
+from langgraph.checkpoint.grpc.rides import Ride
 from langgraph.checkpoint.grpc.runs import UnderWay
 from langgraph.checkpoint.grpc.side_by_side import aeach, each
 
@@ -35,10 +38,26 @@ class Uploads:
         self._caller = caller
         self._known = known
         self._cache = cache
+        self.tokens_differ = callable(caller.options.token)
+        """Whether calls may have tokens of their own, and so can't go together."""
 
-    def put(self, request: Put, cargo: Cargo) -> Any:
-        """Sends a put and blocks for its answer. Raises CheckpointdError."""
+    def put(self, request: Put, cargo: Cargo, along: Sequence[Ride] = ()) -> Any:
+        """Sends a put and blocks for its answer. Raises CheckpointdError.
+
+        Args:
+            request: The put, or task writes.
+            cargo: The values that are too large for it.
+            along: Task writes that go with it, and are settled when this is over.
+        """
         name = _NAMES[type(request)]
+        try:
+            if along and not cargo.size and isinstance(request, pb.PutCheckpointRequest):
+                response = self._together(request, along)
+                if response is not None:
+                    return response
+        finally:
+            for ride in along:
+                ride.left()
         if not cargo.size:
             return self._caller.call(name, lambda stubs: getattr(stubs.checkpoints, name), request)
         self._prepare(request, cargo)
@@ -69,6 +88,32 @@ class Uploads:
             if not await asyncio.to_thread(_attach, request, cargo, needed):
                 await aeach(self._aupload, _uploads(request.thread_id, cargo, needed))
         return self._stored(request, cargo, response)
+
+    def _together(self, request: pb.PutCheckpointRequest, along: Sequence[Ride]) -> Any:
+        """Sends a put with task writes in one call. Returns None if the put has to be sent alone."""
+        batch = pb.BatchRequest()
+        for ride in along:
+            batch.operations.add().put_writes.CopyFrom(ride.request)
+        batch.operations.add().put_checkpoint.CopyFrom(request)
+        try:
+            *writes, put = self._caller.call("Batch", lambda stubs: stubs.checkpoints.Batch, batch).results
+        except UnsupportedError:
+            return None
+        except CheckpointdError as error:
+            for ride in along:
+                ride.failed(copy(error))
+            raise
+        target = self._caller.options.target
+        for ride, result in zip(along, writes, strict=True):
+            if not result.HasField("failure"):
+                ride.stored(result.put_writes)
+            elif is_final(result.failure):
+                ride.failed(from_rpc_error(OperationError(result.failure), target=target, method="PutWrites"))
+        if not put.HasField("failure"):
+            return put.put_checkpoint
+        if is_final(put.failure):
+            raise from_rpc_error(OperationError(put.failure), target=target, method="PutCheckpoint")
+        return None
 
     def _prepare(self, request: Put, cargo: Cargo) -> None:
         cargo.take_apart(self._cache.met)

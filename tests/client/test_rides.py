@@ -1,0 +1,146 @@
+"""Blocking task writes go along with the run's next put, and nobody can tell from what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, rides
+from langgraph.checkpoint.grpc.rides import MOST_ALONG, Rides
+
+from checkpointd.v1.checkpoint_service_pb2 import PutWritesRequest
+from tests.client.test_batching import Runtime, at, calls, holding, older_server, thread
+from tests.e2e import graphs
+from tests.e2e.comparison import Ledger
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes writes wait for a put for as long as a slow machine takes."""
+    monkeypatch.setattr(rides, "HOLD_SECONDS", 5.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_step_of_a_graph_is_one_call(server: ServerProcess) -> None:
+    with GrpcSaver(server.target) as saver:
+        agent = graphs.fan_out(Ledger()).compile(checkpointer=saver)
+        config: Any = thread()
+        agent.invoke({"items": ["a", "b", "c"]}, config, durability="sync")
+        steps = len(list(saver.list(config)))
+        written = sum(len(saved.pending_writes or ()) for saved in saver.list(config))
+    assert written >= 5
+    # The input's checkpoint has nothing to take along, and each of the others takes all that was written for its step.
+    assert calls(server, "Batch") == steps - 1
+    assert calls(server, "PutWrites") == 0
+
+
+def started(saver: GrpcSaver, config: RunnableConfig) -> RunnableConfig:
+    """Begins a run on a thread, and returns its config at its first checkpoint."""
+    run: RunnableConfig = {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
+    saver.get_tuple(run)
+    first = holding(1)
+    saver.put(run, first, {}, {"a": 1})
+    return at(run, first)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_write_and_a_put_that_come_together_go_together(server: ServerProcess) -> None:
+    with GrpcSaver(server.target) as saver, ThreadPoolExecutor() as threads:
+        config = thread()
+        at_first = started(saver, config)
+        before = calls(server, "Batch")
+        write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+        put = threads.submit(saver.put, at_first, second := holding(2), {}, {"a": 2})
+        assert put.result()["configurable"]["checkpoint_id"] == second["id"]
+        write.result()
+        assert calls(server, "Batch") - before == 1
+        first = {**config["configurable"], "checkpoint_id": at_first["configurable"]["checkpoint_id"]}
+        saved = saver.get_tuple({"configurable": first})
+        assert saved is not None
+        assert saved.pending_writes == [("task", "a", 2)]
+
+
+def test_a_write_that_no_put_takes_along_goes_by_itself(server: ServerProcess) -> None:
+    with GrpcSaver(server.target) as saver:
+        at_first = started(saver, thread())
+        begun = time.monotonic()
+        saver.put_writes(at_first, [("a", 2)], "task")
+        assert time.monotonic() - begun < 5
+        assert (calls(server, "PutWrites"), calls(server, "Batch")) == (1, 0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_both_are_told_that_they_were_overtaken(server: ServerProcess) -> None:
+    with GrpcSaver(server.target) as saver, GrpcSaver(server.target) as other, ThreadPoolExecutor() as threads:
+        config = thread()
+        at_first = started(saver, config)
+        other.put(config, overtaking := holding(9), {}, {"a": 9})
+        write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+        put = threads.submit(saver.put, at_first, holding(2), {}, {"a": 2})
+        for refused in (write, put):
+            with pytest.raises(VersionConflictError):
+                refused.result()
+        assert next(saved.checkpoint["id"] for saved in other.list(config)) == overtaking["id"]
+        assert all(not saved.pending_writes for saved in other.list(config))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_server_that_knows_no_batches_gets_them_one_by_one(shared_server: ServerProcess) -> None:
+    async with older_server(shared_server.target) as target:
+
+        def work() -> None:
+            with GrpcSaver(target) as saver, ThreadPoolExecutor() as threads:
+                at_first = started(saver, thread())
+                write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+                put = threads.submit(saver.put, at_first, holding(2), {}, {"a": 2})
+                put.result()
+                write.result()
+
+        await asyncio.to_thread(work)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_put_that_breaks_off_lets_the_writes_go_by_themselves(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with GrpcSaver(server.target) as saver, ThreadPoolExecutor() as threads:
+        at_first = started(saver, thread())
+
+        def break_off(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(saver._uploads, "_together", break_off)
+        write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+        put = threads.submit(saver.put, at_first, holding(2), {}, {"a": 2})
+        with pytest.raises(KeyboardInterrupt):
+            put.result()
+        write.result(20)
+        assert calls(server, "PutWrites") == 1
+
+
+def test_tokens_of_their_own_keep_calls_apart(server: ServerProcess) -> None:
+    with GrpcSaver(server.target, token=lambda: "t") as saver:
+        at_first = started(saver, thread())
+        with ThreadPoolExecutor() as threads:
+            write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+            threads.submit(saver.put, at_first, holding(2), {}, {"a": 2}).result()
+            write.result()
+    assert calls(server, "Batch") == 0
+
+
+def test_a_put_takes_no_more_than_fit_into_a_batch(patient: None) -> None:
+    offers, ends = Rides(), [Future[Any]() for _ in range(MOST_ALONG + 5)]
+    threads = [threading.Thread(target=offers.offer, args=(end, PutWritesRequest()), daemon=True) for end in ends]
+    for each in threads:
+        each.start()
+    taken = offers.take(ends, 20)
+    assert len(taken) == MOST_ALONG
+    assert len(offers.take(ends[MOST_ALONG:], 20)) == 5
+    for ride in taken:
+        ride.left()
