@@ -99,7 +99,14 @@ class TestMeasuring:
 
     def test_charts_are_drawn(self, measured: tuple[Path, str]) -> None:
         charts = {path.stem for path in measured[0].glob("*.svg")}
-        assert charts == {"speed", "scaling-agents", "scaling-state", "scaling-history", "scaling-workers"}
+        assert charts == {
+            "speed",
+            "large-states",
+            "scaling-agents",
+            "scaling-state",
+            "scaling-history",
+            "scaling-workers",
+        }
         for chart in charts:
             assert ElementTree.parse(measured[0] / f"{chart}.svg").getroot().tag.endswith("svg")
 

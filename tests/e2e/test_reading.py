@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -95,14 +96,20 @@ async def test_a_failure_to_ask_is_never_an_absence(server: ServerProcess) -> No
             await saver.aput_writes(config_of("t", "", "1"), [("a", 1)], "task")
 
 
-async def test_a_list_cut_off_by_a_failure_raises_instead_of_ending(server: ServerProcess) -> None:
+@pytest.mark.parametrize(
+    ("count", "size"), [(150, 10), (6, 3_000_000)], ids=["between-pages", "between-a-page-and-its-values"]
+)
+async def test_a_list_cut_off_by_a_failure_raises_instead_of_ending(
+    server: ServerProcess, count: int, size: int
+) -> None:
     # contract 3: a part of the answer isn't the answer.
+    with GrpcSaver(server.target) as saver:
+        for number in range(count):
+            value = random.Random(number).randbytes(size)
+            saver.put(config_of("t"), checkpoint(f"{number:03}", {"a": value}, {"a": number}), {}, {"a": number})
     with GrpcSaver(server.target, retry_budget=0, timeout=5) as saver:
-        big = "x" * 3_000_000
-        for number in range(6):
-            saver.put(config_of("t"), checkpoint(str(number), {"a": big}, {"a": number}), {}, {"a": number})
         found = saver.list(config_of("t"))
-        assert next(found).checkpoint["id"] == "5"
+        assert next(found).checkpoint["id"] == f"{count - 1:03}"
         server.kill()
         with pytest.raises(ServerUnavailableError):
             list(found)
