@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from checkpointd_server.domain.model import (
@@ -17,6 +18,8 @@ from checkpointd_server.domain.model import (
     ListQuery,
     Namespace,
     Page,
+    Piece,
+    PieceList,
     Precondition,
     PruneStrategy,
     PutCheckpoint,
@@ -38,9 +41,19 @@ def value(data: bytes) -> TypedValue:
     return TypedValue("msgpack", data)
 
 
-def write(task_id: str, idx: int, channel: str, data: bytes, *, path: str = "") -> TaskWrite:
+def piece(data: bytes) -> Piece:
+    """A piece, as it is stored."""
+    return Piece(sha256(data).digest(), data, 0)
+
+
+def in_pieces(*parts: bytes) -> TypedValue:
+    """A value that is a list of pieces."""
+    return TypedValue("msgpack", b"", PieceList(sum(map(len, parts)), [piece(part).name for part in parts]))
+
+
+def write(task_id: str, idx: int, channel: str, data: bytes | TypedValue, *, path: str = "") -> TaskWrite:
     """A task write."""
-    return TaskWrite(task_id, path, idx, channel, value(data))
+    return TaskWrite(task_id, path, idx, channel, value(data) if isinstance(data, bytes) else data)
 
 
 class Tenant:
@@ -58,7 +71,8 @@ class Tenant:
         ns: str = "",
         parent: str | None = None,
         versions: Mapping[str, str] | None = None,
-        values: Mapping[str, bytes | None] | None = None,
+        values: Mapping[str, bytes | TypedValue | None] | None = None,
+        pieces: Sequence[Piece] = (),
         body: bytes = b"body",
         metadata: Mapping[str, Any] | None = None,
         expect: int | None = None,
@@ -81,7 +95,7 @@ class Tenant:
             body=body,
             channel_versions=versions,
             values=[
-                ChannelValue(channel, versions[channel], None if data is None else value(data))
+                ChannelValue(channel, versions[channel], value(data) if isinstance(data, bytes) else data)
                 for channel, data in (values or {}).items()
             ],
             metadata=value(json.dumps(metadata).encode()),
@@ -91,6 +105,7 @@ class Tenant:
             writer=writer,
             request_id=request_id,
             lease_token=lease,
+            pieces=list(pieces),
         )
         return await self.store.put_checkpoint(put, timeout=TIMEOUT)
 
@@ -100,6 +115,7 @@ class Tenant:
         *writes: TaskWrite,
         thread: str = "t",
         ns: str = "",
+        pieces: Sequence[Piece] = (),
         expect: int | None = None,
         expect_writer: bytes = b"",
         request_id: bytes = b"",
@@ -116,6 +132,7 @@ class Tenant:
             precondition=precondition,
             request_id=request_id,
             lease_token=lease,
+            pieces=list(pieces),
         )
         return await self.store.put_writes(put, timeout=TIMEOUT)
 

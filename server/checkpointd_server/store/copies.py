@@ -15,6 +15,8 @@ async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | 
     request_id = copy.request_id or secrets.token_bytes(16)
 
     async def work(session: Session) -> int:
+        # A sweep of the target that doesn't see what is copied there might take away the names that it needs.
+        await session.fetch("share_pieces", copy.tenant, copy.target_thread_id)
         return await _copy(session, copy, request_id)
 
     # Every statement reads the source as it was at one moment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from itertools import islice, takewhile
 
 from checkpointd_server.domain.errors import CheckpointdError, PiecesMissing
@@ -17,6 +18,8 @@ FIRST_BYTES = 1024 * 1024
 """How much of a read's pieces comes with it, in bytes."""
 ANSWER_BYTES = 2 * 1024 * 1024
 """How much one reading of pieces brings, in bytes."""
+_POSTPONED_SECONDS = 600.0
+"""When a thread that couldn't be swept is looked at again."""
 _NAMES_AT_ONCE = 4096
 """How many pieces one reading looks for: more would hardly fit."""
 
@@ -28,16 +31,24 @@ async def hold(
 ) -> None:
     """Stores the pieces that came with a put, and holds all that it refers to until its transaction ends.
 
+    What it doesn't refer to isn't stored: nobody would look after it.
+
     Raises:
         PiecesMissing: The thread doesn't have some of them.
     """
     await session.fetch("share_pieces", tenant, thread_id)
+    pieces = [piece for piece in pieces if piece.name in names]
     sent = {piece.name for piece in pieces}
     missing = await session.fetch(
         "hold_pieces", tenant, thread_id, *_columns(pieces), [name for name in names if name not in sent]
     )
     if missing:
         raise PiecesMissing([row["digest"] for row in missing])
+
+
+async def queue_sweep(session: Session, tenant: str, thread_id: str) -> None:
+    """Has a thread looked at: pieces may have been stored there that nothing refers to."""
+    await session.fetch("queue_sweeps", tenant, [thread_id])
 
 
 async def upload(
@@ -173,11 +184,15 @@ def _read_place(place: bytes) -> list[object] | None:
 
 
 async def sweep(database: Database, tenant: str, thread_id: str, *, spared: float, timeout: float | None) -> None:
-    """Deletes a thread's pieces that nothing refers to, but for those sent ahead within the last `spared` seconds."""
+    """Deletes the pieces that nothing refers to of a thread that is on the list of those to be swept.
+
+    Those sent ahead within the last `spared` seconds stay, and the thread on the list.
+    """
 
     async def work(session: Session) -> None:
         await session.fetch("own_pieces", tenant, thread_id)
-        await session.fetch("begin_sweep", tenant, thread_id)
+        if await session.fetch_row("begin_sweep", tenant, thread_id) is None:
+            return  # another server was faster
         deleted = await session.fetch_row("delete_unreferenced_pieces", tenant, thread_id, spared)
         assert deleted is not None
         if deleted["content_ids"]:
@@ -202,12 +217,23 @@ async def sweep_queued(
 
 
 async def collect(connections: Connections, *, spared: float, timeout: float | None) -> int:
-    """Sweeps the threads that are due, and returns how many there were."""
+    """Sweeps the threads that are due, and returns how many there were. One that fails doesn't hold up the others."""
     due = await connections.of(None).run(lambda session: session.fetch("due_sweeps"), timeout=timeout)
     for row in due:
+        thread = (row["tenant"], row["thread_id"])
         database = connections.of(row["tenant"])
-        await sweep(database, row["tenant"], row["thread_id"], spared=spared, timeout=timeout)
+        try:
+            await sweep(database, *thread, spared=spared, timeout=timeout)
+        except CheckpointdError as error:
+            _logger.warning("a thread's pieces could not be looked after, they are left for later: %s", error)
+            # If that fails too, it is the database.
+            later = partial(_postpone, thread)
+            await database.run(later, timeout=timeout)
     return len(due)
+
+
+async def _postpone(thread: tuple[str, str], session: Session) -> None:
+    await session.fetch("postpone_sweep", *thread, _POSTPONED_SECONDS)
 
 
 def _columns(pieces: Sequence[Piece]) -> tuple[list[bytes], list[int], list[bytes]]:

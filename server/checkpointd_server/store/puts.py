@@ -66,6 +66,7 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
             reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
             assert reason is not None
             if reason["stored_version"] is not None:
+                await _leave_pieces(session, put)
                 return int(reason["stored_version"])
             if stored["lease_token"] != put.lease_token:
                 await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
@@ -108,10 +109,13 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
             stored = await session.fetch_row(statement, *args)
             assert stored is not None
             if stored["version"] is not None:
+                if stored["writes"] < len(put.writes):
+                    await _leave_pieces(session, put)
                 return int(stored["version"])
             reason = await session.fetch_row("explain_writes", *put.namespace, put.checkpoint_id, request_id, *places)
             assert reason is not None
             if reason["was_stored"]:
+                await _leave_pieces(session, put)
                 return 0
             if stored["lease_token"] == put.lease_token:
                 raise _conflict(put.namespace, precondition, reason)
@@ -134,6 +138,12 @@ async def _store(
         return await work(session)
 
     return await database.transact(work_with_pieces, timeout=timeout)
+
+
+async def _leave_pieces(session: Session, put: PutCheckpoint | PutWrites) -> None:
+    """Has the pieces looked after that came with a put which wasn't stored, for it was here before."""
+    if put.pieces:
+        await pieces.queue_sweep(session, put.namespace.tenant, put.namespace.thread_id)
 
 
 def new_request_id() -> bytes:

@@ -153,28 +153,33 @@ ON CONFLICT DO NOTHING
 
 -- name: copy_pieces
 -- Names, in the target, of the contents that its values refer to. The locks keep a sweep of another thread, which has
--- deleted its names, from deleting the contents: it waits, and finds these names.
+-- deleted its names, from deleting the contents: it waits, and finds these names. Both lock in one order.
 INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id)
 SELECT $1, $3, named.digest, named.content_id
 FROM (
-    SELECT DISTINCT
-        substr(used.data, 1 + 32 * i, 32) AS digest
-    FROM (
-        SELECT v.data || ''::bytea AS data
-        FROM __schema__.channel_values AS v
-        WHERE v.tenant = $1 AND v.thread_id = $3 AND v.size IS NOT NULL
-        UNION ALL
-        SELECT w.data || ''::bytea
-        FROM __schema__.task_writes AS w
-        WHERE w.tenant = $1 AND w.thread_id = $3 AND w.size IS NOT NULL
-    ) AS used
-    CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
-) AS used
-CROSS JOIN LATERAL (
     SELECT p.digest, p.content_id
-    FROM __schema__.pieces AS p
-    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = used.digest
-    LIMIT 1
+    FROM (
+        SELECT DISTINCT substr(used.data, 1 + 32 * i, 32) AS digest
+        FROM (
+            SELECT v.data || ''::bytea AS data
+            FROM __schema__.channel_values AS v
+            WHERE v.tenant = $1 AND v.thread_id = $3 AND v.size IS NOT NULL
+            UNION ALL
+            SELECT w.data || ''::bytea
+            FROM __schema__.task_writes AS w
+            WHERE w.tenant = $1 AND w.thread_id = $3 AND w.size IS NOT NULL
+            OFFSET 0
+        ) AS used
+        CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
+    ) AS used
+    CROSS JOIN LATERAL (
+        SELECT p.digest, p.content_id
+        FROM __schema__.pieces AS p
+        WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = used.digest
+        LIMIT 1
+    ) AS p
+    ORDER BY p.content_id
+    OFFSET 0
 ) AS named
 CROSS JOIN LATERAL (
     SELECT

@@ -1,12 +1,13 @@
--- Pieces of large values. A put that refers to pieces, and a sweep that deletes those that nothing refers to, take turns on
--- a thread: a lock comes first, so that the statements after it see what the other one did.
+-- Pieces of large values. Who brings pieces or refers to them (puts, uploads, copies to the thread), and a sweep that deletes
+-- those that nothing refers to, take turns on a thread: a lock comes first, so that the statements after it see what the
+-- other one did. A transaction has this lock on one thread, and takes it before all others.
 
 -- name: share_pieces
--- Keeps sweeps from the thread until the end of the transaction. Puts don't keep each other from it.
+-- Keeps sweeps from the thread until the end of the transaction. All others may go on.
 SELECT pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 
 -- name: own_pieces
--- Keeps puts that refer to pieces, and other sweeps, from the thread until the end of the transaction.
+-- Keeps all others from the thread's pieces until the end of the transaction.
 SELECT pg_advisory_xact_lock('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 
 -- fragment: fresh_pieces
@@ -24,11 +25,12 @@ fresh AS MATERIALIZED (
 
 -- fragment: fresh_contents
 -- What the pieces hold that got a name. They got it in one order in all transactions, so that two that store the same
--- pieces don't wait for each other.
+-- pieces don't wait for each other. IS TRUE makes it a look-up in a hash table: a join is planned as a loop over all pairs.
 contents AS (
     INSERT INTO __schema__.piece_contents (tenant, content_id, compression, data)
     SELECT $1, fresh.content_id, fresh.compression, fresh.data
-    FROM fresh JOIN named ON named.content_id = fresh.content_id
+    FROM fresh
+    WHERE (fresh.content_id IN (SELECT named.content_id FROM named)) IS TRUE
 )
 
 -- name: hold_pieces
@@ -55,9 +57,13 @@ WHERE (
 
 -- name: upload_pieces
 -- Stores pieces that a put will refer to, and has the thread looked at when $6 seconds have passed. The commit needn't
--- wait for the disk: that of the put writes all that came before it.
+-- wait for the disk: that of the put writes all that came before it. The lock is share_pieces: a sweep that takes the thread
+-- off the list sees these pieces, or is over before the thread is put on it again. What it deletes meanwhile may still be
+-- there in this statement's eyes; then the put is told.
 WITH lazily AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'off', true) AS setting
+    SELECT
+        set_config('synchronous_commit', 'off', true) AS setting,
+        pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 ),
 -- include: fresh_pieces
 named AS (
@@ -140,49 +146,55 @@ ORDER BY s.due_at
 LIMIT 100
 
 -- name: begin_sweep
--- Takes the thread off the list. Who puts it there again while this lasts waits for the end, so that nothing is missed.
-DELETE FROM __schema__.piece_sweeps AS s WHERE s.tenant = $1 AND s.thread_id = $2
+-- Takes the thread off the list, and returns a row if it was there. Who puts it there again while this lasts waits for the
+-- end, so that nothing is missed.
+DELETE FROM __schema__.piece_sweeps AS s WHERE s.tenant = $1 AND s.thread_id = $2 RETURNING s.due_at
 
 -- name: delete_unreferenced_pieces
 -- Deletes the thread's names of pieces that nothing refers to, but for those sent ahead within the last $3 seconds. Returns
--- the contents that they named, and in how many seconds the last of the spared ones is due, null if there is none.
-WITH used AS MATERIALIZED (
-    SELECT DISTINCT substr(used.data, 1 + 32 * i, 32) AS digest
+-- the contents that they named, and in how many seconds the last of the spared ones is due, null if there is none. Names and
+-- references are grouped together, and IS TRUE makes a hash table: a join may be planned, while the tables are young, as a
+-- loop over all pairs.
+WITH unused AS MATERIALIZED (
+    SELECT
+        name.digest,
+        coalesce(max(name.uploaded_at) >= now() - make_interval(secs => $3), false) AS is_spared,
+        max(name.uploaded_at) AS uploaded_at
     FROM (
-        -- The concatenation fetches the list once instead of once a digest.
-        SELECT v.data || ''::bytea AS data
-        FROM __schema__.channel_values AS v
-        WHERE v.tenant = $1 AND v.thread_id = $2 AND v.size IS NOT NULL
+        SELECT p.digest, true AS is_there, p.uploaded_at
+        FROM __schema__.pieces AS p
+        WHERE p.tenant = $1 AND p.thread_id = $2
         UNION ALL
-        SELECT w.data || ''::bytea
-        FROM __schema__.task_writes AS w
-        WHERE w.tenant = $1 AND w.thread_id = $2 AND w.size IS NOT NULL
-        OFFSET 0
-    ) AS used
-    CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
-),
-unused AS MATERIALIZED (
-    SELECT p.digest
-    FROM __schema__.pieces AS p
-    WHERE p.tenant = $1 AND p.thread_id = $2
-    EXCEPT
-    SELECT used.digest FROM used
+        SELECT substr(used.data, 1 + 32 * i, 32), false, NULL
+        FROM (
+            -- The concatenation fetches the list once instead of once a digest.
+            SELECT v.data || ''::bytea AS data
+            FROM __schema__.channel_values AS v
+            WHERE v.tenant = $1 AND v.thread_id = $2 AND v.size IS NOT NULL
+            UNION ALL
+            SELECT w.data || ''::bytea
+            FROM __schema__.task_writes AS w
+            WHERE w.tenant = $1 AND w.thread_id = $2 AND w.size IS NOT NULL
+            OFFSET 0
+        ) AS used
+        CROSS JOIN LATERAL generate_series(0, octet_length(used.data) / 32 - 1) AS i
+    ) AS name
+    GROUP BY name.digest
+    HAVING bool_and(name.is_there)
 ),
 deleted AS (
     DELETE FROM __schema__.pieces AS p
-    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest IN (SELECT unused.digest FROM unused)
-        AND (p.uploaded_at < now() - make_interval(secs => $3)) IS NOT FALSE
+    WHERE p.tenant = $1 AND p.thread_id = $2
+        AND (p.digest IN (SELECT unused.digest FROM unused WHERE NOT unused.is_spared)) IS TRUE
     RETURNING p.content_id
-),
-spared AS (
-    SELECT max(p.uploaded_at) AS uploaded_at
-    FROM __schema__.pieces AS p
-    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest IN (SELECT unused.digest FROM unused)
-        AND p.uploaded_at >= now() - make_interval(secs => $3)
 )
 SELECT
     (SELECT array_agg(deleted.content_id ORDER BY deleted.content_id) FROM deleted) AS content_ids,
-    (SELECT $3 - extract(epoch FROM now() - spared.uploaded_at) FROM spared)::float8 AS due_in
+    (
+        SELECT $3 - extract(epoch FROM now() - max(unused.uploaded_at))
+        FROM unused
+        WHERE unused.is_spared
+    )::float8 AS due_in
 
 -- name: lock_contents
 -- Waits for copies that are about to name the contents $2, and for sweeps of other threads that name them too.
@@ -193,15 +205,23 @@ ORDER BY c.content_id
 FOR UPDATE
 
 -- name: delete_nameless_contents
--- Deletes those of the locked contents $2 that no thread has a name for.
+-- Deletes those of the locked contents $2 that no thread has a name for. Looked up one by one: an anti-join may be planned,
+-- while the tables are young, as a scan of the tenant's pieces for each.
 DELETE FROM __schema__.piece_contents AS c
-WHERE c.tenant = $1 AND c.content_id = ANY ($2::bigint[]) AND NOT EXISTS (
-    SELECT FROM __schema__.pieces AS p
+WHERE c.tenant = $1 AND c.content_id = ANY ($2::bigint[]) AND (
+    SELECT true
+    FROM __schema__.pieces AS p
     WHERE p.tenant = $1 AND p.content_id = c.content_id
-)
+    LIMIT 1
+) IS NULL
 
 -- name: queue_sweep_later
 -- Has the thread looked at in $3 seconds, unless it is on the list already.
 INSERT INTO __schema__.piece_sweeps (tenant, thread_id, due_at)
 VALUES ($1, $2, now() + make_interval(secs => $3))
 ON CONFLICT DO NOTHING
+
+-- name: postpone_sweep
+-- Has the thread looked at in $3 seconds: now it couldn't be.
+UPDATE __schema__.piece_sweeps AS s SET due_at = now() + make_interval(secs => $3)
+WHERE s.tenant = $1 AND s.thread_id = $2

@@ -152,6 +152,7 @@ FROM (SELECT) AS one
 LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
 
 -- fragment: put_writes_rows
+-- Returns a row for each write that was stored: not where there is one that it doesn't replace.
 INSERT INTO __schema__.task_writes AS present (
     tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id
 )
@@ -175,8 +176,10 @@ head AS (
 ),
 stored AS (
     -- include: put_writes_rows
+    RETURNING 1
 )
 -- include: put_result
+, (SELECT count(*) FROM stored) AS writes
 
 -- name: put_writes_if
 -- Stores task writes in a namespace that must have the version $14 or the last writer $15. The lock keeps puts from
@@ -201,8 +204,10 @@ head AS MATERIALIZED (
 ),
 stored AS (
     -- include: put_writes_rows
+    RETURNING 1
 )
 -- include: put_result
+, (SELECT count(*) FROM stored) AS writes
 
 -- name: explain_writes
 -- Why task writes were not stored: whether the same call has stored them before, and what the namespace's head is now. It
