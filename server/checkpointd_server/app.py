@@ -174,8 +174,12 @@ async def _collect(opened: store.PostgresStore) -> None:
         try:
             while await opened.collect_pieces():
                 pass
-        except CheckpointdError as error:
-            _log.warning("pieces of large values that nobody needs are left for later", reason=str(error))
+        except Exception as error:  # whatever it is, the server serves without
+            known = isinstance(error, CheckpointdError)
+            reason = str(error) if known else type(error).__name__
+            _log.warning(
+                "pieces of large values that nobody needs are left for later", reason=reason, exc_info=not known
+            )
 
 
 async def fail_when_lost(database: Database) -> None:
