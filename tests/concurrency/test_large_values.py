@@ -106,7 +106,7 @@ class Worker:
         self.done: dict[str, int] = {}
 
     def work(self, until: float) -> None:
-        steps: list[Callable[[str], None]] = [self.put] * 10 + [self.write] * 4 + [self.read] * 3
+        steps: list[Callable[[str], None]] = [*[self.put] * 10, *[self.write] * 4, *[self.read] * 3]
         steps += [self.prune, self.prune, self.delete, self.delete_runs, self.copy, self.copy]
         while time.monotonic() < until:
             step = self._dice.choice(steps)
