@@ -310,6 +310,7 @@ class Meddled:
 
     def __init__(self, saver: GrpcSaver, meddle: Callable[[], object]) -> None:
         self._caller = saver._caller
+        self.options = saver.options
         self._meddle = meddle
         self._puts = 0
 
