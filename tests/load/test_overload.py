@@ -158,11 +158,11 @@ async def test_too_many_bytes(database_url: str, tmp_path: Path) -> None:
     options = ("--max-bytes-in-flight", str(16 * MEBIBYTE), "--pool-max-size", "2")
     with serving(*options, database_url=database_url, log_dir=tmp_path) as server:
         async with watched(server) as seen:
-            floods = [flood(server, name=f"f{n}", seconds=3, callers=16, value_bytes=4 * MEBIBYTE) for n in range(2)]
+            floods = [flood(server, name=f"f{n}", seconds=3, callers=80, value_bytes=4 * MEBIBYTE) for n in range(2)]
             tallies = await asyncio.gather(*floods)
         codes = check_tallies(tallies)
         assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 0
-        # 128 MiB were offered at any time, and more than that was stored.
-        assert max(seen.resident) - seen.resident[0] < 400 * MEBIBYTE
+        # 640 MiB were offered at any time. Without the bound the server grows by 1300 MB, with it by 350 to 670.
+        assert max(seen.resident) - seen.resident[0] < 900 * MEBIBYTE
         assert set(seen.health) == {SERVING}
         await check_stored(database_url, tallies)
