@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -122,6 +123,18 @@ def test_a_put_that_breaks_off_lets_the_writes_go_by_themselves(
             put.result()
         write.result(20)
         assert calls(server, "PutWrites") == 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_writes_go_before_a_put_that_can_not_take_them_along(server: ServerProcess) -> None:
+    with GrpcSaver(server.target) as saver, ThreadPoolExecutor() as threads:
+        at_first = started(saver, thread())
+        write = threads.submit(saver.put_writes, at_first, [("a", 2)], "task")
+        threads.submit(saver.put, at_first, holding("x" * 3_000_000), {}, {"a": 2}).result()
+        write.result()
+    methods = re.findall(r" method=CheckpointService/(Put\w+)", server.stderr)
+    # The first put, then the write; the large put comes back for its pieces.
+    assert methods == ["PutCheckpoint", "PutWrites", "PutCheckpoint", "PutCheckpoint"]
 
 
 def test_tokens_of_their_own_keep_calls_apart(server: ServerProcess) -> None:

@@ -304,9 +304,13 @@ class UnderWay:
         if self._waits_for:
             wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if _in_event_loop() else None))
 
-    def wait_and_take(self) -> list[Ride]:
-        """Blocks like `wait`, for a put. Returns the run's writes that it is to take along, and has to settle."""
-        if self.line is None or not self._waits_for or _in_event_loop():
+    def wait_and_take(self, *, takes: bool) -> list[Ride]:
+        """Blocks like `wait`, for a put. Returns the run's writes that it is to take along, and has to settle.
+
+        Args:
+            takes: Whether the put can take any along.
+        """
+        if not takes or self.line is None or not self._waits_for or _in_event_loop():
             self.wait()
             return []
         rides = self.line.rides.take(self._waits_for, None)

@@ -304,7 +304,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
         self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
-            along = under_way.wait_and_take()
+            # What needs pieces may come back for them: nothing goes along with it.
+            along = under_way.wait_and_take(takes=not cargo.size)
             try:
                 under_way.expect(request)
                 response = self._uploads.put(request, cargo, along)

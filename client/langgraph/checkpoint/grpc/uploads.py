@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import wait
 from copy import copy
 from typing import Any
 
@@ -38,6 +39,7 @@ class Uploads:
         self._caller = caller
         self._known = known
         self._cache = cache
+        self._server_knows_batches = True
         self.tokens_differ = callable(caller.options.token)
         """Whether calls may have tokens of their own, and so can't go together."""
 
@@ -47,17 +49,17 @@ class Uploads:
         Args:
             request: The put, or task writes.
             cargo: The values that are too large for it.
-            along: Task writes that go with it, and are settled when this is over.
+            along: Task writes that go with it, if no value is too large; whoever took them settles what is left.
         """
         name = _NAMES[type(request)]
-        try:
-            if along and not cargo.size and isinstance(request, pb.PutCheckpointRequest):
-                response = self._together(request, along)
-                if response is not None:
-                    return response
-        finally:
-            for ride in along:
-                ride.left()
+        if along and self._server_knows_batches and isinstance(request, pb.PutCheckpointRequest):
+            response = self._together(request, along)
+            if response is not None:
+                return response
+        # What can't go along goes first.
+        for ride in along:
+            ride.left()
+        wait([ride.end for ride in along])
         if not cargo.size:
             return self._caller.call(name, lambda stubs: getattr(stubs.checkpoints, name), request)
         self._prepare(request, cargo)
@@ -98,6 +100,7 @@ class Uploads:
         try:
             *writes, put = self._caller.call("Batch", lambda stubs: stubs.checkpoints.Batch, batch).results
         except UnsupportedError:
+            self._server_knows_batches = False
             return None
         except CheckpointdError as error:
             for ride in along:
