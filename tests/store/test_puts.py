@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -236,9 +237,33 @@ async def test_a_put_that_arrives_twice_at_once_is_stored_once(tenant: Tenant) -
         assert await tenant.version() == versions[0]
 
 
-async def test_the_same_request_for_another_checkpoint_is_another_put(tenant: Tenant) -> None:
+async def test_the_same_request_in_another_thread_is_another_put(tenant: Tenant) -> None:
     first = await tenant.put("1", thread="a", request_id=b"r")
     assert await tenant.put("1", thread="b", request_id=b"r") != first
+
+
+def expectations(version: int) -> list[dict[str, Any]]:
+    """Nothing, and what holds after the put of `version` by b"me"."""
+    return [{}, {"expect": version}, {"expect_writer": b"me"}]
+
+
+async def test_the_last_put_s_request_for_another_checkpoint_is_refused(tenant: Tenant) -> None:
+    version = await tenant.put("1", writer=b"me", request_id=b"r")
+    for expectation in expectations(version):
+        with pytest.raises(InvalidArgument, match="request_id: is that of the namespace's last put") as caught:
+            await tenant.put("2", request_id=b"r", **expectation)
+        assert caught.value.field == "request_id"
+    assert (await tenant.ids(), await tenant.version()) == (["1"], version)
+
+
+async def test_a_put_sent_again_after_its_checkpoint_was_pruned_changes_nothing(tenant: Tenant) -> None:
+    await tenant.put("2")
+    version = await tenant.put("1", writer=b"me", request_id=b"r")
+    await tenant.prune("t")
+    assert await tenant.ids() == ["2"]
+    for expectation in expectations(version):
+        assert await tenant.put("1", writer=b"me", request_id=b"r", **expectation) == version
+    assert await tenant.ids() == ["2"]
 
 
 async def test_puts_and_deletions_at_once_leave_whole_checkpoints_or_none(tenant: Tenant) -> None:

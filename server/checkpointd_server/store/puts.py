@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, VersionConflict
+from checkpointd_server.domain.errors import DatabaseUnavailable, InvalidArgument, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
 from checkpointd_server.store import pieces
 from checkpointd_server.store.leases import make_way
@@ -20,7 +20,7 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     """Stores a checkpoint in one statement and returns the new version.
 
     Where values are lists of pieces, it is a transaction, which holds the pieces. Raises VersionConflict, LeaseHeld,
-    LeaseLost, PiecesMissing.
+    LeaseLost, PiecesMissing; InvalidArgument if the namespace's last put was another one with the same request id.
     """
     precondition = put.precondition or _NOTHING
     # A put that names itself can be sent again when its answer is lost, by the pool too.
@@ -65,9 +65,9 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
                 return int(stored["version"])
             reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
             assert reason is not None
-            if reason["stored_version"] is not None:
+            if (stored_version := _stored_before(put, reason)) is not None:
                 await _leave_pieces(session, put)
-                return int(reason["stored_version"])
+                return stored_version
             if stored["lease_token"] != put.lease_token:
                 await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
             elif not unconditional:
@@ -153,6 +153,20 @@ def new_request_id() -> bytes:
 
 def _is_unconditional(precondition: Precondition) -> bool:
     return precondition.if_version_match is None and not precondition.if_last_writer
+
+
+def _stored_before(put: PutCheckpoint, found: Row) -> int | None:
+    """Returns the version that the same put was given before, if it was stored, be its checkpoint pruned since."""
+    if found["stored_version"] is not None:
+        return int(found["stored_version"])
+    if not found["is_last_request"]:
+        return None
+    if found["last_checkpoint_id"] != put.checkpoint_id:
+        raise InvalidArgument(
+            "request_id",
+            "is that of the namespace's last put, of another checkpoint; choose one at random for each put",
+        )
+    return int(found["version"])
 
 
 def _conflict(namespace: Namespace, precondition: Precondition, found: Row) -> VersionConflict:

@@ -136,8 +136,9 @@ head AS (
 -- include: put_checkpoint_rows
 
 -- name: explain_put
--- Why a put stored nothing: the version that the same put was given before, and what the namespace's head is now. The
--- lock makes this a transaction that writes: so the answer waits for a synchronous standby, as the put itself may not have
+-- Why a put stored nothing: the version that the same put was given before, what the namespace's head is now, and whether
+-- the head was put under the same request id, whatever checkpoint that was, and whether or not it is still there. The lock
+-- makes this a transaction that writes: so the answer waits for a synchronous standby, as the put itself may not have
 -- (PostgreSQL keeps a commit whose wait was cancelled).
 SELECT
     (
@@ -147,7 +148,8 @@ SELECT
         FOR SHARE
     ) AS stored_version,
     n.version,
-    n.last_checkpoint_id
+    n.last_checkpoint_id,
+    n.last_request_id IS NOT DISTINCT FROM $5 AS is_last_request
 FROM (SELECT) AS one
 LEFT JOIN __schema__.namespaces AS n ON n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
 
