@@ -162,7 +162,8 @@ async def test_too_many_bytes(database_url: str, tmp_path: Path) -> None:
             tallies = await asyncio.gather(*floods)
         codes = check_tallies(tallies)
         assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 0
-        # 640 MiB were offered at any time. Without the bound the server grows by 1300 MB, with it by 350 to 670.
-        assert max(seen.resident) - seen.resident[0] < 900 * MEBIBYTE
+        # 640 MiB were offered at any time. Without the bound the server grows by 1300 to 1400 MB, with it by 100 to
+        # 220, and so it does with 320 or 960 MiB.
+        assert max(seen.resident) - seen.resident[0] < 400 * MEBIBYTE
         assert set(seen.health) == {SERVING}
         await check_stored(database_url, tallies)

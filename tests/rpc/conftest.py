@@ -111,7 +111,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[RpcServer, Client]]]
 
 
 @asynccontextmanager
-async def _serve(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple[RpcServer, Client]]:
+async def serving(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple[RpcServer, Client]]:
     server = RpcServer(store, ServerOptions(**{"listen": ("127.0.0.1:0",), **options}))
     address, *_ = await server.start()
     server.set_serving(True)
@@ -137,7 +137,7 @@ def serve(store: CheckpointStore) -> Serve:
     """Serves the store with options of one's own: `async with serve(reflection=False) as (server, client)`."""
 
     def start(**options: Any) -> AbstractAsyncContextManager[tuple[RpcServer, Client]]:
-        return _serve(store, **options)
+        return serving(store, **options)
 
     return start
 

@@ -6,10 +6,14 @@ from typing import Any
 
 import grpc
 import pytest
+from langgraph.checkpoint.grpc.batching import OperationError
+from langgraph.checkpoint.grpc.errors import retry_delay
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.store import StoreOptions, migrate, open_store
+from tests.rpc.conftest import serving
 
 
 def operation(request: Any) -> pb.BatchOperation:
@@ -146,3 +150,20 @@ async def test_answers_that_do_not_fit_together_fail_alone(serve: Any, size: int
     kinds = [result.WhichOneof("result") for result in results]
     assert kinds == ["get_checkpoint"] + ["failure"] * 4 + ["put_checkpoint"]
     assert {result.failure.reason for result in results[1:5]} == {"MESSAGE_TOO_LARGE"}
+
+
+async def test_what_there_is_no_room_for_is_told_when_to_come_again(database_url: str) -> None:
+    options = StoreOptions(dsn=database_url, max_queue=2)
+    await migrate(options)
+    async with open_store(options) as store, serving(store) as (_, client):
+        results = await batch(client, *(client.put_request(thread_id=f"thread-{i}") for i in range(20)))
+    failures = [result.failure for result in results if result.WhichOneof("result") == "failure"]
+    assert len(failures) == 18
+    hints = [failure.retry_after_ms for failure in failures]
+    assert all(50 <= hint <= 7500 for hint in hints)
+    assert len(set(hints)) > 1
+    assert {(failure.code, failure.reason, failure.metadata["bound"]) for failure in failures} == {
+        (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "OVERLOADED", "queue")
+    }
+    # The saver takes it as it takes that of a call on its own.
+    assert [retry_delay(OperationError(failure)) for failure in failures] == [hint / 1000 for hint in hints]

@@ -121,7 +121,11 @@ class Batches:
         request = getattr(operation, kind) if kind else None
         failure = self._calls.failure(_NAMES[kind], started, request, error, identity)
         told = pb.OperationFailure(
-            code=failure.code.value[0], message=failure.message, reason=failure.reason, metadata=failure.metadata
+            code=failure.code.value[0],
+            message=failure.message,
+            reason=failure.reason,
+            metadata=failure.metadata,
+            retry_after_ms=failure.retry_after_ms,
         )
         return pb.BatchResult(failure=told)
 

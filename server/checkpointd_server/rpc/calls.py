@@ -132,7 +132,7 @@ class Calls:
         logs_calls = self._logs_calls
         load = self._load
 
-        async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
+        async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
             started = perf_counter()
             request = identity = None
             held = at_work = 0
@@ -173,21 +173,29 @@ class Calls:
                     self._log_call(name, "CANCELLED", started, request, identity)
                 raise
             except DecodeError:
-                error: Exception = InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}")
+                malformed = InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}")
+                return self.failure(name, started, request, malformed, identity)
             except EncodeError:
                 # Protobuf gives up at 2 GiB, whatever our own limit is.
-                error = ResultTooLarge(2**31, limit=message_bytes)
-            except Exception as raised:
-                error = raised
+                too_large = ResultTooLarge(2**31, limit=message_bytes)
+                return self.failure(name, started, request, too_large, identity)
+            except Exception as error:
+                return self.failure(name, started, request, error, identity)
             finally:
                 load.free(held)
                 self._entered -= 1
                 self._active -= at_work
                 if self._draining.is_set() and not self._active:
                     self._idle.set()
-            failure = self.failure(name, started, request, error, identity)
-            await context.abort(failure.code, failure.message, failure.trailers)
-            raise AssertionError("abort raises")
+
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
+            # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
+            # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
+            answer = await attempt(context)
+            if isinstance(answer, Failure):
+                await context.abort(answer.code, answer.message, answer.trailers)
+                raise AssertionError("abort raises")
+            return answer
 
         return grpc.stream_unary_rpc_method_handler(serve)
 

@@ -179,6 +179,8 @@ class Failure(NamedTuple):
     """What belongs to the reason."""
     trailers: tuple[tuple[str, bytes], ...]
     level: int
+    retry_after_ms: int
+    """After how many milliseconds the client should send the call again; 0: nothing is said about it."""
     error_id: str | None
     """Ties an INTERNAL answer to the log; None for errors that explain themselves."""
 
@@ -204,12 +206,13 @@ def describe_error(error: Exception, *, retry_after: float | None = None) -> Fai
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=told)
     status = Status(code=rule.code.value[0], message=message)
     status.details.add().Pack(info)
-    if retry_after is not None:
+    retry_after_ms = 0 if retry_after is None else max(int(retry_after * 1000), 1)
+    if retry_after_ms:
         hint = RetryInfo()
-        hint.retry_delay.FromMilliseconds(max(int(retry_after * 1000), 1))
+        hint.retry_delay.FromMilliseconds(retry_after_ms)
         status.details.add().Pack(hint)
     trailers = ((DETAILS_KEY, status.SerializeToString()),)
-    return Failure(rule.code, message, reason, told, trailers, rule.level, error_id)
+    return Failure(rule.code, message, reason, told, trailers, rule.level, retry_after_ms, error_id)
 
 
 def _shortened(message: str) -> str:

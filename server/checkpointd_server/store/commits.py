@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
 from checkpointd_server.store import puts
 from checkpointd_server.store.batches import batch_arguments
@@ -47,6 +47,18 @@ class Entry:
     answer: asyncio.Future[int]
     taken: bool = False
     """Whether a commit has it."""
+
+    def finish(self, version: int) -> None:
+        """Answers with the version of what was stored."""
+        if not self.answer.done():
+            self.answer.set_result(version)
+
+    def fail(self, error: Exception) -> None:
+        """Answers with an error."""
+        if not self.answer.done():
+            # Where a known error came from says nothing. Those frames hold this entry, and would be kept by it in turn.
+            known = isinstance(error, CheckpointdError)
+            self.answer.set_exception(error.with_traceback(None) if known else error)
 
 
 class Unit:
@@ -140,6 +152,8 @@ class Commits:
                 raise DeadlineExceeded from error
             finally:
                 give_up.cancel()
+                # The answer may be an error, which keeps this frame. Kept by it in turn, it would stay, values and all.
+                del entry, answer
 
     def _begin(self) -> None:
         """Begins commits, as long as there is something to store and room for one more."""
@@ -218,8 +232,7 @@ class Commits:
             await asyncio.gather(*[self._store_one_by_one(unit.entries) for unit in units if unit not in stored])
         except Exception as error:
             for entry in _entries(units):
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
+                entry.fail(error)
         finally:
             for entry in _entries(units):
                 # Only where this task was cancelled: nobody may wait for ever.
@@ -250,8 +263,7 @@ class Commits:
             unit = batch[row["number"]]
             stored.add(unit)
             for entry in unit.entries:
-                if not entry.answer.done():
-                    entry.answer.set_result(row["version"])
+                entry.finish(row["version"])
         return stored
 
     async def _store_one_by_one(self, entries: list[Entry]) -> None:
@@ -259,13 +271,9 @@ class Commits:
             if entry.answer.done():
                 continue
             try:
-                version = await _store_alone(self._database, entry.write, _remaining(entry))
+                entry.finish(await _store_alone(self._database, entry.write, _remaining(entry)))
             except Exception as error:
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
-            else:
-                if not entry.answer.done():
-                    entry.answer.set_result(version)
+                entry.fail(error)
 
 
 def _expects_itself(put: PutCheckpoint) -> bool:
@@ -316,8 +324,8 @@ def _cancel_if_unwanted(task: asyncio.Task[None], entries: list[Entry], _: async
 
 def _give_up(entry: Entry, line: Line) -> None:
     """Refuses a write that no commit has taken."""
-    if not entry.taken and not entry.answer.done():
-        entry.answer.set_exception(line.overloaded())
+    if not entry.taken:
+        entry.fail(line.overloaded())
 
 
 def _entries(units: Iterable[Unit]) -> Iterator[Entry]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
-from checkpointd_server.store.errors import HostUnreachable, explain_setup, is_worth_waiting, judge
+from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.hosts import Hosts
 from checkpointd_server.store.line import Line
 from checkpointd_server.store.liveness import Watch
@@ -160,6 +160,7 @@ class Connections:
     ) -> T:
         """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
         failure: Exception | None = None
+        verdict: Verdict | None = None
         try:
             async with asyncio.timeout(timeout):
                 for pause in (*_PAUSES, None):
@@ -175,6 +176,9 @@ class Connections:
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise DeadlineExceeded from (failure or error)
+        finally:
+            # An error keeps this frame, and all that the call was given. Kept by it in turn, it would stay.
+            failure = verdict = None
         raise AssertionError("the last try returns or raises")
 
     async def _attempt(

@@ -12,7 +12,7 @@ from collections import deque
 from functools import partial
 from typing import Any, NamedTuple
 
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from langgraph.checkpoint.grpc.errors import DOMAIN, is_away
 from langgraph.checkpoint.grpc.requests import Key
@@ -80,6 +80,10 @@ class OperationError(grpc.RpcError):  # type: ignore[misc]
         status = Status(code=self._failure.code, message=self._failure.message)
         info = ErrorInfo(domain=DOMAIN, reason=self._failure.reason, metadata=self._failure.metadata)
         status.details.add().Pack(info)
+        if self._failure.retry_after_ms:
+            hint = RetryInfo()
+            hint.retry_delay.FromMilliseconds(self._failure.retry_after_ms)
+            status.details.add().Pack(hint)
         return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
