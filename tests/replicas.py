@@ -117,17 +117,13 @@ class _Standby(EmbeddedPostgres):
 
     async def _initialize(self, binaries: Path) -> None:
         address = _address(self._primary.dsn)
-        process = await asyncio.create_subprocess_exec(
+        command = self._folder.command(
             find_binaries() / "pg_basebackup",
-            *(
-                "--pgdata",
-                self._folder.make_partial(),
-                "--dbname",
-                "user=postgres host={host} port={port}".format(**address),
-            ),
+            *("--pgdata", self._folder.make_partial()),
+            *("--dbname", "user=postgres host={host} port={port}".format(**address)),
             *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
-            **self._folder.process_options(),
         )
+        process = await asyncio.create_subprocess_exec(*command, **self._folder.process_options())
         assert await process.wait() == 0
         self._folder.adopt_partial()
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,14 @@ import structlog
 from checkpointd_server.domain.errors import SetupError
 
 _UNPRIVILEGED_USER = "nobody"
+_RUN_AS = """\
+import os, sys
+uid, gid, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+os.setgroups([])
+os.setgid(gid)
+os.setuid(uid)
+os.execv(program, sys.argv[3:])
+"""
 _LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes postgres.log.old at the next start
 
 _log = structlog.get_logger(__name__)
@@ -185,18 +194,25 @@ class DataFolder:
         with _naming(self.path):
             return last_lines(self.log.read_text(errors="replace"))
 
-    def process_options(self) -> dict[str, Any]:
-        """How PostgreSQL's programs are started: as its user, in a session of their own (a terminal's Ctrl-C is for
-        checkpointd alone), and with nothing of our environment, which may hold secrets and PG* variables.
+    def command(self, program: Path, *arguments: str | Path) -> tuple[str | Path, ...]:
+        """How one of PostgreSQL's programs is called, as its user.
+
+        Not by subprocess's own `user`: for that it forks, which is not safe where gRPC has threads.
         """
-        options: dict[str, Any] = {
+        if self._user is None:
+            return (program, *arguments)
+        ids = (str(self._user.pw_uid), str(self._user.pw_gid))
+        return (sys.executable, "-I", "-S", "-c", _RUN_AS, *ids, program, *arguments)
+
+    def process_options(self) -> dict[str, Any]:
+        """How such a command is started: in a session of its own (a terminal's Ctrl-C is for checkpointd alone), and
+        with nothing of our environment, which may hold secrets and PG* variables.
+        """
+        return {
             "cwd": self.path,
             "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
             "start_new_session": True,
         }
-        if self._user is not None:
-            options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        return options
 
     def _own(self, path: Path, mode: int) -> None:
         """Gives a file to PostgreSQL's user. Not through a link: root must not be led out of the folder."""

@@ -121,9 +121,7 @@ class EmbeddedPostgres:
         # Keys are compared bytewise whatever the locale; C spares us the host's collations, which change over time.
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
         process = await asyncio.create_subprocess_exec(
-            binaries / "initdb",
-            f"--pgdata={partial}",
-            *options,
+            *self._folder.command(binaries / "initdb", f"--pgdata={partial}", *options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -159,10 +157,7 @@ class EmbeddedPostgres:
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         with self._folder.open_log() as log:
             return await asyncio.create_subprocess_exec(
-                binaries / "postgres",
-                "-D",
-                self._folder.cluster,
-                *arguments,
+                *self._folder.command(binaries / "postgres", "-D", self._folder.cluster, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
