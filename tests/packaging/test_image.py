@@ -129,7 +129,7 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
 
 
 def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
-    command = [str(image / "bin" / "checkpointd"), "serve"]
+    command = [str(image / "bin" / "checkpointd"), "serve", "--listen", "0.0.0.0:0"]
     env = environment(stages, image, HOME="/", **INSECURE)
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 1
