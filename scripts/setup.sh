@@ -13,12 +13,23 @@ say() { printf '%s\n' "setup: $*" >&2; }
 
 version_of() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true; }
 
+# Before anything is removed.
+check_python() {
+    local found
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        found=$(version_of "$python")
+        say "Python 3.11 or later is needed, $python is ${found:-not there}; name another: make setup PYTHON=python3.12"
+        exit 1
+    fi
+}
+
 # By content, not by time: a checkout or a clone gives files any time it likes. An editable install knows its folder, so
 # a copied environment is stale too.
 wanted() { { pwd -P; cat "${projects[@]}" scripts/setup.sh; } | cksum; }
 
 if [ "${1:-}" = --exactly ] && [ -x "$venv/bin/python" ] &&
     [ "$(version_of "$venv/bin/python")" != "$(version_of "$python")" ]; then
+    check_python
     say "$venv has Python $(version_of "$venv/bin/python"), $python is $(version_of "$python"): building it anew"
     rm -rf "$venv"
 fi
@@ -27,11 +38,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ] && [ -n "$(version_of 
 fi
 
 if [ -z "$(version_of "$venv/bin/python")" ]; then
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        found=$(version_of "$python")
-        say "Python 3.11 or later is needed, $python is ${found:-not there}; name another: make setup PYTHON=python3.12"
-        exit 1
-    fi
+    check_python
     say "making $venv with Python $(version_of "$python")"
     rm -rf "$venv"
     if ! "$python" -m venv "$venv"; then
