@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +78,11 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 assert (ROOT / file).exists(), command
             case ["docker", "compose", "-f", file, *_]:
                 assert (ROOT / file).exists(), command
-            case [("docker" | "echo" | "pg_dump" | "protoc" | "psql"), *_]:
+            case ["pip", "install", *wanted]:
+                check_packages(command, wanted)
+            case ["buf", "generate"]:
+                assert [path for path in documents() if Document(path).blocks("yaml")] == [path], command
+            case [("docker" | "echo" | "pg_dump" | "psql"), *_]:
                 pass
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
@@ -95,8 +104,40 @@ def check_options(command: str, arguments: list[str]) -> None:
     assert {word for word in rest if word.startswith("--")} <= options(name), command
 
 
+def check_packages(command: str, wanted: list[str]) -> None:
+    """Fails if a folder holds no package of ours, or one without these extras."""
+    for need in wanted:
+        folder, *extras = re.findall(r"[\w./-]+", need)
+        if folder.startswith("./"):
+            project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+            assert set(extras) <= set(project.get("optional-dependencies", {})), command
+
+
 @pytest.mark.parametrize("path", documents())
 def test_options_that_a_document_names_exist(path: str) -> None:
     known = set[str]().union(*map(options, main.commands))
     named = set(re.findall(r"`(?:checkpointd \w+ )?(--[a-z-]+)", Document(path).prose))
     assert named <= known
+
+
+def test_the_template_for_buf_gives_every_file_a_go_package(tmp_path: Path) -> None:
+    ((_, template),) = Document("docs/protocol.md").blocks("yaml")
+    (tmp_path / "buf.gen.yaml").write_text(template)
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    plugins = ("protoc-gen-go", "protoc-gen-go-grpc")
+    for plugin in plugins:
+        (tmp_path / plugin).write_text(f"#!/bin/sh\nexec {sys.executable} {ROOT / 'tests/docs/plugin.py'} {plugin}\n")
+        (tmp_path / plugin).chmod(0o755)
+    files = sorted((ROOT / "protos").rglob("*.proto"))
+    for file in files:
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(["buf", "generate"], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, timeout=60)
+    made = {str(file.relative_to(tmp_path / "gen")): file.read_text() for file in (tmp_path / "gen").rglob("*.proto.*")}
+    assert made == {
+        f"{file.relative_to(ROOT / 'protos')}.{plugin}": "example.com/agents/gen/checkpointd/v1;checkpointdv1"
+        for file in files
+        for plugin in plugins
+    }

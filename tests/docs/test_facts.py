@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 from typing import Any
@@ -79,6 +80,20 @@ def test_protocol_has_every_reason_with_its_code_and_its_metadata() -> None:
         for key in re.findall(r"`(\w+)`", metadata):
             assert key in promised, reason
         assert bool(metadata) == bool(promised), reason
+
+
+def test_protocol_has_every_service() -> None:
+    folder = ROOT / "protos" / "checkpointd" / "v1"
+    files = [file.stem for file in sorted(folder.glob("*.proto"))]
+    services = {
+        name: f"{stem}.proto"
+        for stem in files
+        for name in importlib.import_module(f"checkpointd.v1.{stem}_pb2").DESCRIPTOR.services_by_name
+    }
+    rows = Document("docs/protocol.md").table("service")
+    named = dict(re.findall(r"^\[`(\w+)`\]\(.*/(\w+\.proto)\)$", "\n".join(rows), re.MULTILINE))
+    assert len(rows) == len(services)
+    assert named == services
 
 
 def test_architecture_names_every_table() -> None:

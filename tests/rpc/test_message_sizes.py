@@ -46,7 +46,8 @@ async def test_a_request_over_the_limit_is_told_the_limit(serve: Any) -> None:
 async def test_a_request_far_over_the_limit_is_refused_before_it_is_read(serve: Any) -> None:
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
         refusal = await client.refused(client.checkpoints.PutCheckpoint(put_of(client, LIMIT + 2 * MEBIBYTE)))
-        assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+        assert str(LIMIT + MEBIBYTE) in refusal.message  # as docs/limits.md says
         assert not (await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())).tuples
 
 

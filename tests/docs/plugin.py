@@ -1,0 +1,12 @@
+"""Stands where a plugin of protoc would: writes down, for each file that it is given, the Go package it is told."""
+
+import sys
+
+from google.protobuf.compiler import plugin_pb2
+
+request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
+answer = plugin_pb2.CodeGeneratorResponse()
+for file in request.proto_file:
+    if file.name in request.file_to_generate:
+        answer.file.add(name=f"{file.name}.{sys.argv[1]}", content=file.options.go_package)
+sys.stdout.buffer.write(answer.SerializeToString())
