@@ -1,4 +1,4 @@
-"""What goes in comes out, to the last bit and type: rules 11 to 16 of README.md."""
+"""What the serializer gives comes out, to the last bit and type: rules 11 to 16 of README.md."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError
@@ -123,6 +124,17 @@ async def test_values_come_out_as_the_serializer_gives_them(calls: Calls, value:
     assert shown(found.checkpoint["channel_values"]["channel"]) == expected
     assert found.pending_writes is not None
     assert shown(found.pending_writes[0][2]) == expected
+
+
+async def test_langgraphs_serializer_loses_lone_surrogates_and_the_saver_nothing_more(calls: Calls) -> None:
+    # contract 15: the serializer writes "?" before the saver sees the bytes.
+    assert JsonPlusSerializer().dumps_typed("a\ud800b") == ("msgpack", b"\xa3a?b")
+    await calls.put(checkpoint("1", {"text": "a\ud800b", "list": ["\udfff"]}), metadata={"step": 1, "note": "\ud83d"})
+    await calls.write("1", [("text", "\ude00c")])
+    found = await calls.get()
+    assert found.checkpoint["channel_values"] == {"text": "a?b", "list": ["?"]}
+    assert found.metadata["note"] == "?"  # type: ignore[typeddict-item]
+    assert found.pending_writes == [("task", "text", "?c")]
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, object(), lambda: None], ids=["big", "small", "object", "code"])
@@ -368,6 +380,30 @@ async def test_a_tag_too_long_is_refused(shared_server: ServerProcess, flavour: 
     async with GrpcSaver(shared_server.target, serde=Tagging("t" * 130)) as saver:
         with pytest.raises(InvalidArgumentError, match="128"):
             await Calls(saver, flavour).put(checkpoint("1", {"a": 1}))
+
+
+class Surrogates(SerializerProtocol):
+    """A serializer that keeps lone surrogates."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return "surrogates", msgpack.packb(obj, unicode_errors="surrogatepass")
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return msgpack.unpackb(data[1], unicode_errors="surrogatepass")
+
+
+async def test_lone_surrogates_that_a_serializer_keeps_come_back(
+    shared_server: ServerProcess, flavour: Flavour
+) -> None:
+    # contract 15, 16: in values and in metadata, which the server searches.
+    async with GrpcSaver(shared_server.target, serde=Surrogates()) as saver:
+        calls = Calls(saver, flavour)
+        await calls.put(checkpoint("1", {"text": "a\ud800b"}), metadata={"step": 1, "note": "\ud83d"})
+        await calls.write("1", [("text", "\ude00c")])
+        found = await calls.get()
+        assert found.checkpoint["channel_values"] == {"text": "a\ud800b"}
+        assert found.metadata["note"] == "\ud83d"  # type: ignore[typeddict-item]
+        assert found.pending_writes == [("task", "text", "\ude00c")]
 
 
 class Unpicklable:
