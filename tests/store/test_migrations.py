@@ -150,6 +150,7 @@ async def test_the_printed_script_makes_the_schema_and_may_be_run_again(
             check=False,
         )
         assert psql.returncode == 0, psql.stderr
+        assert psql.stdout == ""
     options = StoreOptions(dsn=database_url, schema=schema)
     assert await migrate(options) == []
     await _use_every_verb(options)

@@ -37,7 +37,7 @@ _PSQL_HEAD = """\
 -- It brings an empty database, or one of an older checkpointd, up to migration {last}, and may be run again.
 \\set ON_ERROR_STOP on
 BEGIN;
-SELECT pg_advisory_xact_lock({lock});
+DO $$ BEGIN PERFORM pg_advisory_xact_lock({lock}); END $$;
 CREATE SCHEMA IF NOT EXISTS {schema};
 {table}
 """
