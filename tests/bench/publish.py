@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path("docs", "figures")
 BEGIN = "<!-- figures: begin (made by python -m tests.bench publish) -->\n"
 END = "<!-- figures: end -->\n"
+RATIO = (
+    "A ratio is checkpointd's figure divided by the stock saver's: above 1 is good where calls a second are counted, "
+    "and bad where times or sizes are."
+)
+ROUNDS = (
+    "The same work may stand in two places with different figures: as a row of a table and as a point of a curve it is "
+    "measured at different times, on a machine that is never quite quiet. Compare within a row."
+)
 NOTHING = "Nothing has been measured for this version yet: see `make bench`.\n"
 
 
@@ -73,14 +81,15 @@ def _readme(results: list[Result]) -> str:
         return NOTHING
     return (
         f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows)}\n\n"
-        f"{report.provenance(rows, packages=False)} [More figures, and how to get your own](docs/performance.md).\n"
+        f"{RATIO} {report.provenance(rows, packages=False)} "
+        "[More figures, and how to get your own](docs/performance.md).\n"
     )
 
 
 def _page(results: list[Result]) -> str:
     if not results:
         return NOTHING
-    parts = [report.provenance(results)]
+    parts = [report.provenance(results), f"{RATIO} {ROUNDS}"]
     for group, rows in groups(results).items():
         parts += [f"### {group}, beside the stock savers", f"![{group}](figures/{_chart(group)})"]
         parts.append(report.comparisons(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,7 @@ class TestPublishing:
             assert "| some work | 4.00 ms | 2.00 ms |" in text
             assert "2 cores (p)" in text
             assert "2026-01-02" in text
+            assert publish.RATIO in text
             for image in re.findall(r"!\[.*\]\((.*)\)", text):
                 assert (root / path).parent.joinpath(image).exists()
         assert {file.name for file in (root / publish.FIGURES).iterdir()} == {"speed.svg", "a.json"}
@@ -199,6 +201,16 @@ class TestPublishing:
     def test_a_document_without_marks_is_left_alone(self) -> None:
         with pytest.raises(ValueError, match="no marks"):
             publish.between_marks("text", "figures")
+
+
+def test_what_the_readme_says_of_one_agent_and_of_many_is_what_was_published() -> None:
+    one, many = report.load(ROOT / publish.FIGURES, ["ainvoke", "scaling-agents"])
+    text = Document("README.md").prose
+    assert "its graph takes\nabout twice as long; so are a few. Many agents at once are faster." in text
+    assert 1.5 < one["ratio"] < 2.5, "README.md, What it costs: say what is so now"
+    medians = zip(many["checkpointd"], many["stock"], strict=True)
+    ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in medians]
+    assert ratios[1] < 1 < ratios[-1], "README.md, What it costs: say what is so now"
 
 
 def test_the_documents_have_the_figures_that_were_published_and_no_others() -> None:
