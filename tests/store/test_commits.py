@@ -166,12 +166,12 @@ async def test_more_than_fits_into_one_commit(tenant: Tenant) -> None:
     assert len(set(results)) == count
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(90))
 async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStore, tenant: Tenant, seed: int) -> None:
-    """Random writes on a few namespaces: the same in one tenant all at once, and in another one after the other."""
+    """Random writes on a few namespaces, or one: the same in one tenant all at once, and in another one by one."""
     chance = random.Random(seed)
     at_once, one_by_one = Tenant(store, f"{tenant.name}-{seed}-a"), Tenant(store, f"{tenant.name}-{seed}-b")
-    threads = [f"t{i}" for i in range(6)]
+    threads = [f"t{i}" for i in range(6 if seed % 3 else 1)]
 
     def make() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         writer = chance.choice([b"", b"ada", b"ben"])

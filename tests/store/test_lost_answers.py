@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
@@ -47,6 +48,27 @@ IN_THE_WAY = """
 BLOCKED = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
+@asynccontextmanager
+async def held_up(options: StoreOptions, beside: Tenant, link: FlakyLink, commits: int) -> AsyncIterator[None]:
+    """Task writes that are sent in this context wait. When it ends they are stored, and their answers are lost."""
+    connection = await asyncpg.connect(options.dsn)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(IN_THE_WAY)
+        yield
+
+        async def blocked() -> bool:
+            return bool((await beside.select(BLOCKED))[0]["n"] == commits)
+
+        await until(blocked)
+        link.hold_answers()
+        await asyncio.sleep(0.1)
+        await transaction.rollback()
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize("request_id", [b"", b"named"], ids=["nameless", "named"])
 @pytest.mark.parametrize(("count", "commits"), [(1, 1), (6, 3)], ids=["alone", "some-that-share-a-commit"])
 async def test_task_writes_that_another_put_followed(
@@ -62,26 +84,11 @@ async def test_task_writes_that_another_put_followed(
     for thread in threads:
         await behind.put("1", thread=thread, writer=b"me")
     sent = [write("task", -3, "__interrupt__", b"i"), write("task", 0, "a", b"A")]
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        # The statements are sent, and wait. When they go on, their answers are lost.
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute(IN_THE_WAY)
+    async with held_up(own_options, beside, link, commits):
         writing = [
             asyncio.ensure_future(behind.writes("1", *sent, thread=thread, expect_writer=b"me", request_id=request_id))
             for thread in threads
         ]
-
-        async def blocked() -> bool:
-            return bool((await beside.select(BLOCKED))[0]["n"] == commits)
-
-        await until(blocked)
-        link.hold_answers()
-        await asyncio.sleep(0.1)
-        await transaction.rollback()
-    finally:
-        await connection.close()
     for thread in threads:
 
         async def stored(thread: str = thread) -> bool:
@@ -94,3 +101,27 @@ async def test_task_writes_that_another_put_followed(
     for thread in threads:
         assert (await beside.read("1", thread=thread)).pending_writes == sent
         assert await beside.ids(thread=thread) == ["1", "2"]
+
+
+async def test_a_put_and_the_writes_that_went_with_it(
+    own_options: StoreOptions, behind: Tenant, beside: Tenant, link: FlakyLink
+) -> None:
+    threads = ["t0", "t1", "t2"]
+    for thread in threads:
+        await behind.put("1", thread=thread, writer=b"me")
+    sent = write("task", -3, "__interrupt__", b"i")
+    async with held_up(own_options, beside, link, commits=3):
+        # The first two begin commits of their own.
+        calls = [behind.writes("1", sent, thread=thread, expect_writer=b"me") for thread in threads]
+        calls.append(behind.put("2", thread="t2", parent="1", writer=b"me", expect_writer=b"me"))
+        writing = [asyncio.ensure_future(call) for call in calls]
+
+    async def stored() -> bool:
+        return [await beside.ids(thread=thread) for thread in threads] == [["1"], ["1"], ["1", "2"]]
+
+    await until(stored)
+    link.cut()
+    versions = await asyncio.gather(*writing)
+    assert versions == [await beside.version(thread=thread) for thread in (*threads, "t2")]
+    assert (await beside.read("1", thread="t2")).pending_writes == [sent]
+    assert await beside.ids(thread="t2") == ["1", "2"]

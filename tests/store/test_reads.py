@@ -193,9 +193,12 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
         "'{NULL}'",
         "'request'",
     ]
+    along = ["'{00010000}'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "'{request}'"]
     statements = {
         "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
         "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
+        "put_with_writes": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *along],
+        "put_with_writes_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *along],
         "put_writes": writes,
         "put_writes_if": [*writes, "1", "'me'"],
         "explain_writes": [*writes[:4], "'request'", "'{task}'", "'{0}'"],

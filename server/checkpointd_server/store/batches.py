@@ -1,8 +1,8 @@
-"""The arguments of `commit_batch`: puts and task writes as columns."""
+"""The arguments of statements that store many rows: puts and task writes as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from checkpointd_server.domain.model import Precondition, PutCheckpoint, PutWrites
 
@@ -66,20 +66,23 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
                 precondition.if_last_writer or None,
                 first.lease_token,
             )
-        for write in all_writes:
-            for task_id, task_path, idx, channel, value in write.writes:
-                writes.add(
-                    number,
-                    write.checkpoint_id,
-                    task_id,
-                    idx,
-                    task_path,
-                    channel,
-                    value.type,
-                    value.data,
-                    write.request_id,
-                )
+        _add_writes(writes, all_writes, number)
     return [*checkpoints.columns, *lone.columns, *filled.columns, *emptied.columns, *writes.columns]
+
+
+def write_arguments(all_writes: Iterable[PutWrites]) -> list[list[object]]:
+    """Returns the arguments of `put_with_writes` that are about the task writes, in its order."""
+    columns = _Columns(8)
+    _add_writes(columns, all_writes)
+    return columns.columns
+
+
+def _add_writes(columns: _Columns, all_writes: Iterable[PutWrites], *number: int) -> None:
+    for call in all_writes:
+        for task_id, task_path, idx, channel, value in call.writes:
+            columns.add(
+                *number, call.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, call.request_id
+            )
 
 
 def array_literal(texts: Sequence[str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, InvalidArgument, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
 from checkpointd_server.store import pieces
+from checkpointd_server.store.batches import write_arguments
 from checkpointd_server.store.leases import make_way
 from checkpointd_server.store.pieces import stored_data, stored_size
 from checkpointd_server.store.pool import Database, Row, Session
@@ -22,44 +23,15 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     Where values are lists of pieces, it is a transaction, which holds the pieces. Raises VersionConflict, LeaseHeld,
     LeaseLost, PiecesMissing; InvalidArgument if the namespace's last put was another one with the same request id.
     """
-    precondition = put.precondition or _NOTHING
     # A put that names itself can be sent again when its answer is lost, by the pool too.
     request_id = put.request_id or new_request_id()
-    filled = [value for value in put.values if value.value is not None]
-    emptied = [value for value in put.values if value.value is None]
-    args = (
-        *put.namespace,
-        put.checkpoint_id,
-        put.parent_checkpoint_id,
-        put.body,
-        list(put.channel_versions.keys()),
-        list(put.channel_versions.values()),
-        put.metadata.type,
-        put.metadata.data,
-        put.metadata_index,
-        put.run_id,
-        put.writer or None,
-        request_id,
-        [value.channel for value in filled],
-        [value.version for value in filled],
-        [value.value.type for value in filled if value.value is not None],
-        [stored_data(value.value) for value in filled if value.value is not None],
-        [value.channel for value in emptied],
-        [value.version for value in emptied],
-    )
-    sizes = [stored_size(value.value) for value in filled if value.value is not None]
+    precondition = put.precondition or _NOTHING
     unconditional = _is_unconditional(precondition)
-    expected: int | bool | None
-    if unconditional or precondition.if_version_match == 0:
-        statement, expected = "put_checkpoint", unconditional
-    else:
-        statement, expected = "put_checkpoint_if", precondition.if_version_match
+    suffix, args = _put_arguments(put, request_id)
 
     async def work(session: Session) -> int:
         for _ in range(_TRIES):
-            stored = await session.fetch_row(
-                statement, *args, expected, precondition.if_last_writer or None, put.lease_token, sizes
-            )
+            stored = await session.fetch_row(f"put_checkpoint{suffix}", *args)
             assert stored is not None
             if stored["version"] is not None:
                 return int(stored["version"])
@@ -123,6 +95,66 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         raise DatabaseUnavailable("leases on this thread come and go; try again")
 
     return await _store(database, put, work, timeout)
+
+
+async def put_together(
+    database: Database, put: PutCheckpoint, writes: Sequence[PutWrites], *, timeout: float | None
+) -> int | None:
+    """Stores a checkpoint with task writes of the same run, in one statement, and returns the new version.
+
+    None: they were refused, and nothing was stored. `put_checkpoint` and `put_writes` tell why.
+
+    Args:
+        database: Where to.
+        put: The checkpoint. It has a request id, and no lists of pieces.
+        writes: The task writes, which are as the put is, with its namespace, precondition and lease token. No two of
+            them write the same row.
+        timeout: How long it may take, in seconds.
+    """
+    suffix, args = _put_arguments(put, put.request_id)
+    args += tuple(write_arguments(writes))
+
+    async def work(session: Session) -> int | None:
+        stored = await session.fetch_row(f"put_with_writes{suffix}", *args)
+        assert stored is not None
+        return None if stored["version"] is None else int(stored["version"])
+
+    return await database.run(work, timeout=timeout)
+
+
+def _put_arguments(put: PutCheckpoint, request_id: bytes) -> tuple[str, tuple[object, ...]]:
+    """Returns what the name of a put's statement ends with, and the statement's arguments."""
+    precondition = put.precondition or _NOTHING
+    expected: int | bool | None = precondition.if_version_match
+    suffix = "_if"
+    if (unconditional := _is_unconditional(precondition)) or precondition.if_version_match == 0:
+        suffix, expected = "", unconditional
+    filled = [(channel, version, value) for channel, version, value in put.values if value is not None]
+    emptied = [value for value in put.values if value.value is None]
+    return suffix, (
+        *put.namespace,
+        put.checkpoint_id,
+        put.parent_checkpoint_id,
+        put.body,
+        list(put.channel_versions.keys()),
+        list(put.channel_versions.values()),
+        put.metadata.type,
+        put.metadata.data,
+        put.metadata_index,
+        put.run_id,
+        put.writer or None,
+        request_id,
+        [channel for channel, _, _ in filled],
+        [version for _, version, _ in filled],
+        [value.type for _, _, value in filled],
+        [stored_data(value) for _, _, value in filled],
+        [value.channel for value in emptied],
+        [value.version for value in emptied],
+        expected,
+        precondition.if_last_writer or None,
+        put.lease_token,
+        [stored_size(value) for _, _, value in filled],
+    )
 
 
 async def _store(

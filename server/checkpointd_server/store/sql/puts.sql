@@ -76,17 +76,31 @@ emptied AS (
     DELETE FROM __schema__.channel_values
     WHERE (SELECT to_empty.ctids IS NOT NULL FROM to_empty) AND ctid = ANY ((SELECT to_empty.ctids FROM to_empty)::tid[])
 )
--- include: put_result
+
+-- fragment: writes_put_along
+-- Task writes of one run that go with its put, each beside its own checkpoint. The put's head decides for them too.
+, stored AS (
+    INSERT INTO __schema__.task_writes AS present (
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id
+    )
+    SELECT
+        $1, $2, $3, given.checkpoint_id, given.task_id, given.idx, given.task_path, given.channel, given.type,
+        given.data, given.request_id
+    FROM head,
+        unnest(
+            $25::text[], $26::text[], $27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[], $32::bytea[]
+        ) AS given (checkpoint_id, task_id, idx, task_path, channel, type, data, request_id)
+    ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+        -- include: write_replaced
+)
 
 -- fragment: put_result
 -- The version, null if nothing was stored, and the token that the lease check compared with.
 SELECT (SELECT head.version FROM head) AS version, (SELECT lease.token FROM lease) AS lease_token
 
--- name: put_checkpoint
--- Stores a checkpoint in a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may
--- have been there before.
-WITH
--- include: lease
+-- fragment: head_that_may_be_new
+-- The head of a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may have been there
+-- before.
 head AS (
     INSERT INTO __schema__.namespaces AS n (
         tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
@@ -107,13 +121,10 @@ head AS (
     WHERE ($21::boolean OR n.last_writer = $22::bytea) AND n.last_request_id IS DISTINCT FROM excluded.last_request_id
     RETURNING n.version
 ),
--- include: put_checkpoint_rows
 
--- name: put_checkpoint_if
--- Stores a checkpoint in a namespace that must have the version $21 or the last writer $22. An UPDATE, since an INSERT
--- could raise a thread from the dead that is being deleted.
-WITH
--- include: lease
+-- fragment: head_that_is_there
+-- The head of a namespace that must have the version $21 or the last writer $22. An UPDATE, since an INSERT could raise a
+-- thread from the dead that is being deleted.
 head AS (
     UPDATE __schema__.namespaces AS n SET
         version = nextval('__schema__.versions'),
@@ -133,7 +144,40 @@ head AS (
         )
     RETURNING n.version
 ),
+
+-- name: put_checkpoint
+-- Stores a checkpoint in a namespace that may be new.
+WITH
+-- include: lease
+-- include: head_that_may_be_new
 -- include: put_checkpoint_rows
+-- include: put_result
+
+-- name: put_checkpoint_if
+-- Stores a checkpoint in a namespace that is there.
+WITH
+-- include: lease
+-- include: head_that_is_there
+-- include: put_checkpoint_rows
+-- include: put_result
+
+-- name: put_with_writes
+-- Stores a checkpoint, and task writes with it, in a namespace that may be new.
+WITH
+-- include: lease
+-- include: head_that_may_be_new
+-- include: put_checkpoint_rows
+-- include: writes_put_along
+-- include: put_result
+
+-- name: put_with_writes_if
+-- Stores a checkpoint, and task writes with it, in a namespace that is there.
+WITH
+-- include: lease
+-- include: head_that_is_there
+-- include: put_checkpoint_rows
+-- include: writes_put_along
+-- include: put_result
 
 -- name: explain_put
 -- Why a put stored nothing: the version that the same put was given before, what the namespace's head is now, and whether
