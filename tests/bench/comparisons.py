@@ -23,6 +23,7 @@ def scenes() -> list[Scene]:
             measure=_throughput(processes=4, agents=8),
             target=3.0,
             more_is_better=True,
+            with_memory=True,
         ),
         Comparison(
             name="agents",
@@ -31,6 +32,7 @@ def scenes() -> list[Scene]:
             measure=_throughput(processes=1, agents=32),
             target=2.5,
             more_is_better=True,
+            with_memory=True,
         ),
         Comparison(
             name="ainvoke",
@@ -39,6 +41,7 @@ def scenes() -> list[Scene]:
             measure=lambda stage, kind, pace: asyncio.run(_ainvoke(stage, kind, pace)),
             target=0.8,
             more_is_better=False,
+            with_memory=True,
         ),
         Comparison(
             name="invoke",
@@ -47,6 +50,7 @@ def scenes() -> list[Scene]:
             measure=_invoke,
             target=1.0,
             more_is_better=False,
+            with_memory=True,
         ),
     ]
 

@@ -50,6 +50,10 @@ def groups(results: list[Result]) -> dict[str, list[Result]]:
 
 def comparisons(results: list[Result]) -> str:
     """A table of comparisons: medians, and the spread of the ratio over the rounds."""
+    heads = ["work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"]
+    with_memory = any(result.get("memory") for result in results)
+    if with_memory:
+        heads.append("nothing stored (InMemorySaver)")
     rows = []
     for result in results:
         theirs, ours = statistics.median(result["stock"]), statistics.median(result["checkpointd"])
@@ -64,9 +68,18 @@ def comparisons(results: list[Result]) -> str:
                 f"{number(ours)} {result['unit']}",
                 f"{result['ratio']:.2f} ({min(result['ratios']):.2f} to {max(result['ratios']):.2f})",
                 target,
+                *((_in_memory(result, theirs),) if with_memory else ()),
             )
         )
-    return _table(("work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"), rows)
+    return _table(tuple(heads), rows)
+
+
+def _in_memory(result: Result, theirs: float) -> str:
+    """The figure of the saver that stores nothing, and its ratio to the stock saver's: no other can do better."""
+    if not result.get("memory"):
+        return ""
+    figure = statistics.median(result["memory"])
+    return f"{number(figure)} {result['unit']}, {figure / theirs:.2f}"
 
 
 def facts(results: list[Result]) -> str:

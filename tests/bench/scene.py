@@ -110,13 +110,17 @@ class Comparison:
     """The ratio of our figure to the stock saver's that is wanted."""
     group: str = SPEED
     """The heading under which it stands, in a table and a chart with its like."""
+    with_memory: bool = False
+    """Whether LangGraph's saver in memory has its turn too. It only serializes: what it reaches is out of reach for one
+    that stores."""
 
     def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Lets the savers take turns, and compares them round by round."""
-        found: dict[Kind, list[float]] = {kind: [] for kind in SAVERS}
+        savers: tuple[Kind, ...] = (*SAVERS, "memory") if self.with_memory else SAVERS
+        found: dict[Kind, list[float]] = {kind: [] for kind in savers}
         for number in range(1, pace.rounds + 1):
             progress(f"{self.title}: round {number} of {pace.rounds}")
-            for kind in SAVERS:
+            for kind in savers:
                 found[kind].append(self.measure(stage, kind, pace))
         ratios = [ours / theirs for ours, theirs in zip(found["checkpointd"], found["postgres"], strict=True)]
         ratio = statistics.median(ratios)
@@ -129,6 +133,7 @@ class Comparison:
             "unit": self.unit,
             "checkpointd": found["checkpointd"],
             "stock": found["postgres"],
+            "memory": found.get("memory"),
             "ratios": ratios,
             "ratio": ratio,
             "target": self.target,

@@ -56,6 +56,7 @@ def comparison(**changes: Any) -> report.Result:
         "unit": "ms",
         "stock": [2.0, 4.0, 8.0],
         "checkpointd": [1.0, 2.0, 6.0],
+        "memory": None,
         "ratios": [0.5, 0.5, 0.75],
         "ratio": 0.5,
         "target": 0.8,
@@ -126,7 +127,7 @@ def figures_of(result: report.Result) -> list[float]:
     """All figures of a result."""
     match result["kind"]:
         case "comparison":
-            return [*result["stock"], *result["checkpointd"]]
+            return [*result["stock"], *result["checkpointd"], *(result["memory"] or ())]
         case "curve":
             return [figure for saver in ("stock", "checkpointd") for rounds in result[saver] for figure in rounds]
         case "facts":
@@ -153,6 +154,12 @@ def test_a_row_has_medians_the_spread_and_whether_the_target_was_reached() -> No
     assert row == "| some work | 4.00 ms | 2.00 ms | 0.50 (0.50 to 0.75) | <= 0.8 |"
     (*_, row) = report.comparisons([comparison(target=0.4, reached=False)]).splitlines()
     assert row.endswith("| <= 0.4, not reached |")
+
+
+def test_what_a_saver_reaches_that_stores_nothing_stands_beside_the_target() -> None:
+    head, _, *rows = report.comparisons([comparison(memory=[1.0, 3.0, 2.0]), comparison()]).splitlines()
+    assert head.endswith("| target | nothing stored (InMemorySaver) |")
+    assert [row.split(" | ")[-1] for row in rows] == ["2.00 ms, 0.50 |", " |"]
 
 
 def test_a_group_has_a_table_and_a_chart_of_its_own_and_may_have_no_target(tmp_path: Path) -> None:
