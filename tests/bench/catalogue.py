@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from tests.bench import comparisons, facts, profile, scaling, states
+from tests.bench import comparisons, facts, hop, profile, scaling, states
 from tests.bench.scene import Scene
 
 
 def catalogue() -> list[Scene]:
     """Returns all scenes."""
-    return [*comparisons.scenes(), *states.scenes(), *facts.scenes(), *scaling.scenes(), *profile.scenes()]
+    return [
+        *comparisons.scenes(),
+        *states.scenes(),
+        *facts.scenes(),
+        *hop.scenes(),
+        *scaling.scenes(),
+        *profile.scenes(),
+    ]
