@@ -19,6 +19,7 @@ from checkpointd_server.config import DatabaseConfig, ServeConfig
 from checkpointd_server.console import health, info, show
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.environment import variables_of, warn_of_unknown
 from checkpointd_server.keys import keys
 from checkpointd_server.logs import LogFormat, LogLevel, configure_logs
 from checkpointd_server.settings import database_settings, serve_settings
@@ -92,6 +93,9 @@ def serve(
     """
     _exit_on_signals()
     configure_logs(log_level, log_format)
+    run: Callable[[ServeConfig], None] | None = click.get_current_context().obj  # a worker does it its own way
+    if run is None:
+        warn_of_unknown(os.environ, variables_of(main.commands.values()))
     if workers > pool_max_size:
         raise click.UsageError(
             f"--workers {workers} needs a --pool-max-size of {workers} at the least: the workers share its connections"
@@ -118,8 +122,7 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
-    run: Callable[[ServeConfig], None] = click.get_current_context().obj or _serve  # a worker does it its own way
-    run(config)
+    (run or _serve)(config)
 
 
 def _serve(config: ServeConfig) -> None:
@@ -163,6 +166,7 @@ def migrate(
         click.echo(store.print_sql(schema), nl=False)
         return
     configure_logs(LogLevel.WARNING)
+    warn_of_unknown(os.environ, variables_of(main.commands.values()))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
     applied = asyncio.run(app.migrate(_database(database_url, data_dir, schema, database_wait)))
     for migration in applied:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from checkpointd_server.cli import main
 from checkpointd_server.config import default_data_dir
@@ -153,6 +153,49 @@ def test_a_bad_value_of_the_environment_is_refused_and_named() -> None:
     result = CliRunner().invoke(main, ["serve"], env={"CHECKPOINTD_POOL_MAX_SIZE": "none"})
     assert result.exit_code == 2
     assert "CHECKPOINTD_POOL_MAX_SIZE" in result.output
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CHECKPOINTD_POOL_SIZE", "CHECKPOINTD_POOL_MAX_SIZE"),
+        ("CHECKPOINTD_TLS_CRT", "CHECKPOINTD_TLS_CERT"),
+        ("CHECKPOINTD_KEYFILE", "CHECKPOINTD_KEYS_FILE"),
+        ("CHECKPOINTD_PORT", None),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant(
+    command: str, variable: str, meant: str | None
+) -> None:
+    result = start_in_vain(command, {variable: "hunter2"})
+    (line,) = [line for line in result.output.splitlines() if "has no effect" in line]
+    assert f"variable={variable}" in line
+    assert ("did_you_mean" in line, f"did_you_mean={meant}" in line) == (meant is not None,) * 2
+    assert "hunter2" not in result.output
+
+
+def test_variables_that_something_reads_are_not_warned_about() -> None:
+    known = {str(option.envvar): "" for _, option in settings()}
+    assert {"CHECKPOINTD_TARGET", "CHECKPOINTD_TOKEN"} < known.keys()  # those of savers
+    of_tests = {"CHECKPOINTD_TEST_POSTGRES": "x", "CHECKPOINTD_FUZZ_EXAMPLES": "5"}
+    kubernetes = {
+        "CHECKPOINTD_SERVICE_HOST": "10.0.0.1",
+        "CHECKPOINTD_SERVICE_PORT_GRPC": "50051",
+        "CHECKPOINTD_PORT": "tcp://10.0.0.1:50051",
+        "CHECKPOINTD_PORT_50051_TCP_ADDR": "10.0.0.1",
+    }
+    for env in (known, of_tests, kubernetes):
+        assert "has no effect" not in start_in_vain("serve", env).output
+
+
+def start_in_vain(command: str, env: dict[str, str]) -> Result:
+    """Runs a command that fails at its database, for nothing is there."""
+    env = {**env, "CHECKPOINTD_DATABASE_URL": "postgresql://127.0.0.1:1/none", "CHECKPOINTD_DATABASE_WAIT": "0"}
+    listen = ["--listen", "127.0.0.1:0"] if command == "serve" else []
+    result = CliRunner().invoke(main, [command, *listen], env=env)
+    assert "the database can't be reached" in result.output
+    return result
 
 
 @pytest.mark.parametrize("command", ["", *main.commands])
