@@ -12,6 +12,7 @@ import structlog
 
 from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
+from checkpointd_server.datafolder import DataFolder
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
@@ -188,6 +189,13 @@ async def fail_when_lost(database: Database) -> None:
         await asyncio.Event().wait()
     else:
         raise DatabaseUnavailable(f"the embedded PostgreSQL stopped by itself: {await database.wait_stopped()}")
+
+
+def describe_database(config: DatabaseConfig) -> str:
+    """Says which database that is: where it is, and nothing of the login."""
+    if config.url is not None:
+        return store.database_of(config.url)
+    return f"the embedded PostgreSQL in {DataFolder(config.data_dir or default_data_dir()).path}"
 
 
 @asynccontextmanager

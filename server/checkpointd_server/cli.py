@@ -150,10 +150,10 @@ def _serve(config: ServeConfig) -> None:
 def migrate(
     print_sql: bool, database_url: str | None, data_dir: Path | None, schema: str, database_wait: float
 ) -> None:
-    """Bring the database's schema up to date.
+    """Bring the database's schema up to date, and say which database that was.
 
     `checkpointd serve` does it at its start; this is for those who keep that right for themselves. Safe to run from
-    several places at once.
+    several places at once. Without --database-url it is the embedded PostgreSQL's.
 
     \b
     Examples:
@@ -168,10 +168,12 @@ def migrate(
     configure_logs(LogLevel.WARNING)
     warn_of_unknown(os.environ, variables_of(main.commands.values()))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
-    applied = asyncio.run(app.migrate(_database(database_url, data_dir, schema, database_wait)))
+    database = _database(database_url, data_dir, schema, database_wait)
+    applied = asyncio.run(app.migrate(database))
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
-    click.echo(f"schema {schema} is up to date" if applied else f"schema {schema} was up to date already")
+    state = "is up to date" if applied else "was up to date already"
+    click.echo(f"schema {schema} {state}, in {app.describe_database(database)}")
 
 
 main.add_command(keys)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+
+from checkpointd_server.store import database_of
 from tests.cluster import PostgresCluster
 from tests.server_process import ServerProcess, clean_environment
 
@@ -30,8 +34,29 @@ def psql(cluster: PostgresCluster, database_url: str, script: str) -> None:
 def test_it_says_what_it_applied_and_the_second_time_that_there_was_nothing(database_url: str) -> None:
     applied = migrate("--database-url", database_url).splitlines()
     assert applied[0].startswith("applied 0001 ")
-    assert applied[-1] == "schema checkpointd is up to date"
-    assert migrate("--database-url", database_url) == "schema checkpointd was up to date already\n"
+    url = urlsplit(database_url)
+    where = dict(parse_qsl(url.query))
+    named = f"database {url.path[1:]} at {where['host']}:{where['port']}"
+    assert applied[-1] == f"schema checkpointd is up to date, in {named}"
+    assert migrate("--database-url", database_url) == f"schema checkpointd was up to date already, in {named}\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://agents:hunter2@db.internal/agents", "database agents at db.internal:5432"),
+        ("postgresql://agents:hunter2@a:6432,b/my%20agents?x=y", "database my agents at a:6432,b:5432"),
+        ("postgresql://agents:hunter2@[::1]:6432/agents", "database agents at [::1]:6432"),
+        ("postgresql:///agents?host=/run/pg&port=6432&password=hunter2", "database agents at /run/pg:6432"),
+        ("postgresql://db?dbname=agents&user=agents", "database agents at db:5432"),
+        ("postgresql://agents:hunter2@db", "the user's own database at db:5432"),
+        ("postgresql:///agents", "database agents at the driver's default host:5432"),
+    ],
+)
+def test_a_database_is_named_without_user_and_password(url: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PGHOST", "PGPORT", "PGDATABASE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert database_of(url) == named
 
 
 def test_a_server_that_may_not_migrate_serves_after_it(database_url: str, tmp_path: Path) -> None:
@@ -60,7 +85,7 @@ def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
     psql(postgres_cluster, database_url, script)
     with ServerProcess("--database-url", database_url, "--no-migrate", log_dir=tmp_path):
         pass
-    assert migrate("--database-url", database_url) == "schema checkpointd was up to date already\n"
+    assert migrate("--database-url", database_url).startswith("schema checkpointd was up to date already, in ")
 
 
 def test_printing_needs_no_database(tmp_path: Path) -> None:
@@ -72,5 +97,6 @@ def test_printing_needs_no_database(tmp_path: Path) -> None:
 def test_it_can_migrate_the_embedded_database(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     assert "applied 0001" in migrate("--data-dir", str(data_dir))
+    assert migrate("--data-dir", str(data_dir)).endswith(f" in the embedded PostgreSQL in {data_dir.resolve()}\n")
     with ServerProcess("--data-dir", str(data_dir), "--no-migrate", log_dir=tmp_path):
         pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -73,3 +75,16 @@ def host_of(dsn: str) -> str:
     """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
     url = urlsplit(dsn)
     return url.hostname or dict(parse_qsl(url.query)).get("host") or "the driver's default"
+
+
+def database_of(dsn: str) -> str:
+    """Names the database of a URL and where it is, without user and password."""
+    url = urlsplit(dsn)
+    query = dict(parse_qsl(url.query))
+    given = [unquote(host) for host in url.netloc.rpartition("@")[2].split(",") if host]
+    port = query.get("port") or os.environ.get("PGPORT") or "5432"
+    # What the URL leaves out the driver takes from where psql takes it.
+    hosts = given or [query.get("host") or os.environ.get("PGHOST") or "the driver's default host"]
+    where = ",".join(host if re.search(r":[0-9]*$", host) and given else f"{host}:{port}" for host in hosts)
+    database = unquote(url.path[1:]) or query.get("dbname") or query.get("database") or os.environ.get("PGDATABASE")
+    return f"database {database} at {where}" if database else f"the user's own database at {where}"
