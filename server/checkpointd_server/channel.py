@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,13 @@ import click
 
 from checkpointd_server.config import DEFAULT_TARGET
 from checkpointd_server.options import setting, stacked
+from checkpointd_server.trust import read_credentials, why_it_fails
 
 Answer = TypeVar("Answer")
+
+_SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
+"""How the targets begin that grpc resolves by themselves."""
+_HOST_PORT = re.compile(r"(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})")
 
 _FILE = click.Path(path_type=Path)
 
@@ -21,8 +28,9 @@ channel_settings = stacked(
     setting(
         "--target",
         default=DEFAULT_TARGET,
-        show_default=True,
-        help="The server: HOST:PORT or unix:PATH. Several, separated by commas: any of them that answers.",
+        show_default=f"this machine's, where CHECKPOINTD_LISTEN says, else {DEFAULT_TARGET}",
+        help="The server: HOST:PORT or unix:PATH. Of several, separated by commas, health asks each; info and show ask "
+        "the first that answers.",
     ),
     setting("--token", help="An API key or a JSON Web Token. Better given in the environment."),
     setting("--tls/--no-tls", default=False, help="Speak TLS, trusting the authorities that grpc trusts."),
@@ -35,12 +43,25 @@ channel_settings = stacked(
 class NoAnswer(click.ClickException):
     """A server could not be asked."""
 
-    def __init__(self, target: str, details: str) -> None:
-        super().__init__(
-            f"no answer from checkpointd at {target}: {details} (`checkpointd serve` starts a server, --target names "
-            "another one)"
-        )
-        self.where = f"{target}: {details}"
+    def __init__(self, target: str, details: str, explained: str | None = None) -> None:
+        self.where = f"{target}: {explained or details}"
+        advice = "" if explained else " (`checkpointd serve` starts a server, --target names another one)"
+        super().__init__(f"no answer from checkpointd at {self.where}{advice}")
+
+
+def local_target(*variables: str) -> str | None:
+    """Where the server is reached on this machine whose addresses one of these variables holds: the first that is set.
+
+    None: --target or CHECKPOINTD_TARGET says where.
+    """
+    if click.get_current_context().get_parameter_source("target") is not click.core.ParameterSource.DEFAULT:
+        return None
+    listen = next((found for variable in variables if (found := os.environ.get(variable, "").split())), None)
+    if listen is None:
+        return None
+    host, _, port = listen[0].rpartition(":")
+    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+    return f"{loopback.get(host, host)}:{port}"
 
 
 def list_targets(target: str) -> list[str]:
@@ -53,6 +74,14 @@ def list_targets(target: str) -> list[str]:
         raise click.UsageError(
             f"the target {target!r} names no server: it is HOST:PORT, or several with commas between"
         )
+    for one in targets:
+        match = _HOST_PORT.fullmatch(one)
+        if not _SCHEMES.match(one) and (match is None or int(match[1]) > 65535):
+            # grpc would take a name without a port for one with 443, and 65537 for 1.
+            given = "that was given" if "@" in one else repr(one)  # a URL may hold a password
+            raise click.UsageError(
+                f"the target {given} is not an address: it is HOST:PORT, with a port up to 65535, or unix:PATH"
+            )
     return targets
 
 
@@ -90,6 +119,7 @@ def open_channel(
     """A channel to one server. What a call on it fails with becomes a line that names the target."""
     import grpc
 
+    token = _usable(token)
     encrypted = tls or tls_ca is not None
     if token and not encrypted and not _on_this_machine(target):
         raise click.UsageError(f"the token would be sent in plain text to {target}: give --tls or --tls-ca")
@@ -99,8 +129,8 @@ def open_channel(
     if _on_this_machine(target):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback isn't ours
     if encrypted:
-        parts = [_read(path) for path in (tls_ca, tls_client_key, tls_client_cert)]
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*parts), options=options)
+        credentials = read_credentials(tls_ca, tls_client_cert, tls_client_key)
+        channel = grpc.secure_channel(target, credentials, options=options)
     else:
         channel = grpc.insecure_channel(target, options=options)
     with channel:
@@ -108,18 +138,24 @@ def open_channel(
             yield _with_token(channel, token) if token else channel
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise NoAnswer(target, error.details()) from error
+                details = error.details() or ""
+                why = why_it_fails(details, tls=encrypted, certificate=tls_client_cert is not None)
+                raise NoAnswer(target, details, why) from error
             problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 problem += " (--token, or CHECKPOINTD_TOKEN)"
             raise click.ClickException(problem) from error
 
 
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"{path} can't be read: {error.strerror}") from None
+def _usable(token: str | None) -> str | None:
+    """Returns a token without the white space around it: a file ends in a newline. Raises UsageError."""
+    token = (token or "").strip()
+    if not re.fullmatch(r"[ -~]*", token):
+        raise click.UsageError(
+            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break in its midst; "
+            "a token is one line of ASCII"
+        )
+    return token or None
 
 
 def _with_token(channel: Any, token: str) -> Any:

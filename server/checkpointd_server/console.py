@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
 import click
 
-from checkpointd_server.channel import NoAnswer, ask, channel_settings, list_targets, open_channel
-from checkpointd_server.config import DEFAULT_TARGET
+from checkpointd_server.channel import NoAnswer, ask, channel_settings, list_targets, local_target, open_channel
 from checkpointd_server.settings import timeout_setting
 
 
@@ -21,7 +19,9 @@ from checkpointd_server.settings import timeout_setting
 )
 @timeout_setting
 def health(target: str, service: str, timeout: float, **how: Any) -> None:
-    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1. Of several each is asked.
+    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1.
+
+    Of several each is asked, and all must serve.
 
     It serves while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET it asks the
     server that CHECKPOINTD_HEALTH_LISTEN or CHECKPOINTD_LISTEN belongs to, on this machine.
@@ -31,12 +31,9 @@ def health(target: str, service: str, timeout: float, **how: Any) -> None:
         checkpointd health
         checkpointd health --target agents.internal:50051 --service checkpointd.v1.CheckpointService
     """
-    if click.get_current_context().get_parameter_source("target") is click.core.ParameterSource.DEFAULT:
-        open_to_all = os.environ.get("CHECKPOINTD_HEALTH_LISTEN", "").split()
-        target = _local_target(open_to_all or os.environ.get("CHECKPOINTD_LISTEN", "").split())
-    targets = list_targets(target)
+    targets = list_targets(local_target("CHECKPOINTD_HEALTH_LISTEN", "CHECKPOINTD_LISTEN") or target)
     if len(targets) == 1:
-        statuses = [_status(target, service, timeout, how)]
+        statuses = [_status(targets[0], service, timeout, how)]
         click.echo(statuses[0])
     else:
         statuses = []
@@ -83,7 +80,7 @@ def info(target: str, as_json: bool, timeout: float, **how: Any) -> None:
         stub = info_service_pb2_grpc.InfoServiceStub(channel)
         return stub.GetServerInfo(info_service_pb2.GetServerInfoRequest(), timeout=timeout)
 
-    response = ask(target, get_info, **how)
+    response = ask(local_target("CHECKPOINTD_LISTEN") or target, get_info, **how)
     capabilities = [
         info_service_pb2.Capability.Name(capability).removeprefix("CAPABILITY_").lower()
         for capability in response.capabilities
@@ -142,7 +139,7 @@ def show(
             timeout=timeout,
         )
 
-    view = ask(target, read, **how)
+    view = ask(local_target("CHECKPOINTD_LISTEN") or target, read, **how)
     if not view.checkpoints:
         where = "" if checkpoint_ns is None else f" in namespace {checkpoint_ns!r}"
         what = "checkpoint" if checkpoint_id is None else f"checkpoint {checkpoint_id!r}"
@@ -152,12 +149,3 @@ def show(
     else:
         for line in view.as_text():
             click.echo(line)
-
-
-def _local_target(listen: list[str]) -> str:
-    """Where a server with this CHECKPOINTD_LISTEN is reached on its own machine."""
-    if not listen:
-        return DEFAULT_TARGET
-    host, _, port = listen[0].rpartition(":")
-    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
-    return f"{loopback.get(host, host)}:{port}"

@@ -168,6 +168,21 @@ class TestHealth:
         for listen in (f"127.0.0.1:{port}", f"0.0.0.0:{port} unix:/tmp/other"):
             assert run("health", env={"CHECKPOINTD_LISTEN": listen}).output == "SERVING\n"
 
+    def test_health_looks_first_where_health_alone_is_served(self, shared_server: ServerProcess) -> None:
+        env = {"CHECKPOINTD_HEALTH_LISTEN": shared_server.target, "CHECKPOINTD_LISTEN": "127.0.0.1:1"}
+        assert run("health", env=env).output == "SERVING\n"
+        assert "no answer from checkpointd at 127.0.0.1:1:" in run("info", env=env).output
+
+    @pytest.mark.parametrize("command", [["health"], ["info"], ["show", "42"]], ids=lambda command: command[0])
+    def test_every_command_asks_where_the_server_listens_if_no_target_is_named(
+        self, command: list[str], shared_server: ServerProcess
+    ) -> None:
+        env = {"CHECKPOINTD_LISTEN": shared_server.target.replace("127.0.0.1", "0.0.0.0")}
+        assert "no answer" not in run(*command, env=env).output
+        for named in ({"CHECKPOINTD_TARGET": "127.0.0.1:1"}, {}):
+            options = [] if named else ["--target", "127.0.0.1:1"]
+            assert "no answer from checkpointd at 127.0.0.1:1:" in run(*command, *options, env={**env, **named}).output
+
     def test_a_proxy_is_not_asked_about_this_machine(self, shared_server: ServerProcess) -> None:
         env = {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
         assert run("health", "--target", shared_server.target, env=env).output == "SERVING\n"
@@ -231,6 +246,21 @@ class TestSeveralServers:
             result = run(*command, "--target", target)
             assert result.exit_code == 2
             assert "names no server" in result.output
+
+    @pytest.mark.parametrize(
+        "target", ["127.0.0.1", "localhost", "127.0.0.1:65537", "http://host:50051", "host:port", "a:1 b:1", "[::1]"]
+    )
+    def test_what_is_no_address_is_refused(self, target: str) -> None:
+        # Of some of them grpc would make an address that nobody has given.
+        for command in (["health"], ["info"], ["show", "42"]):
+            result = run(*command, "--target", f"127.0.0.1:1,{target}")
+            assert result.exit_code == 2
+            assert f"the target '{target}' is not an address: it is HOST:PORT" in result.output
+
+    def test_a_password_in_a_target_is_not_repeated(self) -> None:
+        result = run("info", "--target", "http://me:hunter2@host:50051")
+        assert "the target that was given is not an address" in result.output
+        assert "hunter2" not in result.output
 
     def test_a_token_goes_to_no_other_machine_in_plain_text(self, shared_server: ServerProcess) -> None:
         env = {"CHECKPOINTD_TOKEN": "secret", "CHECKPOINTD_TARGET": f"{shared_server.target},192.0.2.1:50051"}

@@ -23,8 +23,8 @@ from langgraph.checkpoint.grpc.errors import (
     VersionConflictError,
 )
 from langgraph.checkpoint.grpc.leases import Lease
-from langgraph.checkpoint.grpc.options import TlsOptions
 from langgraph.checkpoint.grpc.saver import GrpcSaver
+from langgraph.checkpoint.grpc.tls import TlsOptions
 
 __all__ = [
     "AccessDeniedError",

@@ -18,15 +18,16 @@ from langgraph.checkpoint.grpc.batching import Request
 from langgraph.checkpoint.grpc.channels import Channels, Stubs
 from langgraph.checkpoint.grpc.errors import (
     CheckpointdError,
+    InvalidArgumentError,
     ServerUnavailableError,
     error_info,
     from_rpc_error,
     is_away,
     retry_delay,
-    why_tls_fails,
 )
 from langgraph.checkpoint.grpc.options import ClientOptions
 from langgraph.checkpoint.grpc.runs import UnderWay
+from langgraph.checkpoint.grpc.tls import are_unusable, why_it_fails, why_it_may_fail
 
 import grpc
 from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
@@ -64,6 +65,11 @@ class Attempts:
         """Returns how long to wait before the next attempt, in seconds; raises if there should be none."""
         code = error.code()
         now = time.monotonic()
+        if are_unusable(error):
+            raise InvalidArgumentError(
+                "tls: grpc can't use TlsOptions: does private_key belong to certificate_chain, and is all of it PEM?",
+                field="tls",
+            ) from error
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             # Of the whole call, not only of its retries: with a long timeout one attempt may be all there is time for.
             # Where the database gave up long before our time, the call is too much for it, and would be again.
@@ -91,7 +97,7 @@ class Attempts:
 
     def _begin_retries(self, error: grpc.RpcError, since: float) -> float:
         """Returns until when to try again."""
-        self._explained = self._explained or why_tls_fails(error)
+        self._explained = self._explained or why_it_fails(error)
         if self._deadline is None:
             self._deadline = since + self._retry_budget
             if self._retry_budget:
@@ -99,7 +105,7 @@ class Attempts:
                     "checkpointd at %s is unavailable; trying again for %g s (%s)",
                     self._options.target,
                     self._retry_budget,
-                    self._explained or error.details(),
+                    self._explained or why_it_may_fail(error, self._options.tls) or error.details(),
                 )
         return self._deadline
 
@@ -109,8 +115,10 @@ class Attempts:
             return ServerUnavailableError(
                 f"checkpointd at {target} had no room for {self._method} {budget}: {error.details()}"
             )
-        if self._explained:
-            return ServerUnavailableError(f"no checkpointd answered at {target} {budget}: {self._explained}")
+        # What is only probable counts if it was so to the end: a server that starts anew closes connections too.
+        explained = self._explained or why_it_may_fail(error, self._options.tls)
+        if explained:
+            return ServerUnavailableError(f"no checkpointd answered at {target} {budget}: {explained}")
         return ServerUnavailableError(
             f"no checkpointd answered at {target} {budget} "
             f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
@@ -146,8 +154,9 @@ class Caller:
         attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(self.channels.sync())
+            metadata = attempts.metadata()
             try:
-                return rpc(request, timeout=timeout, metadata=attempts.metadata())
+                return rpc(request, timeout=timeout, metadata=metadata)
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
             except ValueError as error:
@@ -168,8 +177,9 @@ class Caller:
         attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(self.channels.aio())
+            metadata = attempts.metadata()
             try:
-                return await rpc(request, timeout=timeout, metadata=attempts.metadata())
+                return await rpc(request, timeout=timeout, metadata=metadata)
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
             except grpc.aio.UsageError as error:
@@ -194,8 +204,9 @@ class Caller:
             if under_way is not None and not isinstance(request, GetCheckpointRequest):
                 await under_way.line_up(batcher, again=again, may_be_followed=may_be_followed)
                 under_way.expect(request)
+            metadata = attempts.metadata()
             try:
-                return await batcher.call(request, attempts.metadata())
+                return await batcher.call(request, metadata)
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
             except grpc.aio.UsageError as error:

@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
-from langgraph.checkpoint.grpc.options import ClientOptions, TlsOptions, may_have_several_addresses
+from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
 from langgraph.checkpoint.grpc.replicas import AioReplicas, BlockingReplicas, Rota
+from langgraph.checkpoint.grpc.tls import TlsOptions
 
 import grpc
 import grpc.aio

@@ -313,19 +313,6 @@ def _details(error: grpc.RpcError) -> list[any_pb2.Any]:
     return []
 
 
-def why_tls_fails(error: grpc.RpcError) -> str | None:
-    """Says in plain words what is wrong where a connection fails over TLS; None if it isn't that."""
-    details = (error.details() or "").lower()
-    if "wrong_version_number" in details:
-        return "the server there speaks no TLS: build the saver without tls, or give the address of the proxy that does"
-    if "certificate_verify_failed" in details:
-        return (
-            "the server's certificate is not to be trusted: give the authority that signed it, with "
-            "tls=TlsOptions(root_certificates=...)"
-        )
-    return None
-
-
 def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> CheckpointdError:
     """Translates a failed call into the saver's own words.
 

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.grpc.tls import TlsOptions
 
 Concurrency = Literal["optimistic", "last_write_wins"]
 """What happens when two runs write to one thread: the later one is refused, or it overwrites the other."""
@@ -20,18 +21,6 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 
 DEFAULT_CACHE_BYTES = 32 * 1024 * 1024
 """How much of large states a saver keeps, in bytes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TlsOptions:
-    """What a saver needs to talk TLS. Each field holds PEM, as bytes."""
-
-    root_certificates: bytes | None = None
-    """The certificates of the authorities to trust; None: those that grpc trusts by default."""
-    private_key: bytes | None = None
-    """The client's own key, for mutual TLS."""
-    certificate_chain: bytes | None = None
-    """The client's own certificate, for mutual TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)

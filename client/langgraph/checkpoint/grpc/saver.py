@@ -32,13 +32,13 @@ from langgraph.checkpoint.grpc.options import (
     DEFAULT_CACHE_BYTES,
     ClientOptions,
     Concurrency,
-    TlsOptions,
     default_target,
     default_token,
 )
 from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
 from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
+from langgraph.checkpoint.grpc.tls import TlsOptions
 from langgraph.checkpoint.grpc.uploads import Uploads
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
