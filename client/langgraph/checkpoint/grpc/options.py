@@ -23,6 +23,15 @@ DEFAULT_CACHE_BYTES = 32 * 1024 * 1024
 """How much of large states a saver keeps, in bytes."""
 
 
+LONGEST = 24 * 86_400.0
+"""The longest time that can be given, in seconds: grpc counts milliseconds in 31 bits."""
+
+_SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
+"""How the targets begin that grpc resolves by themselves."""
+_SENDABLE = re.compile(r"[ -~]*")
+"""What a header can hold."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
     """How a saver talks to its server. Every field can be given to GrpcSaver by its name."""
@@ -47,28 +56,56 @@ class ClientOptions:
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
 
     def __post_init__(self) -> None:
-        if not all(_is_address(target) for target in self.targets):
-            # Not repeated here: what looks like a URL may hold a password.
+        self._check_target()
+        if not isinstance(self.tls, bool | TlsOptions):
             raise InvalidArgumentError(
-                f"target: is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}, or unix:path, or "
-                "several of them, separated by commas",
-                field="target",
+                f"tls: must be True, False or TlsOptions, not {type(self.tls).__name__}; a file of authorities goes "
+                "into TlsOptions(root_certificates=Path(...).read_bytes())",
+                field="tls",
             )
         for name in ("timeout", "keepalive"):
-            if not getattr(self, name) > 0:
-                raise InvalidArgumentError(f"{name}: must be more than 0 seconds", field=name)
+            self._check_number(name, "a number of seconds")
+            if not 0 < getattr(self, name) <= LONGEST:
+                raise InvalidArgumentError(
+                    f"{name}: must be more than 0 seconds and at most {LONGEST:g} ({LONGEST / 86_400:g} days)",
+                    field=name,
+                )
+        self._check_number("retry_budget", "a number of seconds")
         if not self.retry_budget >= 0:
             raise InvalidArgumentError("retry_budget: must be 0 seconds or more", field="retry_budget")
+        self._check_number("cache_bytes", "a number of bytes")
         if not self.cache_bytes >= 0:
             raise InvalidArgumentError("cache_bytes: must be 0 bytes or more", field="cache_bytes")
         if self.concurrency not in ("optimistic", "last_write_wins"):
             raise InvalidArgumentError(
                 f'concurrency: {self.concurrency!r} is neither "optimistic" nor "last_write_wins"', field="concurrency"
             )
+        if not callable(self.token):
+            object.__setattr__(self, "token", _usable(self.token, "a text, or a callable that returns one"))
         if self.token and not self.tls and not all(_on_this_machine(target) for target in self.targets):
             raise InvalidArgumentError(
                 f"token: would be sent in plain text to {self.target}; set tls=True", field="token"
             )
+
+    def _check_target(self) -> None:
+        if not isinstance(self.target, str):
+            raise InvalidArgumentError(
+                f"target: must be a text like {DEFAULT_TARGET}, not {type(self.target).__name__}", field="target"
+            )
+        wrong = next((target for target in self.targets if not _is_address(target)), None)
+        if wrong is not None:
+            # What looks like a URL may hold a password.
+            given = "what was given" if "@" in wrong or "?" in wrong else repr(wrong)
+            raise InvalidArgumentError(
+                f"target: {given} is not an address of a checkpointd; give host:port, like {DEFAULT_TARGET}, with a "
+                "port up to 65535, or unix:path, or several of them, separated by commas",
+                field="target",
+            )
+
+    def _check_number(self, name: str, what: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidArgumentError(f"{name}: must be {what}, not {type(value).__name__}", field=name)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -79,8 +116,8 @@ class ClientOptions:
         return tuple(target.strip() for target in self.target.split(","))
 
     def bearer(self) -> str | None:
-        """Returns the token for the next call, None for none."""
-        return self.token() if callable(self.token) else self.token
+        """Returns the token for the next call, None for none. Raises InvalidArgumentError."""
+        return _usable(self.token(), "a text, as what the callable returns") if callable(self.token) else self.token
 
 
 def default_target() -> str:
@@ -106,13 +143,31 @@ def may_have_several_addresses(target: str) -> bool:
     return False
 
 
+def _usable(token: object, wanted: str) -> str | None:
+    """Returns a token without the white space around it: a file ends in a newline. No message repeats any of it."""
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise InvalidArgumentError(f"token: must be {wanted}, not {type(token).__name__}", field="token")
+    token = token.strip()
+    if not _SENDABLE.fullmatch(token):
+        raise InvalidArgumentError(
+            "token: holds a character that can't be sent, such as a line break in its midst; a token is one line of "
+            "ASCII",
+            field="token",
+        )
+    return token
+
+
 def _is_address(target: str) -> bool:
-    """Whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port (grpc's own port is 443)."""
-    if "@" in target or target.startswith(("http:", "https:", "grpc:", "postgres")):
-        return False
-    if re.match(r"[a-z][a-z0-9+.-]*:(?!\d+$)", target):
-        return True
-    return re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:/\s]+):\d{1,5}", target) is not None
+    """Whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port.
+
+    grpc would take a name without a port for one with 443, and 65537 for 1.
+    """
+    if _SCHEMES.match(target):
+        return "@" not in target
+    match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:/@\s]+):([0-9]{1,5})", target)
+    return match is not None and int(match[1]) <= 65535
 
 
 def _on_this_machine(target: str) -> bool:

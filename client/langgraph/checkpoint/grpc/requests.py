@@ -329,7 +329,14 @@ def _filter(codec: Codec, filter: Mapping[str, Any]) -> bytes:
             f"filter: {', '.join(hidden)} can't be searched, because {because}; only {', '.join(sorted(keys))} can",
             field="filter",
         )
-    return _index(filter)
+    try:
+        return _index(filter)
+    except Exception as error:  # whatever it is: the serializer couldn't write one of the values down
+        raise InvalidArgumentError(
+            f"filter: holds a value that can't be compared with metadata ({type(error).__name__}); give texts, "
+            "numbers, booleans, None, and lists and dicts of them",
+            field="filter",
+        ) from error
 
 
 def _index(metadata: Mapping[str, Any]) -> bytes:

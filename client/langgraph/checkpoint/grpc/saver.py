@@ -26,6 +26,7 @@ from langgraph.checkpoint.grpc.channels import Channels
 from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
 from langgraph.checkpoint.grpc.downloads import Downloads
 from langgraph.checkpoint.grpc.encryption import Encryption
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
 from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
 from langgraph.checkpoint.grpc.options import (
@@ -98,10 +99,14 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         concurrency: Concurrency = "optimistic",
     ) -> None:
         super().__init__(serde=serde)
+        if not isinstance(encryption, Encryption | None):
+            raise InvalidArgumentError(
+                f"encryption: must be an Encryption, not {type(encryption).__name__}", field="encryption"
+            )
         self.encryption = encryption
         self.searchable_metadata = searchable_keys(searchable_metadata)
         self.options = ClientOptions(
-            target=target or default_target(),
+            target=target if target is not None else default_target(),
             token=token if token is not None else default_token(),
             tls=tls,
             timeout=timeout,
