@@ -83,7 +83,8 @@ class TestTheFile:
         [
             ("this is no TOML ckd_secret", "not TOML"),
             ("\xff", "not UTF-8"),
-            ('keys = "x"', "neither"),
+            ('keys = "x"', "it has 'keys' (did you mean 'key'?), which is neither"),
+            (GOOD + "[ckd_secret]\n", "it has a field, number 2 in it, which is neither"),
             ("[key]\n", "two brackets"),
             (GOOD.replace('"acme"', '""'), "key 1: tenant"),
             (GOOD.replace('"acme"', f'"{"a" * 65}"'), "64 bytes"),
@@ -92,8 +93,16 @@ class TestTheFile:
             (GOOD.replace('["read"]', '["everything"]'), "read, write, delete, admin"),
             (GOOD.replace('["read"]', '"read"'), "must be a list"),
             (GOOD.replace(DIGEST, "ckd_the-key-itself"), "64 hexadecimal digits"),
-            (GOOD.replace('name = "n"\n', ""), "name must be"),
-            (GOOD + "key = 'ckd_secret'\n", "unknown fields"),
+            (GOOD.replace('name = "n"\n', ""), "key 1: name is required"),
+            (
+                GOOD + "expire = 2030-01-01T00:00:00Z\n",
+                "key 1: has 'expire' (did you mean 'expires'?), which is none of",
+            ),
+            (
+                GOOD + "key = 'ckd_secret'\n",
+                "key 1: has a field, number 5 in it, which is none of expires, name, scopes",
+            ),
+            (GOOD + GOOD + "ckd_secret = 1\n", "key 2: has a field, number 5 in it"),
             (GOOD + 'expires = "soon"\n', "date and time"),
             (GOOD + "expires = 2030-01-01T00:00:00\n", "with its zone"),
             (GOOD + GOOD, "same sha256"),
@@ -119,6 +128,20 @@ class TestTheFile:
         (line,) = started.stderr.splitlines()[-1:]
         assert str(path) in line
         assert "keys file" in line
+
+    async def test_an_empty_one_is_warned_about(self, database_url: str, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text("# [[key]]\n")
+        warning = "the keys file holds no key and no certificate: it lets nobody in"
+        with ServerProcess("--database-url", database_url, "--keys-file", str(path), log_dir=tmp_path) as server:
+            assert server.stderr.count(warning) == 1
+            path.write_text(key_entry("ckd_old", "acme", "read"))
+            server.await_log("read again")
+            assert server.stderr.count(warning) == 1
+            path.write_text("")
+            async with asyncio.timeout(20):
+                while server.stderr.count(warning) < 2:
+                    await asyncio.sleep(0.05)
 
     async def test_certificates_without_an_authority_are_refused(self, serve: Serve, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"

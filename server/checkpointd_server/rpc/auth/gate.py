@@ -6,6 +6,7 @@ import asyncio
 from time import time
 
 import grpc.aio
+import structlog
 
 from checkpointd_server.domain.access import ANYBODY, AccessOptions, Identity
 from checkpointd_server.domain.errors import SetupError
@@ -18,6 +19,8 @@ POLL_SECONDS = 1.0
 """How often it is looked whether a file has changed."""
 
 _NO_TOKEN = "this server asks for a token: send it as `authorization: Bearer ...`"  # noqa: S105  # not a secret
+
+_log = structlog.get_logger("checkpointd.auth")
 
 
 class Gate:
@@ -46,6 +49,7 @@ class Gate:
 
     async def start(self) -> None:
         """Fetches what is to be fetched, and begins to watch the files."""
+        self._warn_if_empty()
         if self._tokens is not None:
             await self._tokens.start()
         if not self.is_open:
@@ -62,10 +66,14 @@ class Gate:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._keys is not None:
-                self._keys.refresh()
+            if self._keys is not None and self._keys.refresh():
+                self._warn_if_empty()
             if self._tokens is not None:
                 self._tokens.refresh()
+
+    def _warn_if_empty(self) -> None:
+        if self._keys is not None and self._keys.content.is_empty:
+            _log.warning("the keys file holds no key and no certificate: it lets nobody in", file=str(self._keys.path))
 
     async def identify(self, context: grpc.aio.ServicerContext) -> Identity:
         """Returns who a call comes from. Raises Unauthenticated, KeysUnavailable."""

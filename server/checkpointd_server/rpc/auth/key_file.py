@@ -18,6 +18,7 @@ are another matter; there are none here.)
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import hmac
 import re
@@ -68,6 +69,11 @@ class KeyFile:
         self._certificates = certificates
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing: with it alone nobody gets in."""
+        return not self._keys and not self._certificates
+
+    @property
     def names_certificates(self) -> bool:
         """Whether certificates may be identities."""
         return bool(self._certificates)
@@ -100,8 +106,11 @@ def parse_key_file(content: bytes) -> KeyFile:
         # Its message ends with where it is; what it quotes could be a key that was pasted into the file.
         found = re.search(r"\(at .*\)$", str(error))
         raise ValueError(f"it is not TOML {found[0] if found else ''}".rstrip()) from None
-    if unknown := document.keys() - _KNOWN_FIELDS.keys():
-        raise ValueError(f"it has {sorted(unknown)[0]!r}, which is neither [[key]] nor [[certificate]]")
+    for number, part in enumerate(document, 1):
+        if part not in _KNOWN_FIELDS:
+            raise ValueError(
+                f"it has {_unknown(part, number, _KNOWN_FIELDS)}, which is neither [[key]] nor [[certificate]]"
+            )
     keys: list[Entry] = []
     certificates: dict[str, Entry] = {}
     for place, table in _tables(document, "key"):
@@ -144,10 +153,19 @@ def _tables(document: Mapping[str, Any], kind: str) -> Iterable[tuple[str, dict[
         raise ValueError(f"write [[{kind}]] with two brackets on each side")
     for number, table in enumerate(tables, 1):
         place = f"{kind} {number}"
-        if unknown := table.keys() - _KNOWN_FIELDS[kind]:
-            # Not repeated: it could be a key in the wrong place.
-            raise ValueError(f"{place}: has {len(unknown)} unknown fields; known are {sorted(_KNOWN_FIELDS[kind])}")
+        known = _KNOWN_FIELDS[kind]
+        for position, field in enumerate(table, 1):
+            if field not in known:
+                raise ValueError(
+                    f"{place}: has {_unknown(field, position, known)}, which is none of {', '.join(sorted(known))}"
+                )
         yield place, table
+
+
+def _unknown(field: str, position: int, known: Iterable[str]) -> str:
+    """Says which field isn't known: by its name only if it is almost a known one, for it could be a pasted key."""
+    close = difflib.get_close_matches(field, known, n=1, cutoff=0.7)
+    return f"{field!r} (did you mean {close[0]!r}?)" if close else f"a field, number {position} in it"
 
 
 def _entry(place: str, table: Mapping[str, Any], digest: bytes) -> Entry:
@@ -157,7 +175,7 @@ def _entry(place: str, table: Mapping[str, Any], digest: bytes) -> Entry:
         raise ValueError(f"{place}: tenant: {error}") from None
     name = table.get("name")
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise ValueError(f"{place}: name must be a text")
+        raise ValueError(f"{place}: name is required, a text without control characters")
     scopes = table.get("scopes")
     if not isinstance(scopes, list) or not all(scope in list(Scope) for scope in scopes):
         raise ValueError(f"{place}: scopes must be a list of some of {', '.join(scope.value for scope in Scope)}")

@@ -40,7 +40,7 @@ class WatchedFile(Generic[T]):
     """
 
     def __init__(self, path: Path, what: str, parse: Callable[[bytes], T]) -> None:
-        self._path = path
+        self.path = path
         self._what = what
         self._parse = parse
         self._seen = fingerprint(path)
@@ -48,15 +48,15 @@ class WatchedFile(Generic[T]):
 
     def _read(self) -> T:
         try:
-            return self._parse(self._path.read_bytes())
+            return self._parse(self.path.read_bytes())
         except OSError as error:
-            raise SetupError(f"{self._what} {self._path} can't be read: {error.strerror}") from None
+            raise SetupError(f"{self._what} {self.path} can't be read: {error.strerror}") from None
         except ValueError as error:
-            raise SetupError(f"{self._what} {self._path} can't be used: {error}") from None
+            raise SetupError(f"{self._what} {self.path} can't be used: {error}") from None
 
     def refresh(self) -> bool:
         """Reads the file again if it has changed. Returns whether it says something new."""
-        found = fingerprint(self._path)
+        found = fingerprint(self.path)
         if found == self._seen:
             return False
         self._seen = found
@@ -65,5 +65,5 @@ class WatchedFile(Generic[T]):
         except SetupError as error:
             _log.error("a changed file is not used; what it said before stays in force", reason=str(error))
             return False
-        _log.info("read again", file=str(self._path), what=self._what)
+        _log.info("read again", file=str(self.path), what=self._what)
         return True
