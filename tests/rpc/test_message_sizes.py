@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import piece_service_pb2 as pieces_pb
@@ -43,12 +44,26 @@ async def test_a_request_over_the_limit_is_told_the_limit(serve: Any) -> None:
         assert not (await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())).tuples
 
 
-async def test_a_request_far_over_the_limit_is_refused_before_it_is_read(serve: Any) -> None:
+async def test_a_request_far_over_the_limit_is_refused_before_it_is_read(
+    serve: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
         refusal = await client.refused(client.checkpoints.PutCheckpoint(put_of(client, LIMIT + 2 * MEBIBYTE)))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
         assert str(LIMIT + MEBIBYTE) in refusal.message  # as docs/limits.md says
+        assert "ended before its request was read" in (log := capsys.readouterr().out)
+        assert f"limit={LIMIT}" in log
+        assert "is missing" not in log
         assert not (await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())).tuples
+
+
+async def test_a_call_without_a_request_is_told_so(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serve() as (_, client):
+        call = client.channel.stream_unary("/checkpointd.v1.CheckpointService/GetCheckpoint")(timeout=20)
+        await call.done_writing()
+        refusal = await client.refused(call)
+        assert (refusal.code, refusal.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "request")
+        assert "request: is missing" in capsys.readouterr().out
 
 
 async def test_an_answer_over_the_limit_is_told_the_limit(serve: Any) -> None:

@@ -34,6 +34,10 @@ Method = Callable[[RequestT, Any, "float | None"], Awaitable[bytes]]
 That of an RPC which needs scopes by the operation takes the identity in place of the tenant."""
 
 
+_CANCELLED_WITHIN = 0.05
+"""A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
+
+
 class CallLimits(NamedTuple):
     """What each call is held to."""
 
@@ -136,6 +140,7 @@ class Calls:
             started = perf_counter()
             request = identity = None
             held = at_work = 0
+            unread = False
             self._entered += 1
             try:
                 if self._draining.is_set():
@@ -145,6 +150,8 @@ class Calls:
                 check_scope(identity, needed)
                 raw = await load.read(context)
                 if raw is grpc.aio.EOF:
+                    unread = True
+                    await asyncio.sleep(_CANCELLED_WITHIN)
                     raise InvalidArgument("request", "is missing")
                 if self._draining.is_set():
                     raise Draining()
@@ -169,7 +176,9 @@ class Calls:
                     self._log_call(name, "OK", started, request, identity)
                 return response
             except asyncio.CancelledError:
-                if logs_calls:
+                if unread:
+                    self._log_unread(name, started, identity)
+                elif logs_calls:
                     self._log_call(name, "CANCELLED", started, request, identity)
                 raise
             except DecodeError:
@@ -201,6 +210,14 @@ class Calls:
 
     def _log_call(self, method: str, code: str, started: float, request: Any, identity: Identity | None) -> None:
         self._log.debug("call", code=code, **_call_fields(method, started, request, identity))
+
+    def _log_unread(self, method: str, started: float, identity: Identity | None) -> None:
+        # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
+        self._log.info(
+            "call ended before its request was read: its client went away, or sent more than a message may have",
+            limit=self._limits.message_bytes,
+            **_call_fields(method, started, None, identity),
+        )
 
     def failure(
         self, method: str, started: float, request: Any, error: Exception, identity: Identity | None
