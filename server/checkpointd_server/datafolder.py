@@ -31,7 +31,10 @@ os.setgid(gid)
 os.setuid(uid)
 os.execv(program, sys.argv[3:])
 """
-_LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes postgres.log.old at the next start
+_OLD_LOG = "postgres.log.old"
+_OF_FILE_SYSTEMS = {"lost+found", ".snapshot", ".zfs", ".DS_Store"}
+"""What lies in a folder that nobody has put anything into."""
+_LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes the old one at the next start
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +83,7 @@ class DataFolder:
                     f"data folder {self.path}: there is a file in its place; name a folder with --data-dir"
                 )
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_ours()
             # The descriptor isn't inherited, so the lock ends with this process, however that ends.
             handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -99,19 +103,32 @@ class DataFolder:
         finally:
             os.close(handle)
 
-    def prepare(self, binaries: Path) -> None:
-        """Sees to it that PostgreSQL's user can reach the folder and the programs. The folder must be locked.
-
-        Raises:
-            SetupError: It can't, or the folder isn't one of ours.
-        """
-        with _naming(self.path):
-            is_cluster = (self.path / "PG_VERSION").exists()
-        if is_cluster:
+    def _check_ours(self) -> None:
+        """Raises SetupError where things of others lie: their owner would find ours among them, and other rights."""
+        if (self.cluster / "PG_VERSION").exists():
+            return  # made by us; whatever else was put there since doesn't matter
+        if (self.path / "PG_VERSION").exists():
             raise SetupError(
                 f"data folder {self.path}: it is a PostgreSQL cluster itself; name an empty folder, "
                 "or run that cluster and give --database-url"
             )
+        # Those that a start leaves which was cut off are among them.
+        ours = {path.name for path in (self.cluster, self._partial, self.log, self._lock)} | {"socket", _OLD_LOG}
+        others = sorted({path.name for path in self.path.iterdir()} - ours - _OF_FILE_SYSTEMS)
+        if self.cluster.exists() and (not self.cluster.is_dir() or any(self.cluster.iterdir())):
+            others.append(self.cluster.name)
+        if others:
+            raise SetupError(
+                f"data folder {self.path}: it isn't empty and holds no data of checkpointd (there is {others[0]!r}); "
+                "name a folder of its own with --data-dir"
+            )
+
+    def prepare(self, binaries: Path) -> None:
+        """Sees to it that PostgreSQL's user can reach the folder and the programs. The folder must be locked.
+
+        Raises:
+            SetupError: It can't.
+        """
         if os.geteuid() != 0:
             return
         with _naming(self.path):
@@ -184,7 +201,7 @@ class DataFolder:
         """Opens PostgreSQL's log for appending."""
         with _naming(self.path):
             if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
-                self.log.replace(self.log.with_name("postgres.log.old"))
+                self.log.replace(self.log.with_name(_OLD_LOG))
             self.log.touch(mode=0o600)
             self._own(self.log, 0o600)
             return self.log.open("ab")

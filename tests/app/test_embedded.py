@@ -174,6 +174,32 @@ async def test_a_cluster_of_somebody_else_is_refused(tmp_path: Path) -> None:
         await EmbeddedPostgres(tmp_path).__aenter__()
 
 
+@pytest.mark.parametrize("name", ["README.md", ".bashrc", "postgres/notes.sql", "src/"])
+async def test_a_folder_of_other_things_is_refused_and_left_as_it_was(name: str, data_dir: Path) -> None:
+    stranger = data_dir / name
+    stranger.parent.mkdir(parents=True)
+    stranger.mkdir() if name.endswith("/") else stranger.write_text("x")
+    data_dir.chmod(0o755)
+    before = sorted(data_dir.rglob("*"))
+    with pytest.raises(SetupError, match=r"isn't empty and holds no data of checkpointd .*--data-dir") as refusal:
+        await EmbeddedPostgres(data_dir).__aenter__()
+    assert f"there is '{name.partition('/')[0]}'" in str(refusal.value)
+    assert sorted(data_dir.rglob("*")) == before
+    assert data_dir.stat().st_mode & 0o777 == 0o755
+
+
+async def test_what_file_systems_and_starts_that_were_cut_off_leave_does_not_matter(data_dir: Path) -> None:
+    for folder in ("lost+found", "socket", "postgres.partial"):
+        (data_dir / folder).mkdir(parents=True)
+    for file in ("checkpointd.lock", "postgres.log", "postgres.log.old"):
+        (data_dir / file).write_text("")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+    (data_dir / "notes.txt").write_text("put beside our own data")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data_dir = tmp_path / "file" / "data"
