@@ -60,6 +60,33 @@ async def test_a_url_that_is_none_is_told(dsn: str) -> None:
         assert "database URL" in message
 
 
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("sslmode=bogus", "its option sslmode (one of disable, allow, prefer, require, verify-ca, verify-full)"),
+        ("sslmode=verify-full&sslrootcert=/no/such", "(127.0.0.1: sslrootcert, or another file that"),
+        ("target_session_attrs=master", "its option target_session_attrs (one of any, primary, standby"),
+        ("sslmode=require&sslnegotiation=bogus", "its option sslnegotiation (one of postgres, direct)"),
+    ],
+)
+async def test_an_option_of_the_url_that_can_not_be_is_named(option: str, named: str) -> None:
+    message = await _refusal(StoreOptions(dsn=f"postgresql://user:{SECRET}@127.0.0.1/db?{option}", startup_timeout=0))
+    assert named in message
+    assert "bogus" not in message
+
+
+async def test_a_server_without_tls_is_told_where_the_url_asks_for_it(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+    settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
+    async with EmbeddedPostgres(tmp_path / "data", settings=settings):
+        url = f"postgresql://postgres:{SECRET}@127.0.0.1:{port}/postgres"
+        message = await _refusal(StoreOptions(dsn=f"{url}?sslmode=require", startup_timeout=0))
+        assert "(127.0.0.1: it speaks no TLS, for which the URL's sslmode asks)" in message
+        assert await schema_version(StoreOptions(dsn=f"{url}?sslmode=prefer")) == 0
+
+
 async def test_a_host_that_does_not_answer_is_told_after_the_time_to_wait() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: the port is taken and refuses

@@ -6,6 +6,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass
 
 import asyncpg
@@ -29,11 +30,29 @@ class HostUnreachable(OSError):
     """
 
     def __init__(self, host: str, cause: OSError) -> None:
-        reason = "no answer" if isinstance(cause, TimeoutError) else cause.strerror or type(cause).__name__
+        reason = "no answer" if isinstance(cause, TimeoutError) else _why_tls_fails(cause) or _words(cause)
+        if isinstance(cause, FileNotFoundError) and re.fullmatch(r"[^/ ]+", host):
+            # What isn't there is no socket.
+            reason = "sslrootcert, or another file that the URL names, is not there"
         super().__init__(f"{host}: {reason}")
         self.host = host
         self.reason = reason
         self.__cause__ = cause
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _why_tls_fails(error: OSError) -> str | None:
+    """Says what is wrong where it is TLS that fails; None: it isn't."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted, see sslmode and sslrootcert ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails ({error.reason})"
+    if isinstance(error, ConnectionError) and "rejected SSL" in str(error):
+        return "it speaks no TLS, for which the URL's sslmode asks"
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +109,19 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
 _UNSTORABLE = {"22000", "22003", "22021", "22P02", "22P05", "54000", "54001"}
 """What PostgreSQL can't store: text it doesn't take (22000: the driver won't even send it), too large numbers, too deep
 JSON."""
+
+
+_URL_OPTIONS = {
+    "sslmode": "disable, allow, prefer, require, verify-ca, verify-full",
+    "sslnegotiation": "postgres, direct",
+    "sslrootcert": "",
+    "sslcert": "",
+    "sslkey": "",
+    "ssl_min_protocol_version": "",
+    "ssl_max_protocol_version": "",
+    "target_session_attrs": "any, primary, standby, prefer-standby, read-write, read-only",
+}
+"""Options that the driver may find fault with, and what they can be, if that isn't open."""
 
 
 _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
@@ -160,6 +192,9 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
             f"the database can't be reached, tried for {options.startup_timeout:g} s: check host and port in the "
             f"database URL, and that it is up ({_reason(error)})"
         )
+    option = _option_at_fault(error)
+    if option is not None:
+        return SetupError(f"the database URL can't be used: its option {option} is not what it can be")
     return SetupError(
         "the database URL can't be used: it should be postgresql://user:password@host:port/database?option=value, with "
         f"special characters percent-encoded ({type(error).__name__})"
@@ -169,7 +204,16 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
 def _reason(error: OSError) -> str:
     if isinstance(error, HostUnreachable):
         return str(error)
-    return error.strerror or type(error).__name__
+    return _why_tls_fails(error) or _words(error)
+
+
+def _option_at_fault(error: Exception) -> str | None:
+    """Returns the option of the URL that the driver complains about: not its words, which may repeat a value."""
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        for option, choices in _URL_OPTIONS.items():
+            if option in str(error):
+                return f"{option} (one of {choices})" if choices else option
+    return None
 
 
 def read_only() -> SetupError:
