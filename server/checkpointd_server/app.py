@@ -69,8 +69,8 @@ def check(config: ServeConfig, *, shared: bool) -> None:
     """Raises SetupError if the server can't serve: before anything is made or migrated for it."""
     check_access(config.access)
     for address in config.listen:
+        check_address(address, shared=shared)  # first: nothing protects an address that isn't one
         check_exposure(address, config.access)
-        check_address(address, shared=shared)
     for address in config.health_listen:
         check_address(address, shared=shared)
 

@@ -73,6 +73,17 @@ class TestListening:
         assert "--insecure-without-tls --insecure-without-tokens" in started.stderr.splitlines()[-1]
         assert not (tmp_path / "data").exists()
 
+    @pytest.mark.parametrize("listen", ["--listen", "--health-listen"])
+    @pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+    def test_a_host_that_is_not_known_is_told_before_anything_else(
+        self, listen: str, host: str, tmp_path: Path
+    ) -> None:
+        started = command("serve", listen, f"{host}:50077", "--data-dir", str(tmp_path / "data"))
+        assert started.returncode == 1
+        assert f"can't listen on {host}:50077: " in started.stderr.splitlines()[-1]
+        assert "--insecure" not in started.stderr
+        assert not (tmp_path / "data").exists()
+
     @pytest.mark.parametrize(
         "options",
         [

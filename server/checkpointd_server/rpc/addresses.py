@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Iterable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -56,7 +58,7 @@ def check(address: str, *, shared: bool) -> str:
         What is probably wrong if it can't be bound all the same.
 
     Raises:
-        SetupError: The address is malformed or taken. The message names it.
+        SetupError: The address is malformed or taken, or its host isn't known. The message names it.
     """
     if address.startswith("unix:"):
         _refuse_taken_socket(address)
@@ -67,7 +69,12 @@ def check(address: str, *, shared: bool) -> str:
     if match is None or int(match["port"]) > 65535:
         raise SetupError(f"can't listen on {address!r}: it should be HOST:PORT, [IPv6]:PORT or unix:PATH")
     host, port = match["host"].strip("[]"), int(match["port"])
-    failure = None if shared or not port else _probe(host, port)
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
+        reason = getattr(error, "strerror", None) or "it is not the name of a host"
+        raise SetupError(f"can't listen on {address}: {reason}") from None
+    failure = None if shared or not port else _probe(infos)
     # A name like localhost stands for several addresses, and gRPC is content with any of them: without this look
     # a second server would start on the address that the first one left, and never hear a client.
     if failure is not None and failure.errno == errno.EADDRINUSE:
@@ -111,13 +118,9 @@ def _is_local(address: str) -> bool:
         return False
 
 
-def _probe(host: str, port: int) -> OSError | None:
-    """Tells why an address can't be bound; None: it can. Taken comes before any other reason."""
+def _probe(infos: Iterable[Any]) -> OSError | None:
+    """Tells why addresses that were looked up can't be bound; None: they can. Taken comes before any other reason."""
     failure: OSError | None = None
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        return error
     for family, kind, protocol, _, target in infos:
         try:
             with socket.socket(family, kind, protocol) as probe:
