@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -229,3 +232,16 @@ class TestASaver:
     def test_takes_pem_as_bytes(self, wrong: Any) -> None:
         with pytest.raises(ValueError, match=r"root_certificates (must be PEM as bytes, not|holds no certificate)"):
             TlsOptions(root_certificates=wrong)
+
+    def test_takes_what_has_a_name(self, place: Place) -> None:
+        wrong: Any = place.files["ca"]
+        with pytest.raises(InvalidArgumentError, match="takes its fields by name, such as TlsOptions"):
+            TlsOptions(wrong)  # type: ignore[call-arg]
+        right = TlsOptions(root_certificates=place.pem("ca"))
+        assert pickle.loads(pickle.dumps(right)) == copy.deepcopy(right) == dataclasses.replace(right) == right
+
+    def test_shows_no_key_and_no_token(self, place: Place) -> None:
+        tls = TlsOptions(private_key=place.pem("right.key"), certificate_chain=place.pem("right.crt"))
+        with GrpcSaver("127.0.0.1:1", tls=tls, token="hunter2") as saver:
+            assert "PRIVATE KEY" not in repr(saver.options)
+            assert "hunter2" not in repr(saver.options)

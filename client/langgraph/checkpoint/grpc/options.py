@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -39,7 +39,7 @@ class ClientOptions:
     target: str
     """The server: "host:port", "unix:path", or any other name that grpc resolves. Several of them, separated by commas,
     are replicas: calls go round, and past those that are away."""
-    token: str | Callable[[], str] | None = None
+    token: str | Callable[[], str] | None = field(default=None, repr=False)
     """Sent as `authorization: Bearer ...` with each call. A callable is asked before each call, so it can refresh."""
     tls: bool | TlsOptions = False
     """True for TLS with the authorities that grpc trusts, TlsOptions for others, False for plain text."""

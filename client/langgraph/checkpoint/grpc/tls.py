@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
@@ -25,10 +25,20 @@ class TlsOptions:
 
     root_certificates: bytes | None = None
     """The certificates of the authorities to trust; None: those that grpc trusts by default."""
-    private_key: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
     """The client's own key, for mutual TLS."""
     certificate_chain: bytes | None = None
     """The client's own certificate, for mutual TLS."""
+
+    def __new__(cls, *given: object, **fields: object) -> Self:
+        """Refuses what is given without a name: Python's own words would not say what to give."""
+        if given:
+            raise InvalidArgumentError(
+                "tls: TlsOptions takes its fields by name, such as "
+                "TlsOptions(root_certificates=Path(...).read_bytes())",
+                field="tls",
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         self._check("root_certificates", "certificate", "CERTIFICATE")
