@@ -40,7 +40,8 @@ def health(target: str, service: str, timeout: float, **how: Any) -> None:
         for one in targets:
             try:
                 status = _status(one, service, timeout, how)
-            except NoAnswer:
+            except NoAnswer as error:
+                click.echo(error.where, err=True)  # the statuses alone are for scripts
                 status = "UNAVAILABLE"
             statuses.append(status)
             click.echo(f"{one} {status}")

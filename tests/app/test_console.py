@@ -217,7 +217,9 @@ class TestSeveralServers:
         result = run("health", env={"CHECKPOINTD_TARGET": f"{here}, {here}"})
         assert (result.exit_code, result.output) == (0, f"{here} SERVING\n" * 2)
         result = run("health", "--target", f"{nowhere},{here}")
-        assert (result.exit_code, result.output) == (1, f"{nowhere} UNAVAILABLE\n{here} SERVING\n")
+        assert (result.exit_code, result.stdout) == (1, f"{nowhere} UNAVAILABLE\n{here} SERVING\n")
+        assert result.stderr.startswith(f"{nowhere}: ")
+        assert result.stderr.count("\n") == 1
         result = run("health", "--service", "no.such.Service", "--target", f"{here},{here}")
         assert (result.exit_code, result.output) == (1, f"{here} SERVICE_UNKNOWN\n" * 2)
 

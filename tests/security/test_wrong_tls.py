@@ -124,6 +124,12 @@ class TestCommands:
             assert result.exit_code == 1
             assert "speaks no TLS: ask without --tls" in result.output
 
+    def test_say_it_of_each_server_in_a_list(self, place: Place) -> None:
+        target = place.targets["tls"]
+        result = run("health", "--target", f"{target},{target}")
+        assert (result.exit_code, result.stdout) == (1, f"{target} UNAVAILABLE\n" * 2)
+        assert result.stderr.count("speaks TLS: give --tls, or --tls-ca") == 2
+
     def test_are_answered_where_all_is_right(self, place: Place) -> None:
         options = ["--tls-ca", place.files["ca"], "--target", place.targets["mutual"]]
         files = ["--tls-client-cert", place.files["right.crt"], "--tls-client-key", place.files["right.key"]]
