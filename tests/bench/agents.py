@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -25,6 +25,12 @@ SHORTEST, LONGEST = 20, 60
 
 class Runtime:
     """Stands for LangGraph's runtime object, which every config of a real run carries."""
+
+
+def checkpoint_of(channel_values: dict[str, Any]) -> Checkpoint:
+    """A checkpoint in the format that LangGraph writes. `empty_checkpoint` is of an older one: a read of such a
+    checkpoint takes another read, of its parent."""
+    return cast(Checkpoint, {**empty_checkpoint(), "v": 4, "channel_values": channel_values})
 
 
 def message(number: int) -> AnyMessage:
@@ -71,9 +77,7 @@ class Chat:
         self._messages.append(message(next(self._numbers)))
         previous, self._version = self._version, self._saver.get_next_version(self._version, None)
         before = previous or self._version
-        checkpoint = empty_checkpoint()
-        checkpoint["v"] = 4
-        checkpoint["channel_values"] = {"messages": list(self._messages), "branch:to:agent": None}
+        checkpoint = checkpoint_of({"messages": list(self._messages), "branch:to:agent": None})
         checkpoint["channel_versions"] = {
             "__start__": before,
             "messages": self._version,

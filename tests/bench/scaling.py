@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from random import Random
 from string import ascii_lowercase
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from tests.bench.agents import Runtime, message
+from tests.bench.agents import Runtime, checkpoint_of, message
 from tests.bench.comparisons import throughput
 from tests.bench.savers import Kind, open_async
 from tests.bench.scene import SAVERS, Curve, MeasurePoint, Pace, Scene
@@ -128,7 +128,7 @@ async def _put_and_read(saver: BaseCheckpointSaver[Any], size: int, pace: Pace) 
     for number in range(min(pace.warm_up, 3) + max(3, min(pace.runs, MOST_BYTES // size))):
         state[-1] = message(number)
         version = saver.get_next_version(version, None)
-        checkpoint = cast(Checkpoint, {**empty_checkpoint(), "channel_values": {"messages": list(state)}})
+        checkpoint = checkpoint_of({"messages": list(state)})
         checkpoint["channel_versions"] = {"messages": version}
         # Each turn is a run of its own, as it would be for an agent that serves requests.
         run: RunnableConfig = {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}

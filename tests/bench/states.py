@@ -15,9 +15,10 @@ from typing import Annotated, Any, TypedDict, cast
 
 import psutil
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 
+from tests.bench.agents import checkpoint_of
 from tests.bench.savers import Kind, open_sync
 from tests.bench.scene import Comparison, Fact, Facts, Pace, Scene
 from tests.bench.stage import ROOT, Stage
@@ -187,7 +188,7 @@ def _list_and_watch(kind: Kind, address: str, thread_id: str, length: int) -> fl
 
 
 def _put(saver: BaseCheckpointSaver[Any], config: RunnableConfig, value: object, number: int) -> RunnableConfig:
-    checkpoint = cast(Checkpoint, {**empty_checkpoint(), "channel_values": {"items": value}})
+    checkpoint = checkpoint_of({"items": value})
     checkpoint["channel_versions"] = {"items": f"{number + 1:032}.0"}
     return saver.put(config, checkpoint, {"step": number}, checkpoint["channel_versions"])
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 import uuid
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from tests.bench.agents import checkpoint_of
 
 
 async def thread_of(saver: BaseCheckpointSaver[Any], length: int) -> RunnableConfig:
@@ -16,7 +18,7 @@ async def thread_of(saver: BaseCheckpointSaver[Any], length: int) -> RunnableCon
     thread: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
     config = thread
     for number in range(length):
-        checkpoint = cast(Checkpoint, {**empty_checkpoint(), "channel_values": {"a": number}})
+        checkpoint = checkpoint_of({"a": number})
         checkpoint["channel_versions"] = {"a": f"{number + 1:032}.0"}
         config = await saver.aput(config, checkpoint, {"step": number}, checkpoint["channel_versions"])
     return thread
