@@ -53,7 +53,7 @@ def comparisons(results: list[Result]) -> str:
     heads = ["work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"]
     with_memory = any(result.get("memory") for result in results)
     if with_memory:
-        heads.append("nothing stored (InMemorySaver)")
+        heads.append("nothing stored: InMemorySaver, its ratio")
     rows = []
     for result in results:
         theirs, ours = statistics.median(result["stock"]), statistics.median(result["checkpointd"])

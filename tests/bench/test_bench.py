@@ -158,7 +158,7 @@ def test_a_row_has_medians_the_spread_and_whether_the_target_was_reached() -> No
 
 def test_what_a_saver_reaches_that_stores_nothing_stands_beside_the_target() -> None:
     head, _, *rows = report.comparisons([comparison(memory=[1.0, 3.0, 2.0]), comparison()]).splitlines()
-    assert head.endswith("| target | nothing stored (InMemorySaver) |")
+    assert head.endswith("| target | nothing stored: InMemorySaver, its ratio |")
     assert [row.split(" | ")[-1] for row in rows] == ["2.00 ms, 0.50 |", " |"]
 
 
