@@ -27,11 +27,12 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     request_id = put.request_id or new_request_id()
     precondition = put.precondition or _NOTHING
     unconditional = _is_unconditional(precondition)
-    suffix, args = _put_arguments(put, request_id)
+    conditional, args = _put_arguments(put, request_id)
+    statement = "put_checkpoint_if" if conditional else "put_checkpoint"
 
     async def work(session: Session) -> int:
         for _ in range(_TRIES):
-            stored = await session.fetch_row(f"put_checkpoint{suffix}", *args)
+            stored = await session.fetch_row(statement, *args)
             assert stored is not None
             if stored["version"] is not None:
                 return int(stored["version"])
@@ -111,27 +112,28 @@ async def put_together(
             them write the same row.
         timeout: How long it may take, in seconds.
     """
-    suffix, args = _put_arguments(put, put.request_id)
+    conditional, args = _put_arguments(put, put.request_id)
+    statement = "put_with_writes_if" if conditional else "put_with_writes"
     args += tuple(write_arguments(writes))
 
     async def work(session: Session) -> int | None:
-        stored = await session.fetch_row(f"put_with_writes{suffix}", *args)
+        stored = await session.fetch_row(statement, *args)
         assert stored is not None
         return None if stored["version"] is None else int(stored["version"])
 
     return await database.run(work, timeout=timeout)
 
 
-def _put_arguments(put: PutCheckpoint, request_id: bytes) -> tuple[str, tuple[object, ...]]:
-    """Returns what the name of a put's statement ends with, and the statement's arguments."""
+def _put_arguments(put: PutCheckpoint, request_id: bytes) -> tuple[bool, tuple[object, ...]]:
+    """Returns whether a put needs the statement for a namespace that is there, and the statement's arguments."""
     precondition = put.precondition or _NOTHING
     expected: int | bool | None = precondition.if_version_match
-    suffix = "_if"
+    conditional = True
     if (unconditional := _is_unconditional(precondition)) or precondition.if_version_match == 0:
-        suffix, expected = "", unconditional
+        conditional, expected = False, unconditional
     filled = [(channel, version, value) for channel, version, value in put.values if value is not None]
     emptied = [value for value in put.values if value.value is None]
-    return suffix, (
+    return conditional, (
         *put.namespace,
         put.checkpoint_id,
         put.parent_checkpoint_id,
