@@ -39,7 +39,7 @@ def _tell(stage: Stage, pace: Pace) -> list[Fact]:
         try:
             hop, client, far = asyncio.run(_hop(f"127.0.0.1:{int(server.stdout.readline())}", server.pid, pace))
         finally:
-            server.terminate()
+            server.kill()
     commit = asyncio.run(_commit(stage, pace))
     return [
         Fact(

@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,9 +39,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a quick benchmark of everything, and what it printed."""
     out = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "tests.bench", "--quick", "--out", str(out)]
-    result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return out, result.stdout
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        ends = threading.Timer(500, process.terminate)
+        ends.start()
+        printed, progress = process.communicate()
+        ends.cancel()
+    assert process.returncode == 0, progress
+    return out, printed
 
 
 def comparison(**changes: Any) -> report.Result:

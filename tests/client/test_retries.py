@@ -214,14 +214,13 @@ async def test_a_statement_that_the_database_gave_up_is_not_made_again(
     await connection.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_tls_with_a_server_that_speaks_none_is_explained(
-    shared_server: ServerProcess, host: str, caplog: pytest.LogCaptureFixture
+    shared_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    target = f"{host}:{shared_server.target.rpartition(':')[2]}"
+    # One address, not "localhost": of several addresses gRPC tells what went wrong at the last, which may be another.
     with (
         caplog.at_level(logging.WARNING),
-        GrpcSaver(target, tls=True, retry_budget=0.5) as saver,
+        GrpcSaver(shared_server.target, tls=True, retry_budget=3) as saver,
         pytest.raises(ServerUnavailableError, match="speaks no TLS"),
     ):
         saver.get_tuple(config_of("t"))
