@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from checkpointd_server.domain.model import StoredCheckpoint
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
@@ -118,3 +119,9 @@ async def until_collected(tenant: Tenant, left: Sequence[bytes]) -> None:
         while await contents(tenant) != left:
             await collect(tenant)
             await asyncio.sleep(0.02)
+
+
+async def use_functions(connection: Any) -> None:
+    """Has a connection plan what is in the functions that statements call."""
+    await connection.execute("BEGIN; SELECT checkpointd.missing_pieces('t', '', '{x}')")
+    await connection.execute("SELECT checkpointd.store_pieces('t', '', '{x}', '{0}', '{x}', NULL); ROLLBACK")

@@ -9,12 +9,20 @@ from typing import Any
 import asyncpg
 import pytest
 
-from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, InvalidArgument, VersionConflict
-from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DeadlineExceeded,
+    InvalidArgument,
+    PiecesMissing,
+    VersionConflict,
+)
+from checkpointd_server.domain.model import Namespace, Piece, PutCheckpoint, PutWrites, TypedValue
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.batches import array_literal
 from checkpointd_server.store.commits import MAX_WRITES
-from tests.store.tenant import Tenant, value, write
+from checkpointd_server.store.statements import load_statements
+from tests.store.pieces import holding, names, names_of, put, read, until_waiting
+from tests.store.tenant import Tenant, in_pieces, piece, value, write
 
 
 async def outcomes(*calls: Any) -> list[Any]:
@@ -173,6 +181,11 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
     at_once, one_by_one = Tenant(store, f"{tenant.name}-{seed}-a"), Tenant(store, f"{tenant.name}-{seed}-b")
     threads = [f"t{i}" for i in range(6 if seed % 3 else 1)]
 
+    def in_some_pieces() -> tuple[TypedValue, list[Piece]]:
+        """A value in pieces, and most often those that the thread lacks."""
+        parts = chance.sample([b"p1", b"p2", b"p3"], 2)
+        return in_pieces(*parts), [piece(part) for part in parts if chance.random() < 0.7]
+
     def make() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         writer = chance.choice([b"", b"ada", b"ben"])
         expectation: dict[str, Any] = {}
@@ -183,8 +196,13 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         thread, checkpoint_id = chance.choice(threads), f"c{chance.randrange(6)}"
         if chance.random() < 0.5:
             versions = {channel: chance.choice("12") for channel in "xyz"}
-            changed = {channel: chance.choice([None, b"1", b"2"]) for channel in "xyz" if chance.random() < 0.6}
+            changed: dict[str, bytes | TypedValue | None] = {
+                channel: chance.choice([None, b"1", b"2"]) for channel in "xyz" if chance.random() < 0.6
+            }
             request_id = chance.choice([b"", b"", b"again"])
+            pieces: list[Piece] = []
+            if chance.random() < 0.3:
+                changed["x"], pieces = in_some_pieces()
             return (
                 "put",
                 (checkpoint_id,),
@@ -194,10 +212,16 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
                     "values": changed,
                     "writer": writer,
                     "request_id": request_id,
+                    "pieces": pieces,
                     **expectation,
                 },
             )
-        writes = {chance.choice([-1, -4, 0, 1]): chance.choice([b"1", b"2", b"\0"]) for _ in range(chance.randrange(3))}
+        writes: dict[int, bytes | TypedValue] = {
+            chance.choice([-1, -4, 0, 1]): chance.choice([b"1", b"2", b"\0"]) for _ in range(chance.randrange(3))
+        }
+        pieces = []
+        if chance.random() < 0.3:
+            writes[chance.choice([-1, 0])], pieces = in_some_pieces()
         task = chance.choice(["one", "two", "three"])
         return (
             "writes",
@@ -205,7 +229,12 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
                 checkpoint_id,
                 *(write(task, idx, "a", data, path=chance.choice(["", "~p"])) for idx, data in writes.items()),
             ),
-            {"thread": thread, "request_id": chance.choice([b"", b"", b"again", b"once more"]), **expectation},
+            {
+                "thread": thread,
+                "request_id": chance.choice([b"", b"", b"again", b"once more"]),
+                "pieces": pieces,
+                **expectation,
+            },
         )
 
     plan = [make() for _ in range(60)]
@@ -223,6 +252,7 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         assert [(c.checkpoint_id, c.channel_versions, c.values, c.pending_writes, c.body) for c in left] == [
             (c.checkpoint_id, c.channel_versions, c.values, c.pending_writes, c.body) for c in right
         ]
+        assert await names(at_once, thread) == await names(one_by_one, thread)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a", 'b"c', "d\\e", "{f,g}", "NULL", " h ", "ü😀"]])
@@ -232,6 +262,49 @@ async def test_arrays_are_written_as_postgresql_reads_them(own_options: StoreOpt
         assert await connection.fetchval("SELECT ($1::text)::text[]", array_literal(texts)) == texts
     finally:
         await connection.close()
+
+
+async def test_many_at_once_bring_pieces_in_few_commits(own_options: StoreOptions) -> None:
+    """And one that lacks some is refused, while those beside it are stored."""
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        before = await count_transactions(own_options)
+        large: dict[str, Any] = {"versions": {"a": "1"}, "values": {"a": in_pieces(b"one", b"two")}}
+        results = await outcomes(
+            *(tenant.put("c", thread=f"t{i}", pieces=[piece(b"one"), piece(b"two")], **large) for i in range(60)),
+            *(
+                tenant.writes("c", write("task", 0, "a", in_pieces(b"three")), pieces=[piece(b"three")], thread=f"w{i}")
+                for i in range(60)
+            ),
+            tenant.put("c", thread="lacking", pieces=[piece(b"two")], **large),
+            tenant.writes("c", write("task", 0, "a", in_pieces(b"one")), thread="lacking"),
+        )
+        used = await count_transactions(own_options) - before - 1
+        assert used < 20
+        assert all(isinstance(result, int) for result in results[:-2])
+        assert [(type(error), set(error.names)) for error in results[-2:]] == [(PiecesMissing, names_of(b"one"))] * 2
+        assert await read(tenant, thread="t59") == b"onetwo"
+        await tenant.put("c", thread="w59")
+        assert [w.value for w in (await tenant.read(thread="w59")).pending_writes] == [in_pieces(b"three")]
+        assert await names(tenant, "lacking") == set()
+
+
+async def test_a_thread_that_is_swept_holds_up_only_its_own_puts(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await put(tenant, "1", b"one", thread="swept")
+        async with holding(tenant, load_statements("checkpointd")["own_pieces"], "tenant", "swept"):
+            held_up = asyncio.gather(
+                put(tenant, "2", b"one", thread="swept"),
+                tenant.writes("1", write("task", 0, "a", in_pieces(b"two")), pieces=[piece(b"two")], thread="swept"),
+            )
+            await asyncio.gather(*(put(tenant, "1", b"one", thread=f"t{i}") for i in range(20)))
+            # What has no pieces needn't wait either.
+            await tenant.put("3", thread="swept", ns="other")
+            await until_waiting(tenant, 1)
+            assert not held_up.done()
+        assert len(await held_up) == 2
+        assert await names(tenant, "swept") == names_of(b"one", b"two")
 
 
 async def test_a_locked_namespace_does_not_hold_up_the_others(own_options: StoreOptions) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from checkpointd_server.store import StoreOptions
 from checkpointd_server.store.statements import load_statements
+from tests.store.pieces import use_functions
 
 NAMES = 100_000
 
@@ -31,13 +32,15 @@ INSERT INTO checkpointd.channel_values (tenant, thread_id, checkpoint_ns, channe
 """Two threads with as many pieces each. Half of the first one's are referred to, by values of a thousand each."""
 
 DIGESTS = "(SELECT array_agg(sha256(n::text::bytea)) FROM generate_series(1, 100) AS n)"
+ALL = f"(SELECT array_agg(sha256(n::text::bytea)) FROM generate_series(1, {NAMES}) AS n)"
 NEW = "(SELECT array_agg(sha256(n::text::bytea)) FROM generate_series(-100, -1) AS n)"
 NEW_ONES = [
     "(SELECT array_agg(0) FROM generate_series(1, 100))",
     "(SELECT array_agg('x'::bytea) FROM generate_series(1, 100))",
 ]
 BOUND = {
-    "hold_pieces": ["'t'", "'long'", NEW, *NEW_ONES, DIGESTS],
+    "missing_pieces": ["'t'", "'long'", DIGESTS],
+    "store_pieces": ["'t'", "'long'", NEW, *NEW_ONES],
     "upload_pieces": ["'t'", "'long'", NEW, *NEW_ONES, "3600"],
     "get_pieces": ["'t'", "'long'", DIGESTS, "1000000"],
     "get_stored_value": ["'t'", "'long'", "''", "'channel'", "'00000001'"],
@@ -56,22 +59,27 @@ WHOLE = {
     "lock_contents": ["'t'", f"(SELECT array_agg(n) FROM generate_series(1, {NAMES}) AS n)"],
     "delete_nameless_contents": ["'t'", f"(SELECT array_agg(n) FROM generate_series(1, {NAMES}) AS n)"],
     "copy_pieces": ["'t'", "'other'", "'long'"],
-    "hold_pieces": [
+    "missing_pieces": ["'t'", "'long'", ALL],
+    "store_pieces": [
         "'t'",
         "'new'",
-        f"(SELECT array_agg(sha256(n::text::bytea)) FROM generate_series(1, {NAMES}) AS n)",
+        ALL,
         f"(SELECT array_agg(0) FROM generate_series(1, {NAMES}) AS n)",
         f"(SELECT array_agg('x'::bytea) FROM generate_series(1, {NAMES}) AS n)",
-        "'{}'",
     ],
 }
 """Statements about a whole thread."""
+FUNCTIONS = {
+    "missing_pieces": "SELECT checkpointd.missing_pieces($1, $2, $3)",
+    "store_pieces": "SELECT checkpointd.store_pieces($1, $2, $3, $4, $5, NULL)",
+}
+"""What other statements call. A function plans what is in it when it is first used."""
 
 
 @pytest.fixture(params=["for empty tables", "for analyzed tables"])
 async def planned(own_options: StoreOptions, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """A connection that has planned the statements, before the tables were filled or after they were analyzed."""
-    statements = load_statements("checkpointd")
+    statements = {**load_statements("checkpointd"), **FUNCTIONS}
     connection = await asyncpg.connect(own_options.dsn)
     await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off; SET statement_timeout = '20s'")
     if request.param == "for analyzed tables":
@@ -85,6 +93,7 @@ async def planned(own_options: StoreOptions, request: pytest.FixtureRequest) -> 
         )
         arguments = f"({', '.join(['NULL'] * types)})" if types else ""
         await connection.execute(f"EXPLAIN EXECUTE {name}{arguments}")
+    await use_functions(connection)
     if request.param == "for empty tables":
         await connection.execute(FILL)
     yield connection

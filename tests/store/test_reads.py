@@ -10,6 +10,7 @@ import pytest
 
 from checkpointd_server.store import StoreOptions
 from checkpointd_server.store.statements import load_statements, quote_literal
+from tests.store.pieces import use_functions
 from tests.store.tenant import Tenant, write
 
 
@@ -138,6 +139,12 @@ async def test_a_list_reads_no_more_than_its_page(own_options: StoreOptions) -> 
         await connection.close()
 
 
+ALONG = ["'{00010000}'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "'{NULL}'", "'{request}'"]
+"""A task write that goes with a put."""
+PIECES = ["'{}'", "ARRAY[sha256('x')]", "'{0}'", "'{x}'"]
+"""A piece that comes with a put, or with task writes."""
+
+
 async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
     connection = await asyncpg.connect(own_options.dsn)
     try:
@@ -154,9 +161,11 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
             "'{c}'",
             "'{v9}'",
         ]
+        await use_functions(connection)
         await connection.execute("BEGIN")
         for statement, expected in (("put_checkpoint", "true"), ("put_checkpoint_if", "1")):
-            pages, plan = await _explain(connection, statement, *row, expected, "'me'", "0", "'{NULL,NULL}'")
+            last = [expected, "'me'", "0", "'{NULL,NULL}'"]
+            pages, plan = await _explain(connection, statement, *row, *last, *ALONG, *PIECES)
             assert "Seq Scan" not in plan
             assert pages < 250, plan
             await connection.execute("ROLLBACK; BEGIN")
@@ -192,13 +201,11 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
         "0",
         "'{NULL}'",
         "'request'",
+        *PIECES,
     ]
-    along = ["'{00010000}'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "'{request}'"]
     statements = {
-        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
-        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
-        "put_with_writes": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *along],
-        "put_with_writes_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *along],
+        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
+        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
         "put_writes": writes,
         "put_writes_if": [*writes, "1", "'me'"],
         "explain_writes": [*writes[:4], "'request'", "'{task}'", "'{0}'"],

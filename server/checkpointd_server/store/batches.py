@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from checkpointd_server.domain.model import Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.domain.model import Piece, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.store.pieces import columns_of, stored_data, stored_size
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
@@ -28,7 +29,8 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
             is its number in the answer. What belongs to a unit has one precondition and one lease token; a put's
             precondition names its own writer.
     """
-    checkpoints, lone, filled, emptied, writes = _Columns(18), _Columns(8), _Columns(5), _Columns(3), _Columns(9)
+    checkpoints, lone, filled, emptied = _Columns(18), _Columns(8), _Columns(6), _Columns(3)
+    writes, pieces = _Columns(10), _Columns(6)
     for number, (put, all_writes) in enumerate(units):
         if put is not None:
             kind, expected = _kind(put.precondition)
@@ -54,7 +56,7 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
                 if value is None:
                     emptied.add(number, channel, version)
                 else:
-                    filled.add(number, channel, version, value.type, value.data)
+                    filled.add(number, channel, version, value.type, stored_data(value), stored_size(value))
         else:
             first = all_writes[0]
             precondition = first.precondition or Precondition()
@@ -67,12 +69,43 @@ def batch_arguments(units: Sequence[tuple[PutCheckpoint | None, Sequence[PutWrit
                 first.lease_token,
             )
         _add_writes(writes, all_writes, number)
-    return [*checkpoints.columns, *lone.columns, *filled.columns, *emptied.columns, *writes.columns]
+        calls: list[PutCheckpoint | PutWrites] = [*all_writes] if put is None else [put, *all_writes]
+        referred, brought = pieces_of(calls)
+        tenant, thread_id, _ = calls[0].namespace
+        for name in referred:
+            pieces.add(number, tenant, thread_id, name, None, None)
+        for piece in brought:
+            pieces.add(number, tenant, thread_id, piece.name, piece.compression, piece.data)
+    columns = (checkpoints, lone, filled, emptied, writes, pieces)
+    return [column for several in columns for column in several.columns]
+
+
+def pieces_of(calls: Sequence[PutCheckpoint | PutWrites]) -> tuple[list[bytes], list[Piece]]:
+    """Returns the names of the pieces that calls refer to without bringing them, and the pieces that they bring.
+
+    What a call brings and doesn't refer to isn't stored: nobody would look after it. Nor does one count on what another
+    one brings.
+    """
+    referred = set[bytes]()
+    brought: dict[bytes, Piece] = {}
+    for call in calls:
+        if names := call.names:
+            own = {piece.name: piece for piece in call.pieces if piece.name in names}
+            referred |= names - own.keys()
+            brought |= own
+    return list(referred), list(brought.values())
+
+
+def piece_arguments(calls: Sequence[PutCheckpoint | PutWrites]) -> tuple[object, ...]:
+    """Returns the arguments of the statements of puts that are about pieces, in their order."""
+    referred, brought = pieces_of(calls)
+    names, compressions, contents = columns_of(brought)
+    return referred, names, compressions, contents
 
 
 def write_arguments(all_writes: Iterable[PutWrites]) -> list[list[object]]:
-    """Returns the arguments of `put_with_writes` that are about the task writes, in its order."""
-    columns = _Columns(8)
+    """Returns the arguments of `put_checkpoint` that are about the task writes, in its order."""
+    columns = _Columns(9)
     _add_writes(columns, all_writes)
     return columns.columns
 
@@ -81,7 +114,16 @@ def _add_writes(columns: _Columns, all_writes: Iterable[PutWrites], *number: int
     for call in all_writes:
         for task_id, task_path, idx, channel, value in call.writes:
             columns.add(
-                *number, call.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, call.request_id
+                *number,
+                call.checkpoint_id,
+                task_id,
+                idx,
+                task_path,
+                channel,
+                value.type,
+                stored_data(value),
+                stored_size(value),
+                call.request_id,
             )
 
 

@@ -93,8 +93,6 @@ class Unit:
 
     def fits_a_batch(self) -> bool:
         """Whether the statement for batches can do it; else its entries are stored one by one."""
-        if any(entry.write.names for entry in self.entries):
-            return False
         if self.put is None or self.put.precondition is None:
             return True
         return self.put.precondition.if_last_writer == self.put.writer

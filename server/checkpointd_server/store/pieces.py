@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice, takewhile
 
-from checkpointd_server.domain.errors import CheckpointdError, PiecesMissing
+from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.model import FoundPieces, Piece, PieceList, TypedValue
 from checkpointd_server.store.pool import Connections, Database, Session
 
@@ -26,36 +26,11 @@ _NAMES_AT_ONCE = 4096
 _logger = logging.getLogger(__name__)
 
 
-async def hold(
-    session: Session, tenant: str, thread_id: str, pieces: Sequence[Piece], names: Collection[bytes]
-) -> None:
-    """Stores the pieces that came with a put, and holds all that it refers to until its transaction ends.
-
-    What it doesn't refer to isn't stored: nobody would look after it.
-
-    Raises:
-        PiecesMissing: The thread doesn't have some of them.
-    """
-    await session.fetch("share_pieces", tenant, thread_id)
-    pieces = [piece for piece in pieces if piece.name in names]
-    sent = {piece.name for piece in pieces}
-    missing = await session.fetch(
-        "hold_pieces", tenant, thread_id, *_columns(pieces), [name for name in names if name not in sent]
-    )
-    if missing:
-        raise PiecesMissing([row["digest"] for row in missing])
-
-
-async def queue_sweep(session: Session, tenant: str, thread_id: str) -> None:
-    """Has a thread looked at: pieces may have been stored there that nothing refers to."""
-    await session.fetch("queue_sweeps", tenant, [thread_id])
-
-
 async def upload(
     database: Database, tenant: str, thread_id: str, pieces: Sequence[Piece], *, spared: float, timeout: float | None
 ) -> None:
     """Stores pieces ahead of a put. They are spared for so many seconds; then those that nothing refers to go."""
-    args = (tenant, thread_id, *_columns(pieces), spared)
+    args = (tenant, thread_id, *columns_of(pieces), spared)
     await database.run(lambda session: session.fetch("upload_pieces", *args), timeout=timeout)
 
 
@@ -236,5 +211,6 @@ async def _postpone(thread: tuple[str, str], session: Session) -> None:
     await session.fetch("postpone_sweep", *thread, _POSTPONED_SECONDS)
 
 
-def _columns(pieces: Sequence[Piece]) -> tuple[list[bytes], list[int], list[bytes]]:
+def columns_of(pieces: Sequence[Piece]) -> tuple[list[bytes], list[int], list[bytes]]:
+    """Returns pieces as columns: their names, how they are compressed, and what they hold."""
     return [piece.name for piece in pieces], [piece.compression for piece in pieces], [piece.data for piece in pieces]

@@ -333,7 +333,10 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
             # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
             # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
             await connection.execute(
-                "SET plan_cache_mode = force_generic_plan; SET jit = off", timeout=options.connect_timeout
+                "SET plan_cache_mode = force_generic_plan; SET jit = off; "
+                # A function in a statement has to see what became of rows since the statement began.
+                "SET default_transaction_isolation = 'read committed'",
+                timeout=options.connect_timeout,
             )
 
     async def keep(connection: Any) -> None:

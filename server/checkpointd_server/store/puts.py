@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, InvalidArgument, VersionConflict
+from checkpointd_server.domain.errors import DatabaseUnavailable, InvalidArgument, PiecesMissing, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
-from checkpointd_server.store import pieces
-from checkpointd_server.store.batches import write_arguments
+from checkpointd_server.store.batches import piece_arguments, write_arguments
 from checkpointd_server.store.leases import make_way
 from checkpointd_server.store.pieces import stored_data, stored_size
 from checkpointd_server.store.pool import Database, Row, Session
@@ -20,14 +19,15 @@ _NOTHING = Precondition()
 async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: float | None) -> int:
     """Stores a checkpoint in one statement and returns the new version.
 
-    Where values are lists of pieces, it is a transaction, which holds the pieces. Raises VersionConflict, LeaseHeld,
-    LeaseLost, PiecesMissing; InvalidArgument if the namespace's last put was another one with the same request id.
+    Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing; InvalidArgument if the namespace's last put was another
+    one with the same request id.
     """
     # A put that names itself can be sent again when its answer is lost, by the pool too.
     request_id = put.request_id or new_request_id()
     precondition = put.precondition or _NOTHING
     unconditional = _is_unconditional(precondition)
     conditional, args = _put_arguments(put, request_id)
+    args += _arguments_along(put, [])
     statement = "put_checkpoint_if" if conditional else "put_checkpoint"
 
     async def work(session: Session) -> int:
@@ -39,16 +39,17 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
             reason = await session.fetch_row("explain_put", *put.namespace, put.checkpoint_id, request_id)
             assert reason is not None
             if (stored_version := _stored_before(put, reason)) is not None:
-                await _leave_pieces(session, put)
                 return stored_version
-            if stored["lease_token"] != put.lease_token:
+            if stored["missing_pieces"] != []:
+                await _wait_for_pieces(session, put, stored)
+            elif stored["lease_token"] != put.lease_token:
                 await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
             elif not unconditional:
                 raise _conflict(put.namespace, precondition, reason)
             # What kept the put from being stored was gone a moment later: a lease, or the thread is being deleted.
         raise DatabaseUnavailable("others got in the way of this put again and again; try again")
 
-    return await _store(database, put, work, timeout)
+    return await database.run(work, timeout=timeout)
 
 
 async def put_writes(database: Database, put: PutWrites, *, timeout: float | None) -> int:
@@ -71,6 +72,7 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
         put.lease_token,
         [stored_size(write.value) for write in put.writes],
         request_id,
+        *piece_arguments([put]),
     )
     statement = "put_writes"
     if not _is_unconditional(precondition):
@@ -82,20 +84,20 @@ async def put_writes(database: Database, put: PutWrites, *, timeout: float | Non
             stored = await session.fetch_row(statement, *args)
             assert stored is not None
             if stored["version"] is not None:
-                if stored["writes"] < len(put.writes):
-                    await _leave_pieces(session, put)
                 return int(stored["version"])
             reason = await session.fetch_row("explain_writes", *put.namespace, put.checkpoint_id, request_id, *places)
             assert reason is not None
             if reason["was_stored"]:
-                await _leave_pieces(session, put)
                 return 0
-            if stored["lease_token"] == put.lease_token:
+            if stored["missing_pieces"] != []:
+                await _wait_for_pieces(session, put, stored)
+            elif stored["lease_token"] == put.lease_token:
                 raise _conflict(put.namespace, precondition, reason)
-            await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
-        raise DatabaseUnavailable("leases on this thread come and go; try again")
+            else:
+                await make_way(session, put.namespace.tenant, put.namespace.thread_id, put.lease_token)
+        raise DatabaseUnavailable("others got in the way of these writes again and again; try again")
 
-    return await _store(database, put, work, timeout)
+    return await database.run(work, timeout=timeout)
 
 
 async def put_together(
@@ -107,14 +109,14 @@ async def put_together(
 
     Args:
         database: Where to.
-        put: The checkpoint. It has a request id, and no lists of pieces.
+        put: The checkpoint. It has a request id.
         writes: The task writes, which are as the put is, with its namespace, precondition and lease token. No two of
             them write the same row.
         timeout: How long it may take, in seconds.
     """
     conditional, args = _put_arguments(put, put.request_id)
-    statement = "put_with_writes_if" if conditional else "put_with_writes"
-    args += tuple(write_arguments(writes))
+    args += _arguments_along(put, writes)
+    statement = "put_checkpoint_if" if conditional else "put_checkpoint"
 
     async def work(session: Session) -> int | None:
         stored = await session.fetch_row(statement, *args)
@@ -159,25 +161,16 @@ def _put_arguments(put: PutCheckpoint, request_id: bytes) -> tuple[bool, tuple[o
     )
 
 
-async def _store(
-    database: Database, put: PutCheckpoint | PutWrites, work: Callable[[Session], Awaitable[int]], timeout: float | None
-) -> int:
-    """Does the work of a put, in a transaction that holds its pieces if it has any."""
-    names = put.names
-    if not names:
-        return await database.run(work, timeout=timeout)
-
-    async def work_with_pieces(session: Session) -> int:
-        await pieces.hold(session, put.namespace.tenant, put.namespace.thread_id, put.pieces, names)
-        return await work(session)
-
-    return await database.transact(work_with_pieces, timeout=timeout)
+def _arguments_along(put: PutCheckpoint, writes: Sequence[PutWrites]) -> tuple[object, ...]:
+    """Returns the arguments of a put's statement that are about what is stored along with it."""
+    return (*write_arguments(writes), *piece_arguments([put, *writes]))
 
 
-async def _leave_pieces(session: Session, put: PutCheckpoint | PutWrites) -> None:
-    """Has the pieces looked after that came with a put which wasn't stored, for it was here before."""
-    if put.pieces:
-        await pieces.queue_sweep(session, put.namespace.tenant, put.namespace.thread_id)
+async def _wait_for_pieces(session: Session, put: PutCheckpoint | PutWrites, stored: Row) -> None:
+    """Waits until the thread's pieces can be told. Raises PiecesMissing if it is known that some are not there."""
+    if stored["missing_pieces"]:
+        raise PiecesMissing(stored["missing_pieces"])
+    await session.fetch("share_pieces", put.namespace.tenant, put.namespace.thread_id)
 
 
 def new_request_id() -> bytes:

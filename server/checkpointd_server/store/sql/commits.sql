@@ -1,10 +1,9 @@
 -- Group commit: puts and task writes of many namespaces in one statement. Each is checked and stored as the statements of
 -- puts.sql do it alone, and stands for itself: what is refused has no row in the answer, and the others are stored. A
--- namespace appears once: as a put with the writes that go with it, or as writes alone. Lists of pieces aren't stored this
--- way.
+-- namespace appears once: as a put with the writes that go with it, or as writes alone.
 --
--- A head that somebody else has locked is passed over (SKIP LOCKED): its write is refused here, and stored alone, so that
--- the others needn't wait for it.
+-- A head that somebody else has locked is passed over (SKIP LOCKED), and so is a thread whose pieces are being swept: its
+-- write is refused here, and stored alone, so that the others needn't wait for it.
 --
 -- Rows are looked up one by one, in subqueries that end in LIMIT 1: a join, or an EXISTS, may be planned as a scan of the
 -- whole table while that is tiny, and a prepared statement goes on with its plan.
@@ -20,12 +19,36 @@ coalesce(
     0
 ) = given.lease_token
 
+-- fragment: has_its_pieces
+AND coalesce(
+    (SELECT coalesce(missing.digests = '{}', false) FROM missing WHERE missing.number = given.number),
+    true
+)
+
 -- name: commit_batch
 -- $1 to $18: puts. Their kind is "any" (whatever is there), "new" (nothing may be there, or the writer's own put), or
 -- "onto" (the version $17 must be there, or the writer's own put). $19 to $25: task writes without a put; with $23 they
--- expect the version $24 or the writer $25. $26: their lease tokens. $27 to $31: values, $32 to $34: emptied channels,
--- $35 to $43: writes, each with the number of its put or of its writes, and its own call's request id.
-WITH given_put AS MATERIALIZED (
+-- expect the version $24 or the writer $25. $26: their lease tokens. $27 to $32: values, $33 to $35: emptied channels,
+-- $36 to $45: writes, $46 to $51: pieces, without contents those that are only referred to; each with the number of its put
+-- or of its writes, and a write with its own call's request id.
+WITH given_piece AS MATERIALIZED (
+    SELECT given.*
+    FROM unnest($46::integer[], $47::text[], $48::text[], $49::bytea[], $50::smallint[], $51::bytea[])
+        AS given (number, tenant, thread_id, digest, compression, data)
+),
+missing AS MATERIALIZED (
+    SELECT
+        one.number,
+        __schema__.missing_pieces(one.tenant, one.thread_id, coalesce(one.referred, '{}')) AS digests
+    FROM (
+        SELECT
+            given_piece.number, given_piece.tenant, given_piece.thread_id,
+            array_agg(given_piece.digest) FILTER (WHERE given_piece.data IS NULL) AS referred
+        FROM given_piece
+        GROUP BY given_piece.number, given_piece.tenant, given_piece.thread_id
+    ) AS one
+),
+given_put AS MATERIALIZED (
     SELECT
         given.*,
         EXISTS (
@@ -40,7 +63,9 @@ WITH given_put AS MATERIALIZED (
             WHERE c.tenant = given.tenant AND c.thread_id = given.thread_id AND c.checkpoint_ns = given.checkpoint_ns
                 AND c.checkpoint_id = given.checkpoint_id
             LIMIT 1
-        ) IS DISTINCT FROM given.request_id AS unbound
+        ) IS DISTINCT FROM given.request_id
+        -- include: has_its_pieces
+        AS unbound
     FROM unnest(
         $1::integer[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
         $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::bigint[],
@@ -81,6 +106,7 @@ lone AS MATERIALIZED (
             0
         ) AS version,
         -- include: free_of_leases
+        -- include: has_its_pieces
         AS free
     FROM unnest(
         $19::integer[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::bigint[], $25::bytea[], $26::bigint[]
@@ -160,21 +186,24 @@ checkpoint AS (
         -- include: checkpoint_replaced
 ),
 filled AS (
-    INSERT INTO __schema__.channel_values AS stored (tenant, thread_id, checkpoint_ns, channel, version, type, data)
-    SELECT put.tenant, put.thread_id, put.checkpoint_ns, given.channel, given.version, given.type, given.data
-    FROM unnest($27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[])
-        AS given (number, channel, version, type, data)
+    INSERT INTO __schema__.channel_values AS stored (
+        tenant, thread_id, checkpoint_ns, channel, version, type, data, size
+    )
+    SELECT
+        put.tenant, put.thread_id, put.checkpoint_ns, given.channel, given.version, given.type, given.data, given.size
+    FROM unnest($27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[], $32::bigint[])
+        AS given (number, channel, version, type, data, size)
     JOIN head ON head.number = given.number
     JOIN put ON put.number = given.number
     ON CONFLICT (tenant, thread_id, checkpoint_ns, channel, version) DO UPDATE SET
         type = excluded.type,
         data = excluded.data,
-        size = NULL
-    WHERE (stored.type, stored.data) IS DISTINCT FROM (excluded.type, excluded.data) OR stored.size IS NOT NULL
+        size = excluded.size
+    WHERE (stored.type, stored.data, stored.size) IS DISTINCT FROM (excluded.type, excluded.data, excluded.size)
 ),
 to_empty AS MATERIALIZED (
     SELECT array_agg(stored.ctid) AS ctids
-    FROM unnest($32::integer[], $33::text[], $34::text[]) AS given (number, channel, version)
+    FROM unnest($33::integer[], $34::text[], $35::text[]) AS given (number, channel, version)
     JOIN head ON head.number = given.number
     JOIN put ON put.number = given.number
     CROSS JOIN LATERAL (
@@ -214,18 +243,40 @@ target AS MATERIALIZED (
 ),
 stored AS (
     INSERT INTO __schema__.task_writes AS present (
-        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id
     )
     SELECT
         target.tenant, target.thread_id, target.checkpoint_ns, given.checkpoint_id, given.task_id, given.idx,
-        given.task_path, given.channel, given.type, given.data, given.request_id
+        given.task_path, given.channel, given.type, given.data, given.size, given.request_id
     FROM unnest(
-        $35::integer[], $36::text[], $37::text[], $38::integer[], $39::text[], $40::text[], $41::text[], $42::bytea[],
-        $43::bytea[]
-    ) AS given (number, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id)
+        $36::integer[], $37::text[], $38::text[], $39::integer[], $40::text[], $41::text[], $42::text[], $43::bytea[],
+        $44::bigint[], $45::bytea[]
+    ) AS given (number, checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id)
     JOIN owner ON owner.number = given.number
     JOIN target ON target.number = given.number
     ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
         -- include: write_replaced
+    RETURNING 1
+),
+brought AS MATERIALIZED (
+    -- In one order in all transactions.
+    SELECT
+        given_piece.tenant, given_piece.thread_id,
+        __schema__.store_pieces(
+            given_piece.tenant, given_piece.thread_id, array_agg(given_piece.digest),
+            array_agg(given_piece.compression), array_agg(given_piece.data), NULL
+        ) AS done
+    FROM given_piece JOIN owner ON owner.number = given_piece.number
+    WHERE given_piece.data IS NOT NULL
+    GROUP BY given_piece.tenant, given_piece.thread_id
+    ORDER BY given_piece.tenant, given_piece.thread_id
+),
+to_sweep AS (
+    -- A task write may have been here before, and not be replaced: then nothing may refer to its pieces.
+    INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
+    SELECT brought.tenant, brought.thread_id, now()
+    FROM brought
+    WHERE (SELECT count(*) FROM stored) < cardinality($36::integer[])
+    ON CONFLICT (tenant, thread_id) DO UPDATE SET due_at = excluded.due_at
 )
-SELECT owner.number, owner.version FROM owner
+SELECT owner.number, owner.version FROM owner WHERE (SELECT count(*) FROM brought) IS NOT NULL

@@ -1,6 +1,6 @@
 -- Pieces of large values. Who brings pieces or refers to them (puts, uploads, copies to the thread), and a sweep that deletes
--- those that nothing refers to, take turns on a thread: a lock comes first, so that the statements after it see what the
--- other one did. A transaction has this lock on one thread, and takes it before all others.
+-- those that nothing refers to, take turns on a thread: a lock comes first, so that what is asked after it sees what the
+-- other one did. A transaction that waits for this lock has no other, of this kind or of any.
 
 -- name: share_pieces
 -- Keeps sweeps from the thread until the end of the transaction. All others may go on.
@@ -10,73 +10,22 @@ SELECT pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer,
 -- Keeps all others from the thread's pieces until the end of the transaction.
 SELECT pg_advisory_xact_lock('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 
--- fragment: fresh_pieces
--- Those of the pieces ($3, $4, $5) that the thread hasn't yet.
-fresh AS MATERIALIZED (
-    SELECT given.digest, given.compression, given.data, nextval('__schema__.piece_content_ids') AS content_id
-    FROM unnest($3::bytea[], $4::smallint[], $5::bytea[]) AS given (digest, compression, data)
-    WHERE (
-        SELECT true
-        FROM __schema__.pieces AS p
-        WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = given.digest
-        LIMIT 1
-    ) IS NULL
-),
-
--- fragment: fresh_contents
--- What the pieces hold that got a name. They got it in one order in all transactions, so that two that store the same
--- pieces don't wait for each other. IS TRUE makes it a look-up in a hash table: a join is planned as a loop over all pairs.
-contents AS (
-    INSERT INTO __schema__.piece_contents (tenant, content_id, compression, data)
-    SELECT $1, fresh.content_id, fresh.compression, fresh.data
-    FROM fresh
-    WHERE (fresh.content_id IN (SELECT named.content_id FROM named)) IS TRUE
-)
-
--- name: hold_pieces
--- Stores pieces and returns the names among $6 that the thread doesn't have. The pieces stored are not among $6.
-WITH
--- include: fresh_pieces
-named AS (
-    INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id)
-    SELECT $1, $2, fresh.digest, fresh.content_id
-    FROM fresh
-    ORDER BY fresh.digest
-    ON CONFLICT DO NOTHING
-    RETURNING content_id
-),
--- include: fresh_contents
-SELECT needed.digest
-FROM unnest($6::bytea[]) AS needed (digest)
-WHERE (
-    SELECT true
-    FROM __schema__.pieces AS p
-    WHERE p.tenant = $1 AND p.thread_id = $2 AND p.digest = needed.digest
-    LIMIT 1
-) IS NULL
-
 -- name: upload_pieces
 -- Stores pieces that a put will refer to, and has the thread looked at when $6 seconds have passed. The commit needn't
 -- wait for the disk: that of the put writes all that came before it. The lock is share_pieces: a sweep that takes the thread
--- off the list sees these pieces, or is over before the thread is put on it again. What it deletes meanwhile may still be
--- there in this statement's eyes; then the put is told.
+-- off the list sees these pieces, or is over before the thread is put on it again.
 WITH lazily AS MATERIALIZED (
     SELECT
         set_config('synchronous_commit', 'off', true) AS setting,
         pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 ),
--- include: fresh_pieces
-named AS (
-    INSERT INTO __schema__.pieces (tenant, thread_id, digest, content_id, uploaded_at)
-    SELECT $1, $2, fresh.digest, fresh.content_id, now()
-    FROM fresh
-    ORDER BY fresh.digest
-    ON CONFLICT DO NOTHING
-    RETURNING content_id
-),
--- include: fresh_contents
+uploaded AS MATERIALIZED (
+    SELECT __schema__.store_pieces($1, $2, $3::bytea[], $4::smallint[], $5::bytea[], now()) AS done
+    FROM lazily
+    WHERE lazily.setting = 'off'
+)
 INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
-SELECT $1, $2, now() + make_interval(secs => $6) FROM lazily WHERE lazily.setting = 'off'
+SELECT $1, $2, now() + make_interval(secs => $6) FROM uploaded
 ON CONFLICT (tenant, thread_id) DO NOTHING
 
 -- name: get_pieces

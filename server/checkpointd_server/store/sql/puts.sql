@@ -2,7 +2,35 @@
 -- precondition; everything else reads FROM it, so nothing happens where it returns no row. Under READ COMMITTED the
 -- sub-statements share one snapshot, but UPDATE, ON CONFLICT DO UPDATE and FOR SHARE check their WHERE again on the
 -- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there. Leases are
--- another matter; leases.sql tells how they bind.
+-- another matter; leases.sql tells how they bind. So are pieces: pieces.sql.
+
+-- fragment: pieces_missing
+-- Those of the pieces referred to that the thread doesn't have, and that don't come with this; null while it is swept. Asked
+-- before the head is: a sweep is kept away before anything is locked.
+missing AS MATERIALIZED (
+    SELECT
+        CASE
+            WHEN given.referred = '{}' AND given.brought = '{}' THEN '{}'
+            ELSE __schema__.missing_pieces($1, $2, given.referred)
+        END AS digests
+    FROM given_pieces AS given
+),
+
+-- fragment: pieces_stored
+-- The pieces that come along. Where a task write was here before, and isn't replaced, nothing may refer to its pieces: then
+-- the thread is looked at.
+, brought AS MATERIALIZED (
+    SELECT __schema__.store_pieces($1, $2, given.brought, given.compressions, given.contents, NULL) AS done
+    FROM head, given_pieces AS given
+    WHERE given.brought <> '{}'
+),
+to_sweep AS (
+    INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
+    SELECT $1, $2, now()
+    FROM head, given_pieces AS given
+    WHERE given.brought <> '{}' AND (SELECT count(*) FROM stored) < given.writes
+    ON CONFLICT (tenant, thread_id) DO UPDATE SET due_at = excluded.due_at
+)
 
 -- fragment: checkpoint_replaced
 -- What a put changes of a checkpoint that is there already.
@@ -81,22 +109,28 @@ emptied AS (
 -- Task writes of one run that go with its put, each beside its own checkpoint. The put's head decides for them too.
 , stored AS (
     INSERT INTO __schema__.task_writes AS present (
-        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, request_id
+        tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id
     )
     SELECT
         $1, $2, $3, given.checkpoint_id, given.task_id, given.idx, given.task_path, given.channel, given.type,
-        given.data, given.request_id
+        given.data, given.size, given.request_id
     FROM head,
         unnest(
-            $25::text[], $26::text[], $27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[], $32::bytea[]
-        ) AS given (checkpoint_id, task_id, idx, task_path, channel, type, data, request_id)
+            $25::text[], $26::text[], $27::integer[], $28::text[], $29::text[], $30::text[], $31::bytea[],
+            $32::bigint[], $33::bytea[]
+        ) AS given (checkpoint_id, task_id, idx, task_path, channel, type, data, size, request_id)
     ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
         -- include: write_replaced
+    RETURNING 1
 )
 
 -- fragment: put_result
--- The version, null if nothing was stored, and the token that the lease check compared with.
-SELECT (SELECT head.version FROM head) AS version, (SELECT lease.token FROM lease) AS lease_token
+-- The version, null if nothing was stored, the token that the lease check compared with, and the pieces that are missing.
+SELECT
+    (SELECT head.version FROM head) AS version,
+    (SELECT lease.token FROM lease) AS lease_token,
+    (SELECT missing.digests FROM missing) AS missing_pieces,
+    (SELECT count(brought.done) FROM brought) AS brought
 
 -- fragment: head_that_may_be_new
 -- The head of a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may have been there
@@ -106,11 +140,13 @@ head AS (
         tenant, thread_id, checkpoint_ns, version, last_checkpoint_id, last_writer, last_request_id
     )
     SELECT $1, $2, $3, nextval('__schema__.versions'), $4, $13::bytea, $14::bytea
-    WHERE NOT EXISTS (
-        SELECT FROM __schema__.checkpoints AS c
-        WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4
-            AND c.request_id = $14
-    ) AND (SELECT lease.token FROM lease) = $23::bigint
+    WHERE (SELECT missing.digests FROM missing) = '{}'
+        AND NOT EXISTS (
+            SELECT FROM __schema__.checkpoints AS c
+            WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.checkpoint_id = $4
+                AND c.request_id = $14
+        )
+        AND (SELECT lease.token FROM lease) = $23::bigint
     ON CONFLICT (tenant, thread_id, checkpoint_ns) DO UPDATE SET
         -- Not excluded.version: that was drawn before the row was locked, and another put may have drawn a greater one.
         version = nextval('__schema__.versions'),
@@ -133,6 +169,7 @@ head AS (
         last_request_id = $14::bytea,
         pruned_below = NULL
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        AND (SELECT missing.digests FROM missing) = '{}'
         AND (SELECT lease.token FROM lease) = $23::bigint
         AND (n.version = $21::bigint OR n.last_writer = $22::bytea)
         AND ($5::text COLLATE "C" >= n.pruned_below) IS NOT FALSE
@@ -145,38 +182,36 @@ head AS (
     RETURNING n.version
 ),
 
+-- fragment: given_along
+-- $25 to $33: task writes. $34: names of pieces that the put or the writes refer to, and $35 to $37: pieces that come along.
+given_pieces AS MATERIALIZED (
+    SELECT
+        $34::bytea[] AS referred, $35::bytea[] AS brought, $36::smallint[] AS compressions, $37::bytea[] AS contents,
+        cardinality($26::text[]) AS writes
+),
+
 -- name: put_checkpoint
--- Stores a checkpoint in a namespace that may be new.
+-- Stores a checkpoint, and task writes with it, in a namespace that may be new.
 WITH
+-- include: given_along
+-- include: pieces_missing
 -- include: lease
 -- include: head_that_may_be_new
 -- include: put_checkpoint_rows
+-- include: writes_put_along
+-- include: pieces_stored
 -- include: put_result
 
 -- name: put_checkpoint_if
--- Stores a checkpoint in a namespace that is there.
-WITH
--- include: lease
--- include: head_that_is_there
--- include: put_checkpoint_rows
--- include: put_result
-
--- name: put_with_writes
--- Stores a checkpoint, and task writes with it, in a namespace that may be new.
-WITH
--- include: lease
--- include: head_that_may_be_new
--- include: put_checkpoint_rows
--- include: writes_put_along
--- include: put_result
-
--- name: put_with_writes_if
 -- Stores a checkpoint, and task writes with it, in a namespace that is there.
 WITH
+-- include: given_along
+-- include: pieces_missing
 -- include: lease
 -- include: head_that_is_there
 -- include: put_checkpoint_rows
 -- include: writes_put_along
+-- include: pieces_stored
 -- include: put_result
 
 -- name: explain_put
@@ -210,50 +245,67 @@ FROM head,
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
     -- include: write_replaced
 
+-- fragment: given_with_writes
+-- $14: names of pieces that the writes refer to, and $15 to $17: pieces that come along.
+given_pieces AS MATERIALIZED (
+    SELECT
+        $14::bytea[] AS referred, $15::bytea[] AS brought, $16::smallint[] AS compressions, $17::bytea[] AS contents,
+        cardinality($5::text[]) AS writes
+),
+
 -- name: put_writes
 -- Stores task writes, whatever is there.
 WITH
+-- include: given_with_writes
+-- include: pieces_missing
 -- include: lease
 head AS (
     SELECT coalesce(max(n.version), 0) AS version
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
-    HAVING (SELECT lease.token FROM lease) = $11::bigint
+    HAVING (SELECT missing.digests FROM missing) = '{}' AND (SELECT lease.token FROM lease) = $11::bigint
 ),
 stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
+-- include: pieces_stored
 -- include: put_result
-, (SELECT count(*) FROM stored) AS writes
 
 -- name: put_writes_if
--- Stores task writes in a namespace that must have the version $14 or the last writer $15. The lock keeps puts from
+-- Stores task writes in a namespace that must have the version $18 or the last writer $19. The lock keeps puts from
 -- committing between the check and the writes.
 WITH
+-- include: given_with_writes
+-- include: pieces_missing
 -- include: lease
 locked AS MATERIALIZED (
     SELECT n.version
     FROM __schema__.namespaces AS n
     WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        AND (SELECT missing.digests FROM missing) = '{}'
         AND (SELECT lease.token FROM lease) = $11::bigint
-        AND (n.version = $14::bigint OR n.last_writer = $15::bytea)
+        AND (n.version = $18::bigint OR n.last_writer = $19::bytea)
     FOR SHARE
 ),
 head AS MATERIALIZED (
     SELECT locked.version FROM locked
     UNION ALL
-    SELECT 0 WHERE $14::bigint = 0 AND (SELECT lease.token FROM lease) = $11::bigint AND NOT EXISTS (
-        SELECT FROM __schema__.namespaces AS n
-        WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
-    )
+    SELECT 0
+    WHERE $18::bigint = 0
+        AND (SELECT missing.digests FROM missing) = '{}'
+        AND (SELECT lease.token FROM lease) = $11::bigint
+        AND NOT EXISTS (
+            SELECT FROM __schema__.namespaces AS n
+            WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+        )
 ),
 stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
+-- include: pieces_stored
 -- include: put_result
-, (SELECT count(*) FROM stored) AS writes
 
 -- name: explain_writes
 -- Why task writes were not stored: whether the same call has stored them before, and what the namespace's head is now. It
