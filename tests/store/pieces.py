@@ -124,4 +124,4 @@ async def until_collected(tenant: Tenant, left: Sequence[bytes]) -> None:
 async def use_functions(connection: Any) -> None:
     """Has a connection plan what is in the functions that statements call."""
     await connection.execute("BEGIN; SELECT checkpointd.missing_pieces('t', '', '{x}')")
-    await connection.execute("SELECT checkpointd.store_pieces('t', '', '{x}', '{0}', '{x}', NULL); ROLLBACK")
+    await connection.execute("SELECT checkpointd.store_pieces('t', '', '{x}', '{0}', '{x}', NULL, true); ROLLBACK")

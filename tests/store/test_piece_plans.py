@@ -71,7 +71,7 @@ WHOLE = {
 """Statements about a whole thread."""
 FUNCTIONS = {
     "missing_pieces": "SELECT checkpointd.missing_pieces($1, $2, $3)",
-    "store_pieces": "SELECT checkpointd.store_pieces($1, $2, $3, $4, $5, NULL)",
+    "store_pieces": "SELECT checkpointd.store_pieces($1, $2, $3, $4, $5, NULL, true)",
 }
 """What other statements call. A function plans what is in it when it is first used."""
 

@@ -163,9 +163,15 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
         ]
         await use_functions(connection)
         await connection.execute("BEGIN")
-        for statement, expected in (("put_checkpoint", "true"), ("put_checkpoint_if", "1")):
+        more = [*ALONG, *PIECES]
+        for statement, expected, along in (
+            ("put_checkpoint", "true", []),
+            ("put_checkpoint_if", "1", []),
+            ("put_with_more", "true", more),
+            ("put_with_more_if", "1", more),
+        ):
             last = [expected, "'me'", "0", "'{NULL,NULL}'"]
-            pages, plan = await _explain(connection, statement, *row, *last, *ALONG, *PIECES)
+            pages, plan = await _explain(connection, statement, *row, *last, *along)
             assert "Seq Scan" not in plan
             assert pages < 250, plan
             await connection.execute("ROLLBACK; BEGIN")
@@ -204,8 +210,10 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
         *PIECES,
     ]
     statements = {
-        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
-        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
+        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
+        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
+        "put_with_more": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
+        "put_with_more_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
         "put_writes": writes,
         "put_writes_if": [*writes, "1", "'me'"],
         "explain_writes": [*writes[:4], "'request'", "'{task}'", "'{0}'"],

@@ -104,7 +104,7 @@ def piece_arguments(calls: Sequence[PutCheckpoint | PutWrites]) -> tuple[object,
 
 
 def write_arguments(all_writes: Iterable[PutWrites]) -> list[list[object]]:
-    """Returns the arguments of `put_checkpoint` that are about the task writes, in its order."""
+    """Returns the arguments of `put_with_more` that are about the task writes, in its order."""
     columns = _Columns(9)
     _add_writes(columns, all_writes)
     return columns.columns

@@ -27,8 +27,10 @@ async def put_checkpoint(database: Database, put: PutCheckpoint, *, timeout: flo
     precondition = put.precondition or _NOTHING
     unconditional = _is_unconditional(precondition)
     conditional, args = _put_arguments(put, request_id)
-    args += _arguments_along(put, [])
     statement = "put_checkpoint_if" if conditional else "put_checkpoint"
+    if put.names:
+        args += _arguments_along(put, [])
+        statement = "put_with_more_if" if conditional else "put_with_more"
 
     async def work(session: Session) -> int:
         for _ in range(_TRIES):
@@ -116,7 +118,7 @@ async def put_together(
     """
     conditional, args = _put_arguments(put, put.request_id)
     args += _arguments_along(put, writes)
-    statement = "put_checkpoint_if" if conditional else "put_checkpoint"
+    statement = "put_with_more_if" if conditional else "put_with_more"
 
     async def work(session: Session) -> int | None:
         stored = await session.fetch_row(statement, *args)

@@ -24,9 +24,10 @@ END
 $$;
 
 -- Stores those of the pieces ($3, $4, $5) that the thread hasn't yet. Whoever calls it has kept sweeps away. $6: when they
--- were sent ahead of their put; null: they come with it.
+-- were sent ahead of their put; null: they come with it. $7: that nothing may refer to some of them; then the thread is
+-- looked at.
 CREATE FUNCTION __schema__.store_pieces(
-    tenant text, thread_id text, digests bytea[], compressions smallint[], contents bytea[], uploaded_at timestamptz
+    tenant text, thread_id text, digests bytea[], compressions smallint[], contents bytea[], uploaded_at timestamptz, unsure boolean
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -55,5 +56,10 @@ BEGIN
     SELECT $1, fresh.content_id, fresh.compression, fresh.data
     FROM fresh
     WHERE (fresh.content_id IN (SELECT named.content_id FROM named)) IS TRUE;
+    IF $7 THEN
+        INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
+        VALUES ($1, $2, now())
+        ON CONFLICT ON CONSTRAINT piece_sweeps_pkey DO UPDATE SET due_at = excluded.due_at;
+    END IF;
 END
 $$;

@@ -264,19 +264,13 @@ brought AS MATERIALIZED (
         given_piece.tenant, given_piece.thread_id,
         __schema__.store_pieces(
             given_piece.tenant, given_piece.thread_id, array_agg(given_piece.digest),
-            array_agg(given_piece.compression), array_agg(given_piece.data), NULL
+            array_agg(given_piece.compression), array_agg(given_piece.data), NULL,
+            -- A task write may have been here before, and not be replaced: then nothing may refer to its pieces.
+            (SELECT count(*) FROM stored) < cardinality($36::integer[])
         ) AS done
     FROM given_piece JOIN owner ON owner.number = given_piece.number
     WHERE given_piece.data IS NOT NULL
     GROUP BY given_piece.tenant, given_piece.thread_id
     ORDER BY given_piece.tenant, given_piece.thread_id
-),
-to_sweep AS (
-    -- A task write may have been here before, and not be replaced: then nothing may refer to its pieces.
-    INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
-    SELECT brought.tenant, brought.thread_id, now()
-    FROM brought
-    WHERE (SELECT count(*) FROM stored) < cardinality($36::integer[])
-    ON CONFLICT (tenant, thread_id) DO UPDATE SET due_at = excluded.due_at
 )
 SELECT owner.number, owner.version FROM owner WHERE (SELECT count(*) FROM brought) IS NOT NULL

@@ -20,7 +20,7 @@ WITH lazily AS MATERIALIZED (
         pg_advisory_xact_lock_shared('__schema__.pieces'::regclass::oid::integer, hashtext($1::text || '/' || $2::text))
 ),
 uploaded AS MATERIALIZED (
-    SELECT __schema__.store_pieces($1, $2, $3::bytea[], $4::smallint[], $5::bytea[], now()) AS done
+    SELECT __schema__.store_pieces($1, $2, $3::bytea[], $4::smallint[], $5::bytea[], now(), false) AS done
     FROM lazily
     WHERE lazily.setting = 'off'
 )

@@ -2,35 +2,7 @@
 -- precondition; everything else reads FROM it, so nothing happens where it returns no row. Under READ COMMITTED the
 -- sub-statements share one snapshot, but UPDATE, ON CONFLICT DO UPDATE and FOR SHARE check their WHERE again on the
 -- latest version of the row once they hold its lock: only conditions on the head's own columns are safe there. Leases are
--- another matter; leases.sql tells how they bind. So are pieces: pieces.sql.
-
--- fragment: pieces_missing
--- Those of the pieces referred to that the thread doesn't have, and that don't come with this; null while it is swept. Asked
--- before the head is: a sweep is kept away before anything is locked.
-missing AS MATERIALIZED (
-    SELECT
-        CASE
-            WHEN given.referred = '{}' AND given.brought = '{}' THEN '{}'
-            ELSE __schema__.missing_pieces($1, $2, given.referred)
-        END AS digests
-    FROM given_pieces AS given
-),
-
--- fragment: pieces_stored
--- The pieces that come along. Where a task write was here before, and isn't replaced, nothing may refer to its pieces: then
--- the thread is looked at.
-, brought AS MATERIALIZED (
-    SELECT __schema__.store_pieces($1, $2, given.brought, given.compressions, given.contents, NULL) AS done
-    FROM head, given_pieces AS given
-    WHERE given.brought <> '{}'
-),
-to_sweep AS (
-    INSERT INTO __schema__.piece_sweeps AS s (tenant, thread_id, due_at)
-    SELECT $1, $2, now()
-    FROM head, given_pieces AS given
-    WHERE given.brought <> '{}' AND (SELECT count(*) FROM stored) < given.writes
-    ON CONFLICT (tenant, thread_id) DO UPDATE SET due_at = excluded.due_at
-)
+-- another matter; leases.sql tells how they bind. So are pieces: migration 7.
 
 -- fragment: checkpoint_replaced
 -- What a put changes of a checkpoint that is there already.
@@ -129,8 +101,7 @@ emptied AS (
 SELECT
     (SELECT head.version FROM head) AS version,
     (SELECT lease.token FROM lease) AS lease_token,
-    (SELECT missing.digests FROM missing) AS missing_pieces,
-    (SELECT count(brought.done) FROM brought) AS brought
+    (SELECT missing.digests FROM missing) AS missing_pieces
 
 -- fragment: head_that_may_be_new
 -- The head of a namespace that may be new. $21: whatever is there; otherwise only the writer $22 may have been there
@@ -182,37 +153,73 @@ head AS (
     RETURNING n.version
 ),
 
--- fragment: given_along
--- $25 to $33: task writes. $34: names of pieces that the put or the writes refer to, and $35 to $37: pieces that come along.
-given_pieces AS MATERIALIZED (
+-- fragment: no_pieces
+missing AS NOT MATERIALIZED (SELECT '{}'::bytea[] AS digests),
+
+-- fragment: pieces_missing_of_put
+-- Those of the pieces referred to ($34) that the thread doesn't have; null while it is swept. Asked before the head is: a sweep
+-- is kept away before anything is locked. $35 to $37: pieces that come along.
+missing AS MATERIALIZED (
     SELECT
-        $34::bytea[] AS referred, $35::bytea[] AS brought, $36::smallint[] AS compressions, $37::bytea[] AS contents,
-        cardinality($26::text[]) AS writes
+        CASE
+            WHEN $34::bytea[] = '{}' AND $35::bytea[] = '{}' THEN '{}'
+            ELSE __schema__.missing_pieces($1, $2, $34)
+        END AS digests
 ),
 
+-- fragment: pieces_put_along
+-- Where a task write was here before, and isn't replaced, nothing may refer to its pieces.
+, brought AS MATERIALIZED (
+    SELECT
+        __schema__.store_pieces(
+            $1, $2, $35::bytea[], $36::smallint[], $37::bytea[], NULL,
+            (SELECT count(*) FROM stored) < cardinality($26::text[])
+        ) AS done
+    FROM head
+    WHERE $35::bytea[] <> '{}'
+)
+
 -- name: put_checkpoint
--- Stores a checkpoint, and task writes with it, in a namespace that may be new.
+-- Stores a checkpoint in a namespace that may be new.
 WITH
--- include: given_along
--- include: pieces_missing
+-- include: no_pieces
+-- include: lease
+-- include: head_that_may_be_new
+-- include: put_checkpoint_rows
+-- include: put_result
+
+-- name: put_checkpoint_if
+-- Stores a checkpoint in a namespace that is there.
+WITH
+-- include: no_pieces
+-- include: lease
+-- include: head_that_is_there
+-- include: put_checkpoint_rows
+-- include: put_result
+
+-- name: put_with_more
+-- Stores a checkpoint in a namespace that may be new, and with it task writes ($25 to $33) and pieces.
+WITH
+-- include: pieces_missing_of_put
 -- include: lease
 -- include: head_that_may_be_new
 -- include: put_checkpoint_rows
 -- include: writes_put_along
--- include: pieces_stored
+-- include: pieces_put_along
 -- include: put_result
+, (SELECT count(brought.done) FROM brought) AS brought
 
--- name: put_checkpoint_if
--- Stores a checkpoint, and task writes with it, in a namespace that is there.
+-- name: put_with_more_if
+-- Stores a checkpoint in a namespace that is there, and with it task writes ($25 to $33) and pieces.
 WITH
--- include: given_along
--- include: pieces_missing
+-- include: pieces_missing_of_put
 -- include: lease
 -- include: head_that_is_there
 -- include: put_checkpoint_rows
 -- include: writes_put_along
--- include: pieces_stored
+-- include: pieces_put_along
 -- include: put_result
+, (SELECT count(brought.done) FROM brought) AS brought
 
 -- name: explain_put
 -- Why a put stored nothing: the version that the same put was given before, what the namespace's head is now, and whether
@@ -245,19 +252,32 @@ FROM head,
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
     -- include: write_replaced
 
--- fragment: given_with_writes
--- $14: names of pieces that the writes refer to, and $15 to $17: pieces that come along.
-given_pieces AS MATERIALIZED (
+-- fragment: pieces_missing_of_writes
+-- As pieces_missing_of_put: $14 are referred to, $15 to $17 come along.
+missing AS MATERIALIZED (
     SELECT
-        $14::bytea[] AS referred, $15::bytea[] AS brought, $16::smallint[] AS compressions, $17::bytea[] AS contents,
-        cardinality($5::text[]) AS writes
+        CASE
+            WHEN $14::bytea[] = '{}' AND $15::bytea[] = '{}' THEN '{}'
+            ELSE __schema__.missing_pieces($1, $2, $14)
+        END AS digests
 ),
+
+-- fragment: pieces_written_along
+-- As pieces_put_along.
+, brought AS MATERIALIZED (
+    SELECT
+        __schema__.store_pieces(
+            $1, $2, $15::bytea[], $16::smallint[], $17::bytea[], NULL,
+            (SELECT count(*) FROM stored) < cardinality($5::text[])
+        ) AS done
+    FROM head
+    WHERE $15::bytea[] <> '{}'
+)
 
 -- name: put_writes
 -- Stores task writes, whatever is there.
 WITH
--- include: given_with_writes
--- include: pieces_missing
+-- include: pieces_missing_of_writes
 -- include: lease
 head AS (
     SELECT coalesce(max(n.version), 0) AS version
@@ -269,15 +289,15 @@ stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
--- include: pieces_stored
+-- include: pieces_written_along
 -- include: put_result
+, (SELECT count(brought.done) FROM brought) AS brought
 
 -- name: put_writes_if
 -- Stores task writes in a namespace that must have the version $18 or the last writer $19. The lock keeps puts from
 -- committing between the check and the writes.
 WITH
--- include: given_with_writes
--- include: pieces_missing
+-- include: pieces_missing_of_writes
 -- include: lease
 locked AS MATERIALIZED (
     SELECT n.version
@@ -304,8 +324,9 @@ stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
--- include: pieces_stored
+-- include: pieces_written_along
 -- include: put_result
+, (SELECT count(brought.done) FROM brought) AS brought
 
 -- name: explain_writes
 -- Why task writes were not stored: whether the same call has stored them before, and what the namespace's head is now. It
