@@ -141,5 +141,6 @@ def _check_pieces(pieces: Iterable[Piece]) -> None:
 async def _until_most_are_done(tasks: Collection[asyncio.Future[pb.BatchResult]]) -> None:
     """Waits until all calls are done, but not for long once the first is: one may wait for a lock."""
     if tasks:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait(tasks, timeout=SLOW_SECONDS)
+        _, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if left:
+            await asyncio.wait(left, timeout=SLOW_SECONDS)

@@ -226,8 +226,9 @@ class Commits:
             stored = set[Unit]()
             if sum(len(unit.entries) for unit in batch) > 1:
                 stored = await self._store_together(batch)
-            # Each for itself: one may wait for a lock.
-            await asyncio.gather(*[self._store_one_by_one(unit.entries) for unit in units if unit not in stored])
+            if left := [unit for unit in units if unit not in stored]:
+                # Each for itself: one may wait for a lock.
+                await asyncio.gather(*[self._store_one_by_one(unit.entries) for unit in left])
         except Exception as error:
             for entry in _entries(units):
                 entry.fail(error)
