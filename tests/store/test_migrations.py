@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,7 +15,7 @@ from checkpointd_server.domain.errors import SchemaTooNew, SetupError
 from checkpointd_server.store import StoreOptions, migrate, open_store, print_sql, schema_version
 from checkpointd_server.store.migrations import load_migrations
 from tests.cluster import PostgresCluster
-from tests.store.tenant import Tenant, write
+from tests.store.tenant import Tenant, in_pieces, piece, write
 
 ODD_SCHEMAS = ["Capitals", "quo\"te's", "sp ace", "back\\slash", "%s {0} $1", "select", "\u00e4\u4e16" * 12]
 LAST = load_migrations()[-1].number
@@ -29,10 +30,11 @@ async def _query(options: StoreOptions, sql: str) -> object:
 
 
 async def _use_every_verb(options: StoreOptions) -> None:
+    large: dict[str, Any] = {"versions": {"c": "1"}, "values": {"c": in_pieces(b"C")}, "pieces": [piece(b"C")]}
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, metadata={"run_id": "r"})
-        await tenant.put("2", parent="1", expect=await tenant.version())
+        await tenant.put("2", parent="1", expect=await tenant.version(), **large)
         await tenant.writes("2", write("task", 0, "a", b""))
         await tenant.writes("2", write("task", 1, "a", b""), expect=await tenant.version())
         assert (await tenant.history("a")).channels[0].seed is not None
@@ -165,6 +167,8 @@ async def test_migrating_a_ready_database_needs_no_right_to_create(own_options: 
         GRANT USAGE ON SCHEMA checkpointd TO {user};
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA checkpointd TO {user};
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA checkpointd TO {user};
+        REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA checkpointd FROM PUBLIC;
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA checkpointd TO {user};
     """)
     options = replace(own_options, dsn=own_options.dsn.replace("postgres@", f"{user}@"))
     try:

@@ -58,6 +58,19 @@ async def test_connections_show_under_their_name(own_options: StoreOptions, admi
         assert await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mine'") == 2
 
 
+async def test_statements_see_what_is_there_whatever_the_database_prefers(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    """Its default isolation would hide from a put what became of pieces while it waited."""
+    name = await admin.fetchval("SELECT quote_ident(current_database())")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    async with open_store(own_options) as store:
+        isolation = await store._connections.of(None).run(
+            lambda session: session._connection.fetchval("SHOW transaction_isolation"), timeout=TIMEOUT
+        )
+    assert isolation == "read committed"
+
+
 async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, admin: Any) -> None:
     async with open_store(replace(own_options, pool_min_size=4)):
         assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") >= 4

@@ -27,7 +27,13 @@ $$;
 -- were sent ahead of their put; null: they come with it. $7: that nothing may refer to some of them; then the thread is
 -- looked at.
 CREATE FUNCTION __schema__.store_pieces(
-    tenant text, thread_id text, digests bytea[], compressions smallint[], contents bytea[], uploaded_at timestamptz, unsure boolean
+    tenant text,
+    thread_id text,
+    digests bytea[],
+    compressions smallint[],
+    contents bytea[],
+    uploaded_at timestamptz,
+    unsure boolean
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
