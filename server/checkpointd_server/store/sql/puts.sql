@@ -154,30 +154,42 @@ head AS (
 ),
 
 -- fragment: no_pieces
+-- For statements that store none.
 missing AS NOT MATERIALIZED (SELECT '{}'::bytea[] AS digests),
 
--- fragment: pieces_missing_of_put
--- Those of the pieces referred to ($34) that the thread doesn't have; null while it is swept. Asked before the head is: a sweep
--- is kept away before anything is locked. $35 to $37: pieces that come along.
+-- fragment: pieces_along
+-- Task writes ($25 to $33) and pieces that go with a put: those that are referred to without being brought, and those brought.
+given_pieces AS NOT MATERIALIZED (
+    SELECT
+        $34::bytea[] AS referred, $35::bytea[] AS brought, $36::smallint[] AS compressions, $37::bytea[] AS contents,
+        cardinality($26::text[]) AS writes
+),
+
+-- fragment: pieces_missing
+-- Those of the pieces referred to that the thread doesn't have; null while it is swept. Asked before the head is: a sweep is
+-- kept away before anything is locked.
 missing AS MATERIALIZED (
     SELECT
         CASE
-            WHEN $34::bytea[] = '{}' AND $35::bytea[] = '{}' THEN '{}'
-            ELSE __schema__.missing_pieces($1, $2, $34)
+            WHEN given.referred = '{}' AND given.brought = '{}' THEN '{}'
+            ELSE __schema__.missing_pieces($1, $2, given.referred)
         END AS digests
+    FROM given_pieces AS given
 ),
 
--- fragment: pieces_put_along
+-- fragment: pieces_stored
 -- Where a task write was here before, and isn't replaced, nothing may refer to its pieces.
 , brought AS MATERIALIZED (
     SELECT
         __schema__.store_pieces(
-            $1, $2, $35::bytea[], $36::smallint[], $37::bytea[], NULL,
-            (SELECT count(*) FROM stored) < cardinality($26::text[])
+            $1, $2, given.brought, given.compressions, given.contents, NULL,
+            (SELECT count(*) FROM stored) < given.writes
         ) AS done
-    FROM head
-    WHERE $35::bytea[] <> '{}'
+    FROM head, given_pieces AS given
+    WHERE given.brought <> '{}'
 )
+-- include: put_result
+, (SELECT count(brought.done) FROM brought) AS brought
 
 -- name: put_checkpoint
 -- Stores a checkpoint in a namespace that may be new.
@@ -200,26 +212,24 @@ WITH
 -- name: put_with_more
 -- Stores a checkpoint in a namespace that may be new, and with it task writes ($25 to $33) and pieces.
 WITH
--- include: pieces_missing_of_put
+-- include: pieces_along
+-- include: pieces_missing
 -- include: lease
 -- include: head_that_may_be_new
 -- include: put_checkpoint_rows
 -- include: writes_put_along
--- include: pieces_put_along
--- include: put_result
-, (SELECT count(brought.done) FROM brought) AS brought
+-- include: pieces_stored
 
 -- name: put_with_more_if
 -- Stores a checkpoint in a namespace that is there, and with it task writes ($25 to $33) and pieces.
 WITH
--- include: pieces_missing_of_put
+-- include: pieces_along
+-- include: pieces_missing
 -- include: lease
 -- include: head_that_is_there
 -- include: put_checkpoint_rows
 -- include: writes_put_along
--- include: pieces_put_along
--- include: put_result
-, (SELECT count(brought.done) FROM brought) AS brought
+-- include: pieces_stored
 
 -- name: explain_put
 -- Why a put stored nothing: the version that the same put was given before, what the namespace's head is now, and whether
@@ -252,32 +262,19 @@ FROM head,
 ON CONFLICT (tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
     -- include: write_replaced
 
--- fragment: pieces_missing_of_writes
--- As pieces_missing_of_put: $14 are referred to, $15 to $17 come along.
-missing AS MATERIALIZED (
+-- fragment: pieces_of_writes
+-- As pieces_along, of task writes alone.
+given_pieces AS NOT MATERIALIZED (
     SELECT
-        CASE
-            WHEN $14::bytea[] = '{}' AND $15::bytea[] = '{}' THEN '{}'
-            ELSE __schema__.missing_pieces($1, $2, $14)
-        END AS digests
+        $14::bytea[] AS referred, $15::bytea[] AS brought, $16::smallint[] AS compressions, $17::bytea[] AS contents,
+        cardinality($5::text[]) AS writes
 ),
-
--- fragment: pieces_written_along
--- As pieces_put_along.
-, brought AS MATERIALIZED (
-    SELECT
-        __schema__.store_pieces(
-            $1, $2, $15::bytea[], $16::smallint[], $17::bytea[], NULL,
-            (SELECT count(*) FROM stored) < cardinality($5::text[])
-        ) AS done
-    FROM head
-    WHERE $15::bytea[] <> '{}'
-)
 
 -- name: put_writes
 -- Stores task writes, whatever is there.
 WITH
--- include: pieces_missing_of_writes
+-- include: pieces_of_writes
+-- include: pieces_missing
 -- include: lease
 head AS (
     SELECT coalesce(max(n.version), 0) AS version
@@ -289,15 +286,14 @@ stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
--- include: pieces_written_along
--- include: put_result
-, (SELECT count(brought.done) FROM brought) AS brought
+-- include: pieces_stored
 
 -- name: put_writes_if
 -- Stores task writes in a namespace that must have the version $18 or the last writer $19. The lock keeps puts from
 -- committing between the check and the writes.
 WITH
--- include: pieces_missing_of_writes
+-- include: pieces_of_writes
+-- include: pieces_missing
 -- include: lease
 locked AS MATERIALIZED (
     SELECT n.version
@@ -324,9 +320,7 @@ stored AS (
     -- include: put_writes_rows
     RETURNING 1
 )
--- include: pieces_written_along
--- include: put_result
-, (SELECT count(brought.done) FROM brought) AS brought
+-- include: pieces_stored
 
 -- name: explain_writes
 -- Why task writes were not stored: whether the same call has stored them before, and what the namespace's head is now. It
