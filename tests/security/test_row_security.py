@@ -20,7 +20,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_
 from tests.cluster import PostgresCluster
 from tests.security.transaction_pooler import TransactionPooler
 from tests.server_process import ServerProcess
-from tests.store.tenant import TIMEOUT, Tenant, write
+from tests.store.tenant import TIMEOUT, Tenant, a_connection, write
 
 OPEN_TABLES = {"piece_sweeps"}
 """Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but a thread's id."""
@@ -191,10 +191,11 @@ class TestActingForATenant:
             for tenant in (a, b):
                 await tenant.get()  # the driver looks up the types of arrays once
             statements: list[str] = []
-            async with narrow._connections._pool.acquire() as connection:
+            async with a_connection(narrow) as connection:
                 connection.add_query_logger(lambda record: statements.append(record.query))
             for tenant in (a, a, a, b, b, a):
                 await tenant.get()
+            await asyncio.sleep(0)  # the driver tells of a statement a moment later
             assert len(statements) == 6 + 3, statements
 
     async def test_many_tenants_at_once_on_few_connections_never_mix(
@@ -252,18 +253,19 @@ class TestBehindAPooler:
             await fill(behind, "a")
             for _ in range(3):
                 query = "SELECT current_setting('checkpointd.tenant', true)"
-                assert not await behind._connections._pool.fetchval(query)
+                async with a_connection(behind) as connection:
+                    assert not await connection.fetchval(query)
 
     async def test_a_pooler_is_noticed_where_nobody_told_of_it(self, owner: StoreOptions, pooled: StoreOptions) -> None:
         for options, expected in ((owner, False), (pooled, True)):
             async with (
                 open_store(options) as opened,
-                opened._connections._pool.acquire() as connection,
+                a_connection(opened) as connection,
             ):
-                assert connection.itself().pooled is expected
+                assert connection.pooled is expected
         with_cache = replace(pooled, statement_cache_size=100)
-        async with open_store(with_cache) as opened, opened._connections._pool.acquire() as connection:
-            assert connection.itself().pooled
+        async with open_store(with_cache) as opened, a_connection(opened) as connection:
+            assert connection.pooled
 
 
 @pytest.mark.parametrize("bound", [True, False])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -31,7 +32,7 @@ from checkpointd_server.domain.model import (
 )
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import PostgresStore
-from checkpointd_server.store.pool import Session
+from checkpointd_server.store.database import Session
 
 TIMEOUT = 60.0
 
@@ -248,3 +249,14 @@ class Tenant:
 async def gather_results(*calls: Any) -> list[Any]:
     """Runs calls at once and returns what each returned or raised."""
     return list(await asyncio.gather(*calls, return_exceptions=True))
+
+
+@asynccontextmanager
+async def a_connection(store: PostgresStore) -> AsyncIterator[Any]:
+    """One of a store's connections: the next call gets it again."""
+    pool = store._connections._pool
+    connection = await pool.acquire()
+    try:
+        yield connection
+    finally:
+        pool.release(connection)

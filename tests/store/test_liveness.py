@@ -19,7 +19,7 @@ from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.domain.model import Namespace
 from checkpointd_server.store import PostgresStore, StoreOptions, liveness, migrate, open_store
 from tests.flaky_link import FlakyLink
-from tests.store.tenant import Tenant
+from tests.store.tenant import Tenant, a_connection
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
 
@@ -129,8 +129,8 @@ async def test_a_statement_that_is_merely_slow_is_left_alone(
 
 
 async def test_the_system_asks_whether_the_other_side_is_there(linked: PostgresStore) -> None:
-    async with linked._connections._pool.acquire() as connection:
-        transport_socket = connection._con._transport.get_extra_info("socket")
+    async with a_connection(linked) as connection:
+        transport_socket = connection._transport.get_extra_info("socket")
         assert transport_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
             if hasattr(socket, name):

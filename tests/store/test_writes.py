@@ -20,7 +20,7 @@ from checkpointd_server.domain.model import (
     TypedValue,
 )
 from checkpointd_server.store import PostgresStore
-from tests.store.tenant import Tenant, value, write
+from tests.store.tenant import Tenant, a_connection, value, write
 
 ERROR, INTERRUPT = -1, -3
 
@@ -119,9 +119,9 @@ async def test_the_fence_stops_writes_to_a_deleted_thread(tenant: Tenant) -> Non
 
 async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, store: PostgresStore) -> None:
     version = await tenant.put("1", writer=b"me")
-    async with store._connections._pool.acquire() as connection:
+    async with a_connection(store) as connection:
         await connection.execute("SELECT set_config('checkpointd.tenant', $1, false)", tenant.name)
-        connection.itself().tenant = tenant.name
+        connection.tenant = tenant.name
         transaction = connection.transaction()
         await transaction.start()
         # What a put does first, held open.

@@ -19,8 +19,8 @@ from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailab
 from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
 from checkpointd_server.store import puts
 from checkpointd_server.store.batches import batch_arguments
+from checkpointd_server.store.database import Database
 from checkpointd_server.store.line import Line
-from checkpointd_server.store.pool import Database
 
 COMMITS_UNDER_WAY = 2
 """How many commits are under way at once: while the disk works on one, the next is put together."""

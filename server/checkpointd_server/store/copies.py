@@ -6,8 +6,8 @@ import secrets
 
 from checkpointd_server.domain.errors import CheckpointNotFound, ThreadExists
 from checkpointd_server.domain.model import CopyThread
+from checkpointd_server.store.database import Database, Session
 from checkpointd_server.store.leases import holding_off_leases
-from checkpointd_server.store.pool import Database, Session
 
 
 async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | None) -> int:

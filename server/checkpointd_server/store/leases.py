@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, LeaseHeld, LeaseLost
 from checkpointd_server.domain.model import AcquireLease, Lease, LeaseState
-from checkpointd_server.store.pool import Database, Row, Session
+from checkpointd_server.store.database import Database, Row, Session
 
 _FRONT_PAUSE = 0.1
 """How often the first in line looks whether the lease is free, in seconds. A release on the same server wakes him."""

@@ -16,10 +16,10 @@ from typing import Any
 import asyncpg
 
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
+from checkpointd_server.store.database import connect_arguments, keep_trying
 from checkpointd_server.store.errors import explain_setup, read_only
 from checkpointd_server.store.hosts import Hosts
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.pool import connect_arguments, keep_trying
 from checkpointd_server.store.statements import quote_identifier, quote_literal, with_schema
 
 _OLDEST_SERVER = 14

@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.model import FoundPieces, Piece, PieceList, TypedValue
-from checkpointd_server.store.pool import Connections, Database, Session
+from checkpointd_server.store.database import Connections, Database, Session
 
 DIGEST_BYTES = 32
 """How long a piece's name is."""

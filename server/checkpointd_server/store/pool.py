@@ -1,364 +1,164 @@
-"""Connections: borrowed, bounded in time, and replaced unseen when they die.
+"""Connections that are kept open for whoever comes next.
 
-The driver's pool does the keeping. What is SET on a connection is the same for all but for the tenant that it acts for,
-which is set when another one's turn comes; so nothing is reset when a connection comes back, and a call that is one
-statement is one round trip. What fails for reasons that lie in the connection is tried again on another; the store's
-verbs are all safe to repeat.
+How many there may be is decided before (`Line`), so nobody waits here but for a connection to be made. To take one that
+is idle, and to give it back, is a matter of a list: no round trip, no task, no turn of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import asyncpg
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
-from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
-from checkpointd_server.store.hosts import Hosts
-from checkpointd_server.store.line import Line
-from checkpointd_server.store.liveness import Watch
-from checkpointd_server.store.options import StoreOptions
-
-T = TypeVar("T")
-Row = Mapping[str, Any]
-"""A result row, by column name."""
-Isolation = Literal["read_committed", "repeatable_read"]
-
-_PAUSES = (0.0, 0.05, 0.1, 0.25, 0.5)
-"""How long to wait before each further try, in seconds."""
-_RETURN_TIMEOUT = 5.0
-"""How long a connection that a call gave up on may take to become usable again, in seconds."""
-_WAIT_PAUSE = 0.1
-"""How long to wait between two tries to reach a database at the start, in seconds."""
+CLOSE_TIMEOUT = 5.0
+"""How long a connection may take to say good-bye, in seconds."""
+_UPKEEP_SECONDS = 0.5
+"""How often to look for connections that are idle for too long, and for too few of them."""
 
 _logger = logging.getLogger(__name__)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that knows its age, and itself: the pool's proxy of it is of no use once it was given back."""
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that knows its age, and how it is used. Times are the event loop's."""
 
     born = 0.0
+    idle_since = 0.0
     pooled = False
     """Whether a pooler stands between, which may hand every statement to another server connection."""
     tenant: str | None = None
     """Whom it acts for; None: nobody, or that isn't known."""
 
-    def itself(self) -> _Connection:
-        return self
 
+class Pool:
+    """Keeps connections.
 
-class Session:
-    """A connection, for as long as a call has it."""
-
-    def __init__(self, connection: Any, statements: Mapping[str, str]) -> None:
-        self._connection = connection
-        self._statements = statements
-
-    async def fetch(self, statement: str, *args: object) -> list[Row]:
-        """Runs a statement by its name and returns all rows."""
-        rows: list[Row] = await self._connection.fetch(self._statements[statement], *args)
-        return rows
-
-    async def fetch_row(self, statement: str, *args: object) -> Row | None:
-        """Runs a statement by its name and returns its first row."""
-        row: Row | None = await self._connection.fetchrow(self._statements[statement], *args)
-        return row
-
-    async def fetch_value(self, statement: str, *args: object) -> Any:
-        """Runs a statement by its name and returns the first column of its first row, or None."""
-        return await self._connection.fetchval(self._statements[statement], *args)
-
-
-class _Transaction:
-    """A transaction that can begin in the name of a tenant, without a round trip more."""
-
-    def __init__(self, connection: Any, isolation: Isolation, first: str | None = None) -> None:
-        self._connection = connection
-        self._begin = f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')};"
-        if first is not None:
-            self._begin += f" {first}"
-
-    async def start(self) -> None:
-        await self._connection.execute(self._begin)
-
-    async def commit(self) -> None:
-        await self._connection.execute("COMMIT;")
-
-    async def rollback(self) -> None:
-        await self._connection.execute("ROLLBACK;")
-
-
-class Database:
-    """The database, as the verbs of the store see it: in the name of one tenant.
-
-    Every statement says itself which tenant's rows it is about. Row-level security is the second wall: it shows and
-    takes no other rows than those of the tenant that the connection acts for.
+    Args:
+        make: Makes a connection, ready for use.
+        min_size: How many are kept open.
+        max_idle: When one that is idle is closed, in seconds, as long as there are more.
     """
 
-    def __init__(self, connections: Connections, tenant: str | None) -> None:
-        self._connections = connections
-        self._tenant = tenant
+    def __init__(self, make: Callable[[], Awaitable[Connection]], *, min_size: int, max_idle: float) -> None:
+        self._make = make
+        self._min_size = min_size
+        self._max_idle = max_idle
+        # The one that came last goes first, so that those that aren't needed stay idle.
+        self._idle: deque[Connection] = deque()
+        self._in_use: set[Connection] = set()
+        self._expired_at = float("-inf")
+        self._closing: set[asyncio.Task[None]] = set()
+        self._all_back = asyncio.Event()
+        self._upkeep: asyncio.Task[None] | None = None
 
-    @property
-    def line(self) -> Line:
-        """Who waits for a connection."""
-        return self._connections.line
-
-    async def run(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, ahead: float | None = None
-    ) -> T:
-        """Does work whose statements each stand for themselves, on one connection.
-
-        Args:
-            work: What to do.
-            timeout: How long it may take, in seconds.
-            ahead: Waits for a connection before all others, and only for so many seconds.
-
-        Raises:
-            DatabaseUnavailable: The database can't be reached or refuses to work.
-            DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
-            Overloaded: No connection became free, or too many wait for one already.
-        """
-        return await self._connections.run(work, None, self._tenant, timeout, ahead)
-
-    async def transact(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
-    ) -> T:
-        """Does work in one transaction. It may be done more than once, where earlier tries were rolled back."""
-        return await self._connections.run(work, isolation, self._tenant, timeout)
-
-
-class Connections:
-    """The connections to the database."""
-
-    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Any, hosts: Hosts) -> None:
-        self._options = options
-        self._statements = statements
-        self._pool = pool
-        self.line = Line(turns=options.pool_max_size, limit=options.max_queue, patience=options.max_queue_seconds)
-        """Who waits for a connection."""
-        self._returning: set[asyncio.Task[None]] = set()
-        self._expired_at = 0.0
-        self._watch = Watch(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
-        self._watching = asyncio.get_running_loop().create_task(self._watch.run())
-
-    def of(self, tenant: str | None) -> Database:
-        """The database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
-        return Database(self, tenant)
-
-    async def run(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        isolation: Isolation | None,
-        tenant: str | None,
-        timeout: float | None,
-        ahead: float | None = None,
-    ) -> T:
-        """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
-        failure: Exception | None = None
-        verdict: Verdict | None = None
+    async def open(self) -> None:
+        """Makes the first connections. Raises what making one raises."""
         try:
-            async with asyncio.timeout(timeout):
-                for pause in (*_PAUSES, None):
-                    try:
-                        return await self._attempt(work, isolation, tenant, ahead)
-                    except Exception as error:
-                        failure = error
-                        verdict = judge(error)
-                        if verdict is None:
-                            raise
-                        if pause is None or not verdict.again:
-                            raise verdict.error from error
-                    await asyncio.sleep(pause)
-        except TimeoutError as error:
-            raise DeadlineExceeded from (failure or error)
-        finally:
-            # An error keeps this frame, and all that the call was given. Kept by it in turn, it would stay.
-            failure = verdict = None
-        raise AssertionError("the last try returns or raises")
-
-    async def _attempt(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        isolation: Isolation | None,
-        tenant: str | None,
-        ahead: float | None,
-    ) -> T:
-        await self.line.enter(ahead=ahead)
-        try:
-            connection = await self._pool.acquire()
+            while len(self._idle) < self._min_size:
+                self._put_back(await self._make())
         except BaseException:
-            self.line.leave()
+            self.terminate()
             raise
-        itself = connection.itself()  # a connection that dies is out of reach: the pool takes it away from us
-        transaction: _Transaction | None = None
-        try:
-            session = Session(connection, self._statements)
-            with self._watch.over(itself):
-                if itself.pooled:
-                    # Every call is a transaction that says whom it acts for: the next may get another connection.
-                    transaction = _Transaction(connection, isolation or "read_committed", self._acting_for(tenant))
-                    await transaction.start()
-                else:
-                    if tenant is not None and itself.tenant != tenant:
-                        itself.tenant = None
-                        await session.fetch_value("act_for", tenant)
-                        itself.tenant = tenant
-                    if isolation is not None:
-                        transaction = _Transaction(connection, isolation)
-                        await transaction.start()
-                result = await work(session)
-                if transaction is not None:
-                    await transaction.commit()
-        except BaseException as error:
-            verdict = judge(error) if isinstance(error, Exception) else None
-            if verdict is not None and verdict.reconnect:
-                await self._expire(itself, verdict.error)
-                _terminate(connection)
-            # What gave up has no time to wait for the server to let go of the statement.
-            self._return_later(connection, itself, transaction)
-            raise
-        if asyncio.get_running_loop().time() - itself.born > self._options.max_connection_age:
-            self._return_later(connection, itself, close=True)
+        self._upkeep = asyncio.get_running_loop().create_task(self._keep_up())
+
+    async def acquire(self) -> Connection:
+        """Returns a connection that is the caller's until `release`. Raises what making one raises."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_closed():
+                continue
+            if self.has_expired(connection):
+                self._close_later(connection)
+                continue
+            self._in_use.add(connection)
+            return connection
+        connection = await self._make()
+        self._in_use.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Takes a connection back, on which nothing may be under way any more."""
+        self._in_use.discard(connection)
+        if connection.is_closed():
+            pass
+        elif self.has_expired(connection):
+            self._close_later(connection)
         else:
-            try:
-                await self._pool.release(connection)
-            finally:
-                self.line.leave()
-        return result
+            self._put_back(connection)
+        if not self._in_use:
+            self._all_back.set()
 
-    def _acting_for(self, tenant: str | None) -> str | None:
-        """The statement that lets a transaction act for a tenant. In hexadecimal a name can't be anything else."""
-        if tenant is None:
-            return None
-        return self._statements["act_for_in_transaction"].replace("__tenant__", tenant.encode().hex())
+    def has_expired(self, connection: Connection) -> bool:
+        """Whether a connection is to be replaced, for it is as old as one that died."""
+        return connection.born <= self._expired_at
 
-    async def _expire(self, dead: _Connection, error: Exception) -> None:
-        """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
-        if dead.born >= self._expired_at:
-            _logger.warning("replacing the database connections: %s", error)
-            self._expired_at = asyncio.get_running_loop().time()
-            await self._pool.expire_connections()
+    def expire(self) -> None:
+        """Has every connection that there is now replaced, each when it is wanted next."""
+        self._expired_at = asyncio.get_running_loop().time()
 
-    def _return_later(
-        self, connection: Any, itself: _Connection, transaction: Any = None, *, close: bool = False
-    ) -> None:
-        task = asyncio.get_running_loop().create_task(self._return(connection, itself, transaction, close))
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+    def _put_back(self, connection: Connection) -> None:
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
 
-    async def _return(self, connection: Any, itself: _Connection, transaction: Any, close: bool) -> None:
-        try:
-            if not connection.is_closed():
-                async with asyncio.timeout(_RETURN_TIMEOUT):
-                    if close:
-                        await connection.close()
-                    elif transaction is not None:
-                        await transaction.rollback()
-        except Exception as error:
-            _logger.debug("a connection could not be kept: %s", type(error).__name__)
-            _terminate(connection)
-        try:
-            await self._pool.release(connection, timeout=_RETURN_TIMEOUT)
-        except Exception as error:  # the pool has dropped it
-            _logger.debug("a connection could not be kept: %s", type(error).__name__)
-        finally:
-            self.line.leave()
-        if not close and itself.is_closed():
-            # A host that was cut off refuses nothing. That it let go of no statement is all that is seen of it.
-            await self._expire(itself, DatabaseUnavailable("the database doesn't answer"))
+    async def _keep_up(self) -> None:
+        """Closes what is idle for too long, and makes what there is too little of."""
+        time = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(_UPKEEP_SECONDS)
+            self._idle = deque(connection for connection in self._idle if not connection.is_closed())
+            while self._idle and len(self._idle) + len(self._in_use) > self._min_size:
+                if time() - self._idle[0].idle_since <= self._max_idle:
+                    break
+                self._close_later(self._idle.popleft())
+            if len(self._idle) + len(self._in_use) < self._min_size:
+                try:
+                    self._put_back(await self._make())
+                except Exception as error:  # whoever needs one is told
+                    _logger.debug("a connection could not be made ahead: %s", type(error).__name__)
+
+    def _close_later(self, connection: Connection) -> None:
+        task = asyncio.get_running_loop().create_task(close(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Waits for the connections to come back, for a while, and closes them."""
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-        try:
-            async with asyncio.timeout(2 * _RETURN_TIMEOUT):
-                await asyncio.gather(*self._returning, return_exceptions=True)
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        """Waits for all connections to come back, and closes them."""
+        await self._stop_upkeep()
+        while self._in_use:
+            self._all_back.clear()
+            await self._all_back.wait()
+        while self._idle:
+            self._close_later(self._idle.pop())
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def terminate(self) -> None:
+        """Ends all connections at once, wherever they are."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        for connection in [*self._idle, *self._in_use]:
+            terminate(connection)
+        self._idle.clear()
+        self._in_use.clear()
+
+    async def _stop_upkeep(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
 
 
-def _terminate(connection: Any) -> None:
-    """Ends a connection that may be dead already, and then is the pool's again."""
+async def close(connection: Connection) -> None:
+    """Says good-bye to the database, or ends the connection if that fails."""
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT)
+    except Exception as error:  # the driver has ended it then
+        _logger.debug("a connection could not be closed: %s", type(error).__name__)
+        terminate(connection)
+
+
+def terminate(connection: Connection) -> None:
+    """Ends a connection, which may be dead already."""
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
-
-
-def connect_arguments(options: StoreOptions) -> dict[str, Any]:
-    """Returns what the driver is told of each connection."""
-    return {
-        "dsn": options.dsn,
-        "timeout": options.connect_timeout,
-        "statement_cache_size": options.statement_cache_size,
-        "max_cached_statement_lifetime": 0,
-        "max_cacheable_statement_size": 0,
-        "server_settings": {"application_name": options.application_name},
-    }
-
-
-async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + options.startup_timeout
-    waiting = False
-    while True:
-        try:
-            return await attempt()
-        except Exception as error:
-            if not is_worth_waiting(error) or loop.time() + _WAIT_PAUSE > end:
-                raise explain_setup(error, options) from error
-            if not waiting:
-                reason = str(error) if isinstance(error, HostUnreachable) else type(error).__name__
-                _logger.warning("waiting up to %g s for the database: %s", options.startup_timeout, reason)
-                waiting = True
-        await asyncio.sleep(_WAIT_PAUSE)
-
-
-@asynccontextmanager
-async def open_connections(options: StoreOptions, statements: Mapping[str, str]) -> AsyncIterator[Connections]:
-    """Opens a pool. Raises SetupError if the database can't be connected to."""
-
-    async def prepare(connection: Any) -> None:
-        connection.born = asyncio.get_running_loop().time()
-        # A pooler gives its clients numbers of its own.
-        server_pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=options.connect_timeout)
-        connection.pooled = not options.statement_cache_size or server_pid != connection.get_server_pid()
-        if options.statement_cache_size:
-            # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
-            # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
-            await connection.execute(
-                "SET plan_cache_mode = force_generic_plan; SET jit = off; "
-                # A function in a statement has to see what became of rows since the statement began.
-                "SET default_transaction_isolation = 'read committed'",
-                timeout=options.connect_timeout,
-            )
-
-    async def keep(connection: Any) -> None:
-        """Nothing that a call leaves behind on a connection concerns the next one, so nothing is reset."""
-
-    hosts = Hosts()
-
-    async def create_pool() -> Any:
-        return await asyncpg.create_pool(
-            min_size=options.pool_min_size,
-            max_size=options.pool_max_size,
-            max_queries=2**62,
-            max_inactive_connection_lifetime=options.max_idle_time,
-            connect=hosts.connect,
-            connection_class=_Connection,
-            init=prepare,
-            reset=keep,
-            **connect_arguments(options),
-        )
-
-    connections = Connections(options, statements, await keep_trying(options, create_pool), hosts)
-    try:
-        yield connections
-    finally:
-        await connections.close()

@@ -24,11 +24,11 @@ from checkpointd_server.domain.model import (
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import copies, reads, threads
 from checkpointd_server.store.commits import Commits
+from checkpointd_server.store.database import Connections, Database, Session, open_connections
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.pieces import collect, get, sweep_queued, upload
-from checkpointd_server.store.pool import Connections, Database, Session, open_connections
 from checkpointd_server.store.statements import load_statements
 from checkpointd_server.store.threads import Deleted
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from checkpointd_server.domain.errors import DatabaseUnavailable, InvalidArgument, PiecesMissing, VersionConflict
 from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
 from checkpointd_server.store.batches import piece_arguments, write_arguments
+from checkpointd_server.store.database import Database, Row, Session
 from checkpointd_server.store.leases import make_way
 from checkpointd_server.store.pieces import stored_data, stored_size
-from checkpointd_server.store.pool import Database, Row, Session
 
 _TRIES = 10
 _NOTHING = Precondition()

@@ -22,7 +22,7 @@ from checkpointd_server.domain.model import (
     TypedValue,
 )
 from checkpointd_server.store import pieces
-from checkpointd_server.store.pool import Database, Row, Session
+from checkpointd_server.store.database import Database, Row, Session
 from checkpointd_server.store.rows import read_checkpoint, read_writes
 
 _ABOVE_ALL_IDS = "\U0010ffff" * 64

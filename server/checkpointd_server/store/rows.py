@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from checkpointd_server.domain.model import ChannelValue, StoredCheckpoint, TaskWrite, TypedValue
+from checkpointd_server.store.database import Row
 from checkpointd_server.store.pieces import read_value, value_place, write_place
-from checkpointd_server.store.pool import Row
 
 
 def read_checkpoint(row: Row, version: int) -> StoredCheckpoint:

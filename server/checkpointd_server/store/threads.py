@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from checkpointd_server.domain.model import PruneStrategy
+from checkpointd_server.store.database import Database, Row, Session
 from checkpointd_server.store.leases import holding_off_leases
-from checkpointd_server.store.pool import Database, Row, Session
 
 
 class Deleted(NamedTuple):
