@@ -96,6 +96,25 @@ async def test_a_batch_of_which_some_conflict(client: Any, no_collector: None) -
     assert grown < SIZE
 
 
+async def test_messages_on_an_open_call(client: Any, no_collector: None) -> None:
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    late = put_of(client, SIZE)
+    late.precondition.if_version_match = 0
+    open_call = client.checkpoints.StreamBatches()
+
+    async def exchange(*operations: Any) -> None:
+        await open_call.write(pb.StreamBatchesRequest(operations=operations))
+        assert (await open_call.read()).id == 0
+
+    async def work() -> None:
+        await exchange(pb.BatchOperation(put_checkpoint=put_of(client, SIZE)))
+        await exchange(pb.BatchOperation(put_checkpoint=late))
+        await exchange(pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="thread-1")))
+
+    grown = await growth(work)
+    assert grown < SIZE
+
+
 async def test_what_there_is_no_room_for(serve: Any, blocker: Any, no_collector: None) -> None:
     async with serve(max_bytes_in_flight=SIZE) as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())

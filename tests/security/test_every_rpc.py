@@ -165,19 +165,21 @@ async def test_what_needs_no_scope_is_open_to_every_identity_but_only_to_those(n
 
 def test_what_needs_no_scope_is_known_by_name() -> None:
     assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is None} == {"GetServerInfo"}
-    assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION} == {"Batch"}
+    by_operation = {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION}
+    assert by_operation == {"Batch", "StreamBatches"}
 
 
-async def test_each_operation_of_a_batch_needs_its_own_scope(guarded: Any) -> None:
+@pytest.mark.parametrize("name", ["Batch", "StreamBatches"])
+async def test_each_operation_of_a_batch_needs_its_own_scope(name: str, guarded: Any) -> None:
     client, _ = guarded
+    method = METHODS[f"checkpointd.v1.CheckpointService.{name}"]
     put = pb.BatchOperation(put_checkpoint=client.put_request())
     write = pb.BatchOperation(put_writes=client.writes_request())
     get = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="thread-1"))
-    request = pb.BatchRequest(operations=[put, get, write])
+    request = empty(method)
+    request.operations.extend([put, get, write])
     for scope, allowed in (("none", set()), ("read", {1}), ("write", {0, 2}), ("admin", {0, 1, 2})):
-        answer = await call(
-            client, METHODS["checkpointd.v1.CheckpointService.Batch"], request, bearer(f"ckd_acme-{scope}")
-        )
+        answer = await call(client, method, request, bearer(f"ckd_acme-{scope}"))
         failed = {n: result.failure for n, result in enumerate(answer.results) if result.HasField("failure")}
         assert set(failed) == {0, 1, 2} - allowed
         for failure in failed.values():
@@ -191,6 +193,9 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
     target: dict[str, Any] = {"thread_id": thread_id}
     return {
         "Batch": pb.BatchRequest(
+            operations=[pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(**target))],
+        ),
+        "StreamBatches": pb.StreamBatchesRequest(
             operations=[pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(**target))],
         ),
         "GetCheckpoint": pb.GetCheckpointRequest(**target),

@@ -18,8 +18,11 @@ RUNS = {"execute", "executemany", "fetch", "fetch_row", "fetch_value", "fetchrow
 
 SCHEMA = "the operator's own schema, quoted"
 NOT_WRITTEN_OUT = {
-    ("store/pool.py", "self._statements[statement]"): "where a name becomes a statement; another text is no name",
-    ("store/pool.py", "self._begin"): "BEGIN, with an isolation level of ours, and the tenant in hexadecimal behind it",
+    ("store/database.py", "self._statements[statement]"): "where a name becomes a statement; another text is no name",
+    (
+        "store/database.py",
+        "self._begin",
+    ): "BEGIN with an isolation level of ours, and the tenant in hexadecimal behind it",
     ("store/reads.py", "statement"): "a name, for `Session`",
     ("store/puts.py", "statement"): "a name, for `Session`",
     ("store/liveness.py", "_SESSIONS"): "a constant",

@@ -77,6 +77,29 @@ async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, ad
     await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
 
 
+async def test_connections_that_are_not_needed_are_closed_but_for_the_least(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    options = replace(own_options, pool_min_size=2, pool_max_size=6, max_idle_time=0.2)
+    async with open_store(options) as store:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(6):
+                await stack.enter_async_context(a_connection(store))
+            assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") == 6
+        await _until(admin, f"(SELECT count(*) {BACKENDS}) = 2")
+        await asyncio.sleep(1)
+        assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") == 2
+
+
+async def test_connections_that_were_lost_are_made_before_they_are_needed(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    async with open_store(replace(own_options, pool_min_size=2)):
+        before = await admin.fetchval(f"SELECT array_agg(pid) {BACKENDS}")
+        await admin.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+        await _until(admin, f"(SELECT count(*) FILTER (WHERE pid != ALL ('{set(before)}'::int[])) {BACKENDS}) = 2")
+
+
 async def test_killed_idle_connections_are_replaced_unseen(own_options: StoreOptions, admin: Any) -> None:
     async with open_store(replace(own_options, pool_min_size=8)) as store:
         tenant = Tenant(store, "tenant")

@@ -195,6 +195,28 @@ class BatchResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[BatchResult]
     def __init__(self, results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ...) -> None: ...
 
+class StreamBatchesRequest(_message.Message):
+    __slots__ = ("id", "timeout_ms", "operations", "cancel")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    timeout_ms: int
+    operations: _containers.RepeatedCompositeFieldContainer[BatchOperation]
+    cancel: bool
+    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[BatchOperation, _Mapping]]] = ..., cancel: bool = ...) -> None: ...
+
+class StreamBatchesResponse(_message.Message):
+    __slots__ = ("id", "results", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    results: _containers.RepeatedCompositeFieldContainer[BatchResult]
+    failure: OperationFailure
+    def __init__(self, id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ..., failure: _Optional[_Union[OperationFailure, _Mapping]] = ...) -> None: ...
+
 class BatchResult(_message.Message):
     __slots__ = ("put_checkpoint", "put_writes", "get_checkpoint", "failure")
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]

@@ -69,6 +69,11 @@ class CheckpointServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
                 _registered_method=True)
+        self.StreamBatches = channel.stream_stream(
+                '/checkpointd.v1.CheckpointService/StreamBatches',
+                request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.FromString,
+                _registered_method=True)
 
 
 class CheckpointServiceServicer(object):
@@ -125,6 +130,20 @@ class CheckpointServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamBatches(self, request_iterator, context):
+        """Does batches as they come, over one call that stays open: for clients that make many calls, since a message on an
+        open call costs both sides less than half of what a call costs. Each message is answered by one message as soon as
+        it is done, in any order; what a message asks for is done as by Batch, and what was put is durable when its answer
+        arrives. A message that is refused as a whole has `failure` for its answer, and the call goes on.
+
+        The server ends the call when it shuts down, after it has answered what it took: UNAVAILABLE. What has no answer when
+        a call ends, however it ends, may or may not have been done; send it again on another call. To spread load over
+        several servers, clients begin a new call now and then: half-close the old one, and read it to its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CheckpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +176,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.Batch,
                     request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.SerializeToString,
+            ),
+            'StreamBatches': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamBatches,
+                    request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -326,6 +350,33 @@ class CheckpointService(object):
             '/checkpointd.v1.CheckpointService/Batch',
             checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
             checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamBatches(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/checkpointd.v1.CheckpointService/StreamBatches',
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.SerializeToString,
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_LEASES: _ClassVar[Capability]
     CAPABILITY_BATCH: _ClassVar[Capability]
     CAPABILITY_PIECES: _ClassVar[Capability]
+    CAPABILITY_STREAM_BATCHES: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_VERSIONS: Capability
 CAPABILITY_DELTA_CHANNELS: Capability
@@ -23,6 +24,7 @@ CAPABILITY_FORK: Capability
 CAPABILITY_LEASES: Capability
 CAPABILITY_BATCH: Capability
 CAPABILITY_PIECES: Capability
+CAPABILITY_STREAM_BATCHES: Capability
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

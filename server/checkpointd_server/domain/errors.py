@@ -158,12 +158,12 @@ class Overloaded(CheckpointdError):
     """There is as much to do as the server takes at once. Nothing was done; safe to send again after a while.
 
     Attributes:
-        bound: What there is too much of: "calls" at work, "bytes" of requests and answers, or "queue": work that waits
-            for a database connection.
+        bound: What there is too much of: "calls" at work, "bytes" of requests and answers, "queue": work that waits for
+            a database connection, or "streams": calls that stay open.
         limit: How much of it the server takes.
     """
 
-    def __init__(self, bound: Literal["calls", "bytes", "queue"] = "calls", *, limit: int) -> None:
+    def __init__(self, bound: Literal["calls", "bytes", "queue", "streams"] = "calls", *, limit: int) -> None:
         super().__init__(f"{_TOO_MUCH[bound].format(limit)}, as many as it takes at once; send this again later")
         self.bound = bound
         self.limit = limit
@@ -173,6 +173,7 @@ _TOO_MUCH = {
     "calls": "the server is at work on {} calls",
     "bytes": "the server holds {} bytes of requests and answers",
     "queue": "{} calls wait for a connection to the database",
+    "streams": "{} calls are open",
 }
 
 

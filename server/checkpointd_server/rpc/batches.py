@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.values_pb2 import Piece
@@ -13,8 +12,8 @@ from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import InvalidArgument, ResultTooLarge
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.calls import Calls
-from checkpointd_server.rpc.errors import SlowOperation
+from checkpointd_server.rpc.calls import Call, Calls
+from checkpointd_server.rpc.errors import Failure, SlowOperation
 from checkpointd_server.rpc.identity import OPERATIONS, check_scope
 from checkpointd_server.rpc.operations import get_checkpoint, put_checkpoint, put_writes
 from checkpointd_server.rpc.pieces import INLINE_BYTES
@@ -66,68 +65,77 @@ class Batches:
         self._limits = limits
         self._calls = calls
 
-    async def do(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
-        """Does all calls at once and returns the encoded answer. The store keeps a namespace's writes in order."""
-        operations = request.operations
+    async def do(
+        self, operations: Sequence[pb.BatchOperation], identity: Identity, timeout: float | None
+    ) -> list[pb.BatchResult]:
+        """Does all calls at once and returns what came of each. The store keeps a namespace's writes in order."""
         check_batch(operations, "operations", self._limits.max_batch_operations)
-        started = perf_counter()
         reads = _Reads(min(READ_BYTES, self._limits.max_message_bytes // 2))
-        tasks = [asyncio.ensure_future(self._operate(operation, identity, timeout, reads)) for operation in operations]
+        kinds = [operation.WhichOneof("operation") for operation in operations]
+        calls = [_begin(operation, kind, identity) for operation, kind in zip(operations, kinds, strict=True)]
+        if len(calls) == 1:
+            return [await self._do(kinds[0], calls[0], timeout, reads, in_company=False)]
+        tasks = [
+            asyncio.ensure_future(self._do(kind, call, timeout, reads, in_company=True))
+            for kind, call in zip(kinds, calls, strict=True)
+        ]
         try:
             await _until_most_are_done(tasks)
-            results = [
-                task.result()
-                if task.done()
-                else self._failure(operation.WhichOneof("operation"), started, operation, SlowOperation(), identity)
-                for task, operation in zip(tasks, operations, strict=True)
+            return [
+                task.result() if task.done() else self._failure(call, SlowOperation())
+                for task, call in zip(tasks, calls, strict=True)
             ]
         finally:
             for task in tasks:
                 task.cancel()
-        return pb.BatchResponse(results=results).SerializeToString()
 
-    async def _operate(
-        self, operation: pb.BatchOperation, identity: Identity, timeout: float | None, reads: _Reads
+    async def _do(
+        self, kind: str | None, call: Call, timeout: float | None, reads: _Reads, *, in_company: bool
     ) -> pb.BatchResult:
-        started, tenant = perf_counter(), identity.tenant
-        kind = operation.WhichOneof("operation")
+        store, limits, request, identity = self._store, self._limits, call.request, call.identity
+        assert identity is not None
+        tenant = identity.tenant
         try:
             if kind is not None:
                 check_scope(identity, OPERATIONS[kind])
             if kind == "put_checkpoint":
-                _check_pieces(operation.put_checkpoint.pieces)
-                put = await put_checkpoint(
-                    self._store, operation.put_checkpoint, tenant, self._limits, timeout, in_company=True
-                )
+                _check_pieces(request.pieces)
+                put = await put_checkpoint(store, request, tenant, limits, timeout, in_company=in_company)
                 return pb.BatchResult(put_checkpoint=put)
             if kind == "put_writes":
-                _check_pieces(operation.put_writes.pieces)
-                written = await put_writes(
-                    self._store, operation.put_writes, tenant, self._limits, timeout, in_company=True
-                )
+                _check_pieces(request.pieces)
+                written = await put_writes(store, request, tenant, limits, timeout, in_company=in_company)
                 return pb.BatchResult(put_writes=written)
             if kind == "get_checkpoint":
                 async with reads.turn():
-                    read = await get_checkpoint(self._store, operation.get_checkpoint, tenant, self._limits, timeout)
+                    read = await get_checkpoint(store, request, tenant, limits, timeout)
                     reads.count(read.ByteSize())
                 return pb.BatchResult(get_checkpoint=read)
             raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
         except Exception as error:
-            return self._failure(kind, started, operation, error, identity)
+            return self._failure(call, error)
 
-    def _failure(
-        self, kind: str | None, started: float, operation: pb.BatchOperation, error: Exception, identity: Identity
-    ) -> pb.BatchResult:
-        request = getattr(operation, kind) if kind else None
-        failure = self._calls.failure(_NAMES[kind], started, request, error, identity)
-        told = pb.OperationFailure(
-            code=failure.code.value[0],
-            message=failure.message,
-            reason=failure.reason,
-            metadata=failure.metadata,
-            retry_after_ms=failure.retry_after_ms,
-        )
-        return pb.BatchResult(failure=told)
+    def _failure(self, call: Call, error: Exception) -> pb.BatchResult:
+        return pb.BatchResult(failure=write_failure(self._calls.refused(call, error)))
+
+
+def write_failure(failure: Failure) -> pb.OperationFailure:
+    """Returns a failure as a message."""
+    return pb.OperationFailure(
+        code=failure.code.value[0],
+        message=failure.message,
+        reason=failure.reason,
+        metadata=failure.metadata,
+        retry_after_ms=failure.retry_after_ms,
+    )
+
+
+def _begin(operation: pb.BatchOperation, kind: str | None, identity: Identity) -> Call:
+    """Returns an operation as the call that it stands for."""
+    call = Call(_NAMES[kind])
+    call.identity = identity
+    call.request = getattr(operation, kind) if kind else None
+    return call
 
 
 def _check_pieces(pieces: Iterable[Piece]) -> None:

@@ -49,6 +49,45 @@ class CallLimits(NamedTuple):
     """Seconds that a call gets if its client set no deadline. None: no bound."""
 
 
+class Call:
+    """What is known of a call, or of a part of one that is served like a call.
+
+    Args:
+        method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
+    """
+
+    __slots__ = ("at_work", "held", "identity", "method", "request", "started", "unread")
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.started = perf_counter()
+        self.identity: Identity | None = None
+        """Who calls. None: that isn't known yet."""
+        self.request: Any = None
+        """The request. None: it isn't there yet."""
+        self.held = 0
+        """The bytes that are held for it."""
+        self.at_work = False
+        """Whether it counts as at work."""
+        self.unread = False
+        """Whether it ended without a request."""
+
+    def fields(self) -> dict[str, Any]:
+        """Returns what every line of the log says of it. Ids may be in a log, values never."""
+        fields: dict[str, Any] = {
+            "method": self.method,
+            "duration_ms": round((perf_counter() - self.started) * 1000, 3),
+        }
+        thread_id = getattr(self.request, "thread_id", None)
+        if thread_id:
+            fields["thread_id"] = thread_id
+        if operations := getattr(self.request, "operations", None):
+            fields["operations"] = len(operations)
+        if self.identity is not None and self.identity is not ANYBODY:
+            fields["tenant"], fields["subject"] = self.identity.tenant, self.identity.subject
+        return fields
+
+
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
@@ -108,11 +147,11 @@ class Calls:
 
     async def admit(self, context: grpc.aio.ServicerContext) -> None:
         """Lets a call to a service of others go on if it comes from any identity, and else ends it."""
-        started = perf_counter()
+        call = Call("health or reflection")
         try:
             await self._gate.identify(context)
         except CheckpointdError as error:
-            failure = self.failure("health or reflection", started, None, error, None)
+            failure = self.refused(call, error)
             await context.abort(failure.code, failure.message, failure.trailers)
 
     def handler(
@@ -130,72 +169,29 @@ class Calls:
             method: What serves it.
             needed: What its caller must be allowed to do.
         """
-        message_bytes, _, default_timeout = self._limits
-        parse = request_type.FromString
-        identify = self._gate.identify
-        logs_calls = self._logs_calls
-        load = self._load
+        identify, load = self._gate.identify, self._load
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
-            started = perf_counter()
-            request = identity = None
-            held = at_work = 0
-            unread = False
-            self._entered += 1
+            call = self.enter(name)
             try:
-                if self._draining.is_set():
-                    raise Draining()
-                load.check(self._entered - self._waiting)
-                identity = await identify(context)
-                check_scope(identity, needed)
-                raw = await load.read(context)
-                if raw is grpc.aio.EOF:
-                    unread = True
-                    await asyncio.sleep(_CANCELLED_WITHIN)
-                    raise InvalidArgument("request", "is missing")
-                if self._draining.is_set():
-                    raise Draining()
-                at_work = 1
-                self._active += at_work
-                if len(raw) > message_bytes:
-                    raise RequestTooLarge(len(raw), limit=message_bytes)
-                load.take(len(raw))
-                held = len(raw)
-                request = parse(raw)
+                self.check_room()
+                call.identity = await identify(context)
+                check_scope(call.identity, needed)
+                raw = await self._read(call, context)
+                self.begin(call, len(raw))
+                call.request = parse(request_type, raw)
                 del raw  # as large as what was made of it
-                timeout = context.time_remaining()
-                who = identity if needed is Each.OPERATION else identity.tenant
-                response = await method(request, who, default_timeout if timeout is None else timeout)
-                if len(response) > message_bytes:
-                    raise ResultTooLarge(len(response), limit=message_bytes)
-                load.free(held)
-                held = 0
-                load.take_answer(len(response), context, refuse=needed is Scope.READ)
-                load.finished()
-                if logs_calls:
-                    self._log_call(name, "OK", started, request, identity)
+                response = await self.work(call, method, needed, context.time_remaining())
+                load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
+                self.finished(call)
                 return response
             except asyncio.CancelledError:
-                if unread:
-                    self._log_unread(name, started, identity)
-                elif logs_calls:
-                    self._log_call(name, "CANCELLED", started, request, identity)
+                self.cancelled(call)
                 raise
-            except DecodeError:
-                malformed = InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}")
-                return self.failure(name, started, request, malformed, identity)
-            except EncodeError:
-                # Protobuf gives up at 2 GiB, whatever our own limit is.
-                too_large = ResultTooLarge(2**31, limit=message_bytes)
-                return self.failure(name, started, request, too_large, identity)
             except Exception as error:
-                return self.failure(name, started, request, error, identity)
+                return self.refused(call, error)
             finally:
-                load.free(held)
-                self._entered -= 1
-                self._active -= at_work
-                if self._draining.is_set() and not self._active:
-                    self._idle.set()
+                self.leave(call)
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
             # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
@@ -208,36 +204,98 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
-    def _log_call(self, method: str, code: str, started: float, request: Any, identity: Identity | None) -> None:
-        self._log.debug("call", code=code, **_call_fields(method, started, request, identity))
+    def enter(self, method: str) -> Call:
+        """Counts a call that has come in, until `leave`."""
+        self._entered += 1
+        return Call(method)
 
-    def _log_unread(self, method: str, started: float, identity: Identity | None) -> None:
-        # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
-        self._log.info(
-            "call ended before its request was read: its client went away, or sent more than a message may have",
-            limit=self._limits.message_bytes,
-            **_call_fields(method, started, None, identity),
-        )
+    def check_room(self) -> None:
+        """Raises Draining or Overloaded if no call can be taken on."""
+        if self._draining.is_set():
+            raise Draining()
+        self._load.check(self._entered - self._waiting)
 
-    def failure(
-        self, method: str, started: float, request: Any, error: Exception, identity: Identity | None
-    ) -> Failure:
-        """Logs a call's failure, and returns what its client is told.
+    async def _read(self, call: Call, context: grpc.aio.ServicerContext) -> bytes:
+        """Reads a call's request. Raises what `Load.read` raises, and InvalidArgument if there is none."""
+        raw = await self._load.read(context)
+        if raw is grpc.aio.EOF:
+            call.unread = True
+            await asyncio.sleep(_CANCELLED_WITHIN)
+            raise InvalidArgument("request", "is missing")
+        return bytes(raw)
+
+    def begin(self, call: Call, size: int) -> None:
+        """Counts a call as at work whose request is there, with so many bytes."""
+        if self._draining.is_set():
+            raise Draining()
+        call.at_work = True
+        self._active += 1
+        if size > self._limits.message_bytes:
+            raise RequestTooLarge(size, limit=self._limits.message_bytes)
+        self._load.take(size)
+        call.held = size
+
+    async def work(self, call: Call, method: Method[Any], needed: Needed, timeout: float | None) -> bytes:
+        """Does what a request asks for, and returns the encoded answer.
 
         Args:
-            method: The method as the log has it.
-            started: When the call began, by `time.perf_counter`.
-            request: The request, or None if it wasn't one.
-            error: What the call raised.
-            identity: Who called, or None if that isn't known.
+            call: The call, with its request and identity.
+            method: What serves it.
+            needed: What its caller must be allowed to do.
+            timeout: How long the call may take, in seconds. None: its client set no deadline.
         """
+        assert call.identity is not None
+        who = call.identity if needed is Each.OPERATION else call.identity.tenant
+        limit = self._limits.message_bytes
+        try:
+            response = await method(call.request, who, self._limits.default_timeout if timeout is None else timeout)
+        except EncodeError:
+            # Protobuf gives up at 2 GiB, whatever our own limit is.
+            raise ResultTooLarge(2**31, limit=limit) from None
+        if len(response) > limit:
+            raise ResultTooLarge(len(response), limit=limit)
+        self._load.free(call.held)
+        call.held = 0
+        return response
+
+    def leave(self, call: Call) -> None:
+        """Counts a call no longer."""
+        self._load.free(call.held)
+        self._entered -= 1
+        self._active -= call.at_work
+        if not self._active and self._draining.is_set():
+            self._idle.set()
+
+    def finished(self, call: Call) -> None:
+        """Notes that a call was done."""
+        self._load.finished()
+        if self._logs_calls:
+            self._log_call(call, "OK")
+
+    def cancelled(self, call: Call) -> None:
+        """Notes that a call was cancelled."""
+        if call.unread:
+            # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
+            self._log.info(
+                "call ended before its request was read: its client went away, or sent more than a message may have",
+                limit=self._limits.message_bytes,
+                **call.fields(),
+            )
+        elif self._logs_calls:
+            self._log_call(call, "CANCELLED")
+
+    def _log_call(self, call: Call, code: str) -> None:
+        self._log.debug("call", code=code, **call.fields())
+
+    def refused(self, call: Call, error: Exception) -> Failure:
+        """Logs why a call failed, and returns what its client is told."""
         retry_after = None
         if isinstance(error, Overloaded):
             retry_after = self._load.refused()
         else:
             self._load.finished()
         failure = describe_error(error, retry_after=retry_after)
-        self._log_failure(_call_fields(method, started, request, identity), failure, error)
+        self._log_failure(call.fields(), failure, error)
         return failure
 
     def _log_failure(self, fields: dict[str, Any], failure: Failure, error: Exception) -> None:
@@ -254,12 +312,9 @@ class Calls:
         self._log.log(failure.level, "call refused", **fields, message=failure.message)
 
 
-def _call_fields(method: str, started: float, request: Any, identity: Identity | None) -> dict[str, Any]:
-    """Returns what every line about a call says. Ids may be in a log, values never."""
-    fields = {"method": method, "duration_ms": round((perf_counter() - started) * 1000, 3)}
-    thread_id = getattr(request, "thread_id", None)
-    if thread_id:
-        fields["thread_id"] = thread_id
-    if identity is not None and identity is not ANYBODY:
-        fields["tenant"], fields["subject"] = identity.tenant, identity.subject
-    return fields
+def parse(request_type: type[RequestT], raw: bytes) -> RequestT:
+    """Returns the message that bytes stand for. Raises InvalidArgument."""
+    try:
+        return request_type.FromString(raw)
+    except DecodeError:
+        raise InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}") from None

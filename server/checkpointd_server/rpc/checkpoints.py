@@ -99,7 +99,15 @@ class CheckpointServicer:
 
     async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
         """Does several calls at once, those that the caller may do."""
-        return await self._batches.do(request, identity, timeout)
+        results = await self._batches.do(request.operations, identity, timeout)
+        return pb.BatchResponse(results=results).SerializeToString()
+
+    async def stream_batches(
+        self, request: pb.StreamBatchesRequest, identity: Identity, timeout: float | None
+    ) -> bytes:
+        """Does a batch that came over an open call."""
+        results = await self._batches.do(request.operations, identity, timeout)
+        return pb.StreamBatchesResponse(id=request.id, results=results).SerializeToString()
 
 
 def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits, page_bytes: int) -> ListQuery:

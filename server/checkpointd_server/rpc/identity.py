@@ -30,6 +30,7 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.CheckpointService.ListCheckpoints": Scope.READ,
     "checkpointd.v1.CheckpointService.PutCheckpoint": Scope.WRITE,
     "checkpointd.v1.CheckpointService.PutWrites": Scope.WRITE,
+    "checkpointd.v1.CheckpointService.StreamBatches": Each.OPERATION,
     "checkpointd.v1.InfoService.GetServerInfo": None,
     "checkpointd.v1.LeaseService.AcquireLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.GetLease": Scope.READ,

@@ -21,6 +21,7 @@ class InfoServicer:
                 pb.CAPABILITY_LEASES,
                 pb.CAPABILITY_BATCH,
                 pb.CAPABILITY_PIECES,
+                pb.CAPABILITY_STREAM_BATCHES,
             ],
             limits=pb.Limits(**told),
         ).SerializeToString()

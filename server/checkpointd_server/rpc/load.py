@@ -191,11 +191,16 @@ class Load:
         """Counts bytes as no longer held."""
         self._held -= size
 
-    def take_answer(self, size: int, context: grpc.aio.ServicerContext, *, refuse: bool) -> None:
+    def take_answer(self, size: int, when_sent: Callable[[Callable[[object], None]], object], *, refuse: bool) -> None:
         """Counts an answer as held until it has been sent.
 
+        Args:
+            size: How large it is, in bytes.
+            when_sent: Takes what is to be called when it has been sent.
+            refuse: Whether it may be refused, for nothing was done but to read.
+
         Raises:
-            Overloaded: There is no room for it, and it may be refused, for nothing was done but to read.
+            Overloaded: There is no room for it, and it may be refused.
         """
         if size > SMALL_ANSWER_BYTES:
             self._memory.passed(size)
@@ -203,7 +208,7 @@ class Load:
                 self.take(size)
             else:
                 self._held += size
-            context.add_done_callback(lambda _: self.free(size))
+            when_sent(lambda _: self.free(size))
 
     def finished(self) -> None:
         """Notes that a call was done."""

@@ -35,6 +35,7 @@ from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.info import InfoServicer
 from checkpointd_server.rpc.leases import LeaseServicer
 from checkpointd_server.rpc.load import Load
+from checkpointd_server.rpc.open_calls import OpenCalls
 from checkpointd_server.rpc.pieces import PieceServicer
 from checkpointd_server.rpc.threads import ThreadServicer
 from checkpointd_server.rpc.tls import Certificates
@@ -99,6 +100,7 @@ class RpcServer:
             report=lambda overloaded: self._health.set_overloaded(overloaded),
         )
         self._calls = Calls(call_limits, self._gate, load)
+        self._open_calls = OpenCalls(self._calls, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
@@ -128,15 +130,15 @@ class RpcServer:
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
-        handlers = {
-            method.name: self._calls.handler(
-                f"{service.name}/{method.name}",
-                GetMessageClass(method.input_type),
-                getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()),
-                needed(method),
-            )
-            for method in service.methods
-        }
+        handlers = {}
+        for method in service.methods:
+            name, requires = f"{service.name}/{method.name}", needed(method)
+            serve = getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+            if method.client_streaming:
+                handlers[method.name] = self._open_calls.handler(name, serve)
+            else:
+                request_type = GetMessageClass(method.input_type)
+                handlers[method.name] = self._calls.handler(name, request_type, serve, requires)
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
     @property
@@ -181,6 +183,7 @@ class RpcServer:
         deadline = monotonic() + grace
         self._health.end()
         self._calls.refuse_new()
+        self._open_calls.end()
         with suppress(TimeoutError):
             # Until then the ports stay open, so that a new call is told why it is refused.
             await asyncio.wait_for(self._calls.until_idle(), grace)

@@ -233,7 +233,10 @@ class Connections:
             elif not connection.is_closed():
                 async with asyncio.timeout(_RETURN_TIMEOUT):
                     # The driver waits until the server has let go of the statement.
-                    await connection.execute("ROLLBACK" if in_transaction else "")
+                    if in_transaction:
+                        await connection.execute("ROLLBACK")
+                    else:
+                        await connection.execute("")
         except Exception as error:
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
             terminate(connection)

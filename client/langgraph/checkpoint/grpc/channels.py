@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
+from langgraph.checkpoint.grpc.forks import ForkSafeChannel
 from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
 from langgraph.checkpoint.grpc.replicas import AioReplicas, BlockingReplicas, Rota
 from langgraph.checkpoint.grpc.tls import TlsOptions
@@ -45,9 +46,11 @@ class Stubs:
 class AioStubs(Stubs):
     """The services of checkpointd on a channel of an event loop."""
 
-    def __init__(self, channel: grpc.aio.Channel | AioReplicas, timeout: float) -> None:
+    def __init__(self, channel: ForkSafeChannel | AioReplicas, options: ClientOptions) -> None:
         super().__init__(channel)
-        self.batcher = Batcher(self.checkpoints, timeout)
+        # Over several servers each call goes to the next one: an open call would keep them all at one.
+        stream = None if "," in options.target else self.checkpoints.StreamBatches
+        self.batcher = Batcher(self.checkpoints, stream, options.timeout)
 
 
 class Channels:
@@ -94,7 +97,7 @@ class Channels:
                 # A channel holds its loop, so those of loops that have ended don't go by themselves.
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
-                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options.timeout)
+                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options)
             return stubs
 
     def share(self) -> None:
@@ -144,6 +147,8 @@ class Channels:
     def _connect(self, flavour: object, replicas: type[BlockingReplicas] | type[AioReplicas]) -> Any:
         """Makes a channel with grpc's sync or aio module; for several servers, what looks like one."""
         channels = [self._channel(flavour, target) for target in self._options.targets]
+        if flavour is grpc.aio:
+            channels = [ForkSafeChannel(channel) for channel in channels]
         return channels[0] if len(channels) == 1 else replicas(channels, self._rota)
 
     def _channel(self, flavour: object, target: str) -> grpc.Channel:

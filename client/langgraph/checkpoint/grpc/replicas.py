@@ -91,6 +91,9 @@ class BlockingReplicas:
 
         return call
 
+    def stream_stream(self, method: str, **arguments: Any) -> None:
+        """Calls that stay open are none of ours: each call may go to another server."""
+
     def close(self) -> None:
         """Closes the channels."""
         for channel in self._channels:
@@ -124,6 +127,9 @@ class AioReplicas:
             raise AssertionError("the last one returns or raises")
 
         return call
+
+    def stream_stream(self, method: str, **arguments: Any) -> None:
+        """Calls that stay open are none of ours: each call may go to another server."""
 
     async def close(self) -> None:
         """Closes the channels."""

@@ -1,0 +1,193 @@
+"""Calls that stay open, over which batches go to the server: a message costs both sides less than half of a call.
+
+A call is kept for each token that is in use, and changed for a new one after a while, so that load spreads again when
+servers come and go. What a call can't do goes as before, in calls of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from functools import partial
+from typing import Any
+
+from langgraph.checkpoint.grpc.forks import was_ended
+
+import grpc
+import grpc.aio
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+
+Answer = asyncio.Future[pb.StreamBatchesResponse]
+Metadata = tuple[tuple[str, str], ...]
+
+LIFETIME = 30.0
+"""For how long a call is used, in seconds."""
+MOST = 16
+"""How many calls are open at once. Who uses more tokens than that is served without."""
+
+
+class Forked(Exception):
+    """The call was ended since the process forks. The server hasn't failed."""
+
+
+class Streams:
+    """The open calls of one event loop.
+
+    Args:
+        method: Opens a call of StreamBatches. None: there is none to be used.
+    """
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+        self._open: dict[Metadata, Stream] = {}
+        self._shut_until = 0.0 if method is not None else math.inf
+
+    def get(self, metadata: Metadata) -> Stream | None:
+        """Returns a call that goes under this metadata. None: there is none to be had."""
+        now = asyncio.get_running_loop().time()
+        if now < self._shut_until:
+            return None
+        stream = self._open.get(metadata)
+        if stream is not None and stream.is_open and now < stream.until:
+            return stream
+        for old in [known for known, stream in self._open.items() if now >= stream.until or not stream.is_open]:
+            self._open.pop(old).retire()
+        if len(self._open) >= MOST:
+            return None
+        stream = self._open[metadata] = Stream(self._method(metadata=metadata), now + LIFETIME)
+        return stream
+
+    def must_do_without(self, error: BaseException | None) -> bool:
+        """Whether what should have gone over a call has to go without one: there is none any more, for a while."""
+        if isinstance(error, Forked):
+            return True
+        if not isinstance(error, grpc.RpcError):
+            return False
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            self._shut_until = math.inf
+        elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self._shut_until = asyncio.get_running_loop().time() + LIFETIME
+        else:
+            return False
+        return True
+
+
+class Stream:
+    """An open call. What writes and reads lives only as long as there is something to write, or an answer to come.
+
+    Args:
+        call: The call.
+        until: Until when to use it, on the event loop's clock.
+    """
+
+    def __init__(self, call: Any, until: float) -> None:
+        self.until = until
+        self._call = call
+        self._last_id = 0
+        self._outbox: deque[pb.StreamBatchesRequest] = deque()
+        self._answers: dict[int, Answer] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._retired = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call hasn't ended yet, as far as is known."""
+        return not self._call.done()
+
+    def send(self, request: pb.StreamBatchesRequest, timeout: float) -> Answer:
+        """Sends a message, and returns its answer to come. If that is cancelled, the server is told.
+
+        Args:
+            request: The message, without an id.
+            timeout: How long it may take, in seconds.
+        """
+        loop = asyncio.get_running_loop()
+        self._last_id += 1
+        number = request.id = self._last_id
+        request.timeout_ms = max(int(timeout * 1000), 1)
+        answer: Answer = loop.create_future()
+        self._answers[number] = answer
+        timer = loop.call_later(timeout, _time_out, answer)
+        answer.add_done_callback(partial(self._settled, number, timer))
+        self._write_soon(request)
+        if self._reader is None:
+            self._reader = loop.create_task(self._read())
+        return answer
+
+    def retire(self) -> None:
+        """Lets the call end when all is answered."""
+        self._retired = True
+        if self.is_open:
+            self._write_soon()
+
+    def _settled(self, number: int, timer: asyncio.TimerHandle, _: Answer) -> None:
+        timer.cancel()
+        if self._answers.pop(number, None) is not None and self.is_open:
+            # Not by an answer: nobody waits for it any more.
+            self._write_soon(pb.StreamBatchesRequest(id=number, cancel=True))
+
+    def _write_soon(self, *requests: pb.StreamBatchesRequest) -> None:
+        self._outbox.extend(requests)
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._outbox:
+                await self._call.write(self._outbox.popleft())
+            if self._retired:
+                await self._call.done_writing()
+        except asyncio.InvalidStateError:  # it has ended
+            self._fail(await self._end())
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._writer = None
+
+    async def _read(self) -> None:
+        try:
+            while self._answers:
+                response = await self._call.read()
+                if response is grpc.aio.EOF:
+                    raise await self._end()
+                answer = self._answers.pop(response.id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(response)
+        except asyncio.CancelledError:
+            if was_ended(self._call):
+                self._fail(Forked())
+                return
+            for answer in list(self._answers.values()):
+                answer.cancel()
+            raise
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._reader = None
+
+    def _fail(self, error: Exception) -> None:
+        """Tells all who wait for an answer why there is none."""
+        answers, self._answers = self._answers, {}
+        self._outbox.clear()
+        for answer in answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    async def _end(self) -> grpc.aio.AioRpcError:
+        """Returns how the call has ended, as an error."""
+        code, details = await self._call.code(), await self._call.details()
+        if code is grpc.StatusCode.OK:
+            return _error(grpc.StatusCode.UNAVAILABLE, "the server has ended the call")
+        return _error(code, details, await self._call.trailing_metadata())
+
+
+def _time_out(answer: Answer) -> None:
+    if not answer.done():
+        answer.set_exception(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+
+
+def _error(code: grpc.StatusCode, details: str, trailers: Any = None) -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(code, nothing, trailers or nothing, details)

@@ -1,0 +1,247 @@
+"""The calls that a saver keeps open: nobody can tell from what comes of its calls that there are any."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import grpc.aio
+import pytest
+from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, MessageTooLargeError, streams
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.access import Scope
+from checkpointd_server.rpc.auth.key_file import new_key
+from tests.client import fork_while_saving
+from tests.e2e.calls import checkpoint, config_of
+from tests.flaky_link import FlakyLink
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[streams.Stream]]:
+    """All calls that were opened, in their order."""
+    known: list[streams.Stream] = []
+
+    class Known(streams.Stream):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            known.append(self)
+
+    monkeypatch.setattr(streams, "Stream", Known)
+    yield known
+    known.clear()
+
+
+async def until_ended(stream: streams.Stream) -> None:
+    async with asyncio.timeout(20):
+        while stream.is_open:
+            await asyncio.sleep(0.01)
+
+
+async def test_all_goes_over_one_call(shared_server: ServerProcess, opened: list[streams.Stream]) -> None:
+    async with GrpcSaver(shared_server.target) as saver:
+        for number in range(1, 4):
+            await saver.aput(config_of("one call"), checkpoint(str(number)), {}, {})
+        await asyncio.gather(*(saver.aget_tuple(config_of("one call")) for _ in range(20)))
+    assert len(opened) == 1
+
+
+async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
+    server: ServerProcess, database_url: str, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with GrpcSaver(server.target) as saver:
+        await saver.aput(config_of("t"), checkpoint("1"), {}, {})
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
+            await asyncio.sleep(0.3)
+            opened[0].until = 0.0  # its time has come
+            assert await saver.aget_tuple(config_of("another")) is None
+            assert len(opened) == 2
+            assert opened[0].is_open
+        await connection.close()
+        await stuck
+        await until_ended(opened[0])
+        assert opened[1].is_open
+
+
+async def test_a_call_that_the_server_has_ended_is_replaced_unseen(
+    server: ServerProcess, opened: list[streams.Stream], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with GrpcSaver(server.target) as saver:
+        await saver.aput(config_of("t"), checkpoint("1"), {}, {})
+        server.stop()
+        await until_ended(opened[0])
+        server.restart()
+        assert await saver.aget_tuple(config_of("t"))
+    assert len(opened) >= 2
+    assert "unavailable" not in caplog.text
+
+
+async def test_who_has_another_token_has_another_call(
+    database_url: str, tmp_path: Path, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MOST", 2)
+    keys = {tenant: new_key(tenant, [Scope.ADMIN], tenant) for tenant in ("a", "b", "c")}
+    file = tmp_path / "keys.toml"
+    file.write_text("\n".join(entry for _, entry in keys.values()))
+    tenant = "a"
+    with ServerProcess("--database-url", database_url, "--keys-file", str(file), log_dir=tmp_path) as server:
+        async with GrpcSaver(server.target, token=lambda: keys[tenant][0]) as saver:
+            for turn in range(2):
+                for tenant in keys:
+                    found = await saver.aget_tuple(config_of("t"))
+                    assert (found is None) is (turn == 0)
+                    await saver.aput(config_of("t"), checkpoint(f"{turn} of {tenant}"), {}, {})
+                    found = await saver.aget_tuple(config_of("t"))
+                    assert found is not None
+                    assert found.checkpoint["id"] == f"{turn} of {tenant}"
+    assert len(opened) == 2  # the third goes without
+
+
+async def test_a_call_that_takes_too_long_fails_for_itself(
+    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+) -> None:
+    async with GrpcSaver(server.target, timeout=0.5, retry_budget=0) as saver:
+        await saver.aput(config_of("t"), checkpoint("1"), {}, {})
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
+            await asyncio.sleep(0.2)
+            assert await saver.aget_tuple(config_of("another")) is None
+            assert not stuck.done()
+            with pytest.raises(DeadlineExceededError):
+                await stuck
+        await connection.close()
+        await saver.aput(config_of("t"), checkpoint("3"), {}, {})
+    assert len(opened) == 1
+
+
+async def test_an_answer_that_does_not_come_is_not_waited_for(
+    shared_server: ServerProcess, opened: list[streams.Stream]
+) -> None:
+    with FlakyLink(shared_server.target) as link:
+        async with GrpcSaver(link.target, timeout=0.5, retry_budget=0) as saver:
+            await saver.aput(config_of("silent"), checkpoint("1"), {}, {})
+            link.hold_answers()
+            with pytest.raises(DeadlineExceededError):
+                await saver.aget_tuple(config_of("silent"))
+            link.resume()
+            # The answer that comes late is nobody's.
+            found = await saver.aget_tuple(config_of("silent"))
+            assert found is not None
+    assert len(opened) == 1
+
+
+async def test_what_nobody_waits_for_is_given_up_at_the_server(
+    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with GrpcSaver(server.target) as saver:
+        await saver.aput(config_of("t"), checkpoint("1"), {}, {})
+        holder, watcher = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+        async with holder.transaction(), asyncio.timeout(20):
+            await holder.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
+            while not await watcher.fetchval(waiting):
+                await asyncio.sleep(0.01)
+            stuck.cancel()
+            while await watcher.fetchval(waiting):
+                await asyncio.sleep(0.01)
+        await holder.close()
+        await watcher.close()
+        found = await saver.aget_tuple(config_of("t"))
+        assert found is not None
+        assert found.checkpoint["id"] == "1"
+    assert len(opened) == 1
+
+
+async def test_a_server_that_keeps_no_call_open_is_called_without(
+    shared_server: ServerProcess, opened: list[streams.Stream]
+) -> None:
+    async with GrpcSaver(shared_server.target) as saver:
+        await saver.aput(config_of("full"), checkpoint("1"), {}, {})
+        (stream,) = opened
+        stream._call.cancel()
+        await until_ended(stream)
+        refused = streams._error(grpc.StatusCode.RESOURCE_EXHAUSTED, "8192 calls are open")
+        assert saver._caller.channels.aio().batcher._streams.must_do_without(refused)
+        assert await saver.aget_tuple(config_of("full"))
+    assert len(opened) == 1
+
+
+async def test_a_call_that_just_fits_alone_is_sent_alone(database_url: str, tmp_path: Path) -> None:
+    """An open call adds a few bytes to what it carries."""
+    limit = 1024 * 1024
+    options = ("--database-url", database_url, "--max-message-bytes", str(limit))
+    with ServerProcess(*options, log_dir=tmp_path) as server:
+        async with GrpcSaver(server.target) as saver:
+            metadata: Any = {"note": "x" * limit}
+            with pytest.raises(MessageTooLargeError) as raised:
+                await saver.aput(config_of("t"), checkpoint("1"), metadata, {})
+            told = re.search(r"has (\d+) bytes", str(raised.value))
+            assert told is not None
+            metadata["note"] = "x" * (2 * limit - int(told[1]) - 5)
+            await saver.aput(config_of("t"), checkpoint("2"), metadata, {})
+            found = await saver.aget_tuple(config_of("t"))
+        assert re.search(r"method=CheckpointService/StreamBatches.* reason=MESSAGE_TOO_LARGE", server.stderr)
+    assert found is not None
+    assert found.checkpoint["id"] == "2"
+
+
+async def test_a_saver_that_is_closed_says_so(shared_server: ServerProcess) -> None:
+    saver = GrpcSaver(shared_server.target)
+    await saver.aget_tuple(config_of("closed"))
+    batcher = saver._caller.channels.aio().batcher
+    await saver.aclose()
+    request = pb.GetCheckpointRequest(thread_id="closed")
+    for metadata in ((), (("other", "metadata"),)):
+        with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError, grpc.RpcError)):
+            async with asyncio.timeout(20):
+                await batcher.call(request, metadata)
+
+
+async def test_a_saver_of_several_servers_keeps_none(
+    shared_server: ServerProcess, opened: list[streams.Stream]
+) -> None:
+    for target in (f"{shared_server.target},{shared_server.target}", f"ipv4:{shared_server.target},127.0.0.1:1"):
+        async with GrpcSaver(target) as saver:
+            await saver.aget_tuple(config_of("several"))
+    assert not opened
+
+
+def test_a_saver_that_nobody_closed_is_no_noise(shared_server: ServerProcess) -> None:
+    program = (
+        "import asyncio, sys; from langgraph.checkpoint.grpc import GrpcSaver; saver = GrpcSaver(sys.argv[1]);"
+        "read = lambda: saver.aget_tuple({'configurable': {'thread_id': 't', 'checkpoint_ns': ''}});"
+        "asyncio.run(read()); asyncio.run(read());"
+        "loop = asyncio.new_event_loop(); loop.run_until_complete(read())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, shared_server.target], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_fork_while_saving_harms_neither_parent_nor_child(shared_server: ServerProcess) -> None:
+    """A tool's process pool, for example: LangGraph saves in the background while it starts."""
+    ended = subprocess.run(
+        [sys.executable, str(Path(fork_while_saving.__file__)), shared_server.target],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"children: {[0] * 40}\nstored: 40\n"
+    assert "unavailable" not in ended.stderr
