@@ -20,7 +20,7 @@ import grpc.aio
 from tests.bench.scene import Fact, Facts, Pace
 from tests.bench.stage import ROOT, Stage, cpu_seconds
 
-METHOD = "/echo.Echo/Call"
+CALL, STREAM = "/echo.Echo/Call", "/echo.Echo/Stream"
 BYTES = 300
 """How large requests and answers are."""
 CALLS = 20
@@ -37,30 +37,43 @@ def _tell(stage: Stage, pace: Pace) -> list[Fact]:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            hop, client, far = asyncio.run(_hop(f"127.0.0.1:{int(server.stdout.readline())}", server.pid, pace))
+            hops = asyncio.run(_hops(f"127.0.0.1:{int(server.stdout.readline())}", server.pid, pace))
         finally:
             server.kill()
     commit = asyncio.run(_commit(stage, pace))
     return [
-        Fact(
-            title="a bare grpc.aio call there and back, one caller",
-            value=hop * 1e6,
-            unit="us",
-            beside=f"CPU time of the client {client * 1e6:,.0f} us, of the server {far * 1e6:,.0f} us",
-        ),
+        *hops,
         Fact(title="a row of 300 bytes stored by asyncpg and committed, one caller", value=commit * 1e6, unit="us"),
     ]
 
 
-async def _hop(target: str, server: int, pace: Pace) -> tuple[float, float, float]:
-    """How long a call takes (median), and the CPU time of both ends, in seconds."""
+async def _hops(target: str, server: int, pace: Pace) -> list[Fact]:
     async with grpc.aio.insecure_channel(target) as channel:
-        call: Any = channel.unary_unary(METHOD)
-        await _median(lambda: call(bytes(BYTES)), pace.warm_up * CALLS)
-        times = pace.runs * CALLS
-        near, far = time.process_time(), cpu_seconds(server)
-        median = await _median(lambda: call(bytes(BYTES)), times)
-        return median, (time.process_time() - near) / times, (cpu_seconds(server) - far) / times
+        call: Any = channel.unary_unary(CALL)
+        stream: Any = channel.stream_stream(STREAM)()
+
+        async def exchange() -> None:
+            await stream.write(bytes(BYTES))
+            await stream.read()
+
+        return [
+            await _hop("a bare grpc.aio call", lambda: call(bytes(BYTES)), server, pace),
+            await _hop("a bare message on an open grpc.aio call", exchange, server, pace),
+        ]
+
+
+async def _hop(what: str, make: Callable[[], Awaitable[Any]], server: int, pace: Pace) -> Fact:
+    await _median(make, pace.warm_up * CALLS)
+    times = pace.runs * CALLS
+    near, far = time.process_time(), cpu_seconds(server)
+    median = await _median(make, times)
+    client, other = (time.process_time() - near) / times, (cpu_seconds(server) - far) / times
+    return Fact(
+        title=f"{what} there and back, one caller",
+        value=median * 1e6,
+        unit="us",
+        beside=f"CPU time of the client {client * 1e6:,.0f} us, of the server {other * 1e6:,.0f} us",
+    )
 
 
 async def _commit(stage: Stage, pace: Pace) -> float:
@@ -93,10 +106,18 @@ async def _serve() -> None:
     async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         return bytes(BYTES)
 
-    service, method = METHOD.strip("/").split("/")
+    async def answers(requests: object, context: grpc.aio.ServicerContext) -> None:
+        while await context.read() is not grpc.aio.EOF:
+            await context.write(bytes(BYTES))
+
     server = grpc.aio.server()
-    handlers = {method: grpc.unary_unary_rpc_method_handler(answer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    handlers = {
+        CALL: grpc.unary_unary_rpc_method_handler(answer),
+        STREAM: grpc.stream_stream_rpc_method_handler(answers),
+    }
+    for path, handler in handlers.items():
+        service, method = path.strip("/").split("/")
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
