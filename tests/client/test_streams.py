@@ -6,7 +6,8 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ async def test_a_server_that_keeps_no_call_open_is_called_without(
         stream._call.cancel()
         await until_ended(stream)
         refused = streams._error(grpc.StatusCode.RESOURCE_EXHAUSTED, "8192 calls are open")
-        assert saver._caller.channels.aio().batcher._streams.must_do_without(refused)
+        assert saver._caller.channels.aio().batcher.streams.must_do_without(refused)
         assert await saver.aget_tuple(config_of("full"))
     assert len(opened) == 1
 
@@ -211,6 +212,61 @@ async def test_a_saver_that_is_closed_says_so(shared_server: ServerProcess) -> N
                 await batcher.call(request, metadata)
 
 
+@asynccontextmanager
+async def holding_proxy(target: str) -> AsyncIterator[str]:
+    """A proxy that passes on what a client sends when the client has sent all of it."""
+    async with grpc.aio.insecure_channel(target) as channel:
+
+        class Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
+            def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+                async def answer(requests: Any, context: grpc.aio.ServicerContext) -> None:
+                    sent = [request async for request in requests]
+                    async for response in channel.stream_stream(details.method)(iter(sent)):
+                        await context.write(response)
+
+                return grpc.stream_stream_rpc_method_handler(answer)
+
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((Forward(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(0)
+
+
+async def test_a_proxy_that_lets_nothing_through_is_gone_around(
+    shared_server: ServerProcess, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PATIENCE", 0.3)
+    async with holding_proxy(shared_server.target) as target, GrpcSaver(target) as saver:
+        for number in range(3):
+            await saver.aput(config_of("held"), checkpoint(str(number)), {}, {})
+        found = await saver.aget_tuple(config_of("held"))
+    assert found is not None
+    assert found.checkpoint["id"] == "2"
+    assert len(opened) == 1
+
+
+async def test_a_call_that_has_answered_is_waited_for_to_the_end(
+    server: ServerProcess, database_url: str, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PATIENCE", 0.5)
+    async with GrpcSaver(server.target, timeout=2, retry_budget=0) as saver:
+        await asyncio.to_thread(saver.put, config_of("t"), checkpoint("1"), {}, {})
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
+            await asyncio.sleep(0.1)  # so that each is a message of its own
+            assert await saver.aget_tuple(config_of("another")) is None
+            with pytest.raises(DeadlineExceededError):
+                await stuck
+        await connection.close()
+        await saver.aget_tuple(config_of("another"))
+    assert len(opened) == 1
+    assert opened[0]._has_answered
+
+
 async def test_a_saver_of_several_servers_keeps_none(
     shared_server: ServerProcess, opened: list[streams.Stream]
 ) -> None:
@@ -220,17 +276,38 @@ async def test_a_saver_of_several_servers_keeps_none(
     assert not opened
 
 
-def test_a_saver_that_nobody_closed_is_no_noise(shared_server: ServerProcess) -> None:
-    program = (
-        "import asyncio, sys; from langgraph.checkpoint.grpc import GrpcSaver; saver = GrpcSaver(sys.argv[1]);"
-        "read = lambda: saver.aget_tuple({'configurable': {'thread_id': 't', 'checkpoint_ns': ''}});"
-        "asyncio.run(read()); asyncio.run(read());"
-        "loop = asyncio.new_event_loop(); loop.run_until_complete(read())"
-    )
+@pytest.mark.parametrize("block", [True, False])
+def test_event_loops_that_end_are_no_noise(shared_server: ServerProcess, block: bool) -> None:
+    """A call that is open when its loop ends disturbs grpc in the next. So only a saver that is closed keeps one."""
+    program = """
+import asyncio, sys
+from langgraph.checkpoint.grpc import GrpcSaver, streams
+opened, init = [], streams.Stream.__init__
+streams.Stream.__init__ = lambda self, *args: (opened.append(1), init(self, *args))[1]
+config = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+unclosed = GrpcSaver(sys.argv[1])
+async def in_a_block():
+    async with GrpcSaver(sys.argv[1]) as saver:
+        await saver.aget_tuple(config)
+async def without():
+    await unclosed.aget_tuple(config)
+work = in_a_block if sys.argv[2] == "True" else without
+for _ in range(10):
+    asyncio.run(work())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(work())
+loop.close()
+asyncio.run(work())
+print(len(opened))
+"""
     ended = subprocess.run(
-        [sys.executable, "-c", program, shared_server.target], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, shared_server.target, str(block)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{12 * block}\n", "")
 
 
 def test_a_fork_while_saving_harms_neither_parent_nor_child(shared_server: ServerProcess) -> None:

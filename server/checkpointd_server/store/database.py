@@ -236,7 +236,7 @@ class Connections:
                     if in_transaction:
                         await connection.execute("ROLLBACK")
                     else:
-                        await connection.execute("")
+                        await connection.execute("SELECT 1")
         except Exception as error:
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
             terminate(connection)

@@ -108,13 +108,13 @@ class Batcher:
 
     Args:
         stub: The service's stub, on a channel of this event loop.
-        stream: Opens a call of StreamBatches. None: there is none to be used.
         timeout: How long an RPC may take, in seconds.
     """
 
-    def __init__(self, stub: Any, stream: Any, timeout: float) -> None:
+    def __init__(self, stub: Any, timeout: float) -> None:
+        self.streams = Streams(stub.StreamBatches)
+        """The calls that are open."""
         self._stub = stub
-        self._streams = Streams(stream)
         self._timeout = timeout
         self._waiting: deque[Operation] = deque()
         self._busy: set[Key] = set()
@@ -158,7 +158,7 @@ class Batcher:
         """Sends a batch over an open call; if there is none, and if it is large, in calls of its own."""
         try:
             # What takes a batch to itself would hold up what comes behind it.
-            stream = self._streams.get(batch[0].metadata) if batch[0].size < MAX_BATCH_BYTES else None
+            stream = self.streams.get(batch[0].metadata) if batch[0].size < MAX_BATCH_BYTES else None
         except grpc.aio.UsageError as error:  # the channel is closed
             self._busy.difference_update(operation.key for operation in batch)
             _settle_with(error, batch)
@@ -207,7 +207,7 @@ class Batcher:
     def _answered(self, batch: list[Operation], answer: Answer) -> None:
         """Hands out what came over an open call. What can't go over it goes in calls of its own."""
         if error := _failure(answer):
-            if self._streams.must_do_without(error):
+            if self.streams.must_do_without(error):
                 self._again(batch, self._call(batch))
             else:
                 _settle_with(error, batch)

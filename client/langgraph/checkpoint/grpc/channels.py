@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
@@ -48,9 +48,12 @@ class AioStubs(Stubs):
 
     def __init__(self, channel: ForkSafeChannel | AioReplicas, options: ClientOptions) -> None:
         super().__init__(channel)
-        # Over several servers each call goes to the next one: an open call would keep them all at one.
-        stream = None if "," in options.target else self.checkpoints.StreamBatches
-        self.batcher = Batcher(self.checkpoints, stream, options.timeout)
+        self.batcher = Batcher(self.checkpoints, options.timeout)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self.batcher.streams.close()
+        await self.channel.close()
 
 
 class Channels:
@@ -63,6 +66,7 @@ class Channels:
         self._pid = os.getpid()
         self._sync: Stubs | None = None
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AioStubs] = WeakKeyDictionary()
+        self._homes: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._abandoned: list[object] = []
         self._used_aio = False
         self._lost_aio = False
@@ -98,7 +102,22 @@ class Channels:
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
                 stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options)
+                if loop in self._homes:
+                    stubs.batcher.streams.allow()
             return stubs
+
+    def settle_in(self) -> None:
+        """Notes that `aclose` will be called before the running event loop ends, so that calls there may stay open.
+
+        One that is open when its loop ends can't be ended any more, and disturbs grpc in the loops that come after.
+        """
+        if "," in self._options.target:
+            return  # each call goes to the next server: an open one would keep them all at one
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._homes.add(loop)
+            if (stubs := self._by_loop.get(loop)) is not None:
+                stubs.batcher.streams.allow()
 
     def share(self) -> None:
         """Adds a user; the channels close when the last one has closed them."""
@@ -120,16 +139,20 @@ class Channels:
             sync.channel.close()
         for loop, stubs in by_loop.items():
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(stubs.channel.close(), loop)
+                asyncio.run_coroutine_threadsafe(stubs.close(), loop)
 
     async def aclose(self) -> None:
         """Takes a user away. With the last one the channels close, this loop's before the call returns."""
+        loop = asyncio.get_running_loop()
         with self._lock:
-            last = self._users == 1
-            mine = self._by_loop.pop(asyncio.get_running_loop(), None) if last and not self._closed else None
+            last = self._users == 1 and not self._closed
+            mine = self._by_loop.get(loop)
+            if last:
+                self._by_loop.pop(loop, None)
+            self._homes.discard(loop)
         self.close()
         if mine is not None:
-            await mine.channel.close()
+            await (mine.close() if last else mine.batcher.streams.close())
 
     def _check(self) -> None:
         """Raises if closed; in a forked child, forgets the parent's channels. The lock is held."""

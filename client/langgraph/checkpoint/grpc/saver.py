@@ -173,6 +173,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self.close()
 
     async def __aenter__(self) -> Self:
+        self._caller.channels.settle_in()
         return self
 
     async def __aexit__(

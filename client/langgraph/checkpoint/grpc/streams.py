@@ -1,7 +1,8 @@
 """Calls that stay open, over which batches go to the server: a message costs both sides less than half of a call.
 
 A call is kept for each token that is in use, and changed for a new one after a while, so that load spreads again when
-servers come and go. What a call can't do goes as before, in calls of its own.
+servers come and go. What a call can't do goes in calls of its own, and so does all else until calls are allowed to stay
+open: only where somebody closes them before the event loop ends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ Metadata = tuple[tuple[str, str], ...]
 
 LIFETIME = 30.0
 """For how long a call is used, in seconds."""
+PATIENCE = 10.0
+"""After how long a call that has never answered counts as one that something on the way holds up, in seconds."""
+REST_OF_SILENT = 300.0
+"""For how long no other is tried after such a one, in seconds."""
+END_SECONDS = 1.0
+"""How long to wait at the most until grpc is done with a call that was ended, in seconds."""
 MOST = 16
 """How many calls are open at once. Who uses more tokens than that is served without."""
 
@@ -31,17 +38,33 @@ class Forked(Exception):
     """The call was ended since the process forks. The server hasn't failed."""
 
 
+class Silent(Exception):
+    """The call has never answered: a proxy may hold back what isn't finished."""
+
+
 class Streams:
     """The open calls of one event loop.
 
     Args:
-        method: Opens a call of StreamBatches. None: there is none to be used.
+        method: Opens a call of StreamBatches.
     """
 
     def __init__(self, method: Any) -> None:
         self._method = method
         self._open: dict[Metadata, Stream] = {}
-        self._shut_until = 0.0 if method is not None else math.inf
+        self._old: list[Stream] = []
+        self._shut_until = math.inf
+
+    def allow(self) -> None:
+        """Lets calls stay open, until `close`."""
+        self._shut_until = 0.0
+
+    async def close(self) -> None:
+        """Ends all calls, and opens no more. What is under way on them is cancelled."""
+        self._shut_until = math.inf
+        streams = [*self._open.values(), *self._old]
+        self._open.clear()
+        await asyncio.gather(*(stream.end() for stream in streams))
 
     def get(self, metadata: Metadata) -> Stream | None:
         """Returns a call that goes under this metadata. None: there is none to be had."""
@@ -52,24 +75,31 @@ class Streams:
         if stream is not None and stream.is_open and now < stream.until:
             return stream
         for old in [known for known, stream in self._open.items() if now >= stream.until or not stream.is_open]:
-            self._open.pop(old).retire()
+            self._retire(self._open.pop(old))
         if len(self._open) >= MOST:
             return None
         stream = self._open[metadata] = Stream(self._method(metadata=metadata), now + LIFETIME)
         return stream
 
+    def _retire(self, stream: Stream) -> None:
+        self._old = [old for old in self._old if old.is_open]
+        self._old.append(stream)
+        stream.retire()
+
     def must_do_without(self, error: BaseException | None) -> bool:
         """Whether what should have gone over a call has to go without one: there is none any more, for a while."""
         if isinstance(error, Forked):
             return True
-        if not isinstance(error, grpc.RpcError):
-            return False
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            self._shut_until = math.inf
-        elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            self._shut_until = asyncio.get_running_loop().time() + LIFETIME
+        code = error.code() if isinstance(error, grpc.RpcError) else None
+        if isinstance(error, Silent):
+            rest = REST_OF_SILENT
+        elif code is grpc.StatusCode.UNIMPLEMENTED:
+            rest = math.inf
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            rest = LIFETIME
         else:
             return False
+        self._shut_until = asyncio.get_running_loop().time() + rest
         return True
 
 
@@ -90,6 +120,7 @@ class Stream:
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._retired = False
+        self._has_answered = False
 
     @property
     def is_open(self) -> bool:
@@ -109,11 +140,11 @@ class Stream:
         request.timeout_ms = max(int(timeout * 1000), 1)
         answer: Answer = loop.create_future()
         self._answers[number] = answer
-        timer = loop.call_later(timeout, _time_out, answer)
+        patience = timeout if self._has_answered else min(timeout, PATIENCE)
+        timer = loop.call_later(patience, self._time_out, answer, timeout - patience)
         answer.add_done_callback(partial(self._settled, number, timer))
         self._write_soon(request)
-        if self._reader is None:
-            self._reader = loop.create_task(self._read())
+        self._read_on()
         return answer
 
     def retire(self) -> None:
@@ -121,12 +152,38 @@ class Stream:
         self._retired = True
         if self.is_open:
             self._write_soon()
+            self._read_on()
+
+    async def end(self) -> None:
+        """Ends the call, cancels what is under way on it, and waits until grpc is done with it.
+
+        Not by cancelling the call: grpc takes that for its end, and what it still has to say comes when nobody listens.
+        """
+        if not self.is_open:
+            return
+        for answer in list(self._answers.values()):
+            answer.cancel()
+        self.retire()
+        assert self._reader is not None
+        _, reading = await asyncio.wait({self._reader}, timeout=END_SECONDS)
+        if reading:
+            self._call.cancel()
 
     def _settled(self, number: int, timer: asyncio.TimerHandle, _: Answer) -> None:
         timer.cancel()
         if self._answers.pop(number, None) is not None and self.is_open:
             # Not by an answer: nobody waits for it any more.
             self._write_soon(pb.StreamBatchesRequest(id=number, cancel=True))
+
+    def _time_out(self, answer: Answer, left: float) -> None:
+        if answer.done():
+            return
+        if not left:
+            answer.set_exception(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        elif self._has_answered:
+            asyncio.get_running_loop().call_later(left, self._time_out, answer, 0.0)
+        else:
+            answer.set_exception(Silent())
 
     def _write_soon(self, *requests: pb.StreamBatchesRequest) -> None:
         self._outbox.extend(requests)
@@ -146,12 +203,17 @@ class Stream:
         finally:
             self._writer = None
 
+    def _read_on(self) -> None:
+        if self._reader is None:
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+
     async def _read(self) -> None:
         try:
-            while self._answers:
+            while self._answers or self._retired:
                 response = await self._call.read()
                 if response is grpc.aio.EOF:
                     raise await self._end()
+                self._has_answered = True
                 answer = self._answers.pop(response.id, None)
                 if answer is not None and not answer.done():
                     answer.set_result(response)
@@ -181,11 +243,6 @@ class Stream:
         if code is grpc.StatusCode.OK:
             return _error(grpc.StatusCode.UNAVAILABLE, "the server has ended the call")
         return _error(code, details, await self._call.trailing_metadata())
-
-
-def _time_out(answer: Answer) -> None:
-    if not answer.done():
-        answer.set_exception(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
 
 def _error(code: grpc.StatusCode, details: str, trailers: Any = None) -> grpc.aio.AioRpcError:
