@@ -19,6 +19,7 @@ from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, MessageT
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Scope
+from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.auth.key_file import new_key
 from tests.client import fork_while_saving
 from tests.e2e.calls import checkpoint, config_of
@@ -125,6 +126,32 @@ async def test_a_call_that_takes_too_long_fails_for_itself(
                 await stuck
         await connection.close()
         await saver.aput(config_of("t"), checkpoint("3"), {}, {})
+    assert len(opened) == 1
+
+
+async def test_many_calls_that_wait_for_locks_hold_up_neither_others_nor_their_end(
+    database_url: str, tmp_path: Path, opened: list[streams.Stream]
+) -> None:
+    locked = [config_of(f"locked {number}") for number in range(20)]
+    options = ("--database-url", database_url, "--pool-max-size", "40")
+    with ServerProcess(*options, log_dir=tmp_path) as server:
+        async with GrpcSaver(server.target) as saver:
+            await asyncio.gather(*(saver.aput(config, checkpoint("1"), {}, {}) for config in locked))
+            connection = await asyncpg.connect(database_url)
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                    stuck = []
+                    for config in locked:
+                        stuck.append(asyncio.create_task(saver.aput(config, checkpoint("2"), {}, {})))
+                        await asyncio.sleep(0.12)  # so that each is a message, or a call, of its own
+                    async with asyncio.timeout(10):
+                        assert await saver.aget_tuple(config_of("another")) is None
+                    assert not any(put.done() for put in stuck)
+                    assert len(opened[0]._answers) == streams.MOST_UNANSWERED < open_calls.MESSAGES_AT_WORK
+            finally:
+                await connection.close()
+            await asyncio.gather(*stuck)
     assert len(opened) == 1
 
 

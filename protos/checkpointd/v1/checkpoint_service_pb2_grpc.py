@@ -132,9 +132,10 @@ class CheckpointServiceServicer(object):
 
     def StreamBatches(self, request_iterator, context):
         """Does batches as they come, over one call that stays open: for clients that make many calls, since a message on an
-        open call costs both sides less than half of what a call costs. Each message is answered by one message as soon as
-        it is done, in any order; what a message asks for is done as by Batch, and what was put is durable when its answer
-        arrives. A message that is refused as a whole has `failure` for its answer, and the call goes on.
+        open call costs both sides less than a call. Each message is answered by one message as soon as it is done, in any
+        order; what a message asks for is done as by Batch, and what was put is durable when its answer arrives. A message
+        that is refused as a whole has `failure` for its answer, and the call goes on. At most 16 messages of a call are at
+        work at once; those that come after, `cancel` among them, are read when one of these is answered.
 
         The server ends the call when it shuts down, after it has answered what it took: UNAVAILABLE. What has no answer when
         a call ends, however it ends, may or may not have been done; send it again on another call. To spread load over

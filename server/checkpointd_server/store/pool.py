@@ -114,10 +114,18 @@ class Pool:
                     break
                 self._close_later(self._idle.popleft())
             if len(self._idle) + len(self._in_use) < self._min_size:
-                try:
-                    self._put_back(await self._make())
-                except Exception as error:  # whoever needs one is told
-                    _logger.debug("a connection could not be made ahead: %s", type(error).__name__)
+                await self._make_ahead()
+
+    async def _make_ahead(self) -> None:
+        try:
+            connection = await self._make()
+        except Exception as error:  # whoever needs one is told
+            _logger.debug("a connection could not be made ahead: %s", type(error).__name__)
+            return
+        if len(self._idle) + len(self._in_use) < self._min_size:
+            self._put_back(connection)
+        else:  # a call has made one meanwhile
+            self._close_later(connection)
 
     def _close_later(self, connection: Connection) -> None:
         task = asyncio.get_running_loop().create_task(close(connection))
@@ -126,7 +134,9 @@ class Pool:
 
     async def close(self) -> None:
         """Waits for all connections to come back, and closes them."""
-        await self._stop_upkeep()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
         while self._in_use:
             self._all_back.clear()
             await self._all_back.wait()
@@ -142,11 +152,6 @@ class Pool:
             terminate(connection)
         self._idle.clear()
         self._in_use.clear()
-
-    async def _stop_upkeep(self) -> None:
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.gather(self._upkeep, return_exceptions=True)
 
 
 async def close(connection: Connection) -> None:

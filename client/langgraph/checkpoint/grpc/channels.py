@@ -46,9 +46,9 @@ class Stubs:
 class AioStubs(Stubs):
     """The services of checkpointd on a channel of an event loop."""
 
-    def __init__(self, channel: ForkSafeChannel | AioReplicas, options: ClientOptions) -> None:
+    def __init__(self, channel: ForkSafeChannel | AioReplicas, timeout: float) -> None:
         super().__init__(channel)
-        self.batcher = Batcher(self.checkpoints, options.timeout)
+        self.batcher = Batcher(self.checkpoints, timeout)
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -101,7 +101,7 @@ class Channels:
                 # A channel holds its loop, so those of loops that have ended don't go by themselves.
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
-                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options)
+                stubs = self._by_loop[loop] = AioStubs(self._connect(grpc.aio, AioReplicas), self._options.timeout)
                 if loop in self._homes:
                     stubs.batcher.streams.allow()
             return stubs

@@ -1,4 +1,4 @@
-"""Calls that stay open, over which batches go to the server: a message costs both sides less than half of a call.
+"""Calls that stay open, over which batches go to the server: a message costs both sides less than a call.
 
 A call is kept for each token that is in use, and changed for a new one after a while, so that load spreads again when
 servers come and go. What a call can't do goes in calls of its own, and so does all else until calls are allowed to stay
@@ -28,6 +28,9 @@ PATIENCE = 10.0
 """After how long a call that has never answered counts as one that something on the way holds up, in seconds."""
 REST_OF_SILENT = 300.0
 """For how long no other is tried after such a one, in seconds."""
+MOST_UNANSWERED = 8
+"""How many messages of a call may wait for their answers. The server reads on only up to a number of them: what waits
+for locks must hold up neither others nor what gives it up."""
 END_SECONDS = 1.0
 """How long to wait at the most until grpc is done with a call that was ended, in seconds."""
 MOST = 16
@@ -73,7 +76,7 @@ class Streams:
             return None
         stream = self._open.get(metadata)
         if stream is not None and stream.is_open and now < stream.until:
-            return stream
+            return None if stream.is_full else stream
         for old in [known for known, stream in self._open.items() if now >= stream.until or not stream.is_open]:
             self._retire(self._open.pop(old))
         if len(self._open) >= MOST:
@@ -126,6 +129,11 @@ class Stream:
     def is_open(self) -> bool:
         """Whether the call hasn't ended yet, as far as is known."""
         return not self._call.done()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for an answer that nothing more should go over the call."""
+        return len(self._answers) >= MOST_UNANSWERED
 
     def send(self, request: pb.StreamBatchesRequest, timeout: float) -> Answer:
         """Sends a message, and returns its answer to come. If that is cancelled, the server is told.
