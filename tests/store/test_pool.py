@@ -18,6 +18,7 @@ from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.errors import judge
 from checkpointd_server.store.hosts import urls_of_hosts
+from checkpointd_server.store.pool import Connection, Pool
 from tests.store.tenant import TIMEOUT, Tenant, a_connection, write
 
 PLACE = Namespace("tenant", "t", "")
@@ -74,6 +75,50 @@ async def test_statements_see_what_is_there_whatever_the_database_prefers(
 async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, admin: Any) -> None:
     async with open_store(replace(own_options, pool_min_size=4)):
         assert await admin.fetchval(f"SELECT count(*) {BACKENDS}") >= 4
+    await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
+
+
+async def test_a_call_that_comes_while_the_store_closes_is_refused_and_leaves_no_connection(
+    own_options: StoreOptions, admin: Any
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(replace(own_options, pool_max_size=1)))
+        tenant = Tenant(store, "tenant")
+        async with _held(tenant, own_options):
+            at_work = asyncio.create_task(tenant.put("1"))
+            await _until(admin, f"EXISTS (SELECT {BACKENDS} AND wait_event_type = 'Lock')")
+            in_line = asyncio.create_task(tenant.get())
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(stack.aclose())
+            await asyncio.sleep(0.1)
+            assert not closing.done()
+        assert await at_work
+        with pytest.raises(DatabaseUnavailable, match="shutting down"):
+            await in_line
+        await closing
+    with pytest.raises(DatabaseUnavailable, match="shutting down"):
+        await tenant.get()
+    await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
+
+
+async def test_a_connection_that_is_made_while_the_pool_closes_is_ended(own_options: StoreOptions, admin: Any) -> None:
+    go_on = asyncio.Event()
+
+    async def make() -> Connection:
+        connection: Connection = await asyncpg.connect(
+            own_options.dsn, connection_class=Connection, server_settings={"application_name": "checkpointd"}
+        )
+        await go_on.wait()
+        return connection
+
+    pool = Pool(make, min_size=0, max_idle=60)
+    await pool.open()
+    acquiring = asyncio.create_task(pool.acquire())
+    await _until(admin, f"EXISTS (SELECT {BACKENDS})")
+    await pool.close()
+    go_on.set()
+    with pytest.raises(DatabaseUnavailable):
+        await acquiring
     await _until(admin, f"NOT EXISTS (SELECT {BACKENDS})")
 
 

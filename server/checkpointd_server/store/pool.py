@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import asyncpg
 
+from checkpointd_server.domain.errors import DatabaseUnavailable
+
 CLOSE_TIMEOUT = 5.0
 """How long a connection may take to say good-bye, in seconds."""
 _UPKEEP_SECONDS = 0.5
@@ -49,6 +51,7 @@ class Pool:
         # The one that came last goes first, so that those that aren't needed stay idle.
         self._idle: deque[Connection] = deque()
         self._in_use: set[Connection] = set()
+        self._closed = False
         self._expired_at = float("-inf")
         self._closing: set[asyncio.Task[None]] = set()
         self._all_back = asyncio.Event()
@@ -65,7 +68,14 @@ class Pool:
         self._upkeep = asyncio.get_running_loop().create_task(self._keep_up())
 
     async def acquire(self) -> Connection:
-        """Returns a connection that is the caller's until `release`. Raises what making one raises."""
+        """Returns a connection that is the caller's until `release`.
+
+        Raises:
+            DatabaseUnavailable: The pool was closed.
+            Exception: What making one raises.
+        """
+        if self._closed:
+            raise _ended()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closed():
@@ -76,6 +86,9 @@ class Pool:
             self._in_use.add(connection)
             return connection
         connection = await self._make()
+        if self._closed:  # meanwhile; nobody else would close it
+            terminate(connection)
+            raise _ended()
         self._in_use.add(connection)
         return connection
 
@@ -133,7 +146,8 @@ class Pool:
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Waits for all connections to come back, and closes them."""
+        """Waits for all connections to come back, and closes them. From now on there are none to be had."""
+        self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
@@ -146,12 +160,17 @@ class Pool:
 
     def terminate(self) -> None:
         """Ends all connections at once, wherever they are."""
+        self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
         for connection in [*self._idle, *self._in_use]:
             terminate(connection)
         self._idle.clear()
         self._in_use.clear()
+
+
+def _ended() -> DatabaseUnavailable:
+    return DatabaseUnavailable("the server is shutting down")
 
 
 async def close(connection: Connection) -> None:
