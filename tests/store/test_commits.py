@@ -54,6 +54,43 @@ async def test_many_at_once_need_few_commits(own_options: StoreOptions) -> None:
             assert [w.value.data for w in (await tenant.read(thread=f"t{i}")).pending_writes] == [b"%d" % i]
 
 
+async def test_what_a_run_sends_at_once_is_one_commit_though_it_knows_different_versions(own_options: StoreOptions) -> None:
+    """Task writes are sent while the put before them is under way, and wait until it has made another version."""
+    run: dict[str, Any] = {"expect_writer": b"run"}
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        version = await tenant.put("c0", expect=0, writer=b"run", **run)
+        for step in range(1, 4):
+            before = await count_transactions(own_options)
+            *_, made = await asyncio.gather(
+                tenant.writes(f"c{step - 1}", write("task", 0, "a", b"1"), expect=version, **run),
+                tenant.writes(f"c{step - 1}", write("other", 0, "a", b"2"), expect=version - 1, **run),
+                tenant.put(f"c{step}", parent=f"c{step - 1}", expect=version, writer=b"run", **run),
+            )
+            # The first goes alone, and those that come meanwhile go together.
+            assert await count_transactions(own_options) - before - 1 == 2
+            assert made > version
+            version = made
+            assert len((await tenant.read(f"c{step - 1}")).pending_writes) == 2
+
+
+async def test_of_what_knows_different_versions_each_is_judged_by_its_own(tenant: Tenant) -> None:
+    """Another has written last: only what knows the present version may follow, and what comes after it."""
+    run: dict[str, Any] = {"expect_writer": b"run"}
+    old = await tenant.put("c0", expect=0, writer=b"run", **run)
+    new = await tenant.put("c1", parent="c0", writer=b"other")
+    late, stored, after = await outcomes(
+        tenant.writes("c0", write("task", 0, "a", b"late"), expect=old, **run),
+        tenant.put("c2", parent="c1", expect=new, writer=b"run", **run),
+        tenant.writes("c2", write("task", 0, "a", b"after"), expect=old, **run),
+    )
+    assert isinstance(late, VersionConflict)
+    assert isinstance(stored, int)
+    assert isinstance(after, int)
+    assert not (await tenant.read("c0")).pending_writes
+    assert [w.value.data for w in (await tenant.read("c2")).pending_writes] == [b"after"]
+
+
 async def test_one_alone_is_stored_at_once(tenant: Tenant) -> None:
     assert await tenant.put("c1") < await tenant.put("c2", parent="c1")
 
@@ -190,7 +227,7 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         writer = chance.choice([b"", b"ada", b"ben"])
         expectation: dict[str, Any] = {}
         if chance.random() < 0.7:
-            expectation["expect"] = chance.choice([0, 10**15])
+            expectation["expect"] = chance.choice([0, 10**15, None])
             if chance.random() < 0.8:
                 expectation["expect_writer"] = writer if chance.random() < 0.8 else b"cleo"
         thread, checkpoint_id = chance.choice(threads), f"c{chance.randrange(6)}"

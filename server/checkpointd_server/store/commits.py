@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
-from checkpointd_server.domain.model import Namespace, PutCheckpoint, PutWrites
+from checkpointd_server.domain.model import Namespace, Precondition, PutCheckpoint, PutWrites
 from checkpointd_server.store import puts
 from checkpointd_server.store.batches import batch_arguments
 from checkpointd_server.store.database import Database
@@ -67,13 +67,14 @@ class Unit:
     def __init__(self, entry: Entry) -> None:
         self.entries = [entry]
         self.put = entry.write if isinstance(entry.write, PutCheckpoint) else None
+        self.precondition = entry.write.precondition
+        """What decides for all of them. Where it doesn't hold, each is looked at by itself."""
         self._tasks = _tasks_of(entry.write)
 
     def admits(self, entry: Entry) -> bool:
         """Whether a later write of the namespace may go with these: if one check decides for all of them."""
         write = entry.write
-        first = self.put or self.entries[0].write
-        if write.precondition != first.precondition or write.lease_token != first.lease_token:
+        if write.lease_token != self.entries[0].write.lease_token or not self._agrees_with(write.precondition):
             return False
         put = write if isinstance(write, PutCheckpoint) else self.put
         # What comes after a conditional put goes through for being the same writer's, or not at all.
@@ -90,6 +91,33 @@ class Unit:
         self._tasks |= _tasks_of(entry.write)
         if isinstance(entry.write, PutCheckpoint):
             self.put = entry.write
+        if self.precondition is not None and self.precondition != entry.write.precondition:
+            self.precondition = replace(self.precondition, if_version_match=None)
+
+    def _agrees_with(self, precondition: Precondition | None) -> bool:
+        """Whether one check decides for what expects this, too.
+
+        A run expects the version that it knows, or that it was the last to write itself. What it sent while its put was
+        under way knows another version than what it sent afterwards; but it was the last, and that is enough for both.
+        """
+        if precondition is None or self.precondition is None:
+            return precondition is self.precondition
+        if precondition == self.precondition:
+            return True
+        return precondition.if_last_writer == self.precondition.if_last_writer != b""
+
+    def calls(self) -> tuple[PutCheckpoint | None, list[PutWrites]]:
+        """Returns the put and the writes, all of them with the precondition that decides."""
+        put, writes = None, list[PutWrites]()
+        for entry in self.entries:
+            write = entry.write
+            if write.precondition != self.precondition:
+                write = replace(write, precondition=self.precondition)
+            if isinstance(write, PutCheckpoint):
+                put = write
+            else:
+                writes.append(write)
+        return put, writes
 
     def fits_a_batch(self) -> bool:
         """Whether the statement for batches can do it; else its entries are stored one by one."""
@@ -249,7 +277,7 @@ class Commits:
             _name_writes(unit)
         timeout = _latest(_entries(batch))
         try:
-            versions = await self._store_units([(unit.put, _writes_of(unit)) for unit in batch], timeout)
+            versions = await self._store_units([unit.calls() for unit in batch], timeout)
         except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
             raise
         except Exception as error:
@@ -298,8 +326,6 @@ def _name_writes(unit: Unit) -> None:
     for entry in unit.entries:
         if not entry.write.request_id:
             entry.write = replace(entry.write, request_id=puts.new_request_id())
-            if isinstance(entry.write, PutCheckpoint):
-                unit.put = entry.write
 
 
 def _writes_of(unit: Unit) -> list[PutWrites]:
