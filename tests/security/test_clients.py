@@ -6,14 +6,15 @@ import asyncio
 import operator
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions
-from langgraph.graph import StateGraph
+from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions, runs
+from langgraph.graph import START, StateGraph
 
 from tests.security.authority import AUDIENCE, ISSUER, Authority, Issuer
 from tests.security.conftest import key_entry
@@ -93,9 +94,33 @@ class TestASaver:
         ):
             graph(saver).invoke({"items": ["hello"]}, THREAD)
 
-    async def test_asks_for_a_fresh_token_before_each_call(self, protected: Protected) -> None:
-        import time
+    @pytest.mark.parametrize("seconds", [0.0, 0.3])
+    @pytest.mark.parametrize("awaited", [True, False])
+    def test_is_told_so_without_waiting_for_puts_that_will_not_come(
+        self, awaited: bool, seconds: float, protected: Protected, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """LangGraph makes no put after one that failed, but still has task writes of later steps stored."""
+        monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
 
+        def work(state: State) -> dict[str, list[str]]:
+            time.sleep(seconds)
+            return {"items": ["done"]}
+
+        builder = StateGraph(State)
+        for name, before in (("a", START), ("b", "a"), ("c", "b")):
+            builder.add_node(name, work)
+            builder.add_edge(before, name)
+        with GrpcSaver(protected.server.target, token="ckd_reader", tls=protected.tls) as saver:
+            compiled = builder.compile(checkpointer=saver)
+            begun = time.monotonic()
+            with pytest.raises(AccessDeniedError):
+                if awaited:
+                    asyncio.run(compiled.ainvoke({"items": []}, THREAD))
+                else:
+                    compiled.invoke({"items": []}, THREAD)
+        assert time.monotonic() - begun < 30
+
+    async def test_asks_for_a_fresh_token_before_each_call(self, protected: Protected) -> None:
         asked: list[str] = []
 
         def token() -> str:

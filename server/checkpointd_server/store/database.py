@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+import asyncpg
+
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.hosts import Hosts
 from checkpointd_server.store.line import Line
@@ -199,15 +201,21 @@ class Connections:
             if verdict is not None and verdict.reconnect:
                 self._expire(connection, verdict.error)
                 terminate(connection)
-            # What gave up has no time to wait for the server to let go of the statement.
-            self._return_later(connection, in_transaction=transaction is not None)
+            if transaction is None and isinstance(error, CheckpointdError | asyncpg.PostgresError):
+                self._release(connection)  # the statement was answered
+            else:
+                # What gave up has no time to wait for the server to let go of the statement.
+                self._return_later(connection, in_transaction=transaction is not None)
             raise
         if asyncio.get_running_loop().time() - connection.born > self._options.max_connection_age:
             self._return_later(connection, for_good=True)
         else:
-            self._pool.release(connection)
-            self.line.leave()
+            self._release(connection)
         return result
+
+    def _release(self, connection: Connection) -> None:
+        self._pool.release(connection)
+        self.line.leave()
 
     def _acting_for(self, tenant: str | None) -> str | None:
         """The statement that lets a transaction act for a tenant. In hexadecimal a name can't be anything else."""
@@ -241,8 +249,7 @@ class Connections:
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
             terminate(connection)
         finally:
-            self._pool.release(connection)
-            self.line.leave()
+            self._release(connection)
         if not for_good and connection.is_closed():
             # A host that was cut off refuses nothing. That it let go of no statement is all that is seen of it.
             self._expire(connection, DatabaseUnavailable("the database doesn't answer"))

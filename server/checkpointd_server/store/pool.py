@@ -51,6 +51,7 @@ class Pool:
         # The one that came last goes first, so that those that aren't needed stay idle.
         self._idle: deque[Connection] = deque()
         self._in_use: set[Connection] = set()
+        self._being_made = 0
         self._closed = False
         self._expired_at = float("-inf")
         self._closing: set[asyncio.Task[None]] = set()
@@ -85,7 +86,11 @@ class Pool:
                 continue
             self._in_use.add(connection)
             return connection
-        connection = await self._make()
+        self._being_made += 1
+        try:
+            connection = await self._make()
+        finally:
+            self._being_made -= 1
         if self._closed:  # meanwhile; nobody else would close it
             terminate(connection)
             raise _ended()
@@ -112,6 +117,11 @@ class Pool:
         """Has every connection that there is now replaced, each when it is wanted next."""
         self._expired_at = asyncio.get_running_loop().time()
 
+    @property
+    def _size(self) -> int:
+        """How many connections there are, with those that calls are making."""
+        return len(self._idle) + len(self._in_use) + self._being_made
+
     def _put_back(self, connection: Connection) -> None:
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
@@ -122,11 +132,11 @@ class Pool:
         while True:
             await asyncio.sleep(_UPKEEP_SECONDS)
             self._idle = deque(connection for connection in self._idle if not connection.is_closed())
-            while self._idle and len(self._idle) + len(self._in_use) > self._min_size:
+            while self._idle and self._size > self._min_size:
                 if time() - self._idle[0].idle_since <= self._max_idle:
                     break
                 self._close_later(self._idle.popleft())
-            if len(self._idle) + len(self._in_use) < self._min_size:
+            if self._size < self._min_size:
                 await self._make_ahead()
 
     async def _make_ahead(self) -> None:
@@ -135,9 +145,9 @@ class Pool:
         except Exception as error:  # whoever needs one is told
             _logger.debug("a connection could not be made ahead: %s", type(error).__name__)
             return
-        if len(self._idle) + len(self._in_use) < self._min_size:
+        if self._size < self._min_size:
             self._put_back(connection)
-        else:  # a call has made one meanwhile
+        else:  # a call has made one meanwhile, or is about to
             self._close_later(connection)
 
     def _close_later(self, connection: Connection) -> None:

@@ -89,6 +89,8 @@ class Line:
         """This run's own puts, by checkpoint id: under way or over."""
         self.awaited: dict[str, End] = {}
         """The puts of checkpoints whose writes came first."""
+        self.has_failed = False
+        """Whether this run's last put failed: LangGraph makes no other then, so there is none to wait for."""
         self.writing: dict[End, End | None] = {}
         """This run's task writes under way, each with the put that it follows."""
         self.rides = Rides()
@@ -158,6 +160,7 @@ class Runs:
             run, line = self._find(config, key, request.parent_checkpoint_id)
             if run is None or line is None:
                 return UnderWay(self, key, run)
+            line.has_failed = False
             end = line.awaited.pop(own_id, None) or End()
             line.puts[own_id] = end
             line.puts.move_to_end(own_id)
@@ -182,7 +185,7 @@ class Runs:
                 return UnderWay(self, key, run)
             put = line.puts.get(beside)
             patience = None
-            if put is None and beside not in line.read:
+            if put is None and beside not in line.read and not line.has_failed:
                 put = line.awaited.setdefault(beside, End())
                 if put.in_line is None:
                     put.in_line = Future()
@@ -200,6 +203,7 @@ class Runs:
     def end(self, under_way: UnderWay, error: BaseException | None) -> None:
         """Notes that a call is over, and tells those who wait for it."""
         run, line, end = under_way.run, under_way.line, under_way.ends
+        overdue: list[End] = []
         with self._lock:
             if isinstance(error, RefusedError) and run is not None and run.execution is not None:
                 # A copy: the error itself holds a traceback, and with it whatever its frames hold.
@@ -207,9 +211,15 @@ class Runs:
             if line is None or end is None:
                 return
             line.writing.pop(end, None)
+            if error is not None and end in line.puts.values():
+                line.has_failed = True
+                overdue = list(line.awaited.values())
+                line.awaited.clear()
         if error is not None and not isinstance(error, CheckpointdError):
             error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
         end.come(error)
+        for late in overdue:
+            late.come(None)
         line.rides.wake()
 
     def _find(self, config: RunnableConfig, key: Key, builds_on: str) -> tuple[Run | None, Line | None]:
