@@ -248,7 +248,7 @@ class Calls:
         who = call.identity if needed is Each.OPERATION else call.identity.tenant
         limit = self._limits.message_bytes
         try:
-            response = await method(call.request, who, self._limits.default_timeout if timeout is None else timeout)
+            response = await method(call.request, who, self.time_for(timeout))
         except EncodeError:
             # Protobuf gives up at 2 GiB, whatever our own limit is.
             raise ResultTooLarge(2**31, limit=limit) from None
@@ -257,6 +257,10 @@ class Calls:
         self._load.free(call.held)
         call.held = 0
         return response
+
+    def time_for(self, timeout: float | None) -> float | None:
+        """Returns how long a call may take whose client gives it so many seconds, or says nothing."""
+        return self._limits.default_timeout if timeout is None else timeout
 
     def leave(self, call: Call) -> None:
         """Counts a call no longer."""
@@ -294,6 +298,10 @@ class Calls:
             retry_after = self._load.refused()
         else:
             self._load.finished()
+        return self.turned_away(call, error, retry_after)
+
+    def turned_away(self, call: Call, error: Exception, retry_after: float | None) -> Failure:
+        """Logs why a call failed, and returns what its client is told: to come again after so many seconds, maybe."""
         failure = describe_error(error, retry_after=retry_after)
         self._log_failure(call.fields(), failure, error)
         return failure

@@ -123,7 +123,7 @@ class Load:
         try:
             message = await context.read()
             if message is not grpc.aio.EOF:
-                self._memory.passed(len(message))
+                self.was_read(len(message))
             return message
         except asyncio.CancelledError:
             if arrival.refusal is None:
@@ -135,6 +135,10 @@ class Load:
             del self._arrivals[arrival]
             if not arrival.is_long:
                 self._end_reading()
+
+    def was_read(self, size: int) -> None:
+        """Notes that a request was read, wherever it came from."""
+        self._memory.passed(size)
 
     async def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Waits until others have been read, but not for ever."""

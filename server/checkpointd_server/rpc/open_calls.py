@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.batches import write_failure
 from checkpointd_server.rpc.calls import Call, Calls, Method, parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
-from checkpointd_server.rpc.identity import Each
+from checkpointd_server.rpc.identity import Each, Unauthenticated
 from checkpointd_server.rpc.load import Load
 
 _logger = logging.getLogger(__name__)
@@ -29,8 +30,10 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 """The largest message on an open call."""
 MESSAGES_AT_WORK = 16
 """How many messages of one call are at work at once. More are not read until one of them is answered."""
-OPEN_CALLS = 8192
+OPEN_CALLS = 1024
 """How many calls are open at once. Most of them are idle at any moment."""
+TRY_AGAIN_SECONDS = 30.0
+"""When to try again to open a call, where as many are open as may be."""
 
 
 class OpenCalls:
@@ -78,10 +81,11 @@ class OpenCalls:
             call.identity = await self.gate.identify(context)
             if self._draining:
                 raise Draining()
-            if len(self._open) >= OPEN_CALLS:
-                raise Overloaded("streams", limit=OPEN_CALLS)
         except Exception as error:
             return self.calls.refused(call, error)
+        if len(self._open) >= OPEN_CALLS:
+            # That is no load: most of them are idle, and whoever gets none calls without.
+            return self.calls.turned_away(call, Overloaded("streams", limit=OPEN_CALLS), TRY_AGAIN_SECONDS)
         return None
 
     def end(self) -> None:
@@ -117,6 +121,9 @@ class _OpenCall:
     async def serve(self) -> Failure | None:
         """Serves messages until the client has no more, or the call has to end: returns why, then."""
         loop = asyncio.get_running_loop()
+        with suppress(Exception):  # the client has gone: then there is nothing to read either
+            # At once, so that the client knows that nothing on the way holds the call back.
+            await self._context.send_initial_metadata(())
         try:
             while self._failure is None:
                 if len(self._at_work) >= MESSAGES_AT_WORK:
@@ -126,13 +133,13 @@ class _OpenCall:
                 if raw is grpc.aio.EOF:
                     break
                 size = len(raw)
+                self._load.was_read(size)
                 request = self._parse(raw)
                 del raw  # as large as what was made of it
                 if request is None:
                     break
                 if request.cancel:
-                    if given_up := self._unanswered.pop(request.id, None):
-                        given_up.cancel()
+                    self._give_up(request.id)
                     continue
                 task = loop.create_task(self._answer(request, size))
                 self._at_work.add(task)
@@ -152,6 +159,11 @@ class _OpenCall:
             self._failure = self._calls.refused(Call(self._name), error)
             if self._reading and self._task is not None:
                 self._task.cancel()
+
+    def _give_up(self, number: int) -> None:
+        """Gives a message up that nobody waits for any more."""
+        if task := self._unanswered.pop(number, None):
+            task.cancel()
 
     async def _read(self) -> Any:
         self._reading = True
@@ -178,26 +190,34 @@ class _OpenCall:
     async def _answer(self, request: pb.StreamBatchesRequest, size: int) -> None:
         """Serves a message."""
         call = self._calls.enter(self._name)
-        call.request, number = request, request.id
+        call.request, number, timeout = request, request.id, request.timeout_ms / 1000 or None
         del request
         sent: list[Callable[[object], None]] = []
         try:
-            answer = await self._attempt(call, size)
+            answer = await self._attempt(call, size, timeout)
             self._load.take_answer(len(answer), sent.append, refuse=False)
         finally:
             self._unanswered.pop(number, None)
             self._calls.leave(call)
             del call
         try:
-            async with self._writing:
+            async with asyncio.timeout(self._calls.time_for(timeout)), self._writing:
                 await self._context.write(answer)
+        except TimeoutError:
+            self._break_off()
         except Exception as error:  # the client has gone, and the call with it
             _logger.debug("an answer could not be sent: %s", type(error).__name__)
         finally:
             for note in sent:
                 note(None)
 
-    async def _attempt(self, call: Call, size: int) -> bytes:
+    def _break_off(self) -> None:
+        """Ends the call at once: its client doesn't read, and what is held for it is needed for others."""
+        _logger.info("an open call was ended: its client doesn't read the answers")
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _attempt(self, call: Call, size: int, timeout: float | None) -> bytes:
         """Does what a message asks for, and returns the encoded answer, be it that it was refused."""
         calls, request = self._calls, call.request
         try:
@@ -205,7 +225,6 @@ class _OpenCall:
             # Anew for each: a key may have been withdrawn, and a token have run out.
             call.identity = await self._gate.identify(self._context)
             calls.begin(call, size)
-            timeout = request.timeout_ms / 1000 or None
             answer = await calls.work(call, self._method, Each.OPERATION, timeout)
             calls.finished(call)
             return answer
@@ -213,5 +232,7 @@ class _OpenCall:
             calls.cancelled(call)
             raise
         except Exception as error:
+            if isinstance(error, Unauthenticated):
+                self.end(error)  # a call's token stays the same
             failure = write_failure(calls.refused(call, error))
             return pb.StreamBatchesResponse(id=request.id, failure=failure).SerializeToString()

@@ -194,7 +194,10 @@ class Batcher:
         self._sent.discard(sent)
         self._under_way.discard(sent)
         self._busy.difference_update(operation.key for operation in batch)
-        ended(batch, sent)
+        try:
+            ended(batch, sent)
+        except Exception as error:  # an answer that isn't as it should be: nobody may wait for ever
+            _settle_with(error, batch)
         if self._waiting:
             # Mostly a step's task writes; and whoever has just got an answer is about to put the next step.
             self._send_in(ROUNDS_AFTER_ANSWER)
@@ -213,6 +216,8 @@ class Batcher:
                 _settle_with(error, batch)
             return
         response = answer.result()
+        if _tells_of_trouble(response):
+            self.streams.leave(batch[0].metadata)
         if not response.HasField("failure"):
             left = _settle_all(batch, response.results)
         elif response.failure.reason in FOR_THE_OTHERS_SAKE:
@@ -301,6 +306,13 @@ def _settle_all(batch: list[Operation], results: Iterable[pb.BatchResult]) -> li
         else:
             _settle(operation, OperationError(outcome))
     return left
+
+
+def _tells_of_trouble(response: pb.StreamBatchesResponse) -> bool:
+    """Whether another server may do better: this one's database is away, or it has too much to do."""
+    answers: list[Any] = [response, *response.results]
+    failures = [answer.failure for answer in answers if answer.HasField("failure")]
+    return any(failure.reason == "OVERLOADED" or is_away(OperationError(failure)) for failure in failures)
 
 
 def _fill(operations: Any, batch: list[Operation]) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
@@ -52,8 +52,10 @@ class AioStubs(Stubs):
 
     async def close(self) -> None:
         """Closes the channel."""
-        await self.batcher.streams.close()
-        await self.channel.close()
+        try:
+            await self.batcher.streams.close(give_up=True)
+        finally:
+            await self.channel.close()
 
 
 class Channels:
@@ -66,7 +68,8 @@ class Channels:
         self._pid = os.getpid()
         self._sync: Stubs | None = None
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AioStubs] = WeakKeyDictionary()
-        self._homes: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+        self._closing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[None]] = WeakKeyDictionary()
         self._abandoned: list[object] = []
         self._used_aio = False
         self._lost_aio = False
@@ -107,7 +110,7 @@ class Channels:
             return stubs
 
     def settle_in(self) -> None:
-        """Notes that `aclose` will be called before the running event loop ends, so that calls there may stay open.
+        """Notes that `move_out` will be called before the running event loop ends, so that calls there may stay open.
 
         One that is open when its loop ends can't be ended any more, and disturbs grpc in the loops that come after.
         """
@@ -115,9 +118,23 @@ class Channels:
             return  # each call goes to the next server: an open one would keep them all at one
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._homes.add(loop)
+            self._homes[loop] = self._homes.get(loop, 0) + 1
             if (stubs := self._by_loop.get(loop)) is not None:
                 stubs.batcher.streams.allow()
+
+    async def move_out(self) -> None:
+        """Ends what is open in the running event loop, if nobody else has settled in there."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            left = self._homes.pop(loop, 0) - 1
+            if left > 0:
+                self._homes[loop] = left
+                return
+            stubs, closing = self._by_loop.get(loop), self._closing.get(loop)
+        if stubs is not None:  # others use the saver, without a block of theirs
+            await stubs.batcher.streams.close(give_up=False)
+        if closing is not None:
+            await closing
 
     def share(self) -> None:
         """Adds a user; the channels close when the last one has closed them."""
@@ -138,21 +155,22 @@ class Channels:
         if sync is not None:
             sync.channel.close()
         for loop, stubs in by_loop.items():
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(stubs.close(), loop)
+            if loop is _running_loop():
+                self._close_in(loop, stubs)
+            elif loop.is_running():
+                loop.call_soon_threadsafe(self._close_in, loop, stubs)
+
+    def _close_in(self, loop: asyncio.AbstractEventLoop, stubs: AioStubs) -> None:
+        self._closing[loop] = loop.create_task(stubs.close())
 
     async def aclose(self) -> None:
         """Takes a user away. With the last one the channels close, this loop's before the call returns."""
-        loop = asyncio.get_running_loop()
         with self._lock:
             last = self._users == 1 and not self._closed
-            mine = self._by_loop.get(loop)
-            if last:
-                self._by_loop.pop(loop, None)
-            self._homes.discard(loop)
+            mine = self._by_loop.pop(asyncio.get_running_loop(), None) if last else None
         self.close()
         if mine is not None:
-            await (mine.close() if last else mine.batcher.streams.close())
+            await mine.close()
 
     def _check(self) -> None:
         """Raises if closed; in a forked child, forgets the parent's channels. The lock is held."""
@@ -202,3 +220,10 @@ class Channels:
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
         return flavour.secure_channel(target, credentials, options=arguments)  # type: ignore[attr-defined]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -179,7 +179,10 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        finally:
+            await self._caller.channels.move_out()
 
     def close(self) -> None:
         """Closes the connections, unless a clone of this saver still uses them. A second call does nothing."""
