@@ -115,6 +115,24 @@ async def test_messages_on_an_open_call(client: Any, no_collector: None) -> None
     assert grown < SIZE
 
 
+async def test_messages_that_were_given_up_on_open_calls(client: Any, blocker: Any, no_collector: None) -> None:
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    put = pb.BatchOperation(put_checkpoint=put_of(client, SIZE, "2"))
+    idle = []
+
+    async def give_up() -> None:
+        open_call = client.checkpoints.StreamBatches()
+        await open_call.write(pb.StreamBatchesRequest(id=1, operations=[put]))
+        await blocked.until_waiting(1)
+        await open_call.write(pb.StreamBatchesRequest(id=1, cancel=True))
+        await blocked.until_waiting(0)
+        idle.append(open_call)
+
+    async with blocker() as blocked:
+        grown = await growth(give_up)
+    assert grown < SIZE
+
+
 async def test_what_there_is_no_room_for(serve: Any, blocker: Any, no_collector: None) -> None:
     async with serve(max_bytes_in_flight=SIZE) as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())

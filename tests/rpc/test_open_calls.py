@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc import open_calls
+from checkpointd_server.rpc.health import READINESS
 from tests.rpc.test_batches import operation
 
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
@@ -197,6 +201,27 @@ async def test_a_server_that_drains_answers_what_it_took_and_ends_the_call(serve
             await draining
 
 
+async def test_a_client_that_does_not_read_loses_its_call_and_nobody_else_is_refused(
+    serve: Any, tmp_path: Path
+) -> None:
+    """What is held for it is held from the others, and it may never read."""
+    size, target = 2_900_000, f"unix:{tmp_path}/socket"
+    async with serve(listen=(target,), max_bytes_in_flight=8 * size) as (server, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(metadata=client.metadata({"a": "x" * size})))
+        # A connection of its own: others on this one would wait for what isn't read, too.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            call = CheckpointServiceStub(channel).StreamBatches()
+            for number in range(12):
+                await call.write(message(number, GET, timeout_ms=1000))
+            async with asyncio.timeout(20):
+                while server._calls._load.held_bytes < 8 * size:
+                    await asyncio.sleep(0.01)
+                while server._calls._load.held_bytes:
+                    await asyncio.sleep(0.01)
+            assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
+
+
 async def refused_for(call: Any, reason: str) -> None:
     """Reads on a call that must have ended for this reason."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -212,6 +237,9 @@ async def test_only_so_many_calls_are_open(client: Any, monkeypatch: pytest.Monk
     for call in calls:
         await ask(call, GET)
     await refused_for(client.checkpoints.StreamBatches(), "OVERLOADED")
+    health = health_pb2_grpc.HealthStub(client.channel)
+    ready = await health.Check(health_pb2.HealthCheckRequest(service=READINESS))
+    assert ready.status == health_pb2.HealthCheckResponse.SERVING  # none of them has anything to do
     await calls[0].done_writing()
     assert await calls[0].read() is grpc.aio.EOF
     assert (await ask(client.checkpoints.StreamBatches(), GET)).results
