@@ -13,7 +13,7 @@ import structlog
 from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
 from checkpointd_server.datafolder import DataFolder
-from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
@@ -68,6 +68,9 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
 def check(config: ServeConfig, *, shared: bool) -> None:
     """Raises SetupError if the server can't serve: before anything is made or migrated for it."""
     check_access(config.access)
+    addresses = [address for address in (*config.listen, *config.health_listen) if not address.endswith(":0")]
+    if repeated := next((address for address in addresses if addresses.count(address) > 1), None):
+        raise SetupError(f"can't listen on {repeated} twice: give --listen and --health-listen an address each")
     for address in config.listen:
         check_address(address, shared=shared)  # first: nothing protects an address that isn't one
         check_exposure(address, config.access)
@@ -115,8 +118,8 @@ async def _serve(
             so_reuseport=shared,
         ),
     )
-    addresses = await server.start()
     try:
+        addresses = await server.start()
         await opened.check(timeout=config.default_timeout)
         if config.access.asks_who_calls and not await opened.is_bound_by_row_security(timeout=config.default_timeout):
             _log.warning(

@@ -41,12 +41,22 @@ channel_settings = stacked(
 
 
 class NoAnswer(click.ClickException):
-    """A server could not be asked."""
+    """A server could not be asked.
 
-    def __init__(self, target: str, details: str, explained: str | None = None) -> None:
+    Args:
+        target: The server.
+        details: What grpc says, or the server itself.
+        explained: What is wrong, if that is known.
+        is_there: Whether the server itself says that it can't answer.
+    """
+
+    def __init__(self, target: str, details: str, explained: str | None = None, *, is_there: bool = False) -> None:
         self.where = f"{target}: {explained or details}"
-        advice = "" if explained else " (`checkpointd serve` starts a server, --target names another one)"
-        super().__init__(f"no answer from checkpointd at {self.where}{advice}")
+        advice = ""
+        if not explained and not is_there:
+            advice = " (`checkpointd serve` starts a server, --target names another one)"
+        what = "checkpointd can't answer" if is_there else "no answer from checkpointd"
+        super().__init__(f"{what} at {self.where}{advice}")
 
 
 def local_target(*variables: str) -> str | None:
@@ -140,7 +150,9 @@ def open_channel(
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 details = error.details() or ""
                 why = why_it_fails(details, tls=encrypted, certificate=tls_client_cert is not None)
-                raise NoAnswer(target, details, why) from error
+                # Only a server of ours says in detail why it is UNAVAILABLE.
+                is_there = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+                raise NoAnswer(target, details, why, is_there=is_there) from error
             problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 problem += " (--token, or CHECKPOINTD_TOKEN)"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from checkpointd_server.channel import NoAnswer, ask, channel_settings, list_targets, local_target, open_channel
+from checkpointd_server.options import Whole
 from checkpointd_server.settings import timeout_setting
 
 
@@ -102,9 +103,7 @@ def info(target: str, as_json: bool, timeout: float, **how: Any) -> None:
 @channel_settings
 @click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all of them]")
 @click.option("--checkpoint-id", help="Only this checkpoint.  [default: the latest, below a list of all]")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The most checkpoints, newest first."
-)
+@click.option("--limit", type=Whole(min=1), default=20, show_default=True, help="The most checkpoints, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the values of every checkpoint.")
 @timeout_setting
 def show(

@@ -31,6 +31,12 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
         return seconds
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "integer"
+
+
 def setting(flags: str, **options: Any) -> Decorator[Any]:
     """An option that can also be given as CHECKPOINTD_<NAME>."""
     name = flags.partition("/")[0].removeprefix("--").replace("-", "_")

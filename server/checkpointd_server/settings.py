@@ -10,7 +10,7 @@ import click
 from checkpointd_server.access_settings import access_settings
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.logs import LogFormat, LogLevel
-from checkpointd_server.options import Seconds, setting, stacked
+from checkpointd_server.options import Seconds, Whole, setting, stacked
 
 _DEFAULTS = ServeConfig()
 
@@ -102,21 +102,21 @@ serve_settings = stacked(
     database_settings,
     setting(
         "--workers",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         default=_DEFAULTS.workers,
         show_default=True,
         help="How many processes serve, on the same ports (Linux). One that dies is replaced.",
     ),
     setting(
         "--pool-max-size",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         default=_DEFAULTS.pool_max_size,
         show_default=True,
         help="The most connections to the database, of all workers together.",
     ),
     setting(
         "--max-concurrent-calls",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         default=_DEFAULTS.max_concurrent_calls,
         show_default=True,
         help="The most calls at work at once, in each worker. What is over this or one of the next three is refused "
@@ -124,7 +124,7 @@ serve_settings = stacked(
     ),
     setting(
         "--max-bytes-in-flight",
-        type=click.IntRange(min=1024 * 1024),
+        type=Whole(min=1024 * 1024),
         default=_DEFAULTS.max_bytes_in_flight,
         show_default=True,
         help="The most bytes of requests and answers at once. A message that is larger is let in when there is no "
@@ -132,7 +132,7 @@ serve_settings = stacked(
     ),
     setting(
         "--max-queue",
-        type=click.IntRange(min=0),
+        type=Whole(min=0),
         default=_DEFAULTS.max_queue,
         show_default=True,
         help="How many reads may wait for a connection to the database, and as many writes for their commit.",
@@ -146,7 +146,7 @@ serve_settings = stacked(
     ),
     setting(
         "--statement-cache-size",
-        type=click.IntRange(min=0),
+        type=Whole(min=0),
         default=_DEFAULTS.statement_cache_size,
         show_default=True,
         help="Prepared statements kept on each connection; 0 behind PgBouncer in transaction mode.",
@@ -173,21 +173,21 @@ serve_settings = stacked(
     ),
     setting(
         "--max-message-bytes",
-        type=click.IntRange(min=1024 * 1024, max=2**31 - 1),
+        type=Whole(min=1024 * 1024, max=2**31 - 1),
         default=_DEFAULTS.limits.max_message_bytes,
         show_default=True,
         help="The largest message taken or sent, in bytes.",
     ),
     setting(
         "--max-value-bytes",
-        type=click.IntRange(min=1024 * 1024, max=2**40),
+        type=Whole(min=1024 * 1024, max=2**40),
         default=_DEFAULTS.limits.max_value_bytes,
         show_default=True,
         help="The largest value of a channel, in bytes. It travels in pieces, whatever the largest message is.",
     ),
     setting(
         "--max-page-bytes",
-        type=click.IntRange(min=1024, max=2**31 - 1),
+        type=Whole(min=1024, max=2**31 - 1),
         default=_DEFAULTS.limits.max_page_bytes,
         show_default=True,
         help="Where a page of a list is cut, in bytes.",

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
 from checkpointd_server.cli import main
+from tests.cluster import PostgresCluster
 from tests.server_process import ServerProcess
 
 
@@ -199,6 +201,20 @@ class TestHealth:
             result = run(*command, "--target", target)
         assert result.exit_code == 1
         assert result.output.startswith(f"Error: no answer from checkpointd at {target}: ")
+        assert result.output.count("\n") == 1
+
+    @pytest.mark.parametrize("command", [["show", "42"]], ids=lambda command: command[0])
+    def test_a_server_whose_database_is_away(
+        self, command: list[str], server: ServerProcess, database_url: str, postgres_cluster: PostgresCluster
+    ) -> None:
+        """It did answer: nothing is said of starting another one."""
+        name = urlsplit(database_url).path.removeprefix("/")
+        postgres_cluster.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres_cluster.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        result = run(*command, "--target", server.target)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"Error: checkpointd can't answer at {server.target}: the database ")
+        assert "checkpointd serve" not in result.output
         assert result.output.count("\n") == 1
 
 

@@ -363,6 +363,13 @@ class TestStarting:
         result = run("serve", "--database-url", database_url)
         assert_one_clear_line(result, "migration 9999", "newer checkpointd")
 
+    @pytest.mark.parametrize("second", ["--listen", "--health-listen"])
+    def test_an_address_that_is_named_twice_is_told(self, second: str, database_url: str) -> None:
+        with taken_port() as port:
+            address = f"127.0.0.1:{port}"
+            result = run("serve", "--database-url", database_url, "--listen", address, second, address)
+        assert_one_clear_line(result, f"can't listen on {address} twice", "--health-listen")
+
     def test_a_user_without_rights_is_told(self, role: str, database_url: str) -> None:
         result = run("serve", "--database-url", database_url.replace("postgres@", f"{role}@"))
         assert_one_clear_line(result, "lacks the right", "schema 'checkpointd'")

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from langgraph.checkpoint.grpc import streams
 
 
 @pytest.fixture
 def thread_id() -> str:
     """A thread that no other test uses."""
     return str(uuid.uuid4())
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[streams.Stream]]:
+    """All calls that were opened, in their order."""
+    known: list[streams.Stream] = []
+
+    class Known(streams.Stream):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            known.append(self)
+
+    monkeypatch.setattr(streams, "Stream", Known)
+    yield known
+    known.clear()

@@ -19,6 +19,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError, runs
 
+from tests.e2e import graphs
+from tests.e2e.comparison import Ledger
 from tests.server_process import ServerProcess
 
 
@@ -94,6 +96,26 @@ async def test_what_a_run_saves_at_once_is_stored_in_order(shared_server: Server
             assert [len(saved.pending_writes or []) for saved in history] == [1, 2]
 
         await asyncio.gather(*(save() for _ in range(30)))
+
+
+async def test_a_step_of_a_graph_is_one_commit(server: ServerProcess, database_url: str) -> None:
+    """The task writes of a step go with the next put, though they were made when that knew another version."""
+    connection = await asyncpg.connect(database_url)
+    async with GrpcSaver(server.target) as saver:
+        agent = graphs.line(Ledger()).compile(checkpointer=saver)
+        for _ in range(10):
+            config: Any = thread()
+            before = await connection.fetchval("SELECT txid_current()")
+            await agent.ainvoke({"path": []}, config)
+            commits = await connection.fetchval("SELECT txid_current()") - before - 1
+            saved = [found async for found in saver.alist(config)]
+            assert sum(len(found.pending_writes or ()) for found in saved) >= 4
+            # What comes between, such as a server that looks after something, is no step's commit.
+            if commits == len(saved):
+                break
+        else:
+            pytest.fail(f"{commits} commits for {len(saved)} checkpoints")
+    await connection.close()
 
 
 async def test_each_call_fails_for_itself(shared_server: ServerProcess) -> None:

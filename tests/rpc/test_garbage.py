@@ -118,7 +118,7 @@ async def test_messages_on_an_open_call(client: Any, no_collector: None) -> None
 async def test_messages_that_were_given_up_on_open_calls(client: Any, blocker: Any, no_collector: None) -> None:
     await client.checkpoints.PutCheckpoint(client.put_request())
     put = pb.BatchOperation(put_checkpoint=put_of(client, SIZE, "2"))
-    idle = []
+    idle: list[Any] = []
 
     async def give_up() -> None:
         open_call = client.checkpoints.StreamBatches()

@@ -112,12 +112,10 @@ class TestASaver:
             builder.add_edge(before, name)
         with GrpcSaver(protected.server.target, token="ckd_reader", tls=protected.tls) as saver:
             compiled = builder.compile(checkpointer=saver)
+            run = (lambda *given: asyncio.run(compiled.ainvoke(*given))) if awaited else compiled.invoke
             begun = time.monotonic()
             with pytest.raises(AccessDeniedError):
-                if awaited:
-                    asyncio.run(compiled.ainvoke({"items": []}, THREAD))
-                else:
-                    compiled.invoke({"items": []}, THREAD)
+                run({"items": []}, THREAD)
         assert time.monotonic() - begun < 30
 
     async def test_asks_for_a_fresh_token_before_each_call(self, protected: Protected) -> None:

@@ -54,7 +54,9 @@ async def test_many_at_once_need_few_commits(own_options: StoreOptions) -> None:
             assert [w.value.data for w in (await tenant.read(thread=f"t{i}")).pending_writes] == [b"%d" % i]
 
 
-async def test_what_a_run_sends_at_once_is_one_commit_though_it_knows_different_versions(own_options: StoreOptions) -> None:
+async def test_what_a_run_sends_at_once_is_one_commit_though_it_knows_different_versions(
+    own_options: StoreOptions,
+) -> None:
     """Task writes are sent while the put before them is under way, and wait until it has made another version."""
     run: dict[str, Any] = {"expect_writer": b"run"}
     async with open_store(own_options) as store:

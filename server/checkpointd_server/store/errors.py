@@ -177,8 +177,8 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
             return SetupError("the database refuses the login: check user and password in the database URL")
         if sqlstate == "42501":
             return SetupError(
-                f"the database's user lacks the right to work on schema {options.schema!r}: grant it, or let its owner "
-                "run what `checkpointd migrate --print-sql` prints"
+                f"the database's user lacks the right to work on schema {options.schema!r}: let the schema's owner "
+                "migrate it (`checkpointd migrate`), and GRANT its rights to this user, as docs/deploying.md lists them"
             )
         if sqlstate == "25006":
             return read_only()
