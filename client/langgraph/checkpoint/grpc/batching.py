@@ -312,6 +312,7 @@ def _tells_of_trouble(response: pb.StreamBatchesResponse) -> bool:
     """Whether another server may do better: this one's database is away, or it has too much to do."""
     answers: list[Any] = [response, *response.results]
     failures = [answer.failure for answer in answers if answer.HasField("failure")]
+    failures = [failure for failure in failures if failure.reason not in FOR_THE_OTHERS_SAKE]
     return any(failure.reason == "OVERLOADED" or is_away(OperationError(failure)) for failure in failures)
 
 
