@@ -122,7 +122,8 @@ class Streams:
             rest = LIFETIME
         else:
             return False
-        self._shut_until = asyncio.get_running_loop().time() + rest
+        # Not sooner than before: they may have been closed.
+        self._shut_until = max(self._shut_until, asyncio.get_running_loop().time() + rest)
         return True
 
 
