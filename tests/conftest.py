@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
+from tests.blocker import Blocker, blocked
 from tests.cluster import PostgresCluster
 from tests.server_process import ServerProcess
 
@@ -53,6 +55,12 @@ def database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def blocker(database_url: str) -> Callable[[], AbstractAsyncContextManager[Blocker]]:
+    """Blocks puts to the namespaces that exist: `async with blocker() as blocked`."""
+    return lambda: blocked(database_url)
 
 
 @pytest.fixture

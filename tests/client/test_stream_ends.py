@@ -8,8 +8,8 @@ import sys
 import time
 from copy import copy
 from pathlib import Path
+from typing import Any
 
-import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -23,20 +23,17 @@ from tests.server_process import ServerProcess
 
 
 async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        connection = await asyncpg.connect(database_url)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            await asyncio.sleep(0.3)
+            await blocked.until_waiting(1)
             opened[0].until = 0.0  # its time has come
             assert await saver.aget_tuple(config_of("another")) is None
             assert len(opened) == 2
             assert opened[0].is_open
-        await connection.close()
         await stuck
         await until_ended(opened[0])
         assert opened[1].is_open
@@ -82,24 +79,17 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
 
 
 async def test_a_put_on_a_call_that_is_no_longer_used_can_still_be_given_up(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
 ) -> None:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        holder, watcher = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
-        async with holder.transaction(), asyncio.timeout(20):
-            await holder.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            while not await watcher.fetchval(waiting):
-                await asyncio.sleep(0.01)
+            await blocked.until_waiting(1)
             opened[0].until = 0.0  # its time has come
             assert await saver.aget_tuple(config_of("another")) is None
             stuck.cancel()
-            while await watcher.fetchval(waiting):
-                await asyncio.sleep(0.01)
-        await holder.close()
-        await watcher.close()
+            await blocked.until_waiting(0)
         await until_ended(opened[0])
         found = await saver.aget_tuple(config_of("t"))
         assert found is not None
@@ -118,20 +108,17 @@ async def test_a_call_that_nobody_uses_is_ended(
 
 
 async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
 ) -> None:
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        connection = await asyncpg.connect(database_url)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            await asyncio.sleep(0.3)
+            await blocked.until_waiting(1)
             await copy(saver).aclose()
             async with copy(saver):
                 pass
             assert not stuck.done()
-        await connection.close()
         await stuck
         await saver.aget_tuple(config_of("t"))
         assert opened[0].is_open
@@ -139,17 +126,14 @@ async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
 
 
 async def test_whoever_leaves_a_block_waits_for_what_others_have_under_way(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
 ) -> None:
     saver = GrpcSaver(server.target)
-    connection = await asyncpg.connect(database_url)
     async with copy(saver):
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            await asyncio.sleep(0.3)
-    await connection.close()
+            await blocked.until_waiting(1)
     await stuck
     assert not opened[0].is_open
     assert await saver.aget_tuple(config_of("t")) is not None

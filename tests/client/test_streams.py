@@ -164,22 +164,15 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(
 
 
 async def test_what_nobody_waits_for_is_given_up_at_the_server(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
 ) -> None:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        holder, watcher = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
-        async with holder.transaction(), asyncio.timeout(20):
-            await holder.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            while not await watcher.fetchval(waiting):
-                await asyncio.sleep(0.01)
+            await blocked.until_waiting(1)
             stuck.cancel()
-            while await watcher.fetchval(waiting):
-                await asyncio.sleep(0.01)
-        await holder.close()
-        await watcher.close()
+            await blocked.until_waiting(0)
         found = await saver.aget_tuple(config_of("t"))
         assert found is not None
         assert found.checkpoint["id"] == "1"

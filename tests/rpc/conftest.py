@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import asyncpg
 import grpc
 import grpc.aio
 import msgpack
@@ -147,45 +145,3 @@ async def client(serve: Serve) -> AsyncIterator[Client]:
     """A client of a server with default options."""
     async with serve() as (_, connected):
         yield connected
-
-
-class Blocker:
-    """Holds up every put to the namespaces that exist, by locking them as another server's transaction would."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    async def waiting(self) -> int:
-        """Returns how many statements of others wait for a lock."""
-        return int(
-            await self._connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-        )
-
-    async def until_waiting(self, number: int) -> None:
-        """Waits until exactly so many statements wait for a lock."""
-        async with asyncio.timeout(20):
-            while await self.waiting() != number:
-                await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def blocker(database_url: str) -> Callable[[], AbstractAsyncContextManager[Blocker]]:
-    """Blocks puts for as long as its context is entered."""
-
-    @asynccontextmanager
-    async def block() -> AsyncIterator[Blocker]:
-        holder = await asyncpg.connect(database_url)
-        # Within a transaction, pg_stat_activity doesn't show who connected later.
-        watcher = await asyncpg.connect(database_url)
-        try:
-            async with holder.transaction():
-                rows = await holder.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
-                assert rows, "there is nothing to block"
-                yield Blocker(watcher)
-        finally:
-            await holder.close()
-            await watcher.close()
-
-    return block

@@ -328,10 +328,6 @@ def _name_writes(unit: Unit) -> None:
             entry.write = replace(entry.write, request_id=puts.new_request_id())
 
 
-def _writes_of(unit: Unit) -> list[PutWrites]:
-    return [entry.write for entry in unit.entries if isinstance(entry.write, PutWrites)]
-
-
 def _size_of(write: Write) -> int:
     if isinstance(write, PutCheckpoint):
         values = sum(len(value.value.data) for value in write.values if value.value is not None)

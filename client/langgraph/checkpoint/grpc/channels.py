@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.forks import ForkSafeChannel
+from langgraph.checkpoint.grpc.loops import running_loop
 from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
 from langgraph.checkpoint.grpc.replicas import AioReplicas, BlockingReplicas, Rota
 from langgraph.checkpoint.grpc.tls import TlsOptions
@@ -155,7 +156,7 @@ class Channels:
         if sync is not None:
             sync.channel.close()
         for loop, stubs in by_loop.items():
-            if loop is _running_loop():
+            if loop is running_loop():
                 self._close_in(loop, stubs)
             elif loop.is_running():
                 loop.call_soon_threadsafe(self._close_in, loop, stubs)
@@ -220,10 +221,3 @@ class Channels:
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
         return flavour.secure_channel(target, credentials, options=arguments)  # type: ignore[attr-defined]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc.errors import CheckpointdError, RefusedError
+from langgraph.checkpoint.grpc.loops import running_loop
 from langgraph.checkpoint.grpc.requests import Key
 from langgraph.checkpoint.grpc.rides import Ride, Rides
 
@@ -312,7 +313,7 @@ class UnderWay:
         In an event loop not for ever: they may be awaited in the very loop that is blocked here.
         """
         if self._waits_for:
-            wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if _in_event_loop() else None))
+            wait(self._waits_for, self._patience or (LONGEST_BLOCKING_WAIT if running_loop() else None))
 
     def wait_and_take(self, *, takes: bool) -> list[Ride]:
         """Blocks like `wait`, for a put. Returns the run's writes that it is to take along, and has to settle.
@@ -320,7 +321,7 @@ class UnderWay:
         Args:
             takes: Whether the put can take any along.
         """
-        if not takes or self.line is None or not self._waits_for or _in_event_loop():
+        if not takes or self.line is None or not self._waits_for or running_loop():
             self.wait()
             return []
         rides = self.line.rides.take(self._waits_for, None)
@@ -336,7 +337,7 @@ class UnderWay:
         """
         if self.line is None or self.ends is None or self.run is None or self.run.execution is None:
             return False
-        return not _in_event_loop() and self.line.rides.offer(self.ends, request) is not None
+        return running_loop() is None and self.line.rides.offer(self.ends, request) is not None
 
     async def line_up(self, line: object, *, again: bool, may_be_followed: bool = True) -> None:
         """Waits in an event loop until the run's calls that go first are over, or stand in the same line.
@@ -383,15 +384,6 @@ class UnderWay:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._runs.end(self, exc)
-
-
-def _in_event_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _runtime(config: RunnableConfig) -> object | None:

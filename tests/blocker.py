@@ -1,0 +1,47 @@
+"""Holding up puts, as another server's transaction would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+
+class Blocker:
+    """Holds up every put to the namespaces that exist."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def waiting(self) -> int:
+        """Returns how many statements of others wait for a lock."""
+        return int(
+            await self._connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+        )
+
+    async def until_waiting(self, number: int) -> None:
+        """Waits until exactly so many statements wait for a lock."""
+        async with asyncio.timeout(20):
+            while await self.waiting() != number:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def blocked(database_url: str) -> AsyncIterator[Blocker]:
+    """Blocks puts for as long as its context is entered."""
+    holder = await asyncpg.connect(database_url)
+    # Within a transaction, pg_stat_activity doesn't show who connected later.
+    watcher = await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction():
+            rows = await holder.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            assert rows, "there is nothing to block"
+            yield Blocker(watcher)
+    finally:
+        await holder.close()
+        await watcher.close()
