@@ -98,6 +98,7 @@ class Calls:
         self._entered = 0
         self._active = 0
         self._waiting = 0
+        self._unsent = 0
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._log = structlog.get_logger("checkpointd.rpc").bind()
@@ -113,12 +114,23 @@ class Calls:
         """From now on every new call is refused, and those that only wait, for the server is shutting down."""
         self._draining.set()
         self._load.refuse_arriving(Draining())
-        if not self._active:
+        if not self._unsent:
             self._idle.set()
 
     async def until_idle(self) -> None:
-        """Waits until the calls at work when new ones began to be refused have finished."""
+        """Waits until the calls that came in before new ones were refused have ended, and their answers are sent."""
         await self._idle.wait()
+
+    def follow(self, context: grpc.aio.ServicerContext) -> None:
+        """Has `until_idle` wait for a call that has come in, unless new ones are being refused."""
+        if not self._draining.is_set():
+            self._unsent += 1
+            context.add_done_callback(self._sent)
+
+    def _sent(self, context: object) -> None:
+        self._unsent -= 1
+        if not self._unsent and self._draining.is_set():
+            self._idle.set()
 
     async def waiting(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits work that mostly waits for another client, so that it isn't counted as a call at work.
@@ -194,6 +206,7 @@ class Calls:
                 self.leave(call)
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
+            self.follow(context)
             # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
             # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
             answer = await attempt(context)
@@ -267,8 +280,6 @@ class Calls:
         self._load.free(call.held)
         self._entered -= 1
         self._active -= call.at_work
-        if not self._active and self._draining.is_set():
-            self._idle.set()
 
     def finished(self, call: Call) -> None:
         """Notes that a call was done."""

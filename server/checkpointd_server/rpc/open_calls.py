@@ -61,6 +61,7 @@ class OpenCalls:
         """
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
+            self.calls.follow(context)
             failure = await self._refuse(name, context)
             if failure is None:
                 opened = _OpenCall(self, name, method, context)

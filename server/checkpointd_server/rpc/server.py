@@ -185,7 +185,9 @@ class RpcServer:
         self._calls.refuse_new()
         self._open_calls.end()
         with suppress(TimeoutError):
-            # Until then the ports stay open, so that a new call is told why it is refused.
+            # Until then the ports stay open, so that a new call is told why it is refused. And a connection that gRPC
+            # closes as soon as its last answer is written may take that answer along: what the client has sent
+            # meanwhile, if only that it has room for more, makes it a reset.
             await asyncio.wait_for(self._calls.until_idle(), grace)
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
