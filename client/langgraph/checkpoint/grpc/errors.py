@@ -75,7 +75,7 @@ class VersionConflictError(RefusedError):
     Attributes:
         thread_id: The thread.
         checkpoint_ns: The namespace within it; "" is the root graph.
-        expected_version: The version that this run had read, 0 if there was nothing.
+        expected_version: The version that this run had read or made last, 0 if there was nothing.
         current_version: The version that the server found, 0 if the thread was deleted.
         current_checkpoint_id: The checkpoint written last, or None if nothing is there.
     """
@@ -97,11 +97,11 @@ class VersionConflictError(RefusedError):
         where = f"thread {thread_id!r}" + (f", namespace {checkpoint_ns!r}," if checkpoint_ns else "")
         if current_version:
             happened = (
-                f"{where} was written to by another run: this run had read version {expected_version}, "
+                f"{where} was written to by another run: this run last saw version {expected_version}, "
                 f"the thread is now at version {current_version} (checkpoint {current_checkpoint_id})."
             )
         else:
-            happened = f"{where} was deleted while this run was under way (it had read version {expected_version})."
+            happened = f"{where} was deleted while this run was under way (it last saw version {expected_version})."
         super().__init__(
             f"{happened} This run's write was not stored. Run the turn again to start from the thread's present state, "
             "hold a lease while a run is under way, or build the saver with "
