@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +210,8 @@ async def test_a_client_that_does_not_read_loses_its_call_and_nobody_else_is_ref
     size, target = 2_900_000, f"unix:{tmp_path}/socket"
     async with serve(listen=(target,), max_bytes_in_flight=8 * size) as (server, client):
         await client.checkpoints.PutCheckpoint(client.put_request(metadata=client.metadata({"a": "x" * size})))
-        # A connection of its own: others on this one would wait for what isn't read, too.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(target, options=options) as channel:
-            call = CheckpointServiceStub(channel).StreamBatches()
+        async with connection_of_its_own(target) as stub:
+            call = stub.StreamBatches()
             for number in range(12):
                 await call.write(message(number, GET, timeout_ms=1000))
             async with asyncio.timeout(20):
@@ -220,6 +220,39 @@ async def test_a_client_that_does_not_read_loses_its_call_and_nobody_else_is_ref
                 while server._calls._load.held_bytes:
                     await asyncio.sleep(0.01)
             assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
+            # It is told, should it read after all.
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await answers(call, 12)
+            assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert raised.value.details() == "no answer of this call was read for 5 s"
+
+
+async def test_a_client_that_reads_late_loses_nothing_however_little_time_a_message_had(
+    serve: Any, tmp_path: Path
+) -> None:
+    size, target = 2_900_000, f"unix:{tmp_path}/socket"
+    async with serve(listen=(target,)) as (server, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(metadata=client.metadata({"a": "x" * size})))
+        async with connection_of_its_own(target) as stub:
+            call = stub.StreamBatches()
+            for number in range(12):
+                await call.write(message(number, GET))
+            async with asyncio.timeout(20):
+                while server._calls._load.held_bytes < 8 * size:
+                    await asyncio.sleep(0.01)
+            await call.write(message(12, timeout_ms=1))
+            await call.done_writing()
+            await asyncio.sleep(0.5)
+            assert sorted(await answers(call, 13)) == list(range(13))
+            assert await call.read() is grpc.aio.EOF
+            assert await call.code() == grpc.StatusCode.OK
+
+
+@asynccontextmanager
+async def connection_of_its_own(target: str) -> AsyncIterator[Any]:
+    """Returns a stub on a connection that nothing else uses: it would wait for what isn't read, too."""
+    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield CheckpointServiceStub(channel)
 
 
 async def refused_for(call: Any, reason: str) -> None:

@@ -137,7 +137,8 @@ class CheckpointServiceServicer(object):
         that is refused as a whole has `failure` for its answer, and the call goes on. At most 16 messages of a call are at
         work at once; those that come after, `cancel` among them, are read when one of these is answered.
 
-        The server ends the call when it shuts down, after it has answered what it took: UNAVAILABLE. What has no answer when
+        The server ends the call when it shuts down, after it has answered what it took: UNAVAILABLE; and when its answers
+        aren't read, for as long as the message may take, 5 seconds at least: DEADLINE_EXCEEDED. What has no answer when
         a call ends, however it ends, may or may not have been done; send it again on another call. To spread load over
         several servers, clients begin a new call now and then: half-close the old one, and read it to its end.
         """

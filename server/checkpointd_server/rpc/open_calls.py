@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd_server.domain.errors import CheckpointdError, Overloaded
+from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, Overloaded
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.batches import write_failure
 from checkpointd_server.rpc.calls import Call, Calls, Method, parse
@@ -32,6 +32,8 @@ MESSAGES_AT_WORK = 16
 """How many messages of one call are at work at once. More are not read until one of them is answered."""
 OPEN_CALLS = 1024
 """How many calls are open at once. Most of them are idle at any moment."""
+LEAST_SECONDS_TO_READ = 5.0
+"""For how long an answer may wait for its client to read, however little time the message had."""
 TRY_AGAIN_SECONDS = 30.0
 """When to try again to open a call, where as many are open as may be."""
 
@@ -66,10 +68,9 @@ class OpenCalls:
             if failure is None:
                 opened = _OpenCall(self, name, method, context)
                 self._open.add(opened)
-                try:
-                    failure = await opened.serve()
-                finally:
-                    self._open.discard(opened)
+                # Not when it has been served: of a client that doesn't read, gRPC goes on to hold an answer.
+                context.add_done_callback(lambda _: self._open.discard(opened))
+                failure = await opened.serve()
             if failure is not None:
                 await context.abort(failure.code, failure.message, failure.trailers)
 
@@ -114,6 +115,7 @@ class _OpenCall:
         self._context = context
         self._task = asyncio.current_task()
         self._reading = False
+        self._is_served = False
         self._failure: Failure | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._unanswered: dict[int, asyncio.Task[None]] = {}
@@ -150,13 +152,13 @@ class _OpenCall:
             while self._at_work:
                 await asyncio.wait(self._at_work)
         finally:
-            for task in self._at_work:
-                task.cancel()
+            self._is_served = True
+            self._give_all_up()
         return self._failure
 
     def end(self, error: Exception) -> None:
         """Has the call end, as soon as all that it took is answered."""
-        if self._failure is None:
+        if self._failure is None and not self._is_served:
             self._failure = self._calls.refused(Call(self._name), error)
             if self._reading and self._task is not None:
                 self._task.cancel()
@@ -164,6 +166,10 @@ class _OpenCall:
     def _give_up(self, number: int) -> None:
         """Gives a message up that nobody waits for any more."""
         if task := self._unanswered.pop(number, None):
+            task.cancel()
+
+    def _give_all_up(self) -> None:
+        for task in self._at_work:
             task.cancel()
 
     async def _read(self) -> Any:
@@ -201,22 +207,21 @@ class _OpenCall:
             self._unanswered.pop(number, None)
             self._calls.leave(call)
             del call
+        patience = self._calls.time_for(timeout)
+        if patience is not None:
+            patience = max(patience, LEAST_SECONDS_TO_READ)
         try:
-            async with asyncio.timeout(self._calls.time_for(timeout)), self._writing:
+            async with asyncio.timeout(patience), self._writing:
                 await self._context.write(answer)
         except TimeoutError:
-            self._break_off()
+            # What is held for a client that doesn't read is needed for others.
+            self.end(DeadlineExceeded(f"no answer of this call was read for {patience:g} s"))
+            self._give_all_up()
         except Exception as error:  # the client has gone, and the call with it
             _logger.debug("an answer could not be sent: %s", type(error).__name__)
         finally:
             for note in sent:
                 note(None)
-
-    def _break_off(self) -> None:
-        """Ends the call at once: its client doesn't read, and what is held for it is needed for others."""
-        _logger.info("an open call was ended: its client doesn't read the answers")
-        if self._task is not None:
-            self._task.cancel()
 
     async def _attempt(self, call: Call, size: int, timeout: float | None) -> bytes:
         """Does what a message asks for, and returns the encoded answer, be it that it was refused."""
