@@ -255,8 +255,11 @@ with GrpcSaver(target) as saver:
 }
 
 PRELUDE = """
-import asyncio, sys
+import asyncio, logging, sys
 from langgraph.checkpoint.grpc import GrpcSaver
+
+# In debug mode asyncio complains of what takes 0.1 s, as everything may on a machine that is busy.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
 
 target = sys.argv[1]
 config = {"configurable": {"thread_id": "lifecycle", "checkpoint_ns": ""}}

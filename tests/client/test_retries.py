@@ -187,13 +187,13 @@ async def test_an_attempt_that_a_stall_swallowed_is_made_again(server: ServerPro
 
 
 def test_a_stall_beyond_the_budget_is_a_deadline(server: ServerProcess) -> None:
-    with FlakyLink(server.target) as link, GrpcSaver(link.target, timeout=0.3, retry_budget=1) as saver:
+    with FlakyLink(server.target) as link, GrpcSaver(link.target, timeout=1, retry_budget=3) as saver:
         saver.get_tuple(config_of("t"))
         link.stall()
         begun = time.monotonic()
         with pytest.raises(DeadlineExceededError):
             saver.get_tuple(config_of("t"))
-        assert time.monotonic() - begun >= 1
+        assert time.monotonic() - begun >= 3
 
 
 async def test_a_statement_that_the_database_gave_up_is_not_made_again(

@@ -105,7 +105,7 @@ async def test_who_has_another_token_has_another_call(
 async def test_a_call_that_takes_too_long_fails_for_itself(
     server: ServerProcess, database_url: str, opened: list[streams.Stream]
 ) -> None:
-    async with GrpcSaver(server.target, timeout=0.5, retry_budget=0) as saver:
+    async with GrpcSaver(server.target, timeout=4, retry_budget=0) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
@@ -151,7 +151,7 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(
     shared_server: ServerProcess, opened: list[streams.Stream]
 ) -> None:
     with FlakyLink(shared_server.target) as link:
-        async with GrpcSaver(link.target, timeout=0.5, retry_budget=0) as saver:
+        async with GrpcSaver(link.target, timeout=4, retry_budget=0) as saver:
             await saver.aput(config_of("silent"), checkpoint("1"), {}, {})
             link.hold_answers()
             with pytest.raises(DeadlineExceededError):

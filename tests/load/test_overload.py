@@ -96,6 +96,18 @@ async def watched(server: ServerProcess) -> AsyncIterator[Seen]:
             watcher.result()
 
 
+@asynccontextmanager
+async def puts_held_up(database_url: str) -> AsyncIterator[None]:
+    """Lets no put go through as long as the context lasts."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE checkpointd.checkpoints IN SHARE ROW EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
 def check_tallies(tallies: list[dict[str, Any]]) -> Counter[str]:
     """Checks that every call was served, or refused as it should be. Returns how many were."""
     codes: Counter[str] = Counter()
@@ -129,7 +141,14 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
         async with watched(server) as seen, GrpcSaver(server.target, retry_budget=60) as saver:
             floods = [flood(server, name=f"flood-{n}", seconds=4, callers=64, value_bytes=2000) for n in range(3)]
             runs = asyncio.gather(*(run(number, saver) for number in range(20)))
-            tallies = await asyncio.gather(*floods)
+            flooding = asyncio.gather(*floods)
+            async with puts_held_up(database_url):
+                # However slow the floods are, there are more calls than may be at work, and so it is for a while.
+                async with asyncio.timeout(60):
+                    while not seen.readiness[NOT_SERVING]:
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(1)
+            tallies = await flooding
             await runs
             codes = check_tallies(tallies)
             assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 100

@@ -12,8 +12,15 @@ from langgraph.checkpoint.grpc.errors import retry_delay
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc import batches
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.rpc.conftest import serving
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine, no call of a batch counts as slow."""
+    monkeypatch.setattr(batches, "SLOW_SECONDS", 20.0)
 
 
 def operation(request: Any) -> pb.BatchOperation:
@@ -148,8 +155,11 @@ async def test_answers_that_do_not_fit_together_fail_alone(serve: Any, size: int
             client.put_request(thread_id="small"),
         )
     kinds = [result.WhichOneof("result") for result in results]
-    assert kinds == ["get_checkpoint"] + ["failure"] * 4 + ["put_checkpoint"]
-    assert {result.failure.reason for result in results[1:5]} == {"MESSAGE_TOO_LARGE"}
+    assert kinds[5] == "put_checkpoint"
+    # Several are read at once, and the first that is there has the room.
+    assert sorted(kinds[:5]) == ["failure"] * 4 + ["get_checkpoint"]
+    failures = [result.failure for result in results if result.WhichOneof("result") == "failure"]
+    assert {failure.reason for failure in failures} == {"MESSAGE_TOO_LARGE"}
 
 
 async def test_what_there_is_no_room_for_is_told_when_to_come_again(database_url: str) -> None:

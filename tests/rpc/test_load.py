@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.health import READINESS
+from checkpointd_server.rpc.load import READS_AT_ONCE, SWEEP_SECONDS, Load
 from tests.rpc.test_message_sizes import put_of
 
 MEBIBYTE = 1024 * 1024
@@ -44,12 +46,10 @@ async def hint_of(call: Any) -> float:
     return float(hint.retry_delay.ToMilliseconds() / 1000)
 
 
-async def until_overloaded(client: Any, overloaded: bool) -> None:
+async def is_ready(client: Any) -> bool:
     stub = health_pb2_grpc.HealthStub(client.channel)
-    wanted = health_pb2.HealthCheckResponse.NOT_SERVING if overloaded else health_pb2.HealthCheckResponse.SERVING
-    async with asyncio.timeout(20):
-        while (await stub.Check(health_pb2.HealthCheckRequest(service=READINESS))).status != wanted:
-            await asyncio.sleep(0.05)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=READINESS))
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def test_bytes_beyond_the_bound_are_refused_until_there_is_room(serve: Any, blocker: Any) -> None:
@@ -93,11 +93,15 @@ async def test_the_more_is_refused_the_later_it_is_to_come_again(serve: Any, blo
             assert 0.05 <= first <= 1.5
             assert 2.5 <= hints[-1] <= 7.5
             assert len(set(hints)) > 10
-            await until_overloaded(client, True)
+            async with asyncio.timeout(20):
+                while await is_ready(client):
+                    await hint_of(client.checkpoints.GetCheckpoint(GET))  # so that it isn't calm again when it is asked
             whole = await health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
             assert whole.status == health_pb2.HealthCheckResponse.SERVING
         await at_work
-        await until_overloaded(client, False)
+        async with asyncio.timeout(20):
+            while not await is_ready(client):
+                await asyncio.sleep(0.05)
 
 
 async def test_who_watches_readiness_is_told_of_overload(serve: Any, blocker: Any) -> None:
@@ -134,6 +138,34 @@ async def test_a_server_that_shuts_down_waits_for_no_request(serve: Any) -> None
         await asyncio.sleep(0.3)
         await asyncio.wait_for(server.drain(600), 20)
         assert (await call).reason == "DRAINING"
+
+
+async def test_nor_for_those_that_are_not_even_read_yet(serve: Any) -> None:
+    async with serve() as (server, client):
+        calls = [asyncio.ensure_future(client.refused(arriving(client))) for _ in range(3 * READS_AT_ONCE)]
+        async with asyncio.timeout(20):
+            while server._calls._entered < len(calls):
+                await asyncio.sleep(0.01)
+            await server.drain(600)
+        assert {(await call).reason for call in calls} == {"DRAINING"}
+
+
+async def test_a_request_that_arrived_while_the_loop_stood_still_took_no_time(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Load.read
+
+    async def stand_still(self: Load, context: Any) -> Any:
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * SWEEP_SECONDS)
+        return await read(self, context)
+
+    limit = MEBIBYTE + 100_000  # one that takes long, and some room
+    async with serve(limits=Limits(max_message_bytes=MEBIBYTE), max_bytes_in_flight=limit) as (_, client):
+        long = asyncio.ensure_future(arriving(client))
+        await asyncio.sleep(3 * SWEEP_SECONDS)
+        monkeypatch.setattr(Load, "read", stand_still)
+        assert (await client.checkpoints.PutCheckpoint(client.put_request())).version
+        long.cancel()
 
 
 async def test_a_request_that_does_not_arrive_ends(serve: Any) -> None:

@@ -122,15 +122,15 @@ class TestASaver:
         asked: list[str] = []
 
         def token() -> str:
-            # As short-lived as can be: whoever kept one would soon be refused.
-            asked.append(protected.issuer.token(sub=f"{len(asked)}", exp=int(time.time()) + 2))
+            # Short-lived: whoever kept one would be refused before the end.
+            asked.append(protected.issuer.token(sub=f"{len(asked)}", exp=int(time.time()) + 6))
             return asked[-1]
 
         async with GrpcSaver(protected.server.target, token=token, tls=protected.tls) as saver:
             compiled = graph(saver)
             for _ in range(3):
                 await compiled.ainvoke({"items": ["hello"]}, THREAD)
-                time.sleep(1.2)
+                time.sleep(2.5)
             compiled.get_state(THREAD)
         assert len(asked) > 6
         assert len(set(asked)) == len(asked)

@@ -6,7 +6,9 @@ import asyncio
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import time
 
 import grpc
 import pytest
@@ -14,7 +16,10 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.rpc.auth import gate
 from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, new_key, parse_key_file
+from checkpointd_server.rpc.auth.watched_file import WatchedFile
+from checkpointd_server.rpc.identity import Unauthenticated
 from tests.rpc.conftest import Client
 from tests.security.conftest import Serve, bearer, connected, key_entry
 from tests.server_process import ServerProcess, clean_environment
@@ -135,7 +140,9 @@ class TestTheFile:
         warning = "the keys file holds no key and no certificate: it lets nobody in"
         with ServerProcess("--database-url", database_url, "--keys-file", str(path), log_dir=tmp_path) as server:
             assert server.stderr.count(warning) == 1
-            path.write_text(key_entry("ckd_old", "acme", "read"))
+            other = tmp_path / "other.toml"
+            other.write_text(key_entry("ckd_old", "acme", "read"))
+            other.replace(path)
             server.await_log("read again")
             assert server.stderr.count(warning) == 1
             path.write_text("")
@@ -175,15 +182,33 @@ class TestTheFile:
             path.write_text(key_entry("ckd_new", "acme", "read"))
             await until(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
 
-    async def test_a_key_ends_when_it_expires(self, serve: Serve, tmp_path: Path) -> None:
-        from datetime import UTC, datetime, timedelta
-
+    def test_a_file_that_is_just_being_written_is_not_taken_for_what_it_says(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
-        end = datetime.now(UTC) + timedelta(seconds=2)
+        entries = [key_entry(f"ckd_{number}", "acme", "read") for number in range(2)]
+        path.write_text("".join(entries))
+        watched = WatchedFile(path, "the keys file", parse_key_file)
+        assert not watched.refresh()
+        for half in ("", entries[0]):  # as good as any file of keys
+            path.write_text(half)
+            assert not watched.refresh()
+        path.write_text("".join(entries) + "# and more")
+        assert [watched.refresh() for _ in range(4)] == [False, True, False, False]
+        assert watched.content.by_key("ckd_1", time()).tenant == "acme"
+        path.write_text(entries[0])
+        assert [watched.refresh() for _ in range(3)] == [False, True, False]
+        with pytest.raises(Unauthenticated):
+            watched.content.by_key("ckd_1", time())
+
+    async def test_a_key_ends_when_it_expires(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "keys.toml"
+        end = datetime.now(UTC) + timedelta(minutes=5)
         path.write_text(key_entry("ckd_short", "acme", "read", more=f"expires = {end.isoformat()}"))
         async with serve(keys_file=path) as target, connected(target) as client:
             assert await code(client, "ckd_short") is grpc.StatusCode.OK
-            await until(client, "ckd_short", grpc.StatusCode.UNAUTHENTICATED)
+            monkeypatch.setattr(gate, "time", lambda: time() + 301)
+            assert await code(client, "ckd_short") is grpc.StatusCode.UNAUTHENTICATED
             refusal = await client.refused(
                 client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t"), metadata=bearer("ckd_short"))
             )

@@ -142,7 +142,7 @@ class TestClaims:
         path = tmp_path / "issuer.json"
         path.write_bytes(issuer.jwks)
         async with serve(jwt=options(keys_file=path, leeway=0.0)) as target, connected(target) as client:
-            token = issuer.token(exp=int(time.time()) + 3)
+            token = issuer.token(exp=int(time.time()) + 8)
             assert await code(client, token) is OK
             await until(client, token, UNAUTHENTICATED)
 

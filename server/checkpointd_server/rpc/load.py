@@ -23,6 +23,8 @@ from checkpointd_server.rpc.memory import Memory
 
 SWEEP_SECONDS = 0.25
 """How often requests that are still arriving are looked after, and from when on one counts as long."""
+LATE_SECONDS = 0.05
+"""How late a look may come. Later than that the loop stood still, and what has arrived meanwhile is taken in first."""
 READS_AT_ONCE = 8
 """How many requests are read at once, beside those that take long."""
 TURN_SECONDS = 1.0
@@ -84,6 +86,7 @@ class Load:
         self._held = 0
         self._arrivals: dict[_Arrival, None] = {}
         self._sweeping = False
+        self._refusal: CheckpointdError | None = None
         self._reading = 0
         self._turns: deque[asyncio.Future[None]] = deque()
         self._rates = _Rates()
@@ -113,13 +116,15 @@ class Load:
         loop = asyncio.get_running_loop()
         if self._reading >= READS_AT_ONCE:
             await self._turn(loop)
+            if self._refusal is not None:
+                raise self._refusal
             self._check_bytes()
         self._reading += 1
         arrival = _Arrival(loop.time())
         self._arrivals[arrival] = None
         if not self._sweeping:
             self._sweeping = True
-            loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+            self._sweep_later(loop)
         try:
             message = await context.read()
             if message is not grpc.aio.EOF:
@@ -160,9 +165,19 @@ class Load:
                 break
 
     def refuse_arriving(self, error: CheckpointdError) -> None:
-        """Refuses all requests that aren't wholly there."""
+        """Refuses all requests that aren't wholly there, from now on."""
+        self._refusal = error
         for arrival in list(self._arrivals):
             arrival.refuse(error)
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(SWEEP_SECONDS, self._sweep_if_in_time, loop, loop.time() + SWEEP_SECONDS)
+
+    def _sweep_if_in_time(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if loop.time() - due > LATE_SECONDS:
+            loop.call_later(LATE_SECONDS, self._sweep, loop)
+        else:
+            self._sweep(loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now, room = loop.time(), self._total_bytes
@@ -183,7 +198,7 @@ class Load:
                 arrival.refuse(Overloaded("bytes", limit=self._total_bytes))
         self._sweeping = bool(self._arrivals)
         if self._sweeping:
-            loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+            self._sweep_later(loop)
 
     def take(self, size: int) -> None:
         """Counts bytes as held, until `free`. Raises Overloaded if there is no room for them."""

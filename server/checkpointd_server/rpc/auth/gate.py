@@ -15,8 +15,8 @@ from checkpointd_server.rpc.auth.tokens import Tokens
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
 from checkpointd_server.rpc.identity import Unauthenticated
 
-POLL_SECONDS = 1.0
-"""How often it is looked whether a file has changed."""
+POLL_SECONDS = 0.5
+"""How often it is looked whether a file has changed. A change counts when two looks have found it the same."""
 
 _NO_TOKEN = "this server asks for a token: send it as `authorization: Bearer ...`"  # noqa: S105  # not a secret
 

@@ -43,7 +43,7 @@ class WatchedFile(Generic[T]):
         self.path = path
         self._what = what
         self._parse = parse
-        self._seen = fingerprint(path)
+        self._used = self._seen = fingerprint(path)
         self.content = self._read()
 
     def _read(self) -> T:
@@ -55,11 +55,15 @@ class WatchedFile(Generic[T]):
             raise SetupError(f"{self._what} {self.path} can't be used: {error}") from None
 
     def refresh(self) -> bool:
-        """Reads the file again if it has changed. Returns whether it says something new."""
-        found = fingerprint(self.path)
-        if found == self._seen:
-            return False
+        """Reads the file again if it has changed, and not since the last time. Returns whether it says something new.
+
+        A file that changes between two looks may be half written: of keys, the half without the last ones can be used.
+        """
+        found, before = fingerprint(self.path), self._seen
         self._seen = found
+        if found != before or found == self._used:
+            return False
+        self._used = found
         try:
             self.content = self._read()
         except SetupError as error:
