@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Self
 
 
@@ -42,17 +43,22 @@ class FlakyLink:
 
     def hold_answers(self) -> None:
         """From now on requests arrive, and their answers don't."""
-        self._loop.call_soon_threadsafe(self._answers.clear)
+        self._set(self._answers.clear)
 
     def stall(self) -> None:
         """From now on nothing arrives, and nobody is told."""
-        self._loop.call_soon_threadsafe(self._answers.clear)
-        self._loop.call_soon_threadsafe(self._requests.clear)
+        self._set(self._answers.clear, self._requests.clear)
 
     def resume(self) -> None:
         """What was held arrives after all, and everything else again."""
-        self._loop.call_soon_threadsafe(self._answers.set)
-        self._loop.call_soon_threadsafe(self._requests.set)
+        self._set(self._answers.set, self._requests.set)
+
+    def _set(self, *changes: Callable[[], None]) -> None:
+        async def change() -> None:
+            for apply in changes:
+                apply()
+
+        asyncio.run_coroutine_threadsafe(change(), self._loop).result()
 
     def forget(self) -> None:
         """The server loses its connections, and the clients aren't told. New connections work."""
@@ -85,10 +91,11 @@ class FlakyLink:
         return await asyncio.open_connection(host, int(port))
 
     async def _cut(self) -> None:
-        links = list(self._links)
-        for link in links:
-            link.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        await asyncio.sleep(0)  # what has just been connected is a link only when its task has begun
+        while links := list(self._links):
+            for link in links:
+                link.cancel()
+            await asyncio.gather(*links, return_exceptions=True)
         self._answers.set()
         self._requests.set()
 
@@ -98,27 +105,28 @@ class FlakyLink:
         self._links.add(task)
         try:
             to_server = await self._connect()
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             self._links.discard(task)
             return
         self._upstreams.add(to_server[1])
+        directions = [
+            asyncio.ensure_future(self._forward(reader, to_server[1], self._requests)),
+            asyncio.ensure_future(self._forward(to_server[0], writer, self._answers)),
+        ]
         try:
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(self._forward(reader, to_server[1], self._requests)),
-                    asyncio.ensure_future(self._forward(to_server[0], writer, self._answers)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             if to_server[1] in self._forgotten:
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
         finally:
+            for direction in directions:
+                direction.cancel()
             # Not close(): that would still send what is held.
             writer.transport.abort()
             to_server[1].transport.abort()
+            await asyncio.gather(*directions, return_exceptions=True)
             self._upstreams.discard(to_server[1])
             self._forgotten.discard(to_server[1])
             self._links.discard(task)

@@ -35,6 +35,8 @@ _SOCKET_PATH_BYTES = 103  # macOS has room for this many in sockaddr_un, Linux f
 _POLL_SECONDS = 0.02
 _REPORT_SECONDS = 5.0
 _LEFTOVER_SECONDS = 10.0
+_STILL_THERE = "pre-existing shared memory"
+"""What PostgreSQL says in its log when processes of its predecessor still use the cluster."""
 
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -94,9 +96,7 @@ class EmbeddedPostgres:
                 await self._initialize(binaries)
             self._folder.check_version(MAJOR_VERSION)
             self._socket_dir = self._make_socket_dir(stack)
-            self._process = await self._start(binaries, self._socket_dir)
-            stack.push_async_callback(_stop, self._process)
-            await self._wait_ready(self._process)
+            await self._run(binaries, self._socket_dir, stack)
             _log.info("embedded PostgreSQL is ready", data_dir=str(self._folder.path))
             self._stack = stack.pop_all()
         return self
@@ -151,6 +151,25 @@ class EmbeddedPostgres:
                 self._folder.make_private(path)
                 return path
         raise SetupError(f"data folder {self._folder.path}: its path is too long for a Unix socket")
+
+    async def _run(self, binaries: Path, socket_dir: Path, stack: AsyncExitStack) -> None:
+        """Starts PostgreSQL and waits until it is ready. The stack stops it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LEFTOVER_SECONDS
+        while True:
+            async with AsyncExitStack() as attempt:
+                self._process = await self._start(binaries, socket_dir)
+                attempt.push_async_callback(_stop, self._process)
+                try:
+                    await self._wait_ready(self._process)
+                except SetupError:
+                    # The children of one that was killed end by themselves, a moment later.
+                    if loop.time() >= deadline or _STILL_THERE not in self._folder.log_end():
+                        raise
+                else:
+                    stack.push_async_exit(attempt.pop_all())
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _start(self, binaries: Path, socket_dir: Path) -> asyncio.subprocess.Process:
         settings = {**self._settings, "unix_socket_directories": f'"{socket_dir}"'}

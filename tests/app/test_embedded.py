@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
 from checkpointd_server.domain.errors import SetupError
@@ -117,6 +118,20 @@ async def test_recovers_after_a_crash_of_postgres(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
     assert "automatic recovery in progress" in (data_dir / "postgres.log").read_text()
+
+
+async def test_waits_for_what_a_killed_postgres_has_left_running(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        await execute(postgres.dsn, "CREATE TABLE kept (number int); INSERT INTO kept VALUES (42)")
+        main = psutil.Process(postmaster(data_dir))
+        (child,) = [child for child in main.children() if "checkpointer" in " ".join(child.cmdline())]
+        child.suspend()
+        main.kill()
+        await postgres.wait_stopped()
+    asyncio.get_running_loop().call_later(1, child.resume)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+    assert "pre-existing shared memory" in (data_dir / "postgres.log").read_text()
 
 
 async def test_a_stale_lock_with_a_living_process_s_number_does_not_stop_it(data_dir: Path) -> None:

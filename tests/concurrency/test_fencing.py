@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, runs
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -69,7 +69,8 @@ def test_a_stale_worker_cannot_write_beside_its_own_last_put(saver: GrpcSaver) -
     assert stored.pending_writes == []
 
 
-def test_writes_that_race_their_own_put_fall_with_it(saver: GrpcSaver) -> None:
+def test_writes_that_race_their_own_put_fall_with_it(saver: GrpcSaver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
     thread = new_thread()
     loser, winner = a_run(thread), a_run(thread)
     saver.get_tuple(loser)

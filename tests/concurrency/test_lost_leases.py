@@ -157,7 +157,7 @@ class TestInOneProcess:
 
     def test_the_lease_says_that_it_is_lost(self, saver: GrpcSaver) -> None:
         config = new_thread()
-        block = saver.lease(thread_of(config), ttl=1.5)
+        block = saver.lease(thread_of(config), ttl=6)
         with block as lease:
             assert not lease.lost
             lose(saver, block, config)
@@ -263,6 +263,12 @@ def arrived(process: subprocess.Popen[str]) -> int:
     return int(token)
 
 
+def let_end(saver: GrpcSaver, config: RunnableConfig, token: int) -> None:
+    """Has a lease that nobody renews end soon, rather than in its full time."""
+    shorter = requests.renew_lease(thread_of(config), token, ttl=1.0)
+    saver._caller.call("RenewLease", lambda stubs: stubs.leases.RenewLease, shorter)
+
+
 class TestProcesses:
     @durabilities
     def test_an_intruder_is_refused_and_the_other_process_unharmed(
@@ -282,10 +288,11 @@ class TestProcesses:
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str
     ) -> None:
         config = new_thread()
-        with agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "1.5") as paused:
+        with agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "30") as paused:
             token = arrived(paused)
             until_saved(saver, config, durability)
             paused.send_signal(signal.SIGSTOP)
+            let_end(saver, config, token)
             with saver.lease(thread_of(config)) as lease:
                 assert lease.token > token
                 build(saver).invoke(turn("next"), config)
@@ -299,10 +306,11 @@ class TestProcesses:
         self, shared_server: ServerProcess, saver: GrpcSaver
     ) -> None:
         config = new_thread()
-        with agent(shared_server.target, thread_of(config), "killed", "sync", "optimistic", "2") as killed:
+        with agent(shared_server.target, thread_of(config), "killed", "sync", "optimistic", "30") as killed:
             token = arrived(killed)
             killed.send_signal(signal.SIGKILL)
             killed.wait(30)
+            let_end(saver, config, token)
             with saver.lease(thread_of(config), wait=60) as lease:
                 assert lease.token > token
                 build(saver).invoke(None, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,18 +37,7 @@ class FaultyPostgres(EmbeddedPostgres):
     async def start(self) -> None:
         """Starts it again."""
         assert self._socket_dir is not None
-        leftover = self._folder.cluster / "postmaster.pid"
-        for _ in range(500):
-            # The sessions of a killed one see that it is gone, and end; until then no other is let on the cluster.
-            self._process = await self._start(find_binaries(), self._socket_dir)
-            try:
-                await self._wait_ready(self._process)
-                return
-            except Exception:
-                if not leftover.exists() or "pre-existing shared memory" not in self._folder.log_end():
-                    raise
-                await asyncio.sleep(0.05)
-        raise AssertionError("it could not be started again")
+        await self._run(find_binaries(), self._socket_dir, self._stack)
 
     @property
     def socket(self) -> str:

@@ -148,9 +148,8 @@ async def deadline_exceeded(world: World) -> Any:
     # A client with a deadline gives up by itself; this one has none and is told by the server.
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
-    async with world.serve(default_timeout=0.2) as (_, client):
-        async with world.blocker():
-            return await client.refused(_put(client))
+    async with world.serve(default_timeout=0.2) as (_, client), world.blocker():
+        return await client.refused(_put(client))
 
 
 async def internal(world: World) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -95,10 +95,12 @@ async def holding(tenant: Tenant, sql: str, *args: object, undo: bool = False) -
             raise InterruptedError
 
     holder = asyncio.ensure_future(tenant.store._connections.of(tenant.name).transact(work, timeout=None))
-    await held.wait()
-    yield
-    release.set()
-    (result,) = await gather_results(holder)
+    try:
+        await held.wait()
+        yield
+    finally:
+        release.set()
+        (result,) = await gather_results(holder)
     assert result is None or undo
 
 
@@ -113,12 +115,11 @@ async def until_waiting(tenant: Tenant, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_collected(tenant: Tenant, left: Sequence[bytes]) -> None:
-    """Collects until these pieces are left."""
-    async with asyncio.timeout(20):
-        while await contents(tenant) != left:
-            await collect(tenant)
-            await asyncio.sleep(0.02)
+async def pass_time(tenant: Tenant, seconds: float) -> None:
+    """Lets time pass for what was sent ahead."""
+    for table, column in (("pieces", "uploaded_at"), ("piece_sweeps", "due_at")):
+        query = f"UPDATE checkpointd.{table} SET {column} = {column} - make_interval(secs => $2) WHERE tenant = $1"
+        await tenant.select(query, tenant.name, seconds)
 
 
 async def use_functions(connection: Any) -> None:

@@ -134,6 +134,7 @@ class TestGrants:
         waiter = asyncio.create_task(tenant.acquire("dead too", wait=30))
         await waiting(tenant, 1)
         waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
         await pass_time(tenant, 1000)
         async with open_store(shared_options) as store:
             await Tenant(store, tenant.name).acquire("a", thread="another")

@@ -100,7 +100,7 @@ async def test_reads_and_writes_that_find_no_room_are_refused(own_options: Store
                     await call
             # Whether the database is there is asked before everybody else; it may be too busy to tell.
             with pytest.raises(Overloaded):
-                await store.check(timeout=0.2)
+                await store.check(timeout=8)
         await asyncio.gather(at_work, *writes, *reads)
         await connection.close()
         assert await tenant.ids() == ["0", "1", "2", "3"]

@@ -6,12 +6,14 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from checkpointd_server.domain.errors import PiecesMissing
 from checkpointd_server.domain.model import PruneStrategy
 from checkpointd_server.store import StoreOptions
+from checkpointd_server.store import pieces as store_pieces
 from checkpointd_server.store.statements import load_statements
 from tests.store.pieces import (
     collect,
@@ -20,10 +22,10 @@ from tests.store.pieces import (
     holding,
     joined,
     names,
+    pass_time,
     put,
     queued,
     read,
-    until_collected,
     until_waiting,
     upload,
 )
@@ -179,26 +181,32 @@ class TestSentAhead:
     async def test_what_nothing_comes_to_refer_to_goes_when_its_time_is_over(
         self, shared_options: StoreOptions, tenant: Tenant
     ) -> None:
-        async with hasty(shared_options, 0.5) as store:
+        async with hasty(shared_options, 60) as store:
             own = Tenant(store, tenant.name)
             await upload(own, b"one", b"two")
-            assert 0 < (await queued(own))["t"] <= 0.5
+            assert 0 < (await queued(own))["t"] <= 60
             await own.put("1", versions={"a": "1"}, values={"a": in_pieces(b"two")})
             await collect(own)
             assert await contents(own) == [b"one", b"two"]
-            await until_collected(own, [b"two"])
+            await pass_time(own, 61)
+            await collect(own)
+            assert await contents(own) == [b"two"]
             assert await queued(own) == {}
             assert await read(own) == b"two"
 
     async def test_each_upload_has_its_own_time(self, shared_options: StoreOptions, tenant: Tenant) -> None:
-        async with hasty(shared_options, 1.0) as store:
+        async with hasty(shared_options, 100) as store:
             own = Tenant(store, tenant.name)
             await upload(own, b"one")
-            await asyncio.sleep(0.7)
+            await pass_time(own, 70)
             await upload(own, b"two")
-            await until_collected(own, [b"two"])
-            assert 0 < (await queued(own))["t"] < 1.0
-            await until_collected(own, [])
+            await pass_time(own, 31)
+            await collect(own)
+            assert await contents(own) == [b"two"]
+            assert 0 < (await queued(own))["t"] < 70
+            await pass_time(own, 70)
+            await collect(own)
+            assert await contents(own) == []
             assert await queued(own) == {}
 
     async def test_sent_again_they_are_stored_once(self, tenant: Tenant) -> None:
@@ -304,10 +312,17 @@ class TestCollector:
             "stuck",
             timedelta(days=1),
         )
+        sweep = store_pieces.sweep
+
+        async def impatient(
+            database: Any, tenant: str, thread_id: str, *, spared: float, timeout: float | None
+        ) -> None:
+            await sweep(database, tenant, thread_id, spared=spared, timeout=0.5 if thread_id == "stuck" else timeout)
+
         lock = load_statements("checkpointd")["share_pieces"]
         async with holding(tenant, lock, tenant.name, "stuck"):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("checkpointd_server.store.postgres.COLLECT_TIMEOUT", 0.5)
+                patch.setattr(store_pieces, "sweep", impatient)
                 await collect(tenant)
         assert await names(tenant) == set()
         assert 500 < (await queued(tenant))["stuck"] <= 600
