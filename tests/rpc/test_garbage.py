@@ -170,3 +170,18 @@ async def test_puts_that_share_commits(client: Any, no_collector: None) -> None:
     await client.checkpoints.PutCheckpoint(client.put_request())
     grown = await growth(at_once)
     assert grown < SIZE
+
+
+async def test_calls_themselves(client: Any, no_collector: None) -> None:
+    """Not only what they carry. Of those that are refused gRPC keeps the error, and the error the call."""
+
+    def left() -> int:
+        return sum(type(thing).__name__ == "_ServicerContext" for thing in gc.get_objects())
+
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    await asyncio.sleep(0.1)
+    before = left()
+    for _ in range(CALLS):
+        await client.checkpoints.PutCheckpoint(client.put_request())
+    await asyncio.sleep(0.1)
+    assert left() <= before + 1

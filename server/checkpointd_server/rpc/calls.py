@@ -121,13 +121,18 @@ class Calls:
         """Waits until the calls that came in before new ones were refused have ended, and their answers are sent."""
         await self._idle.wait()
 
-    def follow(self, context: grpc.aio.ServicerContext) -> None:
-        """Has `until_idle` wait for a call that has come in, unless new ones are being refused."""
+    def follow(self, task: asyncio.Task[Any]) -> None:
+        """Has `until_idle` wait for a call that has come in, unless new ones are being refused.
+
+        Args:
+            task: What serves the call. It is gRPC's own, which also sends the answer. A callback of the context's would
+                keep both in a circle, for the garbage collector.
+        """
         if not self._draining.is_set():
             self._unsent += 1
-            context.add_done_callback(self._sent)
+            task.add_done_callback(self._sent)
 
-    def _sent(self, context: object) -> None:
+    def _sent(self, task: object) -> None:
         self._unsent -= 1
         if not self._unsent and self._draining.is_set():
             self._idle.set()
@@ -206,7 +211,7 @@ class Calls:
                 self.leave(call)
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
-            self.follow(context)
+            self.follow(this_task())
             # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
             # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
             answer = await attempt(context)
@@ -329,6 +334,13 @@ class Calls:
         if error.__cause__ is not None:
             fields["cause"] = kind_of(error.__cause__)
         self._log.log(failure.level, "call refused", **fields, message=failure.message)
+
+
+def this_task() -> asyncio.Task[Any]:
+    """Returns the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def parse(request_type: type[RequestT], raw: bytes) -> RequestT:

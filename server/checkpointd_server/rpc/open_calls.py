@@ -19,7 +19,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, Overloaded
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.batches import write_failure
-from checkpointd_server.rpc.calls import Call, Calls, Method, parse
+from checkpointd_server.rpc.calls import Call, Calls, Method, parse, this_task
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
 from checkpointd_server.rpc.identity import Each, Unauthenticated
 from checkpointd_server.rpc.load import Load
@@ -63,13 +63,14 @@ class OpenCalls:
         """
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
-            self.calls.follow(context)
+            task = this_task()
+            self.calls.follow(task)
             failure = await self._refuse(name, context)
             if failure is None:
-                opened = _OpenCall(self, name, method, context)
+                opened = _OpenCall(self, name, method, context, task)
                 self._open.add(opened)
                 # Not when it has been served: of a client that doesn't read, gRPC goes on to hold an answer.
-                context.add_done_callback(lambda _: self._open.discard(opened))
+                task.add_done_callback(lambda _: self._open.discard(opened))
                 failure = await opened.serve()
             if failure is not None:
                 await context.abort(failure.code, failure.message, failure.trailers)
@@ -106,6 +107,7 @@ class _OpenCall:
         name: str,
         method: Method[pb.StreamBatchesRequest],
         context: grpc.aio.ServicerContext,
+        task: asyncio.Task[Any],
     ) -> None:
         self._calls = open_calls.calls
         self._gate = open_calls.gate
@@ -113,7 +115,7 @@ class _OpenCall:
         self._name = name
         self._method = method
         self._context = context
-        self._task = asyncio.current_task()
+        self._task = task
         self._reading = False
         self._is_served = False
         self._failure: Failure | None = None
@@ -160,7 +162,7 @@ class _OpenCall:
         """Has the call end, as soon as all that it took is answered."""
         if self._failure is None and not self._is_served:
             self._failure = self._calls.refused(Call(self._name), error)
-            if self._reading and self._task is not None:
+            if self._reading:
                 self._task.cancel()
 
     def _give_up(self, number: int) -> None:
@@ -177,7 +179,7 @@ class _OpenCall:
         try:
             return await self._context.read()
         except asyncio.CancelledError:
-            if self._failure is None or self._task is None:
+            if self._failure is None:
                 raise
             self._task.uncancel()
             return grpc.aio.EOF
