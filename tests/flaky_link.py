@@ -126,10 +126,12 @@ class FlakyLink:
             # Not close(): that would still send what is held.
             writer.transport.abort()
             to_server[1].transport.abort()
-            await asyncio.gather(*directions, return_exceptions=True)
             self._upstreams.discard(to_server[1])
             self._forgotten.discard(to_server[1])
-            self._links.discard(task)
+            try:
+                await asyncio.gather(*directions, return_exceptions=True)
+            finally:  # also when it is cut right now
+                self._links.discard(task)
 
     @staticmethod
     async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:

@@ -183,11 +183,12 @@ async def test_the_server_waits_no_longer_than_its_limit(serve: Any) -> None:
 async def test_calls_that_wait_are_not_counted_as_calls_at_work(serve: Any) -> None:
     async with serve(max_concurrent_calls=2) as (server, client):
         await client.leases.AcquireLease(acquire())
-        waiters = [
-            asyncio.ensure_future(client.leases.AcquireLease(acquire(holder=b"w%d" % i, wait_ms=20_000)))
-            for i in range(2)
-        ]
-        await until_waiting(client, 2)
+        waiters = []
+        for number in range(2):
+            waiting = client.leases.AcquireLease(acquire(holder=b"w%d" % number, wait_ms=20_000))
+            waiters.append(asyncio.ensure_future(waiting))
+            # One by one: until they wait they count as any call, and so does the one that asks whether they do.
+            await until_waiting(client, number + 1)
         get = checkpoints_pb.GetCheckpointRequest(thread_id="thread-1")
         await asyncio.gather(*(client.checkpoints.GetCheckpoint(get) for _ in range(2)))
         # But there is an end to the line, too.

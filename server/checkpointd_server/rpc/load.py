@@ -25,6 +25,8 @@ SWEEP_SECONDS = 0.25
 """How often requests that are still arriving are looked after, and from when on one counts as long."""
 LATE_SECONDS = 0.05
 """How late a look may come. Later than that the loop stood still, and what has arrived meanwhile is taken in first."""
+MOST_LATE_LOOKS = 5
+"""How many looks in a row may be put off for that."""
 READS_AT_ONCE = 8
 """How many requests are read at once, beside those that take long."""
 TURN_SECONDS = 1.0
@@ -124,7 +126,7 @@ class Load:
         self._arrivals[arrival] = None
         if not self._sweeping:
             self._sweeping = True
-            self._sweep_later(loop)
+            self._sweep_in(SWEEP_SECONDS, loop)
         try:
             message = await context.read()
             if message is not grpc.aio.EOF:
@@ -170,12 +172,12 @@ class Load:
         for arrival in list(self._arrivals):
             arrival.refuse(error)
 
-    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_later(SWEEP_SECONDS, self._sweep_if_in_time, loop, loop.time() + SWEEP_SECONDS)
+    def _sweep_in(self, seconds: float, loop: asyncio.AbstractEventLoop, late_looks: int = 0) -> None:
+        loop.call_later(seconds, self._sweep_if_in_time, loop, loop.time() + seconds, late_looks)
 
-    def _sweep_if_in_time(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        if loop.time() - due > LATE_SECONDS:
-            loop.call_later(LATE_SECONDS, self._sweep, loop)
+    def _sweep_if_in_time(self, loop: asyncio.AbstractEventLoop, due: float, late_looks: int) -> None:
+        if loop.time() - due > LATE_SECONDS and late_looks < MOST_LATE_LOOKS:
+            self._sweep_in(LATE_SECONDS, loop, late_looks + 1)
         else:
             self._sweep(loop)
 
@@ -198,7 +200,7 @@ class Load:
                 arrival.refuse(Overloaded("bytes", limit=self._total_bytes))
         self._sweeping = bool(self._arrivals)
         if self._sweeping:
-            self._sweep_later(loop)
+            self._sweep_in(SWEEP_SECONDS, loop)
 
     def take(self, size: int) -> None:
         """Counts bytes as held, until `free`. Raises Overloaded if there is no room for them."""
