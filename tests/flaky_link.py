@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 
@@ -91,7 +92,8 @@ class FlakyLink:
         return await asyncio.open_connection(host, int(port))
 
     async def _cut(self) -> None:
-        await asyncio.sleep(0)  # what has just been connected is a link only when its task has begun
+        for _ in range(5):  # rounds, until what has just been accepted is a link
+            await asyncio.sleep(0)
         while links := list(self._links):
             for link in links:
                 link.cancel()
@@ -128,10 +130,9 @@ class FlakyLink:
             to_server[1].transport.abort()
             self._upstreams.discard(to_server[1])
             self._forgotten.discard(to_server[1])
-            try:
+            with suppress(asyncio.CancelledError):  # it is cut while it ends
                 await asyncio.gather(*directions, return_exceptions=True)
-            finally:  # also when it is cut right now
-                self._links.discard(task)
+            self._links.discard(task)
 
     @staticmethod
     async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:
