@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -95,6 +96,13 @@ class Client:
         assert info.domain == "checkpointd"
         assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118
         return Refusal(code=error.code(), message=message, reason=info.reason, metadata=dict(info.metadata))
+
+
+async def until_idle(server: RpcServer) -> None:
+    """Waits until no call is at work: of one that was given up, PostgreSQL knows that first."""
+    async with asyncio.timeout(20):
+        while server.active_calls:
+            await asyncio.sleep(0.01)
 
 
 def _replaced(request: RequestT, fields: dict[str, Any]) -> RequestT:

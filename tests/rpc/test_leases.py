@@ -14,6 +14,7 @@ from checkpointd.v1 import info_service_pb2, thread_service_pb2
 from checkpointd.v1 import lease_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from tests.rpc.conftest import until_idle
 
 
 def acquire(**fields: Any) -> pb.AcquireLeaseRequest:
@@ -196,9 +197,7 @@ async def test_calls_that_wait_are_not_counted_as_calls_at_work(serve: Any) -> N
         assert (await client.refused(client.leases.AcquireLease(one_more))).reason == "OVERLOADED"
         for waiter in waiters:
             waiter.cancel()
-        async with asyncio.timeout(20):
-            while server.active_calls:
-                await asyncio.sleep(0.01)
+        await until_idle(server)
 
 
 async def test_a_server_that_shuts_down_sends_the_waiting_elsewhere(serve: Any) -> None:
@@ -216,6 +215,4 @@ async def test_a_client_that_hangs_up_waits_no_longer(serve: Any) -> None:
         await client.leases.AcquireLease(acquire())
         refusal = await client.refused(client.leases.AcquireLease(acquire(holder=b"w", wait_ms=30_000), timeout=0.3))
         assert refusal.code == grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(20):
-            while server.active_calls:
-                await asyncio.sleep(0.01)
+        await until_idle(server)

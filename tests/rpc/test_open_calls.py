@@ -18,6 +18,7 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc import batches, open_calls
 from checkpointd_server.rpc.health import READINESS
+from tests.rpc.conftest import until_idle
 from tests.rpc.test_batches import operation
 
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
@@ -92,6 +93,9 @@ async def test_only_so_many_messages_are_at_work_at_once(
             for number in range(5):
                 await call.write(message(number, client.put_request(checkpoint_id=str(number))))
             await blocked.until_waiting(1)  # the others on this namespace wait in the server
+            async with asyncio.timeout(20):
+                while server.active_calls < 2:
+                    await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             assert server.active_calls == 2
         assert len(await answers(call, 5)) == 5
@@ -175,7 +179,7 @@ async def test_a_message_that_is_given_up_is_left_undone(serve: Any, blocker: An
             await call.write(pb.StreamBatchesRequest(id=99, cancel=True))  # there is none
             await blocked.until_waiting(0)
         assert (await ask(call, GET, number=2)).results[0].get_checkpoint.tuple.checkpoint_id == "checkpoint-1"
-        assert server.active_calls == 0
+        await until_idle(server)
 
 
 async def test_a_client_that_goes_away_leaves_nothing_at_work(serve: Any, blocker: Any) -> None:
@@ -188,7 +192,7 @@ async def test_a_client_that_goes_away_leaves_nothing_at_work(serve: Any, blocke
             call.cancel()
             await blocked.until_waiting(0)
         assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
-        assert server.active_calls == 0
+        await until_idle(server)
 
 
 async def test_a_server_that_drains_answers_what_it_took_and_ends_the_call(serve: Any, blocker: Any) -> None:
