@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -129,8 +130,12 @@ async def test_waits_for_what_a_killed_postgres_has_left_running(data_dir: Path)
         main.kill()
         await postgres.wait_stopped()
     asyncio.get_running_loop().call_later(1, child.resume)
-    async with EmbeddedPostgres(data_dir) as postgres:
-        assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+    try:
+        async with EmbeddedPostgres(data_dir) as postgres:
+            assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
+    finally:
+        with suppress(psutil.NoSuchProcess):  # where the start has failed, it is still there
+            child.resume()
     assert "pre-existing shared memory" in (data_dir / "postgres.log").read_text()
 
 

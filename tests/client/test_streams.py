@@ -103,20 +103,17 @@ async def test_who_has_another_token_has_another_call(
 
 
 async def test_a_call_that_takes_too_long_fails_for_itself(
-    server: ServerProcess, database_url: str, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
 ) -> None:
     async with GrpcSaver(server.target, timeout=4, retry_budget=0) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        connection = await asyncpg.connect(database_url)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            await asyncio.sleep(0.2)
+            await blocked.until_waiting(1)
             assert await saver.aget_tuple(config_of("another")) is None
             assert not stuck.done()
             with pytest.raises(DeadlineExceededError):
                 await stuck
-        await connection.close()
         await saver.aput(config_of("t"), checkpoint("3"), {}, {})
     assert len(opened) == 1
 

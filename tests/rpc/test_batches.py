@@ -12,15 +12,10 @@ from langgraph.checkpoint.grpc.errors import retry_delay
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.rpc import batches
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.rpc.conftest import serving
 
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine, no call of a batch counts as slow."""
-    monkeypatch.setattr(batches, "SLOW_SECONDS", 20.0)
+pytestmark = pytest.mark.usefixtures("patient_batches")
 
 
 def operation(request: Any) -> pb.BatchOperation:

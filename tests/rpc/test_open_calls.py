@@ -16,18 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.rpc import batches, open_calls
+from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.health import READINESS
 from tests.rpc.conftest import until_idle
 from tests.rpc.test_batches import operation
 
+pytestmark = pytest.mark.usefixtures("patient_batches")
+
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine, no call of a batch counts as slow."""
-    monkeypatch.setattr(batches, "SLOW_SECONDS", 20.0)
 
 
 def message(number: int, *requests: Any, **fields: Any) -> pb.StreamBatchesRequest:

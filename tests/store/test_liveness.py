@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import socket
@@ -18,6 +17,7 @@ import pytest
 from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.domain.model import Namespace
 from checkpointd_server.store import PostgresStore, StoreOptions, liveness, migrate, open_store
+from tests.blocker import blocked
 from tests.flaky_link import FlakyLink
 from tests.store.tenant import Tenant, a_connection
 
@@ -45,18 +45,6 @@ async def linked(
     monkeypatch.setattr(liveness, "PATIENCE", 0.5)
     async with open_store(through(link, own_options)) as store:
         yield store
-
-
-@contextlib.asynccontextmanager
-async def heads_locked(options: StoreOptions) -> AsyncIterator[None]:
-    """Makes puts wait."""
-    connection = await asyncpg.connect(options.dsn)
-    try:
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
-            yield
-    finally:
-        await connection.close()
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -100,7 +88,7 @@ async def test_a_session_that_the_database_has_lost_is_not_waited_for(
     """The network has forgotten the connection, new ones are fine: a failover behind an address that stays."""
     tenant = Tenant(linked, "tenant")
     await tenant.put("1")
-    async with heads_locked(own_options):
+    async with blocked(own_options.dsn):
         put = asyncio.create_task(tenant.put("2"))
         await asyncio.sleep(0.2)
         link.forget()
@@ -125,7 +113,7 @@ async def wait_for_a_lock(tenant: Tenant, own_options: StoreOptions) -> None:
     await tenant.put("1")
     admin = await asyncpg.connect(own_options.dsn)
     waiting = f"SELECT pid {BACKENDS} AND wait_event_type = 'Lock'"
-    async with heads_locked(own_options):
+    async with blocked(own_options.dsn):
         put = asyncio.create_task(tenant.put("2"))
         while (session := await admin.fetchval(waiting)) is None:
             await asyncio.sleep(0.01)
