@@ -18,43 +18,43 @@ CHECKPOINT_VIEW_FULL: CheckpointView
 CHECKPOINT_VIEW_METADATA: CheckpointView
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "precondition", "writer", "request_id", "lease_token", "pieces")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "precondition", "writer", "request_id", "lease_token")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     WRITER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
     parent_checkpoint_id: str
-    checkpoint: _values_pb2.Checkpoint
+    body: bytes
+    channels: _containers.RepeatedScalarFieldContainer[str]
+    channel_versions: _containers.RepeatedScalarFieldContainer[str]
     values: _containers.RepeatedCompositeFieldContainer[_values_pb2.ChannelValue]
     metadata: _values_pb2.Metadata
     precondition: _values_pb2.Precondition
     writer: bytes
     request_id: bytes
     lease_token: int
-    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_values_pb2.Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class PutCheckpointResponse(_message.Message):
-    __slots__ = ("version", "missing_pieces")
+    __slots__ = ("version",)
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    MISSING_PIECES_FIELD_NUMBER: _ClassVar[int]
     version: int
-    missing_pieces: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "pieces", "request_id")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "request_id")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -63,7 +63,6 @@ class PutWritesRequest(_message.Message):
     WRITES_FIELD_NUMBER: _ClassVar[int]
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
@@ -73,42 +72,41 @@ class PutWritesRequest(_message.Message):
     writes: _containers.RepeatedCompositeFieldContainer[_values_pb2.TaskWrite]
     precondition: _values_pb2.Precondition
     lease_token: int
-    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
     request_id: bytes
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class PutWritesResponse(_message.Message):
-    __slots__ = ("version", "missing_pieces")
+    __slots__ = ("version",)
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    MISSING_PIECES_FIELD_NUMBER: _ClassVar[int]
     version: int
-    missing_pieces: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, version: _Optional[int] = ..., missing_pieces: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "without_pieces")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
-    WITHOUT_PIECES_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
-    without_pieces: bool
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., without_pieces: bool = ...) -> None: ...
+    patches: bool
+    known: _containers.RepeatedCompositeFieldContainer[_values_pb2.KnownValue]
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
-    __slots__ = ("tuple", "version", "pieces")
+    __slots__ = ("tuple", "version", "stored_values")
     TUPLE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
+    STORED_VALUES_FIELD_NUMBER: _ClassVar[int]
     tuple: _values_pb2.CheckpointTuple
     version: int
-    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
-    def __init__(self, tuple: _Optional[_Union[_values_pb2.CheckpointTuple, _Mapping]] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
+    stored_values: _containers.RepeatedCompositeFieldContainer[_values_pb2.StoredValue]
+    def __init__(self, tuple: _Optional[_Union[_values_pb2.CheckpointTuple, _Mapping]] = ..., version: _Optional[int] = ..., stored_values: _Optional[_Iterable[_Union[_values_pb2.StoredValue, _Mapping]]] = ...) -> None: ...
 
 class ListCheckpointsRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter", "view", "page_size", "page_token")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter", "view", "page_size", "page_token", "patches")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +115,7 @@ class ListCheckpointsRequest(_message.Message):
     VIEW_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -125,31 +124,36 @@ class ListCheckpointsRequest(_message.Message):
     view: CheckpointView
     page_size: int
     page_token: str
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter: _Optional[bytes] = ..., view: _Optional[_Union[CheckpointView, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    patches: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter: _Optional[bytes] = ..., view: _Optional[_Union[CheckpointView, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., patches: bool = ...) -> None: ...
 
 class ListCheckpointsResponse(_message.Message):
-    __slots__ = ("tuples", "next_page_token", "version", "pieces")
+    __slots__ = ("tuples", "next_page_token", "version", "stored_values")
     TUPLES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
+    STORED_VALUES_FIELD_NUMBER: _ClassVar[int]
     tuples: _containers.RepeatedCompositeFieldContainer[_values_pb2.CheckpointTuple]
     next_page_token: str
     version: int
-    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
-    def __init__(self, tuples: _Optional[_Iterable[_Union[_values_pb2.CheckpointTuple, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
+    stored_values: _containers.RepeatedCompositeFieldContainer[_values_pb2.StoredValue]
+    def __init__(self, tuples: _Optional[_Iterable[_Union[_values_pb2.CheckpointTuple, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., version: _Optional[int] = ..., stored_values: _Optional[_Iterable[_Union[_values_pb2.StoredValue, _Mapping]]] = ...) -> None: ...
 
 class GetDeltaChannelHistoryRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "channels")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "channels", "patches", "page_token")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
     channels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ...) -> None: ...
+    patches: bool
+    page_token: str
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., patches: bool = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class DeltaChannelHistory(_message.Message):
     __slots__ = ("channel", "writes", "seed", "seed_version")
@@ -160,74 +164,60 @@ class DeltaChannelHistory(_message.Message):
     channel: str
     writes: _containers.RepeatedCompositeFieldContainer[_values_pb2.TaskWrite]
     seed: _values_pb2.TypedValue
-    seed_version: _values_pb2.ChannelVersion
-    def __init__(self, channel: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., seed: _Optional[_Union[_values_pb2.TypedValue, _Mapping]] = ..., seed_version: _Optional[_Union[_values_pb2.ChannelVersion, _Mapping]] = ...) -> None: ...
+    seed_version: str
+    def __init__(self, channel: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., seed: _Optional[_Union[_values_pb2.TypedValue, _Mapping]] = ..., seed_version: _Optional[str] = ...) -> None: ...
 
 class GetDeltaChannelHistoryResponse(_message.Message):
-    __slots__ = ("channels", "version", "pieces")
+    __slots__ = ("channels", "version", "stored_values", "next_page_token")
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
+    STORED_VALUES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     channels: _containers.RepeatedCompositeFieldContainer[DeltaChannelHistory]
     version: int
-    pieces: _containers.RepeatedCompositeFieldContainer[_values_pb2.Piece]
-    def __init__(self, channels: _Optional[_Iterable[_Union[DeltaChannelHistory, _Mapping]]] = ..., version: _Optional[int] = ..., pieces: _Optional[_Iterable[_Union[_values_pb2.Piece, _Mapping]]] = ...) -> None: ...
+    stored_values: _containers.RepeatedCompositeFieldContainer[_values_pb2.StoredValue]
+    next_page_token: str
+    def __init__(self, channels: _Optional[_Iterable[_Union[DeltaChannelHistory, _Mapping]]] = ..., version: _Optional[int] = ..., stored_values: _Optional[_Iterable[_Union[_values_pb2.StoredValue, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class BatchRequest(_message.Message):
+class PipelineRequest(_message.Message):
     __slots__ = ("operations",)
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
-    operations: _containers.RepeatedCompositeFieldContainer[BatchOperation]
-    def __init__(self, operations: _Optional[_Iterable[_Union[BatchOperation, _Mapping]]] = ...) -> None: ...
+    operations: _containers.RepeatedCompositeFieldContainer[Operation]
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
-class BatchOperation(_message.Message):
-    __slots__ = ("put_checkpoint", "put_writes", "get_checkpoint")
+class Operation(_message.Message):
+    __slots__ = ("id", "timeout_ms", "put_checkpoint", "put_writes", "get_checkpoint")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PUT_WRITES_FIELD_NUMBER: _ClassVar[int]
     GET_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    timeout_ms: int
     put_checkpoint: PutCheckpointRequest
     put_writes: PutWritesRequest
     get_checkpoint: GetCheckpointRequest
-    def __init__(self, put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ...) -> None: ...
 
-class BatchResponse(_message.Message):
+class PipelineResponse(_message.Message):
     __slots__ = ("results",)
     RESULTS_FIELD_NUMBER: _ClassVar[int]
-    results: _containers.RepeatedCompositeFieldContainer[BatchResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ...) -> None: ...
+    results: _containers.RepeatedCompositeFieldContainer[OperationResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ...) -> None: ...
 
-class StreamBatchesRequest(_message.Message):
-    __slots__ = ("id", "timeout_ms", "operations", "cancel")
+class OperationResult(_message.Message):
+    __slots__ = ("id", "put_checkpoint", "put_writes", "get_checkpoint", "failure")
     ID_FIELD_NUMBER: _ClassVar[int]
-    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
-    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
-    CANCEL_FIELD_NUMBER: _ClassVar[int]
-    id: int
-    timeout_ms: int
-    operations: _containers.RepeatedCompositeFieldContainer[BatchOperation]
-    cancel: bool
-    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[BatchOperation, _Mapping]]] = ..., cancel: bool = ...) -> None: ...
-
-class StreamBatchesResponse(_message.Message):
-    __slots__ = ("id", "results", "failure")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    RESULTS_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
-    id: int
-    results: _containers.RepeatedCompositeFieldContainer[BatchResult]
-    failure: OperationFailure
-    def __init__(self, id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ..., failure: _Optional[_Union[OperationFailure, _Mapping]] = ...) -> None: ...
-
-class BatchResult(_message.Message):
-    __slots__ = ("put_checkpoint", "put_writes", "get_checkpoint", "failure")
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PUT_WRITES_FIELD_NUMBER: _ClassVar[int]
     GET_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
     put_checkpoint: PutCheckpointResponse
     put_writes: PutWritesResponse
     get_checkpoint: GetCheckpointResponse
     failure: OperationFailure
-    def __init__(self, put_checkpoint: _Optional[_Union[PutCheckpointResponse, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesResponse, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointResponse, _Mapping]] = ..., failure: _Optional[_Union[OperationFailure, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointResponse, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesResponse, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointResponse, _Mapping]] = ..., failure: _Optional[_Union[OperationFailure, _Mapping]] = ...) -> None: ...
 
 class OperationFailure(_message.Message):
     __slots__ = ("code", "message", "reason", "metadata", "retry_after_ms")

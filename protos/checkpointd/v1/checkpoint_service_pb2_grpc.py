@@ -64,15 +64,10 @@ class CheckpointServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryResponse.FromString,
                 _registered_method=True)
-        self.Batch = channel.unary_unary(
-                '/checkpointd.v1.CheckpointService/Batch',
-                request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
-                response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
-                _registered_method=True)
-        self.StreamBatches = channel.stream_stream(
-                '/checkpointd.v1.CheckpointService/StreamBatches',
-                request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.SerializeToString,
-                response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.FromString,
+        self.Pipeline = channel.stream_stream(
+                '/checkpointd.v1.CheckpointService/Pipeline',
+                request_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineResponse.FromString,
                 _registered_method=True)
 
 
@@ -121,26 +116,17 @@ class CheckpointServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Batch(self, request, context):
-        """Does several puts, writes and reads in one call, each as if it had been called alone: each is atomic, has an outcome of
-        its own, and doesn't depend on the others'. The writes on one namespace are done in their order, all else in any. For
-        clients that serve many agents: a call costs both sides more than what it carries.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+    def Pipeline(self, request_iterator, context):
+        """Does puts, writes and reads as they come, over one stream: for clients that make many calls. Each operation has an id
+        of its own and is answered by one result as soon as it is done; what was put is durable when its result arrives. The
+        operations on one namespace are done in the order in which they were sent, and answered in that order; writes that
+        arrive together may share a commit. Nothing waits for the result of what went before it: what builds on an operation
+        says so by its precondition (`if_last_checkpoint_id`), and is refused if that was refused or lost.
 
-    def StreamBatches(self, request_iterator, context):
-        """Does batches as they come, over one call that stays open: for clients that make many calls, since a message on an
-        open call costs both sides less than a call. Each message is answered by one message as soon as it is done, in any
-        order; what a message asks for is done as by Batch, and what was put is durable when its answer arrives. A message
-        that is refused as a whole has `failure` for its answer, and the call goes on. At most 16 messages of a call are at
-        work at once; those that come after, `cancel` among them, are read when one of these is answered.
-
-        The server ends the call when it shuts down, after it has answered what it took: UNAVAILABLE; and when its answers
-        aren't read, for as long as the message may take, 5 seconds at least: DEADLINE_EXCEEDED. What has no answer when
-        a call ends, however it ends, may or may not have been done; send it again on another call. To spread load over
-        several servers, clients begin a new call now and then: half-close the old one, and read it to its end.
+        The server ends the stream when it shuts down, after it has answered what it took: UNAVAILABLE; and when its results
+        aren't read. What has no result when the stream ends may or may not have been done: send it again, in order, on
+        another stream. To spread load over several servers, clients begin a new stream now and then: half-close the old one,
+        and read it to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,15 +160,10 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.GetDeltaChannelHistoryResponse.SerializeToString,
             ),
-            'Batch': grpc.unary_unary_rpc_method_handler(
-                    servicer.Batch,
-                    request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.FromString,
-                    response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.SerializeToString,
-            ),
-            'StreamBatches': grpc.stream_stream_rpc_method_handler(
-                    servicer.StreamBatches,
-                    request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.FromString,
-                    response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.SerializeToString,
+            'Pipeline': grpc.stream_stream_rpc_method_handler(
+                    servicer.Pipeline,
+                    request_deserializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -336,34 +317,7 @@ class CheckpointService(object):
             _registered_method=True)
 
     @staticmethod
-    def Batch(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/checkpointd.v1.CheckpointService/Batch',
-            checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchRequest.SerializeToString,
-            checkpointd_dot_v1_dot_checkpoint__service__pb2.BatchResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def StreamBatches(request_iterator,
+    def Pipeline(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -376,9 +330,9 @@ class CheckpointService(object):
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/checkpointd.v1.CheckpointService/StreamBatches',
-            checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesRequest.SerializeToString,
-            checkpointd_dot_v1_dot_checkpoint__service__pb2.StreamBatchesResponse.FromString,
+            '/checkpointd.v1.CheckpointService/Pipeline',
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineRequest.SerializeToString,
+            checkpointd_dot_v1_dot_checkpoint__service__pb2.PipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,47 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/values.proto\x12\x0e\x63heckpointd.v1\"S\n\nTypedValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12)\n\x06pieces\x18\x03 \x01(\x0b\x32\x19.checkpointd.v1.PieceList\"(\n\tPieceList\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\r\n\x05names\x18\x02 \x03(\x0c\"U\n\x05Piece\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x30\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1b.checkpointd.v1.Compression\"N\n\x0e\x43hannelVersion\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x42\x07\n\x05value\"\xa3\x01\n\x0f\x43hannelVersions\x12?\n\x08versions\x18\x01 \x03(\x0b\x32-.checkpointd.v1.ChannelVersions.VersionsEntry\x1aO\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ChannelVersion:\x02\x38\x01\"\x1d\n\x0c\x43hannelNames\x12\r\n\x05names\x18\x01 \x03(\t\"\xf3\x02\n\nCheckpoint\x12\x0e\n\x01v\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x02ts\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x39\n\x10\x63hannel_versions\x18\x03 \x01(\x0b\x32\x1f.checkpointd.v1.ChannelVersions\x12\x43\n\rversions_seen\x18\x04 \x03(\x0b\x32,.checkpointd.v1.Checkpoint.VersionsSeenEntry\x12\x36\n\x10updated_channels\x18\x05 \x01(\x0b\x32\x1c.checkpointd.v1.ChannelNames\x12)\n\x05\x65xtra\x18\x06 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x1aT\n\x11VersionsSeenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.checkpointd.v1.ChannelVersions:\x02\x38\x01\x42\x04\n\x02_vB\x05\n\x03_ts\"{\n\x0c\x43hannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12/\n\x07version\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ChannelVersion\x12)\n\x05value\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"D\n\x08Metadata\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\r\n\x05index\x18\x02 \x01(\x0c\"\x8f\x01\n\tTaskWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12)\n\x05value\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x15\n\rcheckpoint_id\x18\x06 \x01(\t\"\xdc\x02\n\x0f\x43heckpointTuple\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12!\n\x14parent_checkpoint_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.Checkpoint\x12,\n\x06values\x18\x06 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\x07 \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x31\n\x0epending_writes\x18\x08 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x0f\n\x07version\x18\t \x01(\x03\x42\x17\n\x15_parent_checkpoint_id\"Z\n\x0cPrecondition\x12\x1d\n\x10if_version_match\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0eif_last_writer\x18\x02 \x01(\x0c\x42\x13\n\x11_if_version_match\"/\n\x0bThreadLease\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03*@\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZLIB\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/values.proto\x12\x0e\x63heckpointd.v1\"t\n\nTypedValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12$\n\x05patch\x18\x03 \x01(\x0b\x32\x15.checkpointd.v1.Patch\x12$\n\x05parts\x18\x04 \x01(\x0b\x32\x15.checkpointd.v1.Parts\"J\n\x05Patch\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\"(\n\x05Parts\x12\x11\n\tupload_id\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\"[\n\x0c\x43hannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05value\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"i\n\x0bStoredValue\x12\r\n\x05tuple\x18\x01 \x01(\r\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05value\x18\x04 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\".\n\nKnownValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"D\n\x08Metadata\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\r\n\x05index\x18\x02 \x01(\x0c\"\x8f\x01\n\tTaskWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12)\n\x05value\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x15\n\rcheckpoint_id\x18\x06 \x01(\t\"\xc8\x02\n\x0f\x43heckpointTuple\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x31\n\x0epending_writes\x18\n \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x0f\n\x07version\x18\x0b \x01(\x03\"y\n\x0cPrecondition\x12\x1d\n\x10if_version_match\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0eif_last_writer\x18\x02 \x01(\x0c\x12\x1d\n\x15if_last_checkpoint_id\x18\x03 \x01(\tB\x13\n\x11_if_version_match\"/\n\x0bThreadLease\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.values_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANNELVERSIONS_VERSIONSENTRY']._loaded_options = None
-  _globals['_CHANNELVERSIONS_VERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKPOINT_VERSIONSSEENENTRY']._loaded_options = None
-  _globals['_CHECKPOINT_VERSIONSSEENENTRY']._serialized_options = b'8\001'
-  _globals['_COMPRESSION']._serialized_start=1745
-  _globals['_COMPRESSION']._serialized_end=1809
   _globals['_TYPEDVALUE']._serialized_start=47
-  _globals['_TYPEDVALUE']._serialized_end=130
-  _globals['_PIECELIST']._serialized_start=132
-  _globals['_PIECELIST']._serialized_end=172
-  _globals['_PIECE']._serialized_start=174
-  _globals['_PIECE']._serialized_end=259
-  _globals['_CHANNELVERSION']._serialized_start=261
-  _globals['_CHANNELVERSION']._serialized_end=339
-  _globals['_CHANNELVERSIONS']._serialized_start=342
-  _globals['_CHANNELVERSIONS']._serialized_end=505
-  _globals['_CHANNELVERSIONS_VERSIONSENTRY']._serialized_start=426
-  _globals['_CHANNELVERSIONS_VERSIONSENTRY']._serialized_end=505
-  _globals['_CHANNELNAMES']._serialized_start=507
-  _globals['_CHANNELNAMES']._serialized_end=536
-  _globals['_CHECKPOINT']._serialized_start=539
-  _globals['_CHECKPOINT']._serialized_end=910
-  _globals['_CHECKPOINT_VERSIONSSEENENTRY']._serialized_start=813
-  _globals['_CHECKPOINT_VERSIONSSEENENTRY']._serialized_end=897
-  _globals['_CHANNELVALUE']._serialized_start=912
-  _globals['_CHANNELVALUE']._serialized_end=1035
-  _globals['_METADATA']._serialized_start=1037
-  _globals['_METADATA']._serialized_end=1105
-  _globals['_TASKWRITE']._serialized_start=1108
-  _globals['_TASKWRITE']._serialized_end=1251
-  _globals['_CHECKPOINTTUPLE']._serialized_start=1254
-  _globals['_CHECKPOINTTUPLE']._serialized_end=1602
-  _globals['_PRECONDITION']._serialized_start=1604
-  _globals['_PRECONDITION']._serialized_end=1694
-  _globals['_THREADLEASE']._serialized_start=1696
-  _globals['_THREADLEASE']._serialized_end=1743
+  _globals['_TYPEDVALUE']._serialized_end=163
+  _globals['_PATCH']._serialized_start=165
+  _globals['_PATCH']._serialized_end=239
+  _globals['_PARTS']._serialized_start=241
+  _globals['_PARTS']._serialized_end=281
+  _globals['_CHANNELVALUE']._serialized_start=283
+  _globals['_CHANNELVALUE']._serialized_end=374
+  _globals['_STOREDVALUE']._serialized_start=376
+  _globals['_STOREDVALUE']._serialized_end=481
+  _globals['_KNOWNVALUE']._serialized_start=483
+  _globals['_KNOWNVALUE']._serialized_end=529
+  _globals['_METADATA']._serialized_start=531
+  _globals['_METADATA']._serialized_end=599
+  _globals['_TASKWRITE']._serialized_start=602
+  _globals['_TASKWRITE']._serialized_end=745
+  _globals['_CHECKPOINTTUPLE']._serialized_start=748
+  _globals['_CHECKPOINTTUPLE']._serialized_end=1076
+  _globals['_PRECONDITION']._serialized_start=1078
+  _globals['_PRECONDITION']._serialized_end=1199
+  _globals['_THREADLEASE']._serialized_start=1201
+  _globals['_THREADLEASE']._serialized_end=1248
 # @@protoc_insertion_point(module_scope)

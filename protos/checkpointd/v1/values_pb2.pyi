@@ -1,5 +1,4 @@
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,92 +6,37 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    COMPRESSION_UNSPECIFIED: _ClassVar[Compression]
-    COMPRESSION_ZLIB: _ClassVar[Compression]
-COMPRESSION_UNSPECIFIED: Compression
-COMPRESSION_ZLIB: Compression
-
 class TypedValue(_message.Message):
-    __slots__ = ("type", "data", "pieces")
+    __slots__ = ("type", "data", "patch", "parts")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
-    PIECES_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     type: str
     data: bytes
-    pieces: PieceList
-    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ..., pieces: _Optional[_Union[PieceList, _Mapping]] = ...) -> None: ...
+    patch: Patch
+    parts: Parts
+    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ..., patch: _Optional[_Union[Patch, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ...) -> None: ...
 
-class PieceList(_message.Message):
-    __slots__ = ("size", "names")
+class Patch(_message.Message):
+    __slots__ = ("base_version", "size", "crc32", "sealed")
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
-    NAMES_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    base_version: str
     size: int
-    names: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, size: _Optional[int] = ..., names: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    crc32: int
+    sealed: bool
+    def __init__(self, base_version: _Optional[str] = ..., size: _Optional[int] = ..., crc32: _Optional[int] = ..., sealed: bool = ...) -> None: ...
 
-class Piece(_message.Message):
-    __slots__ = ("name", "data", "compression")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
-    name: bytes
-    data: bytes
-    compression: Compression
-    def __init__(self, name: _Optional[bytes] = ..., data: _Optional[bytes] = ..., compression: _Optional[_Union[Compression, str]] = ...) -> None: ...
-
-class ChannelVersion(_message.Message):
-    __slots__ = ("text", "integer", "number")
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    INTEGER_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    text: str
-    integer: int
-    number: float
-    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ...) -> None: ...
-
-class ChannelVersions(_message.Message):
-    __slots__ = ("versions",)
-    class VersionsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: ChannelVersion
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ChannelVersion, _Mapping]] = ...) -> None: ...
-    VERSIONS_FIELD_NUMBER: _ClassVar[int]
-    versions: _containers.MessageMap[str, ChannelVersion]
-    def __init__(self, versions: _Optional[_Mapping[str, ChannelVersion]] = ...) -> None: ...
-
-class ChannelNames(_message.Message):
-    __slots__ = ("names",)
-    NAMES_FIELD_NUMBER: _ClassVar[int]
-    names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class Checkpoint(_message.Message):
-    __slots__ = ("v", "ts", "channel_versions", "versions_seen", "updated_channels", "extra")
-    class VersionsSeenEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: ChannelVersions
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ChannelVersions, _Mapping]] = ...) -> None: ...
-    V_FIELD_NUMBER: _ClassVar[int]
-    TS_FIELD_NUMBER: _ClassVar[int]
-    CHANNEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
-    VERSIONS_SEEN_FIELD_NUMBER: _ClassVar[int]
-    UPDATED_CHANNELS_FIELD_NUMBER: _ClassVar[int]
-    EXTRA_FIELD_NUMBER: _ClassVar[int]
-    v: int
-    ts: str
-    channel_versions: ChannelVersions
-    versions_seen: _containers.MessageMap[str, ChannelVersions]
-    updated_channels: ChannelNames
-    extra: TypedValue
-    def __init__(self, v: _Optional[int] = ..., ts: _Optional[str] = ..., channel_versions: _Optional[_Union[ChannelVersions, _Mapping]] = ..., versions_seen: _Optional[_Mapping[str, ChannelVersions]] = ..., updated_channels: _Optional[_Union[ChannelNames, _Mapping]] = ..., extra: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
+class Parts(_message.Message):
+    __slots__ = ("upload_id", "size")
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    upload_id: bytes
+    size: int
+    def __init__(self, upload_id: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ChannelValue(_message.Message):
     __slots__ = ("channel", "version", "value")
@@ -100,9 +44,29 @@ class ChannelValue(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     channel: str
-    version: ChannelVersion
+    version: str
     value: TypedValue
-    def __init__(self, channel: _Optional[str] = ..., version: _Optional[_Union[ChannelVersion, _Mapping]] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
+    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
+
+class StoredValue(_message.Message):
+    __slots__ = ("tuple", "channel", "version", "value")
+    TUPLE_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    tuple: int
+    channel: str
+    version: str
+    value: TypedValue
+    def __init__(self, tuple: _Optional[int] = ..., channel: _Optional[str] = ..., version: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
+
+class KnownValue(_message.Message):
+    __slots__ = ("channel", "version")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    version: str
+    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Metadata(_message.Message):
     __slots__ = ("value", "index")
@@ -129,12 +93,14 @@ class TaskWrite(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., idx: _Optional[int] = ..., channel: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class CheckpointTuple(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "values", "metadata", "pending_writes", "version")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "pending_writes", "version")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     PENDING_WRITES_FIELD_NUMBER: _ClassVar[int]
@@ -143,20 +109,24 @@ class CheckpointTuple(_message.Message):
     checkpoint_ns: str
     checkpoint_id: str
     parent_checkpoint_id: str
-    checkpoint: Checkpoint
+    body: bytes
+    channels: _containers.RepeatedScalarFieldContainer[str]
+    channel_versions: _containers.RepeatedScalarFieldContainer[str]
     values: _containers.RepeatedCompositeFieldContainer[ChannelValue]
     metadata: Metadata
     pending_writes: _containers.RepeatedCompositeFieldContainer[TaskWrite]
     version: int
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[Metadata, _Mapping]] = ..., pending_writes: _Optional[_Iterable[_Union[TaskWrite, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[Metadata, _Mapping]] = ..., pending_writes: _Optional[_Iterable[_Union[TaskWrite, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Precondition(_message.Message):
-    __slots__ = ("if_version_match", "if_last_writer")
+    __slots__ = ("if_version_match", "if_last_writer", "if_last_checkpoint_id")
     IF_VERSION_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_LAST_WRITER_FIELD_NUMBER: _ClassVar[int]
+    IF_LAST_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     if_version_match: int
     if_last_writer: bytes
-    def __init__(self, if_version_match: _Optional[int] = ..., if_last_writer: _Optional[bytes] = ...) -> None: ...
+    if_last_checkpoint_id: str
+    def __init__(self, if_version_match: _Optional[int] = ..., if_last_writer: _Optional[bytes] = ..., if_last_checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class ThreadLease(_message.Message):
     __slots__ = ("thread_id", "token")

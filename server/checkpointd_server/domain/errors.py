@@ -3,11 +3,14 @@
     CheckpointdError
     ├── InvalidArgument        a field can't be used as it is
     ├── VersionConflict        a precondition doesn't hold
+    │   └── PredecessorMissing what the write builds on was refused or lost
     ├── LeaseHeld              somebody else holds the lease on the thread
     ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadExists           the target of a copy holds checkpoints already
     ├── CheckpointNotFound     the checkpoint to fork at is not there
-    ├── PiecesMissing          a value refers to pieces that the thread doesn't have
+    ├── BaseMissing            a patch's base, or an upload, is not stored
+    ├── ChainTooLong           as many patches as may follow one another do so already
+    ├── SealedValue            only the client can apply a value's patches
     ├── ResultTooLarge         the answer doesn't fit into a message
     ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
     ├── DeadlineExceeded       the caller's time ran out before the database answered
@@ -73,6 +76,10 @@ class VersionConflict(CheckpointdError):
         self.current_checkpoint_id = current_checkpoint_id
 
 
+class PredecessorMissing(VersionConflict):
+    """What a write builds on was refused or never arrived: the last put is the writer's own, but not the one named."""
+
+
 class LeaseHeld(CheckpointdError):
     """Somebody else holds the lease on the thread, or is first in line for it. Nothing was stored.
 
@@ -116,16 +123,45 @@ class CheckpointNotFound(CheckpointdError):
         self.checkpoint_id = checkpoint_id
 
 
-class PiecesMissing(CheckpointdError):
-    """A value refers to pieces that the thread doesn't have; nothing was stored. The client is to send them.
+class BaseMissing(CheckpointdError):
+    """A patch's base is not stored, or an upload is not there or not whole; nothing was stored.
 
     Attributes:
-        names: The names of the missing pieces, each once.
+        thread_id: The thread written to.
+        channel: The channel whose value it is.
     """
 
-    def __init__(self, names: list[bytes]) -> None:
-        super().__init__(f"{len(names)} pieces of the values are missing; send them")
-        self.names = names
+    def __init__(self, thread_id: str, channel: str) -> None:
+        super().__init__(
+            f"thread {thread_id!r}, channel {channel!r}: what the value builds on is not stored; send it whole"
+        )
+        self.thread_id = thread_id
+        self.channel = channel
+
+
+class ChainTooLong(CheckpointdError):
+    """A value is a patch on as many patches as may follow one another; nothing was stored.
+
+    Attributes:
+        thread_id: The thread written to.
+        channel: The channel whose value it is.
+        limit: How many patches may follow one another.
+    """
+
+    def __init__(self, thread_id: str, channel: str, *, limit: int) -> None:
+        super().__init__(
+            f"thread {thread_id!r}, channel {channel!r}: more than {limit} patches follow one another; send it whole"
+        )
+        self.thread_id = thread_id
+        self.channel = channel
+        self.limit = limit
+
+
+class SealedValue(CheckpointdError):
+    """A value holds patches that its client has encrypted, and was asked for whole."""
+
+    def __init__(self) -> None:
+        super().__init__("the value holds encrypted patches, which only a client with the key can apply; ask for patches")
 
 
 class ResultTooLarge(CheckpointdError):

@@ -41,16 +41,26 @@ class Limits:
     """How many checkpoints a page holds if the request doesn't say."""
     max_page_size: int = 1000
     """The most checkpoints on a page."""
-    max_page_bytes: int = 2 * 1024 * 1024
-    """Where a page is cut, in bytes. A page holds at least one checkpoint, however large."""
+    max_page_bytes: int = 512 * 1024
+    """Where a page is cut, in bytes of everything that goes out. A page holds at least one checkpoint, however large."""
+    max_inline_bytes: int = 512 * 1024
+    """Up to how many bytes of values and task writes an answer holds; what goes beyond lies apart."""
     max_value_bytes: int = 1024 * 1024 * 1024
-    """The largest value, in bytes, however many pieces it comes in."""
-    max_piece_bytes: int = 1024 * 1024
-    """The largest piece of a value, in bytes, compressed or not."""
-    max_pieces: int = 65_536
-    """The most pieces of a value, and the most that one request names."""
-    max_batch_operations: int = 256
-    """The most calls in one batch."""
+    """The largest value, in bytes, however it travels."""
+    max_part_bytes: int = 1024 * 1024
+    """The largest part of a value, in bytes."""
+    max_chain: int = 64
+    """How many patches may follow one another on a whole value."""
+    max_patch_operations: int = 65_536
+    """The most instructions of one patch."""
+    max_channels: int = 10_000
+    """The most channels of a checkpoint."""
+    max_values: int = 10_000
+    """The most values that one put brings, and the most writes of one task."""
+    max_pipeline_operations: int = 256
+    """The most operations in one message of a pipeline."""
+    max_pipeline_bytes: int = 4 * 1024 * 1024
+    """The largest message of a pipeline."""
     max_batch: int = 1000
     """The most threads, runs or channels that one request names."""
     default_lease_ttl_ms: int = 30_000

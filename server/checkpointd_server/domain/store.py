@@ -6,22 +6,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from checkpointd_server.domain.model import (
-    AcquireLease,
-    CopyThread,
+from checkpointd_server.domain.checkpoints import (
     DeltaHistory,
-    FoundPieces,
-    Lease,
-    LeaseState,
+    Known,
     ListQuery,
     Namespace,
     Page,
-    Piece,
-    PruneStrategy,
-    PutCheckpoint,
-    PutWrites,
+    PendingWrite,
     ReadResult,
 )
+from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.threads import CopyThread, PruneStrategy
+from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 
 NO_LEASES: Mapping[str, int] = MappingProxyType({})
 """For callers that hold none."""
@@ -35,39 +31,38 @@ class CheckpointStore(Protocol):
     a write that raised anything else left nothing behind. A cancelled call gives its connection back.
     """
 
-    async def put_checkpoint(self, put: PutCheckpoint, *, in_company: bool = False, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version.
+    def submit(self, writes: Sequence[PendingWrite]) -> None:
+        """Takes writes of one tenant, in order; hands each back by its `deliver` once it is stored or refused.
 
-        `in_company`: other writes come at the same moment, which may share its commit.
-
-        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
-        """
-        ...
-
-    async def put_writes(self, put: PutWrites, *, in_company: bool = False, timeout: float | None) -> int:
-        """Stores task writes and returns the namespace's version (0: no checkpoint yet).
-
-        Writes that were stored before, by their request id, change nothing. Where they would be refused now, the answer
-        is 0. `in_company` as for `put_checkpoint`.
-
-        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
+        Returns at once. The writes on one namespace are done in the order in which they were submitted, and handed back
+        in that order; those that come together may share a commit. Each stands for itself: what builds on another one
+        says so by its precondition. A result is the version, or VersionConflict, PredecessorMissing, LeaseHeld,
+        LeaseLost, BaseMissing, ChainTooLong, InvalidArgument, Overloaded, DatabaseUnavailable, DeadlineExceeded.
         """
         ...
 
     async def get_checkpoint(
-        self, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool = True, timeout: float | None
+        self, namespace: Namespace, checkpoint_id: str | None, *, known: Known = (), timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None, and the first pieces of its values if wanted."""
+        """Reads the checkpoint with this id, or the latest if None, without the values that are known."""
         ...
 
-    async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:
-        """Stores pieces ahead of a put. Those that nothing refers to after a while are deleted."""
+    async def put_part(
+        self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
+    ) -> None:
+        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted."""
         ...
 
-    async def get_pieces(
-        self, tenant: str, thread_id: str, names: Sequence[bytes], *, timeout: float | None
-    ) -> FoundPieces:
-        """Reads pieces in the order of the names, as many as fit into 2 MiB, and at least one."""
+    async def get_value(
+        self,
+        namespace: Namespace,
+        key: ChannelValueKey | TaskWriteKey,
+        *,
+        offset: int,
+        max_bytes: int,
+        timeout: float | None,
+    ) -> ValueRange | None:
+        """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
         ...
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
@@ -75,9 +70,19 @@ class CheckpointStore(Protocol):
         ...
 
     async def get_delta_history(
-        self, namespace: Namespace, checkpoint_id: str | None, channels: Sequence[str], *, timeout: float | None
+        self,
+        namespace: Namespace,
+        checkpoint_id: str | None,
+        channels: Sequence[str],
+        *,
+        after: str | None = None,
+        page_bytes: int,
+        timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
+        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels, a page a call.
+
+        `after` continues where a page ended.
+        """
         ...
 
     async def delete_thread(

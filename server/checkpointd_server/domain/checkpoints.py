@@ -1,0 +1,202 @@
+"""Checkpoints and task writes: what is said to a checkpoint store, and by it.
+
+A tenant has threads, a thread has namespaces ("" is the root graph), a namespace has checkpoints. A channel's value
+belongs to (thread, namespace, channel, version), not to a checkpoint: checkpoints share the values they didn't change.
+Task writes lie beside a checkpoint, which need not exist yet.
+
+Channel versions are tagged text here and on the wire: "s" and a text, "i" and an integer, "f" and a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
+
+
+class TaskWrite(NamedTuple):
+    """One write of a task. `idx` below 0 marks a special write, which replaces a stored one; others never do."""
+
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    value: TypedValue
+
+
+class Namespace(NamedTuple):
+    """Where checkpoints live. The tenant comes from the authenticated identity."""
+
+    tenant: str
+    thread_id: str
+    checkpoint_ns: str
+
+
+class Precondition(NamedTuple):
+    """What a write expects of its namespace: accepted if the version matches or the last put was the writer's own."""
+
+    if_version_match: int | None = None
+    """The version it must still have; 0: there must be no checkpoint in it; None: not compared."""
+    if_last_writer: bytes = b""
+    """The writer of its last put; empty: not compared."""
+    if_last_checkpoint_id: str = ""
+    """The checkpoint put last, by that writer; empty: any of his."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutCheckpoint:
+    """A checkpoint to store."""
+
+    namespace: Namespace
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    body: bytes
+    """The checkpoint's own fields, as msgpack."""
+    channels: list[str]
+    """Every channel of the checkpoint, each once."""
+    channel_versions: list[str]
+    """Their versions, in the same order, as tagged text."""
+    values: list[ChannelValue]
+    """The channels that changed, at most one entry each."""
+    metadata: TypedValue
+    metadata_index: str
+    """What filters see of the metadata: a JSON object, as text."""
+    run_id: str | None
+    """The metadata's run_id, if it is text: what deleting a run goes by."""
+    precondition: Precondition | None = None
+    writer: bytes = b""
+    request_id: bytes = b""
+    lease_token: int = 0
+    """The token of the lease that the writer holds on the thread; 0: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutWrites:
+    """Task writes to store beside a checkpoint."""
+
+    namespace: Namespace
+    checkpoint_id: str
+    writes: list[TaskWrite]
+    """At most one entry for each (task_id, idx)."""
+    precondition: Precondition | None = None
+    request_id: bytes = b""
+    lease_token: int = 0
+    """The token of the lease that the writer holds on the thread; 0: none."""
+
+
+@dataclass(slots=True, eq=False)
+class PendingWrite:
+    """A write on its way into the store: goes in without a result, and is handed to `deliver` with one.
+
+    What arrives together stays together: writes that end with one commit, and were submitted with the same `deliver`,
+    come back in one list.
+    """
+
+    write: PutCheckpoint | PutWrites
+    size: int
+    """What it counts against the bytes of a commit."""
+    deadline: float | None
+    """When its caller gives up, on the event loop's clock; None: never."""
+    deliver: Callable[[list[PendingWrite]], None]
+    """Takes the writes that have a result now. Must not raise."""
+    tag: Any = None
+    """The caller's own, to know it by."""
+    result: int | CheckpointdError | None = None
+    """The namespace's version (of a put: its own), or why nothing was stored; None: not done yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCheckpoint:
+    """A checkpoint as it was stored, with its task writes. Its values are rows of the answer around it."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    body: bytes
+    channels: list[str]
+    channel_versions: list[str]
+    metadata: TypedValue
+    version: int
+    """The namespace's version at the time of the read."""
+    pending_writes: list[TaskWrite] = field(default_factory=list)
+    """By (task_path, task_id, idx), bytewise. Empty in the metadata view."""
+
+
+class ReadResult(NamedTuple):
+    """A checkpoint or its certain absence, and the namespace's version (0: no checkpoint in it)."""
+
+    checkpoint: StoredCheckpoint | None
+    version: int
+    values: list[StoredValue]
+    """The rows that its values are made of, but for those that the caller knows: what stands in the way of applying
+    patches is never missing. A channel without a row, and not known, is empty."""
+
+
+Known = Sequence[ChannelValueKey]
+"""Values that a caller has already."""
+
+
+class CheckpointPosition(NamedTuple):
+    """Where a page of a list ended. Lists go by checkpoint_id descending, then by thread_id and checkpoint_ns."""
+
+    checkpoint_id: str
+    thread_id: str
+    checkpoint_ns: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """Which checkpoints to list. None stands for any."""
+
+    tenant: str
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    before_checkpoint_id: str | None = None
+    metadata_filter: str | None = None
+    """A JSON object, as text, that the metadata index must contain."""
+    metadata_only: bool = False
+    """Leave out values and pending writes."""
+    page_size: int = 100
+    """The most checkpoints on the page, 1 or more."""
+    page_bytes: int = 1024 * 1024
+    """Where the page is cut, in bytes of everything that goes out; it holds at least one checkpoint."""
+    after: CheckpointPosition | None = None
+    """Continue behind this position."""
+
+
+class Page(NamedTuple):
+    """A page of a list."""
+
+    checkpoints: list[StoredCheckpoint]
+    after: CheckpointPosition | None
+    """Where the next page starts. None: this was the last one."""
+    version: int
+    """The namespace's version if the query named a thread and a namespace, else 0."""
+    values: list[StoredValue]
+    """The rows that the values of all its checkpoints are made of, each once."""
+
+
+class ChannelHistory(NamedTuple):
+    """What a page of the walk has of a channel: writes, newest checkpoint first, and the seed if it was reached."""
+
+    channel: str
+    writes: list[tuple[str, TaskWrite]]
+    """Each with the checkpoint that it lies beside."""
+    seed_version: str | None
+    """The version of the channel that has the seed for its value; None: not on this page."""
+
+
+class DeltaHistory(NamedTuple):
+    """A page of the walk: one history for each channel asked for, in that order, and the namespace's version."""
+
+    channels: list[ChannelHistory]
+    version: int
+    values: list[StoredValue]
+    """The rows that the seeds on this page are made of; their position is 0."""
+    after: str | None
+    """Where the next page starts; None: this was the last one."""

@@ -1,0 +1,41 @@
+"""Threads: their keys, and work on whole ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from hashlib import sha256
+from uuid import UUID
+
+
+@lru_cache(maxsize=8192)
+def thread_key(tenant: str, thread_id: str) -> UUID:
+    """Returns the key that all rows of a thread begin with.
+
+    It is computed, so that it needs no look-up, is short, and spreads threads evenly over the nodes of a cluster: the
+    first 16 bytes of SHA-256 over both names, each behind its length.
+    """
+    names = (tenant.encode(), thread_id.encode())
+    return UUID(bytes=sha256(b"".join(len(name).to_bytes(4, "big") + name for name in names)).digest()[:16])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyThread:
+    """A thread to copy, whole or up to a checkpoint of its root namespace."""
+
+    tenant: str
+    source_thread_id: str
+    target_thread_id: str
+    checkpoint_id: str | None = None
+    """Fork here: this checkpoint, its ancestors, and what their steps left in subgraphs' namespaces."""
+    request_id: bytes = b""
+    lease_token: int = 0
+    """The token of the lease that the caller holds on the target; 0: none."""
+
+
+class PruneStrategy(Enum):
+    """What pruning leaves of a thread."""
+
+    KEEP_LATEST = "keep_latest"
+    DELETE = "delete"

@@ -1,0 +1,85 @@
+"""Values: what a serializer made of a channel's value, whole or as a patch on an earlier version of its channel.
+
+The store looks into no value. Patches are the one exception: their instructions are applied for clients that ask for
+whole values, and checked when they are stored, so that what was accepted can be read.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Patch(NamedTuple):
+    """What turns an earlier version of the same channel into this one, by instructions in the value's data."""
+
+    base_version: str
+    """The version of the channel that the instructions copy from, as tagged text."""
+    size: int
+    """How many bytes the value has once the patch is applied."""
+    crc32: int
+    """The CRC-32 of these bytes; 0 for a sealed patch."""
+    sealed: bool
+    """Whether the instructions are encrypted by the client."""
+
+
+class Parts(NamedTuple):
+    """Bytes that lie apart: in a request, an upload; in what was read, bytes that were left out."""
+
+    upload_id: bytes
+    """The upload, 16 bytes; empty in what was read."""
+    size: int
+    """How many bytes there are."""
+
+
+class TypedValue(NamedTuple):
+    """A serialized value: the serializer's tag and the bytes, or the instructions of a patch."""
+
+    type: str
+    data: bytes
+    patch: Patch | None = None
+    """Not None: `data` holds instructions."""
+    parts: Parts | None = None
+    """Not None: `data` is empty, and the bytes or instructions lie apart."""
+
+
+class ChannelValue(NamedTuple):
+    """A channel's value at a version. None: the channel is empty at this version."""
+
+    channel: str
+    version: str
+    value: TypedValue | None
+
+
+class StoredValue(NamedTuple):
+    """A row of a channel's value, as it was stored."""
+
+    position: int
+    """Which of the checkpoints read together names its thread and namespace, counted from 0."""
+    channel: str
+    version: str
+    value: TypedValue
+
+
+class ChannelValueKey(NamedTuple):
+    """Names a channel's value."""
+
+    channel: str
+    version: str
+
+
+class TaskWriteKey(NamedTuple):
+    """Names a task write within its namespace."""
+
+    checkpoint_id: str
+    task_id: str
+    idx: int
+
+
+class ValueRange(NamedTuple):
+    """A range of a stored value's bytes, or of a patch's instructions."""
+
+    data: bytes
+    size: int
+    """How many bytes there are in all."""
+    value: TypedValue
+    """Its type and, for a patch, what belongs to it; without the bytes."""
