@@ -10,8 +10,8 @@ import langgraph.checkpoint.grpc
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver, InvalidArgumentError
 
-from tests.e2e.calls import checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 DEEP: Any = "bottom"
 for _ in range(40):
