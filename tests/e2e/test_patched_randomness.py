@@ -11,8 +11,8 @@ from langgraph.checkpoint.grpc import Encryption, GrpcSaver, ServerUnavailableEr
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 CONSTANT = uuid.UUID(int=7)
 

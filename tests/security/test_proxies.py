@@ -16,8 +16,8 @@ from langgraph.checkpoint.grpc._transport import routes as routes_of_savers
 
 from checkpointd_server import routes as routes_of_commands
 from checkpointd_server.cli import main
-from tests.e2e.calls import config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import config_of
+from tests.support.server_process import ServerProcess
 
 VARIABLES = ("http_proxy", "https_proxy", "grpc_proxy")
 TOKEN = "ckd_hunter2"
