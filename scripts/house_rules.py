@@ -11,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_FILE = 500
 DOMAIN = Path("server/checkpointd_server/domain")
+TESTS = Path("tests")
+SHARED = "support"
 FOLDERS = (".ci", "client", "deploy", "docs", "examples", "protos", "scripts", "server", "tests")
 SUFFIXES = {"", ".md", ".proto", ".py", ".sh", ".sql", ".toml", ".yaml", ".yml"}
 
@@ -38,7 +40,7 @@ def hand_written() -> Iterator[Path]:
     for path in sorted(candidates):
         relative = path.relative_to(ROOT)
         generated = "_pb2" in path.name or any(part.endswith(("__pycache__", ".egg-info")) for part in relative.parts)
-        if path.is_file() and path.suffix in SUFFIXES and not generated:
+        if path.is_file() and path.name != ".git" and path.suffix in SUFFIXES and not generated:
             yield relative
 
 
@@ -62,6 +64,29 @@ def problems(path: Path) -> Iterator[str]:
             for folder, roots in FORBIDDEN_IMPORTS.items():
                 if path.is_relative_to(folder) and root in roots:
                     yield f"{number}: {folder}/ never imports {root}"
+        if path.is_relative_to(TESTS):
+            yield from stray_helpers(path, text)
+
+
+def stray_helpers(path: Path, text: str) -> Iterator[str]:
+    """Yields which imports of a module of the tests take helpers from where none should be."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom():
+                package = path.parts[: -node.level] if node.level else ()
+                module = (*package, *(node.module or "").split("."))
+                names = [".".join(filter(None, (*module, alias.name))) for alias in node.names]
+            case _:
+                continue
+        for parts in (name.split(".") for name in names):
+            if parts[0] != TESTS.name or len(parts) < 2:
+                continue
+            if any(part == "conftest" or part.startswith("test_") for part in parts[1:3]):
+                yield f"{node.lineno}: nothing is imported from tests and conftests, as from {'.'.join(parts[:3])}"
+            elif parts[1] not in (SHARED, path.parts[1]):
+                yield f"{node.lineno}: what several folders of tests use is in {TESTS}/{SHARED}, not {TESTS}/{parts[1]}"
 
 
 def imports(text: str) -> Iterator[tuple[int, str]]:

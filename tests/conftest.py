@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.blocker import Blocker, blocked
-from tests.cluster import PostgresCluster
-from tests.server_process import ServerProcess
+from tests.support.blocker import Blocker, blocked
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
 
 
 def pytest_configure(config: pytest.Config) -> None:

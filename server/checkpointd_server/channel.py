@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import click
 
 from checkpointd_server.config import DEFAULT_TARGET
 from checkpointd_server.options import setting, stacked
+from checkpointd_server.routes import DIRECT, is_local, proxy_variable
 from checkpointd_server.trust import read_credentials, why_it_fails
 
 Answer = TypeVar("Answer")
@@ -33,6 +33,12 @@ channel_settings = stacked(
         "the first that answers.",
     ),
     setting("--token", help="An API key or a JSON Web Token. Better given in the environment."),
+    setting(
+        "--insecure-token/--no-insecure-token",
+        default=False,
+        help="Allow to send the token in plain text to another machine, where something else protects the way, such as "
+        "a mesh. Never through a proxy.",
+    ),
     setting("--tls/--no-tls", default=False, help="Speak TLS, trusting the authorities that grpc trusts."),
     setting("--tls-ca", type=_FILE, help="Speak TLS, trusting these authorities, PEM."),
     setting("--tls-client-cert", type=_FILE, help="A certificate to show to the server, PEM."),
@@ -121,6 +127,7 @@ def open_channel(
     target: str,
     *,
     token: str | None,
+    insecure_token: bool,
     tls: bool,
     tls_ca: Path | None,
     tls_client_cert: Path | None,
@@ -131,13 +138,14 @@ def open_channel(
 
     token = _usable(token)
     encrypted = tls or tls_ca is not None
-    if token and not encrypted and not _on_this_machine(target):
-        raise click.UsageError(f"the token would be sent in plain text to {target}: give --tls or --tls-ca")
+    exposed = token is not None and not encrypted and not is_local(target)
+    if exposed:
+        _check_exposed(target, allowed=insecure_token)
     if (tls_client_cert is None) != (tls_client_key is None) or (tls_client_cert is not None and not encrypted):
         raise click.UsageError("a certificate needs --tls-client-cert, --tls-client-key, and --tls or --tls-ca")
-    options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
-    if _on_this_machine(target):
-        options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback isn't ours
+    options: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", -1)]
+    if exposed or is_local(target):
+        options += DIRECT
     if encrypted:
         credentials = read_credentials(tls_ca, tls_client_cert, tls_client_key)
         channel = grpc.secure_channel(target, credentials, options=options)
@@ -181,13 +189,16 @@ def _with_token(channel: Any, token: str) -> Any:
     return grpc.intercept_channel(channel, Bearer())
 
 
-def _on_this_machine(target: str) -> bool:
-    if target.startswith("unix:"):
-        return True
-    host = target.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_exposed(target: str, *, allowed: bool) -> None:
+    """Warns of a token that leaves the machine in plain text. Raises UsageError where it must not."""
+    if not allowed:
+        raise click.UsageError(
+            f"the token would be sent in plain text to {target}: give --tls or --tls-ca, or --insecure-token where "
+            "something else protects the way"
+        )
+    if (variable := proxy_variable(target)) is not None:
+        raise click.UsageError(
+            "the token would be sent in plain text through the proxy that the environment names in "
+            f"{variable}: give --tls or --tls-ca, or name the host of {target} in no_proxy"
+        )
+    click.echo(f"warning: the token is sent in plain text to {target}, as --insecure-token allows", err=True)

@@ -20,8 +20,8 @@ from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
 from checkpointd_server.cli import main
-from tests.cluster import PostgresCluster
-from tests.server_process import ServerProcess
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
 
 
 class State(TypedDict):

@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from checkpointd_server.store import database_of
-from tests.cluster import PostgresCluster
-from tests.server_process import ServerProcess, clean_environment
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess, clean_environment
 
 COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
 

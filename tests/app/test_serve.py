@@ -6,125 +6,33 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import urlsplit
 
-import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest, PutCheckpointRequest
-from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-from checkpointd.v1.values_pb2 import Checkpoint, Metadata, TypedValue
 from checkpointd_server.embedded import EmbeddedPostgres
-from tests.cluster import PostgresCluster
-from tests.server_process import UNPRIVILEGED, ServerProcess, clean_environment
+from tests.app.checkpoints import is_there, put
+from tests.app.locked_tables import LockedTables
+from tests.app.ports import taken_port
+from tests.support.cluster import PostgresCluster
+from tests.support.commands import assert_one_clear_line, run
+from tests.support.server_process import UNPRIVILEGED, ServerProcess, clean_environment
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-Result = subprocess.CompletedProcess[str]
-
-
-def put(target: str, thread_id: str, *, timeout: float = 10) -> int:
-    with grpc.insecure_channel(target) as channel:
-        request = PutCheckpointRequest(
-            thread_id=thread_id,
-            checkpoint_id="1",
-            checkpoint=Checkpoint(v=4),
-            metadata=Metadata(value=TypedValue(type="msgpack", data=b"\x80")),
-        )
-        version: int = CheckpointServiceStub(channel).PutCheckpoint(request, timeout=timeout).version
-        return version
 
 
 def put_in_vain(target: str) -> None:
     with pytest.raises(grpc.RpcError):
         put(target, "t", timeout=60)
-
-
-def is_there(target: str, thread_id: str) -> bool:
-    with grpc.insecure_channel(target) as channel:
-        request = GetCheckpointRequest(thread_id=thread_id)
-        return bool(CheckpointServiceStub(channel).GetCheckpoint(request, timeout=10).HasField("tuple"))
-
-
-def run(*arguments: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> Result:
-    """Runs a command that is expected to end by itself."""
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "checkpointd_server.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**clean_environment(), **(env or {})},
-    )
-
-
-def assert_one_clear_line(result: Result, *parts: str) -> None:
-    assert result.returncode == 1, result.stderr
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    assert [line for line in result.stderr.splitlines() if line.startswith("Error: ")] == [
-        result.stderr.splitlines()[-1]
-    ]
-    for part in parts:
-        assert part in result.stderr.splitlines()[-1]
-
-
-@contextmanager
-def taken_port() -> Iterator[int]:
-    """A port on which nobody answers, and which nobody else gets meanwhile."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
-class LockedTables:
-    """All of checkpointd's tables, locked: writes wait until the block ends."""
-
-    def __init__(self, database_url: str) -> None:
-        self._url = database_url
-        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._connection: Any = None
-
-    def __enter__(self) -> Self:
-        self._runner.run(self._lock())
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._runner.run(self._connection.close())
-        self._runner.close()
-
-    def await_waiter(self) -> None:
-        """Waits until somebody waits for the lock."""
-        self.await_waiters(1)
-
-    def await_waiters(self, count: int) -> None:
-        """Waits until so many wait for the lock."""
-        query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while self._runner.run(self._connection.fetchval(query)) < count:
-            pass
-
-    def release(self) -> None:
-        """Lets go of the tables before the block ends."""
-        self._runner.run(self._connection.execute("ROLLBACK"))
-
-    async def _lock(self) -> None:
-        self._connection = await asyncpg.connect(self._url)
-        await self._connection.execute("BEGIN")
-        tables = await self._connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
-        names = ", ".join(f"checkpointd.{table['tablename']}" for table in tables)
-        await self._connection.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
 
 
 @pytest.fixture

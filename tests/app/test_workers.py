@@ -24,12 +24,14 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.lease_service_pb2 import AcquireLeaseRequest, ReleaseLeaseRequest
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
 from checkpointd.v1.values_pb2 import Checkpoint, Metadata, Precondition, TypedValue
-from tests.app.test_serve import LockedTables, assert_one_clear_line, is_there, run, taken_port
-from tests.cluster import PostgresCluster
-from tests.faults.storm import Storm
-from tests.security.authority import Authority
-from tests.security.test_tls import shown_name
-from tests.server_process import ServerFailed, ServerProcess
+from tests.app.checkpoints import is_there
+from tests.app.locked_tables import LockedTables
+from tests.app.ports import taken_port
+from tests.support.authority import Authority, shown_name
+from tests.support.cluster import PostgresCluster
+from tests.support.commands import assert_one_clear_line, run
+from tests.support.server_process import ServerFailed, ServerProcess
+from tests.support.storm import Storm
 
 SECONDS = 60
 """How long anything may take that is waited for."""

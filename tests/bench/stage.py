@@ -18,8 +18,8 @@ from typing import Any, Self
 import psutil
 
 from tests.bench.savers import Kind, set_up
-from tests.cluster import PostgresCluster
-from tests.server_process import ServerProcess
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", "grpcio", "protobuf")

@@ -19,8 +19,8 @@ from tests.bench import publish, report
 from tests.bench.__main__ import main
 from tests.bench.catalogue import catalogue
 from tests.bench.scene import QUICK
-from tests.docs.document import ROOT, Document
-from tests.server_process import clean_environment
+from tests.support.document import ROOT, Document
+from tests.support.server_process import clean_environment
 
 NAMES = [scene.name for scene in catalogue()]
 MACHINE = {

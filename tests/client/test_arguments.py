@@ -10,8 +10,8 @@ import langgraph.checkpoint.grpc
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver, InvalidArgumentError
 
-from tests.e2e.calls import checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 DEEP: Any = "bottom"
 for _ in range(40):
@@ -68,6 +68,17 @@ BAD_CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
     ),
     "delete nothing": ("delete_thread", "thread_id", ("",), {}),
     "delete an overlong thread": ("delete_thread", "thread_id", ("t" * 513,), {}),
+    "one run for a list": ("delete_for_runs", "run_ids", ("ab",), {}),
+    "one run as bytes": ("delete_for_runs", "run_ids", (b"ab",), {}),
+    "no runs at all": ("delete_for_runs", "run_ids", (None,), {}),
+    "one thread for a list": ("prune", "thread_ids", ("ab",), {"strategy": "delete"}),
+    "one thread for a list, to keep some": ("prune", "thread_ids", ("ab",), {}),
+    "threads that are a number": ("prune", "thread_ids", (5,), {}),
+    "one channel for a list": ("get_delta_channel_history", "channels", (), {"config": OK, "channels": "ab"}),
+    "a list for one thread": ("delete_thread", "thread_id", (["a", "b"],), {}),
+    "a list for the thread of a copy": ("copy_thread", "source_thread_id", (["a"], "b"), {}),
+    "bytes for a thread": ("get_tuple", "thread_id", (config_of(b"a"),), {}),
+    "nothing for a thread": ("prune", "thread_ids", ([None],), {}),
     "overlong run": ("delete_for_runs", "run_ids", (["r" * 513],), {}),
     "copy from nowhere": ("copy_thread", "source_thread_id", ("", "b"), {}),
     "copy to nowhere": ("copy_thread", "target_thread_id", ("a", ""), {}),

@@ -5,51 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import uuid
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import grpc
-import grpc.aio
 import pytest
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError, runs
 
-from tests.e2e import graphs
-from tests.e2e.comparison import Ledger
-from tests.server_process import ServerProcess
-
-
-class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
-
-
-def thread(thread_id: str | None = None) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id or str(uuid.uuid4()), "checkpoint_ns": ""}}
-
-
-def run_on(config: RunnableConfig) -> RunnableConfig:
-    return {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
-
-
-def at(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
-    return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
-
-
-def holding(value: Any) -> Checkpoint:
-    checkpoint = empty_checkpoint()
-    checkpoint["channel_values"] = {"a": value}
-    checkpoint["channel_versions"] = {"a": 1}
-    return checkpoint
-
-
-def calls(server: ServerProcess, method: str) -> int:
-    """How often an RPC was called, by the server's log."""
-    return len(re.findall(rf" method=CheckpointService/{method}\b", server.stderr))
+from tests.client.older_server import older_server
+from tests.client.puts import at, calls, holding, run_on, thread
+from tests.support import graphs
+from tests.support.comparison import Ledger
+from tests.support.server_process import ServerProcess
 
 
 def messages(server: ServerProcess) -> list[int]:
@@ -195,30 +162,6 @@ async def test_answers_that_do_not_fit_together_come_one_by_one(database_url: st
         assert all(saved is not None for saved in found)
         assert max(messages(server)) > 1
         assert calls(server, "GetCheckpoint")
-
-
-@asynccontextmanager
-async def older_server(target: str, unknown: Collection[str] = ("StreamBatches", "Batch")) -> AsyncIterator[str]:
-    """A server that doesn't know some RPCs, in front of one that does."""
-    async with grpc.aio.insecure_channel(target) as channel:
-
-        class Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
-            def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-                if details.method.rpartition("/")[2] in unknown:
-                    return None
-                forward = channel.unary_unary(details.method)
-
-                async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-                    return bytes(await forward(request))
-
-                return grpc.unary_unary_rpc_method_handler(answer)
-
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Forward(),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        yield f"127.0.0.1:{port}"
-        await server.stop(0)
 
 
 @pytest.mark.parametrize("unknown", [("StreamBatches",), ("StreamBatches", "Batch")])

@@ -18,8 +18,8 @@ from langgraph.checkpoint.grpc import (
 )
 
 from tests.client.slow_link import SlowLink
-from tests.e2e.calls import checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 
 from tests.client import fork_program
-from tests.e2e import graphs
-from tests.e2e.calls import checkpoint, config_of
-from tests.e2e.comparison import DURABILITIES, Durability, Ledger
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.calls import checkpoint, config_of
+from tests.support.comparison import DURABILITIES, Durability, Ledger
+from tests.support.server_process import ServerProcess
 
 
 def works(saver: GrpcSaver, thread_id: str) -> bool:

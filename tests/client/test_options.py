@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError
 
 from checkpointd_server.cli import main
-from tests.cluster import PostgresCluster
-from tests.e2e.calls import config_of
-from tests.security.conftest import key_entry
-from tests.server_process import ServerProcess
+from tests.support.api_keys import key_entry
+from tests.support.calls import config_of
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
 
 HERE = "127.0.0.1:50051"
 KEY = "ckd_hunter2"

@@ -15,9 +15,9 @@ import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerUnavailableError
 from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
 
-from tests.e2e.calls import checkpoint, config_of
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.flaky_link import FlakyLink
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from langgraph.checkpoint.grpc.options import ClientOptions
 
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
-from tests.e2e.calls import checkpoint, config_of
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.flaky_link import FlakyLink
+from tests.support.server_process import ServerProcess
 
 
 @asynccontextmanager

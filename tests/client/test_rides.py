@@ -15,10 +15,11 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, rides
 from langgraph.checkpoint.grpc.rides import MOST_ALONG, Rides
 
 from checkpointd.v1.checkpoint_service_pb2 import PutWritesRequest
-from tests.client.test_batching import Runtime, at, calls, holding, older_server, thread
-from tests.e2e import graphs
-from tests.e2e.comparison import Ledger
-from tests.server_process import ServerProcess
+from tests.client.older_server import older_server
+from tests.client.puts import Runtime, at, calls, holding, thread
+from tests.support import graphs
+from tests.support.comparison import Ledger
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

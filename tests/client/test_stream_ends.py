@@ -17,9 +17,9 @@ from langgraph.checkpoint.grpc import GrpcSaver, streams
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.client import fork_while_saving
-from tests.client.test_streams import until_ended
-from tests.e2e.calls import checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.client.stream_ends import until_ended
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 
 async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(

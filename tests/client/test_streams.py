@@ -19,15 +19,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.auth.key_file import new_key
-from tests.e2e.calls import checkpoint, config_of
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
-
-
-async def until_ended(stream: streams.Stream) -> None:
-    async with asyncio.timeout(20):
-        while stream.is_open:
-            await asyncio.sleep(0.01)
+from tests.client.stream_ends import until_ended
+from tests.support.calls import checkpoint, config_of
+from tests.support.flaky_link import FlakyLink
+from tests.support.server_process import ServerProcess
 
 
 async def test_all_goes_over_one_call(shared_server: ServerProcess, opened: list[streams.Stream]) -> None:

@@ -11,7 +11,7 @@ import threading
 
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
-from tests.concurrency.gates import Gate, build, turn
+from tests.support.gates import Gate, build, turn
 
 
 def main() -> None:

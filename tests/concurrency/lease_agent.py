@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
 
-from tests.concurrency.gates import Gate, build, turn
+from tests.support.gates import Gate, build, turn
 
 
 def main() -> None:

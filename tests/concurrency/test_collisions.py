@@ -10,7 +10,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
-from tests.concurrency.gates import (
+from tests.support.gates import (
     DURABILITIES,
     Gate,
     InThread,
@@ -22,7 +22,7 @@ from tests.concurrency.gates import (
     until,
     until_saved,
 )
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 threads = pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])

@@ -19,9 +19,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2, values_pb2
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
-from tests.concurrency.gates import DURABILITIES, Gate, build, new_thread, said, turn, turns_of, until
-from tests.replicas import ReplicatedPostgres
-from tests.server_process import ServerProcess
+from tests.support.gates import DURABILITIES, Gate, build, new_thread, said, turn, turns_of, until
+from tests.support.replicas import ReplicatedPostgres
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

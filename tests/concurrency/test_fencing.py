@@ -15,8 +15,8 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, runs
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from tests.concurrency.gates import DURABILITIES, Gate, InThread, new_thread, until
-from tests.server_process import ServerProcess
+from tests.support.gates import DURABILITIES, Gate, InThread, new_thread, until
+from tests.support.server_process import ServerProcess
 
 
 class Runtime:

@@ -23,9 +23,9 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, ThreadExistsError
 
 from checkpointd_server.store import StoreOptions, open_store
-from tests.concurrency.gates import InThread
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.flaky_link import FlakyLink
+from tests.support.gates import InThread
+from tests.support.server_process import ServerProcess
 
 SECONDS = float(os.environ.get("CHECKPOINTD_TEST_LARGE_SECONDS", "8"))
 SEED = int(os.environ.get("CHECKPOINTD_TEST_SEED", "20261121"))

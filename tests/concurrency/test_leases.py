@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, LeaseHeldError
 
 from checkpointd.v1 import lease_service_pb2 as pb
-from tests.concurrency.gates import (
+from tests.support.gates import (
     DURABILITIES,
     Gate,
     InThread,
@@ -25,7 +25,7 @@ from tests.concurrency.gates import (
     turns_of,
     until,
 )
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
 
-from tests.concurrency.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.flaky_link import FlakyLink
+from tests.support.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
+from tests.support.server_process import ServerProcess
 
 
 class Runtime:

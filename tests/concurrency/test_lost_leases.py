@@ -25,7 +25,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 
 from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
-from tests.concurrency.gates import (
+from tests.support.gates import (
     DURABILITIES,
     Gate,
     InThread,
@@ -37,7 +37,7 @@ from tests.concurrency.gates import (
     until,
     until_saved,
 )
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 

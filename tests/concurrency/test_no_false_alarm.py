@@ -18,8 +18,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, StateUpdate, interrupt
 
-from tests.concurrency.gates import DURABILITIES, State, build, new_thread, said, turn, turns_of
-from tests.server_process import ServerProcess
+from tests.support.gates import DURABILITIES, State, build, new_thread, said, turn, turns_of
+from tests.support.server_process import ServerProcess
 
 durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.concurrency.gates import DURABILITIES, build, new_thread, said, turn, turns_of, until_saved
-from tests.server_process import ServerProcess
+from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of, until_saved
+from tests.support.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 

@@ -24,8 +24,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
-from tests.concurrency.gates import DURABILITIES, build, new_thread, said, turn, turns_of
-from tests.server_process import ServerProcess
+from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of
+from tests.support.server_process import ServerProcess
 
 SCHEDULES = int(os.environ.get("CHECKPOINTD_TEST_SCHEDULES", "2000"))
 SEED = int(os.environ.get("CHECKPOINTD_TEST_SEED", "20261121"))

@@ -18,7 +18,7 @@ from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from langgraph.checkpoint.conformance.validate import validate
 from langgraph.checkpoint.grpc import Encryption, GrpcSaver
 
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 EXPECTED_TESTS = {
     "put": 17,

@@ -16,8 +16,8 @@ import click
 import pytest
 
 from checkpointd_server.cli import main
-from tests.docs.document import ROOT, Document, documents
-from tests.server_process import ServerProcess
+from tests.support.document import ROOT, Document, documents
+from tests.support.server_process import ServerProcess
 
 WITH_PYTHON = [path for path in documents() if Document(path).blocks("python")]
 

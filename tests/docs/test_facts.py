@@ -15,7 +15,7 @@ from checkpointd.v1 import errors_pb2, info_service_pb2
 from checkpointd_server.cli import serve
 from checkpointd_server.domain.limits import Limits
 from scripts.document_options import document
-from tests.docs.document import ROOT, Document, documents
+from tests.support.document import ROOT, Document, documents
 
 
 @pytest.mark.parametrize("path", documents())

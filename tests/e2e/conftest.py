@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.e2e.calls import Calls
-from tests.e2e.comparison import FLAVOURS, Scenario, Way, differences, perform
 from tests.e2e.reference import ReferenceSaver
-from tests.server_process import ServerProcess
-
-Compare = Callable[[Scenario, Way], None]
+from tests.support.calls import Calls
+from tests.support.comparison import FLAVOURS, Compare, Scenario, Way, differences, perform
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture

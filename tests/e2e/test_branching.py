@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from langgraph.types import Command, StateSnapshot
 
-from tests.e2e import graphs
-from tests.e2e.comparison import Play, Way, every_way
-from tests.e2e.conftest import Compare
+from tests.support import graphs
+from tests.support.comparison import Compare, Play, Way, every_way
 
 
 def nested_state(state: StateSnapshot) -> StateSnapshot:

@@ -17,11 +17,11 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.types import Command
 
-from tests.e2e import graphs
-from tests.e2e.comparison import WAYS, Play, Way, differences, every_way, perform
-from tests.e2e.normal_form import Names, normal_form
 from tests.e2e.reference import ReferenceSaver
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.comparison import WAYS, Play, Way, differences, every_way, perform
+from tests.support.normal_form import Names, normal_form
+from tests.support.server_process import ServerProcess
 
 
 async def scenario(play: Play) -> None:

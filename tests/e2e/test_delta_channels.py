@@ -13,10 +13,9 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite
 
-from tests.e2e import graphs
-from tests.e2e.comparison import Play, Way, every_way
-from tests.e2e.conftest import Compare
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.comparison import Compare, Play, Way, every_way
+from tests.support.server_process import ServerProcess
 
 CHANNELS = ["log", "quiet", "count", "nowhere"]
 

@@ -26,8 +26,8 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import (
     CheckpointServiceStub,
     add_CheckpointServiceServicer_to_server,
 )
-from tests.e2e.calls import checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
 ENCRYPTION = Encryption(keys=KEYS, current="new")

@@ -27,11 +27,11 @@ from langgraph.checkpoint.grpc.uploads import Uploads
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
-from tests.e2e import graphs
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.e2e.comparison import FLAVOURS, Flavour, Ledger, Play, Way, differences, every_way, perform
 from tests.e2e.reference import ReferenceSaver
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.comparison import FLAVOURS, Flavour, Ledger, Play, Way, differences, every_way, perform
+from tests.support.server_process import ServerProcess
 
 KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
 

@@ -14,10 +14,10 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Command
 
-from tests.e2e import graphs
-from tests.e2e.calls import checkpoint, config_of
-from tests.e2e.comparison import DURABILITIES, FLAVOURS, Ledger
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.calls import checkpoint, config_of
+from tests.support.comparison import DURABILITIES, FLAVOURS, Ledger
+from tests.support.server_process import ServerProcess
 
 SECRET = "sesame"
 """What stands in every value and in the user's metadata, and nowhere else."""

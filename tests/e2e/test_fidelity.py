@@ -23,10 +23,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.e2e.comparison import FLAVOURS, Flavour
-from tests.e2e.normal_form import Names, normal_form
-from tests.server_process import ServerProcess
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.comparison import FLAVOURS, Flavour
+from tests.support.normal_form import Names, normal_form
+from tests.support.server_process import ServerProcess
 
 
 class Colour(enum.StrEnum):

@@ -6,9 +6,8 @@ import threading
 
 from langgraph.types import Command
 
-from tests.e2e import graphs
-from tests.e2e.comparison import Play, Way, every_way
-from tests.e2e.conftest import Compare
+from tests.support import graphs
+from tests.support.comparison import Compare, Play, Way, every_way
 
 
 @every_way

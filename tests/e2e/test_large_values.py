@@ -16,11 +16,10 @@ from langgraph.checkpoint.grpc import CheckpointdError, DamagedValueError, GrpcS
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from tests.e2e import graphs
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.e2e.comparison import FLAVOURS, Flavour, Play, Way, every_way
-from tests.e2e.conftest import Compare
-from tests.server_process import ServerProcess
+from tests.support import graphs
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.comparison import FLAVOURS, Compare, Flavour, Play, Way, every_way
+from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 

@@ -17,9 +17,10 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.e2e import agent_process, graphs
-from tests.e2e.comparison import FLAVOURS, Durability, Flavour, Ledger
-from tests.server_process import ServerProcess
+from tests.e2e import agent_process
+from tests.support import graphs
+from tests.support.comparison import FLAVOURS, Durability, Flavour, Ledger
+from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(agent_process.__file__)
 

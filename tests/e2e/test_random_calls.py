@@ -21,9 +21,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.e2e.normal_form import Names, normal_form
 from tests.e2e.reference import ReferenceSaver
-from tests.server_process import ServerProcess
+from tests.support.normal_form import Names, normal_form
+from tests.support.server_process import ServerProcess
 
 Mode = Literal["blocking", "awaiting", "mixed"]
 

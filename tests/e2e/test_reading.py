@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver, ServerUnavailableError
 
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 
 @pytest.mark.parametrize("absent", [{}, {"checkpoint_id": None}, {"checkpoint_id": ""}], ids=["none", "None", "empty"])

@@ -8,9 +8,8 @@ from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateUpdate
 
-from tests.e2e import graphs
-from tests.e2e.comparison import Play, Way, every_way
-from tests.e2e.conftest import Compare
+from tests.support import graphs
+from tests.support.comparison import Compare, Play, Way, every_way
 
 
 def said(text: str) -> dict[str, Any]:

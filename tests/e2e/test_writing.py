@@ -11,8 +11,8 @@ import pytest
 from langgraph.checkpoint.grpc import CheckpointNotFoundError, GrpcSaver, InvalidArgumentError, ThreadExistsError
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from tests.e2e.calls import Calls, checkpoint, config_of
-from tests.server_process import ServerProcess
+from tests.support.calls import Calls, checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 
 async def test_put_replaces_a_checkpoint_of_the_same_id(calls: Calls) -> None:

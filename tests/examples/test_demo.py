@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server_process import clean_environment
+from tests.support.server_process import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

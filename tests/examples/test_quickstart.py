@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess, clean_environment
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart.py"
 

@@ -29,9 +29,9 @@ import asyncpg
 import psutil
 
 from tests.faults.postgres import FAST, IMMEDIATE, KILL, FaultyPostgres
-from tests.faults.storm import Storm
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.flaky_link import FlakyLink
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 ROUND_SECONDS = 45.0
 """How long the same agents are at work."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.faults.checker import check
-from tests.faults.journal import Line, of, read
 from tests.faults.postgres import FaultyPostgres
-from tests.faults.storm import FORMS, Storm
-from tests.server_process import ServerProcess
+from tests.support.checker import check
+from tests.support.journal import Line, of, read
+from tests.support.server_process import ServerProcess
+from tests.support.storm import FORMS, Storm
 
 LAST = "SELECT checkpoint_id FROM checkpointd.checkpoints WHERE thread_id = '{}' ORDER BY version DESC LIMIT 1"
 HARM = {

@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, ServerUnavailableError
 
-from tests.e2e.calls import checkpoint, config_of
 from tests.faults.small_disk import SmallDisk
-from tests.faults.storm import Storm
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.postgres import FaultyPostgres
-from tests.faults.storm import Storm
-from tests.flaky_link import FlakyLink
-from tests.server_process import ServerProcess
+from tests.support.flaky_link import FlakyLink
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.concurrency.gates import build, new_thread, said, turn
 from tests.faults.pgbouncer import PgBouncer
 from tests.faults.postgres import FaultyPostgres
-from tests.faults.storm import Storm
-from tests.server_process import ServerProcess
+from tests.support.gates import build, new_thread, said, turn
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 
 @pytest.fixture

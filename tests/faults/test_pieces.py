@@ -22,8 +22,8 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.faults.postgres import IMMEDIATE, FaultyPostgres
-from tests.server_process import ServerProcess
-from tests.store.tenant import TIMEOUT, Tenant, in_pieces, piece
+from tests.support.server_process import ServerProcess
+from tests.support.tenant import TIMEOUT, Tenant, in_pieces, piece
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 

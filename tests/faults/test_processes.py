@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from tests.faults.postgres import FAST, IMMEDIATE, KILL, FaultyPostgres
-from tests.faults.storm import Storm
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 
 async def test_a_server_that_is_killed_again_and_again(

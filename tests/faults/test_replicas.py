@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.postgres import FaultyPostgres
-from tests.faults.storm import Storm
-from tests.replicas import ReplicatedPostgres
-from tests.server_process import ServerProcess
+from tests.support.replicas import ReplicatedPostgres
+from tests.support.server_process import ServerProcess
+from tests.support.storm import Storm
 
 
 @pytest.fixture

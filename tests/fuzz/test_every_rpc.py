@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from checkpointd.v1.errors_pb2 import ErrorReason
-from tests.cluster import PostgresCluster
 from tests.fuzz.messages import broken, messages
-from tests.security.test_every_rpc import METHODS
-from tests.server_process import ServerProcess
+from tests.support.cluster import PostgresCluster
+from tests.support.rpcs import METHODS
+from tests.support.server_process import ServerProcess
 
 MORE = int(os.environ.get("CHECKPOINTD_FUZZ_EXAMPLES", "0"))
 FUZZ = settings(

@@ -21,9 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd_server.rpc.health import READINESS
-from tests.e2e.calls import checkpoint, config_of
 from tests.load.flood import Plan
-from tests.server_process import ServerProcess
+from tests.support.calls import checkpoint, config_of
+from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING

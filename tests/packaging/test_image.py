@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from checkpointd_server.cli import main
-from tests.cluster import PostgresCluster
 from tests.packaging.constraints import pins
 from tests.packaging.dockerfile import Stage, read_dockerfile
-from tests.server_process import UNPRIVILEGED, clean_environment
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import UNPRIVILEGED, clean_environment
 
 ROOT = Path(__file__).parents[2]
 INSTALLED_AT = "/opt/checkpointd"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.constraints import ROOT
-from tests.server_process import clean_environment
+from tests.support.server_process import clean_environment
 
 OLD_PYTHON = """\
 #!/bin/sh

@@ -43,3 +43,27 @@ def send(client: Any, method: str, request: Any) -> Any:
 async def assert_nothing_stored(client: Any) -> None:
     page = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest())
     assert not page.tuples
+
+
+def operation(request: Any) -> pb.BatchOperation:
+    kinds = {
+        pb.PutCheckpointRequest: "put_checkpoint",
+        pb.PutWritesRequest: "put_writes",
+        pb.GetCheckpointRequest: "get_checkpoint",
+    }
+    return pb.BatchOperation(**{kinds[type(request)]: request})
+
+
+def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.PutCheckpointRequest:
+    """Returns a put whose message has exactly `size` bytes."""
+    version = values.ChannelVersion(text=checkpoint_id)
+    request: pb.PutCheckpointRequest = client.put_request(
+        checkpoint_id=checkpoint_id,
+        checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions={"channel": version})),
+    )
+    value = request.values.add(channel="channel", version=version, value=client.value(b"")).value
+    value.data = b"x" * (size // 2)
+    value.data += b"x" * (size - request.ByteSize())
+    value.data = value.data[: len(value.data) - (request.ByteSize() - size)]
+    assert request.ByteSize() == size
+    return request

@@ -13,18 +13,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store import StoreOptions, migrate, open_store
-from tests.rpc.conftest import serving
+from tests.rpc.requests import operation
+from tests.rpc.serving import serving
 
 pytestmark = pytest.mark.usefixtures("patient_batches")
-
-
-def operation(request: Any) -> pb.BatchOperation:
-    kinds = {
-        pb.PutCheckpointRequest: "put_checkpoint",
-        pb.PutWritesRequest: "put_writes",
-        pb.GetCheckpointRequest: "get_checkpoint",
-    }
-    return pb.BatchOperation(**{kinds[type(request)]: request})
 
 
 async def batch(client: Any, *requests: Any) -> list[pb.BatchResult]:

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from tests.rpc.test_message_sizes import put_of
+from tests.rpc.requests import put_of
 
 SIZE = 1024 * 1024
 CALLS = 8

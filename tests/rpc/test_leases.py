@@ -14,7 +14,7 @@ from checkpointd.v1 import info_service_pb2, thread_service_pb2
 from checkpointd.v1 import lease_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
-from tests.rpc.conftest import until_idle
+from tests.rpc.serving import until_idle
 
 
 def acquire(**fields: Any) -> pb.AcquireLeaseRequest:

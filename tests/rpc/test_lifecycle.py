@@ -23,8 +23,8 @@ from checkpointd.v1.piece_service_pb2_grpc import PieceServiceStub
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.rpc.health import READINESS
-from tests.flaky_link import FlakyLink
-from tests.rpc.conftest import until_idle
+from tests.rpc.serving import until_idle
+from tests.support.flaky_link import FlakyLink
 
 OURS = [
     "checkpointd.v1.CheckpointService",

@@ -18,7 +18,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.health import READINESS
 from checkpointd_server.rpc.load import READS_AT_ONCE, SWEEP_SECONDS, Load
-from tests.rpc.test_message_sizes import put_of
+from tests.rpc.requests import put_of
 
 MEBIBYTE = 1024 * 1024
 PUT = "/checkpointd.v1.CheckpointService/PutCheckpoint"

@@ -11,24 +11,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from tests.rpc.requests import put_of
 
 LIMIT = 100_000
 MEBIBYTE = 1024 * 1024
-
-
-def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.PutCheckpointRequest:
-    """Returns a put whose message has exactly `size` bytes."""
-    version = values.ChannelVersion(text=checkpoint_id)
-    request: pb.PutCheckpointRequest = client.put_request(
-        checkpoint_id=checkpoint_id,
-        checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions={"channel": version})),
-    )
-    value = request.values.add(channel="channel", version=version, value=client.value(b"")).value
-    value.data = b"x" * (size // 2)
-    value.data += b"x" * (size - request.ByteSize())
-    value.data = value.data[: len(value.data) - (request.ByteSize() - size)]
-    assert request.ByteSize() == size
-    return request
 
 
 async def test_a_request_may_be_as_large_as_the_limit(serve: Any) -> None:

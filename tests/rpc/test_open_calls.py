@@ -18,8 +18,8 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.health import READINESS
-from tests.rpc.conftest import until_idle
-from tests.rpc.test_batches import operation
+from tests.rpc.requests import operation
+from tests.rpc.serving import until_idle
 
 pytestmark = pytest.mark.usefixtures("patient_batches")
 

@@ -13,9 +13,9 @@ import pytest
 from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
-from tests.rpc.conftest import Serve
 from tests.rpc.pieces import GET, MEBIBYTE, listed, name_of, packed, pieces_of, put_of, raw, whole
 from tests.rpc.requests import assert_nothing_stored, channel_value, checkpoint, task_write
+from tests.rpc.serving import Serve
 
 Make = Callable[[Any], Any]
 

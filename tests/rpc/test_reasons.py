@@ -26,7 +26,7 @@ from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.faults import trace_without_words
-from tests.rpc.conftest import Refusal
+from tests.support.rpc_client import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import grpc.aio
 import pytest
 
-from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
-from tests.rpc.conftest import Client
-
-Serve = Callable[..., AbstractAsyncContextManager[str]]
-
-
-def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    """The metadata of a call with a token."""
-    return (("authorization", f"Bearer {token}"),)
-
-
-def key_entry(key: str, tenant: str, *scopes: str, name: str = "somebody", more: str = "") -> str:
-    """A line of the keys file."""
-    listed = ", ".join(f'"{scope}"' for scope in scopes)
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f'[[key]]\ntenant = "{tenant}"\nscopes = [{listed}]\nname = "{name}"\nsha256 = "{digest}"\n{more}\n'
+from tests.security.serving import Serve, serving
+from tests.support.api_keys import key_entry
+from tests.support.cluster import PostgresCluster
 
 
 @pytest.fixture
@@ -44,16 +29,8 @@ async def rpc_store(database_url: str) -> AsyncIterator[CheckpointStore]:
 def serve(rpc_store: CheckpointStore) -> Serve:
     """Serves with these options and yields the address: `async with serve(keys_file=...) as target`."""
 
-    @asynccontextmanager
-    async def start(*, listen: str = "127.0.0.1:0", server: dict[str, Any] | None = None, **access: Any) -> Any:
-        options = ServerOptions(listen=(listen,), access=AccessOptions(**access), **(server or {}))
-        running = RpcServer(rpc_store, options)
-        (address,) = await running.start()
-        running.set_serving(True)
-        try:
-            yield address
-        finally:
-            await running.drain(0)
+    def start(**options: Any) -> AbstractAsyncContextManager[str]:
+        return serving(rpc_store, **options)
 
     return start
 
@@ -71,9 +48,13 @@ def keys_file(tmp_path: Path) -> Path:
     return path
 
 
-@asynccontextmanager
-async def connected(target: str, credentials: grpc.ChannelCredentials | None = None) -> AsyncIterator[Client]:
-    """A client without a token of its own."""
-    secure = credentials is not None
-    async with grpc.aio.secure_channel(target, credentials) if secure else grpc.aio.insecure_channel(target) as channel:
-        yield Client(channel)
+@pytest.fixture
+def owner(postgres_cluster: PostgresCluster, database_url: str) -> Iterator[StoreOptions]:
+    """An empty database that belongs to an ordinary role."""
+    name = urlsplit(database_url).path.removeprefix("/")
+    role = f"owner_of_{name}"
+    postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_cluster.execute(f"ALTER DATABASE {name} OWNER TO {role}")
+    yield StoreOptions(dsn=database_url.replace("//postgres@", f"//{role}@"))
+    postgres_cluster.drop_database(name)
+    postgres_cluster.execute(f"DROP ROLE {role}")

@@ -16,9 +16,9 @@ import pytest
 from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions, runs
 from langgraph.graph import START, StateGraph
 
-from tests.security.authority import AUDIENCE, ISSUER, Authority, Issuer
-from tests.security.conftest import key_entry
-from tests.server_process import ServerProcess, clean_environment
+from tests.support.api_keys import key_entry
+from tests.support.authority import AUDIENCE, ISSUER, Authority, Issuer
+from tests.support.server_process import ServerProcess, clean_environment
 
 
 class Protected:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import pkgutil
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,15 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-import checkpointd.v1
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, piece_service_pb2, thread_service_pb2, values_pb2
 from checkpointd_server.domain.access import JwtOptions, Scope
 from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, Each
-from tests.rpc.conftest import Client
-from tests.security.authority import AUDIENCE, ISSUER, Issuer
-from tests.security.conftest import Serve, bearer, connected
+from tests.security.serving import Serve
+from tests.support.authority import AUDIENCE, ISSUER, Issuer
+from tests.support.rpc_client import Client, bearer, connected
+from tests.support.rpcs import METHODS
 
-
-def every_method() -> Iterator[MethodDescriptor]:
-    """All RPCs of all services in the package, as the stubs have them."""
-    for module in pkgutil.iter_modules(checkpointd.v1.__path__, "checkpointd.v1."):
-        if module.name.endswith("_service_pb2"):
-            for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values():
-                yield from service.methods
-
-
-METHODS = {method.full_name: method for method in every_method()}
 PIECE = b"a piece of a large value"
 WEAKER = {
     Scope.READ: ("none", "write", "delete"),

@@ -14,9 +14,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, TlsFiles
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import check_exposure
-from tests.security.authority import Authority
-from tests.security.conftest import Serve, bearer, connected
-from tests.security.test_keys import command
+from tests.security.serving import Serve
+from tests.support.authority import Authority
+from tests.support.commands import run
+from tests.support.rpc_client import bearer, connected
 
 TLS = TlsFiles(cert=Path("c"), key=Path("k"))
 MUTUAL = TlsFiles(cert=Path("c"), key=Path("k"), client_ca=Path("ca"))
@@ -68,7 +69,7 @@ class TestListening:
         check_exposure("0.0.0.0:1", access)
 
     def test_the_program_refuses_before_it_makes_anything(self, tmp_path: Path) -> None:
-        started = command("serve", "--listen", "0.0.0.0:0", "--data-dir", str(tmp_path / "data"))
+        started = run("serve", "--listen", "0.0.0.0:0", "--data-dir", str(tmp_path / "data"))
         assert started.returncode == 1
         assert "--insecure-without-tls --insecure-without-tokens" in started.stderr.splitlines()[-1]
         assert not (tmp_path / "data").exists()
@@ -78,7 +79,7 @@ class TestListening:
     def test_a_host_that_is_not_known_is_told_before_anything_else(
         self, listen: str, host: str, tmp_path: Path
     ) -> None:
-        started = command("serve", listen, f"{host}:50077", "--data-dir", str(tmp_path / "data"))
+        started = run("serve", listen, f"{host}:50077", "--data-dir", str(tmp_path / "data"))
         assert started.returncode == 1
         assert f"can't listen on {host}:50077: " in started.stderr.splitlines()[-1]
         assert "--insecure" not in started.stderr
@@ -96,7 +97,7 @@ class TestListening:
         ],
     )
     def test_half_of_what_belongs_together_is_refused(self, options: tuple[str, ...]) -> None:
-        started = command("serve", *options)
+        started = run("serve", *options)
         assert started.returncode == 2
         assert "need" in started.stderr
 

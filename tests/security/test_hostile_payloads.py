@@ -20,9 +20,9 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import piece_service_pb2 as pieces_pb
 from checkpointd.v1 import values_pb2 as values
-from tests.rpc.conftest import Client
-from tests.security.conftest import Serve, bearer, connected
-from tests.server_process import ServerProcess
+from tests.security.serving import Serve
+from tests.support.rpc_client import Client, bearer, connected
+from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 ACME, OTHER = bearer("ckd_acme-all"), bearer("ckd_other-all")

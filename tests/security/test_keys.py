@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,41 +18,20 @@ from checkpointd_server.rpc.auth import gate
 from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, new_key, parse_key_file
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
 from checkpointd_server.rpc.identity import Unauthenticated
-from tests.rpc.conftest import Client
-from tests.security.conftest import Serve, bearer, connected, key_entry
-from tests.server_process import ServerProcess, clean_environment
+from tests.security.answers import code, until
+from tests.security.serving import Serve
+from tests.support.api_keys import key_entry
+from tests.support.commands import run
+from tests.support.rpc_client import bearer, connected
+from tests.support.server_process import ServerProcess
 
 DIGEST = "0" * 64
 GOOD = f'[[key]]\ntenant = "acme"\nscopes = ["read"]\nname = "n"\nsha256 = "{DIGEST}"\n'
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "checkpointd_server.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean_environment(),
-    )
-
-
-async def code(client: Client, token: str) -> grpc.StatusCode:
-    try:
-        await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t"), metadata=bearer(token))
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
-
-
-async def until(client: Client, token: str, expected: grpc.StatusCode) -> None:
-    async with asyncio.timeout(20):
-        while await code(client, token) is not expected:
-            await asyncio.sleep(0.05)
-
-
 class TestMaking:
     async def test_a_new_key_opens_what_its_entry_says(self, serve: Serve, tmp_path: Path) -> None:
-        made = command("keys", "new", "--tenant", "acme", "--scope", "read", "--name", 'the "best"')
+        made = run("keys", "new", "--tenant", "acme", "--scope", "read", "--name", 'the "best"')
         assert made.returncode == 0
         path = tmp_path / "keys.toml"
         path.write_text(made.stdout)
@@ -69,7 +46,7 @@ class TestMaking:
             assert refusal.metadata == {"scope": "write"}
 
     def test_the_key_is_not_in_what_is_kept(self) -> None:
-        made = command("keys", "new", "--tenant", "acme")
+        made = run("keys", "new", "--tenant", "acme")
         assert made.stderr.split()[-1] not in made.stdout
         assert made.stderr.split()[-1].removeprefix(KEY_PREFIX) not in made.stdout
 
@@ -77,7 +54,7 @@ class TestMaking:
         assert len({new_key("a", [Scope.READ], "n")[0] for _ in range(100)}) == 100
 
     def test_a_tenant_that_can_not_be_is_refused(self) -> None:
-        made = command("keys", "new", "--tenant", "a" * 65)
+        made = run("keys", "new", "--tenant", "a" * 65)
         assert made.returncode != 0
         assert "64 bytes" in made.stderr
 
@@ -128,7 +105,7 @@ class TestTheFile:
         if content is not None:
             path.write_text(content)
         database = "postgresql://nobody@127.0.0.1:1/none"
-        started = command("serve", "--listen", "127.0.0.1:0", "--database-url", database, "--keys-file", str(path))
+        started = run("serve", "--listen", "127.0.0.1:0", "--database-url", database, "--keys-file", str(path))
         assert started.returncode == 1
         (line,) = started.stderr.splitlines()[-1:]
         assert str(path) in line

@@ -10,10 +10,7 @@ import asyncpg
 import pytest
 
 from checkpointd_server.store import StoreOptions, migrate
-from tests.security.test_row_security import owner
-from tests.security.test_statements import STATEMENTS, nodes, plan_of
-
-__all__ = ["owner"]
+from tests.security.plans import STATEMENTS, nodes, plan_of
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,25 +17,12 @@ import pytest
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.model import Piece, PruneStrategy
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
-from tests.cluster import PostgresCluster
 from tests.security.transaction_pooler import TransactionPooler
-from tests.server_process import ServerProcess
-from tests.store.tenant import TIMEOUT, Tenant, a_connection, write
+from tests.support.server_process import ServerProcess
+from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
 
 OPEN_TABLES = {"piece_sweeps"}
 """Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but a thread's id."""
-
-
-@pytest.fixture
-def owner(postgres_cluster: PostgresCluster, database_url: str) -> Iterator[StoreOptions]:
-    """An empty database that belongs to an ordinary role."""
-    name = urlsplit(database_url).path.removeprefix("/")
-    role = f"owner_of_{name}"
-    postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
-    postgres_cluster.execute(f"ALTER DATABASE {name} OWNER TO {role}")
-    yield StoreOptions(dsn=database_url.replace("//postgres@", f"//{role}@"))
-    postgres_cluster.drop_database(name)
-    postgres_cluster.execute(f"DROP ROLE {role}")
 
 
 @pytest.fixture

@@ -6,16 +6,15 @@ table. Where that isn't the tenant, it is the place of a row that another part o
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
 from checkpointd_server.store import StoreOptions, migrate
-from checkpointd_server.store.statements import load_statements
+from tests.security.plans import STATEMENTS, nodes, plan_of
 
 ACROSS_TENANTS = {
     "check": "looks for no row",
@@ -42,23 +41,6 @@ async def planner(database_url: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
-
-
-async def plan_of(sql: str, planner: Any) -> dict[str, Any]:
-    """The plan of a statement, whatever its parameters."""
-    await planner.execute(f"PREPARE asked AS {sql}")
-    types = await planner.fetchval("SELECT parameter_types FROM pg_prepared_statements WHERE name = 'asked'")
-    arguments = f"({', '.join(['NULL'] * len(types))})" if types else ""
-    (plan,) = json.loads(await planner.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE asked{arguments}"))
-    await planner.execute("DEALLOCATE asked")
-    found: dict[str, Any] = plan["Plan"]
-    return found
-
-
 def first_column(node: dict[str, Any]) -> str:
     """The expression for the first column of what a node is fed with, the tenant in all our tables."""
     (source,) = (child for child in node["Plans"] if child["Parent Relationship"] in ("Outer", "Subquery"))
@@ -68,9 +50,6 @@ def first_column(node: dict[str, Any]) -> str:
 
 def conditions(node: dict[str, Any]) -> str:
     return " ".join(str(node.get(key, "")) for key in ("Index Cond", "Filter", "Recheck Cond", "Join Filter"))
-
-
-STATEMENTS = load_statements("checkpointd")
 
 
 @pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - ACROSS_TENANTS))

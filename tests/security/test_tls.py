@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import TlsFiles
 from checkpointd_server.domain.errors import SetupError
-from tests.security.authority import Authority
-from tests.security.conftest import Serve, bearer, connected
+from tests.security.serving import Serve
+from tests.support.authority import Authority, shown_name
+from tests.support.rpc_client import bearer, connected
 
 
 @pytest.fixture
@@ -46,14 +44,6 @@ async def answers(target: str, *, roots: bytes, pair: tuple[bytes, bytes] | None
         except grpc.aio.AioRpcError as error:
             return error.code()
         return grpc.StatusCode.OK
-
-
-def shown_name(target: str) -> str:
-    """The name in the certificate that a new connection is shown."""
-    host, _, port = target.rpartition(":")
-    certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
-    (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(attribute.value)
 
 
 class TestTheServersCertificate:

@@ -19,10 +19,10 @@ from checkpointd_server.domain.access import JwtOptions
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth import jwks
 from checkpointd_server.rpc.auth.public_keys import parse_public_keys
-from tests.rpc.conftest import Client
-from tests.security.authority import AUDIENCE, ISSUER, Issuer
-from tests.security.conftest import Serve, bearer, connected
-from tests.security.test_keys import code, until
+from tests.security.answers import code, until
+from tests.security.serving import Serve
+from tests.support.authority import AUDIENCE, ISSUER, Issuer
+from tests.support.rpc_client import Client, bearer, connected
 
 OK, UNAUTHENTICATED, UNAVAILABLE = (
     grpc.StatusCode.OK,

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerUnavailableError, TlsOptions
 
 from checkpointd_server.cli import main
-from tests.cluster import PostgresCluster
-from tests.security.authority import Authority
-from tests.server_process import ServerProcess
+from tests.support.authority import Authority
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 

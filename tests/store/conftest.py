@@ -19,8 +19,8 @@ import pytest
 
 from checkpointd_server import embedded
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
-from tests.cluster import PostgresCluster
-from tests.store.tenant import Tenant
+from tests.support.cluster import PostgresCluster
+from tests.support.tenant import Tenant
 
 OTHER_POSTGRES = os.environ.get("CHECKPOINTD_TEST_POSTGRES", "")
 

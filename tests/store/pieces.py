@@ -10,7 +10,7 @@ from typing import Any
 from checkpointd_server.domain.model import StoredCheckpoint
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.database import Session
-from tests.store.tenant import TIMEOUT, Tenant, gather_results, in_pieces, piece
+from tests.support.tenant import TIMEOUT, Tenant, gather_results, in_pieces, piece
 
 
 def names_of(*parts: bytes) -> set[bytes]:

@@ -22,7 +22,7 @@ from checkpointd_server.store.batches import array_literal
 from checkpointd_server.store.commits import MAX_WRITES
 from checkpointd_server.store.statements import load_statements
 from tests.store.pieces import holding, names, names_of, put, read, until_waiting
-from tests.store.tenant import Tenant, in_pieces, piece, value, write
+from tests.support.tenant import Tenant, in_pieces, piece, value, write
 
 
 async def outcomes(*calls: Any) -> list[Any]:

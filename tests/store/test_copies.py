@@ -8,7 +8,7 @@ import pytest
 
 from checkpointd_server.domain.errors import CheckpointNotFound, ThreadExists, VersionConflict
 from checkpointd_server.domain.model import StoredCheckpoint
-from tests.store.tenant import Tenant, gather_results, write
+from tests.support.tenant import Tenant, gather_results, write
 
 CALL = "node:task"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
-from tests.store.tenant import Tenant, write
+from tests.support.tenant import Tenant, write
 
 
 async def _everything(tenant: Tenant) -> dict[str, int]:

@@ -13,8 +13,8 @@ import pytest
 from checkpointd_server.domain.errors import LeaseHeld, LeaseLost
 from checkpointd_server.domain.model import PruneStrategy
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.tenant import Tenant, write
-from tests.store.test_leases import pass_time, until
+from tests.store.leases import pass_time, until
+from tests.support.tenant import Tenant, write
 
 NEW: dict[str, Any] = {"versions": {"a": "2"}, "values": {"a": b"new"}}
 Write = Callable[[Tenant, int], Awaitable[Any]]

@@ -10,8 +10,8 @@ import pytest
 
 from checkpointd_server.domain.model import TaskWrite, TypedValue
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.tenant import TIMEOUT, Tenant, value, write
-from tests.store.test_reads import FILL
+from tests.store.long_history import FILL
+from tests.support.tenant import TIMEOUT, Tenant, value, write
 
 
 class Model:

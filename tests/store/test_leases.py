@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from checkpointd_server.domain.errors import LeaseHeld, LeaseLost
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.tenant import Tenant
-
-
-async def pass_time(tenant: Tenant, seconds: float, *, thread: str = "t") -> None:
-    """Lets time pass for the leases on a thread, and for those who wait for them."""
-    for table, column in (("leases", "expires_at"), ("lease_waiters", "seen_at")):
-        await tenant.select(
-            f"UPDATE checkpointd.{table} SET {column} = {column} - make_interval(secs => $3) "
-            "WHERE tenant = $1 AND thread_id = $2",
-            tenant.name,
-            thread,
-            seconds,
-        )
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until a condition holds."""
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.01)
+from tests.store.leases import pass_time, until
+from tests.support.tenant import Tenant
 
 
 async def waiting(tenant: Tenant, number: int) -> None:

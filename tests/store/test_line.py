@@ -12,7 +12,7 @@ import pytest
 from checkpointd_server.domain.errors import Overloaded
 from checkpointd_server.store import StoreOptions, open_store
 from checkpointd_server.store.line import Line
-from tests.store.tenant import TIMEOUT, Tenant
+from tests.support.tenant import TIMEOUT, Tenant
 
 
 def line(**options: Any) -> Line:

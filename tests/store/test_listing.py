@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.tenant import Tenant, write
+from tests.support.tenant import Tenant, write
 
 
 async def _fill(tenant: Tenant) -> None:

@@ -17,9 +17,9 @@ import pytest
 from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.domain.model import Namespace
 from checkpointd_server.store import PostgresStore, StoreOptions, liveness, migrate, open_store
-from tests.blocker import blocked
-from tests.flaky_link import FlakyLink
-from tests.store.tenant import Tenant, a_connection
+from tests.support.blocker import blocked
+from tests.support.flaky_link import FlakyLink
+from tests.support.tenant import Tenant, a_connection
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
 

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from checkpointd_server.store import StoreOptions, open_store
-from tests.flaky_link import FlakyLink
-from tests.store.tenant import Tenant, write
-from tests.store.test_leases import until
+from tests.store.leases import until
+from tests.support.flaky_link import FlakyLink
+from tests.support.tenant import Tenant, write
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
 from checkpointd_server.store import StoreOptions, migrate, open_store, print_sql, schema_version
 from checkpointd_server.store.migrations import load_migrations
-from tests.cluster import PostgresCluster
-from tests.store.tenant import Tenant, in_pieces, piece, write
+from tests.support.cluster import PostgresCluster
+from tests.support.tenant import Tenant, in_pieces, piece, write
 
 ODD_SCHEMAS = ["Capitals", "quo\"te's", "sp ace", "back\\slash", "%s {0} $1", "select", "\u00e4\u4e16" * 12]
 LAST = load_migrations()[-1].number

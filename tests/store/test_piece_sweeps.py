@@ -29,7 +29,7 @@ from tests.store.pieces import (
     until_waiting,
     upload,
 )
-from tests.store.tenant import Tenant, in_pieces, piece, value, write
+from tests.support.tenant import Tenant, in_pieces, piece, value, write
 
 ERROR, RESUME = -1, -4
 """The idx of special writes, which replace."""

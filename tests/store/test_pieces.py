@@ -22,7 +22,7 @@ from tests.store.pieces import (
     until_waiting,
     upload,
 )
-from tests.store.tenant import TIMEOUT, Tenant, gather_results, in_pieces, piece, write
+from tests.support.tenant import TIMEOUT, Tenant, gather_results, in_pieces, piece, write
 
 
 class TestPuts:

@@ -19,7 +19,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_
 from checkpointd_server.store.errors import judge
 from checkpointd_server.store.hosts import urls_of_hosts
 from checkpointd_server.store.pool import Connection, Pool
-from tests.store.tenant import TIMEOUT, Tenant, a_connection, write
+from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
 
 PLACE = Namespace("tenant", "t", "")
 

@@ -8,7 +8,7 @@ import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
 from checkpointd_server.domain.model import PruneStrategy
-from tests.store.tenant import Tenant, value, write
+from tests.support.tenant import Tenant, value, write
 
 INTERRUPT = -3
 

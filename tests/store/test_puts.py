@@ -9,7 +9,7 @@ import pytest
 
 from checkpointd_server.domain.errors import InvalidArgument, VersionConflict
 from checkpointd_server.domain.model import ChannelValue, Namespace, PutCheckpoint, TypedValue
-from tests.store.tenant import TIMEOUT, Tenant, gather_results, value
+from tests.support.tenant import TIMEOUT, Tenant, gather_results, value
 
 # What may stand in any text field: quotes, escapes, wildcards, other alphabets, whatever isn't NUL.
 HOSTILE = "a'b\"c\\d%e_f;--\n\t$1 {x} __schema__ \u00e9\u4e16\U0001f600\ufffe\x01\x7f"

@@ -10,8 +10,9 @@ import pytest
 
 from checkpointd_server.store import StoreOptions
 from checkpointd_server.store.statements import load_statements, quote_literal
+from tests.store.long_history import FILL
 from tests.store.pieces import use_functions
-from tests.store.tenant import Tenant, write
+from tests.support.tenant import Tenant, write
 
 
 async def test_the_latest_has_the_greatest_id_not_the_last_put(tenant: Tenant) -> None:
@@ -65,25 +66,6 @@ async def test_large_values_come_back(tenant: Tenant) -> None:
     stored = await tenant.read()
     assert stored.body == data
     assert await tenant.values() == {"a": data, "b": data[1:]}
-
-
-FILL = """
-INSERT INTO checkpointd.namespaces (tenant, thread_id, checkpoint_ns, version, last_checkpoint_id)
-    SELECT 't', CASE n WHEN 1 THEN '{thread}' ELSE '{thread}' || n END, '', n, '{last:08}'
-    FROM generate_series(1, {last}) AS n;
-INSERT INTO checkpointd.checkpoints (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, body, channels, channel_versions,
-    metadata_type, metadata, metadata_index
-) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), to_char(n - 1, 'FM00000000'), n, 'body', '{{a,b,c}}',
-    ARRAY['v' || n, 'v' || n, 'v1'], 'json', '{{}}', '{{"step": 1}}' FROM generate_series(1, {last}) AS n;
-INSERT INTO checkpointd.channel_values (tenant, thread_id, checkpoint_ns, channel, version, type, data)
-    SELECT 't', '{thread}', '', c, 'v' || n, 'json', 'value'
-    FROM generate_series(1, {last}) AS n, unnest('{{a,b,c}}'::text[]) AS c;
-INSERT INTO checkpointd.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
-) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), 'task', i, '', 'a', 'json', 'value'
-    FROM generate_series(1, {last}) AS n, generate_series(0, 2) AS i;
-"""
 
 
 async def _explain(connection: Any, statement: str, *args: str) -> tuple[int, str]:

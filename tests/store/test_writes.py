@@ -20,7 +20,7 @@ from checkpointd_server.domain.model import (
     TypedValue,
 )
 from checkpointd_server.store import PostgresStore
-from tests.store.tenant import Tenant, a_connection, value, write
+from tests.support.tenant import Tenant, a_connection, value, write
 
 ERROR, INTERRUPT = -1, -3
 

@@ -7,7 +7,7 @@ table is a fault of the server: the client is told its error_id and nothing else
 from __future__ import annotations
 
 import logging
-import uuid
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -194,7 +194,7 @@ def describe_error(error: Exception, *, retry_after: float | None = None) -> Fai
     """
     rule = next((RULES[kind] for kind in type(error).__mro__ if kind in RULES), FAULT)
     if rule is FAULT:
-        error_id = uuid.uuid4().hex
+        error_id = secrets.token_hex(16)
         message = f"internal error; the server's log has more under error_id {error_id}"
         metadata: dict[str, object] = {"error_id": error_id}
     else:

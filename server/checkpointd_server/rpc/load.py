@@ -10,9 +10,9 @@ are refused, but never the first: whoever has a slow line must be served as well
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Any
 
 import grpc.aio
@@ -247,7 +247,7 @@ class Load:
             loop.call_later(CALM_SECONDS, self._calm_down, loop)
         hint = min(max(self._rates.refused(self._refused_at), SHORTEST_HINT), LONGEST_HINT)
         # Not all at the same moment.
-        return hint * random.uniform(0.5, 1.5)  # noqa: S311 - spreads retries, guards nothing
+        return hint * SystemRandom().uniform(0.5, 1.5)
 
     def _calm_down(self, loop: asyncio.AbstractEventLoop) -> None:
         left = self._refused_at + CALM_SECONDS - loop.time()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Any
 
 from langgraph.checkpoint.grpc.batching import Request
@@ -87,11 +87,11 @@ class Attempts:
         deadline = self._begin_retries(error, now)
         if now >= deadline:
             raise self._unavailable(error, overloaded) from error
-        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+        pause = self._pause * SystemRandom().uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         if hint is not None:
             # Not before the server wants it, and not all at the same moment.
-            pause = max(pause, hint * random.uniform(1.0, 1.5))  # noqa: S311
+            pause = max(pause, hint * SystemRandom().uniform(1.0, 1.5))
         # The last attempt is made at the end of the budget, not before.
         return min(pause, deadline - now)
 

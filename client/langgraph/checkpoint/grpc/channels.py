@@ -13,6 +13,7 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from langgraph.checkpoint.grpc._transport.routes import DIRECT, is_local
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.forks import ForkSafeChannel
@@ -216,6 +217,10 @@ class Channels:
         if may_have_several_addresses(target):
             # Otherwise all calls would go to the first that answers.
             arguments.append(("grpc.service_config", _BALANCED))
+        # Once more: the environment may have changed since the saver was built.
+        options.check_token(target)
+        if is_local(target) or (options.token and not options.tls):
+            arguments += DIRECT
         if not options.tls:
             return flavour.insecure_channel(target, options=arguments)  # type: ignore[attr-defined]
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()

@@ -9,7 +9,6 @@ again.
 from __future__ import annotations
 
 import itertools
-import uuid
 from collections.abc import Collection, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -190,7 +189,7 @@ class Copier:
             checkpoint_id=own_id,
             parent_checkpoint_id=message.parent_checkpoint_id or None,
             checkpoint=message.checkpoint,
-            request_id=uuid.uuid4().bytes,
+            request_id=requests.request_id(),
         )
         old = _metadata(message, source, message.checkpoint)
         metadata = self.codec.load(message.metadata.value, old)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from langgraph.checkpoint.grpc._transport.routes import is_local, proxy_variable
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
@@ -30,6 +31,8 @@ _SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):
 """How the targets begin that grpc resolves by themselves."""
 _SENDABLE = re.compile(r"[ -~]*")
 """What a header can hold."""
+_TRUE, _FALSE = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "no", "n", "off"}
+"""What a variable of the environment may say: what the commands take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class ClientOptions:
     are replicas: calls go round, and past those that are away."""
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     """Sent as `authorization: Bearer ...` with each call. A callable is asked before each call, so it can refresh."""
+    insecure_token: bool = False
+    """Whether a token may leave the machine in plain text. Never through a proxy of the environment."""
     tls: bool | TlsOptions = False
     """True for TLS with the authorities that grpc trusts, TlsOptions for others, False for plain text."""
     timeout: float = 30.0
@@ -82,9 +87,34 @@ class ClientOptions:
             )
         if not callable(self.token):
             object.__setattr__(self, "token", _usable(self.token, "a text, or a callable that returns one"))
-        if self.token and not self.tls and not all(_on_this_machine(target) for target in self.targets):
+        if not isinstance(self.insecure_token, bool):
             raise InvalidArgumentError(
-                f"token: would be sent in plain text to {self.target}; set tls=True", field="token"
+                f"insecure_token: must be True or False, not {type(self.insecure_token).__name__}",
+                field="insecure_token",
+            )
+        for target in self.targets:
+            self.check_token(target)
+
+    @property
+    def exposes_token(self) -> bool:
+        """Whether the token leaves the machine in plain text, as the user has allowed."""
+        return bool(self.token) and not self.tls and not all(is_local(target) for target in self.targets)
+
+    def check_token(self, target: str) -> None:
+        """Raises InvalidArgumentError if the token would go where it must not: off the machine, or through a proxy."""
+        if not self.token or self.tls or is_local(target):
+            return
+        if not self.insecure_token:
+            raise InvalidArgumentError(
+                f"token: would be sent in plain text to {target}; set tls=True, or insecure_token=True "
+                "(CHECKPOINTD_INSECURE_TOKEN) where something else protects the way, such as a mesh",
+                field="token",
+            )
+        if (variable := proxy_variable(target)) is not None:
+            raise InvalidArgumentError(
+                f"token: would be sent in plain text through the proxy that the environment names in {variable}; "
+                f"set tls=True, or name the host of {target} in no_proxy",
+                field="token",
             )
 
     def _check_target(self) -> None:
@@ -130,6 +160,19 @@ def default_token() -> str | None:
     return os.environ.get("CHECKPOINTD_TOKEN") or None
 
 
+def default_insecure_token() -> bool:
+    """Returns whether a saver that wasn't told may send its token in plain text: CHECKPOINTD_INSECURE_TOKEN, or no.
+
+    Raises InvalidArgumentError if the variable is neither true nor false.
+    """
+    given = os.environ.get("CHECKPOINTD_INSECURE_TOKEN", "").strip().lower()
+    if given not in _TRUE | _FALSE:
+        raise InvalidArgumentError(
+            "insecure_token: CHECKPOINTD_INSECURE_TOKEN must be true or false", field="insecure_token"
+        )
+    return given in _TRUE
+
+
 def may_have_several_addresses(target: str) -> bool:
     """Whether one target can stand for several servers: a name may, and a list does."""
     if target.startswith(("ipv4:", "ipv6:")):
@@ -168,18 +211,3 @@ def _is_address(target: str) -> bool:
         return "@" not in target
     match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:/@\s]+):([0-9]{1,5})", target)
     return match is not None and int(match[1]) <= 65535
-
-
-def _on_this_machine(target: str) -> bool:
-    """Whether a plain-text connection to the target stays on this machine."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    if target.startswith(("ipv4:", "ipv6:")):
-        return all(_on_this_machine(address) for address in target.partition(":")[2].split(","))
-    host = urlsplit(f"//{target.rpartition('/')[2]}").hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from random import SystemRandom
 from typing import Any
 
 from langgraph.checkpoint.grpc.errors import is_away
@@ -37,7 +37,7 @@ class Rota:
     def __init__(self, servers: int) -> None:
         self._servers = servers
         # Not all processes begin with the same one.
-        self._turns = itertools.count(random.randrange(servers))  # noqa: S311 - spreads load, guards nothing
+        self._turns = itertools.count(SystemRandom().randrange(servers))
         self._rests = [0.0] * servers
         self._rests_until = [0.0] * servers
 

@@ -5,8 +5,8 @@ Everything is serialized here, before a call gives up control: the graph may cha
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from checkpointd.v1 import values_pb2 as values
 PRUNE_STRATEGIES = {
     "keep_latest": threads_pb.PRUNE_STRATEGY_KEEP_LATEST,
     "delete": threads_pb.PRUNE_STRATEGY_DELETE,
+    "delete_all": threads_pb.PRUNE_STRATEGY_DELETE,  # LangGraph's platform calls it so
 }
 
 _MAX_PAGE = 1000
@@ -91,7 +92,7 @@ def put(
         checkpoint_ns=key.checkpoint_ns,
         checkpoint_id=_text("checkpoint_id", own_id),
         parent_checkpoint_id=checkpoint_id(config),
-        request_id=uuid.uuid4().bytes,
+        request_id=request_id(),
     )
     _fill_checkpoint(request, codec, checkpoint)
     _fill_metadata(request, codec, get_checkpoint_metadata(config, metadata))
@@ -125,7 +126,7 @@ def put_writes(
         checkpoint_id=beside,
         task_id=_text("task_id", task_id),
         task_path=_text("task_path", task_path),
-        request_id=uuid.uuid4().bytes,
+        request_id=request_id(),
     )
     cargo = Cargo()
     for position, (channel, value) in enumerate(writes):
@@ -183,7 +184,7 @@ def delta_history(config: RunnableConfig, channels: Sequence[str]) -> pb.GetDelt
         thread_id=key.thread_id,
         checkpoint_ns=key.checkpoint_ns,
         checkpoint_id=checkpoint_id(config),
-        channels=[_text("channels", channel) for channel in channels],
+        channels=[_text("channels", channel) for channel in _listed("channels", channels)],
     )
 
 
@@ -194,7 +195,7 @@ def delete_thread(thread_id: str) -> threads_pb.DeleteThreadRequest:
 
 def delete_runs(run_ids: Sequence[str]) -> list[threads_pb.DeleteRunsRequest]:
     """Builds the requests of `delete_for_runs`, as many as the server's limit asks for."""
-    names = [_text("run_ids", str(run_id)) for run_id in run_ids]
+    names = [_text("run_ids", str(run_id)) for run_id in _listed("run_ids", run_ids)]
     return [threads_pb.DeleteRunsRequest(run_ids=names[i : i + _MAX_PAGE]) for i in range(0, len(names), _MAX_PAGE)]
 
 
@@ -204,7 +205,7 @@ def copy_thread(source: str, target: str, at: str | None) -> threads_pb.CopyThre
         source_thread_id=thread(source, "source_thread_id"),
         target_thread_id=thread(target, "target_thread_id"),
         checkpoint_id=_text("checkpoint_id", at) if at else None,
-        request_id=uuid.uuid4().bytes,
+        request_id=request_id(),
     )
 
 
@@ -213,7 +214,7 @@ def prune(thread_ids: Sequence[str], strategy: str) -> list[threads_pb.PruneThre
     if strategy not in PRUNE_STRATEGIES:
         known = " or ".join(f'"{name}"' for name in PRUNE_STRATEGIES)
         raise InvalidArgumentError(f"strategy: {strategy!r} is unknown; use {known}", field="strategy")
-    names = [thread(thread_id, "thread_ids") for thread_id in thread_ids]
+    names = [thread(thread_id, "thread_ids") for thread_id in _listed("thread_ids", thread_ids)]
     return [
         threads_pb.PruneThreadsRequest(thread_ids=names[i : i + _MAX_PAGE], strategy=PRUNE_STRATEGIES[strategy])
         for i in range(0, len(names), _MAX_PAGE)
@@ -360,8 +361,27 @@ def release_lease(thread_id: str, holder: bytes) -> leases_pb.ReleaseLeaseReques
     return leases_pb.ReleaseLeaseRequest(thread_id=thread_id, holder=holder)
 
 
+def request_id() -> bytes:
+    """Returns what a write is recognized by that is sent again.
+
+    From the operating system: users' tests seed `random`, and give `uuid.uuid4` ids of their own.
+    """
+    return os.urandom(16)
+
+
+def _listed(field: str, names: Any) -> Iterable[Any]:
+    """Returns what was given as a list of names. One name alone would be taken for the names of its letters."""
+    if isinstance(names, str | bytes | bytearray) or not isinstance(names, Iterable):
+        raise InvalidArgumentError(f"{field}: must be a list of names, not {type(names).__name__}", field=field)
+    return names
+
+
 def thread(thread_id: Any, field: str = "thread_id") -> str:
     """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
+    if thread_id is None or (
+        isinstance(thread_id, bytes | bytearray | Sequence | Set | Mapping) and not isinstance(thread_id, str)
+    ):
+        raise InvalidArgumentError(f"{field}: must be one name, not {type(thread_id).__name__}", field=field)
     name = _text(field, str(thread_id))
     if not name:
         raise InvalidArgumentError(f"{field}: must not be empty", field=field)

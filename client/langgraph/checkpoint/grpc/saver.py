@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.grpc import requests, responses
-from langgraph.checkpoint.grpc.calls import Caller
+from langgraph.checkpoint.grpc.calls import Caller, logger
 from langgraph.checkpoint.grpc.channels import Channels
 from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
 from langgraph.checkpoint.grpc.downloads import Downloads
@@ -33,6 +33,7 @@ from langgraph.checkpoint.grpc.options import (
     DEFAULT_CACHE_BYTES,
     ClientOptions,
     Concurrency,
+    default_insecure_token,
     default_target,
     default_token,
 )
@@ -72,7 +73,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         searchable_metadata: The keys of the metadata that the server may search, beside those that LangGraph itself
             writes. Default: all, or with encryption none.
         token: A bearer token, or a callable that returns one and is asked before each call. Default: the environment's
-            CHECKPOINTD_TOKEN. Never sent in plain text off the machine.
+            CHECKPOINTD_TOKEN. Not sent in plain text off the machine.
+        insecure_token: Whether the token may be sent in plain text off the machine, where something else protects the
+            way, such as a mesh. Never through a proxy. Default: the environment's CHECKPOINTD_INSECURE_TOKEN, or False.
         tls: True, or TlsOptions with certificates. Default: plain text.
         timeout: How long one attempt of a call may take, in seconds.
         retry_budget: How long a call is tried again while the server is unavailable, in seconds; 0: not at all.
@@ -91,6 +94,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
+        insecure_token: bool | None = None,
         tls: bool | TlsOptions = False,
         timeout: float = 30.0,
         retry_budget: float = 30.0,
@@ -108,6 +112,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self.options = ClientOptions(
             target=target if target is not None else default_target(),
             token=token if token is not None else default_token(),
+            insecure_token=insecure_token if insecure_token is not None else default_insecure_token(),
             tls=tls,
             timeout=timeout,
             retry_budget=retry_budget,
@@ -115,6 +120,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             cache_bytes=cache_bytes,
             concurrency=concurrency,
         )
+        if self.options.exposes_token:
+            logger.warning("the token is sent in plain text to %s, as insecure_token allows", self.options.target)
         self._caller = Caller(self.options, Channels(self.options))
         known, cache = KnownPieces(), PieceCache(cache_bytes)
         self._uploads = Uploads(self._caller, known, cache)
@@ -132,6 +139,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
+        insecure_token: bool | None = None,
         tls: bool | TlsOptions = False,
         timeout: float = 30.0,
         retry_budget: float = 30.0,
@@ -146,6 +154,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             encryption=encryption,
             searchable_metadata=searchable_metadata,
             token=token,
+            insecure_token=insecure_token,
             tls=tls,
             timeout=timeout,
             retry_budget=retry_budget,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import deque
 from functools import partial
+from random import SystemRandom
 from typing import Any
 
 from langgraph.checkpoint.grpc.forks import was_ended
@@ -92,7 +92,7 @@ class Streams:
         if len(self._open) >= MOST:
             return None
         # Not all clients of a server that has restarted at the same moment.
-        lifetime = LIFETIME * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
+        lifetime = LIFETIME * SystemRandom().uniform(0.75, 1.0)
         stream = self._open[metadata] = Stream(self._method(metadata=metadata), now + lifetime)
         stream.timer = asyncio.get_running_loop().call_later(lifetime, self._is_over, metadata, stream)
         return stream

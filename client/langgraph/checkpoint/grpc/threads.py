@@ -89,7 +89,7 @@ class ThreadKeeper:
         Args:
             thread_ids: The threads. Unknown ones are passed over.
             strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
-                "delete" removes the threads.
+                "delete" and "delete_all" remove the threads.
         """
         self._runs.forget_context()
         for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):

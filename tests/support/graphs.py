@@ -21,7 +21,7 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.pregel import Pregel
 from langgraph.types import Command, Send, interrupt
 
-from tests.e2e.comparison import Ledger
+from tests.support.comparison import Ledger
 
 AnyGraph = StateGraph[Any, Any, Any, Any]
 AnyPregel = Pregel[Any, Any, Any, Any]

@@ -1,6 +1,6 @@
 """An agent in a process of its own, which writes without a pause and keeps a journal of it.
 
-    python -m tests.faults.agent TARGET JOURNAL PREFIX blocking|awaiting TIMEOUT RETRY_BUDGET
+    python -m tests.support.storm_agent TARGET JOURNAL PREFIX blocking|awaiting TIMEOUT RETRY_BUDGET
 
 PREFIX comes before the names of its threads.
 
@@ -25,8 +25,8 @@ from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2
-from tests.concurrency.gates import DURABILITIES, build, turn, turns_of
-from tests.faults.journal import Journal, Kind, Line
+from tests.support.gates import DURABILITIES, build, turn, turns_of
+from tests.support.journal import Journal, Kind, Line
 
 CONTESTED = "contested"
 """The thread on which all agents meet, after the prefix."""

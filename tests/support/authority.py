@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +17,12 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from cryptography.x509.oid import NameOID
 
 ISSUER, AUDIENCE = "https://issuer.test/", "checkpointd"
@@ -160,3 +166,11 @@ class Issuer:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+
+
+def shown_name(target: str) -> str:
+    """The name in the certificate that a new connection is shown."""
+    host, _, port = target.rpartition(":")
+    certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
+    (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(attribute.value)

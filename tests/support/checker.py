@@ -12,9 +12,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.concurrency.gates import build, turns_of
-from tests.faults.agent import CONTESTED
-from tests.faults.journal import Line, of
+from tests.support.gates import build, turns_of
+from tests.support.journal import Line, of
+from tests.support.storm_agent import CONTESTED
 
 
 @dataclass(frozen=True, kw_only=True)

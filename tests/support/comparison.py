@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot, StateUpdate
 
-from tests.e2e.normal_form import Names, normal_form, readable
+from tests.support.normal_form import Names, normal_form, readable
 
 Flavour = Literal["invoke", "ainvoke"]
 Durability = Literal["sync", "async", "exit"]
@@ -220,6 +220,10 @@ class Scenario(Protocol):
     """What is played: the same calls on whichever saver."""
 
     def __call__(self, play: Play, /) -> Coroutine[Any, Any, None]: ...
+
+
+Compare = Callable[[Scenario, Way], None]
+"""Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first thing that differs."""
 
 
 def perform(scenario: Scenario, saver: BaseCheckpointSaver[str], way: Way, thread_id: str) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.e2e.comparison import Flavour
+from tests.support.comparison import Flavour
 
 
 def config_of(thread_id: object, ns: str | None = "", checkpoint_id: str | None = None) -> RunnableConfig:

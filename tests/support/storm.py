@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Self
 
-from tests.faults import journal
-from tests.faults.checker import check
+from tests.support import journal
+from tests.support.checker import check
 
 ROOT = Path(__file__).parents[2]
 FORMS = ("awaiting", "blocking")
@@ -42,7 +42,7 @@ class Storm:
             command = [
                 sys.executable,
                 "-m",
-                "tests.faults.agent",
+                "tests.support.storm_agent",
                 self._target,
                 str(path),
                 self._prefix,

@@ -1,0 +1,1 @@
+"""How calls travel from a saver to its servers. Private: import from `langgraph.checkpoint.grpc` instead."""

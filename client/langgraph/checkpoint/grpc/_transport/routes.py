@@ -1,0 +1,88 @@
+"""The way that a connection takes: on this machine, over the network, or through a proxy.
+
+gRPC reads proxies from the environment, and takes them for loopback targets too. A loopback address that is named to a
+proxy is the proxy's own, and what is sent in plain text is there for the proxy to read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+
+DIRECT: tuple[tuple[str, int | str], ...] = (
+    ("grpc.enable_http_proxy", 0),
+    # A second kind of proxy, GRPC_ADDRESS_HTTP_PROXY, which the option above doesn't turn off.
+    ("grpc.address_http_proxy_enabled_addresses", ""),
+)
+"""The options of a channel that takes no proxy, whatever the environment says."""
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Where gRPC looks for a proxy: the first that is set counts, also if it is empty."""
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def is_local(target: str) -> bool:
+    """Whether a direct connection to the target stays on this machine.
+
+    Only what this machine resolves by itself counts: names with another authority or scheme may be anywhere.
+    """
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    if target.startswith(("ipv4:", "ipv6:")):
+        return all(is_local(address) for address in target.partition(":")[2].split(","))
+    if target.startswith("dns:"):
+        target = target.removeprefix("dns:").removeprefix("///")
+    try:
+        host = urlsplit(f"//{target}").hostname or ""
+    except ValueError:
+        return False
+    if "/" in target:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_variable(target: str) -> str | None:
+    """Returns the environment variable whose proxy gRPC would take to a target that isn't local; None: it takes none.
+
+    The rules are gRPC's own (its http_proxy_mapper.cc). A value that it would refuse counts as a proxy here.
+    """
+    if os.environ.get("GRPC_ADDRESS_HTTP_PROXY") and os.environ.get("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES"):
+        return "GRPC_ADDRESS_HTTP_PROXY"  # goes by addresses, which aren't known before names are resolved
+    variable = next((name for name in _PROXIES if name in os.environ), None)
+    if variable is None or not os.environ[variable] or target.startswith(("unix:", "vsock:")):
+        return None
+    exceptions = next((os.environ[name] for name in _EXCEPTIONS if name in os.environ), "")
+    return None if _is_excepted(_host(target), exceptions) else variable
+
+
+def _host(target: str) -> str:
+    """Returns the host of a target as gRPC reads it: of a list of addresses all of it."""
+    scheme = re.match(r"(dns|ipv4|ipv6|xds|google-c2p):", target)
+    path = target[scheme.end() :] if scheme else target
+    if path.startswith("//"):
+        path = path[2:].partition("/")[2]
+    if path.startswith("["):
+        return path[1:].partition("]")[0]
+    return path.partition(":")[0] if path.count(":") == 1 else path
+
+
+def _is_excepted(host: str, exceptions: str) -> bool:
+    """Whether a list names a host: itself, a domain that it is in, or a network. Old versions of gRPC except more."""
+    for exception in (entry.strip().lower() for entry in exceptions.split(",")):
+        domain = exception.removeprefix(".")
+        if domain and f".{host.lower()}".endswith(f".{domain}"):
+            return True
+        if "/" in exception:
+            try:
+                if ipaddress.ip_address(host) in ipaddress.ip_network(exception, strict=False):
+                    return True
+            except ValueError:
+                continue
+    return False

@@ -1,0 +1,51 @@
+"""The rules of this house: where tests may take their helpers from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.house_rules import stray_helpers
+
+HERE = Path("tests/store/test_reads.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tests.support.tenant import Tenant",
+        "from tests.support import graphs",
+        "import tests.store.pieces",
+        "from tests.store import pieces",
+        "from .pieces import put",
+        "from langgraph.checkpoint.grpc import test_something",
+    ],
+)
+def test_helpers_come_from_support_or_from_the_own_folder(line: str) -> None:
+    assert list(stray_helpers(HERE, line)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("from tests.store.test_puts import put", "nothing is imported from tests and conftests"),
+        ("from tests.store import test_puts", "nothing is imported from tests and conftests"),
+        ("import tests.store.test_puts as puts", "nothing is imported from tests and conftests"),
+        ("from .test_puts import put", "nothing is imported from tests and conftests"),
+        ("from tests.store.conftest import CLUSTERS", "nothing is imported from tests and conftests"),
+        ("from tests.conftest import pytest_configure", "nothing is imported from tests and conftests"),
+        ("def f():\n    from tests.rpc.requests import copy", "is in tests/support, not tests/rpc"),
+        ("from tests.bench import agents", "is in tests/support, not tests/bench"),
+        ("import tests.rpc.requests", "is in tests/support, not tests/rpc"),
+    ],
+)
+def test_any_other_import_of_a_helper_is_told(line: str, problem: str) -> None:
+    (told,) = stray_helpers(HERE, line)
+    assert told.startswith(f"{line.count(chr(10)) + 1}: ")
+    assert problem in told
+
+
+def test_helpers_that_are_shared_need_none_of_one_folder() -> None:
+    (told,) = stray_helpers(Path("tests/support/storm.py"), "from tests.faults.postgres import FaultyPostgres")
+    assert "not tests/faults" in told

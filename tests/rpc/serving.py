@@ -1,0 +1,38 @@
+"""A real server of the RPC layer in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc import RpcServer, ServerOptions
+from tests.support.rpc_client import Client
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[RpcServer, Client]]]
+
+
+async def until_idle(server: RpcServer) -> None:
+    """Waits until no call is at work: of one that was given up, PostgreSQL knows that first."""
+    async with asyncio.timeout(20):
+        while server.active_calls:
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple[RpcServer, Client]]:
+    """Serves a store with options of one's own, and yields the server and a client of it."""
+    server = RpcServer(store, ServerOptions(**{"listen": ("127.0.0.1:0",), **options}))
+    address, *_ = await server.start()
+    server.set_serving(True)
+    channel_options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    try:
+        async with grpc.aio.insecure_channel(address, options=channel_options) as channel:
+            yield server, Client(channel)
+    finally:
+        await server.drain(0)
