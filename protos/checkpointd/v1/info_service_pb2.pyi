@@ -14,17 +14,15 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_DELTA_CHANNELS: _ClassVar[Capability]
     CAPABILITY_FORK: _ClassVar[Capability]
     CAPABILITY_LEASES: _ClassVar[Capability]
-    CAPABILITY_BATCH: _ClassVar[Capability]
-    CAPABILITY_PIECES: _ClassVar[Capability]
-    CAPABILITY_STREAM_BATCHES: _ClassVar[Capability]
+    CAPABILITY_PIPELINE: _ClassVar[Capability]
+    CAPABILITY_PATCHES: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_VERSIONS: Capability
 CAPABILITY_DELTA_CHANNELS: Capability
 CAPABILITY_FORK: Capability
 CAPABILITY_LEASES: Capability
-CAPABILITY_BATCH: Capability
-CAPABILITY_PIECES: Capability
-CAPABILITY_STREAM_BATCHES: Capability
+CAPABILITY_PIPELINE: Capability
+CAPABILITY_PATCHES: Capability
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -41,7 +39,7 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_batch_operations", "max_value_bytes", "max_piece_bytes")
+    __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_pipeline_operations", "max_pipeline_bytes", "max_value_bytes", "max_part_bytes", "max_chain", "max_patch_operations", "max_channels", "max_values", "max_checkpoint_bytes", "max_known", "max_inline_bytes", "max_batch")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_THREAD_ID_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CHECKPOINT_NS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -58,9 +56,18 @@ class Limits(_message.Message):
     MIN_LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_LEASE_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_LEASE_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
-    MAX_BATCH_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PIPELINE_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PIPELINE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    MAX_PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PART_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHAIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_PATCH_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    MAX_INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_thread_id_bytes: int
     max_checkpoint_ns_bytes: int
@@ -77,7 +84,16 @@ class Limits(_message.Message):
     min_lease_ttl_ms: int
     max_lease_ttl_ms: int
     max_lease_wait_ms: int
-    max_batch_operations: int
+    max_pipeline_operations: int
+    max_pipeline_bytes: int
     max_value_bytes: int
-    max_piece_bytes: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_thread_id_bytes: _Optional[int] = ..., max_checkpoint_ns_bytes: _Optional[int] = ..., max_checkpoint_id_bytes: _Optional[int] = ..., max_channel_bytes: _Optional[int] = ..., max_channel_version_bytes: _Optional[int] = ..., max_task_id_bytes: _Optional[int] = ..., max_task_path_bytes: _Optional[int] = ..., max_type_bytes: _Optional[int] = ..., max_filter_bytes: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_page_bytes: _Optional[int] = ..., min_lease_ttl_ms: _Optional[int] = ..., max_lease_ttl_ms: _Optional[int] = ..., max_lease_wait_ms: _Optional[int] = ..., max_batch_operations: _Optional[int] = ..., max_value_bytes: _Optional[int] = ..., max_piece_bytes: _Optional[int] = ...) -> None: ...
+    max_part_bytes: int
+    max_chain: int
+    max_patch_operations: int
+    max_channels: int
+    max_values: int
+    max_checkpoint_bytes: int
+    max_known: int
+    max_inline_bytes: int
+    max_batch: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_thread_id_bytes: _Optional[int] = ..., max_checkpoint_ns_bytes: _Optional[int] = ..., max_checkpoint_id_bytes: _Optional[int] = ..., max_channel_bytes: _Optional[int] = ..., max_channel_version_bytes: _Optional[int] = ..., max_task_id_bytes: _Optional[int] = ..., max_task_path_bytes: _Optional[int] = ..., max_type_bytes: _Optional[int] = ..., max_filter_bytes: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_page_bytes: _Optional[int] = ..., min_lease_ttl_ms: _Optional[int] = ..., max_lease_ttl_ms: _Optional[int] = ..., max_lease_wait_ms: _Optional[int] = ..., max_pipeline_operations: _Optional[int] = ..., max_pipeline_bytes: _Optional[int] = ..., max_value_bytes: _Optional[int] = ..., max_part_bytes: _Optional[int] = ..., max_chain: _Optional[int] = ..., max_patch_operations: _Optional[int] = ..., max_channels: _Optional[int] = ..., max_values: _Optional[int] = ..., max_checkpoint_bytes: _Optional[int] = ..., max_known: _Optional[int] = ..., max_inline_bytes: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...

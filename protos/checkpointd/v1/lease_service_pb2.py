@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/lease_service.proto\x12\x0e\x63heckpointd.v1\"Y\n\x13\x41\x63quireLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\x0c\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\x12\x0f\n\x07wait_ms\x18\x04 \x01(\x03\";\n\x14\x41\x63quireLeaseResponse\x12\r\n\x05token\x18\x01 \x01(\x03\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\x03\"E\n\x11RenewLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\"*\n\x12RenewLeaseResponse\x12\x14\n\x0cremaining_ms\x18\x01 \x01(\x03\"8\n\x13ReleaseLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\x0c\"(\n\x14ReleaseLeaseResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"$\n\x0fGetLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\"H\n\x10GetLeaseResponse\x12\r\n\x05token\x18\x01 \x01(\x03\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\x03\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\x32\xe8\x02\n\x0cLeaseService\x12Y\n\x0c\x41\x63quireLease\x12#.checkpointd.v1.AcquireLeaseRequest\x1a$.checkpointd.v1.AcquireLeaseResponse\x12S\n\nRenewLease\x12!.checkpointd.v1.RenewLeaseRequest\x1a\".checkpointd.v1.RenewLeaseResponse\x12Y\n\x0cReleaseLease\x12#.checkpointd.v1.ReleaseLeaseRequest\x1a$.checkpointd.v1.ReleaseLeaseResponse\x12M\n\x08GetLease\x12\x1f.checkpointd.v1.GetLeaseRequest\x1a .checkpointd.v1.GetLeaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/lease_service.proto\x12\x0e\x63heckpointd.v1\"Y\n\x13\x41\x63quireLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\x0c\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\x12\x0f\n\x07wait_ms\x18\x04 \x01(\x03\";\n\x14\x41\x63quireLeaseResponse\x12\r\n\x05token\x18\x01 \x01(\x03\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\x03\"E\n\x11RenewLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\"*\n\x12RenewLeaseResponse\x12\x14\n\x0cremaining_ms\x18\x01 \x01(\x03\"8\n\x13ReleaseLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\x0c\"(\n\x14ReleaseLeaseResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"$\n\x0fGetLeaseRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\"9\n\x10GetLeaseResponse\x12\x14\n\x0cremaining_ms\x18\x01 \x01(\x03\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x32\xe8\x02\n\x0cLeaseService\x12Y\n\x0c\x41\x63quireLease\x12#.checkpointd.v1.AcquireLeaseRequest\x1a$.checkpointd.v1.AcquireLeaseResponse\x12S\n\nRenewLease\x12!.checkpointd.v1.RenewLeaseRequest\x1a\".checkpointd.v1.RenewLeaseResponse\x12Y\n\x0cReleaseLease\x12#.checkpointd.v1.ReleaseLeaseRequest\x1a$.checkpointd.v1.ReleaseLeaseResponse\x12M\n\x08GetLease\x12\x1f.checkpointd.v1.GetLeaseRequest\x1a .checkpointd.v1.GetLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLEASEREQUEST']._serialized_start=421
   _globals['_GETLEASEREQUEST']._serialized_end=457
   _globals['_GETLEASERESPONSE']._serialized_start=459
-  _globals['_GETLEASERESPONSE']._serialized_end=531
-  _globals['_LEASESERVICE']._serialized_start=534
-  _globals['_LEASESERVICE']._serialized_end=894
+  _globals['_GETLEASERESPONSE']._serialized_end=516
+  _globals['_LEASESERVICE']._serialized_start=519
+  _globals['_LEASESERVICE']._serialized_end=879
 # @@protoc_insertion_point(module_scope)

@@ -61,11 +61,9 @@ class GetLeaseRequest(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ...) -> None: ...
 
 class GetLeaseResponse(_message.Message):
-    __slots__ = ("token", "remaining_ms", "waiting")
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("remaining_ms", "waiting")
     REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
-    token: int
     remaining_ms: int
     waiting: int
-    def __init__(self, token: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
+    def __init__(self, remaining_ms: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...

@@ -107,7 +107,8 @@ class LeaseServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetLease(self, request, context):
-        """Tells who may write to a thread. An answer may be out of date when it arrives.
+        """Tells whether somebody holds a thread, but not the token: that is its holder's secret. An answer may be out of date
+        when it arrives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/value_service.proto\x12\x0e\x63heckpointd.v1\"T\n\x0ePutPartRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x11\n\x0fPutPartResponse\"\xea\x01\n\x0fGetValueRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12:\n\rchannel_value\x18\x03 \x01(\x0b\x32!.checkpointd.v1.KnownChannelValueH\x00\x12\x34\n\ntask_write\x18\x04 \x01(\x0b\x32\x1e.checkpointd.v1.KnownTaskWriteH\x00\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x11\n\tmax_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07patches\x18\x07 \x01(\x08\x42\x07\n\x05value\"5\n\x11KnownChannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"E\n\x0eKnownTaskWrite\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\"=\n\x10GetValueResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x32\xa9\x01\n\x0cValueService\x12J\n\x07PutPart\x12\x1e.checkpointd.v1.PutPartRequest\x1a\x1f.checkpointd.v1.PutPartResponse\x12M\n\x08GetValue\x12\x1f.checkpointd.v1.GetValueRequest\x1a .checkpointd.v1.GetValueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/value_service.proto\x12\x0e\x63heckpointd.v1\"T\n\x0ePutPartRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x11\n\x0fPutPartResponse\"\xea\x01\n\x0fGetValueRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12:\n\rchannel_value\x18\x03 \x01(\x0b\x32!.checkpointd.v1.KnownChannelValueH\x00\x12\x34\n\ntask_write\x18\x04 \x01(\x0b\x32\x1e.checkpointd.v1.KnownTaskWriteH\x00\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x11\n\tmax_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07patches\x18\x07 \x01(\x08\x42\x07\n\x05value\"5\n\x11KnownChannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"E\n\x0eKnownTaskWrite\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\"L\n\x10GetValueResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x12\r\n\x05\x63rc32\x18\x04 \x01(\x07\x32\xa9\x01\n\x0cValueService\x12J\n\x07PutPart\x12\x1e.checkpointd.v1.PutPartRequest\x1a\x1f.checkpointd.v1.PutPartResponse\x12M\n\x08GetValue\x12\x1f.checkpointd.v1.GetValueRequest\x1a .checkpointd.v1.GetValueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KNOWNTASKWRITE']._serialized_start=451
   _globals['_KNOWNTASKWRITE']._serialized_end=520
   _globals['_GETVALUERESPONSE']._serialized_start=522
-  _globals['_GETVALUERESPONSE']._serialized_end=583
-  _globals['_VALUESERVICE']._serialized_start=586
-  _globals['_VALUESERVICE']._serialized_end=755
+  _globals['_GETVALUERESPONSE']._serialized_end=598
+  _globals['_VALUESERVICE']._serialized_start=601
+  _globals['_VALUESERVICE']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

@@ -58,11 +58,13 @@ class KnownTaskWrite(_message.Message):
     def __init__(self, checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., idx: _Optional[int] = ...) -> None: ...
 
 class GetValueResponse(_message.Message):
-    __slots__ = ("data", "size", "found")
+    __slots__ = ("data", "size", "found", "crc32")
     DATA_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     size: int
     found: bool
-    def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., found: bool = ...) -> None: ...
+    crc32: int
+    def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., found: bool = ..., crc32: _Optional[int] = ...) -> None: ...

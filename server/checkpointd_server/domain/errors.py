@@ -11,6 +11,7 @@
     ├── BaseMissing            a patch's base, or an upload, is not stored
     ├── ChainTooLong           as many patches as may follow one another do so already
     ├── SealedValue            only the client can apply a value's patches
+    ├── BrokenPatch            a patch can't be applied, or doesn't make what it says
     ├── ResultTooLarge         the answer doesn't fit into a message
     ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
     ├── DeadlineExceeded       the caller's time ran out before the database answered
@@ -161,7 +162,13 @@ class SealedValue(CheckpointdError):
     """A value holds patches that its client has encrypted, and was asked for whole."""
 
     def __init__(self) -> None:
-        super().__init__("the value holds encrypted patches, which only a client with the key can apply; ask for patches")
+        super().__init__(
+            "the value holds encrypted patches, which only a client with the key can apply; ask for patches"
+        )
+
+
+class BrokenPatch(CheckpointdError, ValueError):
+    """A patch's instructions can't be read or applied, or what they make is not what the patch says."""
 
 
 class ResultTooLarge(CheckpointdError):

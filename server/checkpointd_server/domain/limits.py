@@ -52,7 +52,11 @@ class Limits:
     max_chain: int = 64
     """How many patches may follow one another on a whole value."""
     max_patch_operations: int = 65_536
-    """The most instructions of one patch."""
+    """The most instructions of all patches that one put brings."""
+    max_checkpoint_bytes: int = 16 * 1024 * 1024
+    """The largest checkpoint without its values: its body, its metadata, and the names and versions of its channels."""
+    max_known: int = 1000
+    """The most values that a read names as known."""
     max_channels: int = 10_000
     """The most channels of a checkpoint."""
     max_values: int = 10_000

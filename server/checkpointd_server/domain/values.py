@@ -20,6 +20,9 @@ class Patch(NamedTuple):
     """The CRC-32 of these bytes; 0 for a sealed patch."""
     sealed: bool
     """Whether the instructions are encrypted by the client."""
+    reach: int = 0
+    """How many bytes of the base the instructions need: a base that is shorter is not the one meant. Known when it is
+    stored; 0 in what was read, and for a sealed patch."""
 
 
 class Parts(NamedTuple):

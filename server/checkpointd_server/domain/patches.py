@@ -1,0 +1,182 @@
+"""Patches: instructions that make a value out of an earlier one, checked, applied, and followed along their chains.
+
+The instructions are a sequence of operations (see Patch in values.proto). Each begins with an unsigned LEB128 number n:
+its lowest bit tells the operation, n >> 1 is a length. 0 inserts the bytes that follow; 1 copies from the base, from an
+offset that follows as another LEB128 number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+from zlib import crc32
+
+from checkpointd_server.domain.errors import BrokenPatch
+from checkpointd_server.domain.values import ChannelValueKey, Parts, TypedValue
+
+_MAX_NUMBER_BYTES = 7
+"""How long a number may be: 49 bits, which is more than any value has bytes."""
+
+
+class PatchForm(NamedTuple):
+    """What is known of a patch's instructions without the base."""
+
+    operations: int
+    """How many there are."""
+    reach: int
+    """How many bytes the base must have."""
+
+
+def read_operations(instructions: bytes) -> Iterator[tuple[bool, int, int]]:
+    """Yields each operation: whether it copies, how many bytes it makes, and where they begin.
+
+    Bytes that are inserted begin at an offset of the instructions, bytes that are copied at one of the base. Raises
+    BrokenPatch.
+    """
+    position, end = 0, len(instructions)
+    while position < end:
+        number = instructions[position]
+        position += 1
+        if number > 127:
+            number, position = _read_long_number(instructions, position - 1)
+        length = number >> 1
+        if not length:
+            raise BrokenPatch("an operation makes no bytes")
+        if number & 1:
+            if position == end:
+                raise BrokenPatch("the instructions end within an operation")
+            offset = instructions[position]
+            position += 1
+            if offset > 127:
+                offset, position = _read_long_number(instructions, position - 1)
+            yield True, length, offset
+        else:
+            if length > end - position:
+                raise BrokenPatch("the instructions end within an operation")
+            yield False, length, position
+            position += length
+
+
+def _read_long_number(instructions: bytes, start: int) -> tuple[int, int]:
+    """Returns the number that begins at an offset, and the offset behind it."""
+    number = 0
+    for place, byte in enumerate(instructions[start : start + _MAX_NUMBER_BYTES]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, start + place + 1
+    raise BrokenPatch("a number is too large, or the instructions end within it")
+
+
+def check_instructions(instructions: bytes, size: int, *, max_operations: int) -> PatchForm:
+    """Checks instructions without the base: that they can be read, are not too many, and make `size` bytes.
+
+    Raises BrokenPatch.
+    """
+    operations = made = reach = 0
+    for copies, length, offset in read_operations(instructions):
+        operations += 1
+        if operations > max_operations:
+            raise BrokenPatch(f"there are more than {max_operations} operations")
+        made += length
+        if copies and offset + length > reach:
+            reach = offset + length
+    if made != size:
+        raise BrokenPatch(f"the operations make {made} bytes, the patch says {size}")
+    return PatchForm(operations, reach)
+
+
+def apply_patch(base: bytes, instructions: bytes, *, size: int, checksum: int) -> bytes:
+    """Returns what instructions make of a base. Raises BrokenPatch if it isn't what the patch says, to the bit."""
+    source, literals, room, limit = memoryview(base), memoryview(instructions), size, len(base)
+    parts: list[memoryview] = []
+    for copies, length, offset in read_operations(instructions):
+        room -= length
+        if room < 0:
+            raise BrokenPatch(f"the operations make more than the {size} bytes that the patch says")
+        if copies:
+            if offset + length > limit:
+                raise BrokenPatch(f"an operation copies up to byte {offset + length} of a base of {limit} bytes")
+            parts.append(source[offset : offset + length])
+        else:
+            parts.append(literals[offset : offset + length])
+    if room:
+        raise BrokenPatch(f"the operations make {size - room} bytes, the patch says {size}")
+    value = b"".join(parts)
+    if crc32(value) != checksum:
+        raise BrokenPatch("the value's checksum is not the one that the patch says")
+    return value
+
+
+class Assembler:
+    """Makes whole values of stored rows, for those who didn't ask for patches.
+
+    What would be large is left out (`parts`, with its size), and so is what can't be made here: a value whose chain has
+    a sealed patch, or bytes that were left out already. What is made once is kept for what builds on it.
+
+    Args:
+        rows: The rows of one namespace.
+        largest: Up to how many bytes a value is made, those on the way to it included.
+        total: How many bytes are made in all.
+    """
+
+    def __init__(self, rows: Mapping[ChannelValueKey, TypedValue], *, largest: int, total: int) -> None:
+        self._rows = rows
+        self._largest = largest
+        self._room = total
+        self._made: dict[ChannelValueKey, bytes] = {}
+
+    def value(self, key: ChannelValueKey) -> TypedValue | None:
+        """Returns a channel's value at a version, whole or left out; None: it is empty there.
+
+        Raises:
+            BrokenPatch: The rows don't make what they say.
+        """
+        row = self._rows.get(key)
+        if row is None or row.patch is None:
+            return row
+        made = self._make(key, row)
+        return TypedValue(row.type, made) if made is not None else left_out(row)
+
+    def _make(self, key: ChannelValueKey, row: TypedValue) -> bytes | None:
+        """Returns a value's bytes; None: they are to be left out."""
+        chain: list[tuple[ChannelValueKey, TypedValue]] = []
+        while (made := self._made.get(key)) is None:
+            if row.parts is not None:
+                return None
+            patch = row.patch
+            if patch is None:
+                made = row.data
+                break
+            if patch.sealed or patch.size > self._largest:
+                return None
+            if len(chain) > len(self._rows):
+                raise BrokenPatch(f"channel {key.channel!r}: patches go round in a circle")
+            chain.append((key, row))
+            key = ChannelValueKey(key.channel, patch.base_version)
+            base = self._rows.get(key)
+            if base is None:
+                raise BrokenPatch(f"channel {key.channel!r}: the base of a patch is missing, version {key.version!r}")
+            row = base
+        for step, patched in reversed(chain):
+            patch = patched.patch
+            assert patch is not None
+            self._room -= patch.size
+            if self._room < 0:
+                return None
+            try:
+                made = apply_patch(made, patched.data, size=patch.size, checksum=patch.crc32)
+            except BrokenPatch as error:
+                raise BrokenPatch(f"channel {step.channel!r}, version {step.version!r}: {error}") from None
+            self._made[step] = made
+        return made
+
+
+def left_out(row: TypedValue) -> TypedValue:
+    """Returns a row as it is told to those who want values whole, when its bytes lie apart: by its type and size."""
+    if row.patch is not None:
+        size = row.patch.size
+    elif row.parts is not None:
+        size = row.parts.size
+    else:
+        size = len(row.data)
+    return TypedValue(row.type, b"", None, Parts(b"", size))
