@@ -16,7 +16,7 @@ from langgraph.checkpoint.grpc import (
     CheckpointdError,
     Encryption,
     EncryptionError,
-    IntegrityError,
+    TamperedValueError,
     InvalidArgumentError,
     PlaintextError,
     UnknownKeyError,
@@ -93,16 +93,16 @@ def test_a_change_of_any_byte_is_seen() -> None:
     for position in range(len(sealed)):
         changed = bytearray(sealed)
         changed[position] ^= 1
-        with pytest.raises(IntegrityError):
+        with pytest.raises(TamperedValueError):
             encryption().open(type_tag, bytes(changed), HERE)
 
 
 def test_a_cut_at_any_place_is_seen() -> None:
     type_tag, sealed = encryption().seal("msgpack", b"value", HERE)
     for length in range(len(sealed)):
-        with pytest.raises(IntegrityError):
+        with pytest.raises(TamperedValueError):
             encryption().open(type_tag, sealed[:length], HERE)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(TamperedValueError):
         encryption().open(type_tag, sealed + b"\0", HERE)
 
 
@@ -110,19 +110,19 @@ def test_a_cut_at_any_place_is_seen() -> None:
 def test_another_type_is_seen(type_tag: str) -> None:
     """A type decides what is done with the bytes: "pickle" would run code."""
     _, sealed = encryption().seal("msgpack", b"value", HERE)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(TamperedValueError):
         encryption().open(type_tag, sealed, HERE)
 
 
 def test_the_key_of_that_name_may_be_another_one() -> None:
-    with pytest.raises(IntegrityError, match="another key by the name of 'a'"):
+    with pytest.raises(TamperedValueError, match="another key by the name of 'a'"):
         encryption(a=OTHER_KEY).open(*encryption().seal("msgpack", b"value", HERE), HERE)
 
 
 def test_another_tenant_s_value_does_not_open() -> None:
     sealed = encryption(tenant="one").seal("msgpack", b"value", HERE)
     for tenant in ("two", ""):
-        with pytest.raises(IntegrityError, match="another tenant"):
+        with pytest.raises(TamperedValueError, match="another tenant"):
             encryption(tenant=tenant).open(*sealed, HERE)
 
 
@@ -145,7 +145,7 @@ def test_keys_are_changed_by_name() -> None:
 def test_a_value_can_t_be_given_another_key_s_name() -> None:
     both = encryption("a", a=KEY, b=KEY)
     _, sealed = both.seal("msgpack", b"value", HERE)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(TamperedValueError):
         both.open("msgpack+cpd1.b", sealed, HERE)
 
 
@@ -156,7 +156,7 @@ def test_a_plain_value_is_refused_unless_it_is_allowed() -> None:
     # What LangGraph's own EncryptedSerializer has written is for the serializer to open.
     assert encryption(required=False).open("msgpack+aes", b"value", HERE) == ("msgpack+aes", b"value")
     # A sealed value is opened all the same, and never handed on unopened.
-    with pytest.raises(IntegrityError):
+    with pytest.raises(TamperedValueError):
         encryption(required=False).open("msgpack+cpd1.a", b"value", HERE)
 
 
@@ -214,7 +214,7 @@ def test_a_value_opens_in_its_place_and_in_no_other() -> None:
         if place is elsewhere:
             assert sealer.open(*sealed, elsewhere) == ("msgpack", b"value")
         else:
-            with pytest.raises(IntegrityError) as failed:
+            with pytest.raises(TamperedValueError) as failed:
                 sealer.open(*sealed, elsewhere)
             assert failed.value.thread_id == elsewhere.thread_id
             assert failed.value.place == elsewhere.place
@@ -284,7 +284,7 @@ def test_a_server_can_t_pass_one_thread_off_as_another(
 ) -> None:
     answer = [values.CheckpointTuple(thread_id="t", checkpoint_ns="", checkpoint_id="1")]
     codec = Codec(serde=JsonPlusSerializer(), encryption=encryption())
-    with nullcontext() if fits else pytest.raises(IntegrityError, match="another one than was asked for"):
+    with nullcontext() if fits else pytest.raises(TamperedValueError, match="another one than was asked for"):
         check_place(codec, request_, answer)
 
 
@@ -328,7 +328,7 @@ def test_the_keys_are_those_that_were_given() -> None:
     assert made.open(*made.seal("msgpack", b"value", HERE), HERE) == ("msgpack", b"value")
 
 
-@pytest.mark.parametrize("kind", [EncryptionError, PlaintextError, UnknownKeyError, IntegrityError])
+@pytest.mark.parametrize("kind", [EncryptionError, PlaintextError, UnknownKeyError, TamperedValueError])
 def test_its_errors_travel_between_processes(kind: type[EncryptionError]) -> None:
     error = kind("what happened", thread_id="thread", place="channel 'a'")
     assert isinstance(error, CheckpointdError)

@@ -7,7 +7,7 @@ import random
 import zlib
 
 import pytest
-from langgraph.checkpoint.grpc import DamagedValueError
+from langgraph.checkpoint.grpc import CorruptValueError
 from langgraph.checkpoint.grpc.known_pieces import MAX_KNOWN, KnownPieces, PieceCache
 from langgraph.checkpoint.grpc.pieces import (
     INLINE_BYTES,
@@ -93,21 +93,21 @@ class TestPacking:
             assert len(pack(b"", memoryview(text)).data) < 0.1 * size
 
     def test_other_bytes_than_the_name_stands_for_are_refused(self) -> None:
-        with pytest.raises(DamagedValueError, match="SHA-256"):
+        with pytest.raises(CorruptValueError, match="SHA-256"):
             unpack([values.Piece(name=name_of(b"a"), data=b"b")])
 
     def test_what_can_not_be_decompressed_is_refused(self) -> None:
         damaged = values.Piece(name=name_of(b"a"), data=b"no zlib", compression=values.COMPRESSION_ZLIB)
-        with pytest.raises(DamagedValueError, match="decompressed"):
+        with pytest.raises(CorruptValueError, match="decompressed"):
             unpack([damaged])
         unknown = values.Piece(name=name_of(b"a"), data=b"a", compression=99)  # type: ignore[arg-type]
-        with pytest.raises(DamagedValueError, match="doesn't know"):
+        with pytest.raises(CorruptValueError, match="doesn't know"):
             unpack([unknown])
 
     def test_a_bomb_does_not_unpack(self) -> None:
         data = bytes(50 * MAX_PIECE_BYTES)
         bomb = values.Piece(name=name_of(data), data=zlib.compress(data), compression=values.COMPRESSION_ZLIB)
-        with pytest.raises(DamagedValueError):
+        with pytest.raises(CorruptValueError):
             unpack([bomb])
 
     def test_a_value_of_another_size_is_refused(self) -> None:
@@ -115,7 +115,7 @@ class TestPacking:
         contents.add([(name_of(b"abc"), b"abc")])
         message = values.TypedValue(pieces=values.PieceList(size=4, names=[name_of(b"abc")]))
         assert piece_sizes([message]) == {name_of(b"abc"): 4}
-        with pytest.raises(DamagedValueError, match="3 bytes, where 4"):
+        with pytest.raises(CorruptValueError, match="3 bytes, where 4"):
             contents.bytes_of(message)
 
 

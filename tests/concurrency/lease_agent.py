@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any, cast
 
-from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
+from langgraph.checkpoint.grpc import GrpcSaver, WriteConflictError
 
 from tests.support.gates import Gate, build, turn
 
@@ -33,7 +33,7 @@ def main() -> None:
             with saver.lease(thread_id, ttl=float(ttl)) as lease:
                 print("held", lease.token, flush=True)
                 graph.invoke(turn(who), {"configurable": {"thread_id": thread_id}}, durability=cast(Any, durability))
-        except RefusedError as refusal:
+        except WriteConflictError as refusal:
             print(type(refusal).__name__, flush=True)
         else:
             print("done", flush=True)

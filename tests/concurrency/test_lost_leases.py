@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, RefusedError, requests
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, WriteConflictError, requests
 from langgraph.checkpoint.grpc.leases import AsyncLeaseBlock, LeaseBlock
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -193,7 +193,7 @@ class TestInOneProcess:
         ],
         ids=str,
     )
-    def test_the_errors_travel_between_processes(self, error: RefusedError) -> None:
+    def test_the_errors_travel_between_processes(self, error: WriteConflictError) -> None:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error)
         assert (str(again), vars(again)) == (str(error), vars(error))

@@ -15,7 +15,7 @@ from langgraph.checkpoint.grpc import (
     Encryption,
     EncryptionError,
     GrpcSaver,
-    IntegrityError,
+    TamperedValueError,
     PlaintextError,
     UnknownKeyError,
 )
@@ -77,7 +77,7 @@ async def everything(saver: GrpcSaver) -> int:
     return len(found)
 
 
-async def refused(saver: GrpcSaver, config: RunnableConfig, kind: type[EncryptionError] = IntegrityError) -> str:
+async def refused(saver: GrpcSaver, config: RunnableConfig, kind: type[EncryptionError] = TamperedValueError) -> str:
     """Asserts that a checkpoint can't be read in any way, and returns what the error says."""
     with pytest.raises(kind) as failed:
         saver.get_tuple(config)
@@ -218,13 +218,13 @@ async def test_a_delta_history_is_bound_too(saver: GrpcSaver, database: Database
         "seed": ["a of t  1"],
     }
     await database.execute("UPDATE channel_values AS v SET data = w.data, type = w.type FROM task_writes AS w")
-    with pytest.raises(IntegrityError, match="channel 'a' of thread 't'"):
+    with pytest.raises(TamperedValueError, match="channel 'a' of thread 't'"):
         saver.get_delta_channel_history(config=at, channels=["a"])
-    with pytest.raises(IntegrityError, match="channel 'a' of thread 't'"):
+    with pytest.raises(TamperedValueError, match="channel 'a' of thread 't'"):
         await saver.aget_delta_channel_history(config=at, channels=["a"])
     await database.execute("UPDATE task_writes SET checkpoint_ns = 'other' WHERE checkpoint_ns = ''")
     await database.execute("UPDATE task_writes SET checkpoint_ns = '' WHERE checkpoint_ns = 'sub'")
-    with pytest.raises(IntegrityError, match="a task's write to channel 'a' of thread 't'"):
+    with pytest.raises(TamperedValueError, match="a task's write to channel 'a' of thread 't'"):
         saver.get_delta_channel_history(config=at, channels=["a"])
 
 

@@ -14,7 +14,7 @@ from langgraph.checkpoint.grpc import (
     CheckpointNotFoundError,
     Encryption,
     GrpcSaver,
-    IntegrityError,
+    TamperedValueError,
     InvalidArgumentError,
     LeaseHeldError,
     PlaintextError,
@@ -348,7 +348,7 @@ async def test_what_the_server_copies_does_not_open_under_another_name(
         saver.put(config_of(thread_id), checkpoint("1", {"a": 1}), {}, {"a": 1})
         async with GrpcSaver(shared_server.target) as plain:
             plain.copy_thread(thread_id, f"{thread_id} copy")
-        with pytest.raises(IntegrityError):
+        with pytest.raises(TamperedValueError):
             saver.get_tuple(config_of(f"{thread_id} copy"))
 
 

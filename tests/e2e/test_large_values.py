@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 
 import asyncpg
 import pytest
-from langgraph.checkpoint.grpc import CheckpointdError, DamagedValueError, GrpcSaver, InvalidArgumentError
+from langgraph.checkpoint.grpc import CheckpointdError, CorruptValueError, GrpcSaver, InvalidArgumentError
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
@@ -227,9 +227,9 @@ async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
     async with GrpcSaver(server.target) as fresh:
         others = Calls(fresh, own.flavour)
         others.thread_id = own.thread_id
-        with pytest.raises(DamagedValueError, match="SHA-256"):
+        with pytest.raises(CorruptValueError, match="SHA-256"):
             await others.get()
-        with pytest.raises(DamagedValueError, match="SHA-256"):
+        with pytest.raises(CorruptValueError, match="SHA-256"):
             await others.listed(config_of(own.thread_id))
         await database.fetch_value("DELETE FROM checkpointd.pieces")
         with pytest.raises(CheckpointdError, match="large value"):

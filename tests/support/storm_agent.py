@@ -21,7 +21,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
+from langgraph.checkpoint.grpc import GrpcSaver, WriteConflictError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2
@@ -155,12 +155,12 @@ class Agent:
         try:
             await self._acknowledged("put", self._contested, checkpoint, _at(run, found and found.checkpoint["id"]))
             self._intend("writes", self._contested, checkpoint)
-        except RefusedError:
+        except WriteConflictError:
             self._note("refused", "put", self._contested, checkpoint["id"])
             return
         try:
             await self._acknowledged("writes", self._contested, checkpoint, _at(run, checkpoint["id"]))
-        except RefusedError:
+        except WriteConflictError:
             self._note("refused", "writes", self._contested, checkpoint["id"])
 
     def _intend(self, kind: Kind, thread_id: str, checkpoint: Checkpoint) -> None:

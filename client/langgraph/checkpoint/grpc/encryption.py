@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langgraph.checkpoint.grpc.bindings import Binding, encode
+from langgraph.checkpoint.grpc._encryption.aad import AssociatedData, encode
 from langgraph.checkpoint.grpc.errors import (
     EncryptionError,
-    IntegrityError,
     InvalidArgumentError,
     PlaintextError,
+    TamperedValueError,
     UnknownKeyError,
 )
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.grpc.xaes import XAes256Gcm
+    from langgraph.checkpoint.grpc._encryption.xaes import XAes256Gcm
 
 _FORMAT = "cpd1"
 _SEALED = re.compile(r"(.*)\+(cpd[0-9]+)\.([\w.-]+)", re.ASCII | re.DOTALL)
@@ -78,7 +78,7 @@ class Encryption:
                 f"encryption.current: there is no key {self.current!r} among the keys", field="encryption.current"
             )
         try:
-            from langgraph.checkpoint.grpc.xaes import XAes256Gcm
+            from langgraph.checkpoint.grpc._encryption.xaes import XAes256Gcm
         except ImportError:
             raise ImportError(
                 "encryption needs the package `cryptography`: pip install 'langgraph-checkpoint-grpc[encryption]'"
@@ -86,34 +86,38 @@ class Encryption:
         object.__setattr__(self, "keys", dict(self.keys))
         object.__setattr__(self, "_ciphers", {key_id: XAes256Gcm(key) for key_id, key in self.keys.items()})
 
-    def seal(self, type_tag: str, data: bytes, binding: Binding) -> tuple[str, bytes]:
+    def seal(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
         """Encrypts a serialized value.
 
         Args:
             type_tag: The serializer's tag.
             data: The serialized bytes.
-            binding: Where the value is going to be stored.
+            place: Where the value is going to be stored.
 
         Returns:
             The tag and the bytes to store.
         """
         if len(data) > _LONGEST_VALUE:
             raise InvalidArgumentError(
-                f"{binding.place}: {len(data)} bytes are more than can be encrypted at once, which is {_LONGEST_VALUE}",
+                f"{place.place}: {len(data)} bytes are more than can be encrypted at once, which is {_LONGEST_VALUE}",
                 field="value",
                 limit=_LONGEST_VALUE,
             )
-        sealed_type = f"{type_tag}+{_FORMAT}.{self.current}"
+        sealed_type = self.sealed_type(type_tag)
         nonce = os.urandom(_NONCE_BYTES)
-        return sealed_type, nonce + self._ciphers[self.current].encrypt(nonce, data, self._bound(sealed_type, binding))
+        return sealed_type, nonce + self._ciphers[self.current].encrypt(nonce, data, self._bound(sealed_type, place))
 
-    def open(self, type_tag: str, data: bytes, binding: Binding) -> tuple[str, bytes]:
+    def sealed_type(self, type_tag: str) -> str:
+        """Returns the tag that a value with this one is stored with."""
+        return f"{type_tag}+{_FORMAT}.{self.current}"
+
+    def open(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
         """Decrypts what was read.
 
         Args:
             type_tag: The tag, as it was stored.
             data: The bytes, as they were stored.
-            binding: Where the value was found.
+            place: Where the value was found.
 
         Returns:
             The serializer's own tag and bytes.
@@ -121,14 +125,14 @@ class Encryption:
         Raises:
             PlaintextError: The value isn't encrypted, and that is required.
             UnknownKeyError: It is encrypted with a key that isn't among `keys`.
-            IntegrityError: It was changed, cut or moved, or the key isn't the one that it was encrypted with.
+            TamperedValueError: It was changed, cut or moved, or the key isn't the one that it was encrypted with.
         """
         sealed = _SEALED.fullmatch(type_tag)
         if sealed is None:
             if self.required:
                 raise _error(
                     PlaintextError,
-                    binding,
+                    place,
                     "is not encrypted, and this saver requires encryption. If it was stored before encryption was "
                     "turned on, read it with required=False",
                 )
@@ -136,38 +140,34 @@ class Encryption:
         inner_type, format_, key_id = sealed.groups()
         if format_ != _FORMAT:
             raise _error(
-                EncryptionError, binding, f"is encrypted in the format {format_!r}; this client is too old for it"
+                EncryptionError, place, f"is encrypted in the format {format_!r}; this client is too old for it"
             )
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise _error(
-                UnknownKeyError, binding, f"is encrypted with the key {key_id!r}, which this saver doesn't have"
-            )
+            raise _error(UnknownKeyError, place, f"is encrypted with the key {key_id!r}, which this saver doesn't have")
         opened = None
         if len(data) >= _NONCE_BYTES + _TAG_BYTES:
-            opened = cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], self._bound(type_tag, binding))
+            opened = cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], self._bound(type_tag, place))
         if opened is None:
             raise _error(
-                IntegrityError,
-                binding,
+                TamperedValueError,
+                place,
                 "is not what was encrypted there: it was changed, cut or moved from elsewhere in the database, or this "
                 f"saver has another tenant, or another key by the name of {key_id!r}",
             )
         return inner_type, opened
 
-    def _bound(self, sealed_type: str, binding: Binding) -> bytes:
-        return encode((b"checkpointd", sealed_type.encode(), self.tenant.encode(), *binding.fields()))
+    def _bound(self, sealed_type: str, place: AssociatedData) -> bytes:
+        return encode((b"checkpointd", sealed_type.encode(), self.tenant.encode(), *place.fields()))
 
 
-def refuse_sealed(type_tag: str, binding: Binding) -> None:
+def refuse_sealed(type_tag: str, place: AssociatedData) -> None:
     """Raises UnknownKeyError if a value is sealed: for savers without encryption."""
     if "+" in type_tag and (sealed := _SEALED.fullmatch(type_tag)):
         raise _error(
-            UnknownKeyError, binding, f"is encrypted with the key {sealed[3]!r}; build the saver with encryption="
+            UnknownKeyError, place, f"is encrypted with the key {sealed[3]!r}; build the saver with encryption="
         )
 
 
-def _error(kind: type[EncryptionError], binding: Binding, what: str) -> EncryptionError:
-    return kind(
-        f"{binding.place} of thread {binding.thread_id!r} {what}", thread_id=binding.thread_id, place=binding.place
-    )
+def _error(kind: type[EncryptionError], place: AssociatedData, what: str) -> EncryptionError:
+    return kind(f"{place.place} of thread {place.thread_id!r} {what}", thread_id=place.thread_id, place=place.place)

@@ -2,8 +2,9 @@
 
     CheckpointdError
     ├── InvalidArgumentError (ValueError)      an argument can't be used as it is
-    ├── RefusedError                           another run is in the way of this one
+    ├── WriteConflictError                     another run is in the way of this one
     │   ├── VersionConflictError               it wrote to the thread first
+    │   │   └── PredecessorMissingError        what this write builds on was refused, or never arrived
     │   ├── LeaseHeldError                     it holds the lease on the thread
     │   └── LeaseLostError                     the lease that this run held has ended
     ├── ThreadExistsError                      the target of a copy holds checkpoints already
@@ -11,8 +12,9 @@
     ├── EncryptionError                        a stored value can't be read as what this saver would have written
     │   ├── PlaintextError                     it isn't encrypted, where encryption is required
     │   ├── UnknownKeyError                    it is encrypted with a key that this saver doesn't have
-    │   └── IntegrityError                     it was changed, cut or moved, or the key of that name is another one
-    ├── DamagedValueError                      the pieces of a stored value aren't those that were stored
+    │   └── TamperedValueError                 it was changed, cut or moved, or the key of that name is another one
+    ├── CorruptValueError                      a stored value, or an answer, isn't what can have been stored
+    ├── BaseMissingError                       what a value builds on is not stored; sent again whole by the saver
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
     ├── AccessDeniedError (PermissionError)    no token, a wrong one, or one that may not do this
     ├── UnsupportedError (NotImplementedError) the server is too old for this call
@@ -25,15 +27,22 @@ An absent checkpoint is never an error, and an error is never shown as an absent
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 import grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from checkpointd.v1.checkpoint_service_pb2 import OperationFailure
+
+Detail = TypeVar("Detail", bound=Message)
 
 DOMAIN = "checkpointd"
 """The domain of the server's ErrorInfo details."""
@@ -57,7 +66,7 @@ class InvalidArgumentError(CheckpointdError, ValueError):
         self.limit = limit
 
 
-class RefusedError(CheckpointdError):
+class WriteConflictError(CheckpointdError):
     """Another run is in the way of this one: it wrote to the thread, or it has or may have the lease on it.
 
     Nothing of the refused write was stored, and nothing else is the matter: run the turn again.
@@ -69,7 +78,7 @@ class RefusedError(CheckpointdError):
     thread_id: str
 
 
-class VersionConflictError(RefusedError):
+class VersionConflictError(WriteConflictError):
     """Another run wrote to the thread after this one had read it. Nothing of this run's write was stored.
 
     Attributes:
@@ -95,22 +104,24 @@ class VersionConflictError(RefusedError):
         self.current_version = current_version
         self.current_checkpoint_id = current_checkpoint_id
         where = f"thread {thread_id!r}" + (f", namespace {checkpoint_ns!r}," if checkpoint_ns else "")
-        if current_version:
-            happened = (
-                f"{where} was written to by another run: this run last saw version {expected_version}, "
-                f"the thread is now at version {current_version} (checkpoint {current_checkpoint_id})."
-            )
-        else:
-            happened = f"{where} was deleted while this run was under way (it last saw version {expected_version})."
         super().__init__(
-            f"{happened} This run's write was not stored. Run the turn again to start from the thread's present state, "
-            "hold a lease while a run is under way, or build the saver with "
+            f"{where} {self._happened()} This run's write was not stored. Run the turn again to start from the "
+            "thread's present state, hold a lease while a run is under way, or build the saver with "
             'concurrency="last_write_wins" to let runs overwrite each other.'
+        )
+
+    def _happened(self) -> str:
+        if not self.current_version:
+            return f"was deleted while this run was under way (it last saw version {self.expected_version})."
+        return (
+            f"was written to by another run: this run last saw version {self.expected_version}, the thread is now at "
+            f"version {self.current_version} (checkpoint {self.current_checkpoint_id})."
         )
 
     def __reduce__(self) -> tuple[Callable[..., VersionConflictError], tuple[object, ...]]:
         # Exceptions with keyword-only arguments can't be pickled on their own, and nodes run in other processes too.
         return _unpickle_conflict, (
+            type(self),
             self.thread_id,
             self.checkpoint_ns,
             self.expected_version,
@@ -119,14 +130,25 @@ class VersionConflictError(RefusedError):
         )
 
 
+class PredecessorMissingError(VersionConflictError):
+    """A write builds on one of the same run that was refused, or never arrived. Nothing of it was stored."""
+
+    def _happened(self) -> str:
+        return (
+            "lacks what this run's write builds on: the write before it was refused, or never arrived (the thread is "
+            f"at version {self.current_version}, checkpoint {self.current_checkpoint_id})."
+        )
+
+
 def _unpickle_conflict(
+    kind: type[VersionConflictError],
     thread_id: str,
     checkpoint_ns: str,
     expected_version: int,
     current_version: int,
     current_checkpoint_id: str | None,
 ) -> VersionConflictError:
-    return VersionConflictError(
+    return kind(
         thread_id=thread_id,
         checkpoint_ns=checkpoint_ns,
         expected_version=expected_version,
@@ -135,7 +157,7 @@ def _unpickle_conflict(
     )
 
 
-class LeaseHeldError(RefusedError):
+class LeaseHeldError(WriteConflictError):
     """Another holds the lease on the thread: a write was not stored, or the lease was not to be had in time.
 
     Attributes:
@@ -177,7 +199,7 @@ def _unpickle_held(thread_id: str, remaining: float | None, waited: float | None
     return LeaseHeldError(thread_id=thread_id, remaining=remaining, waited=waited, here=here)
 
 
-class LeaseLostError(RefusedError):
+class LeaseLostError(WriteConflictError):
     """The lease under which this run writes has ended. The write was not stored.
 
     Attributes:
@@ -237,12 +259,35 @@ class UnknownKeyError(EncryptionError):
     """A stored value is encrypted with a key that this saver doesn't have."""
 
 
-class IntegrityError(EncryptionError):
+class TamperedValueError(EncryptionError):
     """A stored value was changed, cut or moved since it was encrypted, or the key of that name is another one."""
 
 
-class DamagedValueError(CheckpointdError):
-    """The pieces of a stored value aren't those that were stored. Nothing of it was returned."""
+class CorruptValueError(CheckpointdError):
+    """A stored value can't be read, or an answer isn't what a server can have stored. Nothing of it was returned."""
+
+
+class BaseMissingError(CheckpointdError):
+    """What a value builds on is not stored, or may not be built on any further. Nothing was stored.
+
+    The saver sends such a write again, with its values whole.
+
+    Attributes:
+        thread_id: The thread written to.
+        channel: The channel whose value it is.
+    """
+
+    def __init__(self, *, thread_id: str, channel: str) -> None:
+        self.thread_id = thread_id
+        self.channel = channel
+        super().__init__(f"thread {thread_id!r}, channel {channel!r}: what the value builds on is not stored")
+
+    def __reduce__(self) -> tuple[Callable[..., BaseMissingError], tuple[object, ...]]:
+        return _unpickle_base, (self.thread_id, self.channel)
+
+
+def _unpickle_base(thread_id: str, channel: str) -> BaseMissingError:
+    return BaseMissingError(thread_id=thread_id, channel=channel)
 
 
 class MessageTooLargeError(CheckpointdError):
@@ -279,9 +324,8 @@ class ServerError(CheckpointdError):
 
 def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     """Returns the ErrorInfo of a failed call; an empty one if it has none (the failure wasn't checkpointd's)."""
-    info = error_details_pb2.ErrorInfo()
-    for detail in _details(error):
-        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+    for info in _details(error, error_details_pb2.ErrorInfo):
+        if info.domain == DOMAIN:
             return info
     return error_details_pb2.ErrorInfo()
 
@@ -299,18 +343,22 @@ def is_away(error: grpc.RpcError) -> bool:
 
 def retry_delay(error: grpc.RpcError) -> float | None:
     """Returns after how long the server wants a failed call to be sent again, in seconds; None if it doesn't say."""
-    hint = error_details_pb2.RetryInfo()
-    for detail in _details(error):
-        if detail.Is(hint.DESCRIPTOR) and detail.Unpack(hint):
-            return max(float(hint.retry_delay.ToNanoseconds()) / 1e9, 0.0)
+    for hint in _details(error, error_details_pb2.RetryInfo):
+        return max(float(hint.retry_delay.ToNanoseconds()) / 1e9, 0.0)
     return None
 
 
-def _details(error: grpc.RpcError) -> list[any_pb2.Any]:
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return list(status_pb2.Status.FromString(value).details)
-    return []
+def _details(error: grpc.RpcError, kind: type[Detail]) -> list[Detail]:
+    """Returns what the status of a failed call has of a kind; nothing of what can't be parsed."""
+    found: list[Detail] = []
+    with suppress(DecodeError):
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                for packed in status_pb2.Status.FromString(value).details:
+                    detail = kind()
+                    if packed.Unpack(detail):
+                        found.append(detail)
+    return found
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> CheckpointdError:
@@ -321,35 +369,52 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
         target: The server's address, for messages.
         method: The RPC's name, for messages.
     """
-    code = error.code()
-    details = error.details() or code.name
     info = error_info(error)
-    metadata = info.metadata
-    match info.reason, code:
-        case "VERSION_CONFLICT", _:
-            return VersionConflictError(
-                thread_id=metadata["thread_id"],
-                checkpoint_ns=metadata["checkpoint_ns"],
-                expected_version=int(metadata.get("expected_version", "0")),
-                current_version=int(metadata["current_version"]),
+    return _translated(error.code(), error.details() or "", info.reason, info.metadata, target=target, method=method)
+
+
+def from_failure(failure: OperationFailure, *, target: str, method: str) -> CheckpointdError:
+    """Translates a failed operation of a pipeline, like `from_rpc_error`."""
+    code = _CODES.get(failure.code, grpc.StatusCode.UNKNOWN)
+    return _translated(code, failure.message, failure.reason, failure.metadata, target=target, method=method)
+
+
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _translated(
+    code: grpc.StatusCode, details: str, reason: str, metadata: Mapping[str, str], *, target: str, method: str
+) -> CheckpointdError:
+    details = details or code.name
+    # Looked up without an end in a KeyError: this is a server's answer, and it may be any server.
+    thread_id = metadata.get("thread_id", "")
+    match reason, code:
+        case (("VERSION_CONFLICT" | "PREDECESSOR_MISSING"), _):
+            kind = VersionConflictError if reason == "VERSION_CONFLICT" else PredecessorMissingError
+            return kind(
+                thread_id=thread_id,
+                checkpoint_ns=metadata.get("checkpoint_ns", ""),
+                expected_version=_integer(metadata, "expected_version") or 0,
+                current_version=_integer(metadata, "current_version") or 0,
                 current_checkpoint_id=metadata.get("current_checkpoint_id"),
             )
         case "LEASE_HELD", _:
-            remaining = metadata.get("remaining_ms")
-            return LeaseHeldError(
-                thread_id=metadata["thread_id"], remaining=int(remaining) / 1000 if remaining else None
-            )
+            remaining = _integer(metadata, "remaining_ms")
+            return LeaseHeldError(thread_id=thread_id, remaining=None if remaining is None else remaining / 1000)
         case "LEASE_LOST", _:
-            return LeaseLostError(thread_id=metadata["thread_id"])
+            return LeaseLostError(thread_id=thread_id)
+        case (("BASE_MISSING" | "CHAIN_TOO_LONG"), _):
+            return BaseMissingError(thread_id=thread_id, channel=metadata.get("channel", ""))
         case "INVALID_ARGUMENT", _:
-            limit = metadata.get("limit")
-            return InvalidArgumentError(details, field=metadata["field"], limit=int(limit) if limit else None)
+            return InvalidArgumentError(details, field=metadata.get("field", ""), limit=_integer(metadata, "limit"))
         case "THREAD_EXISTS", _:
             return ThreadExistsError(details)
         case "CHECKPOINT_NOT_FOUND", _:
             return CheckpointNotFoundError(details)
         case "MESSAGE_TOO_LARGE", _:
             return MessageTooLargeError(f"{method}: {details}")
+        case "SEALED", _:
+            return EncryptionError(details, thread_id=thread_id, place="a value")
         case _, grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidArgumentError(f"{method}: {details}")
         case _, grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
@@ -364,3 +429,12 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             return DeadlineExceededError(f"checkpointd at {target} didn't answer {method} in time")
         case _:
             return ServerError(f"checkpointd at {target} failed in {method}: {details}", code=code.name)
+
+
+def _integer(metadata: Mapping[str, str], key: str) -> int | None:
+    """Returns a number that came as text; None where it is missing, or none."""
+    text = metadata.get(key, "")
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+_NUMBER = re.compile(r"-?[0-9]{1,19}")

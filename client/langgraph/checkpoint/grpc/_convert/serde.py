@@ -1,4 +1,4 @@
-"""From values to what is stored, and back: serialization, then encryption. And what the server may see of metadata."""
+"""From values to serialized bytes, and back; and what the server may see of metadata."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph.checkpoint.grpc.bindings import Binding
+from langgraph.checkpoint.grpc._encryption.aad import AssociatedData
 from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
-from langgraph.checkpoint.grpc.errors import InvalidArgumentError
-from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
+from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
 from langgraph.checkpoint.serde.base import SerializerProtocol
-
-from checkpointd.v1 import values_pb2 as values
 
 LANGGRAPH_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
 """What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Codec:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueSerde:
     """How a saver turns values into bytes."""
 
     serde: SerializerProtocol
@@ -29,26 +26,36 @@ class Codec:
     searchable_metadata: frozenset[str] | None = None
     """Which of the metadata's keys the server may see and search, beside LangGraph's own; None: all of them, or none
     where metadata is encrypted."""
-    contents: Contents = NOTHING
-    """The pieces of the values that are to be loaded."""
 
-    def dump(self, value: Any, binding: Binding) -> tuple[str, bytes]:
-        """Returns a value's type and bytes, as they are to be stored in a place.
-
-        The bytes are a copy of their own: a bytearray may change while it is sent.
-        """
+    def dump(self, value: Any) -> tuple[str, bytes]:
+        """Returns a value's type and serialized bytes. They are a copy: a bytearray may change while it is sent."""
         type_tag, data = self.serde.dumps_typed(value)
-        if type(data) is not bytes:
-            data = bytes(data)
-        return (type_tag, data) if self.encryption is None else self.encryption.seal(type_tag, data, binding)
+        return type_tag, data if type(data) is bytes else bytes(data)
 
-    def load(self, stored: values.TypedValue, binding: Binding) -> Any:
-        """Returns the value that was found in a place. Raises EncryptionError, DamagedValueError."""
-        data = self.contents.bytes_of(stored)
+    def load(self, type_tag: str, data: bytes, place: AssociatedData) -> Any:
+        """Returns the value of serialized bytes. Raises CorruptValueError."""
+        try:
+            return self.serde.loads_typed((type_tag, data))
+        except Exception as error:  # whatever it is: the serializer may be anyone's
+            raise CorruptValueError(
+                f"{place.place} of thread {place.thread_id!r} can't be read by this saver's serializer "
+                f"({type(error).__name__}): it was stored by another one, or changed since"
+            ) from error
+
+    def seal(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
+        """Returns serialized bytes as they are to be stored in a place."""
+        return (type_tag, data) if self.encryption is None else self.encryption.seal(type_tag, data, place)
+
+    def open(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
+        """Returns the serialized bytes of what was found in a place. Raises EncryptionError."""
         if self.encryption is not None:
-            return self.serde.loads_typed(self.encryption.open(stored.type, data, binding))
-        refuse_sealed(stored.type, binding)
-        return self.serde.loads_typed((stored.type, data))
+            return self.encryption.open(type_tag, data, place)
+        refuse_sealed(type_tag, place)
+        return type_tag, data
+
+    def stored_type(self, type_tag: str) -> str:
+        """Returns the type that a value is stored with."""
+        return type_tag if self.encryption is None else self.encryption.sealed_type(type_tag)
 
     def searchable(self, encrypted: bool) -> frozenset[str] | None:
         """Returns the metadata's keys that the server may see; None: all of them.

@@ -1,0 +1,110 @@
+"""LangGraph's arguments as the protocol has them: texts, ids, versions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
+
+
+class Key(NamedTuple):
+    """A namespace: what a version belongs to."""
+
+    thread_id: str
+    checkpoint_ns: str
+
+
+def namespace(config: RunnableConfig) -> Key:
+    """Returns the namespace that a config names. Raises InvalidArgumentError if it names no thread."""
+    configurable = config.get("configurable") or {}
+    thread_id = configurable.get("thread_id")
+    if thread_id is None or thread_id == "":
+        raise InvalidArgumentError(
+            'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
+        )
+    return Key(thread(thread_id), text("checkpoint_ns", configurable.get("checkpoint_ns") or ""))
+
+
+def checkpoint_id(config: RunnableConfig | None) -> str:
+    """Returns the checkpoint id that a config names; "" for none."""
+    found = (config or {}).get("configurable", {}).get("checkpoint_id")
+    return text("checkpoint_id", found) if found else ""
+
+
+def config_of(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> RunnableConfig:
+    """Returns the config of a checkpoint: these three keys and no others, since LangGraph compares configs."""
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}}
+
+
+def thread(thread_id: Any, field: str = "thread_id") -> str:
+    """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
+    if thread_id is None or (
+        isinstance(thread_id, bytes | bytearray | Sequence | Set | Mapping) and not isinstance(thread_id, str)
+    ):
+        raise InvalidArgumentError(f"{field}: must be one name, not {type(thread_id).__name__}", field=field)
+    name = text(field, str(thread_id))
+    if not name:
+        raise InvalidArgumentError(f"{field}: must not be empty", field=field)
+    return name
+
+
+def names(field: str, given: Any) -> Iterable[Any]:
+    """Returns what was given as a list of names. One name alone would be taken for the names of its letters."""
+    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
+        raise InvalidArgumentError(f"{field}: must be a list of names, not {type(given).__name__}", field=field)
+    return given
+
+
+def request_id() -> bytes:
+    """Returns an id by which a write that is sent again is recognized.
+
+    From the operating system: users' tests seed `random`, and give `uuid.uuid4` ids of their own.
+    """
+    return os.urandom(16)
+
+
+def text(field: str, value: Any) -> str:
+    """Returns a piece of text that protobuf can carry."""
+    if type(value) is str and value.isascii():
+        return value
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{field}: must be text, not {type(value).__name__}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{field}: is not valid Unicode (it holds a lone surrogate)", field=field) from None
+    # An enum that is also a str: protobuf wants the plain text.
+    return value if type(value) is str else str.__str__(value)
+
+
+def version_tag(version: Any) -> str:
+    """Returns a channel's version as tagged text."""
+    kind = type(version)
+    if kind is str:
+        return "s" + text("channel_versions", version)
+    if kind is int and -(2**63) <= version < 2**63:
+        return f"i{version}"
+    if kind is float:
+        return f"f{version!r}"
+    raise InvalidArgumentError(
+        f"channel_versions: a version must be a str, a 64-bit int or a float, not {kind.__name__}",
+        field="channel_versions",
+    )
+
+
+def version_of(tag: str) -> str | int | float:
+    """Returns the version of a tagged text. Raises CorruptValueError."""
+    kind = tag[:1]
+    if kind == "s":
+        return tag[1:]
+    try:
+        if kind == "i":
+            return int(tag[1:])
+        if kind == "f":
+            return float(tag[1:])
+    except ValueError:
+        pass
+    raise CorruptValueError("the server answered with a channel version that is none")

@@ -1,0 +1,86 @@
+"""What the server may see of metadata, and the filters that are compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from langgraph.checkpoint.grpc._convert.serde import LANGGRAPH_KEYS, ValueSerde, is_encrypted
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+_MAX_INDEX_BYTES = 64 * 1024
+_MAX_INDEX_DEPTH = 32
+_MAP_HEADER_BYTES = 5
+_INDEX_SERDE = JsonPlusSerializer()
+
+
+def index_of(serde: ValueSerde, metadata: Mapping[str, Any], type_tag: str, data: bytes) -> bytes:
+    """Returns what filters may see of metadata; empty: the server takes the metadata itself.
+
+    Args:
+        serde: How the metadata was serialized.
+        metadata: The metadata.
+        type_tag: The type that it is stored with.
+        data: The bytes that are stored.
+    """
+    keys = serde.searchable(is_encrypted(type_tag))
+    if keys is not None:
+        return _searchable({key: value for key, value in metadata.items() if key in keys})
+    return b"" if type_tag == "msgpack" and len(data) <= _MAX_INDEX_BYTES else _searchable(metadata)
+
+
+def filter_of(serde: ValueSerde, filter: Mapping[str, Any]) -> bytes:
+    """Builds a filter, in the same encoding as the metadata that it is compared with."""
+    keys = serde.searchable(serde.encrypts)
+    if keys is not None and (hidden := sorted(str(key) for key in filter if key not in keys)):
+        because = "this saver encrypts metadata" if serde.encrypts else "searchable_metadata leaves it out"
+        raise InvalidArgumentError(
+            f"filter: {', '.join(hidden)} can't be searched, because {because}; only {', '.join(sorted(keys))} can",
+            field="filter",
+        )
+    try:
+        return _index(filter)
+    except Exception as error:  # whatever it is: the serializer couldn't write one of the values down
+        raise InvalidArgumentError(
+            f"filter: holds a value that can't be compared with metadata ({type(error).__name__}); give texts, "
+            "numbers, booleans, None, and lists and dicts of them",
+            field="filter",
+        ) from error
+
+
+def _searchable(metadata: Mapping[str, Any]) -> bytes:
+    """Returns the entries that fit into an index: LangGraph's own, then the smallest.
+
+    What doesn't fit can't be searched, and is stored all the same.
+    """
+    sizes: dict[str, int] = {}
+    for key, value in metadata.items():
+        if _nests_within(value, _MAX_INDEX_DEPTH - 1):
+            # What only another serializer can encode is not for the server to see.
+            with suppress(TypeError, ValueError):
+                sizes[key] = len(_index({key: value}))
+    fitting: set[str] = set()
+    room = _MAX_INDEX_BYTES - _MAP_HEADER_BYTES
+    for key in sorted(sizes, key=lambda key: (key not in LANGGRAPH_KEYS, sizes[key])):
+        room -= sizes[key]
+        if room < 0:
+            break
+        fitting.add(key)
+    return _index({key: value for key, value in metadata.items() if key in fitting})
+
+
+def _nests_within(value: Any, depth: int) -> bool:
+    """Tells whether a value has at most so many containers within each other."""
+    if isinstance(value, Mapping):
+        return depth > 0 and all(
+            _nests_within(key, depth - 1) and _nests_within(item, depth - 1) for key, item in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_nests_within(item, depth - 1) for item in value)
+    return True
+
+
+def _index(metadata: Mapping[str, Any]) -> bytes:
+    return _INDEX_SERDE.dumps_typed(dict(metadata))[1]

@@ -1,0 +1,142 @@
+"""What an encrypted value is bound to: the place where it is stored, as associated data (RFC 5116).
+
+It isn't stored with the value: whoever reads knows where it was found, and a value that was put elsewhere doesn't open
+there. Each field is preceded by its length, and a kind of place has a fixed number of fields, so that no two places
+look the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+
+class AssociatedData(Protocol):
+    """A place where a value is stored."""
+
+    @property
+    def thread_id(self) -> str:
+        """The thread."""
+
+    @property
+    def place(self) -> str:
+        """The name of the place, for people."""
+
+    def fields(self) -> tuple[bytes, ...]:
+        """Returns what tells this place from every other one."""
+
+
+class ChannelAssociatedData(NamedTuple):
+    """The value of a channel at one of its versions, whole."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+    version: str
+    """Tagged text."""
+
+    @property
+    def place(self) -> str:
+        return f"channel {self.channel!r}"
+
+    def fields(self) -> tuple[bytes, ...]:
+        return b"channel", *_texts(*self)
+
+
+class PatchAssociatedData(NamedTuple):
+    """The value of a channel at one of its versions, as a patch: bound to the base that it was made on, so that no
+    chain can be arranged otherwise."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+    version: str
+    base_version: str
+    size: int
+    base_digest: bytes
+    """The SHA-256 of the base's serialized bytes."""
+
+    @property
+    def place(self) -> str:
+        return f"channel {self.channel!r}"
+
+    def fields(self) -> tuple[bytes, ...]:
+        return b"patch", *_texts(*self[:5], str(self.size)), self.base_digest
+
+
+class WriteAssociatedData(NamedTuple):
+    """One write of a task, beside a checkpoint."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+
+    @property
+    def place(self) -> str:
+        return f"a task's write to channel {self.channel!r}"
+
+    def fields(self) -> tuple[bytes, ...]:
+        place = (self.thread_id, self.checkpoint_ns, self.checkpoint_id)
+        return b"write", *_texts(*place, self.task_id, self.task_path, str(self.idx), self.channel)
+
+
+class MetadataAssociatedData(NamedTuple):
+    """A checkpoint's metadata. It vouches for the checkpoint's plain fields too: for its parent, its body, and its
+    channels' versions, so that a checkpoint can't be made to point at other values than its own."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str
+    body: bytes
+    channels: Sequence[str]
+    channel_versions: Sequence[str]
+
+    @property
+    def place(self) -> str:
+        return f"checkpoint {self.checkpoint_id}"
+
+    def fields(self) -> tuple[bytes, ...]:
+        place = (self.thread_id, self.checkpoint_ns, self.checkpoint_id, self.parent_checkpoint_id)
+        return b"metadata", *_texts(*place), self._fingerprint()
+
+    def _fingerprint(self) -> bytes:
+        """Returns a digest of the plain fields, the same in whatever order the channels come."""
+        versions = _in_order(zip(self.channels, self.channel_versions, strict=True))
+        return hashlib.sha256(encode((self.body, encode(versions)))).digest()
+
+
+class ExtraAssociatedData(NamedTuple):
+    """What of a checkpoint msgpack can't hold."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+
+    @property
+    def place(self) -> str:
+        return f"checkpoint {self.checkpoint_id}"
+
+    def fields(self) -> tuple[bytes, ...]:
+        return b"extra", *_texts(*self)
+
+
+def encode(fields: Iterable[bytes]) -> bytes:
+    """Returns fields as one piece of bytes, from which they can be told apart again."""
+    return b"".join([part for field in fields for part in (struct.pack(">Q", len(field)), field)])
+
+
+def _in_order(entries: Iterable[tuple[str, str]]) -> Iterator[bytes]:
+    for channel, version in sorted(entries):
+        yield channel.encode()
+        yield version.encode()
+
+
+def _texts(*texts: str) -> tuple[bytes, ...]:
+    return tuple([text.encode() for text in texts])

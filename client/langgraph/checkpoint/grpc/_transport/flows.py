@@ -1,0 +1,196 @@
+"""Flows: what takes several calls, written once as a generator of steps, for a blocking and an awaiting driver.
+
+A flow yields a request, and is sent the response or thrown the error; `SideBySide` stands for several requests that
+don't depend on each other, `Offload` for work that would hold up an event loop, `Emit` for a result of an iterator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+Flow = Generator[Any, Any, Result]
+"""Yields steps; returns the result."""
+Call = Callable[[Any], Any]
+"""Makes the call that belongs to a request's type. Returns the response, raises CheckpointdError."""
+AsyncCall = Callable[[Any], Awaitable[Any]]
+"""Awaits a `Call`."""
+
+MAX_SIDE_BY_SIDE = 4
+"""How many requests of one flow are in flight at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Requests to make, a few at once. The flow goes on when all have been answered, or one has failed."""
+
+    requests: Iterator[Any]
+    """The requests. Each is made when it is wanted, never two at once."""
+    take: Callable[[Any, Any], None]
+    """Takes a request and its response. What it raises ends the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Work without calls, done in another thread where an event loop would stand still meanwhile."""
+
+    work: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """A result, for whoever iterates over the flow. It is sent nothing."""
+
+    item: Any
+
+
+def run(flow: Flow[Result], call: Call) -> Result:
+    """Runs a flow, blocking, and returns its result."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = _done(step, call)
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        flow.close()
+
+
+async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
+    """Awaits `run`."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = await _adone(step, call)
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        flow.close()
+
+
+def iterate(flow: Flow[None], call: Call) -> Iterator[Any]:
+    """Yields what a flow emits, blocking."""
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Emit):
+                yield step.item
+                step = next(flow)
+                continue
+            try:
+                answer = _done(step, call)
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration:
+        return
+    finally:
+        flow.close()
+
+
+async def aiterate(flow: Flow[None], call: AsyncCall) -> AsyncIterator[Any]:
+    """Yields what a flow emits, awaiting."""
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Emit):
+                yield step.item
+                step = next(flow)
+                continue
+            try:
+                answer = await _adone(step, call)
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration:
+        return
+    finally:
+        flow.close()
+
+
+def _done(step: Any, call: Call) -> Any:
+    match step:
+        case SideBySide():
+            return _for_each(step, call)
+        case Offload():
+            return step.work()
+        case _:
+            return call(step)
+
+
+async def _adone(step: Any, call: AsyncCall) -> Any:
+    match step:
+        case SideBySide():
+            return await _afor_each(step, call)
+        case Offload():
+            return await asyncio.to_thread(step.work)
+        case _:
+            return await call(step)
+
+
+def _for_each(step: SideBySide, call: Call) -> None:
+    """Makes a step's requests in a few threads, or in this one if there is only one."""
+    first = next(step.requests, None)
+    second = None if first is None else next(step.requests, None)
+    if second is None:
+        if first is not None:
+            step.take(first, call(first))
+        return
+    left = [second, first]
+    turns, failed = threading.Lock(), threading.Event()
+
+    def work_off() -> None:
+        while True:
+            with turns:
+                request = None if failed.is_set() else left.pop() if left else next(step.requests, None)
+            if request is None:
+                return
+            try:
+                response = call(request)
+                with turns:
+                    step.take(request, response)
+            except BaseException:
+                failed.set()
+                raise
+
+    with ThreadPoolExecutor(MAX_SIDE_BY_SIDE) as threads:
+        # With the caller's context: its token may depend on that.
+        done = [threads.submit(copy_context().run, work_off) for _ in range(MAX_SIDE_BY_SIDE)]
+    for end in done:
+        end.result()
+
+
+async def _afor_each(step: SideBySide, call: AsyncCall) -> None:
+    """Awaits a step's requests, a few at once."""
+    failure: Exception | None = None
+
+    async def work_off() -> None:
+        for request in step.requests:
+            step.take(request, await call(request))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(MAX_SIDE_BY_SIDE):
+                group.create_task(work_off())
+    except ExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:
+        raise failure

@@ -1,0 +1,146 @@
+"""The bytes of channels' last versions: what needn't be read again, and what patches are made on.
+
+An entry is keyed by a version that its saver made at random (`GrpcSaver.get_next_version`), so it can't be out of date:
+whoever finds that version finds these bytes. Other versions, of hand-made checkpoints, aren't kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import sha256
+
+SMALLEST_BYTES = 512
+"""Smaller values aren't kept: to send them whole costs nothing."""
+
+_OWN_VERSION = re.compile(r"s[0-9]{32}\.[0-9]{17}")
+"""A version with 56 random bits, as tagged text."""
+_ENTRY_BYTES = 512
+"""About what an entry takes beside its value."""
+
+Key = tuple[str, str]
+"""A thread and a namespace in it."""
+
+
+class CachedValue:
+    """A version of a channel: its bytes, and how they are stored."""
+
+    __slots__ = ("_digest", "chain_bytes", "data", "depth", "stored_type", "type", "version")
+
+    def __init__(
+        self, version: str, type: str, stored_type: str, data: bytes, depth: int = 0, chain_bytes: int = 0
+    ) -> None:
+        self.version = version
+        """Tagged text."""
+        self.type = type
+        """The serializer's type."""
+        self.stored_type = stored_type
+        """The type as it is stored: it tells with which key the bytes are encrypted there."""
+        self.data = data
+        """The serialized bytes, not encrypted."""
+        self.depth = depth
+        """How many patches lie on the value that is stored whole."""
+        self.chain_bytes = chain_bytes
+        """How many bytes of instructions these have."""
+        self._digest: bytes | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the bytes."""
+        if self._digest is None:
+            self._digest = sha256(self.data).digest()
+        return self._digest
+
+
+_caches: weakref.WeakSet[ValueCache] = weakref.WeakSet()
+
+
+class ValueCache:
+    """What was stored or read last, by namespace and channel. Forgets the namespace that was used least recently.
+
+    May be used from any number of threads. A forked child begins with an empty one.
+
+    Args:
+        max_bytes: How much is kept.
+    """
+
+    def __init__(self, max_bytes: float) -> None:
+        self._max_bytes = max_bytes
+        self._begin()
+        _caches.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._namespaces: OrderedDict[Key, dict[str, CachedValue]] = OrderedDict()
+        self._size = 0
+
+    def channels(self, key: Key) -> Mapping[str, CachedValue]:
+        """Returns what is kept of a namespace, by channel. The answer doesn't change any more."""
+        with self._lock:
+            kept = self._namespaces.get(key)
+            if kept is None:
+                return {}
+            self._namespaces.move_to_end(key)
+            return dict(kept)
+
+    def get(self, key: Key, channel: str) -> CachedValue | None:
+        """Returns the version that is kept of a channel."""
+        with self._lock:
+            kept = self._namespaces.get(key)
+            return None if kept is None else kept.get(channel)
+
+    def put(self, key: Key, channel: str, value: CachedValue) -> None:
+        """Keeps a version of a channel in place of the one before."""
+        size = len(value.data)
+        if size < SMALLEST_BYTES or size > self._max_bytes or not is_own_version(value.version):
+            return self.remove(key, channel)
+        with self._lock:
+            kept = self._namespaces.setdefault(key, {})
+            self._namespaces.move_to_end(key)
+            before = kept.pop(channel, None)
+            # At the end: the oldest of its namespace is the first to go.
+            kept[channel] = value
+            self._size += size + _ENTRY_BYTES
+            if before is not None:
+                self._size -= len(before.data) + _ENTRY_BYTES
+            while self._size > self._max_bytes:
+                self._forget_oldest()
+        return None
+
+    def remove(self, key: Key, channel: str, version: str | None = None) -> None:
+        """Forgets a channel, if the version that is kept is this one; None: whatever it is."""
+        with self._lock:
+            kept = self._namespaces.get(key)
+            value = None if kept is None else kept.get(channel)
+            if kept is None or value is None or version not in (None, value.version):
+                return
+            del kept[channel]
+            self._size -= len(value.data) + _ENTRY_BYTES
+            if not kept:
+                del self._namespaces[key]
+
+    def _forget_oldest(self) -> None:
+        key, kept = next(iter(self._namespaces.items()))
+        channel = next(iter(kept))
+        self._size -= len(kept.pop(channel).data) + _ENTRY_BYTES
+        if not kept:
+            del self._namespaces[key]
+
+
+def is_own_version(version: str) -> bool:
+    """Whether a version is one that a saver made, and that no other value has."""
+    return _OWN_VERSION.fullmatch(version) is not None
+
+
+def _begin_anew() -> None:
+    """Empties all caches in a forked child: another thread may have been at work on them."""
+    for cache in _caches:
+        cache._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,255 @@
+"""Puts on their way: their values whole or as patches, in the message or ahead of it.
+
+The bytes that were serialized are kept until the put is stored, so that it can be made again with whole values where
+the server doesn't have what its patches build on.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde, is_encrypted
+from langgraph.checkpoint.grpc._encryption.aad import (
+    ChannelAssociatedData,
+    PatchAssociatedData,
+    WriteAssociatedData,
+)
+from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache, is_own_version
+from langgraph.checkpoint.grpc._values.patches import diff
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import value_service_pb2 as values_pb
+from checkpointd.v1 import values_pb2 as values
+
+MESSAGE_BYTES = 1024 * 1024
+"""Up to how many bytes of values go in the message of a put. The others go ahead of it, the largest first."""
+PART_BYTES = 1024 * 1024 - 4096
+"""How many bytes a part of a value has: with what is around them, a message of 1 MiB."""
+OFFLOADED_BYTES = 1024 * 1024
+"""From how many bytes on values are compared and encrypted outside an event loop."""
+MAX_DEPTH = 32
+"""How many patches follow one another at the most."""
+
+Place = ChannelAssociatedData | WriteAssociatedData
+
+_SMALLEST_UPLOAD = 4096
+CRC_BYTES = 4
+"""In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
+ROW_BYTES = 64
+"""What a patch takes beside its instructions."""
+
+
+class _Value:
+    """A value on its way: its message in the request, and the bytes."""
+
+    __slots__ = ("cached", "data", "message", "payload", "place", "type", "upload_id")
+
+    def __init__(self, message: values.TypedValue, place: Place, type_tag: str, data: bytes) -> None:
+        self.message = message
+        self.place = place
+        self.type = type_tag
+        self.data = data
+        self.payload = b""
+        """The bytes to store: as they are or encrypted, of the value or of a patch."""
+        self.upload_id = b""
+        """Not empty: the payload goes ahead of the put."""
+        self.cached: CachedValue | None = None
+
+
+class Outgoing:
+    """A put, or task writes, on the way to the server.
+
+    What sends it does, in this order: `flows.run(transfer.send_ahead(put), call)` if `put.goes_ahead`; `put.stage()`
+    when it is handed to the pipeline; `put.discard()` if it failed, or its outcome isn't known. Where it failed with
+    BaseMissingError, and `put.make_whole()` returns True: all of this again. See `transfer.send`.
+
+    Args:
+        serde: What serializes and encrypts.
+        cache: Has the versions that patches are made on.
+        request: Names thread and namespace; the values are added to it.
+    """
+
+    request: pb.PutCheckpointRequest | pb.PutWritesRequest
+    """What to send. Precondition, writer and lease are for the sender to fill in, at any time."""
+
+    def __init__(
+        self, serde: ValueSerde, cache: ValueCache, request: pb.PutCheckpointRequest | pb.PutWritesRequest
+    ) -> None:
+        self.key = (request.thread_id, request.checkpoint_ns)
+        self.size = 0
+        """How many bytes it holds: those of the serialized values."""
+        self._serde = serde
+        self._cache = cache
+        self._values: list[_Value] = []
+        self._is_prepared = False
+        self._is_staged = False
+        self._patches = True
+
+    @property
+    def goes_ahead(self) -> bool:
+        """Whether there is something to do before the request can be sent: see `transfer.send_ahead`."""
+        return not self._is_prepared or any(value.upload_id for value in self._values)
+
+    def _add(self, message: values.TypedValue, place: Place, type_tag: str, data: bytes, smallest: int) -> None:
+        """Adds a value. What is smaller than `smallest` is written into the request at once."""
+        self.size += len(data)
+        if len(data) < smallest and self._serde.encryption is None:
+            message.type, message.data = type_tag, data
+        else:
+            self._values.append(_Value(message, place, type_tag, data))
+
+    def prepare_small(self) -> None:
+        """Does what `prepare` does, unless that takes long."""
+        if self.size <= OFFLOADED_BYTES:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Writes the values into the request: whole or as patches, and the largest of them apart."""
+        if self._is_prepared:
+            return
+        inline = 0
+        for value in self._values:
+            self._fill(value)
+            inline += len(value.payload)
+        if inline > MESSAGE_BYTES:
+            for value in sorted(self._values, key=lambda value: len(value.payload), reverse=True):
+                size = len(value.payload)
+                if inline <= MESSAGE_BYTES or size < _SMALLEST_UPLOAD:
+                    break
+                value.upload_id = value.message.parts.upload_id = os.urandom(16)
+                value.message.parts.size = size
+                inline -= size
+        for value in self._values:
+            if not value.upload_id:
+                value.message.data = value.payload
+                # What is in the request needn't be kept twice.
+                value.payload = b""
+        self._is_prepared = True
+
+    def parts(self) -> Iterator[values_pb.PutPartRequest]:
+        """Yields the requests that store what goes ahead, each made when it is wanted."""
+        for value in self._values:
+            if value.upload_id:
+                view = memoryview(value.payload)
+                for offset in range(0, len(view), PART_BYTES):
+                    yield values_pb.PutPartRequest(
+                        thread_id=self.key[0],
+                        upload_id=value.upload_id,
+                        offset=offset,
+                        data=bytes(view[offset : offset + PART_BYTES]),
+                    )
+
+    def sent_ahead(self) -> None:
+        """Marks what goes ahead as stored."""
+        for value in self._values:
+            value.upload_id, value.payload = b"", b""
+
+    def stage(self) -> None:
+        """Makes the values known, as what the next put may build on and needn't be read."""
+        self._is_staged = True
+        for value in self._values:
+            if value.cached is not None:
+                self._cache.put(self.key, value.place.channel, value.cached)
+
+    def discard(self) -> None:
+        """Forgets what `stage` made known: nothing was stored, or it isn't known."""
+        if self._is_staged:
+            self._is_staged = False
+            for value in self._values:
+                if value.cached is not None:
+                    self._cache.remove(self.key, value.place.channel, value.cached.version)
+
+    def make_whole(self) -> bool:
+        """Makes the request again, without patches and with uploads of its own.
+
+        Returns:
+            False if it has neither, or was made whole before: then the server would refuse it again.
+        """
+        if not self._patches or not any(self._builds_on_more(value.message) for value in self._values):
+            return False
+        self.discard()
+        self._patches = False
+        for value in self._values:
+            value.message.Clear()
+            value.cached = None
+        self._is_prepared = False
+        self.prepare_small()
+        return True
+
+    @staticmethod
+    def _builds_on_more(message: values.TypedValue) -> bool:
+        return message.HasField("patch") or message.HasField("parts")
+
+    def _fill(self, value: _Value) -> None:
+        """Writes a value into its message, but for the bytes, which become its payload."""
+        place, data = value.place, value.data
+        if not isinstance(place, ChannelAssociatedData):
+            value.message.type, value.payload = self._serde.seal(value.type, data, place)
+            return
+        stored_type = self._serde.stored_type(value.type)
+        lasts = len(data) >= SMALLEST_BYTES and is_own_version(place.version)
+        base = self._cache.get(self.key, place.channel) if lasts and self._patches else None
+        instructions = None
+        if base is not None and base.version != place.version and self._lends_itself(base, value.type, stored_type):
+            most = min(len(data) // 2, len(data) - base.chain_bytes) - ROW_BYTES
+            instructions = diff(base.data, data, most) if most > 0 else None
+        if base is None or instructions is None:
+            value.message.type, value.payload = self._serde.seal(value.type, data, place)
+            if lasts:
+                value.cached = CachedValue(place.version, value.type, stored_type, data)
+            return
+        patch, crc32 = value.message.patch, zlib.crc32(data)
+        patch.base_version, patch.size = base.version, len(data)
+        if self._serde.encryption is None:
+            patch.crc32 = crc32
+            value.message.type, value.payload = stored_type, instructions
+        else:
+            patch.sealed = True
+            sealed_place = PatchAssociatedData(*place, base.version, len(data), base.digest)
+            sealed = crc32.to_bytes(CRC_BYTES) + instructions
+            value.message.type, value.payload = self._serde.seal(value.type, sealed, sealed_place)
+        chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
+        value.cached = CachedValue(place.version, value.type, stored_type, data, base.depth + 1, chain_bytes)
+
+    @staticmethod
+    def _lends_itself(base: CachedValue, type_tag: str, stored_type: str) -> bool:
+        """Whether a value may be a patch on this one.
+
+        Not on one of another key: it would be needed for as long as the patch. Bytes that the serializer has encrypted
+        have nothing in common.
+        """
+        return base.stored_type == stored_type and base.depth < MAX_DEPTH and not is_encrypted(type_tag)
+
+
+class OutgoingCheckpoint(Outgoing):
+    """A put of a checkpoint, on the way to the server."""
+
+    request: pb.PutCheckpointRequest
+
+    def __init__(self, serde: ValueSerde, cache: ValueCache, request: pb.PutCheckpointRequest) -> None:
+        super().__init__(serde, cache, request)
+        self.request = request
+
+    def add(self, channel: str, version: str, type_tag: str, data: bytes) -> None:
+        """Adds a channel's value at a version, given as tagged text."""
+        message = self.request.values.add(channel=channel, version=version).value
+        self._add(message, ChannelAssociatedData(*self.key, channel, version), type_tag, data, SMALLEST_BYTES)
+
+
+class OutgoingWrites(Outgoing):
+    """Task writes, on the way to the server."""
+
+    request: pb.PutWritesRequest
+
+    def __init__(self, serde: ValueSerde, cache: ValueCache, request: pb.PutWritesRequest) -> None:
+        super().__init__(serde, cache, request)
+        self.request = request
+
+    def add(self, idx: int, channel: str, type_tag: str, data: bytes) -> None:
+        """Adds a write."""
+        request = self.request
+        task = (request.checkpoint_id, request.task_id, request.task_path)
+        message = request.writes.add(idx=idx, channel=channel).value
+        self._add(message, WriteAssociatedData(*self.key, *task, idx, channel), type_tag, data, _SMALLEST_UPLOAD)

@@ -1,0 +1,134 @@
+"""Values as an answer has them: rows that are whole or patches, put together with what the saver has already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData, PatchAssociatedData
+from langgraph.checkpoint.grpc._values.cache import CachedValue, Key
+from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, ROW_BYTES
+from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES, apply
+from langgraph.checkpoint.grpc._values.transfer import LeftOut
+from langgraph.checkpoint.grpc.errors import CorruptValueError
+
+from checkpointd.v1 import value_service_pb2 as values_pb
+from checkpointd.v1 import values_pb2 as values
+
+MAX_CHAIN = 1024
+"""How many patches of a chain are followed. Servers accept far fewer."""
+At = tuple[str, str]
+"""A channel and a version of it."""
+
+_KEPT_BYTES = 32 * 1024 * 1024
+"""How many bytes of values are kept while the rows of an answer are read: what a chain goes through comes again."""
+
+
+class ValueRows:
+    """The rows of one namespace in an answer.
+
+    Args:
+        serde: What opens them.
+        key: The namespace.
+        rows: The rows.
+        known: What the saver has, by channel.
+    """
+
+    def __init__(
+        self,
+        serde: ValueSerde,
+        key: Key,
+        rows: Iterable[values.StoredValue] = (),
+        known: Mapping[str, CachedValue] | None = None,
+    ) -> None:
+        self._serde = serde
+        self._key = key
+        self._rows = {(row.channel, row.version): row.value for row in rows}
+        self._known = known or {}
+        self._opened: dict[At, CachedValue] = {}
+        self._opened_bytes = 0
+        self._fetched: dict[At, bytes] = {}
+
+    def left_out(self, versions: Iterable[At]) -> dict[At, LeftOut]:
+        """Returns the rows that channels' versions are made of and whose bytes were left out."""
+        found: dict[At, LeftOut] = {}
+        for channel, version in versions:
+            for at in self._chain(channel, version):
+                value = self._rows[at]
+                if value.HasField("parts") and at not in self._fetched:
+                    request = values_pb.GetValueRequest(
+                        thread_id=self._key[0], checkpoint_ns=self._key[1], patches=True
+                    )
+                    request.channel_value.channel, request.channel_value.version = at
+                    found[at] = LeftOut(request, value.parts.size)
+        return found
+
+    def take(self, at: At, data: bytes) -> None:
+        """Takes the bytes of a row that was left out."""
+        self._fetched[at] = data
+
+    def value(self, channel: str, version: str) -> CachedValue | None:
+        """Returns a channel's value at a version; None: the channel is empty.
+
+        Raises CorruptValueError, EncryptionError.
+        """
+        chain = self._chain(channel, version)
+        if chain and self._rows[chain[-1]].HasField("patch"):
+            version = self._rows[chain[-1]].patch.base_version
+        found = self._have(channel, version)
+        while chain:
+            found = self._open(chain.pop(), found)
+        return found
+
+    def _chain(self, channel: str, version: str) -> list[At]:
+        """Returns the rows that have to be opened for a value, the last first."""
+        chain: list[At] = []
+        while self._have(channel, version) is None and (row := self._rows.get((channel, version))) is not None:
+            chain.append((channel, version))
+            if not row.HasField("patch"):
+                break
+            if len(chain) > MAX_CHAIN:
+                raise self._corrupt(channel, "patches follow one another without an end")
+            version = row.patch.base_version
+        return chain
+
+    def _have(self, channel: str, version: str) -> CachedValue | None:
+        """Returns a version that needn't be put together any more."""
+        known = self._known.get(channel)
+        return known if known is not None and known.version == version else self._opened.get((channel, version))
+
+    def _open(self, at: At, base: CachedValue | None) -> CachedValue:
+        """Opens a row, the one that it builds on having been opened."""
+        stored = self._rows[at]
+        payload = self._fetched.pop(at, None) if stored.HasField("parts") else stored.data
+        if payload is None:
+            raise self._corrupt(at[0], "bytes of its value are missing")
+        if not stored.HasField("patch"):
+            type_tag, data = self._serde.open(stored.type, payload, ChannelAssociatedData(*self._key, *at))
+            opened = CachedValue(at[1], type_tag, stored.type, data)
+        elif base is None:
+            raise self._corrupt(at[0], "what its value builds on is missing")
+        else:
+            opened = self._patched(at, stored, payload, base)
+        if self._opened_bytes + len(opened.data) <= _KEPT_BYTES:
+            self._opened[at] = opened
+            self._opened_bytes += len(opened.data)
+        return opened
+
+    def _patched(self, at: At, stored: values.TypedValue, payload: bytes, base: CachedValue) -> CachedValue:
+        patch = stored.patch
+        if not 0 <= patch.size <= MAX_VALUE_BYTES:
+            raise self._corrupt(at[0], f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
+        # What isn't sealed is opened as well: that refuses it where encryption is required.
+        digest = base.digest if patch.sealed else b""
+        place = PatchAssociatedData(*self._key, *at, base.version, patch.size, digest)
+        type_tag, instructions = self._serde.open(stored.type, payload, place)
+        crc32 = patch.crc32
+        if patch.sealed:
+            crc32, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
+        data = apply(base.data, instructions, patch.size, crc32)
+        chain_bytes = base.chain_bytes + len(payload) + ROW_BYTES
+        return CachedValue(at[1], type_tag, stored.type, data, base.depth + 1, chain_bytes)
+
+    def _corrupt(self, channel: str, what: str) -> CorruptValueError:
+        return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")
