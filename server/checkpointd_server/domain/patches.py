@@ -7,6 +7,7 @@ offset that follows as another LEB128 number.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from zlib import crc32
@@ -107,6 +108,70 @@ def apply_patch(base: bytes, instructions: bytes, *, size: int, checksum: int) -
     return value
 
 
+Segment = bytes | tuple[int, int]
+"""A bit of a value: its bytes, or which range of another value it is (from, to)."""
+
+
+def resolve_segments(instructions: bytes, segments: list[Segment], most: int) -> list[Segment]:
+    """Returns what ranges of a patched value are made of: bytes, and ranges of the base.
+
+    Args:
+        instructions: The patch's.
+        segments: Bits of a value, of which the ranges are those of the patched value.
+        most: How many bits to return. What is beyond is left out, so that they make a value that is shorter.
+
+    Raises:
+        BrokenPatch: The instructions can't be read, or make less than is asked for.
+    """
+    starts: list[int] = []
+    operations: list[tuple[bool, int, int]] = []
+    made = 0
+    for operation in read_operations(instructions):
+        starts.append(made)
+        operations.append(operation)
+        made += operation[1]
+    resolved: list[Segment] = []
+    for segment in segments:
+        if len(resolved) >= most:
+            break
+        if isinstance(segment, bytes):
+            resolved.append(segment)
+            continue
+        start, stop = segment
+        if stop > made:
+            raise BrokenPatch(f"the operations make {made} bytes, which end before byte {stop}")
+        place = bisect_right(starts, start) - 1
+        while start < stop and len(resolved) < most:
+            copies, length, offset = operations[place]
+            skipped = start - starts[place]
+            taken = min(length - skipped, stop - start)
+            begin = offset + skipped
+            resolved.append((begin, begin + taken) if copies else instructions[begin : begin + taken])
+            start += taken
+            place += 1
+    return resolved
+
+
+class Budget:
+    """How many bytes may still be made.
+
+    Args:
+        size: How many at first.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> bool:
+        """Takes so many bytes, and tells whether there are as many."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
 class Assembler:
     """Makes whole values of stored rows, for those who didn't ask for patches.
 
@@ -116,13 +181,13 @@ class Assembler:
     Args:
         rows: The rows of one namespace.
         largest: Up to how many bytes a value is made, those on the way to it included.
-        total: How many bytes are made in all.
+        budget: What all values that are made for one answer have together, those on the way included.
     """
 
-    def __init__(self, rows: Mapping[ChannelValueKey, TypedValue], *, largest: int, total: int) -> None:
+    def __init__(self, rows: Mapping[ChannelValueKey, TypedValue], *, largest: int, budget: Budget) -> None:
         self._rows = rows
         self._largest = largest
-        self._room = total
+        self._budget = budget
         self._made: dict[ChannelValueKey, bytes] = {}
 
     def value(self, key: ChannelValueKey) -> TypedValue | None:
@@ -160,8 +225,7 @@ class Assembler:
         for step, patched in reversed(chain):
             patch = patched.patch
             assert patch is not None
-            self._room -= patch.size
-            if self._room < 0:
+            if not self._budget.take(patch.size):
                 return None
             try:
                 made = apply_patch(made, patched.data, size=patch.size, checksum=patch.crc32)

@@ -79,7 +79,7 @@ class CheckpointStore(Protocol):
         page_bytes: int,
         timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels, a page a call.
+        """Walks the ancestors of a checkpoint (None: of the latest) for writes and seeds of channels, a page a call.
 
         `after` continues where a page ended.
         """

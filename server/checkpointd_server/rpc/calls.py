@@ -103,7 +103,8 @@ class Calls:
         self._idle = asyncio.Event()
         self._log = structlog.get_logger("checkpointd.rpc").bind()
         # Asked once: a line a call must cost nothing where nobody reads it.
-        self._logs_calls = self._log.is_enabled_for(logging.DEBUG)
+        self.logs_calls = self._log.is_enabled_for(logging.DEBUG)
+        """Whether calls that went well are logged."""
 
     @property
     def active(self) -> int:
@@ -233,6 +234,26 @@ class Calls:
             raise Draining()
         self._load.check(self._entered - self._waiting)
 
+    def reserve(self, operations: int, size: int) -> None:
+        """Counts operations of a pipeline as at work, with so many bytes, until `release`.
+
+        Raises:
+            Draining: The server is shutting down.
+            Overloaded: There is no room for them.
+        """
+        if self._draining.is_set():
+            raise Draining()
+        self._load.check(self._entered - self._waiting + operations)
+        self._load.take(size)
+        self._entered += operations
+        self._active += operations
+
+    def release(self, operations: int, size: int) -> None:
+        """Counts operations, and bytes, as no longer at work."""
+        self._load.free(size)
+        self._entered -= operations
+        self._active -= operations
+
     async def _read(self, call: Call, context: grpc.aio.ServicerContext) -> bytes:
         """Reads a call's request. Raises what `Load.read` raises, and InvalidArgument if there is none."""
         raw = await self._load.read(context)
@@ -289,7 +310,7 @@ class Calls:
     def finished(self, call: Call) -> None:
         """Notes that a call was done."""
         self._load.finished()
-        if self._logs_calls:
+        if self.logs_calls:
             self._log_call(call, "OK")
 
     def cancelled(self, call: Call) -> None:
@@ -301,7 +322,7 @@ class Calls:
                 limit=self._limits.message_bytes,
                 **call.fields(),
             )
-        elif self._logs_calls:
+        elif self.logs_calls:
             self._log_call(call, "CANCELLED")
 
     def _log_call(self, call: Call, code: str) -> None:

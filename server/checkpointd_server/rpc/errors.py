@@ -19,6 +19,8 @@ from google.rpc.status_pb2 import Status
 
 from checkpointd.v1 import errors_pb2
 from checkpointd_server.domain.errors import (
+    BaseMissing,
+    ChainTooLong,
     CheckpointdError,
     CheckpointNotFound,
     DatabaseUnavailable,
@@ -27,7 +29,9 @@ from checkpointd_server.domain.errors import (
     LeaseHeld,
     LeaseLost,
     Overloaded,
+    PredecessorMissing,
     ResultTooLarge,
+    SealedValue,
     ThreadExists,
     VersionConflict,
 )
@@ -58,13 +62,6 @@ class Draining(CheckpointdError):
         super().__init__("the server is shutting down; send this again to another replica or after a while")
 
 
-class SlowOperation(CheckpointdError):
-    """A call of a batch took much longer than the others."""
-
-    def __init__(self) -> None:
-        super().__init__("this call took much longer than the others of its batch; send it again, alone")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """How one kind of error is told."""
@@ -79,6 +76,16 @@ class Rule:
     """How loud the log is: INFO for what a client did wrong or must expect, WARNING for what an operator can mend."""
 
 
+def _conflict(error: VersionConflict) -> dict[str, object]:
+    return {
+        "thread_id": error.thread_id,
+        "checkpoint_ns": error.checkpoint_ns,
+        "expected_version": error.expected_version,
+        "current_version": error.current_version,
+        "current_checkpoint_id": error.current_checkpoint_id,
+    }
+
+
 RULES: dict[type[CheckpointdError], Rule] = {
     InvalidArgument: Rule(
         code=grpc.StatusCode.INVALID_ARGUMENT,
@@ -88,13 +95,12 @@ RULES: dict[type[CheckpointdError], Rule] = {
     VersionConflict: Rule(
         code=grpc.StatusCode.ABORTED,
         reason=errors_pb2.ERROR_REASON_VERSION_CONFLICT,
-        metadata=lambda error: {
-            "thread_id": error.thread_id,
-            "checkpoint_ns": error.checkpoint_ns,
-            "expected_version": error.expected_version,
-            "current_version": error.current_version,
-            "current_checkpoint_id": error.current_checkpoint_id,
-        },
+        metadata=_conflict,
+    ),
+    PredecessorMissing: Rule(
+        code=grpc.StatusCode.ABORTED,
+        reason=errors_pb2.ERROR_REASON_PREDECESSOR_MISSING,
+        metadata=_conflict,
     ),
     LeaseHeld: Rule(
         code=grpc.StatusCode.ABORTED,
@@ -119,6 +125,17 @@ RULES: dict[type[CheckpointdError], Rule] = {
         reason=errors_pb2.ERROR_REASON_CHECKPOINT_NOT_FOUND,
         metadata=lambda error: {"thread_id": error.thread_id, "checkpoint_id": error.checkpoint_id},
     ),
+    BaseMissing: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_BASE_MISSING,
+        metadata=lambda error: {"thread_id": error.thread_id, "channel": error.channel},
+    ),
+    ChainTooLong: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_CHAIN_TOO_LONG,
+        metadata=lambda error: {"thread_id": error.thread_id, "channel": error.channel, "limit": error.limit},
+    ),
+    SealedValue: Rule(code=grpc.StatusCode.FAILED_PRECONDITION, reason=errors_pb2.ERROR_REASON_SEALED),
     RequestTooLarge: Rule(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason=errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
@@ -138,7 +155,6 @@ RULES: dict[type[CheckpointdError], Rule] = {
         # There may be thousands a second; that there are any is told once, by `Load`.
         level=logging.DEBUG,
     ),
-    SlowOperation: Rule(code=grpc.StatusCode.UNAVAILABLE, reason=errors_pb2.ERROR_REASON_SLOW_OPERATION),
     Unauthenticated: Rule(code=grpc.StatusCode.UNAUTHENTICATED, reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED),
     PermissionDenied: Rule(
         code=grpc.StatusCode.PERMISSION_DENIED,

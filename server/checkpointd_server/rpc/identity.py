@@ -15,7 +15,7 @@ from checkpointd_server.domain.errors import CheckpointdError
 
 
 class Each(Enum):
-    """An RPC whose parts need scopes of their own: its method gets the identity, and checks them."""
+    """An RPC whose parts need scopes of their own."""
 
     OPERATION = "operation"
 
@@ -24,24 +24,23 @@ Needed = Scope | Each | None
 """What an RPC needs; None: any identity will do."""
 
 NEEDED: Mapping[str, Needed] = {
-    "checkpointd.v1.CheckpointService.Batch": Each.OPERATION,
     "checkpointd.v1.CheckpointService.GetCheckpoint": Scope.READ,
     "checkpointd.v1.CheckpointService.GetDeltaChannelHistory": Scope.READ,
     "checkpointd.v1.CheckpointService.ListCheckpoints": Scope.READ,
+    "checkpointd.v1.CheckpointService.Pipeline": Each.OPERATION,
     "checkpointd.v1.CheckpointService.PutCheckpoint": Scope.WRITE,
     "checkpointd.v1.CheckpointService.PutWrites": Scope.WRITE,
-    "checkpointd.v1.CheckpointService.StreamBatches": Each.OPERATION,
     "checkpointd.v1.InfoService.GetServerInfo": None,
     "checkpointd.v1.LeaseService.AcquireLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.GetLease": Scope.READ,
     "checkpointd.v1.LeaseService.ReleaseLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.RenewLease": Scope.WRITE,
-    "checkpointd.v1.PieceService.GetPieces": Scope.READ,
-    "checkpointd.v1.PieceService.PutPieces": Scope.WRITE,
     "checkpointd.v1.ThreadService.CopyThread": Scope.WRITE,
     "checkpointd.v1.ThreadService.DeleteRuns": Scope.DELETE,
     "checkpointd.v1.ThreadService.DeleteThread": Scope.DELETE,
     "checkpointd.v1.ThreadService.PruneThreads": Scope.DELETE,
+    "checkpointd.v1.ValueService.GetValue": Scope.READ,
+    "checkpointd.v1.ValueService.PutPart": Scope.WRITE,
 }
 """The scope that each RPC needs, by its full name. An RPC that is missing here is not served at all."""
 
@@ -50,7 +49,7 @@ OPERATIONS: Mapping[str, Scope] = {
     "put_checkpoint": Scope.WRITE,
     "put_writes": Scope.WRITE,
 }
-"""The scope that each operation of a batch needs, by its field."""
+"""The scope that each operation of a pipeline needs, by its field."""
 
 
 class Unauthenticated(CheckpointdError):

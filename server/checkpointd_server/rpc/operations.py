@@ -1,60 +1,109 @@
-"""The three calls that can be made alone or in a batch: from a request to the message of the answer."""
+"""The three calls that come alone or over a pipeline: what they do with the store, and what they answer."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd_server.domain.errors import PiecesMissing
+from checkpointd_server.domain.checkpoints import Known, Namespace, PendingWrite, PutCheckpoint, PutWrites
+from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.messages import write_checkpoint
-from checkpointd_server.rpc.pieces import write_pieces
-from checkpointd_server.rpc.requests import read_put_checkpoint, read_put_writes, read_target
+from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
+from checkpointd_server.rpc.conversion.values import read_known, write_stored_values
+from checkpointd_server.rpc.executor import BoundedExecutor
+from checkpointd_server.rpc.whole_values import WholeValues
 
 
-async def put_checkpoint(
-    store: CheckpointStore,
-    request: pb.PutCheckpointRequest,
-    tenant: str,
-    limits: Limits,
-    timeout: float | None,
-    *,
-    in_company: bool = False,
-) -> pb.PutCheckpointResponse:
-    """Stores a checkpoint."""
-    put = await read_put_checkpoint(request, tenant, limits)
-    try:
-        return pb.PutCheckpointResponse(version=await store.put_checkpoint(put, in_company=in_company, timeout=timeout))
-    except PiecesMissing as error:
-        return pb.PutCheckpointResponse(missing_pieces=error.names)
+class GetCheckpoint(NamedTuple):
+    """A checkpoint to read."""
+
+    namespace: Namespace
+    checkpoint_id: str | None
+    """None: the latest."""
+    known: Known
+    patches: bool
 
 
-async def put_writes(
-    store: CheckpointStore,
-    request: pb.PutWritesRequest,
-    tenant: str,
-    limits: Limits,
-    timeout: float | None,
-    *,
-    in_company: bool = False,
-) -> pb.PutWritesResponse:
-    """Stores task writes."""
-    put = await read_put_writes(request, tenant, limits)
-    try:
-        return pb.PutWritesResponse(version=await store.put_writes(put, in_company=in_company, timeout=timeout))
-    except PiecesMissing as error:
-        return pb.PutWritesResponse(missing_pieces=error.names)
-
-
-async def get_checkpoint(
-    store: CheckpointStore, request: pb.GetCheckpointRequest, tenant: str, limits: Limits, timeout: float | None
-) -> pb.GetCheckpointResponse:
-    """Reads one checkpoint."""
+def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:
+    """Returns the read that a request asks for. Raises InvalidArgument."""
     namespace, checkpoint_id = read_target(request, tenant, limits)
-    checkpoint, version, pieces = await store.get_checkpoint(
-        namespace, checkpoint_id, with_pieces=not request.without_pieces, timeout=timeout
-    )
-    response = pb.GetCheckpointResponse(version=version)
-    if checkpoint is not None:
+    known: Known = ()
+    if request.known:
+        if not request.patches:
+            raise InvalidArgument("known", "must be empty where values are to come whole: set patches")
+        known = read_known(request.known, limits)
+    return GetCheckpoint(namespace, checkpoint_id, known, request.patches)
+
+
+class Operations:
+    """Does them.
+
+    Args:
+        store: Where checkpoints are.
+        limits: What requests and answers are held to.
+        executor: Where values are made whole, if that takes long.
+    """
+
+    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor) -> None:
+        self.store = store
+        self.limits = limits
+        self._executor = executor
+
+    async def write(self, write: PutCheckpoint | PutWrites, size: int, timeout: float | None) -> int:
+        """Stores what a call of its own brings, and returns the version. Raises what the store's `submit` delivers.
+
+        A cancelled call ends when the write has ended: until then it counts, and holds what it brought.
+        """
+        loop = asyncio.get_running_loop()
+        delivered: asyncio.Future[None] = loop.create_future()
+
+        def deliver(done: list[PendingWrite]) -> None:
+            if not delivered.done():
+                delivered.set_result(None)
+
+        pending = PendingWrite(write, size, None if timeout is None else loop.time() + timeout, deliver)
+        self.store.submit((pending,))
+        try:
+            await asyncio.shield(delivered)
+        except asyncio.CancelledError:
+            give_up((pending,), loop.time())
+            await delivered
+            raise
+        if isinstance(pending.result, int):
+            return pending.result
+        assert pending.result is not None
+        try:
+            raise pending.result
+        finally:
+            del pending  # or the error, its traceback and this frame would keep each other
+
+    async def get_checkpoint(
+        self, read: GetCheckpoint, response: pb.GetCheckpointResponse, timeout: float | None
+    ) -> None:
+        """Reads one checkpoint, and fills it in."""
+        namespace, checkpoint_id, known, patches = read
+        found = await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=timeout)
+        checkpoint = found.checkpoint
+        response.version = found.version
+        if checkpoint is None:
+            return
         write_checkpoint(checkpoint, response.tuple)
-        write_pieces(pieces, response.pieces)
-    return response
+        if patches:
+            write_stored_values(found.values, response.stored_values)
+        else:
+            whole = WholeValues((checkpoint,), found.values, self.limits)
+            if whole.takes_long:
+                values = await self._executor.run(whole.of, checkpoint)
+            else:
+                values = whole.of(checkpoint)
+            write_values(values, response.tuple)
+
+
+def give_up(writes: Sequence[PendingWrite], now: float) -> None:
+    """Lets the store leave out writes that nobody waits for any more, as far as they haven't begun."""
+    for pending in writes:
+        if pending.deadline is None or pending.deadline > now:
+            pending.deadline = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import grpc
@@ -19,8 +19,8 @@ from checkpointd.v1 import (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
-    piece_service_pb2,
     thread_service_pb2,
+    value_service_pb2,
 )
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
@@ -28,16 +28,19 @@ from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.addresses import bind
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.calls import CallLimits, Calls
-from checkpointd_server.rpc.checkpoints import CheckpointServicer
+from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.guarded import GuardedServer
 from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.identity import needed
-from checkpointd_server.rpc.info import InfoServicer
-from checkpointd_server.rpc.leases import LeaseServicer
 from checkpointd_server.rpc.load import Load
-from checkpointd_server.rpc.open_calls import OpenCalls
-from checkpointd_server.rpc.pieces import PieceServicer
-from checkpointd_server.rpc.threads import ThreadServicer
+from checkpointd_server.rpc.operations import Operations
+from checkpointd_server.rpc.pipeline import Pipelines
+from checkpointd_server.rpc.ranges import RangeReader
+from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
+from checkpointd_server.rpc.services.info import InfoServicer
+from checkpointd_server.rpc.services.leases import LeaseServicer
+from checkpointd_server.rpc.services.threads import ThreadServicer
+from checkpointd_server.rpc.services.values import ValueServicer
 from checkpointd_server.rpc.tls import Certificates
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
@@ -87,7 +90,7 @@ class RpcServer:
     """
 
     def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
-        limits = options.limits
+        limits = _fitting(options.limits)
         self._options = options
         self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
         self._gate = Gate(options.access)
@@ -100,14 +103,19 @@ class RpcServer:
             report=lambda overloaded: self._health.set_overloaded(overloaded),
         )
         self._calls = Calls(call_limits, self._gate, load)
-        self._open_calls = OpenCalls(self._calls, self._gate, load)
+        self._executor = BoundedExecutor()
+        operations = Operations(store, limits, self._executor)
+        self._pipelines = Pipelines(operations, self._calls, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
-                CheckpointServicer(store, limits, self._calls),
+                CheckpointServicer(operations, self._executor),
             ),
-            (piece_service_pb2.DESCRIPTOR.services_by_name["PieceService"], PieceServicer(store, limits)),
+            (
+                value_service_pb2.DESCRIPTOR.services_by_name["ValueService"],
+                ValueServicer(store, limits, RangeReader(store, limits, self._executor)),
+            ),
             (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], InfoServicer(limits)),
@@ -133,10 +141,10 @@ class RpcServer:
         handlers = {}
         for method in service.methods:
             name, requires = f"{service.name}/{method.name}", needed(method)
-            serve = getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
             if method.client_streaming:
-                handlers[method.name] = self._open_calls.handler(name, serve)
+                handlers[method.name] = self._pipelines.handler(name)
             else:
+                serve = getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
                 request_type = GetMessageClass(method.input_type)
                 handlers[method.name] = self._calls.handler(name, request_type, serve, requires)
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
@@ -183,7 +191,7 @@ class RpcServer:
         deadline = monotonic() + grace
         self._health.end()
         self._calls.refuse_new()
-        self._open_calls.end()
+        self._pipelines.end()
         with suppress(TimeoutError):
             # Until then the ports stay open, so that a new call is told why it is refused. And a connection that gRPC
             # closes as soon as its last answer is written may take that answer along: what the client has sent
@@ -192,6 +200,20 @@ class RpcServer:
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
         await self._gate.stop()
+        self._executor.stop()
+
+
+def _fitting(limits: Limits) -> Limits:
+    """Returns limits under which what is stored can be read again: all that an answer has fits into a message."""
+    quarter = limits.max_message_bytes // 4
+    return replace(
+        limits,
+        max_checkpoint_bytes=min(limits.max_checkpoint_bytes, 2 * quarter),
+        max_inline_bytes=min(limits.max_inline_bytes, quarter),
+        max_page_bytes=min(limits.max_page_bytes, quarter),
+        max_part_bytes=min(limits.max_part_bytes, limits.max_message_bytes - 1024),
+        max_pipeline_bytes=min(limits.max_pipeline_bytes, limits.max_message_bytes),
+    )
 
 
 def check_access(access: AccessOptions) -> None:

@@ -19,9 +19,8 @@ class InfoServicer:
                 pb.CAPABILITY_DELTA_CHANNELS,
                 pb.CAPABILITY_FORK,
                 pb.CAPABILITY_LEASES,
-                pb.CAPABILITY_BATCH,
-                pb.CAPABILITY_PIECES,
-                pb.CAPABILITY_STREAM_BATCHES,
+                pb.CAPABILITY_PIPELINE,
+                pb.CAPABILITY_PATCHES,
             ],
             limits=pb.Limits(**told),
         ).SerializeToString()

@@ -1,17 +1,14 @@
-"""LeaseService: who may write to a thread, and the leases that other requests name."""
+"""LeaseService: who may write to a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from checkpointd.v1 import lease_service_pb2 as pb
-from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.leases import AcquireLease, Lease
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.model import AcquireLease, Lease
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.calls import Calls
-from checkpointd_server.rpc.validation import check_batch, check_text, check_token
+from checkpointd_server.rpc.conversion.validation import check_text, check_token
 
 
 class LeaseServicer:
@@ -58,33 +55,13 @@ class LeaseServicer:
         return pb.ReleaseLeaseResponse(released=released).SerializeToString()
 
     async def get_lease(self, request: pb.GetLeaseRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells who may write to a thread."""
+        """Tells whether a thread is held."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         lease, waiting = await self._store.get_lease(tenant, request.thread_id, timeout=timeout)
         response = pb.GetLeaseResponse(waiting=waiting)
         if lease is not None:
-            response.token, response.remaining_ms = lease.token, _milliseconds(lease)
+            response.remaining_ms = _milliseconds(lease)
         return response.SerializeToString()
-
-
-def read_lease_token(token: int) -> int:
-    """Returns the token that a write carries; 0: none. Raises InvalidArgument."""
-    if token < 0:
-        raise InvalidArgument("lease_token", "is negative; tokens begin at 1, and 0 means none")
-    return token
-
-
-def read_thread_leases(leases: Sequence[values.ThreadLease], limits: Limits) -> dict[str, int]:
-    """Returns the leases that a request names, token by thread. Raises InvalidArgument."""
-    check_batch(leases, "leases", limits.max_batch)
-    found: dict[str, int] = {}
-    for position, lease in enumerate(leases):
-        check_text(lease.thread_id, f"leases[{position}].thread_id", limits.max_thread_id_bytes)
-        if lease.token <= 0:
-            raise InvalidArgument(f"leases[{position}].token", "is required; tokens begin at 1")
-        if found.setdefault(lease.thread_id, lease.token) != lease.token:
-            raise InvalidArgument(f"leases[{position}].thread_id", "is there already, with another token")
-    return found
 
 
 def _check_holder(holder: bytes, limits: Limits) -> None:

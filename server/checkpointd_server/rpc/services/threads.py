@@ -5,11 +5,17 @@ from __future__ import annotations
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.model import CopyThread, PruneStrategy
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.leases import read_lease_token, read_thread_leases
-from checkpointd_server.rpc.messages import read_optional_id
-from checkpointd_server.rpc.validation import check_batch, check_text, check_texts, check_token
+from checkpointd_server.domain.threads import CopyThread, PruneStrategy
+from checkpointd_server.rpc.conversion.leases import read_thread_leases
+from checkpointd_server.rpc.conversion.validation import (
+    check_count,
+    check_lease_token,
+    check_text,
+    check_texts,
+    check_token,
+    read_optional_id,
+)
 
 _STRATEGIES = {
     pb.PRUNE_STRATEGY_UNSPECIFIED: PruneStrategy.KEEP_LATEST,
@@ -28,7 +34,7 @@ class ThreadServicer:
     async def delete_thread(self, request: pb.DeleteThreadRequest, tenant: str, timeout: float | None) -> bytes:
         """Deletes a thread."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
-        token = read_lease_token(request.lease_token)
+        token = check_lease_token(request.lease_token)
         leases = {request.thread_id: token} if token else {}
         deleted = await self._store.delete_thread(tenant, request.thread_id, leases=leases, timeout=timeout)
         return pb.DeleteThreadResponse(deleted_checkpoints=deleted).SerializeToString()
@@ -36,7 +42,7 @@ class ThreadServicer:
     async def delete_runs(self, request: pb.DeleteRunsRequest, tenant: str, timeout: float | None) -> bytes:
         """Deletes the checkpoints of runs."""
         run_ids = list(request.run_ids)
-        check_batch(run_ids, "run_ids", self._limits.max_batch)
+        check_count(len(run_ids), "run_ids", self._limits.max_batch)
         check_texts(run_ids, "run_ids[{}]", self._limits.max_run_id_bytes)
         leases = read_thread_leases(request.leases, self._limits)
         deleted = await self._store.delete_runs(tenant, run_ids, leases=leases, timeout=timeout)
@@ -56,7 +62,7 @@ class ThreadServicer:
             target_thread_id=target,
             checkpoint_id=read_optional_id(request.checkpoint_id, "checkpoint_id", self._limits),
             request_id=request.request_id,
-            lease_token=read_lease_token(request.lease_token),
+            lease_token=check_lease_token(request.lease_token),
         )
         copied = await self._store.copy_thread(copy, timeout=timeout)
         return pb.CopyThreadResponse(copied_checkpoints=copied).SerializeToString()
@@ -64,7 +70,7 @@ class ThreadServicer:
     async def prune_threads(self, request: pb.PruneThreadsRequest, tenant: str, timeout: float | None) -> bytes:
         """Removes history from threads."""
         thread_ids = list(request.thread_ids)
-        check_batch(thread_ids, "thread_ids", self._limits.max_batch)
+        check_count(len(thread_ids), "thread_ids", self._limits.max_batch)
         check_texts(thread_ids, "thread_ids[{}]", self._limits.max_thread_id_bytes)
         strategy = _STRATEGIES.get(request.strategy)
         if strategy is None:

@@ -1,0 +1,1 @@
+"""Protobuf messages to the domain's words, checked, and back."""

@@ -1,0 +1,195 @@
+"""Checkpoints: from the requests that put and read them, checked, and into the messages of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values_pb
+from checkpointd_server.domain.checkpoints import (
+    ListQuery,
+    Namespace,
+    PutCheckpoint,
+    PutWrites,
+    StoredCheckpoint,
+)
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, TypedValue
+from checkpointd_server.rpc.conversion.metadata_index import project_filter, project_metadata
+from checkpointd_server.rpc.conversion.page_tokens import read_list_token
+from checkpointd_server.rpc.conversion.validation import (
+    check_count,
+    check_distinct,
+    check_lease_token,
+    check_optional_text,
+    check_text,
+    check_texts,
+    check_token,
+    check_versions,
+    read_namespace,
+    read_optional_id,
+)
+from checkpointd_server.rpc.conversion.values import (
+    read_channel_values,
+    read_precondition,
+    read_task_writes,
+    read_whole_value,
+    write_task_writes,
+    write_value,
+)
+
+_SMALL_BYTES = 64 * 1024
+_FEW_CHANNELS = 128
+"""What a checkpoint has without its values isn't reckoned up below these."""
+
+
+def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
+    """Returns the put that a request asks for. Raises InvalidArgument."""
+    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
+    checkpoint_id, parent_checkpoint_id = request.checkpoint_id, request.parent_checkpoint_id
+    check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
+    if parent_checkpoint_id:
+        check_optional_text(parent_checkpoint_id, "parent_checkpoint_id", limits.max_checkpoint_id_bytes)
+    body = request.body
+    if not body:
+        raise InvalidArgument("body", "is required")
+    channels, versions = list(request.channels), list(request.channel_versions)
+    _check_channels(channels, versions, limits)
+    values = read_channel_values(request.values, limits)
+    if not request.HasField("metadata"):
+        raise InvalidArgument("metadata", "is required")
+    message = request.metadata
+    if not message.HasField("value"):
+        raise InvalidArgument("metadata.value", "is required")
+    metadata = read_whole_value(message.value, "metadata.value", limits)
+    _check_size(body, metadata, channels, versions, limits)
+    index = project_metadata(metadata, message.index, limits)
+    writer, request_id = request.writer, request.request_id
+    check_token(writer, "writer", limits.max_token_bytes)
+    check_token(request_id, "request_id", limits.max_token_bytes)
+    return PutCheckpoint(
+        namespace=namespace,
+        checkpoint_id=checkpoint_id,
+        parent_checkpoint_id=parent_checkpoint_id or None,
+        body=body,
+        channels=channels,
+        channel_versions=versions,
+        values=values,
+        metadata=metadata,
+        metadata_index=index.json,
+        run_id=index.run_id,
+        precondition=read_precondition(request.precondition, limits) if request.HasField("precondition") else None,
+        writer=writer,
+        request_id=request_id,
+        lease_token=check_lease_token(request.lease_token),
+    )
+
+
+def _check_channels(channels: list[str], versions: list[str], limits: Limits) -> None:
+    check_count(len(channels), "channels", limits.max_channels)
+    if len(versions) != len(channels):
+        problem = f"has {len(versions)} entries, channels has {len(channels)}: each has its version"
+        raise InvalidArgument("channel_versions", problem)
+    check_texts(channels, "channels[{}]", limits.max_channel_bytes)
+    check_distinct(channels, "channels[{}]")
+    check_versions(versions, "channel_versions[{}]", limits)
+
+
+def _check_size(body: bytes, metadata: TypedValue, channels: list[str], versions: list[str], limits: Limits) -> None:
+    size = len(body) + len(metadata.data)
+    if size > _SMALL_BYTES or len(channels) > _FEW_CHANNELS:
+        size += len("".join(channels).encode()) + len("".join(versions).encode())
+        limit = limits.max_checkpoint_bytes
+        if size > limit:
+            problem = f"has {size} bytes with channels, channel_versions and metadata, at most {limit} are allowed"
+            raise InvalidArgument("body", problem, limit=limit)
+
+
+def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -> PutWrites:
+    """Returns the writes that a request asks for. Raises InvalidArgument."""
+    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
+    checkpoint_id, task_id, task_path = request.checkpoint_id, request.task_id, request.task_path
+    check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
+    check_text(task_id, "task_id", limits.max_task_id_bytes)
+    check_optional_text(task_path, "task_path", limits.max_task_path_bytes)
+    writes = read_task_writes(request.writes, task_id, task_path, limits)
+    request_id = request.request_id
+    check_token(request_id, "request_id", limits.max_token_bytes)
+    return PutWrites(
+        namespace=namespace,
+        checkpoint_id=checkpoint_id,
+        writes=writes,
+        precondition=read_precondition(request.precondition, limits) if request.HasField("precondition") else None,
+        request_id=request_id,
+        lease_token=check_lease_token(request.lease_token),
+    )
+
+
+def read_target(
+    request: pb.GetCheckpointRequest | pb.GetDeltaChannelHistoryRequest, tenant: str, limits: Limits
+) -> tuple[Namespace, str | None]:
+    """Returns the namespace and the checkpoint that a request names; None: the latest. Raises InvalidArgument."""
+    namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
+    return namespace, read_optional_id(request.checkpoint_id, "checkpoint_id", limits)
+
+
+def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -> ListQuery:
+    """Returns the query that a request asks for. Raises InvalidArgument."""
+    thread_id = request.thread_id if request.HasField("thread_id") else None
+    if thread_id is not None:
+        check_text(thread_id, "thread_id", limits.max_thread_id_bytes)
+    checkpoint_ns = request.checkpoint_ns if request.HasField("checkpoint_ns") else None
+    if checkpoint_ns is not None:
+        check_optional_text(checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
+    view = request.view
+    if view not in pb.CheckpointView.values():
+        raise InvalidArgument("view", f"{view} is not a view that this server knows")
+    page_size = request.page_size
+    if page_size < 0:
+        raise InvalidArgument("page_size", "is negative")
+    if page_size > limits.max_page_size:
+        limit = limits.max_page_size
+        raise InvalidArgument("page_size", f"is {page_size}, at most {limit} are allowed", limit=limit)
+    return ListQuery(
+        tenant=tenant,
+        thread_id=thread_id,
+        checkpoint_ns=checkpoint_ns,
+        checkpoint_id=read_optional_id(request.checkpoint_id, "checkpoint_id", limits),
+        before_checkpoint_id=read_optional_id(request.before_checkpoint_id, "before_checkpoint_id", limits),
+        metadata_filter=project_filter(request.filter, limits),
+        metadata_only=view == pb.CHECKPOINT_VIEW_METADATA,
+        page_size=page_size or min(limits.default_page_size, limits.max_page_size),
+        page_bytes=limits.max_page_bytes,
+        after=read_list_token(request, tenant, limits),
+    )
+
+
+def write_checkpoint(stored: StoredCheckpoint, message: values_pb.CheckpointTuple) -> None:
+    """Fills a checkpoint in, with its task writes but without its values."""
+    message.thread_id = stored.thread_id
+    message.checkpoint_ns = stored.checkpoint_ns
+    message.checkpoint_id = stored.checkpoint_id
+    if stored.parent_checkpoint_id is not None:
+        message.parent_checkpoint_id = stored.parent_checkpoint_id
+    message.body = stored.body
+    message.channels.extend(stored.channels)
+    message.channel_versions.extend(stored.channel_versions)
+    write_value(stored.metadata, message.metadata.value)
+    message.version = stored.version
+    if stored.pending_writes:
+        write_task_writes(stored.pending_writes, message.pending_writes)
+
+
+def write_values(values: Iterable[ChannelValue], message: values_pb.CheckpointTuple) -> None:
+    """Fills the values of a checkpoint's channels in."""
+    add = message.values.add
+    for channel, version, value in values:
+        entry = add(channel=channel, version=version)
+        if value is not None:
+            write_value(value, entry.value)
+
+
+def keys_of(stored: StoredCheckpoint) -> Iterable[ChannelValueKey]:
+    """Returns what names the values of a checkpoint's channels."""
+    return map(ChannelValueKey, stored.channels, stored.channel_versions)

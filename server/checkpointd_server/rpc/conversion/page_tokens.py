@@ -1,0 +1,109 @@
+"""Page tokens: where a list or a history goes on, bound to the request that it belongs to.
+
+A token is no secret and no proof: it is checked like any input, and it names only a position within what the caller may
+read anyway, since the tenant comes from the caller's identity. The digest catches mistakes: a token that is sent with
+another request would skip checkpoints or repeat them without a word.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.checkpoints import CheckpointPosition
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.conversion.validation import check_optional_text, check_text
+
+_DIGEST_BYTES = 16
+_MAX_TOKEN_CHARACTERS = 64 * 1024
+"""Longer than any that is given out. What is longer isn't looked at."""
+
+_Paged = pb.ListCheckpointsRequest | pb.GetDeltaChannelHistoryRequest
+
+
+def write_list_token(position: CheckpointPosition, request: pb.ListCheckpointsRequest, tenant: str) -> str:
+    """Returns the token of the page that starts behind `position`."""
+    return _write(position, request, tenant)
+
+
+def read_list_token(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -> CheckpointPosition | None:
+    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    if not request.page_token:
+        return None
+    try:
+        checkpoint_id, thread_id, checkpoint_ns = _read(request, tenant)
+        position = CheckpointPosition(checkpoint_id, thread_id, checkpoint_ns)
+        check_text(position.checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
+        check_text(position.thread_id, "thread_id", limits.max_thread_id_bytes)
+        check_optional_text(position.checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
+    except _NotOurs:
+        raise
+    except (*_MALFORMED, InvalidArgument):
+        raise _NotOurs from None
+    return position
+
+
+def write_history_token(after: str, request: pb.GetDeltaChannelHistoryRequest, tenant: str) -> str:
+    """Returns the token of the page that goes on where the store says."""
+    return _write([after], request, tenant)
+
+
+def read_history_token(request: pb.GetDeltaChannelHistoryRequest, tenant: str) -> str | None:
+    """Returns where the request's page starts, in the store's own words; None: at the beginning.
+
+    Raises InvalidArgument.
+    """
+    if not request.page_token:
+        return None
+    try:
+        (after,) = _read(request, tenant)
+        check_text(after, "after", _MAX_TOKEN_CHARACTERS)
+    except _NotOurs:
+        raise
+    except (*_MALFORMED, InvalidArgument):
+        raise _NotOurs from None
+    return after
+
+
+class _NotOurs(InvalidArgument):
+    """The token is malformed, or belongs to another request or tenant."""
+
+    def __init__(self, problem: str = "is not a token that this server gave out") -> None:
+        super().__init__("page_token", problem)
+
+
+_MALFORMED = (binascii.Error, ValueError, TypeError, AttributeError, RecursionError)
+
+
+def _write(position: Sequence[str], request: _Paged, tenant: str) -> str:
+    """Returns a token: URL-safe text without padding."""
+    content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_digest(request, tenant) + content).rstrip(b"=").decode()
+
+
+def _read(request: _Paged, tenant: str) -> list[str]:
+    token = request.page_token
+    if len(token) > _MAX_TOKEN_CHARACTERS:
+        raise _NotOurs
+    payload = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    content = json.loads(payload[_DIGEST_BYTES:])
+    if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
+        raise TypeError
+    if payload[:_DIGEST_BYTES] != _digest(request, tenant):
+        raise _NotOurs("belongs to another request: only page_size may change between pages")
+    return content
+
+
+def _digest(request: _Paged, tenant: str) -> bytes:
+    bound = deepcopy(request)
+    if isinstance(bound, pb.ListCheckpointsRequest):
+        bound.page_size = 0
+    bound.page_token = ""
+    content = tenant.encode() + b"\0" + bound.SerializeToString(deterministic=True)
+    return hashlib.sha256(content).digest()[:_DIGEST_BYTES]

@@ -1,0 +1,201 @@
+"""Values, task writes and metadata: from messages, checked, and into messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from checkpointd.v1 import values_pb2 as pb
+from checkpointd_server.domain.checkpoints import Precondition, TaskWrite
+from checkpointd_server.domain.errors import BrokenPatch, InvalidArgument
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.patches import check_instructions
+from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, Parts, Patch, StoredValue, TypedValue
+from checkpointd_server.rpc.conversion.validation import (
+    are_plain,
+    check_count,
+    check_distinct,
+    check_optional_text,
+    check_text,
+    check_texts,
+    check_token,
+    check_version,
+    check_versions,
+)
+
+UPLOAD_ID_BYTES = 16
+"""How long an upload's id is."""
+
+
+def read_channel_values(messages: Sequence[pb.ChannelValue], limits: Limits) -> list[ChannelValue]:
+    """Returns the changed channels of a put. Raises InvalidArgument."""
+    check_count(len(messages), "values", limits.max_values)
+    values: list[ChannelValue] = []
+    channels: list[str] = []
+    versions: list[str] = []
+    types: list[str] = []
+    operations = limits.max_patch_operations
+    for message in messages:
+        channel, version, typed = message.channel, message.version, None
+        channels.append(channel)
+        versions.append(version)
+        if message.HasField("value"):
+            value = message.value
+            types.append(value.type)
+            if value.HasField("patch"):
+                typed, taken = _read_patched(value, len(values), operations, limits)
+                operations -= taken
+            elif value.HasField("parts"):
+                typed = _read_parted(value, f"values[{len(values)}].value", limits)
+            else:
+                typed = TypedValue(value.type, value.data)
+        values.append(ChannelValue(channel, version, typed))
+    check_texts(channels, "values[{}].channel", limits.max_channel_bytes)
+    check_distinct(channels, "values[{}].channel")
+    check_versions(versions, "values[{}].version", limits)
+    if not are_plain(types, limits.max_type_bytes):
+        for position, (_, _, typed) in enumerate(values):
+            if typed is not None:
+                check_text(typed.type, f"values[{position}].value.type", limits.max_type_bytes)
+    return values
+
+
+def _read_patched(message: pb.TypedValue, position: int, operations: int, limits: Limits) -> tuple[TypedValue, int]:
+    """Returns a value that is a patch, and how many operations it has, of those that are left to the put."""
+    field = f"values[{position}].value.patch"
+    patch, data = message.patch, message.data
+    base_version, size, crc32, sealed = patch.base_version, patch.size, patch.crc32, patch.sealed
+    check_version(base_version, f"{field}.base_version", limits.max_channel_version_bytes + 1)
+    if not 0 <= size <= limits.max_value_bytes:
+        limit = limits.max_value_bytes
+        raise InvalidArgument(f"{field}.size", f"is {size}, 0 to {limit} are allowed", limit=limit)
+    if sealed:
+        if crc32:
+            raise InvalidArgument(f"{field}.crc32", "must be unset where the patch is sealed")
+        sealed_patch = Patch(base_version, size, 0, sealed=True)
+        if message.HasField("parts"):
+            return _read_parted(message, f"values[{position}].value", limits)._replace(patch=sealed_patch), 0
+        return TypedValue(message.type, data, sealed_patch), 0
+    if message.HasField("parts"):
+        problem = "must be unset for a patch that isn't sealed: its instructions travel in the message"
+        raise InvalidArgument(f"values[{position}].value.parts", problem)
+    try:
+        taken, reach = check_instructions(data, size, max_operations=operations)
+    except BrokenPatch as error:
+        raise InvalidArgument(f"values[{position}].value.data", f"is no usable patch: {error}") from None
+    return TypedValue(message.type, data, Patch(base_version, size, crc32, sealed=False, reach=reach)), taken
+
+
+def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
+    """Returns a value whose bytes were sent ahead."""
+    if message.data:
+        raise InvalidArgument(f"{field}.data", "must be empty where the bytes were sent ahead")
+    upload_id, size = message.parts.upload_id, message.parts.size
+    check_upload_id(upload_id, f"{field}.parts.upload_id")
+    if not 0 < size <= limits.max_value_bytes:
+        limit = limits.max_value_bytes
+        raise InvalidArgument(
+            f"{field}.parts.size", f"is {size}, 1 to {limit} are allowed (--max-value-bytes)", limit=limit
+        )
+    return TypedValue(message.type, b"", None, Parts(upload_id, size))
+
+
+def check_upload_id(upload_id: bytes, field: str) -> None:
+    """Checks the id of an upload."""
+    if len(upload_id) != UPLOAD_ID_BYTES:
+        raise InvalidArgument(field, f"has {len(upload_id)} bytes, an upload's id has {UPLOAD_ID_BYTES}")
+
+
+def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: str, limits: Limits) -> list[TaskWrite]:
+    """Returns the writes of a task, one an idx. Raises InvalidArgument."""
+    check_count(len(messages), "writes", limits.max_values)
+    writes: dict[int, TaskWrite] = {}
+    channels: list[str] = []
+    types: list[str] = []
+    for position, message in enumerate(messages):
+        if message.task_id or message.task_path or message.checkpoint_id:
+            _refuse_names(message, position)
+        if not message.HasField("value"):
+            raise InvalidArgument(f"writes[{position}].value", "is required")
+        value, channel, idx = message.value, message.channel, message.idx
+        if value.HasField("patch"):
+            raise InvalidArgument(f"writes[{position}].value.patch", "must be unset: task writes are stored whole")
+        if value.HasField("parts"):
+            typed = _read_parted(value, f"writes[{position}].value", limits)
+        else:
+            typed = TypedValue(value.type, value.data)
+        channels.append(channel)
+        types.append(typed.type)
+        if idx < 0 or idx not in writes:
+            writes[idx] = TaskWrite(task_id, task_path, idx, channel, typed)
+    check_texts(channels, "writes[{}].channel", limits.max_channel_bytes)
+    check_texts(types, "writes[{}].value.type", limits.max_type_bytes)
+    return list(writes.values())
+
+
+def _refuse_names(message: pb.TaskWrite, position: int) -> None:
+    for name, what in (("task_id", "task"), ("task_path", "task"), ("checkpoint_id", "checkpoint")):
+        if getattr(message, name):
+            problem = f"must be unset: the request names the {what} of all its writes"
+            raise InvalidArgument(f"writes[{position}].{name}", problem)
+
+
+def read_whole_value(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
+    """Returns a value that can't be a patch nor lie apart. Raises InvalidArgument."""
+    if message.HasField("patch"):
+        raise InvalidArgument(f"{field}.patch", "must be unset: only values of channels may be patches")
+    if message.HasField("parts"):
+        raise InvalidArgument(f"{field}.parts", "must be unset: only channels' values and task writes may lie apart")
+    check_text(message.type, f"{field}.type", limits.max_type_bytes)
+    return TypedValue(message.type, message.data)
+
+
+def read_precondition(message: pb.Precondition, limits: Limits) -> Precondition | None:
+    """Returns what a write expects; None: nothing. Raises InvalidArgument."""
+    version = message.if_version_match if message.HasField("if_version_match") else None
+    if version is not None and version < 0:
+        raise InvalidArgument("precondition.if_version_match", "is negative; versions begin at 1, and 0 means none yet")
+    writer, checkpoint_id = message.if_last_writer, message.if_last_checkpoint_id
+    if checkpoint_id:
+        if not writer:
+            raise InvalidArgument("precondition.if_last_checkpoint_id", "needs if_last_writer beside it")
+        check_optional_text(checkpoint_id, "precondition.if_last_checkpoint_id", limits.max_checkpoint_id_bytes)
+    elif not writer:
+        return None if version is None else Precondition(version)
+    check_token(writer, "precondition.if_last_writer", limits.max_token_bytes)
+    return Precondition(version, writer, checkpoint_id)
+
+
+def read_known(messages: Sequence[pb.KnownValue], limits: Limits) -> list[ChannelValueKey]:
+    """Returns what a reader has already. Raises InvalidArgument."""
+    check_count(len(messages), "known", limits.max_known)
+    known = [ChannelValueKey(message.channel, message.version) for message in messages]
+    check_texts([key.channel for key in known], "known[{}].channel", limits.max_channel_bytes)
+    check_versions([key.version for key in known], "known[{}].version", limits)
+    return known
+
+
+def write_value(value: TypedValue, message: pb.TypedValue) -> None:
+    """Fills a value in."""
+    message.type, message.data, patch, parts = value
+    if patch is not None:
+        written = message.patch
+        written.base_version, written.size, written.crc32, written.sealed, _ = patch
+    if parts is not None:
+        message.parts.size = parts.size
+
+
+def write_stored_values(values: Iterable[StoredValue], messages: Sequence[pb.StoredValue]) -> None:
+    """Fills rows of values in, as they are."""
+    add = messages.add  # type: ignore[attr-defined]
+    for position, channel, version, value in values:
+        message = add(channel=channel, version=version)
+        if position:
+            message.tuple = position
+        write_value(value, message.value)
+
+
+def write_task_writes(writes: Iterable[TaskWrite], messages: Sequence[pb.TaskWrite]) -> None:
+    """Fills a list of task writes in."""
+    add = messages.add  # type: ignore[attr-defined]
+    for task_id, task_path, idx, channel, value in writes:
+        write_value(value, add(task_id=task_id, task_path=task_path, idx=idx, channel=channel).value)

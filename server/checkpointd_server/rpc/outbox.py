@@ -1,0 +1,118 @@
+"""Results on their way to a stream's client: one task writes them, as many in a message as there are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+MESSAGE_BYTES = 1024 * 1024
+"""How many bytes of results share a message. A result that is larger goes in a message of its own."""
+ROOM_BYTES = 4 * 1024 * 1024
+"""How many bytes of results may wait until no more reads are begun."""
+LEAST_SECONDS_TO_READ = 5.0
+"""For how long a message may wait for its client to read, however little time calls have."""
+
+
+class _Results(NamedTuple):
+    encoded: bytes
+    """A PipelineResponse. Several, one behind the other, are one that has the results of all."""
+    number: int
+    """How many results there are."""
+    size: int
+    """The bytes of their operations."""
+    when_sent: Sequence[Callable[[object], None]]
+
+
+class Outbox:
+    """Writes results to a stream.
+
+    Args:
+        write: Sends a message.
+        patience: How long that may take, in seconds. None: no bound.
+        sent: Told of results that were sent: how many, and the bytes of their operations.
+        failed: Told once that no more can be sent: after how many seconds, or None if the client has gone.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], Awaitable[None]],
+        patience: float | None,
+        sent: Callable[[int, int], None],
+        failed: Callable[[float | None], None],
+    ) -> None:
+        self._write = write
+        self._patience = None if patience is None else max(patience, LEAST_SECONDS_TO_READ)
+        self._sent = sent
+        self._failed = failed
+        self._waiting: deque[_Results] = deque()
+        self._bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self.is_broken = False
+        """Whether nothing can be sent any more."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more reads may be begun."""
+        return self._bytes < ROOM_BYTES
+
+    def put(self, encoded: bytes, count: int, size: int, when_sent: Sequence[Callable[[object], None]] = ()) -> None:
+        """Takes results to send.
+
+        Args:
+            encoded: A PipelineResponse.
+            count: How many results it has.
+            size: The bytes of their operations.
+            when_sent: Called when they were sent, or never will be.
+        """
+        self._waiting.append(_Results(encoded, count, size, when_sent))
+        self._bytes += len(encoded)
+        if self._task is None and not self.is_broken:
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Sends all that waits."""
+        try:
+            while self._waiting:
+                results = self._next()
+                try:
+                    async with asyncio.timeout(self._patience):
+                        await self._write(b"".join([part.encoded for part in results]))
+                finally:
+                    self._bytes -= sum([len(part.encoded) for part in results])
+                    _note(results)
+                self._sent(sum([part.number for part in results]), sum([part.size for part in results]))
+        except TimeoutError:
+            self._break(self._patience)
+        except Exception:  # the client has gone, and the stream with it
+            self._break(None)
+        finally:
+            self._task = None
+
+    def _next(self) -> list[_Results]:
+        """Returns what the next message has."""
+        results = [self._waiting.popleft()]
+        size = len(results[0].encoded)
+        while self._waiting and size + len(self._waiting[0].encoded) <= MESSAGE_BYTES:
+            size += len(self._waiting[0].encoded)
+            results.append(self._waiting.popleft())
+        return results
+
+    def _break(self, patience: float | None) -> None:
+        self.is_broken = True
+        self._failed(patience)
+
+    def close(self) -> None:
+        """Lets go of what wasn't sent."""
+        self.is_broken = True
+        if self._task is not None:
+            self._task.cancel()
+        _note(self._waiting)
+        self._waiting.clear()
+
+
+def _note(results: Sequence[_Results]) -> None:
+    for part in results:
+        for note in part.when_sent:
+            note(None)

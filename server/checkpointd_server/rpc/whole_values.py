@@ -1,0 +1,65 @@
+"""Whole values for those who didn't ask for patches, made of rows, within what an answer may hold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from checkpointd_server.domain.checkpoints import StoredCheckpoint
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.patches import Assembler, Budget, left_out
+from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
+from checkpointd_server.rpc.conversion.checkpoints import keys_of
+
+MADE_FOR_INLINE = 16
+"""How many times what an answer may hold is made on the way to it, at the most."""
+QUICK_PATCHES = 64
+QUICK_BYTES = 64 * 1024
+"""So many patches, with so many bytes of instructions, are applied in less time than a thread takes to begin."""
+
+
+class WholeValues:
+    """Makes the values of checkpoints that were read together.
+
+    What goes beyond `max_inline_bytes` for one checkpoint is left out.
+
+    Args:
+        checkpoints: What was read.
+        rows: The rows that their values are made of.
+        limits: What answers are held to.
+    """
+
+    def __init__(self, checkpoints: Sequence[StoredCheckpoint], rows: Sequence[StoredValue], limits: Limits) -> None:
+        self._largest = limits.max_inline_bytes
+        by_namespace: dict[tuple[str, str], dict[ChannelValueKey, TypedValue]] = defaultdict(dict)
+        patches = size = 0
+        for position, channel, version, value in rows:
+            stored = checkpoints[position]
+            by_namespace[stored.thread_id, stored.checkpoint_ns][ChannelValueKey(channel, version)] = value
+            if value.patch is not None:
+                patches += 1
+                size += len(value.data)
+        self.takes_long = patches > QUICK_PATCHES or size > QUICK_BYTES
+        """Whether to do it in a thread."""
+        budget = Budget(MADE_FOR_INLINE * self._largest)
+        self._assemblers = {
+            namespace: Assembler(values, largest=self._largest, budget=budget)
+            for namespace, values in by_namespace.items()
+        }
+
+    def of(self, stored: StoredCheckpoint) -> list[ChannelValue]:
+        """Returns the values of a checkpoint's channels, but for those that are empty. Raises BrokenPatch."""
+        assembler = self._assemblers.get((stored.thread_id, stored.checkpoint_ns))
+        if assembler is None:
+            return []
+        found: list[ChannelValue] = []
+        room = self._largest
+        for key in keys_of(stored):
+            value = assembler.value(key)
+            if value is not None:
+                room -= len(value.data)
+                if room < 0:
+                    room += len(value.data)
+                    value = left_out(value)
+                found.append(ChannelValue(key.channel, key.version, value))
+        return found
