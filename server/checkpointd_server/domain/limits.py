@@ -53,7 +53,7 @@ class Limits:
     """How many patches may follow one another on a whole value."""
     max_patch_operations: int = 65_536
     """The most instructions of all patches that one put brings."""
-    max_checkpoint_bytes: int = 16 * 1024 * 1024
+    max_checkpoint_bytes: int = 8 * 1024 * 1024
     """The largest checkpoint without its values: its body, its metadata, and the names and versions of its channels."""
     max_known: int = 1000
     """The most values that a read names as known."""

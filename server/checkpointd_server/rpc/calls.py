@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message import EncodeError, Message
 
 from checkpointd_server.domain.access import ANYBODY, Identity, Scope
 from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, Overloaded, ResultTooLarge
 from checkpointd_server.rpc.auth import Gate
+from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import Each, Needed, check_scope
@@ -197,7 +198,7 @@ class Calls:
                 check_scope(call.identity, needed)
                 raw = await self._read(call, context)
                 self.begin(call, len(raw))
-                call.request = parse(request_type, raw)
+                call.request = await parse(request_type, raw)
                 del raw  # as large as what was made of it
                 response = await self.work(call, method, needed, context.time_remaining())
                 load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
@@ -362,11 +363,3 @@ def this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-def parse(request_type: type[RequestT], raw: bytes) -> RequestT:
-    """Returns the message that bytes stand for. Raises InvalidArgument."""
-    try:
-        return request_type.FromString(raw)
-    except DecodeError:
-        raise InvalidArgument("request", f"is not a {request_type.DESCRIPTOR.full_name}") from None

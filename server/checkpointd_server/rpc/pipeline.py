@@ -32,8 +32,9 @@ from checkpointd_server.domain.errors import (
 )
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth import Gate
-from checkpointd_server.rpc.calls import Call, Calls, parse, this_task
+from checkpointd_server.rpc.calls import Call, Calls, this_task
 from checkpointd_server.rpc.conversion.checkpoints import read_put_checkpoint, read_put_writes
+from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
 from checkpointd_server.rpc.identity import OPERATIONS, Unauthenticated, check_scope
 from checkpointd_server.rpc.load import Load
@@ -268,7 +269,7 @@ class _Stream:
             limit = self._limits.max_pipeline_bytes
             if size > limit:
                 raise RequestTooLarge(size, limit=limit)
-            messages = parse(pb.PipelineRequest, raw).operations
+            messages = (await parse(pb.PipelineRequest, raw)).operations
             limit, count = self._limits.max_pipeline_operations, len(messages)
             if count > limit:
                 problem = f"has {count} entries, at most {limit} are allowed"

@@ -55,8 +55,8 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
     if not body:
         raise InvalidArgument("body", "is required")
     channels, versions = list(request.channels), list(request.channel_versions)
-    _check_channels(channels, versions, limits)
-    values = read_channel_values(request.values, limits)
+    distinct = _check_channels(channels, versions, limits)
+    values = read_channel_values(request.values, distinct, set(versions), limits)
     if not request.HasField("metadata"):
         raise InvalidArgument("metadata", "is required")
     message = request.metadata
@@ -86,14 +86,16 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
     )
 
 
-def _check_channels(channels: list[str], versions: list[str], limits: Limits) -> None:
+def _check_channels(channels: list[str], versions: list[str], limits: Limits) -> set[str]:
+    """Checks the channels and their versions, and returns the set of the channels."""
     check_count(len(channels), "channels", limits.max_channels)
     if len(versions) != len(channels):
         problem = f"has {len(versions)} entries, channels has {len(channels)}: each has its version"
         raise InvalidArgument("channel_versions", problem)
     check_texts(channels, "channels[{}]", limits.max_channel_bytes)
-    check_distinct(channels, "channels[{}]")
+    distinct = check_distinct(channels, "channels[{}]")
     check_versions(versions, "channel_versions[{}]", limits)
+    return distinct
 
 
 def _check_size(body: bytes, metadata: TypedValue, channels: list[str], versions: list[str], limits: Limits) -> None:

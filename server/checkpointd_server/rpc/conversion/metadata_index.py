@@ -40,9 +40,11 @@ _MAX_ENTRIES = 10_000
 """The most entries that are looked at to find those that fit into an implicit index."""
 _OWN_KEYS = ("counters_since_delta_snapshot", "parents", "run_id", "source", "step")
 """LangGraph's own entries, which the server goes by: they fit first, whatever else there is."""
-_OWN_BYTES = 256 * 1024
-"""Up to how many bytes each of them has. The counters of a thousand channels are a tenth of that."""
+_OWN_BYTES = 128 * 1024
+"""Up to how many bytes they have together. The counters of a thousand channels are a third of that."""
 _COUNTERS, _STEP = "counters_since_delta_snapshot", "step"
+_PACKED_OWN_KEYS = {bytes(msgpack.packb(key)): key for key in _OWN_KEYS}
+_LONGEST_OWN_KEY = max(map(len, _PACKED_OWN_KEYS)) + 1
 _ORDINARY_CONTAINERS = 32
 """How many maps and lists metadata has, at most, that is projected the short way: it can't nest too deep then."""
 _ORDINARY_ENTRIES = 256
@@ -194,31 +196,35 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
             start = end
         if size <= _MAX_ENTRIES and start != len(data):
             raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
-        own: dict[str, Any] = {}
-        for start, middle, end in spans:
-            key = _own_keys.get(data[start:middle]) if middle - start <= _LONGEST_OWN_KEY else None
-            if key is not None and end - middle <= _OWN_BYTES:
-                own[key] = _unpack(view[middle:end])
-            elif key == _COUNTERS:
-                size = _MAX_ENTRIES + 1  # as if they had not been looked at
-        if size > _MAX_ENTRIES and _COUNTERS not in own:
-            own.pop(_STEP, None)
-        room = limits.max_filter_bytes
+        own: dict[bytes, tuple[int, int, int]] = {}
+        others: list[tuple[int, int, int]] = []
+        for span in spans:
+            key = data[span[0] : min(span[1], span[0] + _LONGEST_OWN_KEY)]
+            if key in _PACKED_OWN_KEYS:
+                own[key] = span
+            else:
+                others.append(span)
         fitting: list[tuple[Any, Any]] = []
-        for start, middle, end in sorted(spans, key=lambda span: span[2] - span[0]):
-            if data[start:middle] in _own_keys:
+        room, complete = _OWN_BYTES, size <= _MAX_ENTRIES
+        for packed, name in _PACKED_OWN_KEYS.items():
+            if packed not in own or (name == _STEP and not complete):
                 continue
+            start, middle, end = own[packed]
+            if end - start <= room:
+                room -= end - start
+                fitting.append((name, _unpack(view[middle:end])))
+                complete = complete or name == _COUNTERS
+            elif name == _COUNTERS:
+                complete = False
+        room = limits.max_filter_bytes
+        for start, middle, end in sorted(others, key=lambda span: span[2] - span[0]):
             room -= end - start
             if room < 0:
                 break
             fitting.append((_unpack(view[start:middle]), _unpack(view[middle:end])))
     except (ValueError, msgpack.UnpackException):
         raise InvalidArgument(field, "is not a msgpack map") from None
-    return [*fitting, *own.items()]
-
-
-_own_keys = {msgpack.packb(key): key for key in _OWN_KEYS}
-_LONGEST_OWN_KEY = max(map(len, _own_keys))
+    return fitting
 
 
 def _project(value: Any, depth: int, keys: int = 0) -> Any:

@@ -49,7 +49,7 @@ def are_plain(values: Sequence[str], limit: int) -> bool:
     joined = "".join(values)
     # A character has 4 bytes of UTF-8 at the most.
     longest = limit if joined.isascii() else limit // 4
-    return all(values) and "\0" not in joined and len(max(values, key=len)) <= longest
+    return all(values) and "\0" not in joined and (len(joined) <= longest or max(map(len, values)) <= longest)
 
 
 def check_token(value: bytes, field: str, limit: int) -> None:
@@ -64,19 +64,21 @@ def check_count(count: int, field: str, limit: int) -> None:
         raise InvalidArgument(field, f"has {count} entries, at most {limit} are allowed", limit=limit)
 
 
-def check_distinct(values: Sequence[str], field: str) -> None:
-    """Checks that no text comes twice. Two "{}" in the field's name: the position and, in brackets, what has it."""
-    if len(set(values)) < len(values):
+def check_distinct(values: Sequence[str], field: str) -> set[str]:
+    """Checks that no text comes twice, and returns the set. A "{}" in the field's name stands for a text's position."""
+    distinct = set(values)
+    if len(distinct) < len(values):
         first: dict[str, int] = {}
         for position, value in enumerate(values):
             if (before := first.setdefault(value, position)) != position:
                 raise InvalidArgument(field.format(position), f"repeats {field.format(before)}")
+    return distinct
 
 
 def check_versions(versions: Sequence[str], field: str, limits: Limits) -> None:
     """Checks channel versions: tagged texts. A "{}" in the field's name stands for a version's position."""
     limit = limits.max_channel_version_bytes + 1
-    if not are_plain(versions, limit) or not {version[0] for version in versions} <= _ALL_TEXT:
+    if not (are_plain(versions, limit) and _ALL_TEXT.issuperset([version[0] for version in versions])):
         for position, version in enumerate(versions):
             check_version(version, field.format(position), limit)
 

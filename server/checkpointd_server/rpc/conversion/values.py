@@ -24,10 +24,17 @@ from checkpointd_server.rpc.conversion.validation import (
 
 UPLOAD_ID_BYTES = 16
 """How long an upload's id is."""
+_USUAL_TYPES = frozenset({"msgpack", "null", "json", "bytes", "bytearray"})
+"""Tags that needn't be looked at."""
 
 
-def read_channel_values(messages: Sequence[pb.ChannelValue], limits: Limits) -> list[ChannelValue]:
-    """Returns the changed channels of a put. Raises InvalidArgument."""
+def read_channel_values(
+    messages: Sequence[pb.ChannelValue], checked_channels: set[str], checked_versions: set[str], limits: Limits
+) -> list[ChannelValue]:
+    """Returns the changed channels of a put: mostly some of its channels and versions, which were checked before.
+
+    Raises InvalidArgument.
+    """
     check_count(len(messages), "values", limits.max_values)
     values: list[ChannelValue] = []
     channels: list[str] = []
@@ -49,10 +56,12 @@ def read_channel_values(messages: Sequence[pb.ChannelValue], limits: Limits) -> 
             else:
                 typed = TypedValue(value.type, value.data)
         values.append(ChannelValue(channel, version, typed))
-    check_texts(channels, "values[{}].channel", limits.max_channel_bytes)
+    if not checked_channels.issuperset(channels):
+        check_texts(channels, "values[{}].channel", limits.max_channel_bytes)
+    if not checked_versions.issuperset(versions):
+        check_versions(versions, "values[{}].version", limits)
     check_distinct(channels, "values[{}].channel")
-    check_versions(versions, "values[{}].version", limits)
-    if not are_plain(types, limits.max_type_bytes):
+    if not (_USUAL_TYPES.issuperset(types) or are_plain(types, limits.max_type_bytes)):
         for position, (_, _, typed) in enumerate(values):
             if typed is not None:
                 check_text(typed.type, f"values[{position}].value.type", limits.max_type_bytes)
@@ -128,7 +137,8 @@ def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: 
         if idx < 0 or idx not in writes:
             writes[idx] = TaskWrite(task_id, task_path, idx, channel, typed)
     check_texts(channels, "writes[{}].channel", limits.max_channel_bytes)
-    check_texts(types, "writes[{}].value.type", limits.max_type_bytes)
+    if not _USUAL_TYPES.issuperset(types):
+        check_texts(types, "writes[{}].value.type", limits.max_type_bytes)
     return list(writes.values())
 
 
