@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc import streams
 
 
 @pytest.fixture
@@ -17,9 +16,11 @@ def thread_id() -> str:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[streams.Stream]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """All calls that were opened, in their order."""
-    known: list[streams.Stream] = []
+    from langgraph.checkpoint.grpc import streams
+
+    known: list[Any] = []
 
     class Known(streams.Stream):
         def __init__(self, *args: Any) -> None:

@@ -17,7 +17,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     WriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache, is_own_version
-from langgraph.checkpoint.grpc._values.patches import diff
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import value_service_pb2 as values_pb
@@ -34,6 +34,10 @@ MAX_DEPTH = 32
 
 Place = ChannelAssociatedData | WriteAssociatedData
 
+MAX_ALL_INSTRUCTIONS = 65_536
+"""How many instructions a server takes in all patches of a put. Each has two bytes or more."""
+
+_MAX_PATCHES = MAX_ALL_INSTRUCTIONS // MAX_INSTRUCTIONS
 _SMALLEST_UPLOAD = 4096
 CRC_BYTES = 4
 """In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
@@ -113,14 +117,9 @@ class Outgoing:
         for value in self._values:
             self._fill(value)
             inline += len(value.payload)
+        self._bound_instructions()
         if inline > MESSAGE_BYTES:
-            for value in sorted(self._values, key=lambda value: len(value.payload), reverse=True):
-                size = len(value.payload)
-                if inline <= MESSAGE_BYTES or size < _SMALLEST_UPLOAD:
-                    break
-                value.upload_id = value.message.parts.upload_id = os.urandom(16)
-                value.message.parts.size = size
-                inline -= size
+            self._move_ahead(inline)
         for value in self._values:
             if not value.upload_id:
                 value.message.data = value.payload
@@ -182,45 +181,70 @@ class Outgoing:
     def _builds_on_more(message: values.TypedValue) -> bool:
         return message.HasField("patch") or message.HasField("parts")
 
+    def _bound_instructions(self) -> None:
+        """Makes patches whole beyond as many as a server takes, each with as many instructions as one can have."""
+        patched = [value for value in self._values if value.message.HasField("patch")]
+        if len(patched) > _MAX_PATCHES and sum(len(value.payload) for value in patched) > 2 * MAX_ALL_INSTRUCTIONS:
+            for value in patched[_MAX_PATCHES:]:
+                self._fill_whole(value)
+
+    def _move_ahead(self, inline: int) -> None:
+        """Lets the largest values go ahead of the request. `inline`: how many bytes all have."""
+        for value in sorted(self._values, key=lambda value: len(value.payload), reverse=True):
+            size = len(value.payload)
+            if inline <= MESSAGE_BYTES or size < _SMALLEST_UPLOAD:
+                break
+            inline -= size
+            if value.message.HasField("patch") and not value.message.patch.sealed:
+                # The server reads instructions when they come.
+                self._fill_whole(value)
+            value.upload_id = value.message.parts.upload_id = os.urandom(16)
+            value.message.parts.size = len(value.payload)
+
+    def _fill_whole(self, value: _Value) -> None:
+        """Writes a value into its message, whole, but for the bytes, which become its payload."""
+        value.message.Clear()
+        value.message.type, value.payload = self._serde.seal(value.type, value.data, value.place)
+        version = value.place.version if isinstance(value.place, ChannelAssociatedData) else ""
+        if is_own_version(version):
+            value.cached = CachedValue(version, value.type, value.message.type, value.data)
+
     def _fill(self, value: _Value) -> None:
-        """Writes a value into its message, but for the bytes, which become its payload."""
+        """Writes a value into its message, as a patch if it lends itself."""
         place, data = value.place, value.data
-        if not isinstance(place, ChannelAssociatedData):
-            value.message.type, value.payload = self._serde.seal(value.type, data, place)
-            return
-        stored_type = self._serde.stored_type(value.type)
-        lasts = len(data) >= SMALLEST_BYTES and is_own_version(place.version)
-        base = self._cache.get(self.key, place.channel) if lasts and self._patches else None
-        instructions = None
-        if base is not None and base.version != place.version and self._lends_itself(base, value.type, stored_type):
-            most = min(len(data) // 2, len(data) - base.chain_bytes) - ROW_BYTES
-            instructions = diff(base.data, data, most) if most > 0 else None
-        if base is None or instructions is None:
-            value.message.type, value.payload = self._serde.seal(value.type, data, place)
-            if lasts:
-                value.cached = CachedValue(place.version, value.type, stored_type, data)
-            return
+        if not isinstance(place, ChannelAssociatedData) or (base := self._base_of(value, place)) is None:
+            return self._fill_whole(value)
+        most = min(len(data) // 2, len(data) - base.chain_bytes) - ROW_BYTES
+        instructions = diff(base.data, data, most) if most > 0 else None
+        if instructions is None:
+            return self._fill_whole(value)
         patch, crc32 = value.message.patch, zlib.crc32(data)
         patch.base_version, patch.size = base.version, len(data)
         if self._serde.encryption is None:
             patch.crc32 = crc32
-            value.message.type, value.payload = stored_type, instructions
+            value.message.type, value.payload = value.type, instructions
         else:
             patch.sealed = True
             sealed_place = PatchAssociatedData(*place, base.version, len(data), base.digest)
             sealed = crc32.to_bytes(CRC_BYTES) + instructions
             value.message.type, value.payload = self._serde.seal(value.type, sealed, sealed_place)
         chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
-        value.cached = CachedValue(place.version, value.type, stored_type, data, base.depth + 1, chain_bytes)
+        value.cached = CachedValue(place.version, value.type, value.message.type, data, base.depth + 1, chain_bytes)
+        return None
 
-    @staticmethod
-    def _lends_itself(base: CachedValue, type_tag: str, stored_type: str) -> bool:
-        """Whether a value may be a patch on this one.
+    def _base_of(self, value: _Value, place: ChannelAssociatedData) -> CachedValue | None:
+        """Returns what a channel's value may be a patch on.
 
-        Not on one of another key: it would be needed for as long as the patch. Bytes that the serializer has encrypted
-        have nothing in common.
+        That isn't what is stored with another key, which would be needed for as long as the patch. Bytes that the
+        serializer has encrypted have nothing in common.
         """
-        return base.stored_type == stored_type and base.depth < MAX_DEPTH and not is_encrypted(type_tag)
+        if not self._patches or len(value.data) < SMALLEST_BYTES or is_encrypted(value.type):
+            return None
+        base = self._cache.get(self.key, place.channel)
+        if base is None or base.depth >= MAX_DEPTH or base.version == place.version:
+            return None
+        same_key = base.stored_type == self._serde.stored_type(value.type)
+        return base if same_key and is_own_version(place.version) else None
 
 
 class OutgoingCheckpoint(Outgoing):

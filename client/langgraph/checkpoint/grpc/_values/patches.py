@@ -4,8 +4,8 @@ Values mostly grow at their end, or change in a few places. So the beginning and
 looked for first, by comparing memory. At a difference, what comes a little later in the new bytes is looked for nearby
 in the base: that finds back after an edit, or after the header of a list whose count grew by some bytes. What isn't
 found so, because much changed or moved, is looked for by content: places that the bytes before them mark out, the same
-in both whatever was inserted elsewhere, are keys of an index of the base. All of it is slices, `find` and `translate`,
-single calls into C.
+in both whatever was inserted elsewhere, are keys of an index of the base. All of it is `startswith`, `find` and
+`translate`, single calls into C.
 
 The format is described in values.proto (Patch).
 """
@@ -19,7 +19,7 @@ from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
 """The largest value that is taken from a server, in bytes."""
-MAX_INSTRUCTIONS = 16_384
+MAX_INSTRUCTIONS = 4096
 """The most instructions in a patch that is made here."""
 
 _SHORTEST_COPY = 16
@@ -32,6 +32,9 @@ _PROBE_BYTES = 32
 """How many bytes are looked for."""
 _CONVINCING_BYTES = 512
 """From how many common bytes on a place is believed: things of one kind have much in common at their beginnings."""
+_WORTH_SKIPPING = 8
+"""How many times as many bytes must follow as were skipped."""
+_SAMPLES = 10
 _SMALL_BYTES = 2048
 """What has changed in so few bytes is not looked at for long."""
 
@@ -42,6 +45,10 @@ in random ones, all ten every 1024."""
 _FEWEST_CLASSES = 7
 _PLACES = 4096
 """About how many places an index of random bytes has."""
+
+
+_HEADER_BYTES = bytes({0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}.get(first, 1) for first in range(256))
+"""How long the header of a msgpack list or map is that begins with this byte."""
 
 
 class _Match(NamedTuple):
@@ -66,6 +73,14 @@ def diff(base: bytes, new: bytes, most: int | None = None) -> bytes | None:
     most = len(new) // 2 if most is None else most
     view = memoryview(base)
     patch = _Writer(new)
+    if base and new:
+        # Mostly a list or a map has grown at its end: but for its header, all of the base is there again.
+        header, new_header = _HEADER_BYTES[base[0]], _HEADER_BYTES[new[0]]
+        grown = len(base) - header
+        if grown >= _SHORTEST_COPY and new.startswith(view[header:], new_header):
+            patch.copy(_Match(header, new_header, grown))
+            patch.finish()
+            return patch.instructions(most)
     start = _common(view, 0, new, 0, min(len(base), len(new)))
     if start >= _SHORTEST_COPY:
         patch.copy(_Match(0, 0, start))
@@ -181,26 +196,34 @@ class _Search:
             found = self._base.find(probe, base, min(base + window, self._base_end))
             if found >= 0:
                 match = self._extended(found, at, base, new)
-                if match.size >= _CONVINCING_BYTES or match.new + match.size == self.new_end:
+                # What is skipped for it may be elsewhere.
+                worth = max(_CONVINCING_BYTES, _WORTH_SKIPPING * (match.new - new))
+                if match.size >= worth or match.new + match.size == self.new_end:
                     return match
         return None
 
-    def anywhere(self, new: int) -> _Match | None:
-        """Returns common bytes behind a place, wherever they are in the base."""
+    def anywhere(self, new: int, most: int) -> _Match | None:
+        """Returns common bytes at most so far behind a place, wherever they are in the base."""
         if self._index is None:
-            self._index = self._indexed()
+            self._index = self._indexed() if self._has_common_bytes(new) else {}
         if not self._index:
             return None
         find, pattern, index, data = self._classes.find, self._pattern, self._index, self._new
-        at = find(pattern, new, self.new_end)
+        end = min(self.new_end, new + most)
+        at = find(pattern, new, end)
         while at >= 0:
             found = index.get(data[at : at + _PROBE_BYTES])
             if found is not None:
                 match = self._extended(found, at, 0, new)
                 if match.size >= 2 * _PROBE_BYTES:
                     return match
-            at = find(pattern, at + _PROBE_BYTES, self.new_end)
+            at = find(pattern, at + _PROBE_BYTES, end)
         return None
+
+    def _has_common_bytes(self, new: int) -> bool:
+        """Tells whether it is probable that half of what is behind a place is in the base: an index takes its time."""
+        step = max((self.new_end - new) // _SAMPLES, _PROBE_BYTES)
+        return any(self._new[at : at + _PROBE_BYTES] in self._base for at in range(new, self.new_end, step))
 
     def _indexed(self) -> dict[bytes, int]:
         """Returns places of the base by the bytes that follow them; without those that there are several of."""
@@ -237,7 +260,7 @@ def _fill(patch: _Writer, search: _Search, start: int, most: int) -> None:
         if match is None:
             if search.new_end - new <= _SMALL_BYTES:
                 return
-            match = search.anywhere(new)
+            match = search.anywhere(new, most - patch.inserted)
             if match is None:
                 return
         patch.copy(match)

@@ -1,0 +1,429 @@
+"""Values on their way: what is a patch and on what, what goes ahead of its put, and what comes of a put that fails."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.grpc import Encryption
+from langgraph.checkpoint.grpc._convert import encode
+from langgraph.checkpoint.grpc._convert.reads import Reader
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
+from langgraph.checkpoint.grpc._values.outgoing import MAX_DEPTH, MESSAGE_BYTES, OutgoingCheckpoint
+from langgraph.checkpoint.grpc._values.transfer import send
+from langgraph.checkpoint.grpc.errors import BaseMissingError
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import value_service_pb2 as values_pb
+from checkpointd.v1 import values_pb2 as values
+
+SERDE = JsonPlusSerializer()
+PLAIN = ValueSerde(serde=SERDE)
+SEALED = ValueSerde(serde=SERDE, encryption=Encryption(keys={"a": bytes(32), "b": bytes(31) + b"b"}, current="a"))
+OTHER_KEY = ValueSerde(serde=SERDE, encryption=Encryption(keys={"a": bytes(32), "b": bytes(31) + b"b"}, current="b"))
+KEY = ("thread", "")
+MEBIBYTE = 1024 * 1024
+
+serdes = pytest.mark.parametrize("serde", [PLAIN, SEALED], ids=["plain", "encrypted"])
+numbers = iter(range(1, 10**9))
+
+
+def version() -> str:
+    """A version as savers make them."""
+    return f"{next(numbers):032}.{int.from_bytes(os.urandom(7)):017}"
+
+
+def put_of(
+    serde: ValueSerde, cache: ValueCache, channel_values: dict[str, Any], new: dict[str, Any] | None = None, **more: Any
+) -> OutgoingCheckpoint:
+    """A put of these values, at versions of their own."""
+    new = {channel: version() for channel in channel_values} if new is None else new
+    saved = empty_checkpoint() | {"channel_values": channel_values, "channel_versions": more.pop("versions", new)}
+    config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_ns": KEY[1]}}
+    return encode.put(serde, cache, config, saved | more, {"source": "loop", "step": 1, "parents": {}}, new)  # type: ignore[arg-type]
+
+
+def only(put: OutgoingCheckpoint) -> values.TypedValue:
+    (entry,) = put.request.values
+    return entry.value
+
+
+@serdes
+def test_a_list_that_grows_becomes_patches_in_short_chains(serde: ValueSerde) -> None:
+    cache, dice = ValueCache(10**7), random.Random(1)
+    items: list[str] = []
+    base, depth, total = "", 0, 0
+    wholes = 0
+    for _ in range(300):
+        items.append(dice.randbytes(450).hex())
+        put = put_of(serde, cache, {"items": items})
+        value = only(put)
+        if value.HasField("patch"):
+            depth += 1
+            assert value.patch.base_version == base
+            assert value.patch.sealed == (serde is SEALED)
+            assert bool(value.patch.crc32) == (serde is PLAIN)
+            assert value.patch.size == len(SERDE.dumps_typed(items)[1])
+        else:
+            depth, wholes = 0, wholes + 1
+        assert depth <= MAX_DEPTH
+        put.stage()
+        base = put.request.values[0].version
+        total += put.request.ByteSize()
+    # Whole each time it would be 40 MB.
+    assert total < 2_500_000
+    assert 9 <= wholes < 25
+
+
+def test_a_chain_has_no_more_bytes_than_its_value() -> None:
+    cache, dice = ValueCache(10**7), random.Random(2)
+    blob = dice.randbytes(100_000)
+    chain = 0
+    for _ in range(100):
+        at = dice.randrange(70_000)
+        blob = blob[:at] + dice.randbytes(20_000) + blob[at + 20_000 :]
+        put = put_of(PLAIN, cache, {"blob": blob})
+        value = only(put)
+        chain = chain + len(value.data) if value.HasField("patch") else 0
+        assert chain <= len(blob)
+        put.stage()
+
+
+def patches_on(base: Any, new: Any, *, serde: ValueSerde = PLAIN, then: ValueSerde = PLAIN, **options: Any) -> bool:
+    """Whether a value becomes a patch on the one before."""
+    cache = ValueCache(options.pop("cache_bytes", 10**7))
+    put_of(serde, cache, {"a": base}, options.pop("first", None)).stage()
+    return only(put_of(then, cache, {"a": new}, options.pop("second", None))).HasField("patch")
+
+
+def test_what_becomes_a_patch() -> None:
+    text = "x" * 5000
+    assert patches_on(text, text + "y")
+    assert patches_on(text, text)
+    assert not patches_on(text, "z" * 5000)
+    assert not patches_on("x" * 400, "x" * 401)  # too small to pay
+    assert not patches_on(text, text.encode())  # of another type
+    assert not patches_on(text, text + "y", cache_bytes=0)
+    assert not patches_on(text, text + "y", cache_bytes=4000)
+    # A patch under a new key would need the old one.
+    assert patches_on(text, text + "y", serde=SEALED, then=SEALED)
+    assert not patches_on(text, text + "y", serde=SEALED, then=OTHER_KEY)
+    assert not patches_on(text, text + "y", serde=PLAIN, then=SEALED)
+
+
+def test_versions_that_are_not_of_a_saver_s_making_are_built_on_by_nothing() -> None:
+    """Somebody else may have given the same version to other bytes."""
+    text = "x" * 5000
+    for own in (1, 1.5, "1", "00000000000000000000000000000001.0.123456789012345"):
+        assert not patches_on(text, text + "y", first={"a": own})
+        assert not patches_on(text, text + "y", second={"a": own})
+    same = {"a": version()}
+    assert not patches_on(text, text + "y", first=same, second=same)
+
+
+def test_what_the_serializer_encrypts_is_not_compared() -> None:
+    aes = ValueSerde(serde=EncryptedSerializer.from_pycryptodome_aes(key=bytes(16)))
+    assert not patches_on("x" * 5000, "x" * 5001, serde=aes, then=aes)
+
+
+def test_a_put_that_failed_is_built_on_by_nothing() -> None:
+    cache, text = ValueCache(10**7), "x" * 5000
+    first = put_of(PLAIN, cache, {"a": text})
+    first.stage()
+    second = put_of(PLAIN, cache, {"a": text + "y"})
+    second.stage()
+    first.discard()  # what it was known for is not known any more
+    third = put_of(PLAIN, cache, {"a": text + "yz"})
+    assert only(third).patch.base_version == second.request.values[0].version
+    second.discard()
+    assert not only(put_of(PLAIN, cache, {"a": text + "yz"})).HasField("patch")
+    third.discard()  # was never staged
+
+
+@serdes
+def test_a_put_is_made_again_with_whole_values(serde: ValueSerde) -> None:
+    cache, text = ValueCache(10**7), "x" * 5000
+    put_of(serde, cache, {"a": text}).stage()
+    put = put_of(serde, cache, {"a": text + "y", "small": 1})
+    put.request.precondition.if_version_match = 7
+    put.stage()
+    assert only_patch(put)
+    assert put.make_whole()
+    assert not only_patch(put)
+    assert put.request.precondition.if_version_match == 7
+    assert [entry.channel for entry in put.request.values] == ["a", "small"]
+    place = encode.ExtraAssociatedData(*KEY, "")
+    if serde is PLAIN:
+        assert serde.load(put.request.values[0].value.type, put.request.values[0].value.data, place) == text + "y"
+    # Once more would be refused once more.
+    assert not put.make_whole()
+    assert not put_of(serde, cache, {"b": 1}).make_whole()
+
+
+def only_patch(put: OutgoingCheckpoint) -> bool:
+    return put.request.values[0].value.HasField("patch")
+
+
+class Table:
+    """Rows and uploads, as a server stores them; answers the requests of flows."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], values.TypedValue] = {}
+        self.uploads: dict[bytes, dict[int, bytes]] = {}
+        self.puts: dict[str, pb.PutCheckpointRequest] = {}
+        self.largest = 0
+        self.latest = ""
+        self.left_out_from = 10**9
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Any) -> Any:
+        with self._lock:
+            self.largest = max(self.largest, request.ByteSize())
+            match request:
+                case values_pb.PutPartRequest():
+                    self.uploads.setdefault(request.upload_id, {})[request.offset] = request.data
+                    return values_pb.PutPartResponse()
+                case pb.PutCheckpointRequest():
+                    return self._put(request)
+                case pb.GetCheckpointRequest():
+                    return self._get(request)
+                case values_pb.GetValueRequest():
+                    data = self.rows[request.channel_value.channel, request.channel_value.version].data
+                    part = data[request.offset : request.offset + min(request.max_bytes, 300_000)]
+                    return values_pb.GetValueResponse(data=part, size=len(data), found=True)
+        raise AssertionError(request)
+
+    def _put(self, request: pb.PutCheckpointRequest) -> pb.PutCheckpointResponse:
+        for entry in request.values:
+            value = copy.deepcopy(entry.value)
+            if value.HasField("patch") and (entry.channel, value.patch.base_version) not in self.rows:
+                raise BaseMissingError(thread_id=request.thread_id, channel=entry.channel)
+            if value.HasField("parts"):
+                parts = self.uploads.pop(value.parts.upload_id)
+                value.data = b"".join([parts[offset] for offset in sorted(parts)])
+                assert len(value.data) == value.parts.size
+                value.ClearField("parts")
+            self.rows[entry.channel, entry.version] = value
+        self.puts[request.checkpoint_id] = request
+        self.latest = max(self.latest, request.checkpoint_id)
+        return pb.PutCheckpointResponse(version=1)
+
+    def _get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+        put = self.puts[request.checkpoint_id or self.latest]
+        found = values.CheckpointTuple(thread_id=put.thread_id, checkpoint_id=put.checkpoint_id, body=put.body)
+        found.parent_checkpoint_id = put.parent_checkpoint_id
+        found.channels.extend(put.channels)
+        found.channel_versions.extend(put.channel_versions)
+        found.metadata.value.CopyFrom(put.metadata.value)
+        answer = pb.GetCheckpointResponse(tuple=found, version=1)
+        known = {(value.channel, value.version) for value in request.known}
+        for channel, at in zip(put.channels, put.channel_versions, strict=True):
+            while (channel, at) not in known and (channel, at) in self.rows:
+                row = answer.stored_values.add(channel=channel, version=at)
+                row.value.CopyFrom(self.rows[channel, at])
+                if len(row.value.data) >= self.left_out_from:
+                    row.value.parts.size = len(row.value.data)
+                    row.value.data = b""
+                if not row.value.HasField("patch"):
+                    break
+                at = row.value.patch.base_version
+        return answer
+
+
+def read(table: Table, serde: ValueSerde, cache: ValueCache, checkpoint_id: str = "") -> Any:
+    reader = Reader(serde=serde, cache=cache, first_version=str)
+    config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_id": checkpoint_id}}
+    return flows.run(reader.get(encode.get(config)), table)
+
+
+@serdes
+@given(seed=st.integers(0, 2**64))
+@settings(max_examples=40, deadline=None)
+def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, seed: int) -> None:
+    """With forks, bases that are gone, puts that fail, caches that forget, and values that lie apart."""
+    dice, table = random.Random(seed), Table()
+    caches = [ValueCache(dice.choice([0, 30_000, 10**7])) for _ in range(2)]
+    kept: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    state: dict[str, Any] = {"list": [], "map": {}, "blob": b"", "small": 0}
+    versions: dict[str, Any] = {channel: version() for channel in state}
+    for number in range(25):
+        state = copy.deepcopy(state)
+        new = {channel: version() for channel in state if not kept or dice.random() < 0.6}
+        versions = versions | new
+        if "list" in new:
+            state["list"] += [dice.randbytes(dice.randrange(400)).hex() for _ in range(dice.randrange(4))]
+        if "map" in new:
+            state["map"][str(dice.randrange(9))] = dice.randbytes(dice.randrange(3000)).hex()
+        if "blob" in new:
+            at = dice.randrange(len(state["blob"]) + 1)
+            state["blob"] = state["blob"][:at] + dice.randbytes(dice.randrange(5000)) + state["blob"][at + 100 :]
+        table.left_out_from = dice.choice([10**9, 1000])
+        cache = dice.choice(caches)
+        put = put_of(serde, cache, state, new, versions=versions, id=f"{number:04}")
+        if dice.random() < 0.15:  # it fails, and the run goes on from before
+            put.stage()
+            put.discard()
+            if kept:
+                state, versions = kept[dice.choice(sorted(kept))]
+            continue
+        flows.run(send(put), table)
+        kept[f"{number:04}"] = (state, versions)
+        if dice.random() < 0.2:
+            state, versions = kept[dice.choice(sorted(kept))]
+        chosen = dice.choice(sorted(kept))
+        assert read(table, serde, dice.choice(caches), chosen).checkpoint["channel_values"] == kept[chosen][0]
+    for checkpoint_id, (expected, at) in kept.items():
+        found = read(table, serde, ValueCache(0), checkpoint_id).checkpoint
+        assert (found["channel_values"], found["channel_versions"]) == (expected, at)
+
+
+@serdes
+def test_what_builds_on_a_value_that_is_gone_is_sent_whole(serde: ValueSerde) -> None:
+    table, cache = Table(), ValueCache(10**7)
+    flows.run(send(put_of(serde, cache, {"a": "x" * 5000}, id="1")), table)
+    table.rows.clear()
+    flows.run(send(put_of(serde, cache, {"a": "x" * 5001}, id="2")), table)
+    flows.run(send(put_of(serde, cache, {"a": "x" * 5002}, id="3")), table)
+    assert read(table, serde, cache).checkpoint["channel_values"] == {"a": "x" * 5002}
+    assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"a": "x" * 5002}
+    assert [value.HasField("patch") for value in table.rows.values()] == [False, True]
+
+
+class TestLargeValues:
+    @serdes
+    def test_no_message_is_larger_than_a_mebibyte_or_so(self, serde: ValueSerde) -> None:
+        table, cache, dice = Table(), ValueCache(10**8), random.Random(3)
+        state = {"big": dice.randbytes(5 * MEBIBYTE), "small": dice.randbytes(1000)}
+        state |= {f"many-{n}": dice.randbytes(30_000) for n in range(100)}
+        put = put_of(serde, cache, state, id="1")
+        assert put.goes_ahead
+        flows.run(send(put), table)
+        assert not put.goes_ahead
+        assert table.largest <= MEBIBYTE + 64 * 1024
+        assert not table.uploads
+        table.left_out_from = 20_000
+        assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == state
+        # What changes a little goes with the put.
+        state["big"] = state["big"][:-10] + b"new"
+        put = put_of(serde, cache, {"big": state["big"]}, id="2")
+        flows.run(send(put), table)
+        assert len(only(put).data) < 200
+
+    @serdes
+    def test_a_put_that_fits_goes_alone(self, serde: ValueSerde) -> None:
+        put = put_of(serde, ValueCache(0), {"a": bytes(MESSAGE_BYTES - 1000)})
+        assert not put.goes_ahead
+
+    @serdes
+    def test_large_patches(self, serde: ValueSerde) -> None:
+        """The server reads instructions when they come, so only sealed ones can go ahead."""
+        table, cache, dice = Table(), ValueCache(10**8), random.Random(4)
+        blob = dice.randbytes(8 * MEBIBYTE)
+        flows.run(send(put_of(serde, cache, {"a": blob}, id="1")), table)
+        blob = blob[: 6 * MEBIBYTE] + dice.randbytes(2 * MEBIBYTE)
+        put = put_of(serde, cache, {"a": blob}, id="2")
+        flows.run(send(put), table)
+        assert only(put).HasField("parts")
+        assert only(put).HasField("patch") == (serde is SEALED)
+        assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"a": blob}
+        # The next one builds on it.
+        put = put_of(serde, cache, {"a": blob + b"x"}, id="3")
+        flows.run(send(put), table)
+        assert only(put).HasField("patch")
+        assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"a": blob + b"x"}
+
+    def test_all_patches_of_a_put_have_so_many_instructions(self) -> None:
+        cache, dice = ValueCache(10**9), random.Random(5)
+        blocks = [[dice.randbytes(600) for _ in range(500)] for _ in range(40)]
+        state = {f"c{n}": b"".join(found) for n, found in enumerate(blocks)}
+        put = put_of(PLAIN, cache, state)
+        put.prepare()
+        put.stage()
+        state = {f"c{n}": b"".join(dice.sample(found, len(found))) for n, found in enumerate(blocks)}
+        put = put_of(PLAIN, cache, state)
+        put.prepare()
+        patched = [entry.value for entry in put.request.values if entry.value.HasField("patch")]
+        assert len(patched) == 16
+
+    def test_task_writes(self) -> None:
+        cache, dice = ValueCache(0), random.Random(6)
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
+        data = {"big": dice.randbytes(3 * MEBIBYTE), "small": dice.randbytes(5000)}
+        put = encode.put_writes(PLAIN, cache, config, list(data.items()), "task", "path")
+        assert put.size > 3 * MEBIBYTE
+        put.prepare()
+        table = Table()
+        assert put.goes_ahead
+        for part in put.parts():
+            table(part)
+        big, small = (write.value for write in put.request.writes)
+        parts = table.uploads[big.parts.upload_id]
+        assert SERDE.loads_typed((big.type, b"".join([parts[at] for at in sorted(parts)]))) == data["big"]
+        assert SERDE.loads_typed((small.type, small.data)) == data["small"]
+
+
+class TestCache:
+    def entry(self, size: int) -> CachedValue:
+        return CachedValue("s" + version(), "bytes", "bytes", bytes(size))
+
+    def test_it_keeps_what_was_used_last(self) -> None:
+        cache = ValueCache(100_000)
+        for thread in range(9):
+            cache.put((str(thread), ""), "a", self.entry(10_000))
+        assert cache.get(("0", ""), "a") is not None
+        cache.channels(("0", ""))  # used
+        cache.put(("9", ""), "a", self.entry(10_000))
+        assert sorted(n for n in range(10) if cache.get((str(n), ""), "a")) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+
+    def test_one_namespace_forgets_its_oldest_channels(self) -> None:
+        cache = ValueCache(100_000)
+        for channel in range(20):
+            cache.put(KEY, str(channel), self.entry(10_000))
+        assert sorted(map(int, cache.channels(KEY))) == list(range(11, 20))
+
+    def test_a_value_that_is_larger_than_all_of_it_drives_nothing_out(self) -> None:
+        cache = ValueCache(100_000)
+        cache.put(KEY, "a", self.entry(10_000))
+        cache.put(KEY, "b", self.entry(100_001))
+        assert list(cache.channels(KEY)) == ["a"]
+        # But what it was before is no longer the last version.
+        cache.put(KEY, "a", self.entry(100_001))
+        assert cache.channels(KEY) == {}
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3000)), max_size=60))
+    def test_it_never_holds_more_than_it_may(self, puts: list[tuple[int, int, int]]) -> None:
+        cache = ValueCache(6000)
+        for thread, channel, size in puts:
+            key = (str(thread), "")
+            if size < 100:
+                cache.remove(key, str(channel))
+            else:
+                cache.put(key, str(channel), self.entry(size))
+            held = [value for thread in range(4) for value in cache.channels((str(thread), "")).values()]
+            assert sum(len(value.data) for value in held) <= 6000
+        for thread in range(4):
+            for channel in range(4):
+                cache.remove((str(thread), ""), str(channel))
+        assert cache._size == 0
+
+    def test_a_forked_child_begins_with_an_empty_one(self) -> None:
+        """Another thread may have held its lock."""
+        cache = ValueCache(100_000)
+        cache.put(KEY, "a", self.entry(1000))
+        with cache._lock:
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if cache.get(KEY, "a") is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert cache.get(KEY, "a") is not None
