@@ -10,50 +10,46 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import (
     CheckpointdError,
     Encryption,
     EncryptionError,
-    TamperedValueError,
     InvalidArgumentError,
     PlaintextError,
+    TamperedValueError,
     UnknownKeyError,
 )
-from langgraph.checkpoint.grpc.bindings import (
-    Binding,
-    ChannelBinding,
-    ExtraBinding,
-    MetadataBinding,
-    WriteBinding,
+from langgraph.checkpoint.grpc._convert.decode import check_place
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._encryption.aad import (
+    AssociatedData,
+    ChannelAssociatedData,
+    ExtraAssociatedData,
+    MetadataAssociatedData,
+    PatchAssociatedData,
+    WriteAssociatedData,
     encode,
-    fingerprint,
 )
-from langgraph.checkpoint.grpc.codec import Codec
+from langgraph.checkpoint.grpc._encryption.xaes import XAes256Gcm
+from langgraph.checkpoint.grpc._values.cache import ValueCache
+from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint
+from langgraph.checkpoint.grpc._values.rows import ValueRows
 from langgraph.checkpoint.grpc.encryption import refuse_sealed
-from langgraph.checkpoint.grpc.responses import check_place
-from langgraph.checkpoint.grpc.xaes import XAes256Gcm
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
-HERE = ExtraBinding("thread", "ns", "checkpoint")
+HERE = ExtraAssociatedData("thread", "ns", "checkpoint")
 NONCE = b"ABCDEFGHIJKLMNOPQRSTUVWX"
 
 
 def encryption(current: str = "a", *, required: bool = True, tenant: str = "", **keys: bytes) -> Encryption:
     return Encryption(keys=keys or {"a": KEY}, current=current, required=required, tenant=tenant)
-
-
-def text(version: str) -> values.ChannelVersion:
-    return values.ChannelVersion(text=version)
-
-
-def plain(**fields: object) -> values.Checkpoint:
-    return values.Checkpoint(**fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -171,39 +167,67 @@ def test_a_saver_without_encryption_knows_a_sealed_value() -> None:
     refuse_sealed("msgpack+aes", HERE)
 
 
-CHECKPOINT = plain(v=4, ts="now", channel_versions={"versions": {"a": text("1"), "b": text("2")}})
-PLACES: list[Binding] = [
-    ExtraBinding("t", "n", "1"),
-    ExtraBinding("u", "n", "1"),
-    ExtraBinding("t", "m", "1"),
-    ExtraBinding("t", "n", "2"),
+def metadata(
+    thread_id: str = "t",
+    checkpoint_ns: str = "n",
+    checkpoint_id: str = "1",
+    parent: str = "0",
+    *,
+    body: bytes = b"body",
+    versions: dict[str, str] | None = None,
+) -> MetadataAssociatedData:
+    """Where a checkpoint's metadata is stored."""
+    versions = {"a": "s1", "b": "s2"} if versions is None else versions
+    fields = (thread_id, checkpoint_ns, checkpoint_id, parent, body)
+    return MetadataAssociatedData(*fields, list(versions), list(versions.values()))
+
+
+DIGEST, OTHER_DIGEST = bytes(32), bytes(31) + b"x"
+PLACES: list[AssociatedData] = [
+    ExtraAssociatedData("t", "n", "1"),
+    ExtraAssociatedData("u", "n", "1"),
+    ExtraAssociatedData("t", "m", "1"),
+    ExtraAssociatedData("t", "n", "2"),
     # What another place's fields would be if they only stood one behind the other.
-    ExtraBinding("tn", "", "1"),
-    ExtraBinding("", "tn", "1"),
-    ChannelBinding("t", "n", "a", text("1")),
-    ChannelBinding("t", "n", "b", text("1")),
-    ChannelBinding("t", "n", "a", text("2")),
-    ChannelBinding("t", "n", "a", values.ChannelVersion(integer=1)),
-    ChannelBinding("t", "n", "a", values.ChannelVersion(number=1)),
-    ChannelBinding("t", "n", "a", values.ChannelVersion()),
-    ChannelBinding("t", "m", "a", text("1")),
-    ChannelBinding("u", "n", "a", text("1")),
-    ChannelBinding("t", "na", "", text("1")),
-    WriteBinding("t", "n", "1", "task", "path", 0, "a"),
-    WriteBinding("t", "n", "1", "task", "path", 0, "b"),
-    WriteBinding("t", "n", "1", "task", "path", 1, "a"),
-    WriteBinding("t", "n", "1", "task", "path", -1, "a"),
-    WriteBinding("t", "n", "1", "task", "", 0, "a"),
-    WriteBinding("t", "n", "1", "other", "path", 0, "a"),
-    WriteBinding("t", "n", "2", "task", "path", 0, "a"),
-    WriteBinding("t", "m", "1", "task", "path", 0, "a"),
-    WriteBinding("u", "n", "1", "task", "path", 0, "a"),
-    MetadataBinding("t", "n", "1", "0", CHECKPOINT),
-    MetadataBinding("u", "n", "1", "0", CHECKPOINT),
-    MetadataBinding("t", "m", "1", "0", CHECKPOINT),
-    MetadataBinding("t", "n", "2", "0", CHECKPOINT),
-    MetadataBinding("t", "n", "1", "", CHECKPOINT),
-    MetadataBinding("t", "n", "1", "0", plain()),
+    ExtraAssociatedData("tn", "", "1"),
+    ExtraAssociatedData("", "tn", "1"),
+    ChannelAssociatedData("t", "n", "a", "s1"),
+    ChannelAssociatedData("t", "n", "b", "s1"),
+    ChannelAssociatedData("t", "n", "a", "s2"),
+    ChannelAssociatedData("t", "n", "a", "i1"),
+    ChannelAssociatedData("t", "n", "a", ""),
+    ChannelAssociatedData("t", "m", "a", "s1"),
+    ChannelAssociatedData("u", "n", "a", "s1"),
+    ChannelAssociatedData("t", "na", "", "s1"),
+    PatchAssociatedData("t", "n", "a", "s1", "s0", 10, DIGEST),
+    PatchAssociatedData("u", "n", "a", "s1", "s0", 10, DIGEST),
+    PatchAssociatedData("t", "m", "a", "s1", "s0", 10, DIGEST),
+    PatchAssociatedData("t", "n", "b", "s1", "s0", 10, DIGEST),
+    PatchAssociatedData("t", "n", "a", "s2", "s0", 10, DIGEST),
+    PatchAssociatedData("t", "n", "a", "s1", "s2", 10, DIGEST),
+    PatchAssociatedData("t", "n", "a", "s1", "s0", 11, DIGEST),
+    PatchAssociatedData("t", "n", "a", "s1", "s0", 10, OTHER_DIGEST),
+    WriteAssociatedData("t", "n", "1", "task", "path", 0, "a"),
+    WriteAssociatedData("t", "n", "1", "task", "path", 0, "b"),
+    WriteAssociatedData("t", "n", "1", "task", "path", 1, "a"),
+    WriteAssociatedData("t", "n", "1", "task", "path", -1, "a"),
+    WriteAssociatedData("t", "n", "1", "task", "", 0, "a"),
+    WriteAssociatedData("t", "n", "1", "other", "path", 0, "a"),
+    WriteAssociatedData("t", "n", "2", "task", "path", 0, "a"),
+    WriteAssociatedData("t", "m", "1", "task", "path", 0, "a"),
+    WriteAssociatedData("u", "n", "1", "task", "path", 0, "a"),
+    metadata(),
+    metadata("u"),
+    metadata(checkpoint_ns="m"),
+    metadata(checkpoint_id="2"),
+    metadata(parent=""),
+    metadata(body=b"other"),
+    metadata(versions={}),
+    metadata(versions={"a": "s1"}),
+    metadata(versions={"a": "s2", "b": "s1"}),
+    metadata(versions={"a": "s1", "b": "i2"}),
+    metadata(versions={"a": "s1", "c": "s2"}),
+    metadata(versions={"a": "s1b", "": "s2"}),
 ]
 
 
@@ -220,48 +244,86 @@ def test_a_value_opens_in_its_place_and_in_no_other() -> None:
             assert failed.value.place == elsewhere.place
 
 
-SEEN = {"node": {"versions": {"a": text("1")}}}
-CHECKPOINTS = [
-    plain(),
-    plain(v=0),
-    plain(v=1),
-    plain(ts=""),
-    plain(ts="now"),
-    plain(updated_channels={}),
-    plain(updated_channels={"names": ["a", "b"]}),
-    plain(updated_channels={"names": ["b", "a"]}),
-    plain(updated_channels={"names": ["ab"]}),
-    plain(extra={"type": "msgpack"}),
-    plain(channel_versions={"versions": {"a": text("1")}}),
-    plain(channel_versions={"versions": {"a": text("2")}}),
-    plain(channel_versions={"versions": {"a": values.ChannelVersion(integer=1)}}),
-    plain(channel_versions={"versions": {"b": text("1")}}),
-    plain(channel_versions={"versions": {"a": text("1"), "b": text("1")}}),
-    plain(versions_seen={"node": {}}),
-    plain(versions_seen=SEEN),
-    plain(versions_seen={"other": {"versions": {"a": text("1")}}}),
-    plain(versions_seen={"node": {"versions": {"a": text("2")}}}),
-    plain(versions_seen={"node": {}, "a": {"versions": {"a": text("1")}}}),
-]
+def test_a_checkpoint_counts_the_same_in_whatever_order_its_channels_come() -> None:
+    versions = {f"channel {number}": f"s{number}" for number in range(100)}
+    backwards = {channel: versions[channel] for channel in reversed(versions)}
+    assert metadata(versions=versions).fields() == metadata(versions=backwards).fields()
 
 
-def test_every_plain_field_of_a_checkpoint_counts() -> None:
-    assert len({fingerprint(checkpoint) for checkpoint in CHECKPOINTS}) == len(CHECKPOINTS)
+class TestPatchChains:
+    """A chain of sealed patches opens as it was made, and in no other arrangement."""
 
+    serde = ValueSerde(serde=JsonPlusSerializer(), encryption=encryption())
 
-def test_a_checkpoint_counts_the_same_in_whatever_order_its_maps_come() -> None:
-    channels = [f"channel {number}" for number in range(100)]
-    one, other = (
-        plain(
-            channel_versions={"versions": {name: text(name) for name in names}},
-            versions_seen={name: {"versions": {name: text(name) for name in names}} for name in names[:5]},
-        )
-        for names in (channels, sorted(channels, reverse=True))
+    def chain(self, *, channel: str = "a", start: str = "x") -> list[values.StoredValue]:
+        """A value and three patches, each one character longer, as a saver stores them."""
+        cache, rows = ValueCache(10**6), []
+        for number in range(4):
+            request = pb.PutCheckpointRequest(thread_id="t", checkpoint_ns="n")
+            put = OutgoingCheckpoint(self.serde, cache, request)
+            put.add(channel, f"s{number:032}.{7:017}", "bytes", (start * 1000 + "y" * number).encode())
+            put.prepare()
+            put.stage()
+            (entry,) = request.values
+            rows.append(values.StoredValue(channel=channel, version=entry.version, value=entry.value))
+        assert [row.value.HasField("patch") for row in rows] == [False, True, True, True]
+        return rows
+
+    def opened(self, rows: list[values.StoredValue], version: str, channel: str = "a") -> bytes:
+        value = ValueRows(self.serde, ("t", "n"), rows).value(channel, version)
+        assert value is not None
+        return value.data
+
+    def test_it_opens_as_it_was_made(self) -> None:
+        rows = self.chain()
+        for number, row in enumerate(rows):
+            assert self.opened(rows, row.version) == b"x" * 1000 + b"y" * number
+        assert all(b"x" * 8 not in row.value.data for row in rows)
+
+    @pytest.mark.parametrize(
+        "rearrange",
+        [
+            lambda rows, others: rows[2].value.CopyFrom(rows[1].value),
+            lambda rows, others: rows[0].value.CopyFrom(others[0].value),
+            lambda rows, others: rows[2].value.CopyFrom(others[2].value),
+            lambda rows, others: setattr(rows[3].value.patch, "base_version", rows[1].version),
+            lambda rows, others: setattr(rows[3].value.patch, "size", 1002),
+            lambda rows, others: rows[3].value.ClearField("patch"),
+            lambda rows, others: setattr(rows[3].value.patch, "sealed", False),
+            lambda rows, others: setattr(rows[3].value, "type", "bytes"),
+        ],
+        ids=[
+            "a patch in the place of the next",
+            "another whole value below",
+            "a patch of another chain",
+            "a base left out",
+            "another size",
+            "a patch as a whole value",
+            "as if it weren't sealed",
+            "as plain bytes",
+        ],
     )
-    assert fingerprint(one) != fingerprint(other)
-    other.ClearField("versions_seen")
-    one.ClearField("versions_seen")
-    assert fingerprint(one) == fingerprint(other) == fingerprint(values.Checkpoint.FromString(one.SerializeToString()))
+    def test_it_opens_in_no_other_arrangement(self, rearrange: Callable[[Any, Any], None]) -> None:
+        rows, others = self.chain(), self.chain(start="z")
+        last = rows[3].version
+        rearrange(rows, others)
+        with pytest.raises((TamperedValueError, PlaintextError)):
+            self.opened(rows, last)
+
+    def test_it_opens_in_no_other_channel(self) -> None:
+        rows = self.chain()
+        for row in rows:
+            row.channel = "b"
+        with pytest.raises(TamperedValueError):
+            self.opened(rows, rows[3].version, "b")
+
+    def test_a_whole_chain_of_another_value_does_not_pass_for_this_one(self) -> None:
+        """Not even behind the same versions: the ones below are bound to their versions, too, but not to each other's
+        bytes."""
+        rows, others = self.chain(), self.chain(start="z")
+        mixed = [others[0], others[1], rows[2], rows[3]]
+        with pytest.raises(TamperedValueError):
+            self.opened(mixed, rows[3].version)
 
 
 @pytest.mark.parametrize(
@@ -283,9 +345,9 @@ def test_a_server_can_t_pass_one_thread_off_as_another(
     request_: pb.GetCheckpointRequest | pb.ListCheckpointsRequest, fits: bool
 ) -> None:
     answer = [values.CheckpointTuple(thread_id="t", checkpoint_ns="", checkpoint_id="1")]
-    codec = Codec(serde=JsonPlusSerializer(), encryption=encryption())
+    serde = ValueSerde(serde=JsonPlusSerializer(), encryption=encryption())
     with nullcontext() if fits else pytest.raises(TamperedValueError, match="another one than was asked for"):
-        check_place(codec, request_, answer)
+        check_place(serde, request_, answer)
 
 
 def test_fields_can_be_told_apart() -> None:

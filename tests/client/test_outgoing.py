@@ -16,6 +16,7 @@ from langgraph.checkpoint.grpc import Encryption
 from langgraph.checkpoint.grpc._convert import encode
 from langgraph.checkpoint.grpc._convert.reads import Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import MAX_DEPTH, MESSAGE_BYTES, OutgoingCheckpoint
@@ -51,7 +52,7 @@ def put_of(
     new = {channel: version() for channel in channel_values} if new is None else new
     saved = empty_checkpoint() | {"channel_values": channel_values, "channel_versions": more.pop("versions", new)}
     config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_ns": KEY[1]}}
-    return encode.put(serde, cache, config, saved | more, {"source": "loop", "step": 1, "parents": {}}, new)  # type: ignore[arg-type]
+    return encode.put(serde, cache, config, saved | more, {"source": "loop", "step": 1, "parents": {}}, new)
 
 
 def only(put: OutgoingCheckpoint) -> values.TypedValue:
@@ -163,7 +164,7 @@ def test_a_put_is_made_again_with_whole_values(serde: ValueSerde) -> None:
     assert not only_patch(put)
     assert put.request.precondition.if_version_match == 7
     assert [entry.channel for entry in put.request.values] == ["a", "small"]
-    place = encode.ExtraAssociatedData(*KEY, "")
+    place = ChannelAssociatedData(*KEY, "a", "")
     if serde is PLAIN:
         assert serde.load(put.request.values[0].value.type, put.request.values[0].value.data, place) == text + "y"
     # Once more would be refused once more.
@@ -255,7 +256,7 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
     dice, table = random.Random(seed), Table()
     caches = [ValueCache(dice.choice([0, 30_000, 10**7])) for _ in range(2)]
     kept: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    state: dict[str, Any] = {"list": [], "map": {}, "blob": b"", "small": 0}
+    state: Any = {"list": [], "map": {}, "blob": b"", "small": 0}
     versions: dict[str, Any] = {channel: version() for channel in state}
     for number in range(25):
         state = copy.deepcopy(state)
@@ -283,9 +284,9 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
             state, versions = kept[dice.choice(sorted(kept))]
         chosen = dice.choice(sorted(kept))
         assert read(table, serde, dice.choice(caches), chosen).checkpoint["channel_values"] == kept[chosen][0]
-    for checkpoint_id, (expected, at) in kept.items():
+    for checkpoint_id, (expected, expected_versions) in kept.items():
         found = read(table, serde, ValueCache(0), checkpoint_id).checkpoint
-        assert (found["channel_values"], found["channel_versions"]) == (expected, at)
+        assert (found["channel_values"], found["channel_versions"]) == (expected, expected_versions)
 
 
 @serdes
@@ -304,7 +305,7 @@ class TestLargeValues:
     @serdes
     def test_no_message_is_larger_than_a_mebibyte_or_so(self, serde: ValueSerde) -> None:
         table, cache, dice = Table(), ValueCache(10**8), random.Random(3)
-        state = {"big": dice.randbytes(5 * MEBIBYTE), "small": dice.randbytes(1000)}
+        state: dict[str, Any] = {"big": dice.randbytes(5 * MEBIBYTE), "small": dice.randbytes(1000)}
         state |= {f"many-{n}": dice.randbytes(30_000) for n in range(100)}
         put = put_of(serde, cache, state, id="1")
         assert put.goes_ahead
