@@ -11,7 +11,7 @@ import pytest
 
 from checkpointd_server.domain.errors import Overloaded
 from checkpointd_server.store import StoreOptions, open_store
-from checkpointd_server.store.line import Line
+from checkpointd_server.store.connections.queue import Line
 from tests.support.tenant import TIMEOUT, Tenant
 
 

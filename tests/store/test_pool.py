@@ -17,8 +17,8 @@ from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.errors import judge
-from checkpointd_server.store.hosts import urls_of_hosts
-from checkpointd_server.store.pool import Connection, Pool
+from checkpointd_server.store.connections.hosts import urls_of_hosts
+from checkpointd_server.store.connections.pool import Connection, Pool
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
 
 PLACE = Namespace("tenant", "t", "")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from checkpointd_server.domain.checkpoints import Namespace, PutCheckpoint
 from checkpointd_server.domain.errors import InvalidArgument, VersionConflict
-from checkpointd_server.domain.model import ChannelValue, Namespace, PutCheckpoint, TypedValue
+from checkpointd_server.domain.values import ChannelValue, StoredValue, TypedValue
 from tests.support.tenant import TIMEOUT, Tenant, gather_results, value
 
 # What may stand in any text field: quotes, escapes, wildcards, other alphabets, whatever isn't NUL.
@@ -26,9 +27,12 @@ async def test_a_checkpoint_comes_back_as_it_was_put(tenant: Tenant) -> None:
     assert (stored.thread_id, stored.checkpoint_ns, stored.checkpoint_id) == ("t", "", "2")
     assert stored.parent_checkpoint_id == "1"
     assert stored.body == b"body"
-    assert stored.channel_versions == {"a": "1", "b": "2"}
+    assert (stored.channels, stored.channel_versions) == (["a", "b"], ["1", "2"])
     assert stored.metadata == value(b'{"step": 1}')
-    assert sorted(stored.values) == [ChannelValue("a", "1", value(b"A")), ChannelValue("b", "2", value(b"\x00\xff"))]
+    assert sorted(result.values) == [
+        StoredValue(0, "a", "1", value(b"A")),
+        StoredValue(0, "b", "2", value(b"\x00\xff")),
+    ]
     assert stored.pending_writes == []
 
 
@@ -52,7 +56,7 @@ async def test_a_channel_that_is_empty_at_its_version_has_no_value(tenant: Tenan
     await tenant.put("1", versions={"a": "1"}, values={"a": b"A"})
     await tenant.put("2", versions={"a": "2"}, values={"a": None})
     assert await tenant.values("2") == {}
-    assert (await tenant.read("2")).channel_versions == {"a": "2"}
+    assert (await tenant.read("2")).channel_versions == ["2"]
     await tenant.put("1", versions={"a": "1"}, values={"a": None})
     assert await tenant.values("1") == {}
 
@@ -75,20 +79,22 @@ async def test_every_text_field_takes_hostile_text(tenant: Tenant) -> None:
         checkpoint_id="id" + HOSTILE,
         parent_checkpoint_id="parent" + HOSTILE,
         body=HOSTILE.encode(),
-        channel_versions={HOSTILE: "version" + HOSTILE, "": ""},
+        channels=[HOSTILE, ""],
+        channel_versions=["version" + HOSTILE, ""],
         values=[ChannelValue(HOSTILE, "version" + HOSTILE, TypedValue(HOSTILE, b"v"))],
         metadata=TypedValue(HOSTILE, b"m"),
         metadata_index="{}",
         run_id=HOSTILE,
     )
-    await tenant.store.put_checkpoint(put, timeout=TIMEOUT)
-    stored = (await tenant.store.get_checkpoint(namespace, put.checkpoint_id, timeout=TIMEOUT)).checkpoint
+    await tenant.store.write(put, timeout=TIMEOUT)
+    result = await tenant.store.get_checkpoint(namespace, put.checkpoint_id, timeout=TIMEOUT)
+    stored = result.checkpoint
     assert stored is not None
     assert (stored.thread_id, stored.checkpoint_ns) == (namespace.thread_id, namespace.checkpoint_ns)
     assert stored.checkpoint_id == put.checkpoint_id
     assert stored.parent_checkpoint_id == put.parent_checkpoint_id
-    assert stored.channel_versions == put.channel_versions
-    assert stored.values == put.values
+    assert (stored.channels, stored.channel_versions) == (put.channels, put.channel_versions)
+    assert result.values == [StoredValue(0, *entry) for entry in put.values]
     assert stored.metadata == put.metadata
     assert await tenant.store.delete_runs(namespace.tenant, [HOSTILE], timeout=TIMEOUT) == 1
 

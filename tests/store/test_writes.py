@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
-from checkpointd_server.domain.model import (
-    Namespace,
-    Piece,
-    PieceList,
-    Precondition,
-    PutWrites,
-    TaskWrite,
-    TypedValue,
-)
 from checkpointd_server.store import PostgresStore
-from tests.support.tenant import Tenant, a_connection, value, write
+from tests.support.tenant import Tenant, a_connection, uploaded, value, write
 
 ERROR, INTERRUPT = -1, -3
 
@@ -120,13 +109,14 @@ async def test_the_fence_stops_writes_to_a_deleted_thread(tenant: Tenant) -> Non
 async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, store: PostgresStore) -> None:
     version = await tenant.put("1", writer=b"me")
     async with a_connection(store) as connection:
-        await connection.execute("SELECT set_config('checkpointd.tenant', $1, false)", tenant.name)
-        connection.tenant = tenant.name
         transaction = connection.transaction()
         await transaction.start()
+        await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", tenant.name)
         # What a put does first, held open.
+        await connection.execute("UPDATE checkpointd.threads SET updated_at = now() WHERE thread = $1", tenant.key())
         await connection.execute(
-            "UPDATE checkpointd.namespaces SET version = version + 1, last_writer = NULL WHERE tenant = $1", tenant.name
+            "UPDATE checkpointd.namespaces SET version = version + 1, last_writer = NULL WHERE thread = $1",
+            tenant.key(),
         )
         writes = asyncio.create_task(tenant.writes("1", write("task", 0, "a", b""), expect=version))
         while not await connection.fetchval(
@@ -188,36 +178,29 @@ class TestSentAgain:
         assert (await tenant.read("1")).pending_writes == [calls[-1][1]]
 
     async def test_large_ones_are_known_too(self, tenant: Tenant) -> None:
-        """Lists of pieces are stored in a transaction, which holds the pieces."""
-        content = b"piece" * 1000
-        piece = Piece(sha256(content).digest(), content, 0)
-        large = TypedValue("msgpack", b"", PieceList(len(content), [piece.name]))
-        put = PutWrites(
-            namespace=Namespace(tenant.name, "t", ""),
-            checkpoint_id="1",
-            writes=[TaskWrite("task", "", INTERRUPT, "__interrupt__", large)],
-            precondition=Precondition(if_last_writer=b"me"),
-            request_id=b"once",
-            pieces=[piece],
-        )
+        """Their bytes were sent ahead, and belong to the write now."""
+        content = b"part" * 1000
         version = await tenant.put("1", writer=b"me")
-        assert await tenant.store.put_writes(put, timeout=60) == version
+        await tenant.upload(b"one", content)
+        sent = write("task", INTERRUPT, "__interrupt__", uploaded(b"one", len(content)))
+        assert await tenant.writes("1", sent, expect_writer=b"me", request_id=b"once") == version
         await tenant.put("2", parent="1", writer=b"you")
-        for pieces in ([piece], []):
-            assert await tenant.store.put_writes(replace(put, pieces=pieces), timeout=60) == 0
+        assert await tenant.writes("1", sent, expect_writer=b"me", request_id=b"once") == 0
         with pytest.raises(VersionConflict):
-            await tenant.store.put_writes(replace(put, request_id=b"another"), timeout=60)
-        assert (await tenant.read("1")).pending_writes == put.writes
+            await tenant.writes("1", sent, expect_writer=b"me", request_id=b"another")
+        assert await tenant.written("1", "task", INTERRUPT) == content
 
-    async def test_only_so_many_replaced_calls_are_remembered(self, tenant: Tenant) -> None:
+    async def test_all_replaced_calls_are_remembered_for_as_long_as_the_checkpoint_lives(self, tenant: Tenant) -> None:
         await tenant.put("1")
         for n in range(20):
             await tenant.writes("1", write("task", ERROR, "__error__", b"%d" % n), request_id=b"call %d" % n)
-        rows = await tenant.select(
-            "SELECT request_id, replaced_request_ids FROM checkpointd.task_writes WHERE tenant = $1", tenant.name
-        )
-        assert [row["request_id"] for row in rows] == [b"call 19"]
-        assert rows[0]["replaced_request_ids"] == [b"call %d" % n for n in range(18, 10, -1)]
+        for n in range(20):
+            await tenant.writes("1", write("task", ERROR, "__error__", b"%d" % n), request_id=b"call %d" % n)
+        assert [w.value.data for w in (await tenant.read("1")).pending_writes] == [b"19"]
+        query = "SELECT count(*) FROM checkpointd.replaced_writes WHERE thread = $1"
+        assert (await tenant.select(query, tenant.key()))[0][0] == 19
+        await tenant.delete()
+        assert (await tenant.select(query, tenant.key()))[0][0] == 0
 
     async def test_they_are_known_where_they_found_some_writes_there(self, tenant: Tenant) -> None:
         await tenant.put("1", writer=b"me")

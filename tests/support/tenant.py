@@ -6,33 +6,35 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import Any
+from zlib import crc32
 
-from checkpointd_server.domain.model import (
-    AcquireLease,
-    ChannelValue,
-    CopyThread,
+from checkpointd_server.domain.checkpoints import (
     DeltaHistory,
-    Lease,
-    LeaseState,
+    Known,
     ListQuery,
     Namespace,
     Page,
-    Piece,
-    PieceList,
     Precondition,
-    PruneStrategy,
     PutCheckpoint,
     PutWrites,
     ReadResult,
     StoredCheckpoint,
     TaskWrite,
+)
+from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.store import NO_LEASES
+from checkpointd_server.domain.threads import CopyThread, PruneStrategy, thread_key
+from checkpointd_server.domain.values import (
+    ChannelValue,
+    ChannelValueKey,
+    Parts,
+    Patch,
+    StoredValue,
+    TaskWriteKey,
     TypedValue,
 )
-from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import PostgresStore
-from checkpointd_server.store.database import Session
 
 TIMEOUT = 60.0
 
@@ -42,19 +44,26 @@ def value(data: bytes) -> TypedValue:
     return TypedValue("msgpack", data)
 
 
-def piece(data: bytes) -> Piece:
-    """A piece, as it is stored."""
-    return Piece(sha256(data).digest(), data, 0)
+def patch(base_version: str, whole: bytes, *, instructions: bytes = b"patch", reach: int = 0) -> TypedValue:
+    """A value as a patch: the store doesn't look into its instructions."""
+    return TypedValue("msgpack", instructions, Patch(base_version, len(whole), crc32(whole), False, reach))
 
 
-def in_pieces(*parts: bytes) -> TypedValue:
-    """A value that is a list of pieces."""
-    return TypedValue("msgpack", b"", PieceList(sum(map(len, parts)), [piece(part).name for part in parts]))
+def uploaded(upload_id: bytes, size: int) -> TypedValue:
+    """A value whose bytes were sent ahead."""
+    return TypedValue("msgpack", b"", parts=Parts(upload_id.ljust(16), size))
 
 
 def write(task_id: str, idx: int, channel: str, data: bytes | TypedValue, *, path: str = "") -> TaskWrite:
     """A task write."""
     return TaskWrite(task_id, path, idx, channel, value(data) if isinstance(data, bytes) else data)
+
+
+def expectation(version: int | None, writer: bytes, last: str) -> Precondition | None:
+    """A precondition, if anything is expected."""
+    if version is None and not writer:
+        return None
+    return Precondition(if_version_match=version, if_last_writer=writer, if_last_checkpoint_id=last)
 
 
 class Tenant:
@@ -73,42 +82,64 @@ class Tenant:
         parent: str | None = None,
         versions: Mapping[str, str] | None = None,
         values: Mapping[str, bytes | TypedValue | None] | None = None,
-        pieces: Sequence[Piece] = (),
         body: bytes = b"body",
         metadata: Mapping[str, Any] | None = None,
         expect: int | None = None,
         expect_writer: bytes = b"",
+        expect_last: str = "",
         writer: bytes = b"",
         request_id: bytes = b"",
         lease: int = 0,
     ) -> int:
         """Puts a checkpoint with these channel versions and, of the changed channels, these values."""
+        put = self.a_put(
+            checkpoint_id,
+            thread=thread,
+            ns=ns,
+            parent=parent,
+            versions=versions,
+            values=values,
+            body=body,
+            metadata=metadata,
+            precondition=expectation(expect, expect_writer, expect_last),
+            writer=writer,
+            request_id=request_id,
+            lease_token=lease,
+        )
+        return await self.store.write(put, timeout=TIMEOUT)
+
+    def a_put(
+        self,
+        checkpoint_id: str,
+        *,
+        thread: str = "t",
+        ns: str = "",
+        parent: str | None = None,
+        versions: Mapping[str, str] | None = None,
+        values: Mapping[str, bytes | TypedValue | None] | None = None,
+        body: bytes = b"body",
+        metadata: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> PutCheckpoint:
+        """A checkpoint to put."""
         versions = dict(versions or {})
         metadata = dict(metadata or {})
-        run_id = metadata.get("run_id")
-        precondition = None
-        if expect is not None or expect_writer:
-            precondition = Precondition(if_version_match=expect, if_last_writer=expect_writer)
-        put = PutCheckpoint(
+        return PutCheckpoint(
             namespace=Namespace(self.name, thread, ns),
             checkpoint_id=checkpoint_id,
             parent_checkpoint_id=parent,
             body=body,
-            channel_versions=versions,
+            channels=list(versions.keys()),
+            channel_versions=list(versions.values()),
             values=[
                 ChannelValue(channel, versions[channel], value(data) if isinstance(data, bytes) else data)
                 for channel, data in (values or {}).items()
             ],
             metadata=value(json.dumps(metadata).encode()),
             metadata_index=json.dumps(metadata),
-            run_id=run_id,
-            precondition=precondition,
-            writer=writer,
-            request_id=request_id,
-            lease_token=lease,
-            pieces=list(pieces),
+            run_id=metadata.get("run_id"),
+            **more,
         )
-        return await self.store.put_checkpoint(put, timeout=TIMEOUT)
 
     async def writes(
         self,
@@ -116,30 +147,36 @@ class Tenant:
         *writes: TaskWrite,
         thread: str = "t",
         ns: str = "",
-        pieces: Sequence[Piece] = (),
         expect: int | None = None,
         expect_writer: bytes = b"",
+        expect_last: str = "",
         request_id: bytes = b"",
         lease: int = 0,
     ) -> int:
         """Puts task writes."""
-        precondition = None
-        if expect is not None or expect_writer:
-            precondition = Precondition(if_version_match=expect, if_last_writer=expect_writer)
         put = PutWrites(
             namespace=Namespace(self.name, thread, ns),
             checkpoint_id=checkpoint_id,
             writes=list(writes),
-            precondition=precondition,
+            precondition=expectation(expect, expect_writer, expect_last),
             request_id=request_id,
             lease_token=lease,
-            pieces=list(pieces),
         )
-        return await self.store.put_writes(put, timeout=TIMEOUT)
+        return await self.store.write(put, timeout=TIMEOUT)
 
-    async def get(self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "") -> ReadResult:
+    async def upload(self, upload_id: bytes, *parts: bytes, thread: str = "t") -> None:
+        """Sends the bytes of a value ahead."""
+        offset = 0
+        for part in parts:
+            await self.store.put_part(self.name, thread, upload_id.ljust(16), offset, part, timeout=TIMEOUT)
+            offset += len(part)
+
+    async def get(
+        self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "", known: Known = ()
+    ) -> ReadResult:
         """Reads a checkpoint or the latest, and the version."""
-        return await self.store.get_checkpoint(Namespace(self.name, thread, ns), checkpoint_id, timeout=TIMEOUT)
+        namespace = Namespace(self.name, thread, ns)
+        return await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=TIMEOUT)
 
     async def read(self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "") -> StoredCheckpoint:
         """Reads a checkpoint that is there."""
@@ -147,10 +184,41 @@ class Tenant:
         assert checkpoint is not None
         return checkpoint
 
+    async def rows(
+        self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "", known: Known = ()
+    ) -> dict[tuple[str, str], TypedValue]:
+        """Reads the rows that a checkpoint's values are made of, by channel and version."""
+        found = (await self.get(checkpoint_id, thread=thread, ns=ns, known=known)).values
+        assert len({(row.channel, row.version) for row in found}) == len(found)
+        return {(row.channel, row.version): row.value for row in found}
+
     async def values(self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "") -> dict[str, bytes]:
-        """Reads the values of a checkpoint that is there, by channel."""
-        checkpoint = await self.read(checkpoint_id, thread=thread, ns=ns)
-        return {entry.channel: entry.value.data for entry in checkpoint.values if entry.value is not None}
+        """Reads the values of a checkpoint that is there, all of them whole, by channel."""
+        result = await self.get(checkpoint_id, thread=thread, ns=ns)
+        assert result.checkpoint is not None
+        return values_of(result.values)
+
+    async def value(self, channel: str, version: str, *, thread: str = "t", ns: str = "") -> bytes | None:
+        """Reads the bytes of a stored value, 1000 at a time."""
+        return await self._bytes(ChannelValueKey(channel, version), thread, ns)
+
+    async def written(
+        self, checkpoint_id: str, task_id: str, idx: int, *, thread: str = "t", ns: str = ""
+    ) -> bytes | None:
+        """Reads the bytes of a task write, 1000 at a time."""
+        return await self._bytes(TaskWriteKey(checkpoint_id, task_id, idx), thread, ns)
+
+    async def _bytes(self, key: ChannelValueKey | TaskWriteKey, thread: str, ns: str) -> bytes | None:
+        namespace = Namespace(self.name, thread, ns)
+        data = b""
+        while True:
+            part = await self.store.get_value(namespace, key, offset=len(data), max_bytes=1000, timeout=TIMEOUT)
+            if part is None:
+                return None
+            data += part.data
+            if len(data) == part.size:
+                return data
+            assert part.data
 
     async def version(self, *, thread: str = "t", ns: str = "") -> int:
         """The namespace's version."""
@@ -176,9 +244,19 @@ class Tenant:
         listed = await self.listed(thread_id=thread, checkpoint_ns=ns, metadata_only=True)
         return [checkpoint.checkpoint_id for checkpoint in reversed(listed)]
 
-    async def history(self, *channels: str, at: str | None = None, thread: str = "t", ns: str = "") -> DeltaHistory:
-        """The delta history of channels."""
-        return await self.store.get_delta_history(Namespace(self.name, thread, ns), at, channels, timeout=TIMEOUT)
+    async def history(
+        self,
+        *channels: str,
+        at: str | None = None,
+        thread: str = "t",
+        ns: str = "",
+        after: str | None = None,
+        page_bytes: int = 1_000_000,
+    ) -> DeltaHistory:
+        """A page of the delta history of channels."""
+        return await self.store.get_delta_history(
+            Namespace(self.name, thread, ns), at, channels, after=after, page_bytes=page_bytes, timeout=TIMEOUT
+        )
 
     async def delete(self, thread: str = "t", *, leases: Mapping[str, int] = NO_LEASES) -> int:
         """Deletes a thread."""
@@ -230,20 +308,25 @@ class Tenant:
 
     async def stored_values(self, *, thread: str = "t", ns: str = "") -> set[tuple[str, str]]:
         """Every (channel, version) that has a row, referred to or not."""
-        query = """
-            SELECT channel, version FROM checkpointd.channel_values
-            WHERE tenant = $1 AND thread_id = $2 AND checkpoint_ns = $3
-        """
-        return {(row["channel"], row["version"]) for row in await self.select(query, self.name, thread, ns)}
+        query = "SELECT channel, version FROM checkpointd.channel_values WHERE thread = $1 AND checkpoint_ns = $2"
+        return {(row["channel"], row["version"]) for row in await self.select(query, self.key(thread), ns)}
+
+    def key(self, thread: str = "t") -> object:
+        """The key of a thread's rows."""
+        return thread_key(self.name, thread)
 
     async def select(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
-        """Looks into the tables."""
-
-        async def work(session: Session) -> Sequence[Mapping[str, Any]]:
-            rows: Sequence[Mapping[str, Any]] = await session._connection.fetch(query, *args)
+        """Looks into the tables, and changes them where a test must."""
+        async with a_connection(self.store) as connection, connection.transaction():
+            await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", self.name)
+            rows: Sequence[Mapping[str, Any]] = await connection.fetch(query, *args)
             return rows
 
-        return await self.store._connections.of(self.name).run(work, timeout=TIMEOUT)
+
+def values_of(rows: Sequence[StoredValue], position: int = 0) -> dict[str, bytes]:
+    """The values of one of the checkpoints read together, all of them whole and there, by channel."""
+    assert all(row.value.patch is None and row.value.parts is None for row in rows)
+    return {row.channel: row.value.data for row in rows if row.position == position}
 
 
 async def gather_results(*calls: Any) -> list[Any]:

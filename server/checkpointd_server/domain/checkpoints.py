@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
 
 
@@ -104,8 +103,9 @@ class PendingWrite:
     """Takes the writes that have a result now. Must not raise."""
     tag: Any = None
     """The caller's own, to know it by."""
-    result: int | CheckpointdError | None = None
-    """The namespace's version (of a put: its own), or why nothing was stored; None: not done yet."""
+    result: int | Exception | None = None
+    """The namespace's version (of a put: its own), or why nothing was stored: a CheckpointdError, or a fault of ours. None:
+    not done yet. Who no longer waits for a write gives it a result: then it isn't begun, and isn't handed back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

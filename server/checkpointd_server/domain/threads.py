@@ -16,7 +16,8 @@ def thread_key(tenant: str, thread_id: str) -> UUID:
     It is computed, so that it needs no look-up, is short, and spreads threads evenly over the nodes of a cluster: the
     first 16 bytes of SHA-256 over both names, each behind its length.
     """
-    names = (tenant.encode(), thread_id.encode())
+    # What isn't text that can be stored gets a key as well: who stores it is told.
+    names = (tenant.encode(errors="surrogatepass"), thread_id.encode(errors="surrogatepass"))
     return UUID(bytes=sha256(b"".join(len(name).to_bytes(4, "big") + name for name in names)).digest()[:16])
 
 

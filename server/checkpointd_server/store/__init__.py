@@ -1,6 +1,6 @@
 """The checkpoint store on PostgreSQL: checkpointd_server.domain.store fulfilled with asyncpg."""
 
-from checkpointd_server.store.hosts import database_of
+from checkpointd_server.store.connections.hosts import database_of
 from checkpointd_server.store.migrations import Migration, migrate, print_sql, schema_version
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.postgres import PostgresStore, open_store

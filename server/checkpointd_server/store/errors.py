@@ -63,6 +63,8 @@ class Verdict:
     """What the caller is told if it stays."""
     again: bool = True
     """Whether trying again can help. All that the store does is safe to repeat."""
+    waits: bool = False
+    """Whether it waited for a lock, and is to go on waiting."""
     reconnect: bool = False
     """Whether the connection, and others made before it failed, are of no more use."""
 
@@ -97,7 +99,6 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     "53100": ("the database's disk is full", False, False),  # also where its quota is
     "53300": ("the database has no connection left", True, False),
     "55000": ("the database takes no connections just now", False, True),  # ALTER DATABASE ... ALLOW_CONNECTIONS false
-    "55P03": (_COLLIDED, True, False),
     "57P01": (_LOST, True, True),
     "57P02": (_LOST, True, True),
     "57P03": ("the database is starting up or shutting down", True, True),
@@ -144,6 +145,8 @@ def judge(error: Exception) -> Verdict | None:
 def _judge_sqlstate(sqlstate: str) -> Verdict | None:
     if sqlstate == "57014":  # statement_timeout, or an operator; our own cancellations never come here
         return Verdict(error=DeadlineExceeded("the database cancelled the statement"), again=False)
+    if sqlstate == "55P03":  # our own lock_timeout
+        return Verdict(error=DatabaseUnavailable(_COLLIDED), waits=True)
     if sqlstate in _UNSTORABLE:
         return Verdict(error=_unstorable(), again=False)
     rule = _UNAVAILABLE.get(sqlstate) or _UNAVAILABLE.get(sqlstate[:2])

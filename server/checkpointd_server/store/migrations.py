@@ -1,7 +1,8 @@
 """The schema, in numbered steps.
 
-`migrations/0001_name.sql` and so on are never changed once released. Those that a database lacks run in one transaction
-under an advisory lock, so that any number of servers may start at once, also through a transaction pooler.
+A migration is a folder, `migrations/0001_name`, whose files run in the order of their names; it is never changed once
+released. Those that a database lacks run in one transaction under an advisory lock, so that any number of servers may start
+at once, also through a transaction pooler.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 import asyncpg
 
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
-from checkpointd_server.store.database import connect_arguments, keep_trying
+from checkpointd_server.store.connections.database import connect_arguments, keep_trying
+from checkpointd_server.store.connections.hosts import Hosts
 from checkpointd_server.store.errors import explain_setup, read_only
-from checkpointd_server.store.hosts import Hosts
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.statements import quote_identifier, quote_literal, with_schema
 
@@ -59,7 +60,7 @@ class Migration:
     """1 and up, without gaps."""
     name: str
     """What it is about, in a word or two."""
-    sql: str
+    sql: str = field(repr=False)
     """Its statements, with `__schema__` for the schema."""
 
     def __str__(self) -> str:
@@ -69,9 +70,11 @@ class Migration:
 def load_migrations() -> list[Migration]:
     """Returns all migrations that this checkpointd knows, oldest first."""
     migrations = []
-    for file in sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda file: file.name):
-        number, _, name = file.name.removesuffix(".sql").partition("_")
-        migrations.append(Migration(number=int(number), name=name, sql=file.read_text(encoding="utf-8")))
+    for folder in sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda folder: folder.name):
+        number, _, name = folder.name.partition("_")
+        parts = sorted(folder.iterdir(), key=lambda file: file.name)
+        sql = "\n".join(part.read_text(encoding="utf-8") for part in parts)
+        migrations.append(Migration(number=int(number), name=name, sql=sql))
     return migrations
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.domain.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,9 @@ class StoreOptions:
     max_idle_time: float = 300.0
     """When a connection that isn't needed is closed, in seconds."""
     upload_grace: float = 3600.0
-    """How long pieces of large values that were sent ahead are spared while nothing refers to them, in seconds."""
+    """How long an upload is kept while no put has named it, in seconds."""
+    limits: Limits = field(default_factory=Limits)
+    """What the store itself holds to: how many patches follow one another, how many bytes an answer holds."""
     application_name: str = "checkpointd"
     """How the connections show in pg_stat_activity."""
 

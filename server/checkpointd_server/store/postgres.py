@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from checkpointd_server.domain.model import (
-    AcquireLease,
-    CopyThread,
+from checkpointd_server.domain.checkpoints import (
     DeltaHistory,
-    FoundPieces,
-    Lease,
-    LeaseState,
+    Known,
     ListQuery,
     Namespace,
     Page,
-    Piece,
-    PruneStrategy,
+    PendingWrite,
     PutCheckpoint,
     PutWrites,
     ReadResult,
 )
+from checkpointd_server.domain.errors import DeadlineExceeded
+from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
-from checkpointd_server.store import copies, reads, threads
-from checkpointd_server.store.commits import Commits
-from checkpointd_server.store.database import Connections, Database, Session, open_connections
+from checkpointd_server.domain.threads import CopyThread, PruneStrategy
+from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
+from checkpointd_server.store import reads, values
+from checkpointd_server.store.connections.database import Connections, Database, open_connections
+from checkpointd_server.store.gc import run_gc
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.pieces import collect, get, sweep_queued, upload
 from checkpointd_server.store.statements import load_statements
-from checkpointd_server.store.threads import Deleted
+from checkpointd_server.store.writes.group_commit import GroupCommit
 
-COLLECT_TIMEOUT = 60.0
-"""How long looking after one thread's pieces may take, in seconds."""
+GC_TIMEOUT = 60.0
+"""How long looking after one thread may take, in seconds."""
 
 
 MAX_TENANTS = 1000
@@ -43,9 +43,9 @@ MAX_TENANTS = 1000
 class _Tenant:
     """What a store does for one tenant. Tenants share no commit: a transaction acts for one of them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: Limits) -> None:
         self.database = database
-        self.commits = Commits(database)
+        self.commits = GroupCommit(database, limits.max_chain)
         self.leases = Leases(database)
 
     @property
@@ -56,9 +56,10 @@ class _Tenant:
 class PostgresStore:
     """A CheckpointStore on PostgreSQL; `open_store` makes one. Many servers may share one database."""
 
-    def __init__(self, connections: Connections, upload_grace: float) -> None:
+    def __init__(self, connections: Connections, options: StoreOptions) -> None:
         self._connections = connections
-        self._upload_grace = upload_grace
+        self._options = options
+        self._limits = options.limits
         self._tenants: dict[str, _Tenant] = {}
 
     def _of(self, tenant: str) -> _Tenant:
@@ -66,79 +67,115 @@ class PostgresStore:
         if found is None:
             if len(self._tenants) >= MAX_TENANTS:
                 self._tenants = {name: known for name, known in self._tenants.items() if not known.is_idle}
-            found = self._tenants[tenant] = _Tenant(self._connections.of(tenant))
+            found = self._tenants[tenant] = _Tenant(self._connections.of(tenant), self._limits)
         return found
 
-    async def put_checkpoint(self, put: PutCheckpoint, *, in_company: bool = False, timeout: float | None) -> int:
-        """Stores a checkpoint and returns the namespace's new version.
+    def submit(self, writes: Sequence[PendingWrite]) -> None:
+        """Takes writes of one tenant, in order; hands each back by its `deliver` once it is stored or refused."""
+        if writes:
+            self._of(writes[0].write.namespace.tenant).commits.submit(writes)
 
-        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
+    async def write(self, write: PutCheckpoint | PutWrites, *, timeout: float | None) -> int:
+        """Stores one write and returns its namespace's version. Raises what `submit` gives as results.
+
+        A cancelled call is no longer waited for: nothing of it is stored unless its commit was under way.
         """
-        return await self._of(put.namespace.tenant).commits.store(put, in_company=in_company, timeout=timeout)
-
-    async def put_writes(self, put: PutWrites, *, in_company: bool = False, timeout: float | None) -> int:
-        """Stores task writes and returns the namespace's version (0: no checkpoint yet).
-
-        Raises VersionConflict, LeaseHeld, LeaseLost, PiecesMissing.
-        """
-        return await self._of(put.namespace.tenant).commits.store(put, in_company=in_company, timeout=timeout)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        deadline = None if timeout is None else loop.time() + timeout
+        pending = PendingWrite(write, size_of_write(write), deadline, _wake, done)
+        self.submit([pending])
+        try:
+            await done
+        except asyncio.CancelledError:
+            pending.result = pending.result or DeadlineExceeded()
+            raise
+        if isinstance(pending.result, int):
+            return pending.result
+        assert pending.result is not None
+        raise pending.result
 
     async def get_checkpoint(
-        self, namespace: Namespace, checkpoint_id: str | None, *, with_pieces: bool = True, timeout: float | None
+        self, namespace: Namespace, checkpoint_id: str | None, *, known: Known = (), timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None, and the first pieces of its values if wanted."""
+        """Reads the checkpoint with this id, or the latest if None, without the values that are known."""
         return await reads.get_checkpoint(
-            self._of(namespace.tenant).database, namespace, checkpoint_id, with_pieces=with_pieces, timeout=timeout
+            self._of(namespace.tenant).database,
+            namespace,
+            checkpoint_id,
+            known=known,
+            max_bytes=self._limits.max_inline_bytes,
+            timeout=timeout,
         )
 
-    async def put_pieces(self, tenant: str, thread_id: str, pieces: Sequence[Piece], *, timeout: float | None) -> None:
-        """Stores pieces ahead of a put. Those that nothing refers to after a while are deleted."""
-        await upload(self._of(tenant).database, tenant, thread_id, pieces, spared=self._upload_grace, timeout=timeout)
+    async def put_part(
+        self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
+    ) -> None:
+        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted."""
+        await values.put_part(
+            self._of(tenant).database,
+            tenant,
+            thread_id,
+            upload_id,
+            offset,
+            data,
+            grace_seconds=self._options.upload_grace,
+            timeout=timeout,
+        )
 
-    async def get_pieces(
-        self, tenant: str, thread_id: str, names: Sequence[bytes], *, timeout: float | None
-    ) -> FoundPieces:
-        """Reads pieces in the order of the names, as many as fit into 2 MiB, and at least one."""
-        return await get(self._of(tenant).database, tenant, thread_id, names, timeout=timeout)
+    async def get_value(
+        self,
+        namespace: Namespace,
+        key: ChannelValueKey | TaskWriteKey,
+        *,
+        offset: int,
+        max_bytes: int,
+        timeout: float | None,
+    ) -> ValueRange | None:
+        """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
+        database = self._of(namespace.tenant).database
+        return await values.get_value(database, namespace, key, offset=offset, max_bytes=max_bytes, timeout=timeout)
 
-    async def collect_pieces(self) -> int:
-        """Deletes pieces that nothing has referred to for long enough. Returns how many threads it looked at."""
-        return await collect(self._connections, spared=self._upload_grace, timeout=COLLECT_TIMEOUT)
+    async def run_gc(self) -> int:
+        """Collects uploads and rows that nobody comes for. Returns how many threads it looked at."""
+        return await run_gc(self._connections, grace_seconds=self._options.upload_grace, timeout=GC_TIMEOUT)
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
         """Reads a page of checkpoints, newest first."""
-        return await reads.list_checkpoints(self._of(query.tenant).database, query, timeout=timeout)
+        database = self._of(query.tenant).database
+        return await reads.list_checkpoints(database, query, max_bytes=self._limits.max_inline_bytes, timeout=timeout)
 
     async def get_delta_history(
-        self, namespace: Namespace, checkpoint_id: str | None, channels: Sequence[str], *, timeout: float | None
+        self,
+        namespace: Namespace,
+        checkpoint_id: str | None,
+        channels: Sequence[str],
+        *,
+        after: str | None = None,
+        page_bytes: int,
+        timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels."""
-        return await reads.get_delta_history(
-            self._of(namespace.tenant).database, namespace, checkpoint_id, channels, timeout=timeout
-        )
+        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels, a page a call."""
+        raise NotImplementedError
 
     async def delete_thread(
         self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes a thread and returns how many checkpoints it had. Raises LeaseHeld, LeaseLost."""
-        deleted = await threads.delete_threads(
-            self._of(tenant).database, tenant, [thread_id], leases=leases, timeout=timeout
-        )
-        return await self._sweep(tenant, deleted, timeout, spares=False)
+        raise NotImplementedError
 
     async def delete_runs(
         self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
-        deleted = await threads.delete_runs(self._of(tenant).database, tenant, run_ids, leases=leases, timeout=timeout)
-        return await self._sweep(tenant, deleted, timeout)
+        raise NotImplementedError
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
         """Copies a thread and returns how many checkpoints.
 
         Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
         """
-        return await copies.copy_thread(self._of(copy.tenant).database, copy, timeout=timeout)
+        raise NotImplementedError
 
     async def prune_threads(
         self,
@@ -150,24 +187,7 @@ class PostgresStore:
         timeout: float | None,
     ) -> int:
         """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
-        deleted = await threads.prune_threads(
-            self._of(tenant).database, tenant, thread_ids, strategy, leases=leases, timeout=timeout
-        )
-        return await self._sweep(tenant, deleted, timeout, spares=strategy is not PruneStrategy.DELETE)
-
-    async def _sweep(self, tenant: str, deleted: Deleted, timeout: float | None, *, spares: bool = True) -> int:
-        """Deletes the pieces that a deletion has left behind.
-
-        Args:
-            tenant: Whose threads they are.
-            deleted: What the deletion did.
-            timeout: How long it may take, in seconds.
-            spares: Whether pieces that were sent ahead lately may stay, for puts that are about to refer to them. Where
-                a whole thread went, these are told to send them again.
-        """
-        spared = self._upload_grace if spares else 0.0
-        await sweep_queued(self._of(tenant).database, tenant, deleted.to_sweep, spared=spared, timeout=timeout)
-        return deleted.checkpoints
+        raise NotImplementedError
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""
@@ -187,11 +207,7 @@ class PostgresStore:
 
     async def is_bound_by_row_security(self, *, timeout: float | None) -> bool:
         """Whether row-level security keeps tenants apart, too: it doesn't bind superusers."""
-
-        async def work(session: Session) -> bool:
-            return bool(await session.fetch_value("row_security_binds"))
-
-        return await self._connections.of(None).run(work, timeout=timeout)
+        return bool(await self._connections.of(None).fetch_value("row_security_binds", timeout=timeout))
 
     async def check(self, *, timeout: float | None) -> None:
         """Runs a trivial query, before everybody else's.
@@ -201,7 +217,21 @@ class PostgresStore:
             Overloaded: All connections are at work, and none became free in time.
         """
         ahead = None if timeout is None else timeout * 0.75
-        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout, ahead=ahead)
+        await self._connections.of(None).fetch("check", timeout=timeout, ahead=ahead)
+
+
+def size_of_write(write: PutCheckpoint | PutWrites) -> int:
+    """Returns what a write counts against the bytes of a commit."""
+    if isinstance(write, PutCheckpoint):
+        values = sum(len(value.data) for _, _, value in write.values if value is not None)
+        return values + len(write.body) + len(write.metadata.data)
+    return sum(len(task_write.value.data) for task_write in write.writes)
+
+
+def _wake(writes: list[PendingWrite]) -> None:
+    for pending in writes:
+        if not pending.tag.done():
+            pending.tag.set_result(None)
 
 
 @asynccontextmanager
@@ -214,4 +244,4 @@ async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
     """
     await check_schema(options)
     async with open_connections(options, load_statements(options.schema)) as connections:
-        yield PostgresStore(connections, options.upload_grace)
+        yield PostgresStore(connections, options)

@@ -1,33 +1,54 @@
-"""The database, as the store's verbs see it: work on a connection, bounded in time, tried again where it died.
+"""The database, as the store's verbs see it: statements by name, bounded in time, tried again where a connection died.
 
-What is SET on a connection is the same for all but for the tenant that it acts for, which is set when another one's
-turn comes; so nothing is reset when a connection comes back, and a call that is one statement is one round trip. What
-fails for reasons that lie in the connection is tried again on another; the store's verbs are all safe to repeat.
+Every verb is one statement, which says itself whom it acts for: nothing is SET on a connection that is one tenant's, so
+nothing is reset when it comes back, and a call is one round trip. What fails for reasons that lie in the connection is
+tried again on another; the store's verbs are all safe to repeat.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
-from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.store.connections.hosts import Hosts
+from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
+from checkpointd_server.store.connections.queue import ConnectionQueue
+from checkpointd_server.store.connections.watchdog import StatementWatchdog
 from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
-from checkpointd_server.store.hosts import Hosts
-from checkpointd_server.store.line import Line
-from checkpointd_server.store.liveness import Watch
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.pool import Connection, Pool, close, terminate
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
 """A result row, by column name."""
-Isolation = Literal["read_committed", "repeatable_read"]
 
+_SETTINGS = {
+    # A lock that isn't to be had in this time is asked for again, on whatever connection is free then: those that wait
+    # take turns, and can't keep all connections to themselves.
+    "lock_timeout": "1s",
+    # Nothing of ours idles within a transaction, but for a server that hangs behind a transaction pooler.
+    "idle_in_transaction_session_timeout": "10s",
+}
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; " + "; ".join(
+    f"SET LOCAL {name} = '{value}'" for name, value in _SETTINGS.items()
+)
+"""How a call begins behind a transaction pooler, where nothing may be SET for longer."""
+
+_PREPARE = "; ".join(
+    [
+        "SET plan_cache_mode = force_generic_plan",
+        "SET jit = off",
+        # Each statement of a function has to see what became of rows until it had the lock.
+        "SET default_transaction_isolation = 'read committed'",
+        *(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()),
+    ]
+)
+"""What a connection is told once."""
 _PAUSES = (0.0, 0.05, 0.1, 0.25, 0.5)
 """How long to wait before each further try, in seconds."""
 _RETURN_TIMEOUT = 5.0
@@ -38,67 +59,30 @@ _WAIT_PAUSE = 0.1
 _logger = logging.getLogger(__name__)
 
 
-class Session:
-    """A connection, for as long as a call has it."""
-
-    def __init__(self, connection: Any, statements: Mapping[str, str]) -> None:
-        self._connection = connection
-        self._statements = statements
-
-    async def fetch(self, statement: str, *args: object) -> list[Row]:
-        """Runs a statement by its name and returns all rows."""
-        rows: list[Row] = await self._connection.fetch(self._statements[statement], *args)
-        return rows
-
-    async def fetch_row(self, statement: str, *args: object) -> Row | None:
-        """Runs a statement by its name and returns its first row."""
-        row: Row | None = await self._connection.fetchrow(self._statements[statement], *args)
-        return row
-
-    async def fetch_value(self, statement: str, *args: object) -> Any:
-        """Runs a statement by its name and returns the first column of its first row, or None."""
-        return await self._connection.fetchval(self._statements[statement], *args)
-
-
-class _Transaction:
-    """A transaction that can begin in the name of a tenant, without a round trip more."""
-
-    def __init__(self, connection: Any, isolation: Isolation, first: str | None = None) -> None:
-        self._connection = connection
-        self._begin = f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')};"
-        if first is not None:
-            self._begin += f" {first}"
-
-    async def start(self) -> None:
-        await self._connection.execute(self._begin)
-
-    async def commit(self) -> None:
-        await self._connection.execute("COMMIT;")
-
-
 class Database:
-    """The database, as the verbs of the store see it: in the name of one tenant.
+    """The database in the name of one tenant, or of nobody.
 
-    Every statement says itself which tenant's rows it is about. Row-level security is the second wall: it shows and
-    takes no other rows than those of the tenant that the connection acts for.
+    Every statement is told its tenant, by its first parameter. Row-level security is the second wall: it shows and takes
+    no other rows than that tenant's.
     """
 
     def __init__(self, connections: Connections, tenant: str | None) -> None:
         self._connections = connections
-        self._tenant = tenant
+        self._first = () if tenant is None else (tenant,)
 
     @property
-    def line(self) -> Line:
+    def queue(self) -> ConnectionQueue:
         """Who waits for a connection."""
-        return self._connections.line
+        return self._connections.queue
 
-    async def run(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, ahead: float | None = None
-    ) -> T:
-        """Does work whose statements each stand for themselves, on one connection.
+    async def fetch(
+        self, statement: str, *args: object, timeout: float | None, ahead: float | None = None
+    ) -> Sequence[Row]:
+        """Runs a statement by its name and returns all rows.
 
         Args:
-            work: What to do.
+            statement: Its name.
+            args: Its parameters behind the tenant.
             timeout: How long it may take, in seconds.
             ahead: Waits for a connection before all others, and only for so many seconds.
 
@@ -107,13 +91,17 @@ class Database:
             DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
             Overloaded: No connection became free, or too many wait for one already.
         """
-        return await self._connections.run(work, None, self._tenant, timeout, ahead)
+        return await self._connections.run(statement, (*self._first, *args), timeout, ahead)
 
-    async def transact(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
-    ) -> T:
-        """Does work in one transaction. It may be done more than once, where earlier tries were rolled back."""
-        return await self._connections.run(work, isolation, self._tenant, timeout)
+    async def fetch_row(self, statement: str, *args: object, timeout: float | None) -> Row:
+        """Runs a statement that always has one row, and returns it. Raises as `fetch` does."""
+        (row,) = await self._connections.run(statement, (*self._first, *args), timeout)
+        return row
+
+    async def fetch_value(self, statement: str, *args: object, timeout: float | None) -> Any:
+        """Runs a statement that always has one row, and returns its first column. Raises as `fetch` does."""
+        (row,) = await self._connections.run(statement, (*self._first, *args), timeout)
+        return next(iter(row.values()))
 
 
 class Connections:
@@ -123,37 +111,40 @@ class Connections:
         self._options = options
         self._statements = statements
         self._pool = pool
-        self.line = Line(turns=options.pool_max_size, limit=options.max_queue, patience=options.max_queue_seconds)
+        self.queue = ConnectionQueue(
+            permits=options.pool_max_size, limit=options.max_queue, timeout=options.max_queue_seconds
+        )
         """Who waits for a connection."""
         self._returning: set[asyncio.Task[None]] = set()
-        self._watch = Watch(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
-        self._watching = asyncio.get_running_loop().create_task(self._watch.run())
+        self._watchdog = StatementWatchdog(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
+        self._watching = asyncio.get_running_loop().create_task(self._watchdog.run())
 
     def of(self, tenant: str | None) -> Database:
-        """The database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
+        """Returns the database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
         return Database(self, tenant)
 
     async def run(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        isolation: Isolation | None,
-        tenant: str | None,
-        timeout: float | None,
-        ahead: float | None = None,
-    ) -> T:
-        """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
+        self, statement: str, args: Sequence[object], timeout: float | None, ahead: float | None = None
+    ) -> Sequence[Row]:
+        """Runs a statement. Raises what `Database.fetch` raises."""
+        sql = self._statements[statement]
         failure: Exception | None = None
         verdict: Verdict | None = None
+        pauses = iter(_PAUSES)
         try:
             async with asyncio.timeout(timeout):
-                for pause in (*_PAUSES, None):
+                while True:
                     try:
-                        return await self._attempt(work, isolation, tenant, ahead)
+                        return await self._attempt(sql, args, ahead)
                     except Exception as error:
                         failure = error
                         verdict = judge(error)
                         if verdict is None:
                             raise
+                        if verdict.waits:
+                            # It has waited for a lock as long as one may keep a connection: others take turns.
+                            continue
+                        pause = next(pauses, None)
                         if pause is None or not verdict.again:
                             raise verdict.error from error
                     await asyncio.sleep(pause)
@@ -164,64 +155,43 @@ class Connections:
             failure = verdict = None
         raise AssertionError("the last try returns or raises")
 
-    async def _attempt(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        isolation: Isolation | None,
-        tenant: str | None,
-        ahead: float | None,
-    ) -> T:
-        await self.line.enter(ahead=ahead)
+    async def _attempt(self, sql: str, args: Sequence[object], ahead: float | None) -> Sequence[Row]:
+        await self.queue.acquire(ahead=ahead)
         try:
             connection = await self._pool.acquire()
         except BaseException:
-            self.line.leave()
+            self.queue.release()
             raise
-        transaction: _Transaction | None = None
+        self._watchdog.watch(connection)
         try:
-            session = Session(connection, self._statements)
-            with self._watch.over(connection):
-                if connection.pooled:
-                    # Every call is a transaction that says whom it acts for: the next may get another connection.
-                    transaction = _Transaction(connection, isolation or "read_committed", self._acting_for(tenant))
-                    await transaction.start()
-                else:
-                    if tenant is not None and connection.tenant != tenant:
-                        connection.tenant = None
-                        await session.fetch_value("act_for", tenant)
-                        connection.tenant = tenant
-                    if isolation is not None:
-                        transaction = _Transaction(connection, isolation)
-                        await transaction.start()
-                result = await work(session)
-                if transaction is not None:
-                    await transaction.commit()
+            if connection.pooled:
+                await connection.execute(_BEGIN)
+                rows: Sequence[Row] = await connection.fetch(sql, *args)
+                await connection.execute("COMMIT")
+            else:
+                rows = await connection.fetch(sql, *args)
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.reconnect:
                 self._expire(connection, verdict.error)
                 terminate(connection)
-            if transaction is None and isinstance(error, CheckpointdError | asyncpg.PostgresError):
+            if not connection.pooled and isinstance(error, asyncpg.PostgresError):
                 self._release(connection)  # the statement was answered
             else:
                 # What gave up has no time to wait for the server to let go of the statement.
-                self._return_later(connection, in_transaction=transaction is not None)
+                self._return_later(connection)
             raise
+        finally:
+            self._watchdog.unwatch(connection)
         if asyncio.get_running_loop().time() - connection.born > self._options.max_connection_age:
             self._return_later(connection, for_good=True)
         else:
             self._release(connection)
-        return result
+        return rows
 
     def _release(self, connection: Connection) -> None:
         self._pool.release(connection)
-        self.line.leave()
-
-    def _acting_for(self, tenant: str | None) -> str | None:
-        """The statement that lets a transaction act for a tenant. In hexadecimal a name can't be anything else."""
-        if tenant is None:
-            return None
-        return self._statements["act_for_in_transaction"].replace("__tenant__", tenant.encode().hex())
+        self.queue.release()
 
     def _expire(self, dead: Connection, error: Exception) -> None:
         """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
@@ -229,22 +199,19 @@ class Connections:
             _logger.warning("replacing the database connections: %s", error)
             self._pool.expire()
 
-    def _return_later(self, connection: Connection, *, in_transaction: bool = False, for_good: bool = False) -> None:
-        task = asyncio.get_running_loop().create_task(self._return(connection, in_transaction, for_good))
+    def _return_later(self, connection: Connection, *, for_good: bool = False) -> None:
+        task = asyncio.get_running_loop().create_task(self._return(connection, for_good))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
-    async def _return(self, connection: Connection, in_transaction: bool, for_good: bool) -> None:
+    async def _return(self, connection: Connection, for_good: bool) -> None:
         try:
             if for_good:
                 await close(connection)
             elif not connection.is_closed():
                 async with asyncio.timeout(_RETURN_TIMEOUT):
                     # The driver waits until the server has let go of the statement.
-                    if in_transaction:
-                        await connection.execute("ROLLBACK")
-                    else:
-                        await connection.execute("SELECT 1")
+                    await connection.execute("ROLLBACK" if connection.pooled else "SELECT 1")
         except Exception as error:
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
             terminate(connection)
@@ -312,12 +279,7 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
             if options.statement_cache_size:
                 # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
                 # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
-                await connection.execute(
-                    "SET plan_cache_mode = force_generic_plan; SET jit = off; "
-                    # A function in a statement has to see what became of rows since the statement began.
-                    "SET default_transaction_isolation = 'read committed'",
-                    timeout=options.connect_timeout,
-                )
+                await connection.execute(_PREPARE, timeout=options.connect_timeout)
         except BaseException:
             terminate(connection)
             raise

@@ -2,7 +2,7 @@
 
 A host that is cut off refuses nothing: a statement sent to it waits for an answer that never comes. The operating
 system notices when nobody acknowledges what was sent; what it can't see, such as a proxy that forwards no more or a
-host whose processes hang, the watch finds out: where a statement takes long, it asks the database for the statement's
+host whose processes hang, the watchdog finds out: where a statement takes long, it asks the database for the statement's
 session.
 """
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
-PATIENCE = 3.0
+STATEMENT_SECONDS = 3.0
 """After how long a statement is looked after, and how often then, in seconds."""
 _PAUSE = 0.5
 """How often to look for such statements, in seconds."""
@@ -50,7 +50,7 @@ def keep_alive(connection: Any) -> None:
                 shared.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-class Watch:
+class StatementWatchdog:
     """Looks after the statements that take long, and ends the connections of those that nobody works on.
 
     Args:
@@ -63,26 +63,27 @@ class Watch:
         self._timeout = timeout
         self._at_work: dict[Any, float] = {}
 
-    @contextmanager
-    def over(self, connection: Any) -> Iterator[None]:
-        """Watches over a connection while a statement is at work on it."""
+    def watch(self, connection: Any) -> None:
+        """Watches a connection on which a statement is at work."""
         self._at_work[connection] = asyncio.get_running_loop().time()
-        try:
-            yield
-        finally:
-            self._at_work.pop(connection, None)
+
+    def unwatch(self, connection: Any) -> None:
+        """Watches it no more."""
+        self._at_work.pop(connection, None)
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
         time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_PAUSE)
-            late = {connection: since for connection, since in self._at_work.items() if time() - since > PATIENCE}
+            late = {
+                connection: since for connection, since in self._at_work.items() if time() - since > STATEMENT_SECONDS
+            }
             if not late:
                 continue
             try:
                 lost = await self._without_session(list(late))
-            except Exception as error:  # whatever it is, the watch goes on
+            except Exception as error:  # whatever it is, the watchdog goes on
                 _logger.warning("the database can't be asked for its sessions: %s", type(error).__name__)
                 lost = []
             # Only what is still the same statement: others have begun since.

@@ -31,8 +31,6 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
     idle_since = 0.0
     pooled = False
     """Whether a pooler stands between, which may hand every statement to another server connection."""
-    tenant: str | None = None
-    """Whom it acts for; None: nobody, or that isn't known."""
 
 
 class Pool:

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from checkpointd_server.store.connections.watchdog import keep_alive
 from checkpointd_server.store.errors import HostUnreachable
-from checkpointd_server.store.liveness import keep_alive
 
 _NEXT_HOST = (
     asyncpg.PostgresConnectionError,

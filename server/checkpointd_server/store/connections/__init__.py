@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: kept, shared, bounded, watched, and replaced where they died."""

@@ -1,0 +1,24 @@
+"""Collection of what nobody comes for: uploads, places in a line, rows of threads that hold nothing."""
+
+from __future__ import annotations
+
+from checkpointd_server.store.connections.database import Connections
+
+TOMBSTONE_SECONDS = 3600.0
+"""How long a thread's row outlives what it held: by how much clocks of databases may differ after a failover, too."""
+_THREADS = 100
+"""How many threads are looked at in one go."""
+
+
+async def run_gc(connections: Connections, *, grace_seconds: float, timeout: float | None) -> int:
+    """Looks after threads whose time has come, and returns how many there were.
+
+    Args:
+        connections: The database.
+        grace_seconds: How long an upload is kept while no put names it.
+        timeout: How long a statement may take, in seconds.
+    """
+    due = await connections.of(None).fetch("claim_gc", _THREADS, timeout=timeout)
+    for thread, tenant in due:
+        await connections.of(tenant).fetch("collect_thread", thread, grace_seconds, TOMBSTONE_SECONDS, timeout=timeout)
+    return len(due)

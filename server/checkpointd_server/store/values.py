@@ -1,0 +1,96 @@
+"""Stored values: columns of result rows as the domain's values, the bytes that are read in ranges, and uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from uuid import UUID
+
+from checkpointd_server.domain.checkpoints import Namespace, TaskWrite
+from checkpointd_server.domain.threads import thread_key
+from checkpointd_server.domain.values import (
+    ChannelValueKey,
+    Parts,
+    Patch,
+    StoredValue,
+    TaskWriteKey,
+    TypedValue,
+    ValueRange,
+)
+from checkpointd_server.store.connections.database import Database, Row
+
+
+def key_of(namespace: Namespace) -> UUID:
+    """Returns the key of a namespace's thread."""
+    return thread_key(namespace.tenant, namespace.thread_id)
+
+
+def read_value(
+    type_: str,
+    data: bytes | None,
+    size_of_bytes: int,
+    base_version: str | None = None,
+    size: int = 0,
+    crc32: int | None = None,
+    sealed: bool | None = None,
+) -> TypedValue:
+    """Makes a value of its columns. Without data, it was left out, and has so many bytes."""
+    patch = None if base_version is None else Patch(base_version, size, crc32 or 0, bool(sealed))
+    if data is None:
+        return TypedValue(type_, b"", patch, Parts(b"", size_of_bytes))
+    return TypedValue(type_, data, patch)
+
+
+def read_values(row: Row, position: int = 0) -> Iterator[StoredValue]:
+    """Yields the values of a row's columns v_*, which are null where there are none."""
+    if row["v_channel"] is None:
+        return
+    columns = [row[name] for name in ("v_type", "v_data", "v_bytes", "v_base", "v_size", "v_crc32", "v_sealed")]
+    yield from map(StoredValue, repeat(position), row["v_channel"], row["v_version"], map(read_value, *columns))
+
+
+def read_writes(row: Row) -> Iterator[TaskWrite]:
+    """Yields the task writes of a row's columns w_*, which are null where there are none."""
+    if row["w_task_id"] is None:
+        return
+    values = map(read_value, row["w_type"], row["w_data"], row["w_bytes"])
+    yield from map(TaskWrite, row["w_task_id"], row["w_task_path"], row["w_idx"], row["w_channel"], values)
+
+
+async def get_value(
+    database: Database,
+    namespace: Namespace,
+    key: ChannelValueKey | TaskWriteKey,
+    *,
+    offset: int,
+    max_bytes: int,
+    timeout: float | None,
+) -> ValueRange | None:
+    """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
+    place = (key_of(namespace), namespace.checkpoint_ns, *key)
+    if isinstance(key, ChannelValueKey):
+        rows = await database.fetch("get_channel_value", *place, offset, max_bytes, timeout=timeout)
+    else:
+        rows = await database.fetch("get_task_write", *place, offset, max_bytes, timeout=timeout)
+    if not rows:
+        return None
+    data, size, *columns = rows[0].values()
+    type_, *patch = columns
+    return ValueRange(data, size, read_value(type_, b"", size, *patch))
+
+
+async def put_part(
+    database: Database,
+    tenant: str,
+    thread_id: str,
+    upload_id: bytes,
+    offset: int,
+    data: bytes,
+    *,
+    grace_seconds: float,
+    timeout: float | None,
+) -> None:
+    """Stores a part of an upload, which is kept for so long, in seconds, until a put names it."""
+    await database.fetch(
+        "put_part", thread_key(tenant, thread_id), thread_id, upload_id, offset, data, grace_seconds, timeout=timeout
+    )

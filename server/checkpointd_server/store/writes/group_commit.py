@@ -1,0 +1,343 @@
+"""Group commit: writes that arrive while commits are in flight share the next one.
+
+Writes wait in a queue for each thread, since one transaction at a time can have a thread's lock. A commit takes what waits
+for the threads that are free, merges the writes of each namespace that build on each other into a group, and stores the
+groups by one function call. Each write keeps its own check, version and error: where a group isn't simply stored, its
+writes are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from checkpointd_server.domain.checkpoints import PendingWrite
+from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
+from checkpointd_server.store.connections.database import Database
+from checkpointd_server.store.writes.columns import commit_arguments
+from checkpointd_server.store.writes.merge import Group
+from checkpointd_server.store.writes.outcomes import (
+    Outcome,
+    read_outcomes,
+    result_of_refused,
+    versions_of_stored,
+)
+
+MAX_IN_FLIGHT = 2
+"""How many commits are in flight at once: while the disk works on one, the next is put together."""
+MAX_SLOW = 2
+"""How many more commits may wait for a lock meanwhile, each for that of one thread."""
+SLOW_SECONDS = 0.05
+"""After how long a commit no longer counts as in flight: it waits for a lock, and must not hold up the others."""
+MAX_WRITES = 128
+"""How many writes share a commit at the most."""
+MAX_BYTES = 4 * 1024 * 1024
+"""Where a commit is closed, in bytes of values. A larger write goes alone."""
+_TICK_SECONDS = 0.02
+"""How often to look whose time is over, while there is anything to do."""
+_BUSY_TRIES = 5
+"""How often a write that finds its thread's row gone again and again is tried."""
+
+_logger = logging.getLogger(__name__)
+
+
+class _Queued:
+    """A write that waits for its commit."""
+
+    __slots__ = ("pending", "since")
+
+    def __init__(self, pending: PendingWrite, since: float) -> None:
+        self.pending = pending
+        self.since = since
+
+
+class _Commit:
+    """What is stored together, and which threads it keeps to itself meanwhile."""
+
+    def __init__(self, groups: list[Group], since: float, *, is_slow: bool = False) -> None:
+        self.groups = groups
+        self.threads = {group.namespace.thread_id for group in groups}
+        self.since = since
+        self.is_slow = is_slow
+        """Whether it waits for a lock, and doesn't count as in flight."""
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def entries(self) -> Iterable[PendingWrite]:
+        return (pending for group in self.groups for pending in group.entries)
+
+
+class GroupCommit:
+    """Stores the writes of a tenant, many in one commit where many come at once."""
+
+    def __init__(self, database: Database, max_chain: int) -> None:
+        self._database = database
+        self._max_chain = max_chain
+        self._queues: dict[str, deque[_Queued]] = {}
+        self._ready: deque[str] = deque()
+        """Threads that have something queued and are in no commit."""
+        self._commits: set[_Commit] = set()
+        self._locked: deque[_Commit] = deque()
+        """What waits for a lock, and waits to do so."""
+        self._busy: set[str] = set()
+        self._queued = 0
+        self._in_flight = 0
+        self._slow = 0
+        self._scheduled = False
+        self._ticking = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight, nor waits."""
+        return not self._queued and not self._commits and not self._locked
+
+    def submit(self, writes: Sequence[PendingWrite]) -> None:
+        """Takes writes, in order."""
+        loop = asyncio.get_running_loop()
+        now, queue = loop.time(), self._database.queue
+        refused: list[tuple[PendingWrite, Exception]] = []
+        for pending in writes:
+            if queue.queued_writes >= queue.limit:
+                refused.append((pending, queue.overloaded()))
+                continue
+            thread_id = pending.write.namespace.thread_id
+            waiting = self._queues.get(thread_id)
+            if waiting is None:
+                waiting = self._queues[thread_id] = deque()
+                if thread_id not in self._busy:
+                    self._ready.append(thread_id)
+            waiting.append(_Queued(pending, now))
+            self._queued += 1
+            queue.queued_writes += 1
+        if refused:
+            loop.call_soon(finish, refused)
+        if not self._scheduled:
+            # When the others of this round of the event loop have come.
+            self._scheduled = True
+            loop.call_soon(self._begin)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK_SECONDS, self._tick)
+
+    def _begin(self) -> None:
+        """Begins commits, as long as there is something to store and room for one more."""
+        self._scheduled = False
+        while self._locked and self._slow < MAX_SLOW:
+            self._start(self._locked.popleft())
+        while self._ready and self._in_flight < MAX_IN_FLIGHT:
+            groups = self._take()
+            if not groups:
+                return
+            self._start(_Commit(groups, asyncio.get_running_loop().time()))
+
+    def _take(self) -> list[Group]:
+        """Takes what the next commit stores out of the queues."""
+        groups: list[Group] = []
+        taken = size = 0
+        while self._ready and taken < MAX_WRITES:
+            thread_id = self._ready[0]
+            waiting = self._queues[thread_id]
+            of_thread: dict[str, Group] = {}
+            is_full = False
+            while waiting and taken < MAX_WRITES:
+                pending = waiting[0].pending
+                if pending.result is not None:  # nobody waits for it any more
+                    self._dequeue(waiting)
+                    continue
+                if taken and size + pending.size > MAX_BYTES:
+                    is_full = True
+                    break
+                namespace = pending.write.namespace.checkpoint_ns
+                group = of_thread.get(namespace)
+                if group is None:
+                    of_thread[namespace] = Group(pending)
+                elif group.admits(pending):
+                    group.add(pending)
+                else:
+                    break
+                self._dequeue(waiting)
+                taken += 1
+                size += pending.size
+            if not of_thread and is_full:
+                break
+            self._ready.popleft()
+            if of_thread:
+                groups += of_thread.values()
+                self._busy.add(thread_id)
+            if not waiting:
+                del self._queues[thread_id]
+            if is_full:
+                break
+        return groups
+
+    def _dequeue(self, waiting: deque[_Queued]) -> None:
+        waiting.popleft()
+        self._queued -= 1
+        self._database.queue.queued_writes -= 1
+
+    def _start(self, commit: _Commit) -> None:
+        self._slow += commit.is_slow
+        self._in_flight += not commit.is_slow
+        self._commits.add(commit)
+        commit.task = asyncio.get_running_loop().create_task(self._run(commit))
+
+    def _release(self, commit: _Commit, threads: Iterable[str]) -> None:
+        """Lets the next commit have threads."""
+        for thread_id in list(threads):
+            commit.threads.discard(thread_id)
+            self._busy.discard(thread_id)
+            if thread_id in self._queues:
+                self._ready.append(thread_id)
+
+    async def _run(self, commit: _Commit) -> None:
+        try:
+            await self._store(commit)
+        except Exception as error:
+            finish((pending, error) for pending in commit.entries)
+        finally:
+            # What is left has no result only where this task was cancelled: nobody may wait for ever.
+            finish((pending, DeadlineExceeded()) for pending in commit.entries)
+            self._commits.discard(commit)
+            self._slow -= commit.is_slow
+            self._in_flight -= not commit.is_slow
+            self._release(commit, commit.threads)
+            self._begin()
+
+    async def _store(self, commit: _Commit) -> None:
+        """Stores the groups of a commit; those that were refused, write by write."""
+        try:
+            outcomes = await self._call(commit.groups)
+        except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
+            raise
+        except Exception as error:
+            if sum(len(group.entries) for group in commit.groups) == 1:
+                raise
+            _logger.info("a commit failed, storing its writes one by one: %s", type(error).__name__)
+            await self._store_one_by_one(commit.groups)
+            return
+        locked: dict[str, list[Group]] = {}
+        refused: list[Group] = []
+        results: list[tuple[PendingWrite, int | Exception]] = []
+        for group, outcome in zip(commit.groups, outcomes, strict=True):
+            if outcome.reason == "ok":
+                results += zip(group.entries, versions_of_stored(group, outcome), strict=True)
+            elif outcome.reason == "busy":
+                locked.setdefault(group.namespace.thread_id, []).append(group)
+            elif len(group.entries) == 1:
+                results.append((group.entries[0], result_of_refused(group.entries[0].write, outcome, self._max_chain)))
+            else:
+                refused.append(group)
+        finish(results)
+        if locked:
+            self._set_aside(commit, locked)
+        if refused:
+            self._release(commit, commit.threads.difference(group.namespace.thread_id for group in refused))
+            self._begin()
+            await self._store_together_one_by_one(refused)
+
+    def _set_aside(self, commit: _Commit, locked: dict[str, list[Group]]) -> None:
+        """Lets what somebody else has locked wait by itself, thread by thread."""
+        for thread_id, groups in locked.items():
+            commit.groups = [group for group in commit.groups if group.namespace.thread_id != thread_id]
+            commit.threads.discard(thread_id)
+            self._locked.append(_Commit(groups, commit.since, is_slow=True))
+        self._begin()
+
+    async def _store_one_by_one(self, groups: Sequence[Group]) -> None:
+        """Stores each write of groups by itself, in order: one of them can't be stored at all."""
+        for group in groups:
+            for pending, request_id in zip(group.entries, group.request_ids, strict=True):
+                if pending.result is None:
+                    single = Group(pending, request_id)
+                    try:
+                        finish([(pending, self._result(single, await self._call_alone(single)))])
+                    except Exception as error:
+                        finish([(pending, error)])
+
+    async def _store_together_one_by_one(self, groups: Sequence[Group]) -> None:
+        """Stores the writes of groups, of each group the next one at a time."""
+        remaining = [deque(zip(group.entries, group.request_ids, strict=True)) for group in groups]
+        while any(remaining):
+            singles = [Group(*entries.popleft()) for entries in remaining if entries]
+            outcomes = await self._call(singles)
+            for single, outcome in zip(singles, outcomes, strict=True):
+                if outcome.reason == "busy":
+                    outcome = await self._call_alone(single)
+                finish([(single.entries[0], self._result(single, outcome))])
+
+    def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
+        if outcome.reason == "ok":
+            return versions_of_stored(single, outcome)[0]
+        return result_of_refused(single.entries[0].write, outcome, self._max_chain)
+
+    async def _call_alone(self, single: Group) -> Outcome:
+        """Stores one write, waiting for its thread."""
+        for _ in range(_BUSY_TRIES):
+            (outcome,) = await self._call([single])
+            if outcome.reason != "busy":
+                break
+        return outcome
+
+    async def _call(self, groups: Sequence[Group]) -> list[Outcome]:
+        arguments = commit_arguments(groups, self._max_chain)
+        row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
+        return read_outcomes(row, len(groups))
+
+    def _tick(self) -> None:
+        """Refuses what waited for too long, and no longer counts commits that wait for a lock."""
+        self._ticking = False
+        if self.is_idle:
+            return
+        loop = asyncio.get_running_loop()
+        now, queue = loop.time(), self._database.queue
+        late: list[tuple[PendingWrite, Exception]] = []
+        for waiting in self._queues.values():
+            for queued in waiting:
+                if queued.pending.deadline is not None and queued.pending.deadline <= now:
+                    late.append((queued.pending, DeadlineExceeded()))
+                elif queued.since + queue.timeout <= now:
+                    late.append((queued.pending, queue.overloaded()))
+        for commit in [*self._commits, *self._locked]:
+            late += [
+                (pending, DeadlineExceeded())
+                for pending in commit.entries
+                if pending.deadline is not None and pending.deadline <= now
+            ]
+        finish(late)
+        for commit in self._commits:
+            if all(pending.result is not None for pending in commit.entries):
+                assert commit.task is not None
+                commit.task.cancel()
+            elif not commit.is_slow and self._slow < MAX_SLOW and commit.since + SLOW_SECONDS <= now:
+                commit.is_slow = True
+                self._slow += 1
+                self._in_flight -= 1
+        self._begin()
+        self._ticking = True
+        loop.call_later(_TICK_SECONDS, self._tick)
+
+
+def finish(results: Iterable[tuple[PendingWrite, int | Exception]]) -> None:
+    """Gives writes their results, unless they have one, and hands them back: those that belong together in one list."""
+    finished: dict[Callable[[list[PendingWrite]], None], list[PendingWrite]] = {}
+    for pending, result in results:
+        if pending.result is None:
+            # Where a known error came from says nothing. Those frames hold the write, and would be kept by it in turn.
+            pending.result = result.with_traceback(None) if isinstance(result, CheckpointdError) else result
+            finished.setdefault(pending.deliver, []).append(pending)
+    for deliver, writes in finished.items():
+        deliver(writes)
+
+
+def _latest(groups: Iterable[Group]) -> float | None:
+    """How long the most patient of the callers waits from now, in seconds. None: for ever."""
+    now = asyncio.get_running_loop().time()
+    remaining = 0.0
+    for group in groups:
+        for pending in group.entries:
+            if pending.deadline is None:
+                return None
+            remaining = max(remaining, pending.deadline - now)
+    return remaining

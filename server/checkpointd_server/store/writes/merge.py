@@ -1,0 +1,155 @@
+"""Groups: writes of one namespace that build on each other, so that one check decides on all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from checkpointd_server.domain.checkpoints import PendingWrite, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.domain.values import TypedValue
+
+NO_PRECONDITION = Precondition()
+
+
+class Base(NamedTuple):
+    """What a value of the group is to a patch that comes after it in the group."""
+
+    outside: str | None
+    """The version that the value's chain of patches begins with, from before the group; None: it begins in the group."""
+    hops: int
+    """How many patches of the group lead to the value."""
+    size: int
+    """How many bytes the value has."""
+
+
+class Group:
+    """What a commit does in one namespace, as a whole or not at all: puts and task writes, in order.
+
+    Where it is refused, each of them is looked at by itself.
+    """
+
+    def __init__(self, first: PendingWrite, request_id: bytes = b"") -> None:
+        self.namespace = first.write.namespace
+        self.lease_token = first.write.lease_token
+        self.precondition = first.write.precondition or NO_PRECONDITION
+        """The first one's, which decides for all."""
+        self.entries: list[PendingWrite] = []
+        self.request_ids: list[bytes] = []
+        """Of each entry. What has none gets one, so that storing it again after a lost answer is known for that."""
+        self.last_put: PutCheckpoint | None = None
+        self._bases: dict[tuple[str, str], Base] = {}
+        self._checkpoint_ids: set[str] = set()
+        self._places: set[tuple[str, str, int]] = set()
+        self._uploads: set[bytes] = set()
+        self.add(first, request_id)
+
+    def admits(self, pending: PendingWrite) -> bool:
+        """Whether a later write of the namespace may be stored with these: if it is accepted whenever they are."""
+        write = pending.write
+        if write.lease_token != self.lease_token or not self._implies(write.precondition):
+            return False
+        if write.request_id and write.request_id in self.request_ids:
+            return False
+        if isinstance(write, PutWrites):
+            # One statement can't write a row twice. Of regular writes the first one stays anyway.
+            return self._places.isdisjoint(_special_places(write)) and self._uploads.isdisjoint(_uploads(write))
+        return (
+            write.checkpoint_id not in self._checkpoint_ids
+            and self._uploads.isdisjoint(_uploads(write))
+            and all((channel, version) not in self._bases for channel, version, _ in write.values)
+            and all(self._has_base(channel, value) for channel, _, value in write.values if value is not None)
+        )
+
+    def _implies(self, precondition: Precondition | None) -> bool:
+        """Whether a precondition holds behind the group, if the group's held before it."""
+        if precondition is None or is_unconditional(precondition):
+            return True
+        put = self.last_put
+        if put is None:
+            return precondition == self.precondition
+        return precondition.if_last_writer == put.writer != b"" and precondition.if_last_checkpoint_id in (
+            "",
+            put.checkpoint_id,
+        )
+
+    def _has_base(self, channel: str, value: TypedValue) -> bool:
+        """Whether a patch on a value of the group fits it. What is wrong is said to those that stand alone."""
+        if value.patch is None:
+            return True
+        base = self._bases.get((channel, value.patch.base_version))
+        return base is None or value.patch.reach <= base.size
+
+    def add(self, pending: PendingWrite, request_id: bytes = b"") -> None:
+        """Adds a write that `admits` has let through. `request_id`: what it was given before, if it has none itself."""
+        write = pending.write
+        self.entries.append(pending)
+        self.request_ids.append(write.request_id or request_id or os.urandom(16))
+        self._uploads.update(_uploads(write))
+        if isinstance(write, PutWrites):
+            self._places.update(_special_places(write))
+            return
+        self.last_put = write
+        self._checkpoint_ids.add(write.checkpoint_id)
+        self._bases.update(
+            {
+                (channel, version): self._base_of(channel, value)
+                for channel, version, value in write.values
+                if value is not None
+            }
+        )
+
+    def _base_of(self, channel: str, value: TypedValue) -> Base:
+        if value.patch is None:
+            return Base(None, 0, value_size(value))
+        base = self._bases.get((channel, value.patch.base_version))
+        if base is None:
+            return Base(value.patch.base_version, 1, value.patch.size)
+        return Base(base.outside, base.hops + 1, value.patch.size)
+
+    def base_of(self, channel: str, version: str) -> Base:
+        """How a value of the group came about."""
+        return self._bases[channel, version]
+
+    def least_parent(self) -> str | None:
+        """The bytewise least id that puts of the group build on and don't bring themselves."""
+        parents = [
+            write.parent_checkpoint_id
+            for write in self.writes()
+            if isinstance(write, PutCheckpoint) and write.parent_checkpoint_id is not None
+        ]
+        # Texts of Python are ordered by code points, and so are their bytes.
+        return min((parent for parent in parents if parent not in self._checkpoint_ids), default=None)
+
+    def writes(self) -> Iterator[PutCheckpoint | PutWrites]:
+        """Yields what is to be stored, in order."""
+        return (entry.write for entry in self.entries)
+
+    @property
+    def may_be_first(self) -> bool:
+        """Whether it is accepted where there is nothing yet."""
+        return is_unconditional(self.precondition) or self.precondition.if_version_match == 0
+
+
+def is_unconditional(precondition: Precondition) -> bool:
+    """Whether a precondition always holds."""
+    return precondition.if_version_match is None and not precondition.if_last_writer
+
+
+def value_size(value: TypedValue) -> int:
+    """Returns how many bytes a value has, once its patch is applied."""
+    if value.patch is not None:
+        return value.patch.size
+    return len(value.data) if value.parts is None else value.parts.size
+
+
+def _special_places(put: PutWrites) -> set[tuple[str, str, int]]:
+    return {(put.checkpoint_id, write.task_id, write.idx) for write in put.writes if write.idx < 0}
+
+
+def _uploads(write: PutCheckpoint | PutWrites) -> set[bytes]:
+    if isinstance(write, PutCheckpoint):
+        values = [value for _, _, value in write.values if value is not None]
+    else:
+        values = [task_write.value for task_write in write.writes]
+    return {value.parts.upload_id for value in values if value.parts is not None}

@@ -1,0 +1,83 @@
+"""What `commit_writes` tells of a group, as the results of its writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
+from checkpointd_server.domain.errors import (
+    BaseMissing,
+    ChainTooLong,
+    CheckpointdError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    LeaseHeld,
+    LeaseLost,
+    PredecessorMissing,
+    VersionConflict,
+)
+from checkpointd_server.store.writes.merge import NO_PRECONDITION, Group
+
+Result = int | CheckpointdError
+
+
+class Outcome(NamedTuple):
+    """What came of a group."""
+
+    reason: str
+    version: int | None
+    previous: int
+    last_checkpoint_id: str | None
+    remaining: float | None
+    channel: str | None
+
+
+def read_outcomes(row: Mapping[str, Any], number: int) -> list[Outcome]:
+    """Reads the one row, which has an entry for each group, in order."""
+    columns = [row[name] for name in ("o_outcome", "o_version", "o_previous", "o_last_id", "o_remaining")]
+    return [Outcome(*entry) for entry in zip(*columns, row["o_channel"] or (None,) * number, strict=True)]
+
+
+def versions_of_stored(group: Group, outcome: Outcome) -> list[int]:
+    """Returns the versions that a stored group's writes are answered with."""
+    assert outcome.version is not None
+    puts = sum(isinstance(write, PutCheckpoint) for write in group.writes())
+    current, following = outcome.previous, outcome.version - puts + 1
+    versions = []
+    for write in group.writes():
+        if isinstance(write, PutCheckpoint):
+            current, following = following, following + 1
+        versions.append(current)
+    return versions
+
+
+def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, max_chain: int) -> Result:
+    """Returns what a write that was a group of its own is answered with."""
+    thread_id = write.namespace.thread_id
+    match outcome.reason:
+        case "repeated":
+            if outcome.version is not None:
+                return outcome.version
+            return InvalidArgument(
+                "request_id",
+                "is that of the namespace's last put, of another checkpoint; choose one at random for each put",
+            )
+        case "held":
+            return LeaseHeld(thread_id, remaining=outcome.remaining)
+        case "lost":
+            return LeaseLost(thread_id)
+        case "conflict" | "predecessor":
+            error = PredecessorMissing if outcome.reason == "predecessor" else VersionConflict
+            return error(
+                thread_id=thread_id,
+                checkpoint_ns=write.namespace.checkpoint_ns,
+                expected_version=(write.precondition or NO_PRECONDITION).if_version_match,
+                current_version=outcome.version or 0,
+                current_checkpoint_id=outcome.last_checkpoint_id,
+            )
+        case "base":
+            return BaseMissing(thread_id, outcome.channel or "")
+        case "chain":
+            return ChainTooLong(thread_id, outcome.channel or "", limit=max_chain)
+    return DatabaseUnavailable("others got in the way of this write again and again; try again")
