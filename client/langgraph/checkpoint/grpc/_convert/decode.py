@@ -63,7 +63,7 @@ def check_place(
 
 def metadata_of(serde: ValueSerde, message: values.CheckpointTuple) -> CheckpointMetadata:
     """Reads a checkpoint's metadata. With encryption, it vouches for the checkpoint's plain fields."""
-    place = metadata_place(message, message.thread_id)
+    place = (metadata_place, message, message.thread_id)
     stored = message.metadata.value
     metadata = serde.load(*serde.open(stored.type, stored.data, place), place)
     if not isinstance(metadata, dict):
@@ -117,13 +117,16 @@ def pending_writes(serde: ValueSerde, message: values.CheckpointTuple, data: Seq
     """Reads a checkpoint's task writes, given their stored bytes, in the order they came."""
     key = (message.thread_id, message.checkpoint_ns)
     return [
-        task_write(serde, write, data, write_place(key, message.checkpoint_id, write))
-        for write, data in zip(message.pending_writes, data, strict=True)
+        task_write(serde, key, message.checkpoint_id, write, stored)
+        for write, stored in zip(message.pending_writes, data, strict=True)
     ]
 
 
-def task_write(serde: ValueSerde, write: values.TaskWrite, data: bytes, place: WriteAssociatedData) -> PendingWrite:
-    """Reads a task's write."""
+def task_write(
+    serde: ValueSerde, key: tuple[str, str], checkpoint_id: str, write: values.TaskWrite, data: bytes
+) -> PendingWrite:
+    """Reads a task's write beside a checkpoint, given its stored bytes."""
+    place = (write_place, key, checkpoint_id, write)
     return write.task_id, write.channel, serde.load(*serde.open(write.value.type, data, place), place)
 
 
@@ -180,7 +183,7 @@ def _checkpoint(
     checkpoint = body_of(message)
     extra = None
     if "extra" in checkpoint:
-        place = ExtraAssociatedData(*key, message.checkpoint_id)
+        place = (ExtraAssociatedData, *key, message.checkpoint_id)
         extra = serde.load(*serde.open(*extra_of(message, checkpoint), place), place)
         if not isinstance(extra, dict):
             raise _corrupt(message, "its body's extra fields are none")
@@ -189,7 +192,7 @@ def _checkpoint(
     versions = dict(zip(message.channels, message.channel_versions, strict=True))
     checkpoint["channel_versions"] = {channel: version_of(version) for channel, version in versions.items()}
     checkpoint["channel_values"] = {
-        channel: serde.load(value.type, value.data, ChannelAssociatedData(*key, channel, versions[channel]))
+        channel: serde.load(value.type, value.data, (ChannelAssociatedData, *key, channel, versions[channel]))
         for channel, value in channel_values.items()
     }
     if extra is not None:

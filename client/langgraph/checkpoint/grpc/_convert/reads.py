@@ -14,7 +14,7 @@ from langgraph.checkpoint.grpc._convert.encode import MAX_PAGE
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport.flows import Emit, Flow
-from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
+from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
 from langgraph.checkpoint.grpc._values.rows import ValueRows
 from langgraph.checkpoint.grpc._values.transfer import LeftOut, ValueGoneError, fetch
 from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError
@@ -75,7 +75,8 @@ class Reader:
         if found.message is not None:
             key = (found.message.thread_id, found.message.checkpoint_ns)
             for channel, value in found.values.items():
-                self.cache.put(key, channel, value)
+                if len(value.data) >= SMALLEST_BYTES:
+                    self.cache.put(key, channel, value)
 
     def read(self, request: pb.GetCheckpointRequest) -> Flow[Found]:
         """Reads one checkpoint as it is stored, with all of its values. Raises CheckpointdError."""
@@ -164,14 +165,13 @@ class Reader:
                     raise CorruptValueError(
                         f"the server answered about channel {write.channel!r}, which wasn't asked for"
                     )
-                place = decode.write_place(key, beside, write)
-                found = decode.task_write(self.serde, write, stored, place)
-                writes[write.channel].setdefault(beside, []).append(found)
+                opened = decode.task_write(self.serde, key, beside, write, stored)
+                writes[write.channel].setdefault(beside, []).append(opened)
             for channel, version in seeds:
                 seed = rows.value(channel, version)
                 if channel in histories and seed is not None:
-                    seed_place = ChannelAssociatedData(*key, channel, version)
-                    histories[channel]["seed"] = self.serde.load(seed.type, seed.data, seed_place)
+                    place = (ChannelAssociatedData, *key, channel, version)
+                    histories[channel]["seed"] = self.serde.load(seed.type, seed.data, place)
             if not page.next_page_token:
                 break
             empty = 0 if on_page or seeds else empty + 1

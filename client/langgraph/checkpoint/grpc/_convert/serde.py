@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 LANGGRAPH_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
 """What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
+
+PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
+"""What makes a place, and its arguments: places of plain values are made for messages only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,13 +35,20 @@ class ValueSerde:
         type_tag, data = self.serde.dumps_typed(value)
         return type_tag, data if type(data) is bytes else bytes(data)
 
-    def load(self, type_tag: str, data: bytes, place: AssociatedData) -> Any:
-        """Returns the value of serialized bytes. Raises CorruptValueError."""
+    def load(self, type_tag: str, data: bytes, place: PlaceOf) -> Any:
+        """Returns the value of serialized bytes. Raises CorruptValueError.
+
+        Args:
+            type_tag: The serializer's type.
+            data: The serialized bytes.
+            place: Where they were found.
+        """
         try:
             return self.serde.loads_typed((type_tag, data))
         except Exception as error:  # whatever it is: the serializer may be anyone's
+            found = _made(place)
             raise CorruptValueError(
-                f"{place.place} of thread {place.thread_id!r} can't be read by this saver's serializer "
+                f"{found.place} of thread {found.thread_id!r} can't be read by this saver's serializer "
                 f"({type(error).__name__}): it was stored by another one, or changed since"
             ) from error
 
@@ -46,11 +56,12 @@ class ValueSerde:
         """Returns serialized bytes as they are to be stored in a place."""
         return (type_tag, data) if self.encryption is None else self.encryption.seal(type_tag, data, place)
 
-    def open(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
-        """Returns the serialized bytes of what was found in a place. Raises EncryptionError."""
+    def open(self, type_tag: str, data: bytes, place: PlaceOf) -> tuple[str, bytes]:
+        """Returns the serializer's type and bytes of what was found in a place. Raises EncryptionError."""
         if self.encryption is not None:
-            return self.encryption.open(type_tag, data, place)
-        refuse_sealed(type_tag, place)
+            return self.encryption.open(type_tag, data, _made(place))
+        if "+" in type_tag:
+            refuse_sealed(type_tag, _made(place))
         return type_tag, data
 
     def stored_type(self, type_tag: str) -> str:
@@ -71,6 +82,10 @@ class ValueSerde:
     def encrypts(self) -> bool:
         """Whether what this saver stores is encrypted, by itself or by its serializer."""
         return self.encryption is not None or is_encrypted(self.serde.dumps_typed({})[0])
+
+
+def _made(place: PlaceOf) -> AssociatedData:
+    return place[0](*place[1:])
 
 
 def searchable_keys(given: Collection[str] | None) -> frozenset[str] | None:

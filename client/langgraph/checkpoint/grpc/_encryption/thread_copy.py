@@ -141,8 +141,9 @@ class EncryptedThreadCopy:
         ns, own_id = message.checkpoint_ns, message.checkpoint_id
         old = decode.metadata_place(message, message.thread_id)
         new = old._replace(thread_id=target, body=self._body(message, target))
-        type_tag, data = self.serde.open(message.metadata.value.type, message.metadata.value.data, old)
-        metadata = self.serde.load(type_tag, data, old)
+        stored = message.metadata.value
+        type_tag, data = self.serde.open(stored.type, stored.data, (lambda: old,))
+        metadata = self.serde.load(type_tag, data, (lambda: old,))
         type_tag, data = self.serde.seal(type_tag, data, new)
         request = pb.PutCheckpointRequest(
             thread_id=target,
@@ -169,7 +170,7 @@ class EncryptedThreadCopy:
         if "extra" not in body:
             return message.body
         key = (message.checkpoint_ns, message.checkpoint_id)
-        opened = self.serde.open(*decode.extra_of(message, body), ExtraAssociatedData(message.thread_id, *key))
+        opened = self.serde.open(*decode.extra_of(message, body), (ExtraAssociatedData, message.thread_id, *key))
         body["extra"] = list(self.serde.seal(*opened, ExtraAssociatedData(target, *key)))
         return ormsgpack.packb(body)
 
@@ -193,7 +194,7 @@ class EncryptedThreadCopy:
             )
             put = OutgoingWrites(self.serde, cache, request)
             for write, data in writes:
-                place = decode.write_place(key, message.checkpoint_id, write)
+                place = (decode.write_place, key, message.checkpoint_id, write)
                 put.add(write.idx, write.channel, *self.serde.open(write.value.type, data, place))
             yield put
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
@@ -45,15 +46,16 @@ class ValueRows:
         self._key = key
         self._rows = {(row.channel, row.version): row.value for row in rows}
         self._known = known or {}
+        self._some_left_out = any(value.HasField("parts") for value in self._rows.values())
+        self._fetched: dict[At, bytes] = {}
         self._opened: dict[At, CachedValue] = {}
         self._opened_bytes = 0
-        self._fetched: dict[At, bytes] = {}
 
     def left_out(self, versions: Iterable[At]) -> dict[At, LeftOut]:
         """Returns the rows that channels' versions are made of and whose bytes were left out."""
         found: dict[At, LeftOut] = {}
-        for channel, version in versions:
-            for at in self._chain(channel, version):
+        if self._some_left_out:
+            for at in itertools.chain.from_iterable([self._chain(*version) for version in versions]):
                 value = self._rows[at]
                 if value.HasField("parts") and at not in self._fetched:
                     request = values_pb.GetValueRequest(
@@ -72,10 +74,14 @@ class ValueRows:
 
         Raises CorruptValueError, EncryptionError.
         """
-        chain = self._chain(channel, version)
-        if chain and self._rows[chain[-1]].HasField("patch"):
-            version = self._rows[chain[-1]].patch.base_version
         found = self._have(channel, version)
+        if found is not None or (row := self._rows.get((channel, version))) is None:
+            return found
+        if not row.HasField("patch"):
+            return self._open((channel, version), None)
+        chain = self._chain(channel, version)
+        first = self._rows[chain[-1]]
+        found = self._have(channel, first.patch.base_version) if first.HasField("patch") else None
         while chain:
             found = self._open(chain.pop(), found)
         return found
@@ -104,8 +110,9 @@ class ValueRows:
         if payload is None:
             raise self._corrupt(at[0], "bytes of its value are missing")
         if not stored.HasField("patch"):
-            type_tag, data = self._serde.open(stored.type, payload, ChannelAssociatedData(*self._key, *at))
-            opened = CachedValue(at[1], type_tag, stored.type, data)
+            stored_type = stored.type
+            type_tag, data = self._serde.open(stored_type, payload, (ChannelAssociatedData, *self._key, *at))
+            opened = CachedValue(at[1], type_tag, stored_type, data)
         elif base is None:
             raise self._corrupt(at[0], "what its value builds on is missing")
         else:
@@ -121,7 +128,7 @@ class ValueRows:
             raise self._corrupt(at[0], f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
         # What isn't sealed is opened as well: that refuses it where encryption is required.
         digest = base.digest if patch.sealed else b""
-        place = PatchAssociatedData(*self._key, *at, base.version, patch.size, digest)
+        place = (PatchAssociatedData, *self._key, *at, base.version, patch.size, digest)
         type_tag, instructions = self._serde.open(stored.type, payload, place)
         crc32 = patch.crc32
         if patch.sealed:
