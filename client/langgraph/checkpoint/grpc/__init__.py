@@ -22,12 +22,8 @@ from langgraph.checkpoint.grpc.errors import (
     VersionConflictError,
     WriteConflictError,
 )
-
-try:
-    from langgraph.checkpoint.grpc.leases import Lease
-    from langgraph.checkpoint.grpc.saver import GrpcSaver
-except ImportError:  # until the saver is wired to the pipeline, on this branch only
-    pass
+from langgraph.checkpoint.grpc.leases import Lease
+from langgraph.checkpoint.grpc.saver import GrpcSaver
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
 __all__ = [

@@ -322,6 +322,14 @@ class ServerError(CheckpointdError):
         self.code = code
 
 
+def again(error: CheckpointdError) -> CheckpointdError:
+    """Returns a copy of an error, to raise once more: the error itself holds a traceback, and what its frames hold."""
+    copied = error.__class__.__new__(error.__class__, *error.args)
+    copied.args = error.args
+    copied.__dict__.update(error.__dict__)
+    return copied
+
+
 def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     """Returns the ErrorInfo of a failed call; an empty one if it has none (the failure wasn't checkpointd's)."""
     for info in _details(error, error_details_pb2.ErrorInfo):

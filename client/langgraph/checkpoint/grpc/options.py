@@ -145,6 +145,11 @@ class ClientOptions:
             return (self.target,)
         return tuple(target.strip() for target in self.target.split(","))
 
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns what goes beside the next call. Raises InvalidArgumentError."""
+        token = self.bearer()
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
     def bearer(self) -> str | None:
         """Returns the token for the next call, None for none. Raises InvalidArgumentError."""
         return _usable(self.token(), "a text, as what the callable returns") if callable(self.token) else self.token

@@ -1,18 +1,22 @@
 """GrpcSaver: LangGraph's checkpointer interface over a checkpointd server.
 
-Each method exists twice, blocking and awaiting, as thin as can be: a request builder, a call, a response reader, which
+Each method exists twice, blocking and awaiting, as thin as can be: what is to be sent is built, sent and read by what
 both share.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
@@ -20,15 +24,22 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.grpc import requests, responses
-from langgraph.checkpoint.grpc.calls import Caller, logger
-from langgraph.checkpoint.grpc.channels import Channels
-from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
-from langgraph.checkpoint.grpc.downloads import Downloads
+from langgraph.checkpoint.grpc._convert import encode
+from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
+from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
+from langgraph.checkpoint.grpc._runs.calls import RunCalls
+from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
+from langgraph.checkpoint.grpc._runs.registry import Runs
+from langgraph.checkpoint.grpc._threads import ThreadOperations
+from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._transport.client import Client
+from langgraph.checkpoint.grpc._transport.loops import finish
+from langgraph.checkpoint.grpc._values.cache import ValueCache
+from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
-from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
-from langgraph.checkpoint.grpc.leases import Leases, LeaseTaker
+from langgraph.checkpoint.grpc.leases import LeaseMixin
 from langgraph.checkpoint.grpc.options import (
     DEFAULT_CACHE_BYTES,
     ClientOptions,
@@ -37,18 +48,15 @@ from langgraph.checkpoint.grpc.options import (
     default_target,
     default_token,
 )
-from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
-from langgraph.checkpoint.grpc.runs import Runs
-from langgraph.checkpoint.grpc.threads import ThreadKeeper
 from langgraph.checkpoint.grpc.tls import TlsOptions
-from langgraph.checkpoint.grpc.uploads import Uploads
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import values_pb2 as values
+
+logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 
-class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseMixin, ThreadOperations, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -122,12 +130,11 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         )
         if self.options.exposes_token:
             logger.warning("the token is sent in plain text to %s, as insecure_token allows", self.options.target)
-        self._caller = Caller(self.options, Channels(self.options))
-        known, cache = KnownPieces(), PieceCache(cache_bytes)
-        self._uploads = Uploads(self._caller, known, cache)
-        self._downloads = Downloads(self._caller, known, cache)
-        self._leases = Leases(self._caller)
+        self._client = Client(self.options)
+        self._cache = ValueCache(cache_bytes)
+        self._lease_tokens = LeaseTokens()
         self._runs = Runs(optimistic=concurrency == "optimistic")
+        self._calls = RunCalls(self._client, self._runs)
         self._closed = False
 
     @classmethod
@@ -170,7 +177,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         if not self._closed:
-            self._caller.channels.share()
+            self._client.channels.share()
         return clone
 
     def __enter__(self) -> Self:
@@ -182,28 +189,31 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self.close()
 
     async def __aenter__(self) -> Self:
-        self._caller.channels.settle_in()
+        self._client.channels.retain_loop()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await finish(self._leave())
+
+    async def _leave(self) -> None:
         try:
             await self.aclose()
         finally:
-            await self._caller.channels.move_out()
+            await self._client.channels.release_loop()
 
     def close(self) -> None:
         """Closes the connections, unless a clone of this saver still uses them. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._caller.channels.close()
+            self._client.channels.close()
 
     async def aclose(self) -> None:
         """Closes the connections like `close`, and waits until those of this event loop are closed."""
         if not self._closed:
             self._closed = True
-            await self._caller.channels.aclose()
+            await self._client.channels.aclose()
 
     def get_next_version(self, current: str | int | float | None, channel: None = None) -> str:
         """Returns a channel's next version: text that sorts after the current one.
@@ -227,23 +237,15 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         Returns:
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
         """
-        request = requests.get(config)
-        response, contents = self._downloads.get(request)
-        self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
-        if not response.HasField("tuple"):
-            return None
-        responses.check_place(self._codec(), request, [response.tuple])
-        return self._load(response.tuple, contents)
+        request = encode.get(config)
+        flow = self._reader().get(request, self._on_read(config, request))
+        return flows.run(flow, partial(self._calls.call, config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
-        request = requests.get(config)
-        response, contents = await self._downloads.aget(request)
-        self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
-        if not response.HasField("tuple"):
-            return None
-        responses.check_place(self._codec(), request, [response.tuple])
-        return await self._aload(response.tuple, contents)
+        request = encode.get(config)
+        flow = self._reader().get(request, self._on_read(config, request))
+        return await flows.arun(flow, partial(self._calls.acall, config))
 
     def list(
         self,
@@ -261,8 +263,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             before: Only checkpoints whose id is less than this config's.
             limit: The most checkpoints to return; None for all.
         """
-        request = requests.list_checkpoints(self._codec(), config, filter=filter, before=before, limit=limit)
-        return self._pages(config, request, limit)
+        request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
+        flow = self._reader().pages(request, limit, self._on_read(config, request))
+        return flows.iterate(flow, partial(self._calls.call, config))
 
     def alist(
         self,
@@ -273,18 +276,18 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yields what `list` returns."""
-        request = requests.list_checkpoints(self._codec(), config, filter=filter, before=before, limit=limit)
-        return self._apages(config, request, limit)
+        request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
+        flow = self._reader().pages(request, limit, self._on_read(config, request))
+        return flows.aiterate(flow, partial(self._calls.acall, config))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Reads each channel's writes since its nearest stored value, and that value, in one call."""
+        """Reads each channel's writes since its nearest stored value, and that value."""
         if not channels:
             return {}
-        request = requests.delta_history(config, channels)
-        response, contents = self._downloads.history(request)
-        return responses.delta_history(self._codec(contents), request, response)
+        flow = self._reader().delta_history(encode.delta_history(config, channels))
+        return flows.run(flow, partial(self._calls.call, config))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -292,9 +295,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         """Awaits `get_delta_channel_history`."""
         if not channels:
             return {}
-        request = requests.delta_history(config, channels)
-        response, contents = await self._downloads.ahistory(request)
-        return responses.delta_history(self._codec(contents), request, response)
+        flow = self._reader().delta_history(encode.delta_history(config, channels))
+        return await flows.arun(flow, partial(self._calls.acall, config))
 
     # Writing.
 
@@ -307,6 +309,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Stores a checkpoint with the values of the channels that changed.
 
+        While LangGraph saves in the background, a put of a run may return before the checkpoint is durable: then task
+        writes of the same run are in flight, which end, or raise, when it is.
+
         Args:
             config: The config of the checkpoint this one was made from, or of its thread.
             checkpoint: The checkpoint.
@@ -317,21 +322,11 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
             The checkpoint's config.
 
         Raises:
-            RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
+            WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
-        self._leases.sign(request)
-        with self._runs.begin_put(config, request) as under_way:
-            # What needs pieces may come back for them: nothing goes along with it.
-            along = under_way.wait_and_take(takes=not cargo.size)
-            try:
-                under_way.expect(request)
-                response = self._uploads.put(request, cargo, along)
-            finally:
-                for ride in along:
-                    ride.left()
-            under_way.made(response.version)
-        return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
+        put = self._outgoing(config, checkpoint, metadata, new_versions)
+        self._calls.put(config, put)
+        return config_of(*put.key, put.request.checkpoint_id)
 
     async def aput(
         self,
@@ -341,12 +336,9 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Awaits `put`."""
-        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
-        self._leases.sign(request)
-        with self._runs.begin_put(config, request) as under_way:
-            response = await self._uploads.aput(request, cargo, under_way)
-            under_way.made(response.version)
-        return responses.config_of(request.thread_id, request.checkpoint_ns, request.checkpoint_id)
+        put = self._outgoing(config, checkpoint, metadata, new_versions)
+        await self._calls.aput(config, put)
+        return config_of(*put.key, put.request.checkpoint_id)
 
     def put_writes(
         self,
@@ -358,15 +350,10 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         """Stores a task's writes beside the checkpoint that the config names.
 
         Raises:
-            RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
+            WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request, cargo = requests.put_writes(self._codec(), config, writes, task_id, task_path)
-        self._leases.sign(request)
-        with self._runs.begin_writes(config, request) as under_way:
-            under_way.wait()
-            under_way.expect(request)
-            if cargo.size or self._uploads.tokens_differ or not under_way.offer(request):
-                self._uploads.put(request, cargo)
+        outgoing = self._outgoing_writes(config, writes, task_id, task_path)
+        self._calls.put_writes(config, outgoing, are_special=_are_special(writes))
 
     async def aput_writes(
         self,
@@ -376,108 +363,52 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Awaits `put_writes`."""
-        request, cargo = requests.put_writes(self._codec(), config, writes, task_id, task_path)
-        self._leases.sign(request)
-        with self._runs.begin_writes(config, request) as under_way:
-            await self._uploads.aput(request, cargo, under_way)
+        outgoing = self._outgoing_writes(config, writes, task_id, task_path)
+        await self._calls.aput_writes(config, outgoing, are_special=_are_special(writes))
 
     # What the methods above share.
 
-    def _codec(self, contents: Contents = NOTHING) -> Codec:
-        """Returns how values become bytes, and back: the pieces of those that are to be read are in `contents`."""
+    def _value_serde(self) -> ValueSerde:
+        """Returns how values become bytes, and back."""
         # Made anew: LangGraph gives the clone of a saver another serializer.
-        return Codec(
-            serde=self.serde,
-            encryption=self.encryption,
-            searchable_metadata=self.searchable_metadata,
-            contents=contents,
-        )
+        return ValueSerde(serde=self.serde, encryption=self.encryption, searchable_metadata=self.searchable_metadata)
 
-    def _pages(
-        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
-    ) -> Iterator[CheckpointTuple]:
-        while limit is None or limit > 0:
-            page = self._caller.call("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
-            self._did_list(config, request, page)
-            responses.check_place(self._codec(), request, page.tuples)
-            along: Sequence[values.Piece] = page.pieces
-            for message in page.tuples:
-                contents = self._downloads.complete(message, along)
-                along = ()
-                if contents is not None:
-                    yield self._load(message, contents)
-                elif (saved := self._reread(message)) is not None:
-                    yield saved
-            limit = _next_page(request, page, limit)
+    def _reader(self) -> Reader:
+        return Reader(serde=self._value_serde(), cache=self._cache, first_version=partial(self.get_next_version, None))
 
-    async def _apages(
-        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, limit: int | None
-    ) -> AsyncIterator[CheckpointTuple]:
-        while limit is None or limit > 0:
-            page = await self._caller.acall("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints, request)
-            self._did_list(config, request, page)
-            responses.check_place(self._codec(), request, page.tuples)
-            along: Sequence[values.Piece] = page.pieces
-            for message in page.tuples:
-                contents = await self._downloads.acomplete(message, along)
-                along = ()
-                if contents is not None:
-                    yield await self._aload(message, contents)
-                elif (saved := await self._areread(message)) is not None:
-                    yield saved
-            limit = _next_page(request, page, limit)
+    def _on_read(
+        self, config: RunnableConfig | None, request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest
+    ) -> OnRead | None:
+        """Returns what notes that a run has read. A list counts: a replayed subgraph loads its checkpoint with it."""
+        if config is None:
+            return None
+        return partial(self._runs.record_read, config, (request.thread_id, request.checkpoint_ns))
 
-    def _load(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:
-        """Reads what a checkpoint's message and the pieces of its values tell."""
-        saved = responses.checkpoint_tuple(self._codec(contents), message)
-        if responses.needs_parent_sends(message):
-            self._add_parent_sends(saved, *self._downloads.get(responses.parent_request(message)))
-        return saved
+    def _outgoing(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> OutgoingCheckpoint:
+        try:
+            put = encode.put(self._value_serde(), self._cache, config, checkpoint, metadata, new_versions)
+        except Exception as error:
+            # What waits for this put needn't wait any more.
+            with suppress(InvalidArgumentError):
+                self._runs.put_failed(config, namespace(config), checkpoint["id"], error)
+            raise
+        self._lease_tokens.attach(put.request)
+        return put
 
-    async def _aload(self, message: values.CheckpointTuple, contents: Contents) -> CheckpointTuple:
-        """Awaits `_load`."""
-        saved = responses.checkpoint_tuple(self._codec(contents), message)
-        if responses.needs_parent_sends(message):
-            self._add_parent_sends(saved, *await self._downloads.aget(responses.parent_request(message)))
-        return saved
-
-    def _reread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
-        """Reads a listed checkpoint again that was replaced since. None: it was deleted."""
-        request = responses.own_request(message)
-        response, contents = self._downloads.get(request)
-        responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
-        return self._load(response.tuple, contents) if response.HasField("tuple") else None
-
-    async def _areread(self, message: values.CheckpointTuple) -> CheckpointTuple | None:
-        """Awaits `_reread`."""
-        request = responses.own_request(message)
-        response, contents = await self._downloads.aget(request)
-        responses.check_place(self._codec(), request, [response.tuple] if response.HasField("tuple") else [])
-        return await self._aload(response.tuple, contents) if response.HasField("tuple") else None
-
-    def _did_list(
-        self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse
-    ) -> None:
-        """A list counts as a read of its namespace: a replayed subgraph loads its checkpoint with one."""
-        if config is not None and request.HasField("checkpoint_ns"):
-            self._runs.did_read(config, requests.key_of(request), page.version, _ids(page.tuples))
-
-    def _add_parent_sends(self, saved: CheckpointTuple, parent: pb.GetCheckpointResponse, contents: Contents) -> None:
-        sends = responses.pending_writes(self._codec(contents), parent.tuple)
-        responses.add_parent_sends(saved, sends, self.get_next_version(None))
+    def _outgoing_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> OutgoingWrites:
+        outgoing = encode.put_writes(self._value_serde(), self._cache, config, writes, task_id, task_path)
+        self._lease_tokens.attach(outgoing.request)
+        return outgoing
 
 
-def _ids(tuples: Iterable[values.CheckpointTuple]) -> set[str]:
-    return {message.checkpoint_id for message in tuples if message.checkpoint_id}
-
-
-def _next_page(request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse, limit: int | None) -> int | None:
-    """Turns a request into that for the next page, and returns how many checkpoints it may still bring."""
-    request.page_token = page.next_page_token
-    if not page.next_page_token:
-        return 0
-    if limit is None:
-        return None
-    limit -= len(page.tuples)
-    request.page_size = requests.page_size(limit)
-    return limit
+def _are_special(writes: Sequence[tuple[str, Any]]) -> bool:
+    """Whether any of the writes is on a special channel."""
+    return any(channel in WRITES_IDX_MAP for channel, _ in writes)

@@ -1,8 +1,9 @@
-"""Several servers behind one saver: each call goes to the next one that is well, and on to another where it isn't.
+"""Several servers behind one saver: each call goes to the next one that is healthy, and on to another where it isn't.
 
 grpc balances over the addresses of one name, but takes no list of names. So each server has a channel of its own, and
 what looks like a channel here picks one for each call. A server that is draining, away or cut off says UNAVAILABLE: the
-call is sent again to another at once, and the server rests for a while. All RPCs of checkpointd may be sent again.
+call is sent again to another at once, and the server is left alone for a while. All RPCs of checkpointd may be sent
+again. A pipeline does the same for each lane.
 """
 
 from __future__ import annotations
@@ -19,80 +20,82 @@ from langgraph.checkpoint.grpc.errors import is_away
 import grpc
 import grpc.aio
 
-FIRST_REST = 0.25
-"""For how long a server that failed is not called while others are well, in seconds; doubled each time."""
-LONGEST_REST = 5.0
-"""For how long a server rests at the most, in seconds: so late a server that is back is noticed."""
+FIRST_BACKOFF = 0.25
+"""For how long a server that failed is not called while others are healthy, in seconds; doubled each time."""
+LONGEST_BACKOFF = 5.0
+"""For how long a server isn't called at the most, in seconds: so late a server that is back is noticed."""
 
 
-class Rota:
-    """Whose turn it is. Shared by all channels of a saver: what one call has found out, the others know.
+class Picker:
+    """Picks servers. Shared by all channels of a saver: what one call has found out, the others know.
 
-    Used from several threads at once; where two of them meet, a rest is begun twice.
+    Used from several threads at once; where two of them meet, a backoff is begun twice.
 
     Args:
         servers: How many there are.
     """
 
     def __init__(self, servers: int) -> None:
-        self._servers = servers
+        self.servers = servers
         # Not all processes begin with the same one.
         self._turns = itertools.count(SystemRandom().randrange(servers))
-        self._rests = [0.0] * servers
-        self._rests_until = [0.0] * servers
+        self._backoffs = [0.0] * servers
+        self._until = [0.0] * servers
 
-    def order(self) -> list[int]:
-        """Returns the servers to try, by number: those that are well, then those that rest, soonest back first.
+    def pick_order(self) -> list[int]:
+        """Returns the servers to try, by number: the healthy ones, then the others, soonest back first.
 
-        A server that rests may be back by now: it is still a better answer than none.
+        A server that is left alone may be back by now: it is still a better answer than none.
         """
+        if self.servers == 1:
+            return [0]
         now = time.monotonic()
         first = next(self._turns)
-        turn = [(first + step) % self._servers for step in range(self._servers)]
-        return sorted(turn, key=lambda number: max(self._rests_until[number], now))
+        turn = [(first + step) % self.servers for step in range(self.servers)]
+        return sorted(turn, key=lambda number: max(self._until[number], now))
 
-    def note(self, number: int, *, well: bool) -> None:
+    def note(self, number: int, *, healthy: bool) -> None:
         """Notes whether a server has answered."""
-        if well:
-            self._rests[number] = self._rests_until[number] = 0.0
+        if healthy:
+            self._backoffs[number] = self._until[number] = 0.0
             return
         now = time.monotonic()
-        if self._rests_until[number] <= now:
+        if self._until[number] <= now:
             # Many calls may fail at once, when a server goes down: that is one failure.
-            self._rests[number] = min(max(2 * self._rests[number], FIRST_REST), LONGEST_REST)
-            self._rests_until[number] = now + self._rests[number]
+            self._backoffs[number] = min(max(2 * self._backoffs[number], FIRST_BACKOFF), LONGEST_BACKOFF)
+            self._until[number] = now + self._backoffs[number]
 
 
-class BlockingReplicas:
+class FailoverChannel:
     """What the stubs take for a channel, over a channel to each server."""
 
-    def __init__(self, channels: Sequence[grpc.Channel], rota: Rota) -> None:
+    def __init__(self, channels: Sequence[grpc.Channel], picker: Picker) -> None:
         self._channels = channels
-        self._rota = rota
+        self._picker = picker
 
     def unary_unary(self, method: str, **arguments: Any) -> Callable[..., Any]:
         """Returns what calls a method, on one server after another until one is there."""
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         def call(request: Any, **options: Any) -> Any:
-            order = self._rota.order()
+            order = self._picker.pick_order()
             for number in order:
                 try:
                     answer = methods[number](request, **options)
                 except grpc.RpcError as error:
                     away = is_away(error)
-                    self._rota.note(number, well=not away and error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED)
+                    self._picker.note(number, healthy=not away and not _took_too_long(error))
                     if not away or number == order[-1]:
                         raise
                 else:
-                    self._rota.note(number, well=True)
+                    self._picker.note(number, healthy=True)
                     return answer
             raise AssertionError("the last one returns or raises")
 
         return call
 
     def stream_stream(self, method: str, **arguments: Any) -> None:
-        """Calls that stay open are none of ours: each call may go to another server."""
+        """Streams go to a server of their own: see `Connection`."""
 
     def close(self) -> None:
         """Closes the channels."""
@@ -100,37 +103,41 @@ class BlockingReplicas:
             channel.close()
 
 
-class AioReplicas:
-    """`BlockingReplicas` for an event loop."""
+class AioFailoverChannel:
+    """`FailoverChannel` for an event loop."""
 
-    def __init__(self, channels: Sequence[grpc.aio.Channel], rota: Rota) -> None:
+    def __init__(self, channels: Sequence[Any], picker: Picker) -> None:
         self._channels = channels
-        self._rota = rota
+        self._picker = picker
 
     def unary_unary(self, method: str, **arguments: Any) -> Callable[..., Awaitable[Any]]:
         """Returns what calls a method, on one server after another until one is there."""
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         async def call(request: Any, **options: Any) -> Any:
-            order = self._rota.order()
+            order = self._picker.pick_order()
             for number in order:
                 try:
                     answer = await methods[number](request, **options)
                 except grpc.RpcError as error:
                     away = is_away(error)
-                    self._rota.note(number, well=not away and error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED)
+                    self._picker.note(number, healthy=not away and not _took_too_long(error))
                     if not away or number == order[-1]:
                         raise
                 else:
-                    self._rota.note(number, well=True)
+                    self._picker.note(number, healthy=True)
                     return answer
             raise AssertionError("the last one returns or raises")
 
         return call
 
     def stream_stream(self, method: str, **arguments: Any) -> None:
-        """Calls that stay open are none of ours: each call may go to another server."""
+        """Streams go to a server of their own: see `Connection`."""
 
     async def close(self) -> None:
         """Closes the channels."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
+
+
+def _took_too_long(error: grpc.RpcError) -> bool:
+    return error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

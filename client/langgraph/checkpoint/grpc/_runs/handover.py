@@ -1,0 +1,152 @@
+"""The hand-over: a put returns as soon as it is sent, and task writes of its run end when it is durable as well.
+
+LangGraph doesn't begin a put before the one before it has returned. But before a run returns it waits for all saves
+that it has begun, and raises what they raised. So a put needn't be waited for if task writes of the same run and
+namespace are in flight, or come meanwhile: it is handed over to them. They end, or raise, when the put is durable, too.
+Nothing is answered early.
+
+Not to writes on special channels, for what they raise a node's error handler may swallow; and not beyond a bound: a
+slow server must not pile up state in the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc._runs.registry import Execution, RunNamespace
+    from langgraph.checkpoint.grpc._transport.operation import Operation
+    from langgraph.checkpoint.grpc._transport.waiters import Waiter
+    from langgraph.checkpoint.grpc.errors import CheckpointdError
+
+MAX_PUTS = 16
+"""How many puts of a run in one namespace are in flight that nobody waits for but its task writes."""
+MAX_BYTES = 16 * 1024 * 1024
+"""How many bytes such puts of all runs have."""
+
+
+class InFlightWrite:
+    """A put, or task writes, from the call to its end.
+
+    Args:
+        operation: What is sent.
+        checkpoint_id: The checkpoint that is put, or that the writes lie beside.
+        size: How many bytes are held for it.
+        waiter: Who waits for it.
+        discard: Called if it has failed.
+    """
+
+    __slots__ = (
+        "after",
+        "checkpoint_id",
+        "discard",
+        "error",
+        "execution",
+        "is_handed_over",
+        "number",
+        "operation",
+        "pending",
+        "pipeline",
+        "size",
+        "taker",
+        "view",
+        "waiter",
+    )
+
+    def __init__(
+        self, operation: Operation, checkpoint_id: str, size: int, waiter: Waiter, discard: Callable[[], None]
+    ) -> None:
+        self.operation = operation
+        self.checkpoint_id = checkpoint_id
+        self.size = size
+        self.waiter = waiter
+        self.discard = discard
+        self.view: RunNamespace | None = None
+        """Its run's view of the namespace."""
+        self.execution: Execution | None = None
+        self.pipeline: Any = None
+        """What it will go over, while it waits for the put of its checkpoint."""
+        self.after = 0
+        """How many puts its run had sent before it."""
+        self.number = 0
+        """A put's own number among them."""
+        self.is_handed_over = False
+        """Whether nobody waits for it but its taker."""
+        self.taker: InFlightWrite | None = None
+        """The task writes that end when this put has ended."""
+        self.pending = 0
+        """How much these task writes wait for: themselves, and what was handed over to them. 0: they take nothing."""
+        self.error: CheckpointdError | None = None
+        """What the caller is to be told."""
+
+    def take(self, put: InFlightWrite) -> None:
+        """Takes a put over."""
+        put.taker = self
+        self.pending += 1
+
+    def settled(self, bounds: HandoverBounds) -> list[Callable[[], None]]:
+        """Takes the operation's outcome. Returns what to call, once the lock is free."""
+        error = self.operation.error
+        if self.taker is not None:
+            bounds.end(self)
+            return self.taker._ends(error)
+        view = self.view
+        if view is not None and self in view.untaken:
+            view.untaken.remove(self)
+        if self.pending:
+            return self._ends(error)
+        self.error = error
+        return [self.waiter.release]
+
+    def _ends(self, error: CheckpointdError | None) -> list[Callable[[], None]]:
+        """Notes that one of those that these writes wait for has ended."""
+        self.error = self.error or error
+        self.pending -= 1
+        if self.pending:
+            return []
+        if self.view is not None and self in self.view.takers:
+            self.view.takers.remove(self)
+        return [self.waiter.release]
+
+
+class HandoverBounds:
+    """How much is handed over at present, of all runs of a saver. Guarded by the lock of Runs."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def offer(self, view: RunNamespace, put: InFlightWrite) -> None:
+        """Hands a put over, now or when task writes come."""
+        if view.takers and self._has_room(view, put):
+            self._hand_over(view, put, view.takers[-1])
+        else:
+            view.untaken.append(put)
+
+    def begin_taking(self, view: RunNamespace, writes: InFlightWrite) -> list[Callable[[], None]]:
+        """Hands puts over to task writes that come. Returns what to call, once the lock is free."""
+        writes.pending = 1
+        view.takers.append(writes)
+        taken = []
+        for put in view.untaken:
+            if self._has_room(view, put):
+                self._hand_over(view, put, writes)
+                taken.append(put)
+        for put in taken:
+            view.untaken.remove(put)
+        return [put.waiter.release for put in taken]
+
+    def end(self, put: InFlightWrite) -> None:
+        """Counts a put out that has an outcome."""
+        assert put.view is not None
+        put.view.handed_over -= 1
+        self._bytes -= put.size
+
+    def _has_room(self, view: RunNamespace, put: InFlightWrite) -> bool:
+        return view.handed_over < MAX_PUTS and self._bytes + put.size <= MAX_BYTES
+
+    def _hand_over(self, view: RunNamespace, put: InFlightWrite, writes: InFlightWrite) -> None:
+        put.is_handed_over = True
+        writes.take(put)
+        view.handed_over += 1
+        self._bytes += put.size

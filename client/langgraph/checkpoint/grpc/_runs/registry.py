@@ -1,0 +1,627 @@
+"""What each run has read and written, so that a write can say what it expects to find; and who waits for which save.
+
+A run's base is what *it* read, not what its saver last saw: two runs through one saver collide as two processes do. So
+the base is kept for each run, and a run is recognized by what LangGraph passes along:
+
+- Within one execution of a graph every config carries the same object under `configurable["__pregel_runtime"]`. It
+  compares by value, so it is recognized by identity: see `identities`. A nested graph has a runtime of its own, and
+  shares `runtime.control` with the graphs around it.
+- `update_state` has no runtime. There the read leaves a note in a context variable, which the put finds again.
+
+A run's operations go out one behind the other, without waiting for answers. So each says what went before it: the base
+as long as the run has put nothing, then the put that it sent last. What the server refuses for it, since that was lost
+or refused, isn't stored. Only writes beside a checkpoint that the run hasn't put yet wait for that put to begin: where
+the put is refused, nothing may lie beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from itertools import count
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.grpc._runs.handover import HandoverBounds, InFlightWrite
+from langgraph.checkpoint.grpc._runs.identities import SWEEP_SECONDS, Identities
+from langgraph.checkpoint.grpc._runs.namespace_state import BY_HAND, SETTLING_SECONDS, NamespaceStates
+from langgraph.checkpoint.grpc._transport import fork
+from langgraph.checkpoint.grpc._transport.loops import running_loop
+from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Namespace, Operation, key_of, varint
+from langgraph.checkpoint.grpc._transport.waiters import Waiter
+from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError, WriteConflictError, again
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+
+MAX_CONTEXT_READS = 8
+"""How many reads without a runtime are remembered in one context."""
+REMEMBERED_PUTS = 64
+"""How many of a run's own checkpoints are remembered in each namespace."""
+PUT_EXPECTED_WITHIN = 1.0
+"""How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
+after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
+
+_RUNTIME = "__pregel_runtime"
+_DURABILITY = "__pregel_durability"
+
+_PUT_PRECONDITION = key_of(pb.PutCheckpointRequest, "precondition")
+_PUT_WRITER = key_of(pb.PutCheckpointRequest, "writer")
+_WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
+
+
+class Refusal:
+    """How another run got in the way of an execution."""
+
+    __slots__ = ("at", "checkpoint_ns", "error")
+
+    def __init__(self, error: WriteConflictError, checkpoint_ns: str, at: int) -> None:
+        self.error = error
+        self.checkpoint_ns = checkpoint_ns
+        self.at = at
+
+
+class Execution:
+    """One execution of a graph, with all graphs nested in it."""
+
+    __slots__ = ("refusals",)
+
+    def __init__(self) -> None:
+        self.refusals: dict[str, Refusal] = {}
+        """By thread. LangGraph drops what a nested graph's save raised when the graph is ending in an interrupt; so
+        whoever has begun before and writes next in this execution raises it again."""
+
+
+class Run:
+    """One run: what it has read, and what it has written itself."""
+
+    __slots__ = ("began", "execution", "namespaces", "token")
+
+    def __init__(self, began: int, execution: Execution | None = None) -> None:
+        self.began = began
+        """When it began, among runs and refusals."""
+        self.token = os.urandom(16)
+        """Who writes, for the server."""
+        self.execution = execution
+        """None for what was read without a runtime."""
+        self.namespaces: dict[Namespace, RunNamespace] = {}
+
+
+class RunNamespace:
+    """One namespace, as one run sees it. Guarded by the lock of Runs."""
+
+    __slots__ = (
+        "broken",
+        "chain",
+        "expected",
+        "failed",
+        "handed_over",
+        "puts",
+        "read",
+        "run",
+        "sent",
+        "sent_id",
+        "stored",
+        "stored_id",
+        "takers",
+        "untaken",
+        "version",
+    )
+
+    def __init__(self, run: Run, version: int | None) -> None:
+        self.run = run
+        self.version = version
+        """The version that this run read, or that its own last put made. None: it has read nothing, and its writes are
+        unconditional."""
+        self.read: set[str] = set()
+        """The checkpoints that this run read."""
+        self.puts: OrderedDict[str, None] = OrderedDict()
+        """The checkpoints of this run's own puts, sent or stored."""
+        self.sent = 0
+        """How many puts were sent."""
+        self.sent_id = ""
+        """The checkpoint of the last of them."""
+        self.stored = 0
+        """Which of them was stored last."""
+        self.stored_id = ""
+        self.chain = Chain()
+        """What its operations build on."""
+        self.broken: CheckpointdError | None = None
+        """Why the last put failed, if it did: LangGraph makes no other then, so there is none to wait for."""
+        self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
+        """Why puts failed, by checkpoint."""
+        self.expected: dict[str, list[InFlightWrite]] = {}
+        """Task writes that wait for the put of their checkpoint, by checkpoint."""
+        self.takers: list[InFlightWrite] = []
+        """Task writes in flight that puts may be handed over to."""
+        self.untaken: list[InFlightWrite] = []
+        """Puts in flight that may be handed over."""
+        self.handed_over = 0
+        """How many puts in flight were."""
+
+    def knows(self, checkpoint_id: str) -> bool:
+        """Whether the run has read this checkpoint or put it itself."""
+        return checkpoint_id in self.read or checkpoint_id in self.puts
+
+    def fail(self, checkpoint_id: str, error: CheckpointdError) -> None:
+        """Remembers why a put failed: what builds on it fails too."""
+        self.failed[checkpoint_id] = error
+        if len(self.failed) > REMEMBERED_PUTS:
+            self.failed.popitem(last=False)
+
+    def check(self, builds_on: str) -> None:
+        """Raises what a put has raised that something builds on."""
+        if self.failed and (error := self.failed.get(builds_on)) is not None:
+            raise again(error)
+
+
+_context_runs: ContextVar[dict[tuple[object, Namespace], Run] | None] = ContextVar(
+    "checkpointd_context_runs", default=None
+)
+
+
+class Runs:
+    """The runs that go through a saver and its clones.
+
+    Args:
+        optimistic: False to let every write be unconditional.
+    """
+
+    def __init__(self, *, optimistic: bool) -> None:
+        self._optimistic = optimistic
+        self._begin()
+        fork.in_child_for(self, "_begin")
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._self = object()
+        self._clock = count(1)
+        self._identities = Identities()
+        self._states = NamespaceStates()
+        self._bounds = HandoverBounds()
+        self._next_look = 0.0
+
+    # Reading.
+
+    def read(self, config: RunnableConfig, operation: Operation, pipeline: Any, *, patient: bool = True) -> bool:
+        """Has a read done behind this saver's writes on its namespace.
+
+        Args:
+            config: The config of the read.
+            operation: The read. Its owner is who waits for it.
+            pipeline: What it goes over.
+            patient: Whether to put it off where writes of other runs are about to come.
+
+        Returns:
+            Whether it was sent, or will be. Otherwise: see `wait_for_others`.
+        """
+        with self._lock:
+            if patient and self._others_write(operation.namespace, self._execution(config)):
+                return False
+            flush = self._states.wait_for_turn(operation, pipeline)
+            self._look_later(pipeline)
+        if flush:
+            pipeline.flush()
+        return True
+
+    def _others_write(self, namespace: Namespace, execution: Execution | None) -> bool:
+        state = self._states.find(namespace)
+        return state is not None and (
+            state.is_written_by_others(execution)
+            or (
+                state.wrote_for is not execution
+                and bool(state.wrote_at)
+                and time.monotonic() - state.wrote_at < SETTLING_SECONDS
+            )
+        )
+
+    def others_in_flight(self, config: RunnableConfig, namespace: Namespace, waiter: Waiter | None = None) -> bool:
+        """Whether writes of other runs on a namespace are in flight. If so, the waiter is released when one settles."""
+        with self._lock:
+            state = self._states.find(namespace)
+            if state is None or not state.is_written_by_others(self._execution(config)):
+                return False
+            if waiter is not None:
+                state.waiters.append(waiter.release)
+            return True
+
+    def in_flight(self, thread_id: str, checkpoint_ns: str | None, waiter: Waiter) -> bool:
+        """Whether writes on a namespace, or on any of a thread, are in flight. Releases the waiter likewise."""
+        with self._lock:
+            state = self._states.written(thread_id, checkpoint_ns)
+            if state is None:
+                return False
+            state.waiters.append(waiter.release)
+            return True
+
+    def is_written_elsewhere(self, namespace: Namespace) -> bool:
+        """Whether the run that wrote to a namespace last awaits its saves in another thread than this."""
+        with self._lock:
+            state = self._states.find(namespace)
+            return state is not None and state.loop is not running_loop()
+
+    def record_read(
+        self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
+    ) -> None:
+        """Notes what a run has found. Its base is its first read, until it has written itself."""
+        if not self._optimistic:
+            return
+        runtime = _runtime(config)
+        if runtime is None:
+            run = Run(next(self._clock))
+            run.namespaces[namespace] = view = RunNamespace(run, version)
+            view.read.update(checkpoint_ids)
+            self._note_in_context(namespace, run)
+            return
+        with self._lock:
+            run = self._run(runtime)
+            view_or_none = run.namespaces.get(namespace)
+            if view_or_none is None:
+                view_or_none = run.namespaces[namespace] = RunNamespace(run, version)
+                self._begins_anew(run, namespace)
+            elif view_or_none.version is None and not view_or_none.sent:
+                view_or_none.version = version
+            view_or_none.read.update(checkpoint_ids)
+
+    def forget_context(self) -> None:
+        """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
+        if _context_runs.get():
+            _context_runs.set(None)
+
+    # Writing.
+
+    def put(self, config: RunnableConfig, write: InFlightWrite, parent_id: str, pipeline: Any) -> None:
+        """Sends a put, behind what the run has sent before, and hands it over if it can be.
+
+        Raises:
+            CheckpointdError: Why it isn't sent: what it builds on has failed, or another run got in the way.
+        """
+        operation = write.operation
+        namespace, own_id = operation.namespace, write.checkpoint_id
+        flush = False
+        with self._lock:
+            run, view = self._find(config, namespace, parent_id)
+            if run is not None and view is not None:
+                try:
+                    view.check(parent_id)
+                except CheckpointdError as error:
+                    view.fail(own_id, error)
+                    raise
+                # LangGraph puts in order: what is older and hasn't come by now is not going to.
+                for older in [expected for expected in view.expected if expected < own_id]:
+                    flush |= self._send_expected(view, older)
+                write.view, write.execution = view, run.execution
+                operation.chain = view.chain
+                write.after = view.sent
+                operation.tail = self._tail(view, PUT.method, view.sent_id)
+                view.sent += 1
+                write.number, view.sent_id, view.broken = view.sent, own_id, None
+                view.puts[own_id] = None
+                view.puts.move_to_end(own_id)
+                if len(view.puts) > REMEMBERED_PUTS:
+                    view.puts.popitem(last=False)
+                if view.version is None:
+                    operation.after_puts = True
+                else:
+                    operation.refresh = self._refresh
+            flush |= self._send(write, pipeline)
+            if view is not None:
+                if run is not None and run.execution is not None and pipeline.hands_over and _is_background(config):
+                    self._bounds.offer(view, write)
+                flush |= self._send_expected(view, own_id)
+        if flush:
+            pipeline.flush()
+
+    def put_writes(self, config: RunnableConfig, write: InFlightWrite, pipeline: Any, *, are_special: bool) -> None:
+        """Sends task writes, behind what the run has sent before.
+
+        Raises:
+            CheckpointdError: As `put`.
+        """
+        operation = write.operation
+        beside = write.checkpoint_id
+        released: list[Callable[[], None]] = []
+        flush = False
+        with self._lock:
+            run, view = self._find(config, operation.namespace, beside)
+            if run is not None and view is not None:
+                view.check(beside)
+                write.view, write.execution = view, run.execution
+                is_expected = view.version is not None and not view.knows(beside)
+                if is_expected and view.broken is not None:
+                    raise again(view.broken)
+                if not are_special and run.execution is not None and pipeline.hands_over and _is_background(config):
+                    released = self._bounds.begin_taking(view, write)
+                if is_expected:
+                    write.pipeline = pipeline
+                    self._states.begin_write(operation.namespace, write.execution or BY_HAND)
+                    view.expected.setdefault(beside, []).append(write)
+                    pipeline.call_later(PUT_EXPECTED_WITHIN, lambda: self._stop_expecting(view, beside))
+                else:
+                    flush = self._send_writes(view, write, pipeline)
+            else:
+                flush = self._send(write, pipeline)
+        for release in released:
+            release()
+        if flush:
+            pipeline.flush()
+
+    def put_failed(self, config: RunnableConfig, namespace: Namespace, checkpoint_id: str, error: Exception) -> None:
+        """Notes that a put has failed before it could be sent."""
+        told = error if isinstance(error, CheckpointdError) else _as_told(error)
+        with self._lock:
+            runtime = _runtime(config)
+            run = self._identities.find(runtime) if runtime is not None else None
+            view = run.namespaces.get(namespace) if run is not None else None
+            if view is None:
+                return
+            view.fail(checkpoint_id, told)
+            view.broken = told
+            unsent = self._take_expected(view)
+        for write in unsent:
+            write.operation.settle(None, again(told))
+
+    @contextmanager
+    def about_to_write(self, config: RunnableConfig, namespace: Namespace, loop: Any) -> Iterator[None]:
+        """Has reads of other runs wait while a write's large values go ahead of it."""
+        with self._lock:
+            execution = self._execution(config) or BY_HAND
+            self._states.begin_write(namespace, execution)
+        try:
+            yield
+        finally:
+            with self._lock:
+                waiters = self._states.end_write(namespace, execution, loop)
+            for release in waiters:
+                release()
+
+    def settled(self, operation: Operation) -> None:
+        """Takes an operation that has an outcome. Called in the thread of its pipeline."""
+        write = operation.owner
+        released: list[Callable[[], None]] = []
+        unsent: list[InFlightWrite] = []
+        with self._lock:
+            if type(write) is InFlightWrite:
+                if write.view is not None:
+                    unsent = self._note_outcome(write.view, write)
+                if operation.error is not None:
+                    released.append(write.discard)
+                released += write.settled(self._bounds)
+                writer = write.execution or BY_HAND
+                released += self._states.end_write(operation.namespace, writer, write.waiter.loop)
+            else:
+                released.append(write.release)
+            flush = self._states.settled(operation)
+        for release in released:
+            release()
+        for behind in unsent:
+            behind.operation.settle(None, again(operation.error or _as_told(RuntimeError())))
+        if flush is not None:
+            flush.flush()
+
+    def abandon(self, write: InFlightWrite) -> None:
+        """Notes that nobody waits for task writes any more: no other put is handed over to them."""
+        with self._lock:
+            if write.view is not None and write in write.view.takers:
+                write.view.takers.remove(write)
+
+    def _look_later(self, pipeline: Any) -> None:
+        """Has runs that are over forgotten, also if nothing more happens. The lock is held."""
+        now = time.monotonic()
+        if now >= self._next_look and len(self._identities):
+            # Once more if the last one was lost with its loop.
+            self._next_look = now + 2 * SWEEP_SECONDS
+            pipeline.call_later(SWEEP_SECONDS, partial(_look, weakref.ref(self), pipeline))
+
+    def look(self, pipeline: Any) -> None:
+        """Forgets runs that are over."""
+        with self._lock:
+            gone = self._identities.sweep()
+            self._next_look = 0.0
+            self._look_later(pipeline)
+        del gone
+
+    # What the methods above share. The lock is held.
+
+    def _send(self, write: InFlightWrite, pipeline: Any, *, is_counted: bool = False) -> bool:
+        """Hands a write to its pipeline. Returns whether to flush that."""
+        operation = write.operation
+        if not is_counted:
+            self._states.begin_write(operation.namespace, write.execution or BY_HAND)
+        return self._states.wait_for_turn(operation, pipeline, lambda: self._relax(write))
+
+    def _send_writes(
+        self, view: RunNamespace, write: InFlightWrite, pipeline: Any, *, is_counted: bool = False
+    ) -> bool:
+        operation = write.operation
+        operation.chain = view.chain
+        write.after = view.sent
+        operation.tail = self._tail(view, operation.kind.method, view.sent_id)
+        if view.version is not None:
+            operation.refresh = self._refresh
+        return self._send(write, pipeline, is_counted=is_counted)
+
+    def _send_expected(self, view: RunNamespace, checkpoint_id: str) -> bool:
+        """Sends what has waited for a put. Returns whether to flush the pipeline."""
+        flush = False
+        for write in view.expected.pop(checkpoint_id, ()):
+            flush |= self._send_writes(view, write, write.pipeline, is_counted=True)
+        return flush
+
+    def _take_expected(self, view: RunNamespace) -> list[InFlightWrite]:
+        """Returns what waits for puts that won't come."""
+        unsent = [write for writes in view.expected.values() for write in writes]
+        view.expected.clear()
+        return unsent
+
+    def _stop_expecting(self, view: RunNamespace, checkpoint_id: str) -> None:
+        with self._lock:
+            writes = view.expected.get(checkpoint_id, ())
+            pipelines = {write.pipeline for write in writes}
+            self._send_expected(view, checkpoint_id)
+        for pipeline in pipelines:
+            pipeline.flush()
+
+    def _tail(self, view: RunNamespace, method: str, last_id: str) -> bytes:
+        """Returns what an operation expects, and who writes, as fields of its request."""
+        if view.version is None:
+            return b""
+        token = view.run.token
+        if last_id:
+            expected = values.Precondition(if_last_writer=token, if_last_checkpoint_id=last_id)
+        else:
+            expected = values.Precondition(if_version_match=view.version)
+        encoded = expected.SerializeToString()
+        if method != PUT.method:
+            return b"".join((_WRITES_PRECONDITION, varint(len(encoded)), encoded))
+        return b"".join((_PUT_PRECONDITION, varint(len(encoded)), encoded, _PUT_WRITER, varint(len(token)), token))
+
+    def _relax(self, write: InFlightWrite) -> None:
+        """Lets a write that goes out of turn expect no more than that nobody else has written."""
+        view, operation = write.view, write.operation
+        if view is None or view.version is None:
+            return
+        expected = values.Precondition(if_version_match=view.version, if_last_writer=view.run.token)
+        encoded = expected.SerializeToString()
+        # Of a field that comes twice the last counts; of a message, field by field.
+        key = _PUT_PRECONDITION if operation.kind is PUT else _WRITES_PRECONDITION
+        writer = _PUT_WRITER + varint(len(view.run.token)) + view.run.token if operation.kind is PUT else b""
+        operation.tail = b"".join((key, varint(len(encoded)), encoded, writer))
+        operation.refresh = operation.chain = None
+
+    def _refresh(self, operation: Operation) -> bool:
+        """Makes anew what an operation expects that is sent again. Returns whether that has changed."""
+        write: InFlightWrite = operation.owner
+        with self._lock:
+            view = write.view
+            if view is None or view.stored <= write.after:
+                return False
+            # What went out behind it has been stored already.
+            write.after = view.stored
+            operation.tail = self._tail(view, operation.kind.method, view.stored_id)
+            return True
+
+    def _note_outcome(self, view: RunNamespace, write: InFlightWrite) -> list[InFlightWrite]:
+        """Notes what has come of a run's write. Returns what waits for puts that won't come."""
+        operation = write.operation
+        error = operation.error
+        if type(error) is VersionConflictError and not error.expected_version and view.version:
+            error = operation.error = VersionConflictError(
+                thread_id=error.thread_id,
+                checkpoint_ns=error.checkpoint_ns,
+                expected_version=view.version,
+                current_version=error.current_version,
+                current_checkpoint_id=error.current_checkpoint_id,
+            )
+        if isinstance(error, WriteConflictError) and write.execution is not None:
+            thread_id, checkpoint_ns = operation.namespace
+            refusal = Refusal(again(error), checkpoint_ns, next(self._clock))  # type: ignore[arg-type]
+            write.execution.refusals.setdefault(thread_id, refusal)
+        if operation.kind is not PUT:
+            return []
+        if error is None:
+            if write.number > view.stored:
+                view.stored, view.stored_id = write.number, write.checkpoint_id
+                if view.version is not None:
+                    view.version = operation.response.version
+            return []
+        view.fail(write.checkpoint_id, again(error))
+        if operation.chain is not view.chain:
+            return []
+        # What was built on it fails with it. What comes from now on builds on what is stored.
+        view.chain = Chain()
+        view.broken = again(error)
+        view.sent_id = view.stored_id
+        return self._take_expected(view)
+
+    def _find(
+        self, config: RunnableConfig, namespace: Namespace, builds_on: str
+    ) -> tuple[Run | None, RunNamespace | None]:
+        """Finds the run of a write and its view of the namespace; None where nothing is known.
+
+        A write without a runtime belongs to the context's read only if it builds on what was read (or on a put since);
+        otherwise it is a hand-made one. `builds_on` is empty for a put without a parent.
+        """
+        runtime = _runtime(config)
+        if runtime is not None:
+            run = self._run(runtime)
+            refusal = run.execution.refusals.get(namespace[0]) if run.execution is not None else None
+            if refusal is not None and run.began < refusal.at:
+                raise again(refusal.error) from refusal.error
+            view = run.namespaces.get(namespace)
+            if view is None:
+                view = run.namespaces[namespace] = RunNamespace(run, None)
+            return run, view
+        if not self._optimistic:
+            return None, None
+        noted = (_context_runs.get() or {}).get((self._self, namespace))
+        if noted is None:
+            return None, None
+        view = noted.namespaces[namespace]
+        return (noted, view) if (view.knows(builds_on) if builds_on else not view.read) else (None, None)
+
+    def _run(self, runtime: object) -> Run:
+        """Finds or begins the run of a runtime."""
+        run: Run | None = self._identities.find(runtime)
+        if run is None:
+            control = getattr(runtime, "control", None)
+            # A runtime without a control is an execution of its own.
+            execution = self._identities.find(control) if control is not None else None
+            if execution is None:
+                execution = Execution()
+                if control is not None:
+                    self._identities.remember(control, execution)
+            run = Run(next(self._clock), execution)
+            self._identities.remember(runtime, run)
+        return run
+
+    def _execution(self, config: RunnableConfig | None) -> Execution | None:
+        """Finds the execution that a config belongs to."""
+        runtime = _runtime(config) if config is not None else None
+        if runtime is None:
+            return None
+        run: Run | None = self._identities.find(runtime)
+        if run is not None:
+            return run.execution
+        control = getattr(runtime, "control", None)
+        return self._identities.find(control) if control is not None else None
+
+    def _begins_anew(self, run: Run, namespace: Namespace) -> None:
+        """A new run reads where one of its execution was refused: so that was told, and is tried again."""
+        if run.execution is not None:
+            refusal = run.execution.refusals.get(namespace[0])
+            if refusal is not None and refusal.checkpoint_ns == namespace[1] and run.began > refusal.at:
+                del run.execution.refusals[namespace[0]]
+
+    def _note_in_context(self, namespace: Namespace, run: Run) -> None:
+        notes = dict(_context_runs.get() or {})
+        notes.pop((self._self, namespace), None)
+        notes[(self._self, namespace)] = run
+        while len(notes) > MAX_CONTEXT_READS:
+            notes.pop(next(iter(notes)))
+        _context_runs.set(notes)
+
+
+def _look(runs: weakref.ref[Runs], pipeline: Any) -> None:
+    if (found := runs()) is not None:
+        found.look(pipeline)
+
+
+def _runtime(config: RunnableConfig) -> object | None:
+    return (config.get("configurable") or {}).get(_RUNTIME)
+
+
+def _is_background(config: RunnableConfig) -> bool:
+    """Whether LangGraph saves in the background: then it waits for its saves at the end of the run."""
+    return config["configurable"].get(_DURABILITY) not in ("sync", "exit")
+
+
+def _as_told(error: Exception) -> CheckpointdError:
+    return CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")

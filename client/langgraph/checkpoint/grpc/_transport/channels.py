@@ -1,0 +1,302 @@
+"""The connections of a saver: one for blocking calls, and one for each event loop whose end it will be told.
+
+They are made when they are first needed, so that a saver can be built anywhere. A stream that is open when its event
+loop ends can't be ended any more, and disturbs grpc in the loops that come after. So only a loop in which the saver is
+used in an `async with` block has a connection of its own; all others, and threads, share that of the background loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from langgraph.checkpoint.grpc._transport import fork
+from langgraph.checkpoint.grpc._transport.fork import ForkSafeChannel
+from langgraph.checkpoint.grpc._transport.loops import background, running_loop
+from langgraph.checkpoint.grpc._transport.operation import GET, PUT, WRITES, Kind
+from langgraph.checkpoint.grpc._transport.pipeline import Drive, Pipeline
+from langgraph.checkpoint.grpc._transport.plain import PlainPipeline
+from langgraph.checkpoint.grpc._transport.replicas import AioFailoverChannel, FailoverChannel, Picker
+from langgraph.checkpoint.grpc._transport.routes import DIRECT, is_local
+from langgraph.checkpoint.grpc.errors import CheckpointdError
+from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
+from langgraph.checkpoint.grpc.tls import TlsOptions
+
+import grpc
+import grpc.aio
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
+from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
+
+_BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+_SERVICE = "/checkpointd.v1.CheckpointService/"
+
+
+class Stubs:
+    """The services of checkpointd on one channel, or on what looks like one."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.checkpoints = CheckpointServiceStub(_Unary(channel))
+        self.values = ValueServiceStub(channel)
+        self.threads = ThreadServiceStub(channel)
+        self.leases = LeaseServiceStub(channel)
+        self.info = InfoServiceStub(channel)
+        self.operations: dict[Kind, Callable[..., Any]] = {
+            kind: channel.unary_unary(_SERVICE + kind.method, response_deserializer=kind.response.FromString)
+            for kind in (PUT, WRITES, GET)
+        }
+        """What operations do, by calls that take serialized requests."""
+
+
+class _Unary:
+    """A channel without its streams: pipelines open these."""
+
+    def __init__(self, channel: Any) -> None:
+        self.unary_unary = channel.unary_unary
+
+    def stream_stream(self, method: str, **arguments: Any) -> None:
+        """Opens nothing."""
+
+
+class Connection:
+    """A saver's connection in one event loop."""
+
+    def __init__(self, channels: list[ForkSafeChannel], options: ClientOptions, picker: Picker, drive: Drive) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._options = options
+        self._picker = picker
+        self._drive = drive
+        self._openers = [
+            channel.stream_stream(_SERVICE + "Pipeline", response_deserializer=pb.PipelineResponse.FromString)
+            for channel in channels
+        ]
+        self._channel = channels[0] if len(channels) == 1 else AioFailoverChannel(channels, picker)
+        self.stubs = Stubs(self._channel)
+        self.pipeline = self._new_pipeline()
+
+    async def end_streams(self) -> None:
+        """Ends what is open, once it is answered."""
+        pipeline, self.pipeline = self.pipeline, self._new_pipeline()
+        await pipeline.close(give_up=False)
+
+    async def close(self) -> None:
+        """Closes the channel. What is in flight is given up."""
+        try:
+            await self.pipeline.close(give_up=True)
+        finally:
+            await self._channel.close()
+
+    def _new_pipeline(self) -> Pipeline:
+        return Pipeline(self._options, self._picker, self._openers, self.stubs.operations, self._drive)
+
+
+class Channels:
+    """Makes, shares and closes the connections to a saver's servers.
+
+    Args:
+        options: The saver's options.
+        drive: Runs a flow in an event loop, with calls of the same saver.
+        drive_blocking: Runs a flow, blocking.
+    """
+
+    def __init__(self, options: ClientOptions, drive: Drive, drive_blocking: Callable[[Any], bytes | None]) -> None:
+        self._options = options
+        self._drive = drive
+        self._drive_blocking = drive_blocking
+        self._picker = Picker(len(options.targets))
+        self._users = 1
+        self._closed = False
+        self._abandoned: list[object] = []
+        self._begin()
+        fork.in_child_for(self, "_begin_anew")
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._sync: Stubs | None = None
+        self._plain: PlainPipeline | None = None
+        self._background: Connection | None = None
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
+        self._loop_refs: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+        self._closing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[None]] = WeakKeyDictionary()
+
+    def _begin_anew(self) -> None:
+        """Forgets the parent's connections in a forked child.
+
+        To close or collect them here could wait for threads that the fork has left behind.
+        """
+        self._abandoned += [self._sync, self._background, *self._by_loop.values(), self._closing]
+        self._begin()
+
+    def sync(self) -> Stubs:
+        """Returns the stubs for blocking calls from any thread of this process."""
+        stubs = self._sync
+        if stubs is not None and not self._closed:
+            return stubs
+        with self._lock:
+            self._check()
+            return self._connect_blocking()
+
+    def aio(self) -> Connection:
+        """Returns the connection for what is awaited in the running event loop. It may be another loop's."""
+        if self._by_loop:
+            connection = self._by_loop.get(asyncio.get_running_loop())
+            if connection is not None and not self._closed:
+                return connection
+        return self.in_background()
+
+    def in_background(self) -> Connection:
+        """Returns the connection of the background loop."""
+        connection = self._background
+        if connection is not None and not self._closed:
+            return connection
+        fork.note_aio()
+        loop = background()
+        with self._lock:
+            self._check()
+            if self._background is None:
+                self._background = loop.do(self._connect)
+                loop.loop.call_soon_threadsafe(loop.at_exit, self, self._background.close)
+            return self._background
+
+    def plain(self) -> PlainPipeline:
+        """Returns what operations go over in a forked child, where grpc.aio can't be used."""
+        with self._lock:
+            self._check()
+            if self._plain is None:
+                self._plain = PlainPipeline(self._options, self._connect_blocking().operations, self._drive_blocking)
+            return self._plain
+
+    def retain_loop(self) -> None:
+        """Notes that `release_loop` will be called before the running event loop ends."""
+        if fork.lost_aio():
+            return
+        fork.note_aio()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._loop_refs[loop] = self._loop_refs.get(loop, 0) + 1
+            if loop not in self._by_loop and not self._closed:
+                # A channel holds its loop, so those of loops that have ended don't go by themselves.
+                for ended in [known for known in self._by_loop if known.is_closed()]:
+                    del self._by_loop[ended]
+                self._by_loop[loop] = self._connect()
+
+    async def release_loop(self) -> None:
+        """Ends what is open in the running event loop, if nobody else retains it."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            left = self._loop_refs.pop(loop, 0) - 1
+            if left > 0:
+                self._loop_refs[loop] = left
+                return
+            connection, closing = self._by_loop.pop(loop, None), self._closing.pop(loop, None)
+        if connection is not None:  # others use the saver, without a block of theirs
+            await connection.end_streams()
+            await connection.close()
+        if closing is not None:
+            await closing
+
+    def share(self) -> None:
+        """Adds a user; the channels close when the last one has closed them."""
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        """Drops a user. With the last one the sync channel closes at once, the others in their loops."""
+        with self._lock:
+            self._users -= 1
+            if self._users or self._closed:
+                return
+            self._closed = True
+            sync, self._sync = self._sync, None
+            behind, self._background = self._background, None
+            by_loop, self._by_loop = self._by_loop, WeakKeyDictionary()
+        if sync is not None:
+            sync.channel.close()
+        if behind is not None:
+            _close_behind(self, behind)
+        for loop, connection in by_loop.items():
+            if loop is running_loop():
+                self._close_in(loop, connection)
+            elif loop.is_running():
+                loop.call_soon_threadsafe(self._close_in, loop, connection)
+
+    def _close_in(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        self._closing[loop] = loop.create_task(connection.close())
+
+    async def aclose(self) -> None:
+        """Drops a user. With the last one the channels close, this loop's before the call returns."""
+        with self._lock:
+            last = self._users == 1 and not self._closed
+            mine = self._by_loop.pop(asyncio.get_running_loop(), None) if last else None
+        self.close()
+        if mine is not None:
+            await mine.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise CheckpointdError("this saver is closed; build a new one, or keep its `with` block open for longer")
+
+    def _connect_blocking(self) -> Stubs:
+        if self._sync is None:
+            channels = [self._channel(grpc, target) for target in self._options.targets]
+            self._sync = Stubs(channels[0] if len(channels) == 1 else FailoverChannel(channels, self._picker))
+        return self._sync
+
+    def _connect(self) -> Connection:
+        """Connects in the running event loop."""
+        channels = [ForkSafeChannel(self._channel(grpc.aio, target)) for target in self._options.targets]
+        return Connection(channels, self._options, self._picker, self._drive)
+
+    def _channel(self, flavour: Any, target: str) -> Any:
+        options = self._options
+        milliseconds = int(options.keepalive * 1000)
+        arguments: list[tuple[str, int | str]] = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.keepalive_time_ms", milliseconds),
+            # Together less than the default timeout: a server that is cut off should be UNAVAILABLE, so that the call
+            # is tried again, before the call's time is over.
+            ("grpc.keepalive_timeout_ms", min(milliseconds, 5_000)),
+            # A server that restarts should be found again at once: grpc would back off for up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            # In spite of its name: how long one attempt to connect may take. A far server needs some round trips.
+            ("grpc.min_reconnect_backoff_ms", 5_000),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+            # Servers that are replaced get new addresses. By default a name is looked up every 30 seconds at the most.
+            ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+            # The saver does its own retries, within its budget.
+            ("grpc.enable_retries", 0),
+        ]
+        if may_have_several_addresses(target):
+            # Otherwise all calls would go to the first that answers.
+            arguments.append(("grpc.service_config", _BALANCED))
+        # Once more: the environment may have changed since the saver was built.
+        options.check_token(target)
+        if is_local(target) or (options.token and not options.tls):
+            arguments += DIRECT
+        if not options.tls:
+            return flavour.insecure_channel(target, options=arguments)
+        tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
+        credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
+        return flavour.secure_channel(target, credentials, options=arguments)
+
+
+def _close_behind(user: object, connection: Connection) -> None:
+    """Closes a connection of the background loop, in that loop."""
+    behind = background()
+
+    async def close() -> None:
+        try:
+            await connection.close()
+        finally:
+            behind.forget(user)
+
+    asyncio.run_coroutine_threadsafe(close(), behind.loop)

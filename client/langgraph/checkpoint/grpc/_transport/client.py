@@ -1,0 +1,116 @@
+"""Calling the server: deadline, retries within a budget, errors in the saver's words. Once blocking, once awaiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from langgraph.checkpoint.grpc._transport import flows, fork
+from langgraph.checkpoint.grpc._transport.channels import Channels, Connection, Stubs
+from langgraph.checkpoint.grpc._transport.retry import Attempts
+from langgraph.checkpoint.grpc.errors import CheckpointdError
+from langgraph.checkpoint.grpc.options import ClientOptions
+
+import grpc
+import grpc.aio
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import info_service_pb2 as info_pb
+from checkpointd.v1 import lease_service_pb2 as leases_pb
+from checkpointd.v1 import thread_service_pb2 as threads_pb
+from checkpointd.v1 import value_service_pb2 as values_pb
+
+_RPCS: dict[type, tuple[str, Callable[[Stubs], Any]]] = {
+    pb.GetCheckpointRequest: ("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint),
+    pb.PutCheckpointRequest: ("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint),
+    pb.PutWritesRequest: ("PutWrites", lambda stubs: stubs.checkpoints.PutWrites),
+    pb.ListCheckpointsRequest: ("ListCheckpoints", lambda stubs: stubs.checkpoints.ListCheckpoints),
+    pb.GetDeltaChannelHistoryRequest: (
+        "GetDeltaChannelHistory",
+        lambda stubs: stubs.checkpoints.GetDeltaChannelHistory,
+    ),
+    values_pb.PutPartRequest: ("PutPart", lambda stubs: stubs.values.PutPart),
+    values_pb.GetValueRequest: ("GetValue", lambda stubs: stubs.values.GetValue),
+    threads_pb.DeleteThreadRequest: ("DeleteThread", lambda stubs: stubs.threads.DeleteThread),
+    threads_pb.DeleteRunsRequest: ("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns),
+    threads_pb.CopyThreadRequest: ("CopyThread", lambda stubs: stubs.threads.CopyThread),
+    threads_pb.PruneThreadsRequest: ("PruneThreads", lambda stubs: stubs.threads.PruneThreads),
+    leases_pb.AcquireLeaseRequest: ("AcquireLease", lambda stubs: stubs.leases.AcquireLease),
+    leases_pb.RenewLeaseRequest: ("RenewLease", lambda stubs: stubs.leases.RenewLease),
+    leases_pb.ReleaseLeaseRequest: ("ReleaseLease", lambda stubs: stubs.leases.ReleaseLease),
+    leases_pb.GetLeaseRequest: ("GetLease", lambda stubs: stubs.leases.GetLease),
+    info_pb.GetServerInfoRequest: ("GetServerInfo", lambda stubs: stubs.info.GetServerInfo),
+}
+
+
+class Client:
+    """Calls RPCs on a saver's connections."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
+        self.channels = Channels(options, self._adrive, self._drive)
+
+    def call(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
+        """Makes the call that belongs to a request's type, and blocks for its answer. Raises CheckpointdError.
+
+        Args:
+            request: What to send.
+            timeout: How long one attempt may take, in seconds. Default: the saver's.
+            retry_budget: How long to try again what waiting can mend, in seconds. Default: the saver's.
+        """
+        name, method = _RPCS[type(request)]
+        timeout = timeout or self.options.timeout
+        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
+        while True:
+            rpc = method(self.channels.sync())
+            metadata = self.options.metadata()
+            attempts.attempt()
+            try:
+                return rpc(request, timeout=timeout, metadata=metadata)
+            except grpc.RpcError as error:
+                pause = attempts.pause_after(error)
+            except ValueError as error:
+                raise _closed_under(error) from error
+            time.sleep(pause)
+
+    async def acall(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
+        """Awaits `call`."""
+        if fork.lost_aio():
+            return await asyncio.to_thread(self.call, request, timeout=timeout, retry_budget=retry_budget)
+        connection = self.channels.aio()
+        if connection.loop is asyncio.get_running_loop():
+            return await self._acall(connection, request, timeout, retry_budget)
+        elsewhere = self._acall(connection, request, timeout, retry_budget)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere, connection.loop))
+
+    async def _acall(
+        self, connection: Connection, request: Any, timeout: float | None, retry_budget: float | None
+    ) -> Any:
+        name, method = _RPCS[type(request)]
+        timeout = timeout or self.options.timeout
+        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
+        while True:
+            rpc = method(connection.stubs)
+            metadata = self.options.metadata()
+            attempts.attempt()
+            try:
+                return await rpc(request, timeout=timeout, metadata=metadata)
+            except grpc.RpcError as error:
+                pause = attempts.pause_after(error)
+            except grpc.aio.UsageError as error:
+                raise _closed_under(error) from error
+            await asyncio.sleep(pause)
+
+    def _drive(self, flow: Generator[Any, Any, bytes | None]) -> bytes | None:
+        return flows.run(flow, self.call)
+
+    async def _adrive(self, flow: Generator[Any, Any, bytes | None]) -> bytes | None:
+        return await flows.arun(flow, self.acall)
+
+
+def _closed_under(error: Exception) -> Exception:
+    """A channel that was closed by another thread while this one was about to call."""
+    if "closed" in str(error).lower():
+        return CheckpointdError("this saver was closed while a call was about to start")
+    return error

@@ -1,0 +1,112 @@
+"""Event loops: the one that runs in this thread, and one in the background for calls from everywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from langgraph.checkpoint.grpc._transport import fork
+
+Result = TypeVar("Result")
+
+EXIT_SECONDS = 2.0
+"""How long the end of the process waits at the most for the background loop to end, in seconds."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Returns the event loop that runs in this thread. None: none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_unfinished: set[asyncio.Task[None]] = set()
+"""Clean-up that is under way, for asyncio holds its tasks only weakly."""
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits clean-up. It goes on if that is cancelled: anyio's scopes do so at every await."""
+    task = asyncio.get_running_loop().create_task(work)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+    await asyncio.shield(task)
+
+
+class BackgroundLoop:
+    """An event loop in a daemon thread, which lives as long as the process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._generation = fork.generation()
+        self._closers: dict[object, Callable[[], Coroutine[Any, Any, None]]] = {}
+        self._thread = threading.Thread(target=self._run, name="checkpointd", daemon=True)
+        self._thread.start()
+        atexit.register(self._end)
+
+    def do(self, work: Callable[[], Result]) -> Result:
+        """Does work in the loop, and blocks until it is done."""
+        done: Future[Result] = Future()
+
+        def do() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self.loop.call_soon_threadsafe(do)
+        return done.result()
+
+    def at_exit(self, user: object, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Has something closed before the process ends. Call it in the loop."""
+        self._closers[user] = close
+
+    def forget(self, user: object) -> None:
+        """Drops what `at_exit` was told: it is closed. Call it in the loop."""
+        self._closers.pop(user, None)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+    def _end(self) -> None:
+        """Ends the loop. grpc complains of calls and channels that are open when the interpreter ends."""
+        if fork.generation() != self._generation or not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop)
+        self._thread.join(EXIT_SECONDS)
+
+    async def _close(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_SECONDS / 2):
+                await asyncio.gather(*(close() for close in list(self._closers.values())), return_exceptions=True)
+        self.loop.stop()
+
+
+_lock = threading.Lock()
+_background: BackgroundLoop | None = None
+
+
+def background() -> BackgroundLoop:
+    """Returns the process's background loop."""
+    global _background
+    with _lock:
+        if _background is None:
+            _background = BackgroundLoop()
+        return _background
+
+
+def _after_fork() -> None:
+    """The thread isn't there in a forked child, and its loop must not be touched."""
+    global _background, _lock, _abandoned
+    _abandoned, _background, _lock = _background, None, threading.Lock()
+
+
+_abandoned: BackgroundLoop | None = None
+fork.in_child(_after_fork)

@@ -1,0 +1,236 @@
+"""Operations: the calls that go over a pipeline, from their submission to their result.
+
+A request is serialized once, by whoever makes the call. What is known only when it is sent, such as its precondition,
+is put behind it: protobuf reads fields in any order. So sending an operation, or sending it again, joins bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from langgraph.checkpoint.grpc.errors import DOMAIN, CheckpointdError
+
+import grpc
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc._transport.pipeline import Lane
+    from langgraph.checkpoint.grpc._transport.retry import Attempts
+
+Metadata = tuple[tuple[str, str], ...]
+"""What goes beside a call: its token."""
+Namespace = tuple[str, str]
+"""A thread and a namespace within it."""
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def varint(number: int) -> bytes:
+    """Returns a number as protobuf writes it."""
+    if number < 0x80:
+        return bytes((number,))
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def key_of(message: Any, field: str, wire_type: int = 2) -> bytes:
+    """Returns what precedes a field's value."""
+    return varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | wire_type)
+
+
+_OPERATIONS = key_of(pb.PipelineRequest, "operations")
+_ID = key_of(pb.Operation, "id", 0)
+_TIMEOUT = key_of(pb.Operation, "timeout_ms", 0)
+
+
+class Kind(NamedTuple):
+    """A kind of operation."""
+
+    method: str
+    """The RPC that does the same alone."""
+    result: str
+    """Where a result has the answer."""
+    request: Any
+    """The request's type."""
+    response: Any
+    """The answer's type."""
+    field: bytes
+    """What precedes the request in an operation."""
+
+
+PUT = Kind(
+    "PutCheckpoint",
+    "put_checkpoint",
+    pb.PutCheckpointRequest,
+    pb.PutCheckpointResponse,
+    key_of(pb.Operation, "put_checkpoint"),
+)
+WRITES = Kind(
+    "PutWrites",
+    "put_writes",
+    pb.PutWritesRequest,
+    pb.PutWritesResponse,
+    key_of(pb.Operation, "put_writes"),
+)
+GET = Kind(
+    "GetCheckpoint",
+    "get_checkpoint",
+    pb.GetCheckpointRequest,
+    pb.GetCheckpointResponse,
+    key_of(pb.Operation, "get_checkpoint"),
+)
+
+
+class Chain:
+    """Operations of one run in one namespace that build on each other: what builds on a put that failed fails too."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        self.failure: CheckpointdError | None = None
+        """Why a put of the chain failed for good."""
+
+
+class Operation:
+    """One call.
+
+    Args:
+        kind: What it does.
+        namespace: Where.
+        body: Its request, serialized.
+        settled: Called once when there is a response or an error, in the pipeline's thread.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "after_puts",
+        "alone",
+        "attempts",
+        "begun",
+        "body",
+        "chain",
+        "context",
+        "error",
+        "id",
+        "kind",
+        "lane",
+        "metadata",
+        "namespace",
+        "on_settled",
+        "owner",
+        "pipeline",
+        "rebuild",
+        "refresh",
+        "response",
+        "sent_at",
+        "spared",
+        "tail",
+    )
+
+    def __init__(self, kind: Kind, namespace: Namespace, body: bytes, settled: Callable[[Operation], None]) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.body = body
+        self.on_settled = settled
+        self.owner: Any = None
+        """The caller's own, to know it by."""
+        self.metadata: Metadata = ()
+        self.context: Context | None = None
+        """Where to ask for a token anew; None: it is always the same."""
+        self.pipeline: Any = None
+        """What it goes over, if its turn there counts."""
+        self.tail = b""
+        """More fields of the request, serialized: what it expects of its namespace."""
+        self.refresh: Callable[[Operation], bool] | None = None
+        """Makes the tail anew before it is sent again. Returns whether it has changed."""
+        self.rebuild: Callable[[], Generator[Any, Any, bytes | None]] | None = None
+        """A flow that makes its body anew, with whole values in place of patches. None: there are none."""
+        self.chain: Chain | None = None
+        """What it builds on, and what builds on it."""
+        self.after_puts = False
+        """Whether it is sent only when the puts before it have been answered."""
+        self.alone = False
+        """Whether it goes in a call of its own."""
+        self.abandoned = False
+        """Whether nobody waits for it, and it needn't be sent if it hasn't been."""
+        self.begun = time.monotonic()
+        self.sent_at = 0.0
+        self.attempts: Attempts | None = None
+        self.spared = False
+        """Whether a broken stream was mended for it already, without counting as a failure."""
+        self.id = 0
+        self.lane: Lane | None = None
+        self.response: Any = None
+        self.error: CheckpointdError | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a message it takes up, about."""
+        return len(self.body) + len(self.tail) + 32
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a response or an error."""
+        return self.response is not None or self.error is not None
+
+    def request(self) -> bytes:
+        """Returns the whole request, serialized."""
+        return self.body + self.tail if self.tail else self.body
+
+    def write_to(self, parts: list[bytes], timeout: bytes) -> None:
+        """Appends it to the parts of a PipelineRequest, serialized."""
+        size = len(self.body) + len(self.tail)
+        head = b"".join((_ID, varint(self.id), timeout, self.kind.field, varint(size)))
+        parts += (_OPERATIONS, varint(len(head) + size), head, self.body, self.tail)
+
+    def settle(self, response: Any, error: CheckpointdError | None) -> None:
+        """Notes its outcome, and tells who waits for it."""
+        if self.response is None and self.error is None:
+            self.response, self.error, self.lane = response, error, None
+            self.on_settled(self)
+
+
+def timeout_field(seconds: float) -> bytes:
+    """Returns the serialized field that tells how long an operation may take."""
+    return _TIMEOUT + varint(min(max(int(seconds * 1000), 1), 2**32 - 1))
+
+
+class OperationError(grpc.RpcError):  # type: ignore[misc]
+    """An operation that failed; looks like an RPC that failed on its own."""
+
+    def __init__(self, failure: pb.OperationFailure) -> None:
+        super().__init__(failure.message)
+        self._failure = failure
+
+    def code(self) -> grpc.StatusCode:
+        """Returns the status."""
+        return _CODES.get(self._failure.code, grpc.StatusCode.UNKNOWN)
+
+    def details(self) -> str:
+        """Returns what the server says of it."""
+        return self._failure.message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """Returns the reason and what belongs to it, where an RPC has them."""
+        status = Status(code=self._failure.code, message=self._failure.message)
+        info = ErrorInfo(domain=DOMAIN, reason=self._failure.reason, metadata=self._failure.metadata)
+        status.details.add().Pack(info)
+        if self._failure.retry_after_ms:
+            hint = RetryInfo()
+            hint.retry_delay.FromMilliseconds(self._failure.retry_after_ms)
+            status.details.add().Pack(hint)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def local_error(code: grpc.StatusCode, details: str) -> grpc.RpcError:
+    """Returns an error for what this side has found out: no answer in time, a stream that was ended."""
+    return OperationError(pb.OperationFailure(code=code.value[0], message=details))

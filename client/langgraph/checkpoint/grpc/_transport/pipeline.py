@@ -1,0 +1,519 @@
+"""The pipeline: operations in order, a lane for each namespace, over streams.
+
+What is sent isn't waited for: an operation follows the one before it at once, on the same stream, and the server does
+those of a namespace in order. Each is settled when its result comes.
+
+Where something goes wrong, the lane keeps the order. A refusal that waiting can mend, or a stream that breaks, holds
+it: what came behind is not believed to be refused for reasons of its own, and all that has no answer is sent again, in
+order. Every write has a request id, so sending it twice changes nothing. A refusal for good is passed on to what was
+built on it.
+
+All of it happens in one event loop. Operations from other threads come in through an inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from random import SystemRandom
+from typing import Any
+
+from langgraph.checkpoint.grpc._transport import stream as streams
+from langgraph.checkpoint.grpc._transport.operation import (
+    PUT,
+    Kind,
+    Metadata,
+    Namespace,
+    Operation,
+    OperationError,
+    local_error,
+)
+from langgraph.checkpoint.grpc._transport.replicas import Picker
+from langgraph.checkpoint.grpc._transport.retry import Attempts
+from langgraph.checkpoint.grpc._transport.stream import Stream
+from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerError, again, error_info, from_rpc_error, is_away
+from langgraph.checkpoint.grpc.options import ClientOptions
+
+import grpc
+import grpc.aio
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+
+LIFETIME = 30.0
+"""For how long a stream is used at the most, in seconds, and kept where nobody uses it."""
+MAX_STREAMS = 16
+"""How many streams are in use at once. What goes under more tokens than that is served without."""
+HELD_UP_SECONDS = 300.0
+"""For how long no other stream is tried after one that something on the way held up, in seconds."""
+TROUBLE_SECONDS = 1.0
+"""How often a stream is changed for another at the most since its server is in trouble, in seconds."""
+
+OpenStream = Callable[..., grpc.aio.StreamStreamCall]
+Drive = Callable[[Generator[Any, Any, bytes | None]], Awaitable[bytes | None]]
+
+_WHOLE = frozenset({"BASE_MISSING", "CHAIN_TOO_LONG"})
+"""Refusals of a put that go away with whole values."""
+_CONSEQUENCES = frozenset({"PREDECESSOR_MISSING", "VERSION_CONFLICT"}) | _WHOLE
+"""Refusals that may come of a refusal before."""
+_OWN_CODES = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+"""What a server says of whoever opens a stream, and would say of a call alone."""
+
+
+class Lane:
+    """The operations on one namespace that have no outcome yet, in order."""
+
+    __slots__ = ("alone", "held", "namespace", "sent", "stream", "tried", "waiting")
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.waiting: deque[Operation] = deque()
+        """What hasn't been sent."""
+        self.sent: dict[Operation, None] = {}
+        """What has been sent and has no outcome."""
+        self.stream: Stream | None = None
+        """Where it was sent."""
+        self.alone = False
+        """Whether what was sent is in a call of its own: nothing may follow it."""
+        self.held = False
+        """Whether all that was sent is about to be sent again."""
+        self.tried: set[int] = set()
+        """The servers that were away when it was sent last."""
+
+    def remove(self, operation: Operation) -> None:
+        """Takes an operation out."""
+        if operation in self.sent:
+            del self.sent[operation]
+            if self.stream is not None:
+                self.stream.forget(operation)
+            if not self.sent:
+                self.alone = False
+        elif operation in self.waiting:
+            self.waiting.remove(operation)
+
+
+class Pipeline:
+    """The operations of one saver in one event loop.
+
+    Args:
+        options: The saver's options.
+        picker: Picks the servers.
+        openers: Opens a stream to each of them.
+        calls: Makes the call alone, for each kind of operation.
+        drive: Runs a flow, with calls of the same saver.
+    """
+
+    hands_over = True
+    """Whether a call is made also if nobody waits for it."""
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        picker: Picker,
+        openers: list[OpenStream],
+        calls: dict[Kind, Callable[..., Awaitable[Any]]],
+        drive: Drive,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._options = options
+        self._picker = picker
+        self._openers = openers
+        self._calls = calls
+        self._drive = drive
+        self._inbox: deque[Operation] = deque()
+        self._scheduled = False
+        self._lanes: dict[Namespace, Lane] = {}
+        self._streams: dict[Metadata, dict[int, Stream]] = {}
+        self._retired: set[Stream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._without_streams_until = 0.0
+        self._changed_at = self._announced_at = -TROUBLE_SECONDS
+        self._idle: asyncio.Event | None = None
+        self._closed = False
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its event loop has ended, and with it whatever was in flight."""
+        return self.loop.is_closed()
+
+    # Coming in.
+
+    def accept(self, operation: Operation) -> None:
+        """Takes an operation in, behind all before it, from any thread. `flush` must follow."""
+        self._inbox.append(operation)
+
+    def flush(self) -> None:
+        """Sends what was accepted, or has it sent by the pipeline's own thread."""
+        if threading.get_ident() == self._thread:
+            self._drain()
+        elif not self._scheduled:
+            self._scheduled = True
+            try:
+                self.loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop has ended
+                self._closed = True
+                self._drain()
+
+    def call_later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Does something in the pipeline's thread, after a while."""
+        if threading.get_ident() == self._thread:
+            self.loop.call_later(seconds, work)
+        else:
+            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, work)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        while self._inbox:
+            operation = self._inbox.popleft()
+            if self._closed:
+                operation.settle(None, closed())
+                continue
+            lane = self._lanes.get(operation.namespace)
+            if lane is None:
+                lane = self._lanes[operation.namespace] = Lane(operation.namespace)
+            operation.lane = lane
+            lane.waiting.append(operation)
+            self._advance(lane)
+
+    async def close(self, *, give_up: bool) -> None:
+        """Ends all streams, and opens no more.
+
+        Args:
+            give_up: Whether to give up what has no outcome yet. Otherwise it is awaited.
+        """
+        self._drain()
+        if not give_up and self._lanes:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+        self._closed = True
+        for lane in list(self._lanes.values()):
+            for operation in [*lane.sent, *lane.waiting]:
+                operation.settle(None, closed())
+        self._lanes.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(stream.close() for stream in self._all_streams()), *self._tasks, return_exceptions=True)
+
+    # Sending.
+
+    def _advance(self, lane: Lane) -> None:
+        """Sends what may be sent now."""
+        waiting = lane.waiting
+        while waiting and not lane.held and not lane.alone:
+            operation = waiting[0]
+            if operation.abandoned:
+                waiting.popleft().settle(None, closed())
+                continue
+            if operation.chain is not None and operation.chain.failure is not None:
+                waiting.popleft().settle(None, again(operation.chain.failure))
+                continue
+            goes_alone = operation.alone or operation.size > streams.MAX_MESSAGE_BYTES
+            if lane.sent:
+                stream = lane.stream
+                assert stream is not None
+                if goes_alone or not stream.is_open or stream.metadata != operation.metadata:
+                    return  # not before the stream has answered what it was given
+                if operation.after_puts and any(sent.kind is PUT for sent in lane.sent):
+                    return
+            else:
+                stream = lane.stream = None if goes_alone else self._stream_for(operation.metadata, lane.tried)
+            waiting.popleft()
+            lane.sent[operation] = None
+            if stream is None:
+                self._send_alone(lane, operation)
+            else:
+                stream.send(operation)
+        if not waiting and not lane.sent and self._lanes.get(lane.namespace) is lane:
+            del self._lanes[lane.namespace]
+            if self._idle is not None and not self._lanes:
+                self._idle.set()
+
+    def _stream_for(self, metadata: Metadata, tried: set[int]) -> Stream | None:
+        """Returns a stream for a lane in which nothing is in flight. None: do without one."""
+        now = time.monotonic()
+        if now < self._without_streams_until:
+            return None
+        order = self._picker.pick_order()
+        server = next((number for number in order if number not in tried), order[0])
+        by_server = self._streams.setdefault(metadata, {})
+        stream = by_server.get(server)
+        if stream is not None:
+            if stream.is_open and now < stream.until:
+                return stream
+            self._retire(stream)
+            by_server = self._streams.setdefault(metadata, {})
+        if sum(map(len, self._streams.values())) >= MAX_STREAMS * len(self._openers):
+            self._retire_oldest(now)
+        if sum(map(len, self._streams.values())) >= MAX_STREAMS * len(self._openers):
+            return None
+        try:
+            call = self._openers[server](metadata=metadata)
+        except grpc.aio.UsageError:  # the channel was closed
+            return None
+        # Not all clients of a server that has restarted at the same moment.
+        until = now + LIFETIME * SystemRandom().uniform(0.75, 1.0)
+        stream = by_server[server] = Stream(self, call, server, metadata, self._options.timeout, until)
+        return stream
+
+    def _send_alone(self, lane: Lane, operation: Operation) -> None:
+        lane.alone = True
+        operation.sent_at = time.monotonic()
+        task = self.loop.create_task(self._call(operation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, operation: Operation) -> None:
+        call = self._calls[operation.kind]
+        try:
+            response = await call(operation.request(), timeout=self._options.timeout, metadata=operation.metadata)
+        except grpc.RpcError as error:
+            self.refused(operation, error)
+        except grpc.aio.UsageError:
+            self._fail(operation, closed())
+        else:
+            self._answered(operation, response)
+
+    # Results.
+
+    def take(self, operation: Operation, result: pb.OperationResult) -> None:
+        """Takes an operation's result."""
+        field = result.WhichOneof("result")
+        if field == operation.kind.result:
+            self._answered(operation, getattr(result, field))
+        elif field == "failure":
+            self.refused(operation, OperationError(result.failure))
+        else:
+            target, method = self._options.target, operation.kind.method
+            said = f"checkpointd at {target} answered {method} with something else"
+            self._fail(operation, ServerError(said, code="UNKNOWN"))
+
+    def drop(self, operation: Operation) -> None:
+        """Takes back an operation that nobody waits for and that wasn't sent."""
+        self._fail(operation, closed())
+
+    def refused(self, operation: Operation, error: grpc.RpcError) -> None:
+        """Takes the failure of an operation: it fails, or is sent again."""
+        lane = operation.lane
+        if lane is None:
+            return
+        lane.alone = False
+        reason = error_info(error).reason
+        away = is_away(error)
+        if lane.held and (reason in _CONSEQUENCES or away or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED):
+            return  # it is sent again behind what is at fault
+        chain = operation.chain
+        if reason in _CONSEQUENCES and chain is not None and chain.failure is not None:
+            self._fail(operation, again(chain.failure))
+        elif reason == "PREDECESSOR_MISSING" and operation.refresh is not None and operation.refresh(operation):
+            self._hold(lane, 0.0)
+        elif reason in _WHOLE and operation.rebuild is not None:
+            self._rebuild(lane, operation, error)
+        elif reason == "MESSAGE_TOO_LARGE" and not operation.alone and lane.stream is not None:
+            operation.alone = True
+            self._hold(lane, 0.0)
+        elif away and self._try_another(lane, lane.stream):
+            self._hold(lane, 0.0)
+        else:
+            if lane.stream is not None and (away or reason == "OVERLOADED"):
+                self._change(lane.stream)
+            try:
+                pause = self._pause(operation, error)
+            except CheckpointdError as final:
+                self._fail(operation, final)
+            else:
+                self._hold(lane, pause)
+
+    def stream_ended(self, stream: Stream, error: grpc.RpcError | None) -> None:
+        """Takes back what a stream that has ended hasn't answered."""
+        spared = error is None
+        if error is not None and not stream.works and not is_away(error) and error.code() not in _OWN_CODES:
+            # This server, or what is before it, takes no streams. A call alone will tell more.
+            rest = float("inf") if error.code() is grpc.StatusCode.UNIMPLEMENTED else LIFETIME
+            self._do_without_streams(rest)
+            spared = True
+        self._take_back(stream, None if spared else error)
+
+    def stream_stalled(self, stream: Stream) -> None:
+        """Takes back what a stream hasn't answered of which nothing came for longer than an operation may take."""
+        self._picker.note(stream.server, healthy=False)
+        self._take_back(stream, local_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+
+    def stream_held_up(self, stream: Stream) -> None:
+        """Takes back what was sent over a stream that something on the way doesn't let through."""
+        self._do_without_streams(HELD_UP_SECONDS)
+        self._take_back(stream, None)
+
+    def _answered(self, operation: Operation, response: Any) -> None:
+        lane = operation.lane
+        if lane is None:
+            return
+        lane.sent.pop(operation, None)
+        if lane.alone:
+            lane.alone = False
+        if lane.tried or self._picker.servers > 1:
+            lane.tried.clear()
+            if lane.stream is not None:
+                self._picker.note(lane.stream.server, healthy=True)
+        operation.settle(response, None)
+        if lane.waiting or not lane.sent:
+            self._advance(lane)
+
+    def _fail(self, operation: Operation, error: CheckpointdError) -> None:
+        """Settles an operation that failed for good, and what was built on it."""
+        lane = operation.lane
+        if lane is None:
+            return
+        lane.remove(operation)
+        chain = operation.chain
+        fails_others = operation.kind is PUT and chain is not None and chain.failure is None
+        if chain is not None and fails_others:
+            chain.failure = error
+        operation.settle(None, error)
+        if chain is not None and fails_others:
+            chain.failure = operation.error
+            for behind in [other for other in (*lane.sent, *lane.waiting) if other.chain is chain]:
+                lane.remove(behind)
+                behind.settle(None, again(operation.error or error))
+        self._advance(lane)
+
+    # Sending again.
+
+    def _hold(self, lane: Lane, pause: float) -> None:
+        """Has all that was sent and has no outcome sent again, after a pause."""
+        if not lane.held:
+            lane.held = True
+            self.loop.call_later(pause, self._resume, lane)
+
+    def _resume(self, lane: Lane) -> None:
+        unsettled = list(lane.sent)
+        lane.sent.clear()
+        lane.held = lane.alone = False
+        for operation in unsettled:
+            if lane.stream is not None:
+                lane.stream.forget(operation)
+            if operation.refresh is not None:
+                operation.refresh(operation)
+            if operation.context is not None:
+                operation.metadata = operation.context.run(self._options.metadata)
+        lane.waiting.extendleft(reversed(unsettled))
+        self._advance(lane)
+
+    def _rebuild(self, lane: Lane, operation: Operation, refusal: grpc.RpcError) -> None:
+        """Holds a lane until a put has whole values in place of patches."""
+        lane.held = True
+        flow, operation.rebuild = operation.rebuild, None
+        assert flow is not None
+
+        async def rebuild() -> None:
+            try:
+                body = await self._drive(flow())
+                if body is None:
+                    raise from_rpc_error(refusal, target=self._options.target, method=operation.kind.method)
+                operation.body = body
+            except CheckpointdError as error:
+                self._fail(operation, error)
+            self._resume(lane)
+
+        task = self.loop.create_task(rebuild(), context=operation.context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take_back(self, stream: Stream, error: grpc.RpcError | None) -> None:
+        """Sends what a stream hasn't answered again. None: at once, whatever the retry budget is."""
+        self._forget(stream)
+        lanes = dict.fromkeys(operation.lane for operation in stream.unanswered.values())
+        stream.unanswered.clear()
+        for lane in lanes:
+            if lane is None or lane.held or lane.stream is not stream:
+                continue
+            lane.held = True
+            pause = 0.0
+            if error is not None and not (is_away(error) and self._try_another(lane, stream)):
+                pause = self._pause_all(lane, stream, error)
+            self.loop.call_later(pause, self._resume, lane)
+
+    def _pause_all(self, lane: Lane, stream: Stream, error: grpc.RpcError) -> float:
+        """Returns how long to wait before a lane's operations are sent again. Those that have no time left fail."""
+        pauses = []
+        stalled = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        for operation in [*lane.sent, *(() if stalled else lane.waiting)]:
+            if operation.is_settled:
+                continue
+            if stalled:
+                if time.monotonic() - operation.sent_at < 0.9 * self._options.timeout:
+                    continue
+            elif stream.works and not operation.spared and operation in lane.sent:
+                # A server, or a proxy, may end any stream at any time: that alone is no failure.
+                operation.spared = True
+                continue
+            try:
+                pauses.append(self._pause(operation, error))
+            except CheckpointdError as final:
+                self._fail(operation, final)
+        return min(pauses, default=0.0)
+
+    def _pause(self, operation: Operation, error: grpc.RpcError) -> float:
+        """Returns how long to wait before an operation is sent again. Raises CheckpointdError if it isn't."""
+        if operation.attempts is None:
+            operation.attempts = Attempts(self._options, operation.kind.method, begun=operation.begun)
+        operation.attempts.attempt(operation.sent_at)
+        now = time.monotonic()
+        quiet = now - self._announced_at < TROUBLE_SECONDS
+        pause = operation.attempts.pause_after(error, quiet=quiet)
+        if not quiet:
+            self._announced_at = now
+        return pause
+
+    def _try_another(self, lane: Lane, stream: Stream | None) -> bool:
+        """Whether there is another server to try at once, after one was away."""
+        if self._picker.servers == 1 or stream is None:
+            return False
+        self._picker.note(stream.server, healthy=False)
+        lane.tried.add(stream.server)
+        if len(lane.tried) < self._picker.servers:
+            return True
+        lane.tried.clear()
+        return False
+
+    # Streams.
+
+    def _all_streams(self) -> list[Stream]:
+        in_use = [stream for by_server in self._streams.values() for stream in by_server.values()]
+        return [stream for stream in (*in_use, *self._retired) if not stream.ended]
+
+    def _change(self, stream: Stream) -> None:
+        """Uses another stream from now on: where a name stands for several servers, it may be another one's."""
+        now = time.monotonic()
+        if stream.is_open and now - self._changed_at >= TROUBLE_SECONDS:
+            self._changed_at = now
+            self._retire(stream)
+
+    def _retire(self, stream: Stream) -> None:
+        self._forget(stream)
+        if not stream.ended:
+            self._retired.add(stream)
+            stream.retire()
+
+    def _retire_oldest(self, now: float) -> None:
+        """Retires streams whose time is over."""
+        for stream in self._all_streams():
+            if now >= stream.until or not stream.is_open:
+                self._retire(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        self._retired.discard(stream)
+        by_server = self._streams.get(stream.metadata)
+        if by_server is not None and by_server.get(stream.server) is stream:
+            del by_server[stream.server]
+            if not by_server:
+                del self._streams[stream.metadata]
+
+    def _do_without_streams(self, seconds: float) -> None:
+        self._without_streams_until = max(self._without_streams_until, time.monotonic() + seconds)
+
+
+def closed() -> CheckpointdError:
+    """Returns the error for calls that a saver's end cuts short."""
+    return CheckpointdError("this saver was closed while a call was in flight, or about to start")

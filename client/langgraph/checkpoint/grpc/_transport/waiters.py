@@ -1,0 +1,59 @@
+"""Waiters: how a thread, or a task of an event loop, waits for what happens in another one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+
+
+class ThreadWaiter:
+    """Blocks a thread until it is released."""
+
+    __slots__ = ("_lock",)
+
+    loop = None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, timeout: float = -1) -> None:
+        """Blocks until it has been released, or for so many seconds."""
+        self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """Lets the thread go on. More than once is as good as once."""
+        if self._lock.locked():
+            with suppress(RuntimeError):
+                self._lock.release()
+
+
+class LoopWaiter:
+    """Is awaited in the event loop in which it was made, until it is released from any thread."""
+
+    __slots__ = ("_future", "_thread", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._future: asyncio.Future[None] = self.loop.create_future()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Returns what to await."""
+        return self._future
+
+    def release(self) -> None:
+        """Lets the task go on. More than once is as good as once."""
+        if threading.get_ident() == self._thread:
+            self._release()
+        else:
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits in it
+                self.loop.call_soon_threadsafe(self._release)
+
+    def _release(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+Waiter = ThreadWaiter | LoopWaiter
