@@ -280,6 +280,18 @@ class TestPatchChains:
             assert self.opened(rows, row.version) == b"x" * 1000 + b"y" * number
         assert all(b"x" * 8 not in row.value.data for row in rows)
 
+    def test_it_opens_when_a_value_below_was_replaced(self) -> None:
+        """The server keeps what patches are built on under another name."""
+        rows, others = self.chain(), self.chain(start="z")
+        for position in (0, 1):
+            aside = f"{rows[position].version}\x1f1234"
+            for row in rows:
+                if row.value.patch.base_version == rows[position].version:
+                    row.value.patch.base_version = aside
+            rows[position].version = aside
+        assert self.opened([*rows, *others[:2]], rows[3].version) == b"x" * 1000 + b"yyy"
+        assert self.opened([*rows, *others[:2]], others[1].version) == b"z" * 1000 + b"y"
+
     @pytest.mark.parametrize(
         "rearrange",
         [

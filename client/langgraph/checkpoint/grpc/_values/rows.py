@@ -18,6 +18,8 @@ from checkpointd.v1 import values_pb2 as values
 
 MAX_CHAIN = 1024
 """How many patches of a chain are followed. Servers accept far fewer."""
+_REPLACED = "\x1f"
+
 At = tuple[str, str]
 """A channel and a version of it."""
 
@@ -111,7 +113,8 @@ class ValueRows:
             raise self._corrupt(at[0], "bytes of its value are missing")
         if not stored.HasField("patch"):
             stored_type = stored.type
-            type_tag, data = self._serde.open(stored_type, payload, (ChannelAssociatedData, *self._key, *at))
+            place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
+            type_tag, data = self._serde.open(stored_type, payload, place)
             opened = CachedValue(at[1], type_tag, stored_type, data)
         elif base is None:
             raise self._corrupt(at[0], "what its value builds on is missing")
@@ -128,7 +131,8 @@ class ValueRows:
             raise self._corrupt(at[0], f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
         # What isn't sealed is opened as well: that refuses it where encryption is required.
         digest = base.digest if patch.sealed else b""
-        place = (PatchAssociatedData, *self._key, *at, base.version, patch.size, digest)
+        versions = (_as_put(at[1]), _as_put(base.version))
+        place = (PatchAssociatedData, *self._key, at[0], *versions, patch.size, digest)
         type_tag, instructions = self._serde.open(stored.type, payload, place)
         crc32 = patch.crc32
         if patch.sealed:
@@ -139,3 +143,8 @@ class ValueRows:
 
     def _corrupt(self, channel: str, what: str) -> CorruptValueError:
         return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")
+
+
+def _as_put(version: str) -> str:
+    """Returns the version that a row was put with: something is behind it if other bytes have replaced it since."""
+    return version.partition(_REPLACED)[0]
