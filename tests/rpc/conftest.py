@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc import RpcServer, batches
+from checkpointd_server.rpc import RpcServer
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.rpc.serving import Serve, serving
 from tests.support.rpc_client import Client
@@ -22,12 +22,6 @@ async def store(database_url: str) -> AsyncIterator[CheckpointStore]:
     await migrate(options)
     async with open_store(options) as opened:
         yield opened
-
-
-@pytest.fixture
-def patient_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine, no call of a batch counts as slow."""
-    monkeypatch.setattr(batches, "SLOW_SECONDS", 20.0)
 
 
 @pytest.fixture

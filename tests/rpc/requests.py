@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 
-VERSION = values.ChannelVersion(integer=1)
-
-
-def checkpoint(**fields: Any) -> values.Checkpoint:
-    return values.Checkpoint(**fields)
-
-
-def versions(**by_channel: values.ChannelVersion) -> values.ChannelVersions:
-    return values.ChannelVersions(versions=by_channel)
-
-
-def seen(channel: str, version: values.ChannelVersion = VERSION, node: str = "node") -> values.Checkpoint:
-    return values.Checkpoint(versions_seen={node: values.ChannelVersions(versions={channel: version})})
+VERSION = "i1"
 
 
 def channel_value(client: Any, **fields: Any) -> values.ChannelValue:
     return values.ChannelValue(**{"channel": "channel", "version": VERSION, "value": client.value(b""), **fields})
+
+
+def channels(client: Any, version: str, **data: bytes | values.TypedValue | None) -> dict[str, Any]:
+    """Returns the fields of a put that has these channels, all at one version, with these values. None: empty."""
+    typed = {name: client.value(value) if isinstance(value, bytes) else value for name, value in data.items()}
+    return {
+        "channels": list(data),
+        "channel_versions": [version] * len(data),
+        "values": [values.ChannelValue(channel=name, version=version, value=value) for name, value in typed.items()],
+    }
 
 
 def task_write(client: Any, **fields: Any) -> values.TaskWrite:
@@ -36,7 +35,8 @@ def copy(**fields: Any) -> thread_service_pb2.CopyThreadRequest:
 
 
 def send(client: Any, method: str, request: Any) -> Any:
-    service = client.threads if hasattr(client.threads, method) else client.checkpoints
+    services = (client.threads, client.values, client.checkpoints)
+    service = next(service for service in services if hasattr(service, method))
     return getattr(service, method)(request, timeout=20)
 
 
@@ -45,25 +45,42 @@ async def assert_nothing_stored(client: Any) -> None:
     assert not page.tuples
 
 
-def operation(request: Any) -> pb.BatchOperation:
+def operation(number: int, request: Any, **fields: Any) -> pb.Operation:
+    """Returns an operation of a pipeline."""
     kinds = {
         pb.PutCheckpointRequest: "put_checkpoint",
         pb.PutWritesRequest: "put_writes",
         pb.GetCheckpointRequest: "get_checkpoint",
     }
-    return pb.BatchOperation(**{kinds[type(request)]: request})
+    return pb.Operation(id=number, **{kinds[type(request)]: request}, **fields)
 
 
 def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.PutCheckpointRequest:
     """Returns a put whose message has exactly `size` bytes."""
-    version = values.ChannelVersion(text=checkpoint_id)
     request: pb.PutCheckpointRequest = client.put_request(
-        checkpoint_id=checkpoint_id,
-        checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions={"channel": version})),
+        checkpoint_id=checkpoint_id, **channels(client, f"s{checkpoint_id}", channel=b"")
     )
-    value = request.values.add(channel="channel", version=version, value=client.value(b"")).value
+    value = request.values[0].value
     value.data = b"x" * (size // 2)
     value.data += b"x" * (size - request.ByteSize())
     value.data = value.data[: len(value.data) - (request.ByteSize() - size)]
     assert request.ByteSize() == size
     return request
+
+
+def patch(base_version: str, base: bytes, new: bytes) -> values.TypedValue:
+    """Returns a new value as a patch that copies what it has in common with its base at the beginning."""
+    common = next((i for i, (a, b) in enumerate(zip(base, new, strict=False)) if a != b), min(len(base), len(new)))
+    instructions = (_number(common << 1 | 1) + _number(0) if common else b"") + (
+        _number(len(new) - common << 1) + new[common:] if len(new) > common else b""
+    )
+    described = values.Patch(base_version=base_version, size=len(new), crc32=crc32(new))
+    return values.TypedValue(type="msgpack", data=instructions, patch=described)
+
+
+def _number(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])

@@ -16,6 +16,9 @@ from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain import errors as domain_errors
 from checkpointd_server.domain.access import ANYBODY, Scope
 from checkpointd_server.domain.errors import (
+    BaseMissing,
+    BrokenPatch,
+    ChainTooLong,
     CheckpointdError,
     CheckpointNotFound,
     DatabaseUnavailable,
@@ -24,8 +27,9 @@ from checkpointd_server.domain.errors import (
     LeaseHeld,
     LeaseLost,
     Overloaded,
-    PiecesMissing,
+    PredecessorMissing,
     ResultTooLarge,
+    SealedValue,
     SetupError,
     ThreadExists,
     VersionConflict,
@@ -37,7 +41,6 @@ from checkpointd_server.rpc.errors import (
     Draining,
     Failure,
     RequestTooLarge,
-    SlowOperation,
     describe_error,
 )
 from checkpointd_server.rpc.identity import PermissionDenied
@@ -67,7 +70,13 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (RequestTooLarge(9, limit=8), {"limit": "8"}),
     (ResultTooLarge(9, limit=8), {"limit": "8"}),
     (Overloaded(limit=8), {"bound": "calls", "limit": "8"}),
-    (SlowOperation(), {}),
+    (
+        PredecessorMissing(**CONFLICT, current_checkpoint_id="c"),  # type: ignore[arg-type]
+        {**{key: str(value) for key, value in CONFLICT.items()}, "current_checkpoint_id": "c"},
+    ),
+    (BaseMissing("t", "c"), {"thread_id": "t", "channel": "c"}),
+    (ChainTooLong("t", "c", limit=64), {"thread_id": "t", "channel": "c", "limit": "64"}),
+    (SealedValue(), {}),
     (DatabaseUnavailable(), {}),
     (Draining(), {}),
     (DeadlineExceeded(), {}),
@@ -92,7 +101,7 @@ def documented() -> dict[str, tuple[grpc.StatusCode, set[str]]]:
     for comment, name in re.findall(r"((?: *//.*\n)+) *(ERROR_REASON_\w+) =", PROTO.read_text()):
         text = " ".join(line.strip(" /") for line in comment.splitlines())
         code = re.search(r"Code: (\w+)\.", text)
-        listed = re.search(r"Metadata: (.*?)\.(?: |$)", re.sub(r"\([^)]*\)", "", text))
+        listed = re.search(r"Metadata(?:, as for VERSION_CONFLICT)?: (.*?)\.(?: |$)", re.sub(r"\([^)]*\)", "", text))
         keys = re.findall(r"[a-z]+(?:_[a-z]+)*", listed[1]) if listed else []
         words = {"where", "one", "was", "exceeded", "in", "bytes", "calls", "of", "the", "put", "last"}
         if code:
@@ -126,8 +135,8 @@ def test_every_error_that_a_store_may_raise_has_a_rule() -> None:
     errors = [kind for kind in vars(domain_errors).values() if isinstance(kind, type)]
     for kind in errors:
         if issubclass(kind, CheckpointdError) and kind is not CheckpointdError and not issubclass(kind, SetupError):
-            # What is missing is part of an answer, not an error, to a client.
-            assert (kind in RULES) == (kind is not PiecesMissing)
+            # A patch that was stored and can't be applied is a fault, of whoever it is.
+            assert (kind in RULES) == (kind is not BrokenPatch)
 
 
 def test_a_subclass_is_told_like_its_base() -> None:

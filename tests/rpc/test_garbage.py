@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from tests.rpc.requests import put_of
+from tests.rpc.requests import operation, put_of
 
 SIZE = 1024 * 1024
 CALLS = 8
@@ -90,48 +90,54 @@ async def test_bytes_that_are_no_request(client: Any, no_collector: None) -> Non
     assert grown < SIZE
 
 
-async def test_a_batch_of_which_some_conflict(client: Any, no_collector: None) -> None:
-    await client.checkpoints.PutCheckpoint(client.put_request())
-    request = put_of(client, SIZE // 4)
-    late = put_of(client, SIZE // 4)
-    late.precondition.if_version_match = 0
-    operations = [pb.BatchOperation(put_checkpoint=one) for one in (request, late, request, late)]
-    data = pb.BatchRequest(operations=operations).SerializeToString()
-    grown = await growth(lambda: client.raw("CheckpointService/Batch", data))
-    assert grown < SIZE
-
-
-async def test_messages_on_an_open_call(client: Any, no_collector: None) -> None:
+async def test_operations_of_a_pipeline(client: Any, no_collector: None) -> None:
     await client.checkpoints.PutCheckpoint(client.put_request())
     late = put_of(client, SIZE)
     late.precondition.if_version_match = 0
-    open_call = client.checkpoints.StreamBatches()
+    bad = put_of(client, SIZE)
+    bad.thread_id = ""
+    stream = client.checkpoints.Pipeline()
 
-    async def exchange(*operations: Any) -> None:
-        await open_call.write(pb.StreamBatchesRequest(operations=operations))
-        assert (await open_call.read()).id == 0
+    async def exchange(request: Any) -> None:
+        await stream.write(pb.PipelineRequest(operations=[operation(1, request)]))
+        assert (await stream.read()).results[0].id == 1
 
     async def work() -> None:
-        await exchange(pb.BatchOperation(put_checkpoint=put_of(client, SIZE)))
-        await exchange(pb.BatchOperation(put_checkpoint=late))
-        await exchange(pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="thread-1")))
+        for request in (put_of(client, SIZE), late, bad, pb.GetCheckpointRequest(thread_id="thread-1")):
+            await exchange(request)
 
     grown = await growth(work)
     assert grown < SIZE
 
 
-async def test_messages_that_were_given_up_on_open_calls(client: Any, blocker: Any, no_collector: None) -> None:
+async def test_operations_of_one_message_of_which_some_conflict(client: Any, no_collector: None) -> None:
     await client.checkpoints.PutCheckpoint(client.put_request())
-    put = pb.BatchOperation(put_checkpoint=put_of(client, SIZE, "2"))
-    idle: list[Any] = []
+    request = put_of(client, SIZE // 4)
+    late = put_of(client, SIZE // 4)
+    late.precondition.if_version_match = 0
+    message = pb.PipelineRequest(operations=[operation(i, one) for i, one in enumerate((request, late) * 2)])
+    stream = client.checkpoints.Pipeline()
+
+    async def work() -> None:
+        await stream.write(message)
+        results = 0
+        while results < 4:
+            results += len((await stream.read()).results)
+
+    grown = await growth(work)
+    assert grown < SIZE
+
+
+async def test_streams_whose_clients_have_gone(client: Any, blocker: Any, no_collector: None) -> None:
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    put = operation(1, put_of(client, SIZE, "2"), timeout_ms=500)
 
     async def give_up() -> None:
-        open_call = client.checkpoints.StreamBatches()
-        await open_call.write(pb.StreamBatchesRequest(id=1, operations=[put]))
+        stream = client.checkpoints.Pipeline()
+        await stream.write(pb.PipelineRequest(operations=[put]))
         await blocked.until_waiting(1)
-        await open_call.write(pb.StreamBatchesRequest(id=1, cancel=True))
+        stream.cancel()
         await blocked.until_waiting(0)
-        idle.append(open_call)
 
     async with blocker() as blocked:
         grown = await growth(give_up)

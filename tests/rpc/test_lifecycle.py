@@ -18,11 +18,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2
-from checkpointd.v1 import piece_service_pb2 as pieces_pb
-from checkpointd.v1.piece_service_pb2_grpc import PieceServiceStub
+from checkpointd.v1 import value_service_pb2 as values_pb
+from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.rpc.health import READINESS
+from tests.rpc.requests import channels
 from tests.rpc.serving import until_idle
 from tests.support.flaky_link import FlakyLink
 
@@ -30,8 +31,8 @@ OURS = [
     "checkpointd.v1.CheckpointService",
     "checkpointd.v1.InfoService",
     "checkpointd.v1.LeaseService",
-    "checkpointd.v1.PieceService",
     "checkpointd.v1.ThreadService",
+    "checkpointd.v1.ValueService",
 ]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -198,15 +199,11 @@ def put(client: Any, *, thread_id: str = "thread-1", **options: Any) -> Any:
     return client.checkpoints.PutCheckpoint(request, **options)
 
 
-async def store_a_piece(client: Any, size: int) -> pieces_pb.GetPiecesRequest:
-    """Stores a value of this many bytes, and returns what asks for its one piece."""
-    request = client.put_request()
-    value = request.values.add(channel="channel", value=client.value(b"x" * size))
-    value.version.integer = 1
-    request.checkpoint.channel_versions.versions["channel"].integer = 1
-    await client.checkpoints.PutCheckpoint(request)
-    (name,) = (await client.checkpoints.GetCheckpoint(GET)).tuple.values[0].value.pieces.names
-    return pieces_pb.GetPiecesRequest(thread_id=GET.thread_id, names=[name])
+async def store_a_value(client: Any, size: int) -> values_pb.GetValueRequest:
+    """Stores a value of this many bytes, and returns what asks for all of it."""
+    await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "i1", channel=b"x" * size)))
+    known = values_pb.KnownChannelValue(channel="channel", version="i1")
+    return values_pb.GetValueRequest(thread_id=GET.thread_id, channel_value=known, max_bytes=size)
 
 
 class TestDrain:
@@ -255,12 +252,12 @@ class TestDrain:
     async def test_a_large_answer_arrives_whole(self, serve: Any) -> None:
         """The handler is done when the answer is encoded; the answer isn't there yet."""
         async with serve() as (server, client):
-            wanted = await store_a_piece(client, 40_000_000)
-            reading = asyncio.ensure_future(client.pieces.GetPieces(wanted))
+            wanted = await store_a_value(client, 40_000_000)
+            reading = asyncio.ensure_future(client.values.GetValue(wanted))
             while not server.active_calls:
                 await asyncio.sleep(0)
             await server.drain(60)
-            assert len((await reading).pieces[0].data) == 40_000_000
+            assert len((await reading).data) == 40_000_000
 
     async def test_connections_are_closed_only_when_the_last_answer_has_been_sent(
         self, serve: Any, tmp_path: Path
@@ -268,13 +265,13 @@ class TestDrain:
         """Otherwise gRPC would close one in the moment that the answer is written, and a reset may overtake it."""
         target = f"unix:{tmp_path}/socket"
         async with serve(listen=(target,)) as (server, client):
-            wanted = await store_a_piece(client, 40_000_000)
+            wanted = await store_a_value(client, 40_000_000)
             with FlakyLink(target) as link:
                 options = [("grpc.max_receive_message_length", -1)]
                 async with grpc.aio.insecure_channel(link.target, options=options) as channel:
                     await channel.channel_ready()
                     link.hold_answers()
-                    reading = asyncio.ensure_future(PieceServiceStub(channel).GetPieces(wanted))
+                    reading = asyncio.ensure_future(ValueServiceStub(channel).GetValue(wanted))
                     while not server.active_calls:
                         await asyncio.sleep(0)
                     draining = asyncio.create_task(server.drain(60))
@@ -283,7 +280,7 @@ class TestDrain:
                     await asyncio.sleep(0.3)  # what would be closed is closed by then
                     assert (await client.refused(client.checkpoints.GetCheckpoint(GET))).reason == "DRAINING"
                     link.resume()
-                    assert len((await reading).pieces[0].data) == 40_000_000
+                    assert len((await reading).data) == 40_000_000
                     async with asyncio.timeout(20):
                         await draining
 

@@ -8,10 +8,9 @@ import grpc
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import piece_service_pb2 as pieces_pb
-from checkpointd.v1 import values_pb2 as values
+from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd_server.domain.limits import Limits
-from tests.rpc.requests import put_of
+from tests.rpc.requests import channels, put_of
 
 LIMIT = 100_000
 MEBIBYTE = 1024 * 1024
@@ -53,8 +52,9 @@ async def test_a_call_without_a_request_is_told_so(serve: Any, capsys: pytest.Ca
 
 
 async def test_an_answer_over_the_limit_is_told_the_limit(serve: Any) -> None:
+    """Which happens to what was stored under another limit."""
     async with serve() as (_, client):
-        await client.checkpoints.PutCheckpoint(put_of(client, 2 * LIMIT))
+        await client.checkpoints.PutCheckpoint(client.put_request(body=bytes(2 * LIMIT)))
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
         target = pb.GetCheckpointRequest(thread_id="thread-1")
         calls = (
@@ -65,19 +65,19 @@ async def test_an_answer_over_the_limit_is_told_the_limit(serve: Any) -> None:
             refusal = await client.refused(call)
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
             assert refusal.metadata == {"limit": str(LIMIT)}
-        metadata = pb.ListCheckpointsRequest(view=pb.CHECKPOINT_VIEW_METADATA)
-        assert len((await client.checkpoints.ListCheckpoints(metadata)).tuples) == 1
 
 
 async def test_a_value_of_many_megabytes_goes_through(client: Any) -> None:
     request = put_of(client, 60 * MEBIBYTE)
     await client.checkpoints.PutCheckpoint(request)
     got = await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))
-    value = got.tuple.values[0].value
-    (name,) = value.pieces.names
-    answer = await client.pieces.GetPieces(pieces_pb.GetPiecesRequest(thread_id="thread-1", names=[name]))
-    assert (value.type, answer.pieces[0].data) == ("msgpack", request.values[0].value.data)
-    assert value.pieces.size == len(answer.pieces[0].data)
+    assert got.ByteSize() < MEBIBYTE
+    (entry,) = got.tuple.values
+    known = values_pb.KnownChannelValue(channel=entry.channel, version=entry.version)
+    wanted = values_pb.GetValueRequest(thread_id="thread-1", channel_value=known, max_bytes=60 * MEBIBYTE)
+    answer = await client.values.GetValue(wanted)
+    assert (entry.value.type, answer.data) == ("msgpack", request.values[0].value.data)
+    assert entry.value.parts.size == answer.size == len(answer.data)
 
 
 async def listed(client: Any) -> tuple[list[str], int]:
@@ -102,18 +102,41 @@ async def test_a_page_is_cut_so_that_it_fits_into_a_message(serve: Any) -> None:
 
 
 async def test_long_names_don_t_outgrow_a_page(serve: Any) -> None:
-    # Nearly all of these checkpoints is names, of which the store's page size knows nothing.
+    """Nearly all of these checkpoints is names."""
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
         for number in range(20):
-            version = values.ChannelVersion(integer=number)
-            versions = {f"{channel:03}{'c' * 250}": version for channel in range(40)}
-            request = client.put_request(
-                checkpoint_id=f"checkpoint-{number:02}",
-                checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions=versions)),
-            )
-            for channel in versions:
-                request.values.add(channel=channel, version=version, value=client.value(b"", "null"))
-            await client.checkpoints.PutCheckpoint(request)
+            names = {f"{channel:03}{'c' * 250}": b"" for channel in range(40)}
+            put = client.put_request(checkpoint_id=f"checkpoint-{number:02}", **channels(client, f"i{number}", **names))
+            await client.checkpoints.PutCheckpoint(put)
         ids, pages = await listed(client)
         assert ids == [f"checkpoint-{number:02}" for number in reversed(range(20))]
         assert pages > 1
+
+
+@pytest.mark.parametrize("patches", [False, True])
+async def test_no_answer_is_larger_than_a_mebibyte_whatever_is_stored(client: Any, patches: bool) -> None:
+    """But for a checkpoint whose own fields, names or metadata are: clients take 4 MiB at once, as gRPC has it."""
+    for number in range(6):
+        data = {f"{channel}": bytes([channel]) * 300_000 for channel in range(4)}
+        put = client.put_request(
+            checkpoint_id=f"checkpoint-{number}",
+            body=bytes(100_000),
+            metadata=client.metadata({"large": bytes(100_000)}),
+            **channels(client, f"i{number}", **data),
+        )
+        await client.checkpoints.PutCheckpoint(put)
+        for task in range(10):
+            writes = client.writes_request(checkpoint_id=f"checkpoint-{number}", task_id=f"task-{task}", writes=None)
+            writes.writes.add(idx=0, channel="0", value=client.value(bytes(150_000)))
+            await client.checkpoints.PutWrites(writes)
+    answers: list[Any] = [
+        await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1", patches=patches))
+    ]
+    token, found = "", 0
+    while token or not found:
+        request = pb.ListCheckpointsRequest(thread_id="thread-1", patches=patches, page_token=token)
+        answers.append(await client.checkpoints.ListCheckpoints(request))
+        found += len(answers[-1].tuples)
+        token = answers[-1].next_page_token
+    assert found == 6
+    assert max(answer.ByteSize() for answer in answers) <= MEBIBYTE

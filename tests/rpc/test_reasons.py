@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import lease_service_pb2, thread_service_pb2
+from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
@@ -26,7 +26,7 @@ from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.faults import trace_without_words
-from tests.support.rpc_client import Refusal
+from tests.rpc.requests import channels, patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,18 +111,6 @@ async def overloaded(world: World) -> Any:
         return refusal
 
 
-async def slow_operation(world: World) -> Any:
-    async with world.busy() as (_, client, put, _):
-        quick = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="t"))
-        slow = pb.BatchOperation(put_checkpoint=client.put_request(checkpoint_id="another"))
-        answered, left = (await client.checkpoints.Batch(pb.BatchRequest(operations=[quick, slow]))).results
-        assert answered.HasField("get_checkpoint")
-        put.cancel()
-        failure = left.failure
-        code = next(code for code in grpc.StatusCode if code.value[0] == failure.code)
-        return Refusal(code=code, message=failure.message, reason=failure.reason, metadata=dict(failure.metadata))
-
-
 async def database_unavailable(world: World) -> Any:
     async with world.serve() as (_, client):
         name = urlsplit(world.database_url).path.removeprefix("/")
@@ -167,6 +155,41 @@ async def lease_held(world: World) -> Any:
 async def lease_lost(world: World) -> Any:
     async with world.serve() as (_, client):
         return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(lease_token=1)))
+
+
+async def predecessor_missing(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(writer=b"me"))
+        precondition = values.Precondition(if_last_writer=b"me", if_last_checkpoint_id="checkpoint-2")
+        put = client.put_request(checkpoint_id="checkpoint-3", precondition=precondition, writer=b"me")
+        return await client.refused(client.checkpoints.PutCheckpoint(put))
+
+
+async def base_missing(world: World) -> Any:
+    async with world.serve() as (_, client):
+        put = client.put_request(**channels(client, "s1", channel=patch("s0", b"base", b"base and more")))
+        return await client.refused(client.checkpoints.PutCheckpoint(put))
+
+
+async def chain_too_long(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"0")))
+        for number in range(1, Limits().max_chain + 1):
+            put = client.put_request(**channels(client, f"s{number}", channel=patch(f"s{number - 1}", b"0", b"0")))
+            await client.checkpoints.PutCheckpoint(put)
+        put = client.put_request(**channels(client, "sx", channel=patch(f"s{number}", b"0", b"0")))
+        return await client.refused(client.checkpoints.PutCheckpoint(put))
+
+
+async def sealed(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"0")))
+        described = values.Patch(base_version="s0", size=1, sealed=True)
+        value = values.TypedValue(type="msgpack+xaes", data=b"?", patch=described)
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s1", channel=value)))
+        known = value_service_pb2.KnownChannelValue(channel="channel", version="s1")
+        request = value_service_pb2.GetValueRequest(thread_id="thread-1", channel_value=known)
+        return await client.refused(client.values.GetValue(request))
 
 
 async def unauthenticated(world: World) -> Any:
@@ -216,7 +239,27 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "PERMISSION_DENIED": (permission_denied, grpc.StatusCode.PERMISSION_DENIED, {"scope": "write"}),
     "KEYS_UNAVAILABLE": (keys_unavailable, grpc.StatusCode.UNAVAILABLE, {}),
     "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"bound": "calls", "limit": "1"}),
-    "SLOW_OPERATION": (slow_operation, grpc.StatusCode.UNAVAILABLE, {}),
+    "PREDECESSOR_MISSING": (
+        predecessor_missing,
+        grpc.StatusCode.ABORTED,
+        {
+            "thread_id": "thread-1",
+            "checkpoint_ns": "",
+            "current_version": None,
+            "current_checkpoint_id": "checkpoint-1",
+        },
+    ),
+    "BASE_MISSING": (
+        base_missing,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        {"thread_id": "thread-1", "channel": "channel"},
+    ),
+    "CHAIN_TOO_LONG": (
+        chain_too_long,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        {"thread_id": "thread-1", "channel": "channel", "limit": "64"},
+    ),
+    "SEALED": (sealed, grpc.StatusCode.FAILED_PRECONDITION, {}),
 }
 """How to meet each reason, and what the client is told. A value of None may be anything."""
 
@@ -311,11 +354,9 @@ async def test_a_call_is_one_line_at_debug_without_values(world: World) -> None:
     with capture_logs() as logs:
         async with world.serve() as (_, client):
             secret = b"secret value"
-            version = values.ChannelVersion(integer=1)
-            changed = [values.ChannelValue(channel="channel", version=version, value=client.value(secret))]
-            await client.checkpoints.PutCheckpoint(
-                client.put_request(values=changed, metadata=client.metadata({"k": "secret value"}))
-            )
+            metadata = client.metadata({"k": "secret value"})
+            put = client.put_request(**channels(client, "i1", channel=secret), metadata=metadata)
+            await client.checkpoints.PutCheckpoint(put)
     (line,) = [line for line in logs if line.get("method") == "CheckpointService/PutCheckpoint"]
     assert (line["log_level"], line["code"], line["thread_id"]) == ("debug", "OK", "thread-1")
     assert line["duration_ms"] > 0

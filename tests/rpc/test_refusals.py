@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,25 +10,14 @@ import msgpack
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import lease_service_pb2, thread_service_pb2
+from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2
 from checkpointd.v1 import values_pb2 as values
-from tests.rpc.requests import (
-    assert_nothing_stored,
-    channel_value,
-    checkpoint,
-    copy,
-    seen,
-    send,
-    task_write,
-    versions,
-)
+from tests.rpc.requests import assert_nothing_stored, channel_value, channels, copy, send, task_write
 
 
 async def test_all_keys_may_have_their_full_length_at_once(client: Any) -> None:
     keys = {"thread_id": "t" * 512, "checkpoint_ns": "n" * 1024, "checkpoint_id": "c" * 128}
-    version = values.ChannelVersion(text="v" * 128)
-    put = client.put_request(**keys, values=[channel_value(client, channel="c" * 256, version=version)])
-    put.checkpoint.channel_versions.versions["c" * 256].CopyFrom(version)
+    put = client.put_request(**keys, **channels(client, "s" + "v" * 128, **{"c" * 256: b"value"}))
     await client.checkpoints.PutCheckpoint(put)
     writes = client.writes_request(**keys, task_id="i" * 128, task_path="p" * 4096)
     await client.checkpoints.PutWrites(writes)
@@ -43,12 +31,55 @@ def many(number: int) -> list[str]:
     return [f"n-{position}" for position in range(number)]
 
 
-NO_VERSION = values.ChannelVersion()
-NAN = values.ChannelVersion(number=math.nan)
 Make = Callable[[Any], Any]
 
+MEBIBYTE = 1024 * 1024
+GIBIBYTE = 1024 * MEBIBYTE
+
+
+def wrong_parts(make: Callable[[Any, values.TypedValue], Any], *, data: bytes = b"", **fields: Any) -> Make:
+    """Makes a request with a value that was sent ahead, of which something is wrong."""
+    parts = values.Parts(**{"upload_id": b"u" * 16, "size": 5, **fields})
+    return lambda client: make(client, values.TypedValue(type="t", data=data, parts=parts))
+
+
+def wrong_patch(*, data: bytes = b"\x06abc", parts: values.Parts | None = None, **fields: Any) -> Make:
+    """Makes a put with a patch of which something is wrong."""
+    patch = values.Patch(**{"base_version": "i0", "size": 3, **fields})
+    value = values.TypedValue(type="t", data=data, patch=patch, parts=parts)
+    return lambda client: client.put_request(values=[channel_value(client, value=value)])
+
+
+def part(**fields: Any) -> value_service_pb2.PutPartRequest:
+    return value_service_pb2.PutPartRequest(
+        **{"thread_id": "t", "upload_id": b"u" * 16, "offset": 0, "data": b"data", **fields}
+    )
+
+
+def get_value(**fields: Any) -> value_service_pb2.GetValueRequest:
+    value = value_service_pb2.KnownChannelValue(channel="c", version="i1")
+    return value_service_pb2.GetValueRequest(**{"thread_id": "t", "channel_value": value, **fields})
+
+
 OTHERS: list[tuple[str, str, int | None, Make]] = [
-    ("PutCheckpoint", "checkpoint", None, lambda c: c.put_request(checkpoint=None)),
+    ("PutCheckpoint", "body", None, lambda c: c.put_request(body=None)),
+    ("PutCheckpoint", "body", 8 * MEBIBYTE, lambda c: c.put_request(body=bytes(8 * MEBIBYTE))),
+    ("PutCheckpoint", "channels", 10_000, lambda c: c.put_request(channels=many(10_001))),
+    ("PutCheckpoint", "channels[1]", None, lambda c: c.put_request(channels="aa", channel_versions=["i1", "i1"])),
+    ("PutCheckpoint", "channel_versions", None, lambda c: c.put_request(channels=["a"])),
+    ("PutCheckpoint", "channel_versions", None, lambda c: c.put_request(channel_versions=["i1"])),
+    (
+        "PutCheckpoint",
+        "channel_versions[1]",
+        None,
+        lambda c: c.put_request(channels=["a", "b"], channel_versions=["i1", "1"]),
+    ),
+    (
+        "PutCheckpoint",
+        "values",
+        10_000,
+        lambda c: c.put_request(values=[channel_value(c, channel=name) for name in many(10_001)]),
+    ),
     ("PutCheckpoint", "metadata", None, lambda c: c.put_request(metadata=None)),
     ("PutCheckpoint", "metadata.value", None, lambda c: c.put_request(metadata=values.Metadata(index=b"\x80"))),
     (
@@ -71,49 +102,14 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
             metadata=values.Metadata(value=c.value(b"\x80"), index=msgpack.packb({"k": "x" * 65536}))
         ),
     ),
-    (
-        "PutCheckpoint",
-        'checkpoint.channel_versions.versions["a"]',
-        None,
-        lambda c: c.put_request(checkpoint=checkpoint(channel_versions=versions(a=NO_VERSION))),
-    ),
-    (
-        "PutCheckpoint",
-        'checkpoint.channel_versions.versions["a"].number',
-        None,
-        lambda c: c.put_request(checkpoint=checkpoint(channel_versions=versions(a=NAN))),
-    ),
-    (
-        "PutCheckpoint",
-        'checkpoint.versions_seen["node"].versions["a"]',
-        None,
-        lambda c: c.put_request(checkpoint=seen("a", NO_VERSION)),
-    ),
-    (
-        "PutCheckpoint",
-        'checkpoint.versions_seen["node"].versions["a"].number',
-        None,
-        lambda c: c.put_request(checkpoint=seen("a", NAN)),
-    ),
     ("PutCheckpoint", "values[0].version", None, lambda c: c.put_request(values=[channel_value(c, version=None)])),
-    (
-        "PutCheckpoint",
-        "values[0].version",
-        None,
-        lambda c: c.put_request(values=[channel_value(c, version=NO_VERSION)]),
-    ),
-    (
-        "PutCheckpoint",
-        "values[0].version.number",
-        None,
-        lambda c: c.put_request(values=[channel_value(c, version=NAN)]),
-    ),
+    ("PutCheckpoint", "values[0].version", None, lambda c: c.put_request(values=[channel_value(c, version="fnan")])),
     (
         "PutCheckpoint",
         "values[2].channel",
         None,
         lambda c: c.put_request(
-            values=[channel_value(c), channel_value(c, channel="other"), channel_value(c, version=NO_VERSION)]
+            values=[channel_value(c), channel_value(c, channel="other"), channel_value(c, version="i2")]
         ),
     ),
     ("PutCheckpoint", "writer", 32, lambda c: c.put_request(writer=b"w" * 33)),
@@ -142,6 +138,95 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         32,
         lambda c: c.writes_request(precondition=values.Precondition(if_last_writer=b"w" * 33)),
     ),
+    *(
+        (method, f"{prefix}{field}", limit, make)
+        for method, prefix, make_value in (
+            ("PutCheckpoint", "values[0].value.", lambda c, v: c.put_request(values=[channel_value(c, value=v)])),
+            ("PutWrites", "writes[0].value.", lambda c, v: c.writes_request(writes=[task_write(c, value=v)])),
+        )
+        for field, limit, make in (
+            ("parts.upload_id", None, wrong_parts(make_value, upload_id=b"u" * 15)),
+            ("parts.size", GIBIBYTE, wrong_parts(make_value, size=0)),
+            ("parts.size", GIBIBYTE, wrong_parts(make_value, size=GIBIBYTE + 1)),
+            ("parts.size", GIBIBYTE, wrong_parts(make_value, size=-1)),
+            ("data", None, wrong_parts(make_value, data=b"data")),
+        )
+    ),
+    *(
+        ("PutCheckpoint", f"values[0].value.{field}", limit, wrong_patch(**fields))
+        for field, limit, fields in (
+            ("patch.base_version", None, {"base_version": ""}),
+            ("patch.base_version", None, {"base_version": "1"}),
+            ("patch.base_version", 129, {"base_version": "s" + "x" * 129}),
+            ("patch.size", GIBIBYTE, {"size": GIBIBYTE + 1}),
+            ("patch.size", GIBIBYTE, {"size": -1}),
+            ("patch.crc32", None, {"sealed": True, "crc32": 1}),
+            ("data", None, {"size": 4}),
+            ("data", None, {"data": b"\x07"}),
+            ("data", None, {"data": b"\x02x" * 65_537, "size": 65_537}),
+            ("parts", None, {"data": b"", "parts": values.Parts(upload_id=b"u" * 16, size=3)}),
+        )
+    ),
+    (
+        "PutWrites",
+        "writes[0].value.patch",
+        None,
+        lambda c: c.writes_request(writes=[task_write(c, value=values.TypedValue(type="t", patch=values.Patch()))]),
+    ),
+    (
+        "PutCheckpoint",
+        "metadata.value.patch",
+        None,
+        lambda c: c.put_request(metadata=values.Metadata(value=values.TypedValue(type="t", patch=values.Patch()))),
+    ),
+    (
+        "PutCheckpoint",
+        "metadata.value.parts",
+        None,
+        lambda c: c.put_request(metadata=values.Metadata(value=values.TypedValue(type="t", parts=values.Parts()))),
+    ),
+    (
+        "PutCheckpoint",
+        "precondition.if_last_checkpoint_id",
+        None,
+        lambda c: c.put_request(precondition=values.Precondition(if_last_checkpoint_id="c")),
+    ),
+    ("PutWrites", "writes", 10_000, lambda c: c.writes_request(writes=[task_write(c)] * 10_001)),
+    (
+        "PutWrites",
+        "writes[0].checkpoint_id",
+        None,
+        lambda c: c.writes_request(writes=[task_write(c, checkpoint_id="c")]),
+    ),
+    (
+        "GetCheckpoint",
+        "known",
+        None,
+        lambda c: pb.GetCheckpointRequest(thread_id="t", known=[values.KnownValue(channel="c", version="i1")]),
+    ),
+    (
+        "GetCheckpoint",
+        "known",
+        1000,
+        lambda c: pb.GetCheckpointRequest(
+            thread_id="t", patches=True, known=[values.KnownValue(channel="c", version="i1")] * 1001
+        ),
+    ),
+    (
+        "GetDeltaChannelHistory",
+        "page_token",
+        None,
+        lambda c: pb.GetDeltaChannelHistoryRequest(thread_id="t", channels=["a"], page_token="nonsense"),
+    ),
+    ("PutPart", "upload_id", None, lambda c: part(upload_id=b"")),
+    ("PutPart", "upload_id", None, lambda c: part(upload_id=b"u" * 17)),
+    ("PutPart", "offset", GIBIBYTE, lambda c: part(offset=-1)),
+    ("PutPart", "offset", GIBIBYTE, lambda c: part(offset=GIBIBYTE)),
+    ("PutPart", "data", MEBIBYTE, lambda c: part(data=b"")),
+    ("PutPart", "data", MEBIBYTE, lambda c: part(data=bytes(MEBIBYTE + 1))),
+    ("GetValue", "value", None, lambda c: value_service_pb2.GetValueRequest(thread_id="t")),
+    ("GetValue", "offset", None, lambda c: get_value(offset=-1)),
+    ("GetValue", "max_bytes", None, lambda c: get_value(max_bytes=-1)),
     ("PutWrites", "writes[0].value", None, lambda c: c.writes_request(writes=[task_write(c, value=None)])),
     ("PutWrites", "writes[0].task_id", None, lambda c: c.writes_request(writes=[task_write(c, task_id="task")])),
     ("PutWrites", "writes[0].task_path", None, lambda c: c.writes_request(writes=[task_write(c, task_path="path")])),
@@ -200,7 +285,12 @@ async def test_other_unusable_arguments_are_refused(
     ("method", "make"),
     [
         ("PutCheckpoint", lambda c: c.put_request(writer=b"w" * 32, request_id=b"r" * 32)),
+        ("PutCheckpoint", lambda c: c.put_request(body=bytes(8 * MEBIBYTE - 100))),
+        ("PutCheckpoint", lambda c: c.put_request(channels=many(10_000), channel_versions=["i1"] * 10_000)),
         ("PutWrites", lambda c: c.writes_request(request_id=b"r" * 32)),
+        ("PutPart", lambda c: part(data=bytes(MEBIBYTE))),
+        ("PutPart", lambda c: part(offset=GIBIBYTE - 4)),
+        ("GetValue", lambda c: get_value(offset=2**62, max_bytes=2**62)),
         ("ListCheckpoints", lambda c: pb.ListCheckpointsRequest(page_size=1000)),
         ("ListCheckpoints", lambda c: pb.ListCheckpointsRequest(filter=b"\x81\xa1k" * 31 + b"\x80")),
         ("GetDeltaChannelHistory", lambda c: pb.GetDeltaChannelHistoryRequest(thread_id="t", channels=many(1000))),
@@ -219,15 +309,20 @@ class TestGarbage:
         "method",
         [
             f"{service.name}/{method.name}"
-            for file in (pb.DESCRIPTOR, thread_service_pb2.DESCRIPTOR, lease_service_pb2.DESCRIPTOR)
+            for file in (
+                pb.DESCRIPTOR,
+                thread_service_pb2.DESCRIPTOR,
+                lease_service_pb2.DESCRIPTOR,
+                value_service_pb2.DESCRIPTOR,
+            )
             for service in file.services_by_name.values()
             for method in service.methods
         ],
     )
     async def test_bytes_that_are_not_the_message_are_refused(self, client: Any, method: str) -> None:
         invalid_utf8 = b"\x0a\x02\xff\xfe"
-        if method.endswith("/StreamBatches"):
-            invalid_utf8 = b"\x1a\x06\x0a\x04" + invalid_utf8  # the thread_id of a put, in an operation
+        if method.endswith("/Pipeline"):
+            invalid_utf8 = b"\x0a\x06\x1a\x04" + invalid_utf8  # the thread_id of a put, in an operation
         for garbage in (b"\xff\xff\xff", b"\x0a\x7f", invalid_utf8, b"\x00" * 50):
             refusal = await client.refused(client.raw(method, garbage))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgpack
@@ -12,41 +11,40 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2, thread_service_pb2
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from tests.rpc.requests import channels
+
+VERSIONS = {
+    "text": "s00000000000000000000000000000002.0.5",
+    "empty text": "s",
+    "integer": f"i{-(2**63)}",
+    "float": "f1.5e+308",
+    "minus zero": "f-0.0",
+    "infinite": "finf",
+    "漢字": "i7",
+}
 
 
 def full_put(client: Any) -> pb.PutCheckpointRequest:
     """Returns a put with something in every field."""
-    versions = {
-        "text": values.ChannelVersion(text="00000000000000000000000000000002.0.5"),
-        "empty text": values.ChannelVersion(text=""),
-        "integer": values.ChannelVersion(integer=-(2**63)),
-        "float": values.ChannelVersion(number=1.5e308),
-        "minus zero": values.ChannelVersion(number=-0.0),
-        "infinite": values.ChannelVersion(number=math.inf),
-        "漢字": values.ChannelVersion(integer=7),
-    }
-    checkpoint = values.Checkpoint(
-        v=4,
-        ts="2025-01-01T00:00:00+00:00",
-        channel_versions=values.ChannelVersions(versions=versions),
-        versions_seen={"node": values.ChannelVersions(versions=versions), "": values.ChannelVersions()},
-        updated_channels=values.ChannelNames(names=["text", "integer"]),
-        extra=client.value(b"\x00\xff extra", "msgpack+aes"),
-    )
-    changed = [
-        values.ChannelValue(channel="text", version=versions["text"], value=client.value(b"\x00\x01\xff")),
-        values.ChannelValue(channel="integer", version=versions["integer"], value=client.value(b"", "null")),
-        values.ChannelValue(channel="minus zero", version=versions["minus zero"], value=client.value(b"-0", "é")),
-        values.ChannelValue(channel="漢字", version=versions["漢字"], value=client.value(b"x" * 100_000, "bytes")),
-        values.ChannelValue(channel="infinite", version=versions["infinite"]),
-    ]
+
+    def changed(channel: str, value: values.TypedValue | None) -> values.ChannelValue:
+        return values.ChannelValue(channel=channel, version=VERSIONS[channel], value=value)
+
     return pb.PutCheckpointRequest(
         thread_id="thread ✓",
         checkpoint_ns="outer:1|inner:2",
         checkpoint_id="checkpoint-2",
         parent_checkpoint_id="checkpoint-1",
-        checkpoint=checkpoint,
-        values=changed,
+        body=msgpack.packb({"v": 4, "extra": ["msgpack+aes", b"\x00\xff"], "updated_channels": None}),
+        channels=list(VERSIONS),
+        channel_versions=list(VERSIONS.values()),
+        values=[
+            changed("text", client.value(b"\x00\x01\xff")),
+            changed("integer", client.value(b"", "null")),
+            changed("minus zero", client.value(b"-0", "é")),
+            changed("漢字", client.value(b"x" * 100_000, "bytes")),
+            changed("infinite", None),
+        ],
         metadata=client.metadata({"step": -2, "run_id": "run-1", "odd": float("nan"), "bytes": b"\0"}),
         writer=b"w" * 32,
         request_id=b"r" * 32,
@@ -71,11 +69,9 @@ async def test_a_checkpoint_comes_back_as_it_went_in(client: Any) -> None:
     got = await client.checkpoints.GetCheckpoint(target)
 
     assert got.version == got.tuple.version == version
-    for field in ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "metadata"):
+    for field in ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "metadata"):
         assert getattr(got.tuple, field) == getattr(put, field)
-    assert got.tuple.checkpoint == put.checkpoint
-    minus_zero = got.tuple.checkpoint.channel_versions.versions["minus zero"]
-    assert math.copysign(1, minus_zero.number) == -1
+    assert dict(zip(got.tuple.channels, got.tuple.channel_versions, strict=True)) == VERSIONS
     by_channel = {value.channel: value for value in got.tuple.values}
     assert by_channel == {value.channel: value for value in put.values if value.HasField("value")}
     assert [(w.task_id, w.task_path, w.idx, w.channel, w.value) for w in got.tuple.pending_writes] == [
@@ -84,23 +80,12 @@ async def test_a_checkpoint_comes_back_as_it_went_in(client: Any) -> None:
 
 
 async def test_nearly_nothing_comes_back_as_nearly_nothing(client: Any) -> None:
-    put = client.put_request(checkpoint=values.Checkpoint(), metadata=client.metadata({}))
+    put = client.put_request(body=b"\x80", metadata=client.metadata({}))
     await client.checkpoints.PutCheckpoint(put)
     got = (await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))).tuple
-    assert not got.HasField("parent_checkpoint_id")
-    for field in ("v", "ts", "updated_channels", "extra"):
-        assert not got.checkpoint.HasField(field)
-    assert not got.checkpoint.channel_versions.versions
-    assert not got.checkpoint.versions_seen
-    assert (list(got.values), list(got.pending_writes)) == ([], [])
+    assert (got.parent_checkpoint_id, got.body) == ("", b"\x80")
+    assert not any([got.channels, got.channel_versions, got.values, got.pending_writes])
     assert got.metadata == put.metadata
-
-
-async def test_no_updated_channels_is_not_an_empty_list_of_them(client: Any) -> None:
-    checkpoint = values.Checkpoint(updated_channels=values.ChannelNames())
-    await client.checkpoints.PutCheckpoint(client.put_request(checkpoint=checkpoint))
-    got = (await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))).tuple
-    assert got.checkpoint.HasField("updated_channels")
 
 
 async def test_the_explicit_index_is_searched_and_not_returned(client: Any) -> None:
@@ -193,12 +178,13 @@ async def test_of_writes_with_one_idx_the_first_regular_and_the_last_special_is_
 
 
 async def test_delta_histories_come_in_the_order_of_the_request(client: Any) -> None:
-    version = values.ChannelVersion(integer=1)
-    first = client.put_request(
-        checkpoint=values.Checkpoint(channel_versions=values.ChannelVersions(versions={"log": version, "x": version})),
-        values=[values.ChannelValue(channel="log", version=version, value=client.value(b"seed"))],
+    first = client.put_request(**channels(client, "i1", log=b"seed", x=None))
+    second = client.put_request(
+        checkpoint_id="checkpoint-2",
+        parent_checkpoint_id="checkpoint-1",
+        channels=["log", "x"],
+        channel_versions=["i1", "i1"],
     )
-    second = client.put_request(checkpoint_id="checkpoint-2", parent_checkpoint_id="checkpoint-1")
     await client.checkpoints.PutCheckpoint(first)
     written = client.writes_request(writes=None)
     written.writes.add(idx=0, channel="log", value=client.value(b"delta"))
@@ -212,12 +198,13 @@ async def test_delta_histories_come_in_the_order_of_the_request(client: Any) -> 
     assert [channel.channel for channel in history.channels] == ["x", "log", "x"]
     log = history.channels[1]
     assert log.seed == client.value(b"seed")
-    assert log.seed_version == first.checkpoint.channel_versions.versions["log"]
+    assert log.seed_version == "i1"
     assert [(write.task_id, write.checkpoint_id, write.value.data) for write in log.writes] == [
         ("task-1", "checkpoint-1", b"delta")
     ]
     assert not history.channels[0].HasField("seed")
-    assert not history.channels[0].HasField("seed_version")
+    assert not history.channels[0].seed_version
+    assert not history.next_page_token
 
 
 async def test_threads_are_deleted_copied_and_pruned(client: Any) -> None:

@@ -21,8 +21,8 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
-from checkpointd.v1.piece_service_pb2_grpc import PieceServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 
 RequestT = TypeVar("RequestT", bound=Message)
 
@@ -46,14 +46,14 @@ class Client:
         self.threads: Any = ThreadServiceStub(channel)
         self.leases: Any = LeaseServiceStub(channel)
         self.info: Any = InfoServiceStub(channel)
-        self.pieces: Any = PieceServiceStub(channel)
+        self.values: Any = ValueServiceStub(channel)
 
     def put_request(self, **fields: Any) -> pb.PutCheckpointRequest:
         """Returns a put of a small checkpoint; `fields` replace its fields."""
         request = pb.PutCheckpointRequest(
             thread_id="thread-1",
             checkpoint_id="checkpoint-1",
-            checkpoint=values.Checkpoint(v=4, ts="2025-01-01T00:00:00+00:00"),
+            body=msgpack.packb({"v": 4, "ts": "2025-01-01T00:00:00+00:00"}),
             metadata=self.metadata({"step": 1}),
         )
         return _replaced(request, fields)

@@ -98,13 +98,14 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
     else:
         pairs = _read_map(data, "metadata.value")
     entries = {}
+    complete = True
     for key, entry in pairs:
         try:
             entries[_key(key, limits.max_filter_depth - 1)] = _project(entry, limits.max_filter_depth - 1)
         except _TooDeep:
-            if key == _COUNTERS:
-                entries.pop(_STEP, None)
-            continue
+            complete = complete and key != _COUNTERS
+    if not complete:
+        entries.pop(_STEP, None)
     return Projection(_to_json(entries), _run_id(entries, limits))
 
 
@@ -156,8 +157,7 @@ def _read_map(data: bytes, field: str) -> _Map:
     try:
         # Lengths in msgpack are only claims, and the unpacker allocates by them. Skipping doesn't, and fails unless
         # the bytes that were claimed are really there.
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=len(data))
-        unpacker.feed(data)
+        unpacker = _unpacker(data)
         unpacker.skip()
         if unpacker.tell() != len(data):
             raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
@@ -167,6 +167,12 @@ def _read_map(data: bytes, field: str) -> _Map:
     if type(content) is not _Map:
         raise InvalidArgument(field, "is not a msgpack map")
     return content
+
+
+def _unpacker(data: bytes) -> Any:
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=len(data))
+    unpacker.feed(data)
+    return unpacker
 
 
 def _unpack(data: bytes | memoryview) -> Any:
@@ -183,8 +189,11 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
     view = memoryview(data)
     spans: list[tuple[int, int, int]] = []
     try:
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=len(data))
-        unpacker.feed(data)
+        unpacker = _unpacker(data)
+        unpacker.skip()
+        if unpacker.tell() != len(data):
+            raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
+        unpacker = _unpacker(data)
         size = unpacker.read_map_header()
         start = unpacker.tell()
         for _ in range(min(size, _MAX_ENTRIES)):
@@ -194,8 +203,6 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
             end = unpacker.tell()
             spans.append((start, middle, end))
             start = end
-        if size <= _MAX_ENTRIES and start != len(data):
-            raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
         own: dict[bytes, tuple[int, int, int]] = {}
         others: list[tuple[int, int, int]] = []
         for span in spans:

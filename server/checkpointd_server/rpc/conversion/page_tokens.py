@@ -24,6 +24,9 @@ _DIGEST_BYTES = 16
 _MAX_TOKEN_CHARACTERS = 64 * 1024
 """Longer than any that is given out. What is longer isn't looked at."""
 
+_MALFORMED = (binascii.Error, ValueError, TypeError, AttributeError, RecursionError, InvalidArgument)
+_NOT_OURS = "is not a token that this server gave out"
+
 _Paged = pb.ListCheckpointsRequest | pb.GetDeltaChannelHistoryRequest
 
 
@@ -37,15 +40,15 @@ def read_list_token(request: pb.ListCheckpointsRequest, tenant: str, limits: Lim
     if not request.page_token:
         return None
     try:
-        checkpoint_id, thread_id, checkpoint_ns = _read(request, tenant)
+        digest, content = _read(request.page_token)
+        checkpoint_id, thread_id, checkpoint_ns = content
         position = CheckpointPosition(checkpoint_id, thread_id, checkpoint_ns)
         check_text(position.checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
         check_text(position.thread_id, "thread_id", limits.max_thread_id_bytes)
         check_optional_text(position.checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
-    except _NotOurs:
-        raise
-    except (*_MALFORMED, InvalidArgument):
-        raise _NotOurs from None
+    except _MALFORMED:
+        raise InvalidArgument("page_token", _NOT_OURS) from None
+    _check(digest, request, tenant)
     return position
 
 
@@ -62,23 +65,13 @@ def read_history_token(request: pb.GetDeltaChannelHistoryRequest, tenant: str) -
     if not request.page_token:
         return None
     try:
-        (after,) = _read(request, tenant)
+        digest, content = _read(request.page_token)
+        (after,) = content
         check_text(after, "after", _MAX_TOKEN_CHARACTERS)
-    except _NotOurs:
-        raise
-    except (*_MALFORMED, InvalidArgument):
-        raise _NotOurs from None
+    except _MALFORMED:
+        raise InvalidArgument("page_token", _NOT_OURS) from None
+    _check(digest, request, tenant)
     return after
-
-
-class _NotOurs(InvalidArgument):
-    """The token is malformed, or belongs to another request or tenant."""
-
-    def __init__(self, problem: str = "is not a token that this server gave out") -> None:
-        super().__init__("page_token", problem)
-
-
-_MALFORMED = (binascii.Error, ValueError, TypeError, AttributeError, RecursionError)
 
 
 def _write(position: Sequence[str], request: _Paged, tenant: str) -> str:
@@ -87,17 +80,20 @@ def _write(position: Sequence[str], request: _Paged, tenant: str) -> str:
     return base64.urlsafe_b64encode(_digest(request, tenant) + content).rstrip(b"=").decode()
 
 
-def _read(request: _Paged, tenant: str) -> list[str]:
-    token = request.page_token
+def _read(token: str) -> tuple[bytes, list[str]]:
+    """Returns the digest and the content of a token. Raises one of _MALFORMED."""
     if len(token) > _MAX_TOKEN_CHARACTERS:
-        raise _NotOurs
+        raise ValueError
     payload = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     content = json.loads(payload[_DIGEST_BYTES:])
     if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
         raise TypeError
-    if payload[:_DIGEST_BYTES] != _digest(request, tenant):
-        raise _NotOurs("belongs to another request: only page_size may change between pages")
-    return content
+    return payload[:_DIGEST_BYTES], content
+
+
+def _check(digest: bytes, request: _Paged, tenant: str) -> None:
+    if digest != _digest(request, tenant):
+        raise InvalidArgument("page_token", "belongs to another request: only page_size may change between pages")
 
 
 def _digest(request: _Paged, tenant: str) -> bytes:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from checkpointd.v1.values_pb2 import Metadata, TypedValue
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.rpc.projection import project_filter, project_metadata
+from checkpointd_server.domain.values import TypedValue
+from checkpointd_server.rpc.conversion import metadata_index
+from checkpointd_server.rpc.conversion.metadata_index import Projection, project_filter
 
 LIMITS = Limits()
 
@@ -32,8 +33,8 @@ def filter_json(data: bytes) -> Any:
     return json.loads(text)
 
 
-def metadata(data: bytes, *, type: str = "msgpack", index: bytes = b"") -> Metadata:
-    return Metadata(value=TypedValue(type=type, data=data), index=index)
+def project(data: bytes, *, type: str = "msgpack", index: bytes = b"") -> Projection:
+    return metadata_index.project_metadata(TypedValue(type, data), index, LIMITS)
 
 
 texts = st.text(st.characters(exclude_categories=[]), max_size=8) | st.text("\0\ue000\ud800\udfffuebd0", max_size=8)
@@ -101,8 +102,8 @@ def test_what_postgresql_refuses_never_comes_out(content: dict[str, Any]) -> Non
 @given(maps)
 def test_index_and_filter_are_projected_alike(content: dict[str, Any]) -> None:
     data = pack(content)
-    assert project_metadata(metadata(data), LIMITS).json == project_filter(data, LIMITS)
-    assert project_metadata(metadata(b"", type="json", index=data), LIMITS).json == project_filter(data, LIMITS)
+    assert project(data).json == project_filter(data, LIMITS)
+    assert project(b"", type="json", index=data).json == project_filter(data, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -164,17 +165,17 @@ def test_garbage_is_refused(data: bytes) -> None:
         project_filter(data, LIMITS)
     assert filter_error.value.field == "filter"
     with pytest.raises(InvalidArgument) as index_error:
-        project_metadata(metadata(b"", index=data), LIMITS)
+        project(b"", index=data)
     assert index_error.value.field == "metadata.index"
     with pytest.raises(InvalidArgument) as value_error:
-        project_metadata(metadata(data), LIMITS)
+        project(data)
     assert value_error.value.field == "metadata.value"
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_projected_or_refused(data: bytes) -> None:
     with suppress(InvalidArgument):
-        assert json.loads(project_metadata(metadata(data), LIMITS).json) is not None
+        assert json.loads(project(data).json) is not None
 
 
 @pytest.mark.parametrize("make", [nested, nested_lists], ids=["maps", "lists"])
@@ -216,12 +217,12 @@ def test_size_is_limited() -> None:
 )
 @pytest.mark.parametrize("padding", [0, 60_000, 200_000])
 def test_claimed_lengths_allocate_nothing(bomb: bytes, padding: int) -> None:
-    value = metadata(bomb + b"\x01" * padding)
-    size = len(value.value.data)
+    data = bomb + b"\x01" * padding
+    size = len(data)
     tracemalloc.start()
     try:
         with pytest.raises(InvalidArgument):
-            project_metadata(value, LIMITS)
+            project(data)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -233,53 +234,82 @@ class TestImplicitIndex:
 
     def test_the_value_must_be_msgpack(self) -> None:
         with pytest.raises(InvalidArgument, match="not of type 'msgpack' but 'json'") as error:
-            project_metadata(metadata(b"{}", type="json"), LIMITS)
+            project(b"{}", type="json")
         assert error.value.field == "metadata.index"
 
     def test_an_explicit_index_wins(self) -> None:
-        projection = project_metadata(metadata(b"\xc1 sealed", type="msgpack+aes", index=pack({"a": 1})), LIMITS)
+        projection = project(b"\xc1 sealed", type="msgpack+aes", index=pack({"a": 1}))
         assert json.loads(projection.json) == {"a": 1}
 
     def test_the_largest_entries_are_left_out_until_the_rest_fits(self) -> None:
         content = {"prompt": "x" * 50_000, "step": 3, "image": b"y" * 1_000_000, "note": "z" * 20_000, "source": "loop"}
-        projection = project_metadata(metadata(pack(content)), LIMITS)
+        projection = project(pack(content))
         assert json.loads(projection.json) == {"step": 3, "source": "loop", "note": "z" * 20_000}
 
     def test_entries_that_nest_too_deep_are_left_out(self) -> None:
         deep: Any = 1
         for _ in range(40):
             deep = [deep]
-        projection = project_metadata(metadata(pack({"deep": deep, "step": 3})), LIMITS)
+        projection = project(pack({"deep": deep, "step": 3}))
         assert json.loads(projection.json) == {"step": 3}
 
     def test_an_entry_may_nest_as_deep_as_a_filter_can(self) -> None:
-        projection = project_metadata(metadata(nested(32)), LIMITS)
+        projection = project(nested(32))
         assert projection.json == project_filter(nested(32), LIMITS)
-        assert project_metadata(metadata(nested(33)), LIMITS).json == "{}"
+        assert project(nested(33)).json == "{}"
 
-    def test_too_many_entries_to_look_at_are_refused(self) -> None:
-        content = {f"key-{i:08}": i for i in range(10_001)}
-        with pytest.raises(InvalidArgument) as error:
-            project_metadata(metadata(pack(content)), LIMITS)
-        assert (error.value.field, error.value.limit) == ("metadata.value", 10_000)
+    def test_of_very_many_entries_the_first_are_looked_at(self) -> None:
+        content = {"source": "loop", **{f"key-{i:08}": i for i in range(20_000)}}
+        index = json.loads(project(pack(content)).json)
+        assert index["source"] == "loop"
+        assert 1000 < len(index) < 10_000
+        # A counter may be among those that weren't: by "step" the store would take them for complete.
+        assert "step" not in json.loads(project(pack({"step": 3, **content})).json)
+
+    def test_langgraphs_own_entries_go_in_whatever_else_there_is(self) -> None:
+        own = {
+            "source": "loop",
+            "step": 3,
+            "parents": {"": "x" * 100},
+            "run_id": "r" * 300,
+            "counters_since_delta_snapshot": {f"channel-{number:04}": [number, 1] for number in range(3000)},
+        }
+        others = {f"key-{i:06}": i for i in range(8000)}
+        for content in ({**own, **others}, {**others, **own}):
+            projection = project(pack(content))
+            index = json.loads(projection.json)
+            assert {key: index[key] for key in own} == own
+            assert 1000 < len(index) < 8000
+            assert projection.run_id == "r" * 300
+
+    def test_without_the_counters_there_is_no_step(self) -> None:
+        """By it the store takes the counters for complete."""
+        counters = {f"channel-{number:05}": [number, 1] for number in range(10_000)}
+        index = json.loads(project(pack({"step": 3, "source": "loop", "counters_since_delta_snapshot": counters})).json)
+        assert index == {"source": "loop"}
+        deep: Any = 1
+        for _ in range(40):
+            deep = [deep]
+        assert json.loads(project(pack({"counters_since_delta_snapshot": deep, "step": 3})).json) == {}
+        assert json.loads(project(pack({"step": 3, "counters_since_delta_snapshot": deep})).json) == {}
 
     @pytest.mark.parametrize("name", [name for name in BAD if name not in ("a list", "a text")])
     def test_large_garbage_is_refused_too(self, name: str) -> None:
         large = b"\x82\xa1f\xc6" + struct.pack(">I", 100_000) + b"x" * 100_000 + b"\xa1g" + BAD[name]
         with pytest.raises(InvalidArgument) as error:
-            project_metadata(metadata(large), LIMITS)
+            project(large)
         assert error.value.field == "metadata.value"
 
     def test_a_large_value_that_is_no_map_is_refused(self) -> None:
         with pytest.raises(InvalidArgument) as error:
-            project_metadata(metadata(pack([b"x" * 100_000])), LIMITS)
+            project(pack([b"x" * 100_000]))
         assert error.value.field == "metadata.value"
 
     @given(maps)
     def test_a_large_value_is_projected_like_a_small_one(self, content: dict[str, Any]) -> None:
         assume("filler" not in content)
         large = pack({**content, "filler": b"x" * 100_000})
-        assert json.loads(project_metadata(metadata(large), LIMITS).json) == filter_json(pack(content))
+        assert json.loads(project(large).json) == filter_json(pack(content))
 
 
 @pytest.mark.parametrize(
@@ -302,11 +332,26 @@ class TestImplicitIndex:
     ],
 )
 def test_the_run_id_is_what_a_request_can_name(run_id: Any, found: str | None) -> None:
-    assert project_metadata(metadata(pack({"run_id": run_id})), LIMITS).run_id == found
+    assert project(pack({"run_id": run_id})).run_id == found
+
+
+@given(maps)
+def test_the_short_way_says_the_same_as_the_long_one(content: dict[str, Any]) -> None:
+    short = metadata_index._project_ordinary(pack(content), LIMITS)
+    if short is not None:
+        text = project_filter(pack(content), LIMITS)
+        assert text is not None
+        assert strictly_same(json.loads(short.json), json.loads(text))
+        assert short.run_id == metadata_index._run_id(json.loads(text), LIMITS)
+
+
+def test_ordinary_metadata_goes_the_short_way() -> None:
+    content = {"source": "loop", "step": 3, "parents": {"": "id"}, "run_id": "run", "tags": ["a", "é"], "ok": True}
+    assert metadata_index._project_ordinary(pack(content), LIMITS) is not None
 
 
 def test_without_a_run_id_there_is_none() -> None:
-    assert project_metadata(metadata(pack({"step": 1})), LIMITS).run_id is None
+    assert project(pack({"step": 1})).run_id is None
 
 
 def nested_keys(levels: int) -> bytes:
@@ -324,7 +369,7 @@ class TestKeysInKeys:
     def test_too_many_are_refused_as_a_filter_and_left_out_of_an_index(self, levels: int) -> None:
         with pytest.raises(InvalidArgument, match="keys in keys"):
             project_filter(nested_keys(levels), LIMITS)
-        assert project_metadata(metadata(nested_keys(levels)), LIMITS).json == "{}"
+        assert project(nested_keys(levels)).json == "{}"
 
     def test_some_are_told_apart(self) -> None:
         found = {project_filter(nested_keys(levels), LIMITS) for levels in (1, 2, 3)}

@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointd.v1.checkpoint_service_pb2 import CheckpointView, ListCheckpointsRequest
+from checkpointd.v1.checkpoint_service_pb2 import CheckpointView, GetDeltaChannelHistoryRequest, ListCheckpointsRequest
+from checkpointd_server.domain.checkpoints import CheckpointPosition
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.model import CheckpointPosition
-from checkpointd_server.rpc.paging import read_page_token, write_page_token
+from checkpointd_server.rpc.conversion.page_tokens import (
+    read_history_token,
+    read_list_token,
+    write_history_token,
+    write_list_token,
+)
 
 LIMITS = Limits()
 POSITION = CheckpointPosition("checkpoint-1", "thread-1", "ns")
@@ -25,7 +30,7 @@ def read(token: str, request: ListCheckpointsRequest, tenant: str = "default") -
     sent = ListCheckpointsRequest()
     sent.CopyFrom(request)
     sent.page_token = token
-    return read_page_token(sent, tenant, LIMITS)
+    return read_list_token(sent, tenant, LIMITS)
 
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
@@ -35,24 +40,24 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_a_token_leads_back_to_its_position(checkpoint_id: str, thread_id: str, checkpoint_ns: str) -> None:
     position = CheckpointPosition(checkpoint_id, thread_id, checkpoint_ns)
     request = ListCheckpointsRequest(thread_id=thread_id)
-    token = write_page_token(position, request, "default")
+    token = write_list_token(position, request, "default")
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
     assert read(token, request) == position
 
 
 def test_no_token_is_the_first_page() -> None:
-    assert read_page_token(ListCheckpointsRequest(), "default", LIMITS) is None
+    assert read_list_token(ListCheckpointsRequest(), "default", LIMITS) is None
 
 
 def test_the_page_size_may_change_between_pages() -> None:
-    token = write_page_token(POSITION, ListCheckpointsRequest(thread_id="t", page_size=5), "default")
+    token = write_list_token(POSITION, ListCheckpointsRequest(thread_id="t", page_size=5), "default")
     assert read(token, ListCheckpointsRequest(thread_id="t", page_size=50)) == POSITION
 
 
 def test_a_token_may_be_followed_from_a_request_that_had_one() -> None:
     first = ListCheckpointsRequest(thread_id="t")
-    second = ListCheckpointsRequest(thread_id="t", page_token=write_page_token(POSITION, first, "default"))
-    third = write_page_token(POSITION._replace(checkpoint_id="checkpoint-0"), second, "default")
+    second = ListCheckpointsRequest(thread_id="t", page_token=write_list_token(POSITION, first, "default"))
+    third = write_list_token(POSITION._replace(checkpoint_id="checkpoint-0"), second, "default")
     assert read(third, first) == POSITION._replace(checkpoint_id="checkpoint-0")
 
 
@@ -62,6 +67,7 @@ OTHER_VALUES: dict[str, Any] = {
     "checkpoint_id": "other",
     "before_checkpoint_id": "other",
     "filter": b"\x81\xa1k\x02",
+    "patches": True,
     "view": CheckpointView.CHECKPOINT_VIEW_METADATA,
 }
 
@@ -74,7 +80,7 @@ def test_a_token_is_bound_to_every_field(field: str) -> None:
     request = ListCheckpointsRequest(
         thread_id="t", checkpoint_ns="", checkpoint_id="c", before_checkpoint_id="d", filter=b"\x81\xa1k\x01"
     )
-    token = write_page_token(POSITION, request, "default")
+    token = write_list_token(POSITION, request, "default")
     changed = ListCheckpointsRequest()
     changed.CopyFrom(request)
     setattr(changed, field, OTHER_VALUES[field])
@@ -94,7 +100,7 @@ def _without(request: ListCheckpointsRequest, field: str) -> ListCheckpointsRequ
 
 def test_a_token_is_bound_to_its_tenant() -> None:
     request = ListCheckpointsRequest(thread_id="t")
-    token = write_page_token(POSITION, request, "acme")
+    token = write_list_token(POSITION, request, "acme")
     assert read(token, request, "acme") == POSITION
     with pytest.raises(InvalidArgument, match="another request"):
         read(token, request, "globex")
@@ -143,9 +149,44 @@ def test_any_other_text_is_refused(token: str) -> None:
 @given(st.data())
 def test_a_token_that_was_tampered_with_is_refused_or_another_position(data: st.DataObject) -> None:
     request = ListCheckpointsRequest(thread_id="t")
-    token = write_page_token(POSITION, request, "default")
+    token = write_list_token(POSITION, request, "default")
     at = data.draw(st.integers(0, 20))  # within the digest
     letter = data.draw(st.sampled_from("ABCDabcd0189-_"))
     if token[at] != letter:
         with pytest.raises(InvalidArgument):
             read(token[:at] + letter + token[at + 1 :], request)
+
+
+class TestHistories:
+    def read(self, token: str, **fields: Any) -> str | None:
+        request = GetDeltaChannelHistoryRequest(**{"thread_id": "t", "channels": ["a", "b"], **fields})
+        request.page_token = token
+        return read_history_token(request, "default")
+
+    def test_a_token_leads_back_to_where_the_store_said(self) -> None:
+        request = GetDeltaChannelHistoryRequest(thread_id="t", channels=["a", "b"])
+        token = write_history_token("checkpoint-1", request, "default")
+        assert self.read(token) == "checkpoint-1"
+        assert read_history_token(request, "default") is None
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"thread_id": "other"},
+            {"checkpoint_ns": "other"},
+            {"checkpoint_id": "other"},
+            {"channels": ["b", "a"]},
+            {"patches": True},
+        ],
+    )
+    def test_a_token_is_bound_to_its_request(self, other: dict[str, Any]) -> None:
+        request = GetDeltaChannelHistoryRequest(thread_id="t", channels=["a", "b"])
+        token = write_history_token("checkpoint-1", request, "default")
+        with pytest.raises(InvalidArgument, match="another request"):
+            self.read(token, **other)
+
+    @pytest.mark.parametrize("content", [b"[]", b'[""]', b'["a", "b"]', b"[1]", b'"a"', b'["a\\u0000"]', b"nonsense"])
+    def test_a_malformed_token_is_refused(self, content: bytes) -> None:
+        with pytest.raises(InvalidArgument, match="not a token") as error:
+            self.read(forged(content))
+        assert error.value.field == "page_token"
