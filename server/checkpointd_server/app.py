@@ -20,8 +20,8 @@ from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, StoreOptions
 
-COLLECT_SECONDS = 60.0
-"""How often the pieces of large values are looked after that nothing may refer to any more."""
+GC_SECONDS = 60.0
+"""How often it is looked what nobody comes for any more."""
 PROBE_SECONDS = 2.0
 """How often the database is asked whether it is there, and how long it has to answer."""
 
@@ -172,18 +172,16 @@ async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
 
 
 async def _collect(opened: store.PostgresStore) -> None:
-    """Deletes, from now on, the pieces of large values that nothing refers to."""
+    """Deletes, from now on, what nobody comes for any more, such as uploads that no put has named."""
     while True:
-        await asyncio.sleep(COLLECT_SECONDS)
+        await asyncio.sleep(GC_SECONDS)
         try:
-            while await opened.collect_pieces():
+            while await opened.run_gc():
                 pass
         except Exception as error:  # whatever it is, the server serves without
             known = isinstance(error, CheckpointdError)
             reason = str(error) if known else type(error).__name__
-            _log.warning(
-                "pieces of large values that nobody needs are left for later", reason=reason, exc_info=not known
-            )
+            _log.warning("what nobody comes for any more is left for later", reason=reason, exc_info=not known)
 
 
 async def fail_when_lost(database: Database) -> None:
@@ -220,4 +218,5 @@ def _store_options(config: ServeConfig, database: Database) -> StoreOptions:
         max_queue=config.max_queue,
         max_queue_seconds=config.max_queue_seconds,
         statement_cache_size=config.statement_cache_size,
+        limits=config.limits.fitting(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -22,6 +23,11 @@ MEBIBYTE = 1024 * 1024
 
 async def send(stream: Any, *operations: pb.Operation) -> None:
     await stream.write(pb.PipelineRequest(operations=operations))
+
+
+async def send_each(stream: Any, operations: Iterable[pb.Operation]) -> None:
+    for one in operations:
+        await send(stream, one)
 
 
 async def results_of(stream: Any, count: int) -> list[pb.OperationResult]:
@@ -149,11 +155,11 @@ async def test_results_of_a_namespace_come_in_order_refusals_too(client: Any, bl
     async with blocker() as blocked:
         await send(
             stream,
-            operation(1, client.put_request(checkpoint_id="2")),
+            operation(1, client.put_request(checkpoint_id="checkpoint-2")),
             operation(2, client.put_request(body=None)),
             operation(3, GET),
-            operation(4, client.put_request(checkpoint_id="3", lease_token=5)),
-            operation(5, client.put_request(checkpoint_id="4")),
+            operation(4, client.put_request(checkpoint_id="checkpoint-3", lease_token=5)),
+            operation(5, client.put_request(checkpoint_id="checkpoint-4")),
         )
         await blocked.until_waiting(1)
         # Nothing of another namespace waits for them.
@@ -165,7 +171,7 @@ async def test_results_of_a_namespace_come_in_order_refusals_too(client: Any, bl
     results = await results_of(stream, 5)
     assert [result.id for result in results] == [1, 2, 3, 4, 5]
     assert [result.failure.reason for result in results] == ["", "INVALID_ARGUMENT", "", "LEASE_LOST", ""]
-    assert results[2].get_checkpoint.tuple.checkpoint_id == "2"
+    assert results[2].get_checkpoint.tuple.checkpoint_id == "checkpoint-2"
 
 
 async def test_each_operation_fails_for_itself_as_it_would_alone(client: Any) -> None:
@@ -295,15 +301,36 @@ async def test_bytes_without_a_result_are_bounded_as_well(
         await client.checkpoints.PutCheckpoint(client.put_request())
         stream = client.checkpoints.Pipeline()
         async with blocker() as blocked:
-            for number in range(10):
-                await send(stream, operation(number, put_of(client, 300_000, str(number))))
+            puts = [operation(number, put_of(client, 300_000, str(number))) for number in range(10)]
+            sending = asyncio.create_task(send_each(stream, puts))  # it has to wait, too
             await blocked.until_waiting(1)
             async with asyncio.timeout(20):
                 while server.active_calls < 4:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)
             assert server.active_calls == 4
+            assert not sending.done()
         assert [result.id for result in await results_of(stream, 10)] == list(range(10))
+        await sending
+
+
+async def test_a_write_whose_time_runs_out_is_answered_in_its_turn(client: Any, blocker: Any) -> None:
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    stream = client.checkpoints.Pipeline()
+    async with blocker() as blocked:
+        await send(
+            stream,
+            operation(1, client.put_request(checkpoint_id="checkpoint-2")),
+            operation(2, client.writes_request(checkpoint_id="checkpoint-2"), timeout_ms=100),
+            operation(3, client.writes_request(thread_id="other"), timeout_ms=10_000),
+        )
+        await blocked.until_waiting(1)
+        (result,) = await results_of(stream, 1)
+        assert result.id == 3
+        await asyncio.sleep(0.3)
+    put, late = await results_of(stream, 2)
+    assert put.put_checkpoint.version
+    assert late.failure.reason == "DEADLINE_EXCEEDED"
 
 
 async def test_reads_of_many_namespaces_are_done_side_by_side_a_few_at_a_time(client: Any) -> None:

@@ -103,7 +103,7 @@ async def test_a_server_that_drains_answers_what_it_took_and_ends_the_stream(ser
         idle, busy = client.checkpoints.Pipeline(), client.checkpoints.Pipeline()
         await ask(idle, GET)
         async with blocker() as blocked:
-            await send(busy, operation(1, client.put_request(checkpoint_id="2")), operation(2, GET))
+            await send(busy, operation(1, client.put_request(checkpoint_id="checkpoint-2")), operation(2, GET))
             await blocked.until_waiting(1)
             draining = asyncio.create_task(server.drain(60))
             for stream in (idle, client.checkpoints.Pipeline()):
@@ -113,7 +113,7 @@ async def test_a_server_that_drains_answers_what_it_took_and_ends_the_stream(ser
             assert not draining.done()
         put, read = await results_of(busy, 2)
         assert put.put_checkpoint.version
-        assert read.get_checkpoint.tuple.checkpoint_id == "2"
+        assert read.get_checkpoint.tuple.checkpoint_id == "checkpoint-2"
         assert b"DRAINING" in reason_of(await end_of(busy))
         async with asyncio.timeout(20):
             await draining

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_AROUND_DATA = 1024
+"""How many bytes of a message are kept for what is around a value's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +78,15 @@ class Limits:
     """The longest time to live of a lease, in milliseconds."""
     max_lease_wait_ms: int = 30_000
     """The longest that one call waits for a lease, in milliseconds."""
+
+    def fitting(self) -> Limits:
+        """Returns them so that they fit into messages: what is stored under them can be read again."""
+        quarter = self.max_message_bytes // 4
+        return replace(
+            self,
+            max_checkpoint_bytes=min(self.max_checkpoint_bytes, 2 * quarter),
+            max_inline_bytes=min(self.max_inline_bytes, quarter),
+            max_page_bytes=min(self.max_page_bytes, quarter),
+            max_part_bytes=min(self.max_part_bytes, self.max_message_bytes - _AROUND_DATA),
+            max_pipeline_bytes=min(self.max_pipeline_bytes, self.max_message_bytes),
+        )

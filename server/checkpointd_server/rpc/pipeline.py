@@ -172,8 +172,8 @@ class _Namespace:
     __slots__ = ("reading", "waiting", "writes")
 
     def __init__(self) -> None:
-        self.writes = 0
-        """How many the store has."""
+        self.writes: deque[_Operation] = deque()
+        """Those that the store has, in order."""
         self.reading = False
         """Whether one is being read."""
         self.waiting: deque[_Operation] = deque()
@@ -354,7 +354,7 @@ class _Stream:
         while waiting and not namespace.reading:
             operation = waiting[0]
             if operation.pending is not None:
-                namespace.writes += 1
+                namespace.writes.append(operation)
                 writes.append(operation.pending)
             elif namespace.writes:
                 return
@@ -375,30 +375,32 @@ class _Stream:
             self._operations.store.submit(writes)
 
     def _take_results(self, done: list[PendingWrite]) -> None:
-        """Takes writes that have a result."""
-        response = pb.PipelineResponse()
-        results, operations = response.results, []
-        for pending in done:
-            operation: _Operation = pending.tag
-            version = pending.result
-            if not isinstance(version, int):
-                assert version is not None
-                results.append(failed(operation.id, self._calls.refused(operation.as_call(), version)))
-            elif operation.kind == "put_checkpoint":
-                results.add(id=operation.id).put_checkpoint.version = version
-                self._finished(operation)
-            else:
-                results.add(id=operation.id, put_writes=pb.PutWritesResponse(version=version))
-                self._finished(operation)
-            operations.append(operation)
+        """Takes writes that have a result. One whose time ran out may be done before those ahead of it."""
         self._writes.difference_update(done)
-        self._answer(operations, response.SerializeToString())
+        response = pb.PipelineResponse()
+        add, answered = response.results.add, []
+        namespaces = {pending.tag.key: self._namespaces[pending.tag.key] for pending in done}
+        for namespace in namespaces.values():
+            while namespace.writes:
+                operation = namespace.writes[0]
+                assert operation.pending is not None
+                result = operation.pending.result
+                if result is None or operation.pending in self._writes:
+                    break
+                if isinstance(result, Exception):
+                    response.results.append(failed(operation.id, self._calls.refused(operation.as_call(), result)))
+                else:
+                    if operation.kind == "put_checkpoint":
+                        add(id=operation.id).put_checkpoint.version = result
+                    else:
+                        add(id=operation.id, put_writes=pb.PutWritesResponse(version=result))
+                    self._finished(operation)
+                answered.append(namespace.writes.popleft())
+        self._answer(answered, response.SerializeToString())
         writes: list[PendingWrite] = []
-        for operation in operations:
-            namespace = self._namespaces[operation.key]
-            namespace.writes -= 1
+        for key, namespace in namespaces.items():
             if not namespace.writes:
-                self._advance(operation.key, namespace, writes)
+                self._advance(key, namespace, writes)
         self._submit(writes)
 
     def _start_reads(self) -> None:

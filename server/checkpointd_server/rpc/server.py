@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
 
 import grpc
@@ -90,7 +90,7 @@ class RpcServer:
     """
 
     def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
-        limits = _fitting(options.limits)
+        limits = options.limits.fitting()
         self._options = options
         self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
         self._gate = Gate(options.access)
@@ -201,19 +201,6 @@ class RpcServer:
         await self._health_server.stop(0)
         await self._gate.stop()
         self._executor.stop()
-
-
-def _fitting(limits: Limits) -> Limits:
-    """Returns limits under which what is stored can be read again: all that an answer has fits into a message."""
-    quarter = limits.max_message_bytes // 4
-    return replace(
-        limits,
-        max_checkpoint_bytes=min(limits.max_checkpoint_bytes, 2 * quarter),
-        max_inline_bytes=min(limits.max_inline_bytes, quarter),
-        max_page_bytes=min(limits.max_page_bytes, quarter),
-        max_part_bytes=min(limits.max_part_bytes, limits.max_message_bytes - 1024),
-        max_pipeline_bytes=min(limits.max_pipeline_bytes, limits.max_message_bytes),
-    )
 
 
 def check_access(access: AccessOptions) -> None:
