@@ -43,7 +43,7 @@ def plain(type: str, data: bytes) -> Any:
       "$args": [...]} where it was made from arguments
     - bytes: {"$bytes": length}
     - NaN and infinities: {"$float": "nan"}
-    - what can't be read, or nests more than 100 deep: {"$serialized": tag, "$bytes": length}
+    - what can't be read, nests more than 100 deep, or is large: {"$serialized": tag, "$bytes": length}
 
     Never raises.
     """
@@ -59,7 +59,12 @@ def plain(type: str, data: bytes) -> Any:
                 return {BYTES: len(data)}
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException):
         pass
-    return {TAG: type, BYTES: len(data)}
+    return left_out(type, len(data))
+
+
+def left_out(type: str, size: int) -> Any:
+    """Returns what stands for a serialized value of so many bytes that isn't shown."""
+    return {TAG: type, BYTES: size}
 
 
 def text(value: Any) -> str:

@@ -16,7 +16,7 @@ from checkpointd.v1.checkpoint_service_pb2 import (
 )
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
-from checkpointd_server.payload import plain, text
+from checkpointd_server.payload import left_out, plain, text
 
 _PAGE_SIZE = 1000
 
@@ -110,7 +110,7 @@ def _json(checkpoint: CheckpointTuple) -> dict[str, Any]:
         "checkpoint_ns": checkpoint.checkpoint_ns,
         "checkpoint_id": checkpoint.checkpoint_id,
         "parent_checkpoint_id": checkpoint.parent_checkpoint_id or None,
-        "ts": checkpoint.checkpoint.ts or None,
+        "ts": _ts(checkpoint) or None,
         "namespace_version": checkpoint.version,
         "metadata": _plain(checkpoint.metadata.value),
         "values": {value.channel: _plain(value.value) for value in checkpoint.values},
@@ -129,7 +129,7 @@ def _row(checkpoint: CheckpointTuple) -> tuple[str, ...]:
         _name(checkpoint.checkpoint_ns) or "-",
         str(known.get("step", "-")),
         _name(str(known.get("source", "-"))),
-        _name(checkpoint.checkpoint.ts) or "-",
+        _name(_ts(checkpoint)) or "-",
     )
 
 
@@ -166,7 +166,16 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
+def _ts(checkpoint: CheckpointTuple) -> str:
+    """When a checkpoint was written, as its client says; empty: it doesn't."""
+    body = plain("msgpack", checkpoint.body)
+    ts = body.get("ts") if isinstance(body, dict) else None
+    return ts if isinstance(ts, str) else ""
+
+
 def _plain(value: TypedValue) -> Any:
+    if value.HasField("parts"):
+        return left_out(value.type, value.parts.size)
     return plain(value.type, value.data)
 
 

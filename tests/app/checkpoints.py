@@ -6,7 +6,7 @@ import grpc
 
 from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest, PutCheckpointRequest
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-from checkpointd.v1.values_pb2 import Checkpoint, Metadata, TypedValue
+from checkpointd.v1.values_pb2 import Metadata, TypedValue
 
 
 def put(target: str, thread_id: str, *, timeout: float = 10) -> int:
@@ -14,7 +14,7 @@ def put(target: str, thread_id: str, *, timeout: float = 10) -> int:
         request = PutCheckpointRequest(
             thread_id=thread_id,
             checkpoint_id="1",
-            checkpoint=Checkpoint(v=4),
+            body=b"\x81\xa1v\x04",
             metadata=Metadata(value=TypedValue(type="msgpack", data=b"\x80")),
         )
         version: int = CheckpointServiceStub(channel).PutCheckpoint(request, timeout=timeout).version
