@@ -24,7 +24,7 @@ demo: setup ## Watch an agent die in mid-run and be finished by another process 
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 soak: setup ## Break things at random under load, and check that nothing is lost (MINUTES=10; ARGS="--seed 1234" repeats one)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)

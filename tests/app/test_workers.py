@@ -112,8 +112,10 @@ class TestTogether:
         with channels(server) as found:
             assert set(found) == {1, 2}
 
-    def test_the_schema_is_migrated_once_and_by_nobody_else(self, server: ServerProcess) -> None:
-        migrated = events(server, "migrated the schema")
+    def test_the_schema_is_migrated_once_and_by_nobody_else(self, empty_database_url: str, tmp_path: Path) -> None:
+        options = ("--workers", "2", "--database-url", empty_database_url, "--log-format", "json")
+        with ServerProcess(*options, log_dir=tmp_path) as server:
+            migrated = events(server, "migrated the schema")
         assert migrated
         assert not any("worker" in line for line in migrated)
 
@@ -320,10 +322,9 @@ class TestStopping:
 
 
 class TestStarting:
-    def test_what_keeps_a_worker_from_starting_is_told_once(self, database_url: str) -> None:
-        result = run(
-            "serve", "--workers", "2", "--no-migrate", "--database-url", database_url, "--listen", "127.0.0.1:0"
-        )
+    def test_what_keeps_a_worker_from_starting_is_told_once(self, empty_database_url: str) -> None:
+        options = ("--workers", "2", "--no-migrate", "--listen", "127.0.0.1:0")
+        result = run("serve", *options, "--database-url", empty_database_url)
         assert_one_clear_line(result, "schema 'checkpointd'", "run `checkpointd migrate`")
 
     def test_a_worker_that_is_killed_while_it_starts_is_told(self, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_container_is_what_the_stage_before_built(stages: list[Stage]) -> No
 
 
 def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
-    stages: list[Stage], image: Path, postgres_cluster: PostgresCluster, database_url: str
+    stages: list[Stage], image: Path, postgres_cluster: PostgresCluster, empty_database_url: str
 ) -> None:
     final = stages[-1]
     assert final.user.split(":")[0] not in ("", "0", "root")
@@ -108,7 +108,7 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         health_port = probe.getsockname()[1]
-    settings = {"DATABASE_URL": database_url, "LISTEN": "0.0.0.0:0", "HEALTH_LISTEN": f"127.0.0.1:{health_port}"}
+    settings = {"DATABASE_URL": empty_database_url, "LISTEN": "0.0.0.0:0", "HEALTH_LISTEN": f"127.0.0.1:{health_port}"}
     env = environment(stages, image, **{f"CHECKPOINTD_{name}": value for name, value in settings.items()}, **INSECURE)
     prefix = UNPRIVILEGED if os.geteuid() == 0 else ()
     command = [*prefix, *final.commands["ENTRYPOINT"], *final.commands["CMD"]]

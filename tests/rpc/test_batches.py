@@ -12,7 +12,7 @@ from langgraph.checkpoint.grpc.errors import retry_delay
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.store import StoreOptions, migrate, open_store
+from checkpointd_server.store import StoreOptions, open_store
 from tests.rpc.requests import operation
 from tests.rpc.serving import serving
 
@@ -150,9 +150,7 @@ async def test_answers_that_do_not_fit_together_fail_alone(serve: Any, size: int
 
 
 async def test_what_there_is_no_room_for_is_told_when_to_come_again(database_url: str) -> None:
-    options = StoreOptions(dsn=database_url, max_queue=2)
-    await migrate(options)
-    async with open_store(options) as store, serving(store) as (_, client):
+    async with open_store(StoreOptions(dsn=database_url, max_queue=2)) as store, serving(store) as (_, client):
         results = await batch(client, *(client.put_request(thread_id=f"thread-{i}") for i in range(20)))
     failures = [result.failure for result in results if result.WhichOneof("result") == "failure"]
     assert len(failures) == 18

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.store import StoreOptions, migrate, open_store
+from checkpointd_server.store import StoreOptions, open_store
 from tests.security.serving import Serve, serving
 from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
@@ -19,9 +19,7 @@ from tests.support.cluster import PostgresCluster
 
 @pytest.fixture
 async def rpc_store(database_url: str) -> AsyncIterator[CheckpointStore]:
-    options = StoreOptions(dsn=database_url, pool_max_size=3)
-    await migrate(options)
-    async with open_store(options) as opened:
+    async with open_store(StoreOptions(dsn=database_url, pool_max_size=3)) as opened:
         yield opened
 
 
@@ -49,12 +47,12 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def owner(postgres_cluster: PostgresCluster, database_url: str) -> Iterator[StoreOptions]:
+def owner(postgres_cluster: PostgresCluster, empty_database_url: str) -> Iterator[StoreOptions]:
     """An empty database that belongs to an ordinary role."""
-    name = urlsplit(database_url).path.removeprefix("/")
+    name = urlsplit(empty_database_url).path.removeprefix("/")
     role = f"owner_of_{name}"
     postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
     postgres_cluster.execute(f"ALTER DATABASE {name} OWNER TO {role}")
-    yield StoreOptions(dsn=database_url.replace("//postgres@", f"//{role}@"))
+    yield StoreOptions(dsn=empty_database_url.replace("//postgres@", f"//{role}@"))
     postgres_cluster.drop_database(name)
     postgres_cluster.execute(f"DROP ROLE {role}")

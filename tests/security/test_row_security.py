@@ -33,9 +33,9 @@ async def store(owner: StoreOptions) -> AsyncIterator[PostgresStore]:
 
 
 @pytest.fixture
-async def superuser(database_url: str, store: PostgresStore) -> AsyncIterator[Any]:
+async def superuser(empty_database_url: str, store: PostgresStore) -> AsyncIterator[Any]:
     """A connection that sees everything."""
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(empty_database_url)
     yield connection
     await connection.close()
 
@@ -257,10 +257,10 @@ class TestBehindAPooler:
 
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_server_that_asks_for_tokens_says_if_its_role_is_not_bound(
-    bound: bool, owner: StoreOptions, database_url: str, tmp_path: Path
+    bound: bool, owner: StoreOptions, empty_database_url: str, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys.toml"
     keys.touch()
-    dsn = owner.dsn if bound else database_url
+    dsn = owner.dsn if bound else empty_database_url
     with ServerProcess("--database-url", dsn, "--keys-file", str(keys), log_dir=tmp_path) as server:
         assert ("row-level security doesn't keep tenants apart" in server.stderr) is not bound

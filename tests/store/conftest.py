@@ -92,11 +92,9 @@ def tenant(store: PostgresStore) -> Tenant:
 
 
 @pytest.fixture
-async def own_options(database_url: str) -> StoreOptions:
+def own_options(database_url: str) -> StoreOptions:
     """A migrated database that only this test uses."""
-    options = StoreOptions(dsn=database_url)
-    await migrate(options)
-    return options
+    return StoreOptions(dsn=database_url)
 
 
 @pytest.fixture
