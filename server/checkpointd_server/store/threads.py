@@ -120,6 +120,8 @@ async def _prune_namespace(session: Session, tenant: str, thread_id: str, row: R
     floor = row["checkpoint_id"]
     if row["delta_channels"]:
         floor = await session.fetch_value("lowest_ancestor", *namespace, floor, row["delta_channels"])
+    if row["has_sends"]:
+        floor = min(floor, row["parent_checkpoint_id"])
     # All from the floor on are kept, siblings of the ancestors too: what remains is then told by one id, which the
     # namespace's head notes for puts to be checked against.
     deleted = await session.fetch_row("delete_below", *namespace, floor)
@@ -127,6 +129,8 @@ async def _prune_namespace(session: Session, tenant: str, thread_id: str, row: R
     if deleted["checkpoints"]:
         await _free_values(session, tenant, deleted)
         await session.fetch("mark_pruned", *namespace, floor)
+    if deleted["checkpoints"] or (row["parent_checkpoint_id"] or floor) < floor:
+        await session.fetch("forget_parents", *namespace, floor)
     return int(deleted["checkpoints"])
 
 

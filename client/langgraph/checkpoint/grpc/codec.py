@@ -14,7 +14,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import values_pb2 as values
 
-LANGGRAPH_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
+LANGGRAPH_KEYS = frozenset(
+    {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
+)
 """What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
 
 

@@ -1,28 +1,44 @@
 -- Removing history, one thread at a time, under the locks of its heads.
 
 -- name: newest_of_namespaces
--- The newest checkpoint of each namespace of a thread; the root's checkpoint that it belongs to and whether that is
--- there; and the channels whose value must be rebuilt from its ancestors. LangGraph counts the updates of such delta
--- channels in the metadata. Where the metadata index tells nothing of LangGraph's (it may be kept back), channels count
--- that are empty here and were written to.
+-- The newest checkpoint of each namespace of a thread; its parent, and whether that has sends beside it, which up to
+-- format 3 are the newest's pending ones (the format is not ours to read); the root's checkpoint that it belongs to and
+-- whether that is there; and the channels whose value must be rebuilt from its ancestors.
+--
+-- LangGraph counts the updates of such delta channels in the metadata. Its loop always does. Updates, copies and inputs
+-- by hand didn't up to 1.2.11, and LangGraph.js marks threads by delta_writes_versioned; there, and where the metadata
+-- index tells nothing of LangGraph's (it may be kept back), channels count that are empty here and were written to. A
+-- channel that is counted and has no version may have been written to by an old LangGraph.js.
 SELECT
-    newest.checkpoint_ns, newest.checkpoint_id, newest.root_id,
+    newest.checkpoint_ns, newest.checkpoint_id, newest.parent_checkpoint_id, newest.root_id,
+    EXISTS (
+        SELECT FROM __schema__.task_writes AS w
+        WHERE w.tenant = $1 AND w.thread_id = $2 AND w.checkpoint_ns = newest.checkpoint_ns
+            AND w.checkpoint_id = newest.parent_checkpoint_id AND w.channel = '__pregel_tasks'
+    ) AS has_sends,
     EXISTS (
         SELECT FROM __schema__.checkpoints AS r
         WHERE r.tenant = $1 AND r.thread_id = $2 AND r.checkpoint_ns = '' AND r.checkpoint_id = newest.root_id
     ) AS has_root,
     ARRAY (
         SELECT part.channel
-        FROM unnest(newest.channels, newest.channel_versions) AS part (channel, version)
-        WHERE CASE
-            WHEN newest.metadata_index ?| ARRAY['counters_since_delta_snapshot', 'step']
-            THEN newest.metadata_index -> 'counters_since_delta_snapshot' ? part.channel
-            ELSE part.channel NOT LIKE 'branch:%' AND part.channel NOT LIKE '\_\_%' AND EXISTS (
+        FROM (
+            SELECT versioned.channel, versioned.version, newest.counters ? versioned.channel AS is_counted
+            FROM unnest(newest.channels, newest.channel_versions) AS versioned (channel, version)
+            UNION ALL
+            SELECT counted.channel, NULL, false
+            FROM jsonb_object_keys(newest.counters) AS counted (channel)
+            WHERE counted.channel <> ALL (newest.channels)
+        ) AS part
+        WHERE (
+            part.is_counted
+            OR (part.version IS NULL OR NOT newest.is_loops OR newest.metadata_index ? 'delta_writes_versioned')
+            AND part.channel NOT LIKE 'branch:%' AND part.channel NOT LIKE '\_\_%' AND EXISTS (
                 SELECT FROM __schema__.task_writes AS w
                 WHERE w.tenant = $1 AND w.thread_id = $2 AND w.checkpoint_ns = newest.checkpoint_ns
                     AND w.channel = part.channel AND w.checkpoint_id < newest.checkpoint_id
             )
-        END
+        )
         AND NOT EXISTS (
             SELECT FROM __schema__.channel_values AS v
             WHERE v.tenant = $1 AND v.thread_id = $2 AND v.checkpoint_ns = newest.checkpoint_ns
@@ -30,7 +46,15 @@ SELECT
         )
     ) AS delta_channels
 FROM (
-    SELECT latest.*, latest.metadata_index -> 'parents' ->> '' AS root_id
+    SELECT
+        latest.*,
+        latest.metadata_index -> 'parents' ->> '' AS root_id,
+        coalesce(latest.metadata_index ->> 'source' = 'loop', false)
+            OR latest.metadata_index ? 'counters_since_delta_snapshot' AS is_loops,
+        CASE jsonb_typeof(latest.metadata_index -> 'counters_since_delta_snapshot')
+            WHEN 'object' THEN latest.metadata_index -> 'counters_since_delta_snapshot'
+            ELSE '{}'
+        END AS counters
     FROM __schema__.namespaces AS n
     CROSS JOIN LATERAL (
         SELECT c.*
@@ -59,6 +83,12 @@ UPDATE __schema__.namespaces AS n SET
     pruned_below = $4,
     last_writer = CASE WHEN n.last_checkpoint_id >= $4 THEN n.last_writer END
 WHERE n.tenant = $1 AND n.thread_id = $2 AND n.checkpoint_ns = $3
+
+-- name: forget_parents
+-- Nobody finds the parents below $4 any more. Encrypted metadata is bound to the parent's id: there it stays.
+UPDATE __schema__.checkpoints AS c SET parent_checkpoint_id = NULL
+WHERE c.tenant = $1 AND c.thread_id = $2 AND c.checkpoint_ns = $3 AND c.parent_checkpoint_id < $4
+    AND c.metadata_type NOT LIKE '%+%'
 
 -- name: delete_namespaces
 -- Deletes the namespaces $3 of a thread whole, and returns how many checkpoints were in them.
