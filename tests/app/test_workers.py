@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ from tests.support.cluster import PostgresCluster
 from tests.support.commands import assert_one_clear_line, run
 from tests.support.server_process import ServerFailed, ServerProcess
 from tests.support.storm import Storm
+from tests.support.until import until
 
 SECONDS = 60
 """How long anything may take that is waited for."""
@@ -60,6 +62,11 @@ def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
+def calls_on(server: ServerProcess, thread_id: str) -> list[dict[str, Any]]:
+    """What it has logged so far of calls on a thread."""
+    return [line for line in events(server, "call") if line.get("thread_id") == thread_id]
+
+
 @contextmanager
 def channels(server: ServerProcess, *, workers: int = 2) -> Iterator[dict[int, grpc.Channel]]:
     """A channel to each worker, by the worker's number."""
@@ -72,10 +79,8 @@ def channels(server: ServerProcess, *, workers: int = 2) -> Iterator[dict[int, g
             channel = stack.enter_context(grpc.insecure_channel(server.target, options))
             thread_id = str(uuid.uuid4())
             CheckpointServiceStub(channel).GetCheckpoint(GetCheckpointRequest(thread_id=thread_id), timeout=SECONDS)
-            while not (lines := [line for line in events(server, "call") if line.get("thread_id") == thread_id]):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            found.setdefault(lines[0]["worker"], channel)
+            line, *_ = until(partial(calls_on, server, thread_id))
+            found.setdefault(line["worker"], channel)
         yield found
 
 
@@ -85,12 +90,13 @@ def until_gone(process: psutil.Process) -> None:
 
 
 def until_logged(server: ServerProcess, event: str, times: int = 1) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + SECONDS
-    while len(found := events(server, event)) < times:
-        assert time.monotonic() < deadline, server.stderr
-        assert server.process.poll() is None, server.stderr
-        time.sleep(0.02)
-    return found
+    def look() -> list[dict[str, Any]]:
+        ended = server.process.poll() is not None
+        found = events(server, event)
+        assert len(found) >= times or not ended, server.stderr
+        return found
+
+    return until(look, lambda found: len(found) >= times, timeout=SECONDS)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.health import READINESS
 from tests.rpc.requests import operation
 from tests.rpc.serving import until_idle
+from tests.support.until import auntil
 
 pytestmark = pytest.mark.usefixtures("patient_batches")
 
@@ -89,9 +90,7 @@ async def test_only_so_many_messages_are_at_work_at_once(
             for number in range(5):
                 await call.write(message(number, client.put_request(checkpoint_id=str(number))))
             await blocked.until_waiting(1)  # the others on this namespace wait in the server
-            async with asyncio.timeout(20):
-                while server.active_calls < 2:
-                    await asyncio.sleep(0.01)
+            await auntil(lambda: server.active_calls, lambda number: number >= 2)
             await asyncio.sleep(0.1)
             assert server.active_calls == 2
         assert len(await answers(call, 5)) == 5
@@ -220,11 +219,8 @@ async def test_a_client_that_does_not_read_loses_its_call_and_nobody_else_is_ref
             call = stub.StreamBatches()
             for number in range(12):
                 await call.write(message(number, GET, timeout_ms=6000))
-            async with asyncio.timeout(20):
-                while server._calls._load.held_bytes < 8 * size:
-                    await asyncio.sleep(0.01)
-                while server._calls._load.held_bytes:
-                    await asyncio.sleep(0.01)
+            await auntil(lambda: server._calls._load.held_bytes, lambda held: held >= 8 * size)
+            await auntil(lambda: server._calls._load.held_bytes, lambda held: held == 0)
             assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
             # It is told, should it read after all.
             with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -243,9 +239,7 @@ async def test_a_client_that_reads_late_loses_nothing_however_little_time_a_mess
             call = stub.StreamBatches()
             for number in range(12):
                 await call.write(message(number, GET))
-            async with asyncio.timeout(20):
-                while server._calls._load.held_bytes < 8 * size:
-                    await asyncio.sleep(0.01)
+            await auntil(lambda: server._calls._load.held_bytes, lambda held: held >= 8 * size)
             await call.write(message(12, timeout_ms=1))
             await call.done_writing()
             await asyncio.sleep(0.5)

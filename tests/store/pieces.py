@@ -11,6 +11,7 @@ from checkpointd_server.domain.model import StoredCheckpoint
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.database import Session
 from tests.support.tenant import TIMEOUT, Tenant, gather_results, in_pieces, piece
+from tests.support.until import auntil
 
 
 def names_of(*parts: bytes) -> set[bytes]:
@@ -110,9 +111,7 @@ async def until_waiting(tenant: Tenant, number: int) -> None:
         SELECT count(*) AS waiting FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND datname = current_database()
     """
-    async with asyncio.timeout(20):
-        while (await tenant.select(query))[0]["waiting"] != number:
-            await asyncio.sleep(0.01)
+    await auntil(lambda: tenant.select(query), lambda rows: rows[0]["waiting"] == number)
 
 
 async def pass_time(tenant: Tenant, seconds: float) -> None:

@@ -20,6 +20,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, liveness, migr
 from tests.support.blocker import blocked
 from tests.support.flaky_link import FlakyLink
 from tests.support.tenant import Tenant, a_connection
+from tests.support.until import auntil
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
 
@@ -48,9 +49,7 @@ async def linked(
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
-    async with asyncio.timeout(20):
-        while text not in caplog.text:
-            await asyncio.sleep(0.02)
+    await auntil(lambda: caplog.text, lambda log: text in log)
 
 
 async def test_a_network_that_swallows_everything_ends_in_unavailability_not_in_the_callers_deadline(
@@ -115,8 +114,7 @@ async def wait_for_a_lock(tenant: Tenant, own_options: StoreOptions) -> None:
     waiting = f"SELECT pid {BACKENDS} AND wait_event_type = 'Lock'"
     async with blocked(own_options.dsn):
         put = asyncio.create_task(tenant.put("2"))
-        while (session := await admin.fetchval(waiting)) is None:
-            await asyncio.sleep(0.01)
+        session = await auntil(lambda: admin.fetchval(waiting))
         await asyncio.sleep(5 * liveness.PATIENCE)
         assert await admin.fetchval(waiting) == session
     await put
@@ -140,9 +138,7 @@ async def test_the_host_that_can_not_be_reached_is_named(host: str, caplog: pyte
         await migrate(StoreOptions(dsn=dsn, startup_timeout=0))
     with caplog.at_level(logging.WARNING):
         trying = asyncio.create_task(migrate(StoreOptions(dsn=dsn, startup_timeout=60)))
-        async with asyncio.timeout(20):
-            while f"{name}: " not in caplog.text:
-                await asyncio.sleep(0.01)
+        await until_logged(caplog, f"{name}: ")
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
     assert "secret" not in str(raised.value) + caplog.text
