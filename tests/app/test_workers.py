@@ -31,6 +31,7 @@ from tests.app.ports import taken_port
 from tests.support.authority import Authority, shown_name
 from tests.support.cluster import PostgresCluster
 from tests.support.commands import assert_one_clear_line, run
+from tests.support.pauses import own_pauses
 from tests.support.server_process import ServerFailed, ServerProcess
 from tests.support.storm import Storm
 from tests.support.until import until
@@ -304,11 +305,12 @@ class TestStopping:
     def test_one_that_does_not_stop_is_killed_and_the_exit_code_tells(self, database_url: str, tmp_path: Path) -> None:
         options = ("--workers", "2", "--database-url", database_url, "--drain-seconds", "0")
         process = ServerProcess(*options, log_dir=tmp_path).start()
-        frozen = processes(process)[0]
-        frozen.suspend()
-        process.signal()
-        assert process.wait() == 1
-        until_gone(frozen)
+        with own_pauses():
+            frozen = processes(process)[0]
+            frozen.suspend()
+            process.signal()
+            assert process.wait() == 1
+            until_gone(frozen)
         assert "didn't stop in time and was killed" in process.stderr.splitlines()[-1]
 
     def test_a_signal_while_it_starts_ends_it_well(self, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from tests.support.gates import (
     turns_of,
     until_saved,
 )
+from tests.support.pauses import own_pauses
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil, until
 
@@ -284,7 +285,8 @@ class TestProcesses:
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str
     ) -> None:
         config = new_thread()
-        with agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "30") as paused:
+        holder = agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "30")
+        with own_pauses(), holder as paused:
             token = arrived(paused)
             until_saved(saver, config, durability)
             paused.send_signal(signal.SIGSTOP)

@@ -27,6 +27,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.tenant import TIMEOUT, Tenant, in_pieces, piece
 from tests.support.until import auntil
 
+pytestmark = pytest.mark.long
+
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
 

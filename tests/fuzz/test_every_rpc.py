@@ -29,6 +29,8 @@ from tests.support.cluster import PostgresCluster
 from tests.support.rpcs import METHODS
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.long
+
 MORE = int(os.environ.get("CHECKPOINTD_FUZZ_EXAMPLES", "0"))
 FUZZ = settings(
     max_examples=MORE or 100,

@@ -26,6 +26,8 @@ from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
 
+pytestmark = pytest.mark.long
+
 MEBIBYTE = 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -1,7 +1,7 @@
 """Stores on real PostgreSQL. Tests that share a database each have a tenant of their own.
 
-They run on every PostgreSQL that the wheel has, and on one more if CHECKPOINTD_TEST_POSTGRES names the folder of its
-programs.
+They run on every PostgreSQL that the wheel has, on the older one in `make test-all` only, and on one more if
+CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ def _cluster_of(binaries: Path, data_dir: Path) -> Iterator[PostgresCluster]:
         cluster.__exit__()
 
 
-CLUSTERS = {"postgres_cluster": "pg18", "old_postgres_cluster": "pg16"}
-if OTHER_POSTGRES:
-    CLUSTERS["other_postgres_cluster"] = "other"
+CLUSTERS = [
+    pytest.param("postgres_cluster", id="pg18"),
+    pytest.param("old_postgres_cluster", id="pg16", marks=pytest.mark.long),
+    *([pytest.param("other_postgres_cluster", id="other")] if OTHER_POSTGRES else []),
+]
 
 
-@pytest.fixture(scope="session", params=list(CLUSTERS), ids=list(CLUSTERS.values()))
+@pytest.fixture(scope="session", params=CLUSTERS)
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
     """A migrated database for all tests. It belongs to an ordinary role, which row-level security binds."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)

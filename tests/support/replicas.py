@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import asyncpg
 
 from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+from tests.support.pauses import own_pauses
 from tests.support.until import auntil
 
 _SETTINGS = {
@@ -79,6 +80,7 @@ class ReplicatedPostgres:
 
     async def freeze_primary(self) -> None:
         """Stops the primary and its sessions as if its machine were cut off: nobody refuses, and nobody answers."""
+        self._stack.enter_context(own_pauses())
         await self._primary.freeze()
 
     async def promote(self) -> None:
