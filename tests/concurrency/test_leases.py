@@ -299,14 +299,11 @@ class TestRenewal:
                 build(saver).invoke(turn("holder"), config)
             assert state(saver, config) == pb.GetLeaseResponse()
 
-    def test_a_lease_that_cannot_be_given_up_hides_nothing(
-        self, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("langgraph.checkpoint.grpc.leases.RELEASE_TIMEOUT", 0.2)
+    def test_a_lease_that_cannot_be_given_up_hides_nothing(self, server: ServerProcess) -> None:
         config = new_thread()
 
         def run() -> None:
-            with GrpcSaver(server.target) as saver, saver.lease(thread_of(config)):
+            with GrpcSaver(server.target, retry_budget=0.2) as saver, saver.lease(thread_of(config)):
                 server.kill()
                 raise ZeroDivisionError
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from checkpointd_server import embedded
+from checkpointd_server.embedded import find_binaries
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from tests.support.cluster import PostgresCluster
 from tests.support.tenant import Tenant
@@ -30,35 +27,18 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def old_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """The oldest PostgreSQL that the wheel has."""
-    binaries = embedded.find_binaries().parent.parent / "pginstall" / "bin"
+    binaries = find_binaries().parent.parent / "pginstall" / "bin"
     if not binaries.exists():
         pytest.skip("the wheel has no PostgreSQL 16")
-    with _cluster_of(binaries, tmp_path_factory.mktemp("postgres16")) as cluster:
+    with PostgresCluster(tmp_path_factory.mktemp("postgres16"), binaries=binaries) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def other_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """The PostgreSQL that CHECKPOINTD_TEST_POSTGRES names."""
-    with _cluster_of(Path(OTHER_POSTGRES), tmp_path_factory.mktemp("other-postgres")) as cluster:
+    with PostgresCluster(tmp_path_factory.mktemp("other-postgres"), binaries=Path(OTHER_POSTGRES)) as cluster:
         yield cluster
-
-
-@contextmanager
-def _cluster_of(binaries: Path, data_dir: Path) -> Iterator[PostgresCluster]:
-    """A cluster from other programs than the embedded PostgreSQL's."""
-    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    number = re.search(r" (\d+)", version)
-    assert number is not None, version
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "MAJOR_VERSION", int(number[1]))
-        patch.setattr(embedded, "find_binaries", lambda: binaries)
-        cluster = PostgresCluster(data_dir)
-        cluster.__enter__()
-    try:
-        yield cluster
-    finally:
-        cluster.__exit__()
 
 
 CLUSTERS = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import re
+import subprocess
 import threading
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+from checkpointd_server.embedded import MAJOR_VERSION, EmbeddedPostgres
 from checkpointd_server.store import StoreOptions, migrate
 
 T = TypeVar("T")
@@ -30,12 +32,25 @@ class PostgresCluster:
         data_dir: Where it keeps its data.
         durable: Whether what was committed must outlive a power cut. In tests nothing outlives the run.
         settings: More settings of the server, as postgresql.conf names them.
+        binaries: The folder of its programs, where they aren't the wheel's.
     """
 
-    def __init__(self, data_dir: Path, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
+    ) -> None:
         self.data_dir = data_dir
         own = {"max_connections": "300", **({} if durable else _FORGETFUL)}
-        self._postgres = EmbeddedPostgres(data_dir, settings={**own, **(settings or {})})
+        self._postgres = EmbeddedPostgres(
+            data_dir,
+            settings={**own, **(settings or {})},
+            binaries=binaries,
+            major_version=_major_version(binaries) if binaries else MAJOR_VERSION,
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
         self._numbers = itertools.count(1)
@@ -55,7 +70,7 @@ class PostgresCluster:
     @property
     def binaries(self) -> Path:
         """The folder of psql and the other programs."""
-        return find_binaries()
+        return self._postgres.binaries
 
     def dsn(self, database: str = "postgres") -> str:
         """The URL of a database on the cluster."""
@@ -123,3 +138,11 @@ class PostgresCluster:
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _major_version(binaries: Path) -> int:
+    """Asks PostgreSQL's programs which one they are of."""
+    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    number = re.search(r" (\d+)", version)
+    assert number is not None, version
+    return int(number[1])

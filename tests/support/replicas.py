@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import asyncpg
 
-from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+from checkpointd_server.embedded import EmbeddedPostgres
 from tests.support.pauses import own_pauses
 from tests.support.until import auntil
 
@@ -119,7 +119,7 @@ class _Standby(EmbeddedPostgres):
     async def _initialize(self, binaries: Path) -> None:
         address = _address(self._primary.dsn)
         command = self._folder.command(
-            find_binaries() / "pg_basebackup",
+            binaries / "pg_basebackup",
             *("--pgdata", self._folder.make_partial()),
             *("--dbname", "user=postgres host={host} port={port}".format(**address)),
             *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),

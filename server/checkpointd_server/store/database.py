@@ -126,7 +126,11 @@ class Connections:
         self.line = Line(turns=options.pool_max_size, limit=options.max_queue, patience=options.max_queue_seconds)
         """Who waits for a connection."""
         self._returning: set[asyncio.Task[None]] = set()
-        self._watch = Watch(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
+        self._watch = Watch(
+            lambda: hosts.connect(**connect_arguments(options)),
+            patience=options.watch_interval,
+            timeout=options.connect_timeout,
+        )
         self._watching = asyncio.get_running_loop().create_task(self._watch.run())
 
     def of(self, tenant: str | None) -> Database:

@@ -41,7 +41,8 @@ WAIT_PER_CALL = 20.0
 SHORTEST_CALL = 0.05
 """How long a call that waits takes at the least, in seconds: a server that won't wait is not asked without a pause."""
 RELEASE_TIMEOUT = 5.0
-"""How long giving up a lease may take, in seconds. After that it ends by itself, when its time to live is over."""
+"""How long giving up a lease may take, in seconds, where `timeout` and `retry_budget` allow for that much. After that
+it ends by itself, when its time to live is over."""
 
 OfOneThread = TypeVar("OfOneThread", pb.PutCheckpointRequest, pb.PutWritesRequest, threads_pb.DeleteThreadRequest)
 OfManyThreads = TypeVar("OfManyThreads", threads_pb.DeleteRunsRequest, threads_pb.PruneThreadsRequest)
@@ -256,8 +257,8 @@ class LeaseBlock(Holding):
                 "ReleaseLease",
                 lambda stubs: stubs.leases.ReleaseLease,
                 self._release_request(),
-                timeout=RELEASE_TIMEOUT,
-                retry_budget=RELEASE_TIMEOUT,
+                timeout=min(RELEASE_TIMEOUT, self._caller.options.timeout),
+                retry_budget=min(RELEASE_TIMEOUT, self._caller.options.retry_budget),
             )
         except CheckpointdError as error:
             self._not_released(error)
@@ -298,8 +299,8 @@ class AsyncLeaseBlock(Holding):
                 "ReleaseLease",
                 lambda stubs: stubs.leases.ReleaseLease,
                 self._release_request(),
-                timeout=RELEASE_TIMEOUT,
-                retry_budget=RELEASE_TIMEOUT,
+                timeout=min(RELEASE_TIMEOUT, self._caller.options.timeout),
+                retry_budget=min(RELEASE_TIMEOUT, self._caller.options.retry_budget),
             )
         except CheckpointdError as error:
             self._not_released(error)
