@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Collection, Generator, Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.grpc import requests
+from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc.bindings import Binding, ChannelBinding, ExtraBinding, MetadataBinding, WriteBinding
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.codec import Codec
@@ -75,6 +77,10 @@ class Copier:
                     answer = await self._acall(step)
                 except CheckpointdError as error:
                     step = steps.throw(error)
+                except asyncio.CancelledError as cancelled:
+                    # One more step, if any: what is there of the copy is deleted.
+                    await run_to_end(self._acall(steps.throw(cancelled)))
+                    raise
                 else:
                     step = steps.send(answer)
         except StopIteration:
@@ -126,7 +132,7 @@ class Copier:
             raise ThreadExistsError(
                 f"somebody else wrote to thread {target!r} while it was being made: a part of the copy is there"
             ) from conflict
-        except CheckpointdError:
+        except (CheckpointdError, asyncio.CancelledError):
             with suppress(CheckpointdError):
                 yield self.leases.sign(requests.delete_thread(target))
             raise

@@ -276,6 +276,13 @@ class ServerError(CheckpointdError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[Callable[..., ServerError], tuple[object, ...]]:
+        return _unpickle_server_error, (str(self), self.code)
+
+
+def _unpickle_server_error(message: str, code: str) -> ServerError:
+    return ServerError(message, code=code)
+
 
 def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     """Returns the ErrorInfo of a failed call; an empty one if it has none (the failure wasn't checkpointd's)."""

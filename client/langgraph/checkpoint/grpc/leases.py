@@ -21,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 from langgraph.checkpoint.grpc import requests
+from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.errors import (
     CheckpointdError,
@@ -283,14 +284,14 @@ class AsyncLeaseBlock(Holding):
                     return self._take(response)
         except BaseException as error:
             if self._may_be_in_line(error):
-                await self._release()
+                await run_to_end(self._release())
             raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
-        await self._release()
+        await run_to_end(self._release())
 
     async def _release(self) -> None:
         """Gives up the lease, or the place in line for it."""

@@ -4,9 +4,11 @@ A run's base is what *it* read, not what its saver last saw: two runs through on
 the base is kept for each run, and a run is recognized by what LangGraph passes along:
 
 - Within one execution of a graph every config carries the same object under `configurable["__pregel_runtime"]`. It
-  can't be referred to weakly and compares by value, so it is held and recognized by identity; the least recently used
-  runs are forgotten beyond a bound. A nested graph has a runtime of its own, and shares `runtime.control` with the
-  graphs around it.
+  compares by value and can't be referred to weakly, and to hold it would keep the user's context alive. So a run is
+  recognized by its identity together with that of two parts: its `control`, which a nested graph shares with the graphs
+  around it, and its `stream_writer`, a function made for the run. When that is gone, so is the run. A nested graph
+  whose events are streamed has the writer of the graph around it; there a read after a write begins another run.
+  Runtimes that LangGraph didn't make are held, and the least recently used are forgotten beyond a bound.
 - `update_state` has no runtime. There the read leaves a note in a context variable, which the put finds again.
 
 A run keeps the order of its own calls in a namespace: a checkpoint's task writes follow its put, and the next put
@@ -19,13 +21,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
-from types import TracebackType
-from typing import Any, Self
+from types import FunctionType, TracebackType
+from typing import Self
+from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc.errors import CheckpointdError, RefusedError
@@ -49,6 +54,8 @@ LONGEST_BLOCKING_WAIT = 10.0
 """How long a blocking write in an event loop waits for the run's calls before it, in seconds."""
 
 _RUNTIME = "__pregel_runtime"
+_STREAM = "__pregel_stream"
+"""Where LangGraph hands the stream of a graph to the graphs nested in it, and with it the writer."""
 
 
 class End(Future["CheckpointdError | None"]):
@@ -105,10 +112,24 @@ class Line:
 class Execution:
     """One execution of a graph, with all graphs nested in it."""
 
-    def __init__(self) -> None:
-        self.refusals: dict[str, RefusedError] = {}
-        """How another run got in the way, by thread. LangGraph drops what a nested graph's save raised when the graph
-        is ending in an interrupt; so whoever writes next in this execution raises it again."""
+    def __init__(self, control: object) -> None:
+        self.control = control
+        """Held, so that its identity stays its own. It holds nothing of the user's."""
+        self.runs = 0
+        """How many runs have begun."""
+        self.refusals: dict[str, tuple[RefusedError, int]] = {}
+        """How another run got in the way, by thread, and how many runs had begun by then. LangGraph drops what a nested
+        graph's save raised when the graph is ending in an interrupt; so whichever of these runs writes next raises it
+        again. Runs that begin later have read what the other wrote."""
+
+    def refusal_of(self, run: Run, thread_id: str) -> RefusedError | None:
+        """Returns how another run got in the way of this one."""
+        error, runs = self.refusals.get(thread_id, (None, 0))
+        return error if run.number <= runs else None
+
+    def note(self, thread_id: str, error: RefusedError) -> None:
+        """Notes that another run got in the way. The traceback is left out: it would hold all that its frames hold."""
+        self.refusals[thread_id] = (copy(error), self.runs)
 
 
 class Run:
@@ -119,7 +140,50 @@ class Run:
         """Who writes, for the server."""
         self.execution = execution
         """None for what was read without a runtime."""
+        self.number = 0
+        """Counts the runs of an execution, from 1."""
+        if execution is not None:
+            execution.runs += 1
+            self.number = execution.runs
         self.lines: dict[Key, Line] = {}
+        self.has_put = False
+        """Whether the run has put a checkpoint."""
+
+
+class Known:
+    """A run that is known, and how it is told from others: its runtime's identity may become another's.
+
+    Args:
+        run: The run.
+        runtime: Its runtime.
+        writer: The runtime's stream writer, if it was made for the run or for one around it; None: nothing tells when
+            the runtime is gone.
+        is_inherited: Whether the writer belongs to a graph around.
+        forget: Called when the writer is gone.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        runtime: object,
+        writer: FunctionType | None,
+        *,
+        is_inherited: bool,
+        forget: Callable[[Known], None],
+    ) -> None:
+        self.run = run
+        self.is_inherited = is_inherited
+        self._held = runtime if writer is None else None
+        # The callback holds this object, and this object holds the reference that the callback belongs to.
+        self._writer = None if writer is None else weakref.ref(writer, lambda _: forget(self))
+
+    def is_of(self, runtime: object) -> bool:
+        """Whether this is what is known of a runtime, and not of one that had its identity before."""
+        if self._writer is None:
+            return self._held is runtime
+        execution = self.run.execution
+        control = execution.control if execution is not None else None
+        return self._writer() is _writer(runtime) and control is getattr(runtime, "control", None)
 
 
 _context_runs: ContextVar[dict[tuple[int, Key], Run] | None] = ContextVar("checkpointd_context_runs", default=None)
@@ -135,21 +199,25 @@ class Runs:
     def __init__(self, *, optimistic: bool) -> None:
         self._optimistic = optimistic
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[object, Any]] = OrderedDict()
+        # By the identity of their runtimes, the least recently used first.
+        self._known: dict[int, Known] = {}
+        self._executions: WeakValueDictionary[int, Execution] = WeakValueDictionary()
 
     def did_read(self, config: RunnableConfig, key: Key, version: int, checkpoint_ids: Iterable[str]) -> None:
         """Notes what a run has found. Its base is its first read, until it has written itself."""
-        if not self._optimistic:
-            return
         runtime = _runtime(config)
-        if runtime is None:
+        if not self._optimistic:
+            if runtime is not None:
+                with self._lock:
+                    self._run(config, runtime, reads=True)  # it has begun, before refusals to come
+        elif runtime is None:
             run = Run()
             run.lines[key] = line = Line(version)
             line.read.update(checkpoint_ids)
             self._note_in_context(key, run)
         else:
             with self._lock:
-                line = self._run(runtime).lines.setdefault(key, Line(version))
+                line = self._run(config, runtime, reads=True).lines.setdefault(key, Line(version))
                 line.read.update(checkpoint_ids)
 
     def begin_put(self, config: RunnableConfig, request: PutCheckpointRequest) -> UnderWay:
@@ -159,6 +227,8 @@ class Runs:
         overdue: list[End] = []
         with self._lock:
             run, line = self._find(config, key, request.parent_checkpoint_id)
+            if run is not None:
+                run.has_put = True
             if run is None or line is None:
                 return UnderWay(self, key, run)
             line.has_failed = False
@@ -207,8 +277,7 @@ class Runs:
         overdue: list[End] = []
         with self._lock:
             if isinstance(error, RefusedError) and run is not None and run.execution is not None:
-                # A copy: the error itself holds a traceback, and with it whatever its frames hold.
-                run.execution.refusals.setdefault(under_way.key.thread_id, copy(error))
+                run.execution.note(under_way.key.thread_id, error)
             if line is None or end is None:
                 return
             line.writing.pop(end, None)
@@ -218,7 +287,8 @@ class Runs:
                 line.awaited.clear()
         if error is not None and not isinstance(error, CheckpointdError):
             error = CheckpointdError(f"the put of this checkpoint ended in {type(error).__name__}")
-        end.come(error)
+        # A copy has no traceback, which would hold all that its frames hold: the runtime too, and so the run for ever.
+        end.come(copy(error))
         for late in overdue:
             late.come(None)
         line.rides.wake()
@@ -231,8 +301,8 @@ class Runs:
         """
         runtime = _runtime(config)
         if runtime is not None:
-            run = self._run(runtime)
-            if run.execution is not None and (refusal := run.execution.refusals.get(key.thread_id)):
+            run = self._run(config, runtime)
+            if run.execution is not None and (refusal := run.execution.refusal_of(run, key.thread_id)):
                 raise copy(refusal) from refusal
             return run, run.lines.get(key)
         if not self._optimistic:
@@ -243,33 +313,40 @@ class Runs:
         line = noted.lines[key]
         return (noted, line) if (line.knows(builds_on) if builds_on else not line.read) else (None, None)
 
-    def _run(self, runtime: object) -> Run:
+    def _run(self, config: RunnableConfig, runtime: object, *, reads: bool = False) -> Run:
         """Finds or begins the run of a runtime. The lock is held."""
-        known = self._recall(runtime)
-        if known is None:
-            control = getattr(runtime, "control", None)
-            # A runtime without a control is an execution of its own.
-            execution = self._recall(control) if control is not None else None
-            if execution is None:
-                execution = Execution()
-                if control is not None:
-                    self._remember(control, execution)
-            known = self._remember(runtime, Run(execution))
-        return known  # type: ignore[no-any-return]
+        known = self._known.pop(id(runtime), None)
+        is_another = known is None or not known.is_of(runtime)
+        if known is None or is_another or (reads and known.is_inherited and known.run.has_put):
+            known = self._begin(config, runtime)
+        self._known[id(runtime)] = known  # as the last
+        while len(self._known) > MAX_RUNS:
+            with suppress(RuntimeError):  # the collector has just made one be forgotten
+                self._known.pop(next(iter(self._known)), None)
+        return known.run
 
-    def _recall(self, anchor: object) -> Any:
-        known = self._known.get(id(anchor))
-        if known is None:
-            return None
-        self._known.move_to_end(id(anchor))
-        return known[1]
+    def _begin(self, config: RunnableConfig, runtime: object) -> Known:
+        control = getattr(runtime, "control", None)
+        # A runtime without a control is an execution of its own.
+        execution = self._executions.get(id(control)) if control is not None else None
+        if execution is None:
+            execution = Execution(control)
+            if control is not None:
+                self._executions[id(control)] = execution
+        number, known = id(runtime), self._known
 
-    def _remember(self, anchor: object, what: Any) -> Any:
-        """Remembers something of an object, which is held as well: so its id stays its own."""
-        self._known[id(anchor)] = (anchor, what)
-        while len(self._known) > 2 * MAX_RUNS:
-            self._known.popitem(last=False)
-        return what
+        def forget(gone: Known) -> None:
+            # Called by the collector, from anywhere: without the lock.
+            if known.get(number) is gone:
+                known.pop(number, None)
+
+        return Known(
+            Run(execution),
+            runtime,
+            _writer(runtime),
+            is_inherited=_STREAM in config["configurable"],
+            forget=forget,
+        )
 
     def _note_in_context(self, key: Key, run: Run) -> None:
         notes = dict(_context_runs.get() or {})
@@ -384,6 +461,12 @@ class UnderWay:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._runs.end(self, exc)
+
+
+def _writer(runtime: object) -> FunctionType | None:
+    """Returns a runtime's stream writer if it was made for a run: LangGraph's own stand-in lives for ever."""
+    writer = getattr(runtime, "stream_writer", None)
+    return writer if isinstance(writer, FunctionType) and "<locals>" in writer.__qualname__ else None
 
 
 def _runtime(config: RunnableConfig) -> object | None:
