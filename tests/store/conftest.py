@@ -6,7 +6,6 @@ CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -15,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from checkpointd_server.embedded import find_binaries
-from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
-from tests.support.cluster import PostgresCluster
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
+from tests.support.cluster import ORDINARY, PostgresCluster
 from tests.support.tenant import Tenant
 
 OTHER_POSTGRES = os.environ.get("CHECKPOINTD_TEST_POSTGRES", "")
@@ -52,12 +51,7 @@ CLUSTERS = [
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
     """A migrated database for all tests. It belongs to an ordinary role, which row-level security binds."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
-    name = cluster.create_database()
-    cluster.execute(f"CREATE ROLE owner_of_{name} LOGIN")
-    cluster.execute(f"ALTER DATABASE {name} OWNER TO owner_of_{name}")
-    options = StoreOptions(dsn=cluster.dsn(name).replace("//postgres@", f"//owner_of_{name}@"))
-    asyncio.run(migrate(options))
-    return options
+    return StoreOptions(dsn=cluster.dsn(cluster.create_migrated_database(role=ORDINARY), role=ORDINARY))
 
 
 @pytest.fixture

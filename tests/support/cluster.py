@@ -19,6 +19,10 @@ from checkpointd_server.store import StoreOptions, migrate
 
 T = TypeVar("T")
 
+SUPERUSER = "postgres"
+ORDINARY = "ordinary"
+"""A role that is nobody in particular: row-level security binds it."""
+
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 """For what needn't outlive a power cut."""
 
@@ -54,7 +58,7 @@ class PostgresCluster:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
         self._numbers = itertools.count(1)
-        self._template: str | None = None
+        self._templates: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -72,9 +76,9 @@ class PostgresCluster:
         """The folder of psql and the other programs."""
         return self._postgres.binaries
 
-    def dsn(self, database: str = "postgres") -> str:
-        """The URL of a database on the cluster."""
-        return self._postgres.dsn.replace("/postgres?", f"/{database}?")
+    def dsn(self, database: str = "postgres", *, role: str = SUPERUSER) -> str:
+        """The URL of a database on the cluster, for a role."""
+        return self._postgres.dsn.replace("//postgres@/postgres?", f"//{role}@/{database}?")
 
     def execute(self, sql: str, *, database: str = "postgres") -> None:
         """Runs statements that return nothing, each in its own transaction, as the superuser."""
@@ -100,24 +104,26 @@ class PostgresCluster:
         """Makes an empty database and returns its name."""
         return self._copy_database("template0")
 
-    def create_migrated_database(self) -> str:
-        """Makes a database with the schema in it and returns its name.
+    def create_migrated_database(self, *, role: str = SUPERUSER) -> str:
+        """Makes a database with the schema in it, all a role's own, and returns its name.
 
         Migrations run once in a cluster's life: it is a copy of a database that they were run in.
         """
-        if self._template is None:
-            template = self.create_database()
-            self._run(migrate(StoreOptions(dsn=self.dsn(template))))
-            self._template = template
-        return self._copy_database(self._template)
+        if (template := self._templates.get(role)) is None:
+            template = self._templates[role] = self.create_database()
+            if role != SUPERUSER:
+                self.execute(f"CREATE ROLE {role} LOGIN")
+                self.execute(f"ALTER DATABASE {template} OWNER TO {role}")
+            self._run(migrate(StoreOptions(dsn=self.dsn(template, role=role))))
+        return self._copy_database(template, role=role)
 
     def drop_database(self, name: str) -> None:
         """Drops a database, ending the sessions on it."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def _copy_database(self, template: str) -> str:
+    def _copy_database(self, template: str, *, role: str = SUPERUSER) -> str:
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {self._strategy}")
+        self.execute(f"CREATE DATABASE {name} OWNER {role} TEMPLATE {template} {self._strategy}")
         return name
 
     @functools.cached_property
