@@ -2,20 +2,24 @@
 #
 #   make test                        with python3 (3.11 or later)
 #   make test PYTHON=python3.13      with another one; .venv is rebuilt for it
-#   make test ARGS="-k fork -x"      with pytest's own options
+#   make test ARGS="-k fork -x"      with pytest's own options; the same for test-all
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 MINUTES ?= 10
+TIMES ?= 10
+
+# A process for each core, or none more for a single file (tests/conftest.py). One that has nothing left takes from the others.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz bench lint format protos pins audit clean
+.PHONY: help setup demo test test-all flaky soak fuzz bench lint format protos pins audit clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Build .venv with the server, the client and every development tool
 	@scripts/setup.sh $(if $(filter-out file default undefined,$(origin PYTHON)),--exactly)
@@ -23,8 +27,14 @@ setup: ## Build .venv with the server, the client and every development tool
 demo: setup ## Watch an agent die in mid-run and be finished by another process (a minute, no model or key needed)
 	@$(BIN)/python -m examples.demo $(ARGS)
 
-test: setup ## Run the tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: setup ## Run the tests, but for the long ones
+	@$(PYTEST) -m "not long" $(ARGS)
+
+test-all: setup ## Run all tests, as CI does
+	@$(PYTEST) $(ARGS)
+
+flaky: setup ## Run the tests again and again, in random order and with pauses (TIMES=10; ARGS="--seed 7 -- tests/rpc")
+	@$(BIN)/python -m scripts.flaky --times $(TIMES) $(ARGS)
 
 soak: setup ## Break things at random under load, and check that nothing is lost (MINUTES=10; ARGS="--seed 1234" repeats one)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)

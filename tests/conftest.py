@@ -1,4 +1,4 @@
-"""What every test shares: one real PostgreSQL for the whole run, an empty database on it for each test, and servers.
+"""What every test shares: one real PostgreSQL for each process that runs tests, databases on it, and servers.
 
 A server is the real program, `checkpointd serve`, in a process of its own.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -19,17 +20,40 @@ from tests.support.blocker import Blocker, blocked
 from tests.support.cluster import PostgresCluster
 from tests.support.server_process import ServerProcess
 
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 8 << 30
+
+
+def has_room_in_memory() -> bool:
+    """Whether there is a file system in memory with room for a run's databases, from which programs may be run."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM_BYTES:
+        return False
+    return not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives root's run temporary folders of its own.
+    """Gives the run a temporary folder of its own, in which each of its processes has one.
 
-    PostgreSQL then runs as an ordinary user, who is let pass to its data. Each start of pytest closes the folder that
-    all runs share to other users, also under the feet of a run that is under way.
+    It lies in memory where there is room: a database is a thousand files, and to copy one takes a disk ten times as
+    long. As root PostgreSQL runs as an ordinary user, who is let pass to its data; each start of pytest closes the
+    folder that all runs share to other users, also under the feet of a run that is under way. And the path of a Unix
+    socket, which has room for a hundred bytes, stays short.
     """
-    if os.geteuid() == 0 and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="cd-")
-        os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+    if config.option.basetemp is None:
+        folder = tempfile.mkdtemp(prefix="cd-", dir=MEMORY if has_room_in_memory() else None)
+        config.option.basetemp = Path(folder, "t")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Returns how many processes run the tests where `-n auto` asks: none but this one for a single file.
+
+    A process more takes seconds to start, and a PostgreSQL of its own.
+    """
+    files = [argument.partition("::")[0] for argument in config.args]
+    if len(files) == 1 and Path(files[0]).is_file():
+        return 0
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @pytest.fixture(autouse=True)
@@ -44,14 +68,22 @@ def signals_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
-    """One PostgreSQL for the whole run."""
+    """One PostgreSQL for each process that runs tests, until its last test."""
     with PostgresCluster(tmp_path_factory.mktemp("postgres")) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """The URL of an empty database that only this test uses."""
+    """The URL of a migrated database that only this test uses, and that is empty but for that."""
+    name = postgres_cluster.create_migrated_database()
+    yield postgres_cluster.dsn(name)
+    postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
+    """The URL of a database with nothing in it, not even the schema, that only this test uses."""
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
@@ -75,7 +107,7 @@ def shared_server(
     postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """A server for all tests that leave it running; each uses threads of its own."""
-    database = postgres_cluster.create_database()
+    database = postgres_cluster.create_migrated_database()
     with ServerProcess(
         "--database-url", postgres_cluster.dsn(database), log_dir=tmp_path_factory.mktemp("shared-server")
     ) as process:

@@ -63,14 +63,25 @@ class EmbeddedPostgres:
     Args:
         data_dir: The data folder. One server at a time: the folder is locked.
         settings: More settings of the server, as postgresql.conf names them.
+        binaries: The folder of another PostgreSQL's programs, instead of the wheel's.
+        major_version: Which PostgreSQL those are. A data folder that another one made is refused.
 
     Raises (from entering):
         SetupError: The wheel is missing; the folder can't be written, is in use, or was made by another major version
             of PostgreSQL; PostgreSQL doesn't start (with the reason from its log).
     """
 
-    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
+        major_version: int = MAJOR_VERSION,
+    ) -> None:
         self._folder = DataFolder(data_dir)
+        self._binaries = binaries
+        self._major_version = major_version
         self._settings = {**_SETTINGS, **(settings or {})}
         self._stack = AsyncExitStack()
         self._socket_dir: Path | None = None
@@ -84,8 +95,13 @@ class EmbeddedPostgres:
         query = urlencode({"host": str(self._socket_dir), "port": _PORT}, safe="/")
         return f"postgresql://postgres@/postgres?{query}"
 
+    @property
+    def binaries(self) -> Path:
+        """The folder of PostgreSQL's programs. Raises SetupError if none was given and the wheel isn't installed."""
+        return self._binaries or find_binaries()
+
     async def __aenter__(self) -> Self:
-        binaries = find_binaries()
+        binaries = self.binaries
         async with AsyncExitStack() as stack:
             stack.enter_context(self._folder.locked())
             self._folder.prepare(binaries)
@@ -94,7 +110,7 @@ class EmbeddedPostgres:
                 await _stop_leftover(leftover, self._folder)
             if not self._folder.cluster.exists():
                 await self._initialize(binaries)
-            self._folder.check_version(MAJOR_VERSION)
+            self._folder.check_version(self._major_version)
             self._socket_dir = self._make_socket_dir(stack)
             await self._run(binaries, self._socket_dir, stack)
             _log.info("embedded PostgreSQL is ready", data_dir=str(self._folder.path))

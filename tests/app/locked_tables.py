@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import asyncpg
 
+from tests.support.until import until
+
 
 class LockedTables:
     """All of checkpointd's tables, locked: writes wait until the block ends."""
@@ -31,8 +33,7 @@ class LockedTables:
     def await_waiters(self, count: int) -> None:
         """Waits until so many wait for the lock."""
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while self._runner.run(self._connection.fetchval(query)) < count:
-            pass
+        until(lambda: self._runner.run(self._connection.fetchval(query)), lambda waiting: waiting >= count)
 
     def release(self) -> None:
         """Lets go of the tables before the block ends."""

@@ -17,6 +17,7 @@ import pytest
 
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded import EmbeddedPostgres
+from tests.support.until import auntil
 
 HOLDER = """
 import asyncio, sys
@@ -169,8 +170,7 @@ async def test_cancelled_at_the_start_it_leaves_no_process_behind(data_dir: Path
 
     task = asyncio.create_task(enter())
     pid_file = data_dir / "postgres" / "postmaster.pid"
-    while not pid_file.exists() or not pid_file.read_text():
-        await asyncio.sleep(0)
+    await auntil(lambda: pid_file.exists() and pid_file.read_text(), pause=0)
     pid = postmaster(data_dir)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -31,14 +31,14 @@ def psql(cluster: PostgresCluster, database_url: str, script: str) -> None:
     )
 
 
-def test_it_says_what_it_applied_and_the_second_time_that_there_was_nothing(database_url: str) -> None:
-    applied = migrate("--database-url", database_url).splitlines()
+def test_it_says_what_it_applied_and_the_second_time_that_there_was_nothing(empty_database_url: str) -> None:
+    applied = migrate("--database-url", empty_database_url).splitlines()
     assert applied[0].startswith("applied 0001 ")
-    url = urlsplit(database_url)
+    url = urlsplit(empty_database_url)
     where = dict(parse_qsl(url.query))
     named = f"database {url.path[1:]} at {where['host']}:{where['port']}"
     assert applied[-1] == f"schema checkpointd is up to date, in {named}"
-    assert migrate("--database-url", database_url) == f"schema checkpointd was up to date already, in {named}\n"
+    assert migrate("--database-url", empty_database_url) == f"schema checkpointd was up to date already, in {named}\n"
 
 
 @pytest.mark.parametrize(
@@ -59,16 +59,16 @@ def test_a_database_is_named_without_user_and_password(url: str, named: str, mon
     assert database_of(url) == named
 
 
-def test_a_server_that_may_not_migrate_serves_after_it(database_url: str, tmp_path: Path) -> None:
-    migrate("--database-url", database_url, "--schema", "Mine")
-    with ServerProcess("--database-url", database_url, "--schema", "Mine", "--no-migrate", log_dir=tmp_path):
+def test_a_server_that_may_not_migrate_serves_after_it(empty_database_url: str, tmp_path: Path) -> None:
+    migrate("--database-url", empty_database_url, "--schema", "Mine")
+    with ServerProcess("--database-url", empty_database_url, "--schema", "Mine", "--no-migrate", log_dir=tmp_path):
         pass
 
 
-def test_eight_at_once_on_a_fresh_database_all_succeed_and_one_of_them_migrates(database_url: str) -> None:
+def test_eight_at_once_on_a_fresh_database_all_succeed_and_one_of_them_migrates(empty_database_url: str) -> None:
     processes = [
         subprocess.Popen(
-            [*COMMAND, "--database-url", database_url], stdout=subprocess.PIPE, text=True, env=clean_environment()
+            [*COMMAND, "--database-url", empty_database_url], stdout=subprocess.PIPE, text=True, env=clean_environment()
         )
         for _ in range(8)
     ]
@@ -78,14 +78,14 @@ def test_eight_at_once_on_a_fresh_database_all_succeed_and_one_of_them_migrates(
 
 
 def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
-    postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path
+    postgres_cluster: PostgresCluster, empty_database_url: str, tmp_path: Path
 ) -> None:
     script = migrate("--print-sql")
-    psql(postgres_cluster, database_url, script)
-    psql(postgres_cluster, database_url, script)
-    with ServerProcess("--database-url", database_url, "--no-migrate", log_dir=tmp_path):
+    psql(postgres_cluster, empty_database_url, script)
+    psql(postgres_cluster, empty_database_url, script)
+    with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path):
         pass
-    assert migrate("--database-url", database_url).startswith("schema checkpointd was up to date already, in ")
+    assert migrate("--database-url", empty_database_url).startswith("schema checkpointd was up to date already, in ")
 
 
 def test_printing_needs_no_database(tmp_path: Path) -> None:

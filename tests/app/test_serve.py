@@ -95,9 +95,9 @@ class TestServing:
         assert all({"event", "level", "logger", "timestamp"} <= event.keys() for event in events)
 
     def test_the_schema_can_be_chosen(
-        self, postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path
+        self, postgres_cluster: PostgresCluster, empty_database_url: str, tmp_path: Path
     ) -> None:
-        options = ("--database-url", database_url, "--schema", 'Odd "name"')
+        options = ("--database-url", empty_database_url, "--schema", 'Odd "name"')
         with ServerProcess(*options, log_dir=tmp_path) as process:
             put(process.target, "t")
             assert is_there(process.target, "t")
@@ -256,8 +256,8 @@ class TestStarting:
         assert_one_clear_line(result, f"can't listen on {server.target}", "taken")
         put(server.target, "t")
 
-    def test_a_schema_that_is_not_there_is_told_if_it_may_not_migrate(self, database_url: str) -> None:
-        result = run("serve", "--no-migrate", "--database-url", database_url)
+    def test_a_schema_that_is_not_there_is_told_if_it_may_not_migrate(self, empty_database_url: str) -> None:
+        result = run("serve", "--no-migrate", "--database-url", empty_database_url)
         assert_one_clear_line(result, "schema 'checkpointd'", "run `checkpointd migrate`")
 
     def test_a_newer_schema_is_refused(
@@ -278,8 +278,8 @@ class TestStarting:
             result = run("serve", "--database-url", database_url, "--listen", address, second, address)
         assert_one_clear_line(result, f"can't listen on {address} twice", "--health-listen")
 
-    def test_a_user_without_rights_is_told(self, role: str, database_url: str) -> None:
-        result = run("serve", "--database-url", database_url.replace("postgres@", f"{role}@"))
+    def test_a_user_without_rights_is_told(self, role: str, empty_database_url: str) -> None:
+        result = run("serve", "--database-url", empty_database_url.replace("postgres@", f"{role}@"))
         assert_one_clear_line(result, "lacks the right", "schema 'checkpointd'")
 
     def test_a_missing_embedded_postgresql_is_told(self, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "insecure_without_tls": ("true", True),
     "insecure_without_tokens": ("true", True),
     "token": ("secret", "secret"),
+    "insecure_token": ("true", True),
     "tls": ("true", True),
     "tls_ca": ("/a/file", Path("/a/file")),
     "tls_client_cert": ("/a/file", Path("/a/file")),

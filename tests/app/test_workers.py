@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,8 +31,10 @@ from tests.app.ports import taken_port
 from tests.support.authority import Authority, shown_name
 from tests.support.cluster import PostgresCluster
 from tests.support.commands import assert_one_clear_line, run
+from tests.support.pauses import own_pauses
 from tests.support.server_process import ServerFailed, ServerProcess
 from tests.support.storm import Storm
+from tests.support.until import until
 
 SECONDS = 60
 """How long anything may take that is waited for."""
@@ -60,6 +63,11 @@ def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
+def calls_on(server: ServerProcess, thread_id: str) -> list[dict[str, Any]]:
+    """What it has logged so far of calls on a thread."""
+    return [line for line in events(server, "call") if line.get("thread_id") == thread_id]
+
+
 @contextmanager
 def channels(server: ServerProcess, *, workers: int = 2) -> Iterator[dict[int, grpc.Channel]]:
     """A channel to each worker, by the worker's number."""
@@ -72,10 +80,8 @@ def channels(server: ServerProcess, *, workers: int = 2) -> Iterator[dict[int, g
             channel = stack.enter_context(grpc.insecure_channel(server.target, options))
             thread_id = str(uuid.uuid4())
             CheckpointServiceStub(channel).GetCheckpoint(GetCheckpointRequest(thread_id=thread_id), timeout=SECONDS)
-            while not (lines := [line for line in events(server, "call") if line.get("thread_id") == thread_id]):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            found.setdefault(lines[0]["worker"], channel)
+            line, *_ = until(partial(calls_on, server, thread_id))
+            found.setdefault(line["worker"], channel)
         yield found
 
 
@@ -85,12 +91,13 @@ def until_gone(process: psutil.Process) -> None:
 
 
 def until_logged(server: ServerProcess, event: str, times: int = 1) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + SECONDS
-    while len(found := events(server, event)) < times:
-        assert time.monotonic() < deadline, server.stderr
-        assert server.process.poll() is None, server.stderr
-        time.sleep(0.02)
-    return found
+    def look() -> list[dict[str, Any]]:
+        ended = server.process.poll() is not None
+        found = events(server, event)
+        assert len(found) >= times or not ended, server.stderr
+        return found
+
+    return until(look, lambda found: len(found) >= times, timeout=SECONDS)
 
 
 @pytest.fixture
@@ -112,8 +119,10 @@ class TestTogether:
         with channels(server) as found:
             assert set(found) == {1, 2}
 
-    def test_the_schema_is_migrated_once_and_by_nobody_else(self, server: ServerProcess) -> None:
-        migrated = events(server, "migrated the schema")
+    def test_the_schema_is_migrated_once_and_by_nobody_else(self, empty_database_url: str, tmp_path: Path) -> None:
+        options = ("--workers", "2", "--database-url", empty_database_url, "--log-format", "json")
+        with ServerProcess(*options, log_dir=tmp_path) as server:
+            migrated = events(server, "migrated the schema")
         assert migrated
         assert not any("worker" in line for line in migrated)
 
@@ -296,11 +305,12 @@ class TestStopping:
     def test_one_that_does_not_stop_is_killed_and_the_exit_code_tells(self, database_url: str, tmp_path: Path) -> None:
         options = ("--workers", "2", "--database-url", database_url, "--drain-seconds", "0")
         process = ServerProcess(*options, log_dir=tmp_path).start()
-        frozen = processes(process)[0]
-        frozen.suspend()
-        process.signal()
-        assert process.wait() == 1
-        until_gone(frozen)
+        with own_pauses():
+            frozen = processes(process)[0]
+            frozen.suspend()
+            process.signal()
+            assert process.wait() == 1
+            until_gone(frozen)
         assert "didn't stop in time and was killed" in process.stderr.splitlines()[-1]
 
     def test_a_signal_while_it_starts_ends_it_well(self, tmp_path: Path) -> None:
@@ -320,10 +330,9 @@ class TestStopping:
 
 
 class TestStarting:
-    def test_what_keeps_a_worker_from_starting_is_told_once(self, database_url: str) -> None:
-        result = run(
-            "serve", "--workers", "2", "--no-migrate", "--database-url", database_url, "--listen", "127.0.0.1:0"
-        )
+    def test_what_keeps_a_worker_from_starting_is_told_once(self, empty_database_url: str) -> None:
+        options = ("--workers", "2", "--no-migrate", "--listen", "127.0.0.1:0")
+        result = run("serve", *options, "--database-url", empty_database_url)
         assert_one_clear_line(result, "schema 'checkpointd'", "run `checkpointd migrate`")
 
     def test_a_worker_that_is_killed_while_it_starts_is_told(self, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def comparison(**changes: Any) -> report.Result:
     }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 class TestMeasuring:
     def test_every_scene_leaves_its_figures(self, measured: tuple[Path, str]) -> None:

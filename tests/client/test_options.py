@@ -72,7 +72,7 @@ def test_a_filter_that_can_t_be_written_down_is_named(wrong: Any) -> None:
 @pytest.fixture(scope="module")
 def asking(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that asks who calls."""
-    database, folder = postgres_cluster.create_database(), tmp_path_factory.mktemp("asking")
+    database, folder = postgres_cluster.create_migrated_database(), tmp_path_factory.mktemp("asking")
     keys = folder / "keys.toml"
     keys.write_text(key_entry(KEY, "acme", "read"))
     options = ("--database-url", postgres_cluster.dsn(database), "--keys-file", str(keys))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 import threading
@@ -18,6 +17,7 @@ from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 
 @pytest.fixture
@@ -80,11 +80,12 @@ async def test_a_server_that_is_back_gets_calls_again(servers: list[ServerProces
         for _ in range(4):
             saver.get_tuple(config_of("t"))
         servers[0].start()
-        deadline = time.monotonic() + 30
-        while not reads(servers[0]):
-            assert time.monotonic() < deadline
+
+        def read() -> int:
             saver.get_tuple(config_of("t"))
-            await asyncio.sleep(0.05)
+            return reads(servers[0])
+
+        await auntil(read, pause=0.05)
 
 
 def test_if_all_are_away_the_call_waits_for_any_within_the_budget(servers: list[ServerProcess]) -> None:

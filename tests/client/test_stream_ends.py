@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import subprocess
 import sys
 import time
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from langgraph.checkpoint.grpc import GrpcSaver, streams
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.client import fork_while_saving
-from tests.client.stream_ends import until_ended
 from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 
 async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
@@ -35,7 +37,7 @@ async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
             assert len(opened) == 2
             assert opened[0].is_open
         await stuck
-        await until_ended(opened[0])
+        await auntil(lambda: not opened[0].is_open)
         assert opened[1].is_open
 
 
@@ -45,7 +47,7 @@ async def test_a_call_that_the_server_has_ended_is_replaced_unseen(
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         server.stop()
-        await until_ended(opened[0])
+        await auntil(lambda: not opened[0].is_open)
         server.restart()
         assert await saver.aget_tuple(config_of("t"))
     assert len(opened) >= 2
@@ -69,12 +71,10 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
         for number in range(24):
             agents.create_task(work(saver, number, ended))
         for _ in range(8):
-            before = done
+            enough = done + 100
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.restart)
-            async with asyncio.timeout(20):
-                while done < before + 100:
-                    await asyncio.sleep(0.01)
+            await auntil(lambda: done, partial(operator.le, enough))
         ended.set()
 
 
@@ -90,7 +90,7 @@ async def test_a_put_on_a_call_that_is_no_longer_used_can_still_be_given_up(
             assert await saver.aget_tuple(config_of("another")) is None
             stuck.cancel()
             await blocked.until_waiting(0)
-        await until_ended(opened[0])
+        await auntil(lambda: not opened[0].is_open)
         found = await saver.aget_tuple(config_of("t"))
         assert found is not None
         assert found.checkpoint["id"] == "1"
@@ -102,7 +102,7 @@ async def test_a_call_that_nobody_uses_is_ended(
     monkeypatch.setattr(streams, "LIFETIME", 0.2)
     async with GrpcSaver(shared_server.target) as saver:
         await saver.aget_tuple(config_of("idle"))
-        await until_ended(opened[0])
+        await auntil(lambda: not opened[0].is_open)
         await saver.aget_tuple(config_of("idle"))
     assert len(opened) == 2
 

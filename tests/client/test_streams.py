@@ -19,10 +19,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.rpc import open_calls
 from checkpointd_server.rpc.auth.key_file import new_key
-from tests.client.stream_ends import until_ended
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 
 async def test_all_goes_over_one_call(shared_server: ServerProcess, opened: list[streams.Stream]) -> None:
@@ -47,9 +47,7 @@ async def test_where_a_server_has_too_much_to_do_another_call_is_tried(
                 stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
                 await asyncio.sleep(0.3)
                 refused = asyncio.create_task(saver.aget_tuple(config_of("another")))
-                async with asyncio.timeout(20):
-                    while len(opened) < 2:
-                        await asyncio.sleep(0.01)
+                await auntil(lambda: len(opened), lambda number: number >= 2)
             await connection.close()
             await stuck
             assert await refused is None
@@ -178,7 +176,7 @@ async def test_a_server_that_keeps_no_call_open_is_called_without(
         await saver.aput(config_of("full"), checkpoint("1"), {}, {})
         (stream,) = opened
         stream._call.cancel()
-        await until_ended(stream)
+        await auntil(lambda: not stream.is_open)
         refused = streams._error(grpc.StatusCode.RESOURCE_EXHAUSTED, "1024 calls are open")
         assert saver._caller.channels.aio().batcher.streams.must_do_without(refused)
         assert await saver.aget_tuple(config_of("full"))

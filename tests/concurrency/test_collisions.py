@@ -19,10 +19,10 @@ from tests.support.gates import (
     said,
     turn,
     turns_of,
-    until,
     until_saved,
 )
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 threads = pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])
@@ -108,7 +108,7 @@ async def test_a_slow_async_run_overtaken_by_a_fast_one_is_told(
     slow = asyncio.create_task(
         build(saver, gates={"slow": gate}, nested=nested).ainvoke(turn("slow"), config, durability=durability)
     )
-    await until(gate.arrived.is_set)
+    await auntil(gate.arrived.is_set)
     await asyncio.to_thread(until_saved, saver, config, durability)
     await build(saver if shared else other, nested=nested).ainvoke(turn("fast"), config, durability=durability)
     gate.open.set()

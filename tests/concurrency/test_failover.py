@@ -19,9 +19,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2, values_pb2
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
-from tests.support.gates import DURABILITIES, Gate, build, new_thread, said, turn, turns_of, until
+from tests.support.gates import DURABILITIES, Gate, build, new_thread, said, turn, turns_of
 from tests.support.replicas import ReplicatedPostgres
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 
 @pytest.fixture
@@ -143,15 +144,15 @@ async def test_nothing_that_was_acknowledged_is_lost_and_no_version_comes_twice(
     async with asyncio.TaskGroup() as group:
         for party in parties:
             group.create_task(party.run())
-        await until(lambda: all(len(writer.versions) > 20 for writer in writers))
-        await until(lambda: all(len(talk.done) > 2 for talk in talks))
+        await auntil(lambda: all(len(writer.versions) > 20 for writer in writers))
+        await auntil(lambda: all(len(talk.done) > 2 for talk in talks))
         postgres.kill_primary()
-        await until(lambda: all(writer.unavailable for writer in writers))
+        await auntil(lambda: all(writer.unavailable for writer in writers))
         await postgres.promote()
         answered = [len(writer.versions) for writer in writers]
         done = [len(talk.done) for talk in talks]
-        await until(lambda: all(len(writer.versions) > n + 20 for writer, n in zip(writers, answered, strict=True)))
-        await until(lambda: all(len(talk.done) > n + 2 for talk, n in zip(talks, done, strict=True)))
+        await auntil(lambda: all(len(writer.versions) > n + 20 for writer, n in zip(writers, answered, strict=True)))
+        await auntil(lambda: all(len(talk.done) > n + 2 for talk, n in zip(talks, done, strict=True)))
         for party in parties:
             party.stopped = True
     for writer in writers:
@@ -188,7 +189,7 @@ async def test_a_primary_that_is_cut_off_and_refuses_nothing_is_left_for_the_new
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await service.GetCheckpoint(request, timeout=0.5)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: "replacing the database connections" in server.stderr)
+    await auntil(lambda: "replacing the database connections" in server.stderr)
     await postgres.promote()
     writer.stopped = False
     await write(writer, 20)
@@ -199,7 +200,7 @@ async def write(writer: Writer, count: int) -> None:
     """Has a writer put so many checkpoints."""
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())
-        await until(lambda: len(writer.checkpoint_ids) >= count)
+        await auntil(lambda: len(writer.checkpoint_ids) >= count)
         writer.stopped = True
 
 
@@ -211,7 +212,7 @@ async def test_runs_that_a_failover_meets_conflict_if_they_were_overtaken_and_go
         gate = Gate()
         graph = build(saver, gates={"slow": gate})
         run = asyncio.create_task(graph.ainvoke(turn("slow"), config, durability=durability))
-        await until(gate.arrived.is_set)
+        await auntil(gate.arrived.is_set)
         if durability != "exit":
             await until_saved(saver, config)
         return gate, run
@@ -237,6 +238,4 @@ async def test_runs_that_a_failover_meets_conflict_if_they_were_overtaken_and_go
 
 async def until_saved(saver: GrpcSaver, config: Any) -> None:
     """Waits until what a run has done before its gate is stored: with "async" that happens in the background."""
-    async with asyncio.timeout(30):
-        while (await build(saver).aget_state(config)).next != ("middle",):
-            await asyncio.sleep(0.005)
+    await auntil(lambda: build(saver).aget_state(config), lambda state: state.next == ("middle",))

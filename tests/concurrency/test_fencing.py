@@ -15,8 +15,9 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, runs
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from tests.support.gates import DURABILITIES, Gate, InThread, new_thread, until
+from tests.support.gates import DURABILITIES, Gate, InThread, new_thread
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 
 class Runtime:
@@ -209,7 +210,7 @@ async def test_an_async_nested_graph_that_lost_and_ends_in_an_interrupt_tells_it
     graph = two_questions(saver, {"slow": gate}, None)
     await graph.ainvoke({"answers": []}, config, durability=durability)
     slow = asyncio.create_task(graph.ainvoke(Command(resume="slow"), config, durability=durability))
-    await until(gate.arrived.is_set)
+    await auntil(gate.arrived.is_set)
     await two_questions(saver, {}, None).ainvoke(Command(resume="fast"), config, durability=durability)
     gate.open.set()
     with pytest.raises(VersionConflictError):

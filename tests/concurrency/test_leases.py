@@ -23,9 +23,9 @@ from tests.support.gates import (
     said,
     turn,
     turns_of,
-    until,
 )
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil, until
 
 T = TypeVar("T")
 
@@ -71,10 +71,18 @@ def state(saver: GrpcSaver, config: RunnableConfig) -> pb.GetLeaseResponse:
 
 def until_waiting(saver: GrpcSaver, config: RunnableConfig, number: int) -> None:
     """Waits until so many wait for the lease."""
-    deadline = time.monotonic() + 30
-    while state(saver, config).waiting != number:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: state(saver, config), lambda lease: lease.waiting == number)
+
+
+def until_renewed(saver: GrpcSaver, config: RunnableConfig) -> None:
+    """Waits until the lease has more time left than a moment before."""
+    left = [state(saver, config).remaining_ms]
+
+    def look() -> list[int]:
+        left.append(state(saver, config).remaining_ms)
+        return left[-2:]
+
+    until(look, lambda pair: pair[0] < pair[1])
 
 
 class TestIntruders:
@@ -129,7 +137,7 @@ class TestIntruders:
                 assert not lease.lost
 
         holder = asyncio.create_task(hold())
-        await until(gate.arrived.is_set)
+        await auntil(gate.arrived.is_set)
         intruder = build(saver if shared else other)
         with pytest.raises(LeaseHeldError):
             await intruder.ainvoke(turn("intruder"), config, durability=durability)
@@ -265,17 +273,10 @@ class TestRenewal:
 
     def test_a_lease_outlives_its_time_to_live(self, saver: GrpcSaver) -> None:
         config = new_thread()
-        renewals = 0
         with saver.lease(thread_of(config), ttl=4) as lease:
-            before = state(saver, config)
-            deadline = time.monotonic() + 30
-            while renewals < 4:  # a third of the time to live each
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-                now = state(saver, config)
-                assert now.token == lease.token
-                renewals += now.remaining_ms > before.remaining_ms
-                before = now
+            for _ in range(4):  # a third of the time to live each
+                until_renewed(saver, config)
+                assert state(saver, config).token == lease.token
             assert not lease.lost
             build(saver).invoke(turn("holder"), config)
 
@@ -293,24 +294,16 @@ class TestRenewal:
                 server.kill()
                 assert not lease.lost
                 server.start()
-                deadline = time.monotonic() + 30
-                before = state(saver, config).remaining_ms
-                while (now := state(saver, config).remaining_ms) <= before:
-                    assert time.monotonic() < deadline
-                    before = now
-                    time.sleep(0.02)
+                until_renewed(saver, config)
                 assert not lease.lost
                 build(saver).invoke(turn("holder"), config)
             assert state(saver, config) == pb.GetLeaseResponse()
 
-    def test_a_lease_that_cannot_be_given_up_hides_nothing(
-        self, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("langgraph.checkpoint.grpc.leases.RELEASE_TIMEOUT", 0.2)
+    def test_a_lease_that_cannot_be_given_up_hides_nothing(self, server: ServerProcess) -> None:
         config = new_thread()
 
         def run() -> None:
-            with GrpcSaver(server.target) as saver, saver.lease(thread_of(config)):
+            with GrpcSaver(server.target, retry_budget=0.2) as saver, saver.lease(thread_of(config)):
                 server.kill()
                 raise ZeroDivisionError
 
@@ -320,10 +313,7 @@ class TestRenewal:
     def test_nothing_runs_on_after_the_block(self, saver: GrpcSaver) -> None:
         with saver.lease("one"), saver.lease("two"):
             assert len(renewing()) >= 2
-        deadline = time.monotonic() + 30
-        while renewing():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(renewing, lambda threads: not threads)
 
 
 def renewing() -> list[threading.Thread]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
 from tests.support.server_process import ServerProcess
+from tests.support.until import until
 
 
 class Runtime:
@@ -52,13 +52,6 @@ def a_run(thread: RunnableConfig) -> RunnableConfig:
 
 def at(run: RunnableConfig, checkpoint_id: str) -> RunnableConfig:
     return {"configurable": {**run["configurable"], "checkpoint_id": checkpoint_id}}
-
-
-def until_there(read: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not read():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def put(saver: GrpcSaver, run: RunnableConfig) -> RunnableConfig:
@@ -102,7 +95,7 @@ def test_a_put(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink, known_run: 
         del run["configurable"]["__pregel_runtime"]
     link.hold_answers()
     putting = InThread(lambda: put(saver, run))
-    until_there(lambda: direct.get_tuple(thread))
+    until(lambda: direct.get_tuple(thread))
     if overtaken:
         overtake(direct, thread)
     before = history(direct, thread)
@@ -123,7 +116,7 @@ def test_task_writes(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink) -> No
     checkpoint_id = put(saver, run)["configurable"]["checkpoint_id"]
     link.hold_answers()
     writing = InThread(lambda: saver.put_writes(at(run, checkpoint_id), [("a", 1), ("__interrupt__", 2)], "task"))
-    until_there(lambda: history(direct, thread)[0].pending_writes)
+    until(lambda: history(direct, thread)[0].pending_writes)
     before = history(direct, thread)
     link.cut()
     writing.result()
@@ -148,7 +141,7 @@ def test_task_writes_with_a_later_put_by_another(
     mine = at(run, put(saver, run)["configurable"]["checkpoint_id"])
     link.hold_answers()
     writing = InThread(lambda: saver.put_writes(mine, writes, "task"))
-    until_there(lambda: history(direct, thread)[0].pending_writes)
+    until(lambda: history(direct, thread)[0].pending_writes)
     overtake(direct, thread)
     before = history(direct, thread)
     link.cut()
@@ -182,7 +175,7 @@ async def test_awaited_task_writes_with_a_later_put_by_another(
             asyncio.ensure_future(saver.aput_writes(config, writes, task)) for config in mine for task, writes in tasks
         ]
         # Those that wait for a held RPC haven't been sent.
-        await asyncio.to_thread(until_there, lambda: any(pending(direct, thread) for thread in threads))
+        await asyncio.to_thread(until, lambda: any(pending(direct, thread) for thread in threads))
         for thread in threads:
             await asyncio.to_thread(overtake, direct, thread)
         link.cut()
@@ -206,7 +199,7 @@ def test_a_repeat_does_not_undo_what_the_same_task_wrote_later(
     at_one, at_other = (at(run, read(a_saver, run)) for run, a_saver in ((one, saver), (other, direct)))
     link.hold_answers()
     writing = InThread(lambda: saver.put_writes(at_one, [("__resume__", ["one"])], "task"))
-    until_there(lambda: pending(direct, thread))
+    until(lambda: pending(direct, thread))
     direct.put_writes(at_other, [("__resume__", ["other"])], "task")
     link.cut()
     writing.result()
@@ -220,7 +213,7 @@ def test_a_copy(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink) -> None:
     copying = InThread(
         lambda: saver.copy_thread(source["configurable"]["thread_id"], target["configurable"]["thread_id"])
     )
-    until_there(lambda: history(direct, target))
+    until(lambda: history(direct, target))
     link.cut()
     copying.result()
     assert said(direct, target) == turns_of("one")
@@ -240,7 +233,7 @@ def test_a_whole_run_on_a_link_that_is_cut_again_and_again(
         until_saved(direct, thread, durability)
         link.hold_answers()
         gate.open.set()
-        until_there(partial(has_passed_the_gate, direct, thread, who))
+        until(partial(has_passed_the_gate, direct, thread, who))
         link.cut()
         run.result()
     assert said(direct, thread) == [word for number in range(4) for word in turns_of(f"turn {number}")]

@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,10 +33,11 @@ from tests.support.gates import (
     said,
     turn,
     turns_of,
-    until,
     until_saved,
 )
+from tests.support.pauses import own_pauses
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ class TestInOneProcess:
                 await build(saver, gates={"holder": gate}).ainvoke(turn("holder"), config, durability=durability)
 
         holder = asyncio.create_task(run())
-        await until(gate.arrived.is_set)
+        await auntil(gate.arrived.is_set)
         await asyncio.to_thread(until_saved, saver, config, durability)
         await asyncio.to_thread(lose, saver, block, config)
         gate.open.set()
@@ -161,10 +161,7 @@ class TestInOneProcess:
         with block as lease:
             assert not lease.lost
             lose(saver, block, config)
-            deadline = time.monotonic() + 30
-            while not lease.lost:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: lease.lost)
             with pytest.raises(LeaseLostError):
                 build(saver).invoke(turn("holder"), config)
         assert lease.lost
@@ -175,7 +172,7 @@ class TestInOneProcess:
         async with saver.alease(thread_of(config)) as lease:
             graph = build(saver, gates={"straggler": gate})
             straggler = asyncio.create_task(graph.ainvoke(turn("straggler"), config))
-            await until(gate.arrived.is_set)
+            await auntil(gate.arrived.is_set)
         assert not lease.lost  # it was given up
         await build(saver).ainvoke(turn("next"), config)
         gate.open.set()
@@ -288,7 +285,8 @@ class TestProcesses:
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str
     ) -> None:
         config = new_thread()
-        with agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "30") as paused:
+        holder = agent(shared_server.target, thread_of(config), "paused", durability, concurrency, "30")
+        with own_pauses(), holder as paused:
             token = arrived(paused)
             until_saved(saver, config, durability)
             paused.send_signal(signal.SIGSTOP)
@@ -325,10 +323,10 @@ class TestProcesses:
                 def waiting() -> int:
                     return int(saver._caller.call("GetLease", lambda stubs: stubs.leases.GetLease, request).waiting)
 
-                until_is(waiting, 1)
+                until(waiting, lambda number: number == 1)
                 killed.kill()
                 killed.wait(30)
-            until_is(waiting, 0)
+            until(waiting, lambda number: number == 0)
         with saver.lease(thread_of(config), wait=0) as after:
             assert after.token > lease.token
 
@@ -339,10 +337,3 @@ def everything(saver: GrpcSaver, config: RunnableConfig) -> list[Any]:
         (saved.config, saved.checkpoint, saved.pending_writes)
         for saved in saver.list({"configurable": {"thread_id": thread_of(config)}})
     ]
-
-
-def until_is(value: Callable[[], int], expected: int) -> None:
-    deadline = time.monotonic() + 30
-    while value() != expected:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

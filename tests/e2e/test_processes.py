@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from tests.e2e import agent_process
 from tests.support import graphs
 from tests.support.comparison import FLAVOURS, Durability, Flavour, Ledger
 from tests.support.server_process import ServerProcess
+from tests.support.until import until
 
 PROGRAM = Path(agent_process.__file__)
 
@@ -64,10 +64,13 @@ def test_a_killed_agent_is_finished_by_another_with_each_node_run_once(
 ) -> None:
     command = agent(shared_server, thread_id, tmp_path, flavour, durability, "start", "--hang")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "hanging").exists():
+
+        def hangs() -> bool:
             if process.poll() is not None:
                 pytest.fail(process.stderr.read() if process.stderr else "the agent ended")
-            time.sleep(0.02)
+            return (tmp_path / "hanging").exists()
+
+        until(hangs, timeout=60)
         process.kill()
     assert runs(tmp_path) == {"plan": 1, "left": 1}
 

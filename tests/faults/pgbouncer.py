@@ -7,9 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Self
+
+from tests.support.until import until
 
 BUILD = Path(__file__).parents[2] / ".build" / "pgbouncer"
 
@@ -65,13 +66,15 @@ class PgBouncer:
         env = {**os.environ, "LD_LIBRARY_PATH": libraries}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([program, *user, self._config], stdout=log, stderr=log, env=env)
-        deadline = time.monotonic() + 20
-        while True:
-            assert self._process.poll() is None, self._log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.02)
+        until(self._refuses, lambda log: log is None)
+
+    def _refuses(self) -> str | None:
+        """Returns its log, if it takes no connection yet."""
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return None
+        return self._log.read_text()
 
     def kill(self) -> None:
         """Ends it without asking."""

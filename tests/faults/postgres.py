@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+from checkpointd_server.embedded import EmbeddedPostgres
 
 FAST, IMMEDIATE, KILL = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
 
@@ -37,7 +37,7 @@ class FaultyPostgres(EmbeddedPostgres):
     async def start(self) -> None:
         """Starts it again."""
         assert self._socket_dir is not None
-        await self._run(find_binaries(), self._socket_dir, self._stack)
+        await self._run(self.binaries, self._socket_dir, self._stack)
 
     @property
     def socket(self) -> str:

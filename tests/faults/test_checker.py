@@ -13,6 +13,8 @@ from tests.support.journal import Line, of, read
 from tests.support.server_process import ServerProcess
 from tests.support.storm import FORMS, Storm
 
+pytestmark = pytest.mark.long
+
 LAST = "SELECT checkpoint_id FROM checkpointd.checkpoints WHERE thread_id = '{}' ORDER BY version DESC LIMIT 1"
 HARM = {
     "a checkpoint is lost": (

@@ -17,6 +17,8 @@ from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:

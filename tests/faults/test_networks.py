@@ -13,6 +13,8 @@ from tests.support.flaky_link import FlakyLink
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def behind(postgres: FaultyPostgres) -> Iterator[FlakyLink]:

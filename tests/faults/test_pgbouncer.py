@@ -17,6 +17,8 @@ from tests.support.gates import build, new_thread, said, turn
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def bouncer(postgres: FaultyPostgres, tmp_path: Path) -> Iterator[PgBouncer]:

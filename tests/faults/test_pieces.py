@@ -8,9 +8,10 @@ until all up to there is on the disk.
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -24,6 +25,9 @@ from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.faults.postgres import IMMEDIATE, FaultyPostgres
 from tests.support.server_process import ServerProcess
 from tests.support.tenant import TIMEOUT, Tenant, in_pieces, piece
+from tests.support.until import auntil
+
+pytestmark = pytest.mark.long
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
@@ -43,11 +47,15 @@ async def forgetful(tmp_path: Path) -> AsyncIterator[FaultyPostgres]:
 async def crash(postgres: FaultyPostgres) -> None:
     """Stops it in the middle of everything, and starts it again, once its last session has seen that it is gone."""
     await postgres.stop(IMMEDIATE)
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(SetupError):
-                return await postgres.start()
-            await asyncio.sleep(0.1)
+
+    async def start() -> SetupError | None:
+        try:
+            await postgres.start()
+        except SetupError as error:
+            return error
+        return None
+
+    await auntil(start, lambda error: error is None, pause=0.1)
 
 
 async def test_a_put_that_was_acknowledged_has_all_its_pieces_after_a_crash(forgetful: FaultyPostgres) -> None:
@@ -99,9 +107,8 @@ async def test_what_dies_while_pieces_are_sent_ahead_is_not_noticed(
             before = await count_pieces(connection)
             number = len(values)
             putting = asyncio.ensure_future(saver.aput(config, checkpoint(values[-1], number), {}, {"blob": number}))
-            async with asyncio.timeout(30):
-                while await count_pieces(connection) < before + 50:
-                    await asyncio.sleep(0.005)
+            enough = before + 50
+            await auntil(partial(count_pieces, connection), partial(operator.le, enough), pause=0.005)
             await connection.close()
             if not putting.done():  # else whoever looked was held up for longer than the put took
                 disturbed += 1

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.faults.postgres import FAST, IMMEDIATE, KILL, FaultyPostgres
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
+
+pytestmark = pytest.mark.long
 
 
 async def test_a_server_that_is_killed_again_and_again(

@@ -14,6 +14,8 @@ from tests.support.replicas import ReplicatedPostgres
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def servers(postgres: FaultyPostgres, tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:

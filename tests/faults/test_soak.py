@@ -6,6 +6,8 @@ import pytest
 
 from tests.faults.soak import soak
 
+pytestmark = pytest.mark.long
+
 
 async def test_a_short_soak(capsys: pytest.CaptureFixture[str]) -> None:
     await soak(0.1, seed=3)

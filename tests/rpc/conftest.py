@@ -10,7 +10,7 @@ import pytest
 
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer
-from checkpointd_server.store import StoreOptions, migrate, open_store
+from checkpointd_server.store import StoreOptions, open_store
 from tests.rpc.serving import Serve, serving
 from tests.support.rpc_client import Client
 
@@ -18,9 +18,7 @@ from tests.support.rpc_client import Client
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[CheckpointStore]:
     """A store on a database of its own, with a pool of three connections."""
-    options = StoreOptions(dsn=database_url, pool_max_size=3)
-    await migrate(options)
-    async with open_store(options) as opened:
+    async with open_store(StoreOptions(dsn=database_url, pool_max_size=3)) as opened:
         yield opened
 
 

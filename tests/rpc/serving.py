@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,15 +12,14 @@ import grpc.aio
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from tests.support.rpc_client import Client
+from tests.support.until import auntil
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[RpcServer, Client]]]
 
 
 async def until_idle(server: RpcServer) -> None:
     """Waits until no call is at work: of one that was given up, PostgreSQL knows that first."""
-    async with asyncio.timeout(20):
-        while server.active_calls:
-            await asyncio.sleep(0.01)
+    await auntil(lambda: server.active_calls, lambda number: number == 0)
 
 
 @asynccontextmanager

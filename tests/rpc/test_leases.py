@@ -15,6 +15,7 @@ from checkpointd.v1 import lease_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
 from tests.rpc.serving import until_idle
+from tests.support.until import auntil
 
 
 def acquire(**fields: Any) -> pb.AcquireLeaseRequest:
@@ -40,9 +41,7 @@ async def state(client: Any) -> pb.GetLeaseResponse:
 
 
 async def until_waiting(client: Any, number: int) -> None:
-    async with asyncio.timeout(20):
-        while (await state(client)).waiting != number:
-            await asyncio.sleep(0.01)
+    await auntil(lambda: state(client), lambda lease: lease.waiting == number)
 
 
 async def test_a_lease_from_asking_to_giving_up(client: Any) -> None:

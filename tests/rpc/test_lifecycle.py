@@ -26,6 +26,7 @@ from checkpointd_server.rpc.health import READINESS
 from tests.rpc.requests import channels
 from tests.rpc.serving import until_idle
 from tests.support.flaky_link import FlakyLink
+from tests.support.until import auntil
 
 OURS = [
     "checkpointd.v1.CheckpointService",
@@ -214,8 +215,10 @@ class TestDrain:
                 at_work = asyncio.ensure_future(put(client))
                 await blocked.until_waiting(1)
                 draining = asyncio.create_task(server.drain(60))
-                while (await health_of(client).Check(health_pb2.HealthCheckRequest())).status == SERVING:
-                    await asyncio.sleep(0)
+                health = health_of(client)
+                await auntil(
+                    lambda: health.Check(health_pb2.HealthCheckRequest()), lambda answer: answer.status != SERVING
+                )
                 refusal = await client.refused(client.checkpoints.GetCheckpoint(GET))
                 assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
                 server.set_serving(True)  # too late
@@ -254,8 +257,7 @@ class TestDrain:
         async with serve() as (server, client):
             wanted = await store_a_value(client, 40_000_000)
             reading = asyncio.ensure_future(client.values.GetValue(wanted))
-            while not server.active_calls:
-                await asyncio.sleep(0)
+            await auntil(lambda: server.active_calls, pause=0)
             await server.drain(60)
             assert len((await reading).data) == 40_000_000
 
@@ -272,11 +274,9 @@ class TestDrain:
                     await channel.channel_ready()
                     link.hold_answers()
                     reading = asyncio.ensure_future(ValueServiceStub(channel).GetValue(wanted))
-                    while not server.active_calls:
-                        await asyncio.sleep(0)
+                    await auntil(lambda: server.active_calls, pause=0)
                     draining = asyncio.create_task(server.drain(60))
-                    while server.active_calls:
-                        await asyncio.sleep(0)
+                    await until_idle(server)
                     await asyncio.sleep(0.3)  # what would be closed is closed by then
                     assert (await client.refused(client.checkpoints.GetCheckpoint(GET))).reason == "DRAINING"
                     link.resume()

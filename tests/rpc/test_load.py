@@ -19,6 +19,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.health import READINESS
 from checkpointd_server.rpc.load import READS_AT_ONCE, SWEEP_SECONDS, Load
 from tests.rpc.requests import put_of
+from tests.support.until import auntil
 
 MEBIBYTE = 1024 * 1024
 PUT = "/checkpointd.v1.CheckpointService/PutCheckpoint"
@@ -99,9 +100,7 @@ async def test_the_more_is_refused_the_later_it_is_to_come_again(serve: Any, blo
             whole = await health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
             assert whole.status == health_pb2.HealthCheckResponse.SERVING
         await at_work
-        async with asyncio.timeout(20):
-            while not await is_ready(client):
-                await asyncio.sleep(0.05)
+        await auntil(lambda: is_ready(client))
 
 
 async def test_who_watches_readiness_is_told_of_overload(serve: Any, blocker: Any) -> None:
@@ -143,9 +142,8 @@ async def test_a_server_that_shuts_down_waits_for_no_request(serve: Any) -> None
 async def test_nor_for_those_that_are_not_even_read_yet(serve: Any) -> None:
     async with serve() as (server, client):
         calls = [asyncio.ensure_future(client.refused(arriving(client))) for _ in range(3 * READS_AT_ONCE)]
+        await auntil(lambda: server._calls._entered, lambda number: number >= len(calls))
         async with asyncio.timeout(20):
-            while server._calls._entered < len(calls):
-                await asyncio.sleep(0.01)
             await server.drain(600)
         assert {(await call).reason for call in calls} == {"DRAINING"}
 
@@ -202,9 +200,7 @@ async def test_calls_that_hang_up_while_their_request_arrives_leave_nothing(serv
             await asyncio.sleep(0.1)
             for call in calls:
                 call.cancel()
-        async with asyncio.timeout(20):
-            while not await all_go_through(client):
-                await asyncio.sleep(0.05)
+        await auntil(lambda: all_go_through(client), pause=0.05)
 
 
 async def all_go_through(client: Any) -> bool:

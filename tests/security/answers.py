@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.rpc_client import Client, bearer
+from tests.support.until import auntil
 
 
 async def code(client: Client, token: str) -> grpc.StatusCode:
@@ -18,7 +17,6 @@ async def code(client: Client, token: str) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def until(client: Client, token: str, expected: grpc.StatusCode) -> None:
-    async with asyncio.timeout(20):
-        while await code(client, token) is not expected:
-            await asyncio.sleep(0.05)
+async def until_answered(client: Client, token: str, expected: grpc.StatusCode) -> None:
+    """Waits until calls with a token are answered so."""
+    await auntil(lambda: code(client, token), lambda answer: answer is expected, pause=0.05)

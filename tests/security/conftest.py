@@ -6,22 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.store import StoreOptions, migrate, open_store
+from checkpointd_server.store import StoreOptions, open_store
 from tests.security.serving import Serve, serving
 from tests.support.api_keys import key_entry
-from tests.support.cluster import PostgresCluster
+from tests.support.cluster import ORDINARY, SUPERUSER, PostgresCluster
 
 
 @pytest.fixture
 async def rpc_store(database_url: str) -> AsyncIterator[CheckpointStore]:
-    options = StoreOptions(dsn=database_url, pool_max_size=3)
-    await migrate(options)
-    async with open_store(options) as opened:
+    async with open_store(StoreOptions(dsn=database_url, pool_max_size=3)) as opened:
         yield opened
 
 
@@ -49,12 +46,14 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def owner(postgres_cluster: PostgresCluster, database_url: str) -> Iterator[StoreOptions]:
-    """An empty database that belongs to an ordinary role."""
-    name = urlsplit(database_url).path.removeprefix("/")
-    role = f"owner_of_{name}"
-    postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
-    postgres_cluster.execute(f"ALTER DATABASE {name} OWNER TO {role}")
-    yield StoreOptions(dsn=database_url.replace("//postgres@", f"//{role}@"))
+def owner(postgres_cluster: PostgresCluster) -> Iterator[StoreOptions]:
+    """A migrated database that belongs to an ordinary role, as that role sees it."""
+    name = postgres_cluster.create_migrated_database(role=ORDINARY)
+    yield StoreOptions(dsn=postgres_cluster.dsn(name, role=ORDINARY))
     postgres_cluster.drop_database(name)
-    postgres_cluster.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def superuser_url(owner: StoreOptions) -> str:
+    """The URL of the same database for a superuser, whom row-level security doesn't bind."""
+    return owner.dsn.replace(f"//{ORDINARY}@", f"//{SUPERUSER}@")

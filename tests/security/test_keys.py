@@ -18,12 +18,13 @@ from checkpointd_server.rpc.auth import gate
 from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, new_key, parse_key_file
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
 from checkpointd_server.rpc.identity import Unauthenticated
-from tests.security.answers import code, until
+from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.api_keys import key_entry
 from tests.support.commands import run
 from tests.support.rpc_client import bearer, connected
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 DIGEST = "0" * 64
 GOOD = f'[[key]]\ntenant = "acme"\nscopes = ["read"]\nname = "n"\nsha256 = "{DIGEST}"\n'
@@ -123,9 +124,7 @@ class TestTheFile:
             server.await_log("read again")
             assert server.stderr.count(warning) == 1
             path.write_text("")
-            async with asyncio.timeout(20):
-                while server.stderr.count(warning) < 2:
-                    await asyncio.sleep(0.05)
+            await auntil(lambda: server.stderr.count(warning), lambda times: times >= 2)
 
     async def test_certificates_without_an_authority_are_refused(self, serve: Serve, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
@@ -141,12 +140,12 @@ class TestTheFile:
             assert await code(client, "ckd_old") is grpc.StatusCode.OK
             assert await code(client, "ckd_new") is grpc.StatusCode.UNAUTHENTICATED
             path.write_text(key_entry("ckd_new", "acme", "read"))
-            await until(client, "ckd_new", grpc.StatusCode.OK)
+            await until_answered(client, "ckd_new", grpc.StatusCode.OK)
             assert await code(client, "ckd_old") is grpc.StatusCode.UNAUTHENTICATED
             other = tmp_path / "other.toml"
             other.write_text(key_entry("ckd_third", "acme", "read"))
             other.replace(path)
-            await until(client, "ckd_third", grpc.StatusCode.OK)
+            await until_answered(client, "ckd_third", grpc.StatusCode.OK)
 
     async def test_a_change_to_the_worse_does_not(self, serve: Serve, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
@@ -157,7 +156,7 @@ class TestTheFile:
                 await asyncio.sleep(1.5)
                 assert await code(client, "ckd_old") is grpc.StatusCode.OK
             path.write_text(key_entry("ckd_new", "acme", "read"))
-            await until(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
+            await until_answered(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
 
     def test_a_file_that_is_just_being_written_is_not_taken_for_what_it_says(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
@@ -205,7 +204,7 @@ class TestTheFile:
 
             assert (await ask()).results[0].HasField("get_checkpoint")
             path.write_text(key_entry("ckd_new", "acme", "read"))
-            await until(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
+            await until_answered(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
             answer = await ask()
             assert answer.failure.reason == "UNAUTHENTICATED"
             assert not answer.results

@@ -9,15 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from checkpointd_server.store import StoreOptions, migrate
+from checkpointd_server.store import StoreOptions
 from tests.security.plans import STATEMENTS, nodes, plan_of
 
 
 @pytest.fixture
-async def roles(owner: StoreOptions, database_url: str) -> AsyncIterator[tuple[Any, Any]]:
+async def roles(owner: StoreOptions, superuser_url: str) -> AsyncIterator[tuple[Any, Any]]:
     """Connections to fresh tables, which the planner knows least of: as a superuser, and as the role that is bound."""
-    await migrate(owner)
-    connections = [await asyncpg.connect(dsn) for dsn in (database_url, owner.dsn)]
+    connections = [await asyncpg.connect(dsn) for dsn in (superuser_url, owner.dsn)]
     for connection in connections:
         await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
     yield connections[0], connections[1]

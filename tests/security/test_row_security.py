@@ -16,7 +16,7 @@ import pytest
 
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.model import Piece, PruneStrategy
-from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.security.transaction_pooler import TransactionPooler
 from tests.support.server_process import ServerProcess
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
@@ -27,15 +27,14 @@ OPEN_TABLES = {"piece_sweeps"}
 
 @pytest.fixture
 async def store(owner: StoreOptions) -> AsyncIterator[PostgresStore]:
-    await migrate(owner)
     async with open_store(owner) as opened:
         yield opened
 
 
 @pytest.fixture
-async def superuser(database_url: str, store: PostgresStore) -> AsyncIterator[Any]:
+async def superuser(superuser_url: str, store: PostgresStore) -> AsyncIterator[Any]:
     """A connection that sees everything."""
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(superuser_url)
     yield connection
     await connection.close()
 
@@ -257,10 +256,10 @@ class TestBehindAPooler:
 
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_server_that_asks_for_tokens_says_if_its_role_is_not_bound(
-    bound: bool, owner: StoreOptions, database_url: str, tmp_path: Path
+    bound: bool, owner: StoreOptions, superuser_url: str, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys.toml"
     keys.touch()
-    dsn = owner.dsn if bound else database_url
+    dsn = owner.dsn if bound else superuser_url
     with ServerProcess("--database-url", dsn, "--keys-file", str(keys), log_dir=tmp_path) as server:
         assert ("row-level security doesn't keep tenants apart" in server.stderr) is not bound

@@ -13,7 +13,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from checkpointd_server.store import StoreOptions, migrate
 from tests.security.plans import STATEMENTS, nodes, plan_of
 
 ACROSS_TENANTS = {
@@ -32,7 +31,6 @@ GIVEN = re.compile(r"^\(*\$1\)*(::text)?( COLLATE \"\w+\")?$|^\(?(\w+\.)+\"?tena
 @pytest.fixture
 async def planner(database_url: str) -> AsyncIterator[Any]:
     """A connection as superuser, whom row-level security doesn't bind, with a planner that looks rows up one by one."""
-    await migrate(StoreOptions(dsn=database_url))
     connection = await asyncpg.connect(database_url)
     for setting in ("seqscan", "hashjoin", "mergejoin", "bitmapscan", "material", "memoize"):
         await connection.execute(f"SET enable_{setting} = off")

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import JwtOptions
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.rpc.auth import jwks
 from checkpointd_server.rpc.auth.public_keys import parse_public_keys
-from tests.security.answers import code, until
+from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.rpc_client import Client, bearer, connected
+from tests.support.until import auntil
 
 OK, UNAUTHENTICATED, UNAVAILABLE = (
     grpc.StatusCode.OK,
@@ -78,7 +78,7 @@ class TestKeys:
             assert await code(client, old) is OK
             issuer.rotate("second")
             path.write_bytes(issuer.pem)
-            await until(client, issuer.token(), OK)
+            await until_answered(client, issuer.token(), OK)
             assert await code(client, old) is UNAUTHENTICATED
 
     def test_a_private_key_has_no_place_in_it(self) -> None:
@@ -144,7 +144,7 @@ class TestClaims:
         async with serve(jwt=options(keys_file=path, leeway=0.0)) as target, connected(target) as client:
             token = issuer.token(exp=int(time.time()) + 8)
             assert await code(client, token) is OK
-            await until(client, token, UNAUTHENTICATED)
+            await until_answered(client, token, UNAUTHENTICATED)
 
     async def test_several_audiences_may_be_meant(self, serve: Serve, issuer: Issuer, tmp_path: Path) -> None:
         path = tmp_path / "issuer.json"
@@ -155,11 +155,9 @@ class TestClaims:
 
 
 class TestAUrl:
-    async def test_a_key_that_is_new_there_is_fetched_when_a_token_names_it(
-        self, serve: Serve, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(jwks, "PAUSE_SECONDS", 0.2)
-        async with serve(jwt=options(jwks_url=issuer.url)) as target, connected(target) as client:
+    async def test_a_key_that_is_new_there_is_fetched_when_a_token_names_it(self, serve: Serve, issuer: Issuer) -> None:
+        jwt_options = options(jwks_url=issuer.url, jwks_pause=0.2)
+        async with serve(jwt=jwt_options) as target, connected(target) as client:
             old = issuer.token()
             assert await code(client, old) is OK
             issuer.rotate("second")
@@ -176,45 +174,40 @@ class TestAUrl:
             assert await code(client, issuer.token()) is OK
 
     async def test_a_server_starts_while_it_is_down_and_tokens_can_be_tried_again(
-        self, serve: Serve, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, keys_file: Path
+        self, serve: Serve, issuer: Issuer, keys_file: Path
     ) -> None:
-        monkeypatch.setattr(jwks, "PAUSE_SECONDS", 0.2)
         issuer.broken = True
-        async with serve(jwt=options(jwks_url=issuer.url), keys_file=keys_file) as target, connected(target) as client:
+        async with (
+            serve(jwt=options(jwks_url=issuer.url, jwks_pause=0.2), keys_file=keys_file) as target,
+            connected(target) as client,
+        ):
             assert await code(client, issuer.token()) is UNAVAILABLE
             assert await code(client, "ckd_acme-all") is OK
             issuer.broken = False
-            await until(client, issuer.token(), OK)
+            await until_answered(client, issuer.token(), OK)
 
-    async def test_known_keys_stay_in_force_while_it_is_down(
-        self, serve: Serve, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(jwks, "PAUSE_SECONDS", 0.1)
-        monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.1)
-        async with serve(jwt=options(jwks_url=issuer.url)) as target, connected(target) as client:
+    async def test_known_keys_stay_in_force_while_it_is_down(self, serve: Serve, issuer: Issuer) -> None:
+        async with (
+            serve(jwt=options(jwks_url=issuer.url, jwks_pause=0.1, jwks_refresh=0.1)) as target,
+            connected(target) as client,
+        ):
             assert await code(client, issuer.token()) is OK
             issuer.broken = True
             asked = issuer.requests
-            async with asyncio.timeout(20):
-                while issuer.requests < asked + 3:
-                    await asyncio.sleep(0.05)
+            await auntil(lambda: issuer.requests, lambda requests: requests >= asked + 3)
             assert await code(client, issuer.token(sub="another")) is OK
 
-    async def test_a_withdrawn_key_is_no_longer_believed(
-        self, serve: Serve, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(jwks, "PAUSE_SECONDS", 0.0)
-        monkeypatch.setattr(jwks, "REFRESH_SECONDS", 0.1)
-        async with serve(jwt=options(jwks_url=issuer.url)) as target, connected(target) as client:
+    async def test_a_withdrawn_key_is_no_longer_believed(self, serve: Serve, issuer: Issuer) -> None:
+        async with (
+            serve(jwt=options(jwks_url=issuer.url, jwks_pause=0.0, jwks_refresh=0.1)) as target,
+            connected(target) as client,
+        ):
             token = issuer.token()
             assert await code(client, token) is OK
             issuer.rotate("second")
-            await until(client, token, UNAUTHENTICATED)
+            await until_answered(client, token, UNAUTHENTICATED)
 
-    async def test_one_that_hangs_holds_up_neither_other_calls_nor_the_end(
-        self, serve: Serve, keys_file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
+    async def test_one_that_hangs_holds_up_neither_other_calls_nor_the_end(self, serve: Serve, keys_file: Path) -> None:
 
         async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await ended.wait()
@@ -224,7 +217,10 @@ class TestAUrl:
 
         listener = await asyncio.start_server(hang, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-        async with serve(jwt=options(jwks_url=url), keys_file=keys_file) as target, connected(target) as client:
+        async with (
+            serve(jwt=options(jwks_url=url, jwks_timeout=0.5), keys_file=keys_file) as target,
+            connected(target) as client,
+        ):
             assert await code(client, "ckd_acme-all") is OK
             started = time.monotonic()
         assert time.monotonic() - started < 10

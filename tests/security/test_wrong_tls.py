@@ -75,7 +75,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    database = postgres_cluster.create_database()
+    database = postgres_cluster.create_migrated_database()
     with ExitStack() as stack:
         yield Place(tmp_path_factory.mktemp("tls"), stack, postgres_cluster.dsn(database))
     postgres_cluster.drop_database(database)

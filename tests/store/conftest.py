@@ -1,25 +1,21 @@
 """Stores on real PostgreSQL. Tests that share a database each have a tenant of their own.
 
-They run on every PostgreSQL that the wheel has, and on one more if CHECKPOINTD_TEST_POSTGRES names the folder of its
-programs.
+They run on every PostgreSQL that the wheel has, on the older one in `make test-all` only, and on one more if
+CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import re
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from checkpointd_server import embedded
-from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
-from tests.support.cluster import PostgresCluster
+from checkpointd_server.embedded import find_binaries
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
+from tests.support.cluster import ORDINARY, PostgresCluster
 from tests.support.tenant import Tenant
 
 OTHER_POSTGRES = os.environ.get("CHECKPOINTD_TEST_POSTGRES", "")
@@ -30,52 +26,32 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def old_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """The oldest PostgreSQL that the wheel has."""
-    binaries = embedded.find_binaries().parent.parent / "pginstall" / "bin"
+    binaries = find_binaries().parent.parent / "pginstall" / "bin"
     if not binaries.exists():
         pytest.skip("the wheel has no PostgreSQL 16")
-    with _cluster_of(binaries, tmp_path_factory.mktemp("postgres16")) as cluster:
+    with PostgresCluster(tmp_path_factory.mktemp("postgres16"), binaries=binaries) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def other_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """The PostgreSQL that CHECKPOINTD_TEST_POSTGRES names."""
-    with _cluster_of(Path(OTHER_POSTGRES), tmp_path_factory.mktemp("other-postgres")) as cluster:
+    with PostgresCluster(tmp_path_factory.mktemp("other-postgres"), binaries=Path(OTHER_POSTGRES)) as cluster:
         yield cluster
 
 
-@contextmanager
-def _cluster_of(binaries: Path, data_dir: Path) -> Iterator[PostgresCluster]:
-    """A cluster from other programs than the embedded PostgreSQL's."""
-    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    number = re.search(r" (\d+)", version)
-    assert number is not None, version
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "MAJOR_VERSION", int(number[1]))
-        patch.setattr(embedded, "find_binaries", lambda: binaries)
-        cluster = PostgresCluster(data_dir)
-        cluster.__enter__()
-    try:
-        yield cluster
-    finally:
-        cluster.__exit__()
+CLUSTERS = [
+    pytest.param("postgres_cluster", id="pg18"),
+    pytest.param("old_postgres_cluster", id="pg16", marks=pytest.mark.long),
+    *([pytest.param("other_postgres_cluster", id="other")] if OTHER_POSTGRES else []),
+]
 
 
-CLUSTERS = {"postgres_cluster": "pg18", "old_postgres_cluster": "pg16"}
-if OTHER_POSTGRES:
-    CLUSTERS["other_postgres_cluster"] = "other"
-
-
-@pytest.fixture(scope="session", params=list(CLUSTERS), ids=list(CLUSTERS.values()))
+@pytest.fixture(scope="session", params=CLUSTERS)
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
     """A migrated database for all tests. It belongs to an ordinary role, which row-level security binds."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
-    name = cluster.create_database()
-    cluster.execute(f"CREATE ROLE owner_of_{name} LOGIN")
-    cluster.execute(f"ALTER DATABASE {name} OWNER TO owner_of_{name}")
-    options = StoreOptions(dsn=cluster.dsn(name).replace("//postgres@", f"//owner_of_{name}@"))
-    asyncio.run(migrate(options))
-    return options
+    return StoreOptions(dsn=cluster.dsn(cluster.create_migrated_database(role=ORDINARY), role=ORDINARY))
 
 
 @pytest.fixture
@@ -92,11 +68,9 @@ def tenant(store: PostgresStore) -> Tenant:
 
 
 @pytest.fixture
-async def own_options(database_url: str) -> StoreOptions:
+def own_options(database_url: str) -> StoreOptions:
     """A migrated database that only this test uses."""
-    options = StoreOptions(dsn=database_url)
-    await migrate(options)
-    return options
+    return StoreOptions(dsn=database_url)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 from tests.support.tenant import Tenant
 
 
@@ -18,10 +15,3 @@ async def pass_time(tenant: Tenant, seconds: float, *, thread: str = "t") -> Non
             thread,
             seconds,
         )
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until a condition holds."""
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.01)

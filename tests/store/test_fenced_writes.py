@@ -13,8 +13,9 @@ import pytest
 from checkpointd_server.domain.errors import LeaseHeld, LeaseLost
 from checkpointd_server.domain.model import PruneStrategy
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.leases import pass_time, until
+from tests.store.leases import pass_time
 from tests.support.tenant import Tenant, write
+from tests.support.until import auntil
 
 NEW: dict[str, Any] = {"versions": {"a": "2"}, "values": {"a": b"new"}}
 Write = Callable[[Tenant, int], Awaitable[Any]]
@@ -214,11 +215,7 @@ def held(shared_options: StoreOptions, tenant: Tenant) -> Held:
 async def blocked(tenant: Tenant, number: int) -> None:
     """Waits until so many statements wait for a lock."""
     query = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-    async def there() -> bool:
-        return int((await tenant.select(query))[0]["n"]) == number
-
-    await until(there)
+    await auntil(lambda: tenant.select(query), lambda rows: rows[0]["n"] == number)
 
 
 class TestWhatIsUnderWay:
@@ -234,10 +231,7 @@ class TestWhatIsUnderWay:
             acquire = asyncio.create_task(tenant.acquire("holder"))
             acquire.add_done_callback(lambda task: ended.append("acquire"))
 
-            async def granted() -> bool:
-                return (await tenant.lease()).lease is not None
-
-            await until(granted)
+            await auntil(tenant.lease, lambda state: state.lease is not None)
             # Whoever comes now is refused already, though the holder doesn't know of its lease yet.
             with pytest.raises(LeaseHeld):
                 await tenant.put("1", ns="sub")

@@ -8,17 +8,15 @@ import pytest
 
 from checkpointd_server.domain.errors import LeaseHeld, LeaseLost
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.leases import pass_time, until
+from tests.store.leases import pass_time
 from tests.support.tenant import Tenant
+from tests.support.until import auntil
 
 
 async def waiting(tenant: Tenant, number: int) -> None:
     """Waits until so many wait for the lease."""
 
-    async def there() -> bool:
-        return (await tenant.lease()).waiting == number
-
-    await until(there)
+    await auntil(tenant.lease, lambda lease: lease.waiting == number)
 
 
 async def leftovers(tenant: Tenant) -> int:

@@ -16,12 +16,16 @@ import pytest
 
 from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.domain.model import Namespace
-from checkpointd_server.store import PostgresStore, StoreOptions, liveness, migrate, open_store
+from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from tests.support.blocker import blocked
 from tests.support.flaky_link import FlakyLink
 from tests.support.tenant import Tenant, a_connection
+from tests.support.until import auntil
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
+
+PATIENCE = 0.5
+"""The stores', in seconds."""
 
 
 @pytest.fixture
@@ -33,24 +37,26 @@ def link(own_options: StoreOptions) -> Iterator[FlakyLink]:
 
 
 def through(link: FlakyLink, options: StoreOptions) -> StoreOptions:
+    """The options of a store on the far side of the link, with less patience than servers have."""
     url = urlsplit(options.dsn)
-    return replace(options, dsn=f"postgresql://postgres@{link.target}{url.path}", connect_timeout=0.5, pool_max_size=3)
+    return replace(
+        options,
+        dsn=f"postgresql://postgres@{link.target}{url.path}",
+        connect_timeout=0.5,
+        pool_max_size=3,
+        watch_interval=PATIENCE,
+    )
 
 
 @pytest.fixture
-async def linked(
-    own_options: StoreOptions, link: FlakyLink, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[PostgresStore]:
-    """A store on the far side of the link, with less patience than servers have."""
-    monkeypatch.setattr(liveness, "PATIENCE", 0.5)
+async def linked(own_options: StoreOptions, link: FlakyLink) -> AsyncIterator[PostgresStore]:
+    """A store on the far side of the link."""
     async with open_store(through(link, own_options)) as store:
         yield store
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
-    async with asyncio.timeout(20):
-        while text not in caplog.text:
-            await asyncio.sleep(0.02)
+    await auntil(lambda: caplog.text, lambda log: text in log)
 
 
 async def test_a_network_that_swallows_everything_ends_in_unavailability_not_in_the_callers_deadline(
@@ -99,9 +105,8 @@ async def test_a_session_that_the_database_has_lost_is_not_waited_for(
 
 
 async def test_a_statement_that_is_merely_slow_is_left_alone(
-    own_options: StoreOptions, link: FlakyLink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_options: StoreOptions, link: FlakyLink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(liveness, "PATIENCE", 0.5)
     # Time enough to look whether the database answers.
     async with open_store(replace(through(link, own_options), connect_timeout=20.0)) as store:
         await wait_for_a_lock(Tenant(store, "tenant"), own_options)
@@ -115,9 +120,8 @@ async def wait_for_a_lock(tenant: Tenant, own_options: StoreOptions) -> None:
     waiting = f"SELECT pid {BACKENDS} AND wait_event_type = 'Lock'"
     async with blocked(own_options.dsn):
         put = asyncio.create_task(tenant.put("2"))
-        while (session := await admin.fetchval(waiting)) is None:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(5 * liveness.PATIENCE)
+        session = await auntil(lambda: admin.fetchval(waiting))
+        await asyncio.sleep(5 * PATIENCE)
         assert await admin.fetchval(waiting) == session
     await put
     await admin.close()
@@ -140,9 +144,7 @@ async def test_the_host_that_can_not_be_reached_is_named(host: str, caplog: pyte
         await migrate(StoreOptions(dsn=dsn, startup_timeout=0))
     with caplog.at_level(logging.WARNING):
         trying = asyncio.create_task(migrate(StoreOptions(dsn=dsn, startup_timeout=60)))
-        async with asyncio.timeout(20):
-            while f"{name}: " not in caplog.text:
-                await asyncio.sleep(0.01)
+        await until_logged(caplog, f"{name}: ")
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
     assert "secret" not in str(raised.value) + caplog.text

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.leases import until
 from tests.support.flaky_link import FlakyLink
 from tests.support.tenant import Tenant, write
+from tests.support.until import auntil
 
 
 @pytest.fixture
@@ -58,10 +59,7 @@ async def held_up(options: StoreOptions, beside: Tenant, link: FlakyLink, commit
         await connection.execute(IN_THE_WAY)
         yield
 
-        async def blocked() -> bool:
-            return bool((await beside.select(BLOCKED))[0]["n"] == commits)
-
-        await until(blocked)
+        await auntil(lambda: beside.select(BLOCKED), lambda rows: rows[0]["n"] == commits)
         link.hold_answers()
         await asyncio.sleep(0.1)
         await transaction.rollback()
@@ -90,11 +88,7 @@ async def test_task_writes_that_another_put_followed(
             for thread in threads
         ]
     for thread in threads:
-
-        async def stored(thread: str = thread) -> bool:
-            return (await beside.read("1", thread=thread)).pending_writes == sent
-
-        await until(stored)
+        await auntil(partial(beside.read, "1", thread=thread), lambda stored: stored.pending_writes == sent)
         await beside.put("2", thread=thread, parent="1", writer=b"you")
     link.cut()
     assert await asyncio.gather(*writing) == [0] * count
@@ -119,7 +113,7 @@ async def test_a_put_and_the_writes_that_went_with_it(
     async def stored() -> bool:
         return [await beside.ids(thread=thread) for thread in threads] == [["1"], ["1"], ["1", "2"]]
 
-    await until(stored)
+    await auntil(stored)
     link.cut()
     versions = await asyncio.gather(*writing)
     assert versions == [await beside.version(thread=thread) for thread in (*threads, "t2")]

@@ -48,8 +48,8 @@ async def _use_every_verb(options: StoreOptions) -> None:
         await store.check(timeout=10)
 
 
-async def test_migrating_tells_what_it_did_and_does_it_once(database_url: str) -> None:
-    options = StoreOptions(dsn=database_url)
+async def test_migrating_tells_what_it_did_and_does_it_once(empty_database_url: str) -> None:
+    options = StoreOptions(dsn=empty_database_url)
     assert await schema_version(options) == 0
     assert [migration.number for migration in await migrate(options)] == list(range(1, LAST + 1))
     assert await schema_version(options) == LAST
@@ -76,10 +76,10 @@ asyncio.run(main())
 """
 
 
-async def test_eight_servers_may_start_at_once_on_a_fresh_database(database_url: str) -> None:
+async def test_eight_servers_may_start_at_once_on_a_fresh_database(empty_database_url: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", MIGRATE_AND_OPEN, database_url],
+            [sys.executable, "-c", MIGRATE_AND_OPEN, empty_database_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -96,15 +96,15 @@ async def test_eight_servers_may_start_at_once_on_a_fresh_database(database_url:
     assert sorted(int(output) for output, _ in results) == [0] * 7 + [LAST]
 
 
-async def test_many_at_once_in_one_process_too(database_url: str) -> None:
-    options = StoreOptions(dsn=database_url)
+async def test_many_at_once_in_one_process_too(empty_database_url: str) -> None:
+    options = StoreOptions(dsn=empty_database_url)
     applied = await asyncio.gather(*(migrate(options) for _ in range(12)))
     assert sorted(map(len, applied)) == [0] * 11 + [LAST]
 
 
-async def test_a_store_on_a_database_that_was_not_migrated_says_what_to_run(database_url: str) -> None:
+async def test_a_store_on_a_database_that_was_not_migrated_says_what_to_run(empty_database_url: str) -> None:
     with pytest.raises(SetupError, match="checkpointd migrate"):
-        async with open_store(StoreOptions(dsn=database_url)):
+        async with open_store(StoreOptions(dsn=empty_database_url)):
             pass
 
 
@@ -126,26 +126,26 @@ async def test_a_newer_schema_is_refused_by_store_and_migration(own_options: Sto
     assert await schema_version(own_options) == 9999
 
 
-async def test_schemas_with_odd_names_work_side_by_side(database_url: str) -> None:
+async def test_schemas_with_odd_names_work_side_by_side(empty_database_url: str) -> None:
     for schema in ODD_SCHEMAS:
-        options = StoreOptions(dsn=database_url, schema=schema)
+        options = StoreOptions(dsn=empty_database_url, schema=schema)
         await migrate(options)
         await _use_every_verb(options)
         assert await _query(options, "SELECT current_schema()") == "public"
     names = "SELECT array_agg(nspname::text) FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$|public$)'"
-    found = await _query(StoreOptions(dsn=database_url), names)
+    found = await _query(StoreOptions(dsn=empty_database_url), names)
     assert isinstance(found, list)
     assert sorted(found) == sorted(ODD_SCHEMAS)
 
 
 @pytest.mark.parametrize("schema", ["checkpointd", *ODD_SCHEMAS[:4]])
 async def test_the_printed_script_makes_the_schema_and_may_be_run_again(
-    database_url: str, postgres_cluster: PostgresCluster, schema: str
+    empty_database_url: str, postgres_cluster: PostgresCluster, schema: str
 ) -> None:
     script = print_sql(schema)
     for _ in range(2):
         psql = subprocess.run(
-            [postgres_cluster.binaries / "psql", "--no-psqlrc", "--quiet", database_url],
+            [postgres_cluster.binaries / "psql", "--no-psqlrc", "--quiet", empty_database_url],
             input=script,
             text=True,
             capture_output=True,
@@ -153,7 +153,7 @@ async def test_the_printed_script_makes_the_schema_and_may_be_run_again(
         )
         assert psql.returncode == 0, psql.stderr
         assert psql.stdout == ""
-    options = StoreOptions(dsn=database_url, schema=schema)
+    options = StoreOptions(dsn=empty_database_url, schema=schema)
     assert await migrate(options) == []
     await _use_every_verb(options)
 

@@ -20,6 +20,7 @@ from checkpointd_server.store.errors import judge
 from checkpointd_server.store.connections.hosts import urls_of_hosts
 from checkpointd_server.store.connections.pool import Connection, Pool
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
+from tests.support.until import auntil
 
 PLACE = Namespace("tenant", "t", "")
 
@@ -37,8 +38,7 @@ BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND applica
 
 async def _until(admin: Any, condition: str) -> None:
     """Waits until a condition on the database holds."""
-    while not await admin.fetchval(f"SELECT {condition}"):
-        await asyncio.sleep(0.01)
+    await auntil(lambda: admin.fetchval(f"SELECT {condition}"))
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 from checkpointd_server.domain.errors import VersionConflict
 from checkpointd_server.store import PostgresStore
 from tests.support.tenant import Tenant, a_connection, uploaded, value, write
+from tests.support.until import auntil
 
 ERROR, INTERRUPT = -1, -3
 
@@ -119,11 +120,11 @@ async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, s
             tenant.key(),
         )
         writes = asyncio.create_task(tenant.writes("1", write("task", 0, "a", b""), expect=version))
-        while not await connection.fetchval(
+        waiting = (
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE NOT granted AND datname = current_database()"
-        ):
-            await asyncio.sleep(0.01)
+        )
+        await auntil(lambda: connection.fetchval(waiting))
         assert not writes.done()
         await transaction.commit()
     with pytest.raises(VersionConflict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+
+from tests.support.until import auntil
 
 
 class Blocker:
@@ -26,9 +27,7 @@ class Blocker:
 
     async def until_waiting(self, number: int) -> None:
         """Waits until exactly so many statements wait for a lock."""
-        async with asyncio.timeout(20):
-            while await self.waiting() != number:
-                await asyncio.sleep(0.01)
+        await auntil(self.waiting, lambda waiting: waiting == number)
 
 
 @asynccontextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import operator
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
@@ -14,6 +12,8 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.graph import END, START, StateGraph
+
+from tests.support.until import auntil, until
 
 DURABILITIES = ("sync", "async", "exit")
 
@@ -39,16 +39,7 @@ class Gate:
     async def await_open(self) -> None:
         """Waits in an event loop."""
         self.arrived.set()
-        await until(self.open.is_set)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits in an event loop until a condition holds, up to 30 seconds."""
-    for _ in range(6000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it didn't happen within 30 s")
+        await auntil(self.open.is_set)
 
 
 def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None, nested: bool = False) -> Any:
@@ -120,10 +111,7 @@ def new_thread() -> RunnableConfig:
 def until_saved(saver: GrpcSaver, config: RunnableConfig, durability: str) -> None:
     """Waits until what a run has done before its gate is stored: with "async" that happens in the background."""
     if durability != "exit":
-        deadline = time.monotonic() + 30
-        while build(saver).get_state(config).next != ("middle",):
-            assert time.monotonic() < deadline, "the run's first steps were not saved within 30 s"
-            time.sleep(0.005)
+        until(lambda: build(saver).get_state(config), lambda state: state.next == ("middle",))
 
 
 class InThread:

@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import asyncpg
 
-from checkpointd_server.embedded import EmbeddedPostgres, find_binaries
+from checkpointd_server.embedded import EmbeddedPostgres
+from tests.support.pauses import own_pauses
+from tests.support.until import auntil
 
 _SETTINGS = {
     # Nothing here outlives the run. What a killed primary owes its clients is on the standby.
@@ -48,10 +50,8 @@ class ReplicatedPostgres:
             async with _connected(self._primary.dsn) as connection:
                 await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
                 await connection.execute("SELECT pg_reload_conf()")
-                while not await connection.fetchval(
-                    "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')"
-                ):
-                    await asyncio.sleep(0.02)
+                in_sync = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')"
+                await auntil(lambda: connection.fetchval(in_sync))
             self._stack = stack.pop_all()
         return self
 
@@ -80,6 +80,7 @@ class ReplicatedPostgres:
 
     async def freeze_primary(self) -> None:
         """Stops the primary and its sessions as if its machine were cut off: nobody refuses, and nobody answers."""
+        self._stack.enter_context(own_pauses())
         await self._primary.freeze()
 
     async def promote(self) -> None:
@@ -118,7 +119,7 @@ class _Standby(EmbeddedPostgres):
     async def _initialize(self, binaries: Path) -> None:
         address = _address(self._primary.dsn)
         command = self._folder.command(
-            find_binaries() / "pg_basebackup",
+            binaries / "pg_basebackup",
             *("--pgdata", self._folder.make_partial()),
             *("--dbname", "user=postgres host={host} port={port}".format(**address)),
             *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
@@ -129,13 +130,14 @@ class _Standby(EmbeddedPostgres):
 
     async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
         # What waits for "ready" would wait until it is promoted.
-        while True:
+        async def follows() -> bool:
             assert process.returncode is None, self._folder.log_end()
             with contextlib.suppress(OSError, asyncpg.CannotConnectNowError):
                 async with _connected(self.dsn) as connection:
-                    assert await connection.fetchval("SELECT pg_is_in_recovery()")
-                    return
-            await asyncio.sleep(0.02)
+                    return bool(await connection.fetchval("SELECT pg_is_in_recovery()"))
+            return False
+
+        await auntil(follows, timeout=60)
 
 
 @contextlib.asynccontextmanager

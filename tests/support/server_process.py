@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
+
+from tests.support.until import until
 
 READY = re.compile(r"checkpointd ready on (\S+)(?: \S+)*\n")
 
@@ -20,6 +21,9 @@ UNPRIVILEGED = (
 )
 """Runs a command as an ordinary user, if this one is root. The one right left is to read anything: the interpreter of
 the tests may lie in a folder that is root's alone."""
+
+
+T = TypeVar("T")
 
 
 class ServerFailed(AssertionError):
@@ -107,25 +111,32 @@ class ServerProcess:
 
     def wait_ready(self) -> Self:
         """Waits until it serves. Raises ServerFailed."""
-        deadline = time.monotonic() + self._timeout
-        while (ready := READY.search(self.stdout)) is None:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise ServerFailed(f"exit code {self.process.returncode}\n{self.stdout}\n{self.stderr}")
-            time.sleep(0.02)
-        self._target = ready[1]
+        self._target = self._until(lambda: READY.search(self.stdout), "no ready line")[1]
         if self._listen:
             self._listen = ("--listen", self._target)
         return self
 
     def await_log(self, text: str) -> None:
         """Waits until this is in its log. Raises ServerFailed if it ends before."""
-        deadline = time.monotonic() + self._timeout
-        while text not in self.stderr:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise ServerFailed(f"{text!r} is not in the log\n{self.stderr}")
-            time.sleep(0.01)
+        self._until(lambda: text in self.stderr, f"{text!r} is not in the log")
+
+    def _until(self, look: Callable[[], T | None], lacking: str) -> T:
+        """Looks until there is something. If there is nothing in time, or when it has ended, kills it and says so."""
+
+        def look_while_it_runs() -> T | None:
+            ended = self.process.poll() is not None
+            found = look()
+            assert found or not ended
+            return found
+
+        try:
+            found = until(look_while_it_runs, timeout=self._timeout)
+        except AssertionError:
+            self.kill()
+            code = self.process.returncode
+            raise ServerFailed(f"{lacking}; exit code {code}\n{self.stdout}\n{self.stderr}") from None
+        assert found is not None
+        return found
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends a signal and waits for nothing."""

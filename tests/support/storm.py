@@ -12,6 +12,7 @@ from typing import Self
 
 from tests.support import journal
 from tests.support.checker import check
+from tests.support.until import auntil
 
 ROOT = Path(__file__).parents[2]
 FORMS = ("awaiting", "blocking")
@@ -70,14 +71,15 @@ class Storm:
         """Waits until each worker of each agent has had something acknowledged, and all together so much, since now."""
         before = {form: self._acknowledged(form) for form in FORMS}
         workers = 7 - 1  # on the contested thread one agent may win again and again
-        deadline = time.monotonic() + 50
-        while True:
-            now = {form: self._acknowledged(form) - before[form] for form in FORMS}
-            if all(len(threads) >= workers and threads.total() >= writes for threads in now.values()):
-                return
+
+        def since() -> dict[str, Counter[str]]:
             self._assert_well()
-            assert time.monotonic() < deadline, f"no progress: {now}"
-            await asyncio.sleep(0.05)
+            return {form: self._acknowledged(form) - before[form] for form in FORMS}
+
+        def enough(now: dict[str, Counter[str]]) -> bool:
+            return all(len(threads) >= workers and threads.total() >= writes for threads in now.values())
+
+        await auntil(since, enough, timeout=50, pause=0.05)
 
     async def for_seconds(self, seconds: float) -> None:
         """Lets the agents work for a while."""

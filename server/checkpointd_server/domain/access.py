@@ -66,6 +66,13 @@ class JwtOptions:
     """Public keys: a JWKS, or PEM. Read again when it changes."""
     jwks_url: str | None = None
     """Where the issuer publishes its keys."""
+    jwks_refresh: float = 300.0
+    """How often they are fetched from there, in seconds, so that one that was withdrawn is no longer believed."""
+    jwks_pause: float = 10.0
+    """The shortest time between two fetches, in seconds, however many tokens name a key that isn't known; and how soon
+    a fetch that failed is tried again."""
+    jwks_timeout: float = 5.0
+    """How long each step of a fetch may take, in seconds."""
     issuer: str = ""
     """What `iss` must be."""
     audiences: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -41,7 +42,9 @@ from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
 from checkpointd_server.rpc.services.threads import ThreadServicer
 from checkpointd_server.rpc.services.values import ValueServicer
-from checkpointd_server.rpc.tls import Certificates
+
+if TYPE_CHECKING:
+    from checkpointd_server.rpc.tls import Certificates
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
 """How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
@@ -92,7 +95,7 @@ class RpcServer:
     def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
         limits = options.limits.fitting()
         self._options = options
-        self._certificates = Certificates(options.access.tls) if options.access.tls is not None else None
+        self._certificates = _certificates_of(options.access)
         self._gate = Gate(options.access)
         call_limits = CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout)
         load = Load(
@@ -206,8 +209,16 @@ class RpcServer:
 def check_access(access: AccessOptions) -> None:
     """Raises SetupError if a file can't be used as it is, or an option not with the others."""
     Gate(access)
-    if access.tls is not None:
-        Certificates(access.tls)
+    _certificates_of(access)
+
+
+def _certificates_of(access: AccessOptions) -> Certificates | None:
+    if access.tls is None:
+        return None
+    # Imported here: cryptography takes its time, and a server without TLS needs none of it.
+    from checkpointd_server.rpc.tls import Certificates
+
+    return Certificates(access.tls)
 
 
 def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:

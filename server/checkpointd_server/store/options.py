@@ -38,6 +38,9 @@ class StoreOptions:
     """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
     """How long making one connection may take, in seconds. Where the URL names several hosts: with each of them."""
+    watch_interval: float = 3.0
+    """After how long a statement is looked after, and how often then, in seconds. The database is asked whether it is
+    still at work on it; where it is not, or doesn't answer within `connect_timeout`, the connection is given up."""
     max_connection_age: float = 1800.0
     """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
     max_idle_time: float = 300.0
@@ -65,6 +68,6 @@ class StoreOptions:
             raise SetupError(f"the queue can't hold {self.max_queue} calls")
         if self.startup_timeout < 0:
             raise SetupError(f"startup_timeout must be 0 seconds or more, not {self.startup_timeout}")
-        for name in ("connect_timeout", "max_connection_age", "max_idle_time", "max_queue_seconds"):
+        for name in ("connect_timeout", "watch_interval", "max_connection_age", "max_idle_time", "max_queue_seconds"):
             if getattr(self, name) <= 0:
                 raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

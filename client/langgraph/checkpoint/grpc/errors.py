@@ -321,6 +321,13 @@ class ServerError(CheckpointdError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[Callable[..., ServerError], tuple[object, ...]]:
+        return _unpickle_server_error, (str(self), self.code)
+
+
+def _unpickle_server_error(message: str, code: str) -> ServerError:
+    return ServerError(message, code=code)
+
 
 def again(error: CheckpointdError) -> CheckpointdError:
     """Returns a copy of an error, to raise once more: the error itself holds a traceback, and what its frames hold."""

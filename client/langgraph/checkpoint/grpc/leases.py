@@ -18,8 +18,8 @@ from types import TracebackType
 from langgraph.checkpoint.grpc._convert import thread_requests as requests
 from langgraph.checkpoint.grpc._convert.arguments import thread
 from langgraph.checkpoint.grpc._runs.lease_tokens import Lease, LeaseTokens
+from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc._transport.client import Client
-from langgraph.checkpoint.grpc._transport.loops import finish
 from langgraph.checkpoint.grpc.errors import (
     CheckpointdError,
     DeadlineExceededError,
@@ -39,7 +39,8 @@ WAIT_PER_CALL = 20.0
 SHORTEST_CALL = 0.05
 """How long a call that waits takes at the least, in seconds: a server that won't wait is not asked without a pause."""
 RELEASE_TIMEOUT = 5.0
-"""How long giving up a lease may take, in seconds. After that it ends by itself, when its time to live is over."""
+"""How long giving up a lease may take, in seconds, where `timeout` and `retry_budget` allow for that much. After that
+it ends by itself, when its time to live is over."""
 
 
 class _LeaseSession:
@@ -135,6 +136,13 @@ class _LeaseSession:
     def _release_request(self) -> leases_pb.ReleaseLeaseRequest:
         return requests.release_lease(self._thread_id, self._holder)
 
+    def _release_times(self) -> dict[str, float]:
+        options = self._client.options
+        return {
+            "timeout": min(RELEASE_TIMEOUT, options.timeout),
+            "retry_budget": min(RELEASE_TIMEOUT, options.retry_budget),
+        }
+
     def _not_released(self, error: CheckpointdError) -> None:
         logger.warning(
             "the lease on thread %r ends in %g s: giving it up failed: %s", self._thread_id, self._ttl, error
@@ -170,7 +178,7 @@ class LeaseContext(_LeaseSession):
     def _release(self) -> None:
         """Gives up the lease, or the place in line for it."""
         try:
-            self._client.call(self._release_request(), timeout=RELEASE_TIMEOUT, retry_budget=RELEASE_TIMEOUT)
+            self._client.call(self._release_request(), **self._release_times())
         except CheckpointdError as error:
             self._not_released(error)
 
@@ -192,19 +200,19 @@ class AsyncLeaseContext(_LeaseSession):
                     return self._take(response)
         except BaseException as error:
             if self._may_be_in_line(error):
-                await finish(self._release())
+                await run_to_end(self._release())
             raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
-        await finish(self._release())
+        await run_to_end(self._release())
 
     async def _release(self) -> None:
         """Gives up the lease, or the place in line for it."""
         try:
-            await self._client.acall(self._release_request(), timeout=RELEASE_TIMEOUT, retry_budget=RELEASE_TIMEOUT)
+            await self._client.acall(self._release_request(), **self._release_times())
         except CheckpointdError as error:
             self._not_released(error)
 

@@ -33,8 +33,8 @@ from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
 from langgraph.checkpoint.grpc._runs.registry import Runs
 from langgraph.checkpoint.grpc._threads import ThreadOperations
 from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc._transport.client import Client
-from langgraph.checkpoint.grpc._transport.loops import finish
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
 from langgraph.checkpoint.grpc.encryption import Encryption
@@ -195,7 +195,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, BaseCheckpointSaver[str]):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await finish(self._leave())
+        await run_to_end(self._leave())
 
     async def _leave(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import time
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -11,9 +12,11 @@ import structlog
 from checkpointd_server.domain.access import ANYBODY, AccessOptions, Identity
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, KeyFile, parse_key_file
-from checkpointd_server.rpc.auth.tokens import Tokens
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
 from checkpointd_server.rpc.identity import Unauthenticated
+
+if TYPE_CHECKING:
+    from checkpointd_server.rpc.auth.tokens import Tokens
 
 POLL_SECONDS = 0.5
 """How often it is looked whether a file has changed. A change counts when two looks have found it the same."""
@@ -45,6 +48,9 @@ class Gate:
             if self._keys.content.names_certificates and not self._certificates:
                 raise SetupError("the keys file names certificates, but without --tls-client-ca no client shows one")
         if options.jwt is not None:
+            # Imported here: cryptography takes its time, and a server without tokens checks no signature.
+            from checkpointd_server.rpc.auth.tokens import Tokens
+
             self._tokens = Tokens(options.jwt)
 
     async def start(self) -> None:

@@ -16,12 +16,6 @@ import structlog
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
 
-REFRESH_SECONDS = 300.0
-"""How often the keys are fetched, so that one that was withdrawn is no longer believed."""
-PAUSE_SECONDS = 10.0
-"""The shortest time between two fetches, however many tokens name a key that isn't known."""
-FETCH_TIMEOUT = 5.0
-"""How long each step of a fetch may take."""
 MAX_BYTES = 1024 * 1024
 """The largest answer that is read."""
 
@@ -38,11 +32,18 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class JwksUrl:
     """The keys behind a URL.
 
+    Args:
+        url: Where the issuer publishes them.
+        changed: Is called when they have changed.
+        refresh: How often they are fetched, in seconds.
+        pause: The shortest time between two fetches, in seconds.
+        timeout: How long each step of a fetch may take, in seconds.
+
     Raises:
         SetupError: The URL would let others on the network put their own keys in place of the issuer's.
     """
 
-    def __init__(self, url: str, changed: Callable[[], None]) -> None:
+    def __init__(self, url: str, changed: Callable[[], None], *, refresh: float, pause: float, timeout: float) -> None:
         parts = urlsplit(url)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if parts.scheme != "https" and not (parts.scheme == "http" and local):
@@ -51,6 +52,9 @@ class JwksUrl:
             )
         self._url = url
         self._changed = changed
+        self._refresh = refresh
+        self._pause = pause
+        self._timeout = timeout
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -73,7 +77,7 @@ class JwksUrl:
     async def refresh(self) -> bool:
         """Fetches the keys, together with whoever else waits for them. Returns False if they were fetched just now."""
         if self._fetching is None:
-            if monotonic() - self._fetched_at < PAUSE_SECONDS:
+            if monotonic() - self._fetched_at < self._pause:
                 return False
             self._fetching = asyncio.create_task(self._fetch())
         # One that gives up must not take the fetch away from the others.
@@ -82,13 +86,13 @@ class JwksUrl:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(PAUSE_SECONDS if self.failing else REFRESH_SECONDS)
+            await asyncio.sleep(self._pause if self.failing else self._refresh)
             await self.refresh()
 
     async def _fetch(self) -> None:
         failing = self.failing
         try:
-            keys = parse_public_keys(await _in_thread(lambda: _download(self._url)))
+            keys = parse_public_keys(await _in_thread(lambda: _download(self._url, self._timeout), 3 * self._timeout))
         except (OSError, ValueError) as error:
             self.failing = True
             if not failing or not self._keeping:
@@ -111,11 +115,11 @@ def _ids(keys: list[PublicKey]) -> set[str | None]:
     return {key.kid for key in keys}
 
 
-def _download(url: str) -> bytes:
+def _download(url: str, timeout: float) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects)
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  # checked above
     try:
-        with opener.open(request, timeout=FETCH_TIMEOUT) as response:
+        with opener.open(request, timeout=timeout) as response:
             content: bytes = response.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
@@ -125,8 +129,11 @@ def _download(url: str) -> bytes:
     return content
 
 
-async def _in_thread(work: Callable[[], bytes]) -> bytes:
-    """Awaits work in a thread that nobody waits for at the end: a URL that hangs must not hold up the server's stop."""
+async def _in_thread(work: Callable[[], bytes], timeout: float) -> bytes:
+    """Awaits work, `timeout` seconds at the most, in a thread that nobody waits for at the end.
+
+    A URL that hangs must not hold up the server's stop.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[bytes] = loop.create_future()
 
@@ -147,4 +154,4 @@ async def _in_thread(work: Callable[[], bytes]) -> bytes:
             loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=run, name="jwks", daemon=True).start()
-    return await asyncio.wait_for(future, 3 * FETCH_TIMEOUT)
+    return await asyncio.wait_for(future, timeout)

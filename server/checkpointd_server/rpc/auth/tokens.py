@@ -51,7 +51,13 @@ class Tokens:
         if options.keys_file is not None:
             self._file = WatchedFile(options.keys_file, "the file of --jwt-keys", parse_public_keys)
         if options.jwks_url is not None:
-            self._url = JwksUrl(options.jwks_url, self._forget)
+            self._url = JwksUrl(
+                options.jwks_url,
+                self._forget,
+                refresh=options.jwks_refresh,
+                pause=options.jwks_pause,
+                timeout=options.jwks_timeout,
+            )
         self._believed: dict[str, tuple[Identity, float]] = {}
 
     async def start(self) -> None:

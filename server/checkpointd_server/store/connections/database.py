@@ -116,7 +116,11 @@ class Connections:
         )
         """Who waits for a connection."""
         self._returning: set[asyncio.Task[None]] = set()
-        self._watchdog = StatementWatchdog(lambda: hosts.connect(**connect_arguments(options)), options.connect_timeout)
+        self._watchdog = StatementWatchdog(
+            lambda: hosts.connect(**connect_arguments(options)),
+            patience=options.watch_interval,
+            timeout=options.connect_timeout,
+        )
         self._watching = asyncio.get_running_loop().create_task(self._watchdog.run())
 
     def of(self, tenant: str | None) -> Database:

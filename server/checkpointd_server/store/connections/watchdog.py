@@ -17,10 +17,8 @@ from typing import Any
 
 import asyncpg
 
-STATEMENT_SECONDS = 3.0
-"""After how long a statement is looked after, and how often then, in seconds."""
 _PAUSE = 0.5
-"""How often to look for such statements, in seconds."""
+"""How often to look for statements that take long, in seconds."""
 
 _KEEPALIVE = {
     # By the names of `socket`, where the system has them.
@@ -55,11 +53,13 @@ class StatementWatchdog:
 
     Args:
         connect: Makes a connection of one's own to the database, within a bounded time.
+        patience: After how long a statement is looked after, and how often then, in seconds.
         timeout: How long the database has for an answer, in seconds.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], timeout: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], *, patience: float, timeout: float) -> None:
         self._connect = connect
+        self._patience = patience
         self._timeout = timeout
         self._at_work: dict[Any, float] = {}
 
@@ -76,9 +76,7 @@ class StatementWatchdog:
         time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_PAUSE)
-            late = {
-                connection: since for connection, since in self._at_work.items() if time() - since > STATEMENT_SECONDS
-            }
+            late = {connection: since for connection, since in self._at_work.items() if time() - since > self._patience}
             if not late:
                 continue
             try:

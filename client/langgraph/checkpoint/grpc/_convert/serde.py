@@ -11,7 +11,9 @@ from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
 from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-LANGGRAPH_KEYS = frozenset({"source", "step", "run_id", "parents", "counters_since_delta_snapshot"})
+LANGGRAPH_KEYS = frozenset(
+    {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
+)
 """What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
 
 PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]

@@ -26,18 +26,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-_unfinished: set[asyncio.Task[None]] = set()
-"""Clean-up that is under way, for asyncio holds its tasks only weakly."""
-
-
-async def finish(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits clean-up. It goes on if that is cancelled: anyio's scopes do so at every await."""
-    task = asyncio.get_running_loop().create_task(work)
-    _unfinished.add(task)
-    task.add_done_callback(_unfinished.discard)
-    await asyncio.shield(task)
-
-
 class BackgroundLoop:
     """An event loop in a daemon thread, which lives as long as the process."""
 

