@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from checkpointd_server.domain.errors import VersionConflict
-from checkpointd_server.domain.model import PruneStrategy
+from checkpointd_server.domain.threads import PruneStrategy
 from tests.support.tenant import Tenant, value, write
 
 INTERRUPT = -3
@@ -30,8 +31,9 @@ async def _chain(tenant: Tenant, *ids: str, ns: str = "", **put: Any) -> None:
 async def test_the_newest_checkpoint_stays_whole(tenant: Tenant) -> None:
     await _chain(tenant, "1", "2", "3")
     before = await tenant.get()
+    assert before.checkpoint is not None
     assert await tenant.prune("t") == 2
-    assert await tenant.get() == before
+    assert await tenant.get() == before._replace(checkpoint=replace(before.checkpoint, parent_checkpoint_id=None))
     assert await tenant.ids() == ["3"]
     assert await tenant.stored_values() == {("a", "3"), ("same", "0")}
     left = await tenant.select("SELECT checkpoint_id FROM checkpointd.task_writes WHERE tenant = $1", tenant.name)
@@ -132,21 +134,54 @@ async def test_a_delta_channel_keeps_the_way_to_its_nearest_value(tenant: Tenant
     assert await tenant.ids() == kept
     if seed != "6":
         assert await tenant.history("d") == before
-        assert before.channels[0].seed == (value(b"snapshot") if seed != "never" else None)
+        assert [row.value for row in before.values] == ([value(b"snapshot")] if seed != "never" else [])
 
 
-async def test_channels_that_langgraph_does_not_count_keep_nothing(tenant: Tenant) -> None:
-    await _delta_chain(tenant, seed="3", metadata={"step": 5})
+async def test_channels_that_langgraphs_loop_does_not_count_keep_nothing(tenant: Tenant) -> None:
+    await _delta_chain(tenant, seed="3", metadata={"step": 5, "source": "loop"})
     await tenant.prune("t")
     assert await tenant.ids() == ["6"]
 
 
-async def test_where_the_metadata_is_kept_back_empty_channels_with_writes_count(tenant: Tenant) -> None:
-    await _delta_chain(tenant, seed="3", metadata={})
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"step": 5},
+        *({"step": 5, "source": source} for source in ("fork", "update", "input")),
+        {"step": 5, "source": "loop", "delta_writes_versioned": True},
+        {"step": 5, "source": "fork", "counters_since_delta_snapshot": None, "delta_writes_versioned": True},
+    ],
+)
+async def test_where_nobody_counts_empty_channels_with_writes_do(tenant: Tenant, metadata: dict[str, Any]) -> None:
+    """Metadata that is kept back, LangGraph's updates and copies by hand up to 1.2.11, and LangGraph.js."""
+    await _delta_chain(tenant, seed="3", metadata=metadata)
     before = await tenant.history("d")
     await tenant.prune("t")
     assert await tenant.ids() == ["3", "4", "5", "6"]
     assert await tenant.history("d") == before
+
+
+async def test_a_counted_channel_without_a_version_keeps_its_writes(tenant: Tenant) -> None:
+    """As an old LangGraph.js stored the first write by hand. Without writes there is nothing to rebuild."""
+    metadata = {"step": 1, "source": "loop", "counters_since_delta_snapshot": {"d": [1, 1]}}
+    for thread in ("written", "unwritten"):
+        for n in (1, 2, 3):
+            await tenant.put(str(n), thread=thread, parent=str(n - 1), metadata=metadata)
+    await tenant.writes("1", write("task", 0, "d", b"w"), thread="written")
+    await tenant.prune("written", "unwritten")
+    assert await tenant.ids(thread="written") == ["1", "2", "3"]
+    assert await tenant.ids(thread="unwritten") == ["3"]
+
+
+async def test_sends_beside_the_parent_stay(tenant: Tenant) -> None:
+    """Up to format 3 they are the newest checkpoint's pending ones."""
+    await _chain(tenant, "1", "2", "3")
+    await tenant.writes("2", write("task", 1, "__pregel_tasks", b"send"))
+    assert await tenant.prune("t") == 1
+    assert [w.channel for w in (await tenant.read("2")).pending_writes] == ["a", "__pregel_tasks"]
+    assert (await tenant.read("3")).parent_checkpoint_id == "2"
+    assert (await tenant.read("2")).parent_checkpoint_id is None
 
 
 async def test_several_delta_channels_keep_the_longest_way(tenant: Tenant) -> None:
@@ -194,7 +229,10 @@ async def test_a_run_whose_last_put_was_pruned_is_told(tenant: Tenant) -> None:
         await tenant.put("2", parent="1", writer=b"me", expect_writer=b"me")
 
 
-async def test_the_newest_keeps_the_id_of_its_parent(tenant: Tenant) -> None:
+async def test_what_is_kept_names_no_parent_that_is_gone(tenant: Tenant) -> None:
     await _chain(tenant, "1", "2")
     await tenant.prune("t")
-    assert (await tenant.read()).parent_checkpoint_id == "1"
+    assert (await tenant.read()).parent_checkpoint_id is None
+    await tenant.put("1", thread="u", parent="0")  # deleted before, with its run
+    await tenant.prune("u")
+    assert (await tenant.read(thread="u")).parent_checkpoint_id is None
