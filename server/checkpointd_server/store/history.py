@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from checkpointd_server.domain.checkpoints import ChannelHistory, DeltaHistory, Namespace, TaskWrite
 from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.values import StoredValue
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.values import key_of, read_values, read_writes
 
@@ -62,7 +63,7 @@ async def get_delta_history(
         raise InvalidArgument("page_token", "the checkpoint that the page before ended with is gone; begin anew")
     writes: dict[str, list[tuple[str, TaskWrite]]] = {channel: [] for channel in asked}
     seeds: dict[str, str] = {}
-    values = []
+    values: list[StoredValue] = []
     for row in rows:
         for write in read_writes(row):
             writes[write.channel].append((row["o_checkpoint_id"], write))
