@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-FILL = """
-INSERT INTO checkpointd.namespaces (tenant, thread_id, checkpoint_ns, version, last_checkpoint_id)
-    SELECT 't', CASE n WHEN 1 THEN '{thread}' ELSE '{thread}' || n END, '', n, '{last:08}'
+from checkpointd_server.domain.threads import thread_key
+
+_FILL = """
+INSERT INTO checkpointd.threads (thread, tenant, thread_id)
+    SELECT CASE n WHEN 1 THEN '{key}'::uuid ELSE gen_random_uuid() END, 't', '{thread}' || n
     FROM generate_series(1, {last}) AS n;
+INSERT INTO checkpointd.namespaces (tenant, thread, checkpoint_ns, version, last_checkpoint_id)
+    SELECT 't', thread, '', 1, '{last:08}' FROM checkpointd.threads WHERE thread_id LIKE '{thread}%';
 INSERT INTO checkpointd.checkpoints (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, body, channels, channel_versions,
-    metadata_type, metadata, metadata_index
-) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), to_char(n - 1, 'FM00000000'), n, 'body', '{{a,b,c}}',
-    ARRAY['v' || n, 'v' || n, 'v1'], 'json', '{{}}', '{{"step": 1}}' FROM generate_series(1, {last}) AS n;
-INSERT INTO checkpointd.channel_values (tenant, thread_id, checkpoint_ns, channel, version, type, data)
-    SELECT 't', '{thread}', '', c, 'v' || n, 'json', 'value'
+    tenant, thread, checkpoint_ns, checkpoint_id, parent_checkpoint_id, version, body, channels, channel_versions,
+    metadata_type, metadata, metadata_index, size
+) SELECT 't', '{key}', '', to_char(n, 'FM00000000'), to_char(n - 1, 'FM00000000'), n, 'body', '{{a,b,c}}',
+    ARRAY['v' || n, 'v' || n, 'v1'], 'json', '{{}}', '{{"step": 1}}', 20 FROM generate_series(1, {last}) AS n;
+INSERT INTO checkpointd.channel_values (tenant, thread, checkpoint_ns, channel, version, type, data, size)
+    SELECT 't', '{key}', '', c, 'v' || n, 'json', 'value', 5
     FROM generate_series(1, {last}) AS n, unnest('{{a,b,c}}'::text[]) AS c;
 INSERT INTO checkpointd.task_writes (
-    tenant, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
-) SELECT 't', '{thread}', '', to_char(n, 'FM00000000'), 'task', i, '', 'a', 'json', 'value'
+    tenant, thread, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
+) SELECT 't', '{key}', '', to_char(n, 'FM00000000'), 'task', i, '', 'a', 'json', 'value'
     FROM generate_series(1, {last}) AS n, generate_series(0, 2) AS i;
 """
+
+
+def fill(thread: str, last: int) -> str:
+    """SQL that gives the thread of the tenant "t" so many checkpoints, and the tables so many other threads."""
+    return _FILL.format(thread=thread, key=thread_key("t", thread), last=last)

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.store.pieces import holding, names, names_of, put, read, until_waiting
 
 from checkpointd_server.domain.errors import (
     CheckpointdError,
@@ -21,7 +22,6 @@ from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.batches import array_literal
 from checkpointd_server.store.commits import MAX_WRITES
 from checkpointd_server.store.statements import load_statements
-from tests.store.pieces import holding, names, names_of, put, read, until_waiting
 from tests.support.tenant import Tenant, in_pieces, piece, value, write
 
 

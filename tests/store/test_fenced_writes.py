@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from checkpointd_server.domain.errors import LeaseHeld, LeaseLost
-from checkpointd_server.domain.model import PruneStrategy
+from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.store import StoreOptions, open_store
 from tests.store.leases import pass_time
 from tests.support.tenant import Tenant, write

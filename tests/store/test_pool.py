@@ -16,9 +16,9 @@ from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceed
 from checkpointd_server.domain.model import Namespace, PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
-from checkpointd_server.store.errors import judge
 from checkpointd_server.store.connections.hosts import urls_of_hosts
 from checkpointd_server.store.connections.pool import Connection, Pool
+from checkpointd_server.store.errors import judge
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
 from tests.support.until import auntil
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.store.pieces import use_functions
 
 from checkpointd_server.store import StoreOptions
 from checkpointd_server.store.statements import load_statements, quote_literal
 from tests.store.long_history import FILL
-from tests.store.pieces import use_functions
 from tests.support.tenant import Tenant, write
 
 

@@ -280,16 +280,14 @@ class TestSentAgain:
         with pytest.raises(VersionConflict):
             await tenant.writes("1", sent, expect=version, expect_writer=b"me", request_id=b"once")
 
-    async def test_what_a_server_before_it_stored_is_replaced_and_forgotten(self, tenant: Tenant) -> None:
-        await tenant.put("1")
-        await tenant.writes("1", write("task", ERROR, "__error__", b"old"), request_id=b"old")
-        await tenant.select("UPDATE checkpointd.task_writes SET request_id = NULL WHERE tenant = $1", tenant.name)
+    async def test_what_was_copied_is_replaced_and_forgotten(self, tenant: Tenant) -> None:
+        await tenant.put("1", thread="source")
+        await tenant.writes("1", write("task", ERROR, "__error__", b"old"), thread="source", request_id=b"old")
+        await tenant.copy("source", "t")
         await tenant.writes("1", write("task", ERROR, "__error__", b"new"), request_id=b"new")
         assert (await tenant.read("1")).pending_writes == [write("task", ERROR, "__error__", b"new")]
-        (row,) = await tenant.select(
-            "SELECT replaced_request_ids AS ids FROM checkpointd.task_writes WHERE tenant = $1", tenant.name
-        )
-        assert row["ids"] is None
+        query = "SELECT count(*) FROM checkpointd.replaced_writes WHERE tenant = $1"
+        assert (await tenant.select(query, tenant.name))[0][0] == 0
 
     async def test_without_a_request_id_they_count_as_new(self, tenant: Tenant) -> None:
         version = await tenant.put("1")

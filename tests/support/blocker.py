@@ -12,7 +12,7 @@ from tests.support.until import auntil
 
 
 class Blocker:
-    """Holds up every put to the namespaces that exist."""
+    """Holds up every write to the threads that exist."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -38,7 +38,7 @@ async def blocked(database_url: str) -> AsyncIterator[Blocker]:
     watcher = await asyncpg.connect(database_url)
     try:
         async with holder.transaction():
-            rows = await holder.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            rows = await holder.fetch("SELECT FROM checkpointd.threads FOR UPDATE")
             assert rows, "there is nothing to block"
             yield Blocker(watcher)
     finally:

@@ -239,6 +239,25 @@ class Tenant:
             if after is None:
                 return checkpoints
 
+    async def listed_whole(self, **query: Any) -> list[tuple[StoredCheckpoint, dict[str, bytes]]]:
+        """Lists all pages, each checkpoint with its values, which must be whole."""
+        listed: list[tuple[StoredCheckpoint, dict[str, bytes]]] = []
+        after = None
+        while True:
+            page = await self.page(after=after, **query)
+            rows = {
+                (place_of(page.checkpoints[row.position]), row.channel, row.version): row.value for row in page.values
+            }
+            assert len(rows) == len(page.values)
+            assert all(row.patch is None and row.parts is None for row in rows.values())
+            for checkpoint in page.checkpoints:
+                versions = zip(checkpoint.channels, checkpoint.channel_versions, strict=True)
+                found = {channel: rows.get((place_of(checkpoint), channel, version)) for channel, version in versions}
+                listed.append((checkpoint, {channel: row.data for channel, row in found.items() if row is not None}))
+            after = page.after
+            if after is None:
+                return listed
+
     async def ids(self, *, thread: str = "t", ns: str = "") -> list[str]:
         """The ids in a namespace, oldest first."""
         listed = await self.listed(thread_id=thread, checkpoint_ns=ns, metadata_only=True)
@@ -257,6 +276,33 @@ class Tenant:
         return await self.store.get_delta_history(
             Namespace(self.name, thread, ns), at, channels, after=after, page_bytes=page_bytes, timeout=TIMEOUT
         )
+
+    async def whole_history(
+        self, *channels: str, page_bytes: int = 1_000_000, **where: Any
+    ) -> dict[str, tuple[list[TaskWrite], bytes | None]]:
+        """All pages of the delta history of channels: by channel, the writes, oldest first, and the seed."""
+        steps: dict[str, list[tuple[str, list[TaskWrite]]]] = {channel: [] for channel in channels}
+        seeds: dict[str, bytes | None] = dict.fromkeys(channels)
+        after = None
+        while True:
+            page = await self.history(*channels, after=after, page_bytes=page_bytes, **where)
+            rows = {(row.channel, row.version): row.value.data for row in page.values}
+            for entry in page.channels:
+                for checkpoint_id, written in entry.writes:
+                    of_channel = steps[entry.channel]
+                    if not of_channel or of_channel[-1][0] != checkpoint_id:
+                        of_channel.append((checkpoint_id, []))
+                    of_channel[-1][1].append(written)
+                if entry.seed_version is not None:
+                    assert seeds[entry.channel] is None
+                    seeds[entry.channel] = rows[entry.channel, entry.seed_version]
+            after = page.after
+            if after is None:
+                break
+        return {
+            channel: ([written for _, step in reversed(of_channel) for written in step], seeds[channel])
+            for channel, of_channel in steps.items()
+        }
 
     async def delete(self, thread: str = "t", *, leases: Mapping[str, int] = NO_LEASES) -> int:
         """Deletes a thread."""
@@ -321,6 +367,11 @@ class Tenant:
             await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", self.name)
             rows: Sequence[Mapping[str, Any]] = await connection.fetch(query, *args)
             return rows
+
+
+def place_of(checkpoint: StoredCheckpoint) -> tuple[str, str]:
+    """The thread and the namespace of a checkpoint."""
+    return checkpoint.thread_id, checkpoint.checkpoint_ns
 
 
 def values_of(rows: Sequence[StoredValue], position: int = 0) -> dict[str, bytes]:

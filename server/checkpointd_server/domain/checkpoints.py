@@ -104,8 +104,8 @@ class PendingWrite:
     tag: Any = None
     """The caller's own, to know it by."""
     result: int | Exception | None = None
-    """The namespace's version (of a put: its own), or why nothing was stored: a CheckpointdError, or a fault of ours. None:
-    not done yet. Who no longer waits for a write gives it a result: then it isn't begun, and isn't handed back."""
+    """The namespace's version (of a put: its own), or why nothing was stored: a CheckpointdError, or a fault of ours.
+    None: not done yet. Who no longer waits gives it a result: then it isn't begun any more, and isn't handed back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

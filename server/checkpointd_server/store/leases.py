@@ -1,7 +1,7 @@
 """Leases: granted one at a time on a thread, in the order of those who ask, on the database's clock.
 
-Everything lies in the database, so that any number of servers share it; nothing is kept in a session, so that a transaction
-pooler may stand between. How leases bind writes is told in migrations/0001_core/5_leases.sql.
+Everything lies in the database, so that any number of servers share it; nothing is kept in a session, so that a
+transaction pooler may stand between. How leases bind writes is told in migrations/0001_core/07_leases.sql.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Leases:
                 self._waiting.pop(thread, None)
 
     async def _attempt(self, acquire: AcquireLease) -> tuple[int | None, float | None]:
-        """Takes the lease if it is free for this holder; else lets it wait, if it wants to. Returns the token, and how long
-        the lease lives."""
+        """Takes the lease if it is free for this holder; else lets it wait, if it wants to. Returns the token, and how
+        long the lease lives."""
         row = await self._database.fetch_row(
             "acquire_lease",
             thread_key(acquire.tenant, acquire.thread_id),

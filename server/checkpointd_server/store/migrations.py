@@ -1,8 +1,8 @@
 """The schema, in numbered steps.
 
 A migration is a folder, `migrations/0001_name`, whose files run in the order of their names; it is never changed once
-released. Those that a database lacks run in one transaction under an advisory lock, so that any number of servers may start
-at once, also through a transaction pooler.
+released. Those that a database lacks run in one transaction under an advisory lock, so that any number of servers may
+start at once, also through a transaction pooler.
 """
 
 from __future__ import annotations

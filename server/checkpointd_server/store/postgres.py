@@ -23,7 +23,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
-from checkpointd_server.store import reads, values
+from checkpointd_server.store import history, reads, threads, values
 from checkpointd_server.store.connections.database import Connections, Database, open_connections
 from checkpointd_server.store.gc import run_gc
 from checkpointd_server.store.leases import Leases
@@ -155,27 +155,37 @@ class PostgresStore:
         page_bytes: int,
         timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels, a page a call."""
-        raise NotImplementedError
+        """Walks the ancestors of a checkpoint (None: of the latest) for writes and seeds of channels, a page a call."""
+        return await history.get_delta_history(
+            self._of(namespace.tenant).database,
+            namespace,
+            checkpoint_id,
+            channels,
+            after=after,
+            page_bytes=page_bytes,
+            max_bytes=self._limits.max_inline_bytes,
+            timeout=timeout,
+        )
 
     async def delete_thread(
         self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes a thread and returns how many checkpoints it had. Raises LeaseHeld, LeaseLost."""
-        raise NotImplementedError
+        database = self._of(tenant).database
+        return await threads.delete_threads(database, tenant, [thread_id], leases=leases, timeout=timeout)
 
     async def delete_runs(
         self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
         """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
-        raise NotImplementedError
+        return await threads.delete_runs(self._of(tenant).database, tenant, run_ids, leases=leases, timeout=timeout)
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
         """Copies a thread and returns how many checkpoints.
 
         Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
         """
-        raise NotImplementedError
+        return await threads.copy_thread(self._of(copy.tenant).database, copy, timeout=timeout)
 
     async def prune_threads(
         self,
@@ -187,7 +197,8 @@ class PostgresStore:
         timeout: float | None,
     ) -> int:
         """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
-        raise NotImplementedError
+        database = self._of(tenant).database
+        return await threads.prune_threads(database, tenant, thread_ids, strategy, leases=leases, timeout=timeout)
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""

@@ -29,7 +29,7 @@ async def get_checkpoint(
     max_bytes: int,
     timeout: float | None,
 ) -> ReadResult:
-    """Reads the checkpoint with this id, or the latest if None, with at most so many bytes of values and task writes."""
+    """Reads the checkpoint with this id, or the latest if None, with at most so many bytes of values and writes."""
     row = await database.fetch_row(
         "get_checkpoint",
         key_of(namespace),

@@ -62,8 +62,8 @@ _logger = logging.getLogger(__name__)
 class Database:
     """The database in the name of one tenant, or of nobody.
 
-    Every statement is told its tenant, by its first parameter. Row-level security is the second wall: it shows and takes
-    no other rows than that tenant's.
+    Every statement is told its tenant, by its first parameter. Row-level security is the second wall: it shows and
+    takes no other rows than that tenant's.
     """
 
     def __init__(self, connections: Connections, tenant: str | None) -> None:

@@ -2,8 +2,8 @@
 
 A host that is cut off refuses nothing: a statement sent to it waits for an answer that never comes. The operating
 system notices when nobody acknowledges what was sent; what it can't see, such as a proxy that forwards no more or a
-host whose processes hang, the watchdog finds out: where a statement takes long, it asks the database for the statement's
-session.
+host whose processes hang, the watchdog finds out: where a statement takes long, it asks the database for the
+statement's session.
 """
 
 from __future__ import annotations

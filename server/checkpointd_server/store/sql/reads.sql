@@ -1,4 +1,4 @@
--- Reads: migrations/0001_core/4_reads.sql, 7_lists.sql and 8_history.sql.
+-- Reads: migrations/0001_core/04_reads.sql, 05_lists.sql and 06_history.sql.
 
 -- name: get_checkpoint
 -- One checkpoint, or its absence, and the namespace's version, in one row.
@@ -7,6 +7,10 @@ SELECT * FROM __schema__.get_checkpoint($1, $2, $3, $4, $5, $6, $7)
 -- name: list_checkpoints
 -- A page of checkpoints, and a row about the page.
 SELECT * FROM __schema__.list_checkpoints($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+
+-- name: get_delta_history
+-- A page of the walk to a checkpoint's ancestors, and a row about the page.
+SELECT * FROM __schema__.get_delta_history($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: get_channel_value
 -- A range of a channel's value.

@@ -1,4 +1,4 @@
--- Writes: migrations/0001_core/3_writes.sql and 6_uploads.sql. Functions are called alone, with nothing around them, so that a
+-- Writes: migrations/0001_core/03_writes.sql and 08_uploads.sql. Functions are called alone, with nothing around them, so that a
 -- cluster can send the call to where the thread lies.
 
 -- name: commit_writes

@@ -1,4 +1,4 @@
-"""Groups as the arrays that `commit_writes` takes (migrations/0001_core/3_writes.sql)."""
+"""Groups as the arrays that `commit_writes` takes (migrations/0001_core/03_writes.sql)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Group commit: writes that arrive while commits are in flight share the next one.
 
-Writes wait in a queue for each thread, since one transaction at a time can have a thread's lock. A commit takes what waits
-for the threads that are free, merges the writes of each namespace that build on each other into a group, and stores the
-groups by one function call. Each write keeps its own check, version and error: where a group isn't simply stored, its
-writes are looked at one by one.
+Writes wait in a queue for each thread, since one transaction at a time can have a thread's lock. A commit takes what
+waits for the threads that are free, merges the writes of each namespace that build on each other into a group, and
+stores the groups by one function call. Each write keeps its own check, version and error: where a group isn't simply
+stored, its writes are looked at one by one.
 """
 
 from __future__ import annotations

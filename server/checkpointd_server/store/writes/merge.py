@@ -16,7 +16,7 @@ class Base(NamedTuple):
     """What a value of the group is to a patch that comes after it in the group."""
 
     outside: str | None
-    """The version that the value's chain of patches begins with, from before the group; None: it begins in the group."""
+    """The version from before the group that the value's chain of patches begins with; None: it begins in the group."""
     hops: int
     """How many patches of the group lead to the value."""
     size: int

@@ -2,70 +2,36 @@
 -- statement sees, one moment. Rows are looked up one by one through primary keys: LIMIT keeps the planner from turning the
 -- look-ups into joins, which a kept plan would go on with long after the tables have grown.
 
--- A checkpoint with what is needed of its values and its task writes: one row. Where there is no checkpoint, all of it but the
--- version is null.
+-- Values of one namespace, as rows that they are made of: of each pair of p_channels and p_versions that isn't known, and of all
+-- that it is built on, down to what is known. A pair without a row is left out.
 --
---   p_checkpoint_id  Null: the one with the greatest id.
 --   p_known_channels, p_known_versions
---                    Values that the caller has.
---   p_max_bytes      How many bytes of values and task writes the row holds. What goes beyond is left out, and so is what was
---                    uploaded: its data is null, and v_bytes or w_bytes tell how much it is. Null: none are wanted.
+--                Values that the caller has.
+--   p_max_bytes  How many bytes of data the result holds. What goes beyond is left out, the largest first, and so is what was
+--                uploaded: its data is null, and v_bytes tells how much it is.
 --
--- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all that they are built on, down to what is known.
-CREATE FUNCTION __schema__.get_checkpoint(
-    p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text,
-    p_known_channels text[], p_known_versions text[], p_max_bytes bigint,
-    OUT o_version bigint, OUT o_checkpoint_id text, OUT o_parent text, OUT o_body bytea, OUT o_channels text[],
-    OUT o_versions text[], OUT o_metadata_type text, OUT o_metadata bytea, OUT o_bytes bigint,
+-- x_total: the bytes of data. x_names: those of all else.
+CREATE FUNCTION __schema__.read_values(
+    p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_known_channels text[], p_known_versions text[],
+    p_max_bytes bigint,
     OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
-    OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[],
-    OUT w_task_id text[], OUT w_task_path text[], OUT w_idx integer[], OUT w_channel text[], OUT w_type text[],
-    OUT w_data bytea[], OUT w_bytes bigint[]
+    OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[], OUT x_total bigint,
+    OUT x_names bigint
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    x_setting text;
     x_knows_any boolean := cardinality(p_known_channels) > 0;
     x_is_patched boolean;
-    x_total bigint;
-    x_names bigint;
     x_base record;
 BEGIN
-    x_setting := set_config('checkpointd.tenant', p_tenant, true);
-    SELECT n.version INTO o_version
-    FROM __schema__.namespaces AS n
-    WHERE n.thread = p_thread AND n.checkpoint_ns = p_ns;
-    o_version := coalesce(o_version, 0);
-
-    IF p_checkpoint_id IS NULL THEN
-        SELECT
-            c.checkpoint_id, c.parent_checkpoint_id, c.body, c.channels, c.channel_versions, c.metadata_type, c.metadata,
-            c.size
-        INTO o_checkpoint_id, o_parent, o_body, o_channels, o_versions, o_metadata_type, o_metadata, o_bytes
-        FROM __schema__.checkpoints AS c
-        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
-        ORDER BY c.checkpoint_id DESC
-        LIMIT 1;
-    ELSE
-        SELECT
-            c.checkpoint_id, c.parent_checkpoint_id, c.body, c.channels, c.channel_versions, c.metadata_type, c.metadata,
-            c.size
-        INTO o_checkpoint_id, o_parent, o_body, o_channels, o_versions, o_metadata_type, o_metadata, o_bytes
-        FROM __schema__.checkpoints AS c
-        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id = p_checkpoint_id;
-    END IF;
-    IF o_checkpoint_id IS NULL OR p_max_bytes IS NULL THEN
-        RETURN;
-    END IF;
-
     SELECT
         array_agg(v.channel), array_agg(v.version), array_agg(v.type),
         array_agg(CASE WHEN v.counts AND v.total <= p_max_bytes THEN v.data END),
         array_agg(v.bytes), array_agg(v.base_version), array_agg(v.size), array_agg(v.crc32), array_agg(v.sealed),
-        coalesce(max(v.total), 0), sum(v.names), bool_or(v.base_version IS NOT NULL)
+        coalesce(sum(v.bytes) FILTER (WHERE v.counts AND v.total <= p_max_bytes), 0), coalesce(sum(v.names), 0), bool_or(v.base_version IS NOT NULL)
     INTO v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_total, x_names, x_is_patched
     FROM (
-        SELECT v.*, sum(CASE WHEN v.counts THEN v.bytes END) OVER (ROWS UNBOUNDED PRECEDING) AS total
-        FROM generate_subscripts(o_channels, 1) AS i
+        SELECT v.*, sum(CASE WHEN v.counts THEN v.bytes END) OVER (ORDER BY v.bytes ROWS UNBOUNDED PRECEDING) AS total
+        FROM generate_subscripts(p_channels, 1) AS i
         CROSS JOIN LATERAL (
             SELECT
                 v.channel, v.version, v.type, v.data, v.base_version, v.size, v.crc32, v.sealed,
@@ -73,10 +39,10 @@ BEGIN
                 v.upload_id IS NULL AND octet_length(v.data) <= p_max_bytes AS counts,
                 octet_length(v.channel) + octet_length(v.version) + octet_length(v.type) + 64 AS names
             FROM __schema__.channel_values AS v
-            WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = o_channels[i] AND v.version = o_versions[i]
+            WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = p_channels[i] AND v.version = p_versions[i]
             LIMIT 1
         ) AS v
-        WHERE NOT x_knows_any OR (o_channels[i], o_versions[i]) NOT IN (
+        WHERE NOT x_knows_any OR (p_channels[i], p_versions[i]) NOT IN (
             SELECT known.channel, known.version
             FROM unnest(p_known_channels, p_known_versions) AS known (channel, version)
         )
@@ -123,12 +89,12 @@ BEGIN
             array_agg(v.channel) AS channel, array_agg(v.version) AS version, array_agg(v.type) AS type,
             array_agg(CASE WHEN v.counts AND v.total <= p_max_bytes THEN v.data END) AS data,
             array_agg(v.bytes) AS bytes, array_agg(v.base_version) AS base, array_agg(v.size) AS size,
-            array_agg(v.crc32) AS crc32, array_agg(v.sealed) AS sealed,
-            x_total + coalesce(sum(CASE WHEN v.counts THEN v.bytes END), 0) AS total, sum(v.names) AS names
+            array_agg(v.crc32) AS crc32, array_agg(v.sealed) AS sealed, x_total + coalesce(sum(v.bytes) FILTER (WHERE v.counts AND v.total <= p_max_bytes), 0) AS total,
+            coalesce(sum(v.names), 0) AS names
         INTO x_base
         FROM (
             SELECT
-                v.*, x_total + sum(CASE WHEN v.counts THEN v.bytes END) OVER (ROWS UNBOUNDED PRECEDING) AS total
+                v.*, x_total + sum(CASE WHEN v.counts THEN v.bytes END) OVER (ORDER BY v.bytes ROWS UNBOUNDED PRECEDING) AS total
             FROM (
                 SELECT
                     base.*, coalesce(base.upload_size, octet_length(base.data)) AS bytes,
@@ -147,29 +113,90 @@ BEGIN
         v_crc32 := v_crc32 || x_base.crc32;
         v_sealed := v_sealed || x_base.sealed;
         x_total := x_base.total;
-        x_names := x_names + coalesce(x_base.names, 0);
+        x_names := x_names + x_base.names;
     END IF;
+END
+$$;
+
+-- A checkpoint with what is needed of its values and its task writes: one row. Where there is no checkpoint, all of it but the
+-- version is null.
+--
+--   p_checkpoint_id  Null: the one with the greatest id.
+--   p_known_channels, p_known_versions
+--                    Values that the caller has.
+--   p_max_bytes      How many bytes of values and task writes the row holds. What goes beyond is left out, and so is what was
+--                    uploaded: its data is null, and v_bytes or w_bytes tell how much it is. Null: none are wanted.
+--
+-- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all that they are built on, down to what is known.
+CREATE FUNCTION __schema__.get_checkpoint(
+    p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text,
+    p_known_channels text[], p_known_versions text[], p_max_bytes bigint,
+    OUT o_version bigint, OUT o_checkpoint_id text, OUT o_parent text, OUT o_body bytea, OUT o_channels text[],
+    OUT o_versions text[], OUT o_metadata_type text, OUT o_metadata bytea, OUT o_bytes bigint,
+    OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
+    OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[],
+    OUT w_task_id text[], OUT w_task_path text[], OUT w_idx integer[], OUT w_channel text[], OUT w_type text[],
+    OUT w_data bytea[], OUT w_bytes bigint[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text;
+    x_total bigint;
+    x_names bigint;
+BEGIN
+    x_setting := set_config('checkpointd.tenant', p_tenant, true);
+    SELECT n.version INTO o_version
+    FROM __schema__.namespaces AS n
+    WHERE n.thread = p_thread AND n.checkpoint_ns = p_ns;
+    o_version := coalesce(o_version, 0);
+
+    IF p_checkpoint_id IS NULL THEN
+        SELECT
+            c.checkpoint_id, c.parent_checkpoint_id, c.body, c.channels, c.channel_versions, c.metadata_type, c.metadata,
+            c.size
+        INTO o_checkpoint_id, o_parent, o_body, o_channels, o_versions, o_metadata_type, o_metadata, o_bytes
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
+        ORDER BY c.checkpoint_id DESC
+        LIMIT 1;
+    ELSE
+        SELECT
+            c.checkpoint_id, c.parent_checkpoint_id, c.body, c.channels, c.channel_versions, c.metadata_type, c.metadata,
+            c.size
+        INTO o_checkpoint_id, o_parent, o_body, o_channels, o_versions, o_metadata_type, o_metadata, o_bytes
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id = p_checkpoint_id;
+    END IF;
+    IF o_checkpoint_id IS NULL OR p_max_bytes IS NULL THEN
+        RETURN;
+    END IF;
+
+    SELECT v.* INTO
+        v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_total, x_names
+    FROM __schema__.read_values(
+        p_thread, p_ns, o_channels, o_versions, p_known_channels, p_known_versions, p_max_bytes
+    ) AS v;
 
     SELECT
         array_agg(w.task_id), array_agg(w.task_path), array_agg(w.idx), array_agg(w.channel), array_agg(w.type),
-        array_agg(CASE WHEN w.counts AND w.total <= p_max_bytes THEN w.data END), array_agg(w.bytes),
-        o_bytes + coalesce(x_names, 0) + least(coalesce(max(w.total), x_total), p_max_bytes) + coalesce(sum(w.names), 0)
+        array_agg(CASE WHEN w.is_sent THEN w.data END), array_agg(w.bytes),
+        o_bytes + x_names + x_total + coalesce(sum(w.names + CASE WHEN w.is_sent THEN w.bytes ELSE 0 END), 0)
     INTO w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, o_bytes
     FROM (
-        SELECT
-            w.*, x_total + sum(CASE WHEN w.counts THEN w.bytes END) OVER (ROWS UNBOUNDED PRECEDING) AS total
+        SELECT w.*, w.counts AND w.total <= p_max_bytes AS is_sent
         FROM (
-            SELECT
-                w.task_id, w.task_path, w.idx, w.channel, w.type, w.data,
-                coalesce(w.upload_size, octet_length(w.data)) AS bytes,
-                w.upload_id IS NULL AND octet_length(w.data) <= p_max_bytes AS counts,
-                octet_length(w.task_id) + octet_length(w.task_path) + octet_length(w.channel) + octet_length(w.type) + 64
-                    AS names
-            FROM __schema__.task_writes AS w
-            WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = o_checkpoint_id
-            ORDER BY w.task_path, w.task_id, w.idx
-            OFFSET 0
+            SELECT w.*, x_total + sum(CASE WHEN w.counts THEN w.bytes END) OVER (ORDER BY w.bytes ROWS UNBOUNDED PRECEDING) AS total
+            FROM (
+                SELECT
+                    w.task_id, w.task_path, w.idx, w.channel, w.type, w.data,
+                    coalesce(w.upload_size, octet_length(w.data)) AS bytes,
+                    w.upload_id IS NULL AND octet_length(w.data) <= p_max_bytes AS counts,
+                    octet_length(w.task_id) + octet_length(w.task_path) + octet_length(w.channel)
+                        + octet_length(w.type) + 64 AS names
+                FROM __schema__.task_writes AS w
+                WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = o_checkpoint_id
+            ) AS w
         ) AS w
+        ORDER BY w.task_path, w.task_id, w.idx
     ) AS w;
 END
 $$;

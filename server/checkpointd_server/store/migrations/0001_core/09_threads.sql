@@ -1,0 +1,241 @@
+-- Work on whole threads, one thread a call: deletions, and what belongs to them.
+
+-- Locks a thread, and judges whether somebody with the lease token p_lease (0: none) may change it.
+--
+--   o_outcome    "ok", "held", "lost"
+--   o_remaining  How long the lease in force lives, in seconds.
+--   o_is_there   Whether the thread has a row. Without one it holds nothing.
+CREATE FUNCTION __schema__.lock_thread(
+    p_tenant text, p_thread uuid, p_lease bigint, OUT o_outcome text, OUT o_remaining float8, OUT o_is_there boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_token bigint;
+BEGIN
+    UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = p_thread;
+    o_is_there := FOUND;
+    SELECT t.lease_token, extract(epoch FROM t.lease_expires_at - clock_timestamp()) INTO x_token, o_remaining
+    FROM __schema__.threads AS t
+    WHERE t.thread = p_thread AND t.lease_expires_at > clock_timestamp();
+    o_outcome := CASE
+        WHEN coalesce(x_token, 0) = p_lease THEN 'ok'
+        WHEN p_lease = 0 THEN 'held'
+        ELSE 'lost'
+    END;
+END
+$$;
+
+-- Which of the threads p_threads may not be changed by who has the lease tokens p_leases (0: none): a row for each.
+CREATE FUNCTION __schema__.check_leases(p_tenant text, p_threads uuid[], p_leases bigint[])
+RETURNS TABLE (o_thread uuid, o_outcome text, o_remaining float8) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    RETURN QUERY
+    SELECT
+        p_threads[i], CASE WHEN p_leases[i] = 0 THEN 'held' ELSE 'lost' END,
+        extract(epoch FROM t.lease_expires_at - clock_timestamp())::float8
+    FROM generate_subscripts(p_threads, 1) AS i
+    LEFT JOIN LATERAL (
+        SELECT t.lease_token, t.lease_expires_at
+        FROM __schema__.threads AS t
+        WHERE t.thread = p_threads[i] AND t.lease_expires_at > clock_timestamp()
+        LIMIT 1
+    ) AS t ON true
+    WHERE coalesce(t.lease_token, 0) <> p_leases[i];
+END
+$$;
+
+-- Deletes namespaces of a locked thread whole, and returns how many checkpoints were in them.
+CREATE FUNCTION __schema__.delete_namespaces(p_thread uuid, p_namespaces text[]) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    x_floor bigint;
+    x_checkpoints bigint := 0;
+    x_rows bigint;
+    x_ns text;
+BEGIN
+    FOREACH x_ns IN ARRAY p_namespaces LOOP
+        DELETE FROM __schema__.namespaces AS n WHERE n.thread = p_thread AND n.checkpoint_ns = x_ns
+        RETURNING n.version INTO x_floor;
+        UPDATE __schema__.threads AS t SET floor = greatest(t.floor, x_floor) WHERE t.thread = p_thread;
+        DELETE FROM __schema__.checkpoints AS c WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns;
+        GET DIAGNOSTICS x_rows = ROW_COUNT;
+        x_checkpoints := x_checkpoints + x_rows;
+        WITH gone AS (
+            DELETE FROM __schema__.channel_values AS v WHERE v.thread = p_thread AND v.checkpoint_ns = x_ns
+            RETURNING v.upload_id
+        ),
+        gone_writes AS (
+            DELETE FROM __schema__.task_writes AS w WHERE w.thread = p_thread AND w.checkpoint_ns = x_ns
+            RETURNING w.upload_id
+        )
+        DELETE FROM __schema__.value_parts AS p
+        WHERE p.thread = p_thread AND p.upload_id IN (
+            SELECT gone.upload_id FROM gone UNION ALL SELECT gone_writes.upload_id FROM gone_writes
+        );
+        DELETE FROM __schema__.replaced_writes AS r WHERE r.thread = p_thread AND r.checkpoint_ns = x_ns;
+    END LOOP;
+    RETURN x_checkpoints;
+END
+$$;
+
+-- Deletes a thread, and tells how many checkpoints it had. Its row stays for a while, with its lease.
+CREATE FUNCTION __schema__.delete_thread(
+    p_tenant text, p_thread uuid, p_lease bigint, OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_is_there boolean;
+BEGIN
+    SELECT l.* INTO o_outcome, o_remaining, x_is_there
+    FROM __schema__.lock_thread(p_tenant, p_thread, p_lease) AS l;
+    o_checkpoints := 0;
+    IF o_outcome <> 'ok' OR NOT x_is_there THEN
+        RETURN;
+    END IF;
+    UPDATE __schema__.threads AS t SET
+        floor = greatest(t.floor, (SELECT max(n.version) FROM __schema__.namespaces AS n WHERE n.thread = p_thread)),
+        copy_request_id = NULL
+    WHERE t.thread = p_thread;
+    DELETE FROM __schema__.namespaces AS n WHERE n.thread = p_thread;
+    DELETE FROM __schema__.checkpoints AS c WHERE c.thread = p_thread;
+    GET DIAGNOSTICS o_checkpoints = ROW_COUNT;
+    DELETE FROM __schema__.channel_values AS v WHERE v.thread = p_thread;
+    DELETE FROM __schema__.task_writes AS w WHERE w.thread = p_thread;
+    DELETE FROM __schema__.replaced_writes AS r WHERE r.thread = p_thread;
+    DELETE FROM __schema__.value_parts AS p WHERE p.thread = p_thread;
+    DELETE FROM __schema__.uploads AS u WHERE u.thread = p_thread;
+    PERFORM __schema__.queue_gc(p_tenant, p_thread, 3600);
+END
+$$;
+
+-- Deletes checkpoints of a namespace, with the writes beside them. Writes whose checkpoint is still to come stay.
+CREATE FUNCTION __schema__.delete_checkpoints(p_thread uuid, p_ns text, p_ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM __schema__.checkpoints AS c
+    WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id = ANY (p_ids);
+    WITH gone AS (
+        DELETE FROM __schema__.task_writes AS w
+        WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = ANY (p_ids)
+        RETURNING w.upload_id
+    )
+    DELETE FROM __schema__.value_parts AS p
+    WHERE p.thread = p_thread AND p.upload_id IN (SELECT gone.upload_id FROM gone WHERE gone.upload_id IS NOT NULL);
+    DELETE FROM __schema__.replaced_writes AS r
+    WHERE r.thread = p_thread AND r.checkpoint_ns = p_ns AND r.checkpoint_id = ANY (p_ids);
+END
+$$;
+
+-- Deletes the values of a namespace that no checkpoint refers to, and that nothing is built on which one refers to. EXCEPT is
+-- never planned as a loop over all pairs.
+CREATE FUNCTION __schema__.free_values(p_thread uuid, p_ns text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WITH RECURSIVE used AS (
+        SELECT part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
+        FROM __schema__.checkpoints AS c
+        CROSS JOIN LATERAL unnest(c.channels, c.channel_versions) AS part (channel, version)
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
+        UNION
+        SELECT v.channel, v.base_version
+        FROM used
+        CROSS JOIN LATERAL (
+            SELECT v.channel, v.base_version
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = used.channel AND v.version = used.version
+                AND v.base_version IS NOT NULL
+            LIMIT 1
+        ) AS v
+    ),
+    garbage AS (
+        SELECT v.channel, v.version
+        FROM __schema__.channel_values AS v
+        WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns
+        EXCEPT
+        SELECT used.channel, used.version FROM used
+    ),
+    gone AS (
+        DELETE FROM __schema__.channel_values AS v
+        WHERE v.ctid = ANY (ARRAY (
+            SELECT stored.ctid
+            FROM garbage
+            CROSS JOIN LATERAL (
+                SELECT v.ctid
+                FROM __schema__.channel_values AS v
+                WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns
+                    AND v.channel = garbage.channel AND v.version = garbage.version
+                LIMIT 1
+            ) AS stored
+        ))
+        RETURNING v.upload_id
+    )
+    DELETE FROM __schema__.value_parts AS p
+    WHERE p.thread = p_thread AND p.upload_id IN (SELECT gone.upload_id FROM gone WHERE gone.upload_id IS NOT NULL);
+END
+$$;
+
+-- The threads that hold checkpoints of the runs p_runs.
+CREATE FUNCTION __schema__.threads_of_runs(p_tenant text, p_runs text[])
+RETURNS TABLE (o_thread uuid, o_thread_id text) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    RETURN QUERY
+    SELECT of_run.thread, t.thread_id::text
+    FROM (
+        SELECT DISTINCT c.thread FROM __schema__.checkpoints AS c WHERE c.tenant = p_tenant AND c.run_id = ANY (p_runs)
+    ) AS of_run
+    JOIN __schema__.threads AS t ON t.thread = of_run.thread;
+END
+$$;
+
+-- Deletes the checkpoints of runs from a thread, and the values that no other refers to; tells how many there were. A namespace
+-- that is empty then has no head; the others get a new version and no last writer, so that a run under way there is told.
+CREATE FUNCTION __schema__.delete_runs(
+    p_tenant text, p_thread uuid, p_lease bigint, p_runs text[],
+    OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_is_there boolean;
+    x_touched record;
+    x_last text;
+BEGIN
+    SELECT l.* INTO o_outcome, o_remaining, x_is_there
+    FROM __schema__.lock_thread(p_tenant, p_thread, p_lease) AS l;
+    o_checkpoints := 0;
+    IF o_outcome <> 'ok' OR NOT x_is_there THEN
+        RETURN;
+    END IF;
+    FOR x_touched IN
+        SELECT c.checkpoint_ns, array_agg(c.checkpoint_id) AS ids
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.tenant = p_tenant AND c.run_id = ANY (p_runs)
+        GROUP BY c.checkpoint_ns
+    LOOP
+        o_checkpoints := o_checkpoints + cardinality(x_touched.ids);
+        PERFORM __schema__.delete_checkpoints(p_thread, x_touched.checkpoint_ns, x_touched.ids);
+        PERFORM __schema__.free_values(p_thread, x_touched.checkpoint_ns);
+        SELECT c.checkpoint_id INTO x_last
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = x_touched.checkpoint_ns
+        ORDER BY c.checkpoint_id DESC
+        LIMIT 1;
+        IF FOUND THEN
+            UPDATE __schema__.namespaces AS n SET
+                version = greatest(n.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+                last_checkpoint_id = x_last,
+                last_writer = NULL,
+                last_request_id = NULL
+            WHERE n.thread = p_thread AND n.checkpoint_ns = x_touched.checkpoint_ns;
+        ELSE
+            WITH gone AS (
+                DELETE FROM __schema__.namespaces AS n
+                WHERE n.thread = p_thread AND n.checkpoint_ns = x_touched.checkpoint_ns
+                RETURNING n.version
+            )
+            UPDATE __schema__.threads AS t SET floor = greatest(t.floor, gone.version)
+            FROM gone
+            WHERE t.thread = p_thread;
+            PERFORM __schema__.queue_gc(p_tenant, p_thread, 3600);
+        END IF;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,29 @@
+-- Work on whole threads: migrations/0001_core/09_threads.sql, 10_prunes.sql and 11_copies.sql.
+
+-- name: check_leases
+-- Which of some threads may not be changed.
+SELECT * FROM __schema__.check_leases($1, $2, $3)
+
+-- name: delete_thread
+-- Deletes a thread.
+SELECT * FROM __schema__.delete_thread($1, $2, $3)
+
+-- name: threads_of_runs
+-- The threads that hold checkpoints of runs.
+SELECT * FROM __schema__.threads_of_runs($1, $2)
+
+-- name: delete_runs
+-- Deletes the checkpoints of runs from a thread.
+SELECT * FROM __schema__.delete_runs($1, $2, $3, $4)
+
+-- name: prune_thread
+-- Removes history from a thread.
+SELECT * FROM __schema__.prune_thread($1, $2, $3)
+
+-- name: make_thread
+-- Makes the row of a thread, if there is none.
+SELECT * FROM __schema__.make_thread($1, $2, $3)
+
+-- name: copy_thread
+-- Copies a thread, or forks it.
+SELECT * FROM __schema__.copy_thread($1, $2, $3, $4, $5, $6)
