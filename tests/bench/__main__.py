@@ -1,7 +1,7 @@
 """Measures checkpointd beside LangGraph's own savers: on one PostgreSQL with its durability on, turn and turn about.
 
 python -m tests.bench                     everything
-python -m tests.bench --only ainvoke      one scene
+python -m tests.bench --only ainvoke      one case
 python -m tests.bench profile             where a put's microseconds go
 python -m tests.bench publish             what was measured, into README.md and docs/
 """
@@ -17,10 +17,10 @@ import click
 
 from checkpointd_server.logs import LogLevel, configure_logs
 from tests.bench import report
-from tests.bench.catalogue import catalogue
+from tests.bench.registry import all_cases
 from tests.bench.publish import draw, publish
-from tests.bench.scene import QUICK, Pace
-from tests.bench.stage import commit, machine, set_stage
+from tests.bench.case import QUICK, Pace
+from tests.bench.environment import commit, machine, open_environment
 
 OUT = Path(".build/bench")
 _out = click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path), help="Where results are.")
@@ -28,10 +28,10 @@ _quick = click.option("--quick", is_flag=True, help="Only to see that everything
 
 
 @click.group(invoke_without_command=True, context_settings={"show_default": True})
-@click.option("--rounds", default=3, type=click.IntRange(1), help="How often each scene is measured with each saver.")
-@click.option("--seconds", default=5.0, type=click.FloatRange(0.5), help="How long a throughput scene takes.")
-@click.option("--only", multiple=True, metavar="SCENE", help="Only the scenes of these names; may be given repeatedly.")
-@click.option("--list", "show", is_flag=True, help="Print the scenes' names, and measure nothing.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="How often each case is measured with each saver.")
+@click.option("--seconds", default=5.0, type=click.FloatRange(0.5), help="How long a throughput case takes.")
+@click.option("--only", multiple=True, metavar="CASE", help="Only the cases of these names; may be given repeatedly.")
+@click.option("--list", "show", is_flag=True, help="Print the cases' names, and measure nothing.")
 @_quick
 @_out
 @click.pass_context
@@ -40,13 +40,13 @@ def main(
 ) -> None:
     """Measures checkpointd beside the stock savers, prints the figures, and keeps them with charts in a folder.
 
-    A scene's result stays there until it is measured again, so that all need not be measured in one go.
+    A case's result stays there until it is measured again, so that all need not be measured in one go.
     """
     if context.invoked_subcommand is not None:
         return
     if show:
-        for scene in catalogue():
-            click.echo(f"{scene.name:18} {scene.title}")
+        for case in all_cases():
+            click.echo(f"{case.name:18} {case.title}")
         return
     _measure(only, QUICK if quick else replace(Pace(), rounds=rounds, seconds=seconds), out)
 
@@ -64,7 +64,7 @@ def profile_puts(seconds: float, quick: bool, out: Path) -> None:
 @_out
 def publish_results(out: Path) -> None:
     """Puts what was measured into README.md, docs/performance.md and docs/figures."""
-    results = report.load(out, (scene.name for scene in catalogue()))
+    results = report.load(out, (case.name for case in all_cases()))
     if not results:
         raise click.ClickException(f"there are no results in {out}: measure first")
     if any(result["quick"] for result in results):
@@ -74,26 +74,26 @@ def publish_results(out: Path) -> None:
 
 
 def _measure(only: tuple[str, ...], pace: Pace, out: Path) -> None:
-    scenes = [scene for scene in catalogue() if not only or scene.name in only]
-    if unknown := set(only) - {scene.name for scene in scenes}:
-        raise click.BadParameter(f"no scene is named {', '.join(sorted(unknown))}; see --list", param_hint="--only")
+    cases = [case for case in all_cases() if not only or case.name in only]
+    if unknown := set(only) - {case.name for case in cases}:
+        raise click.BadParameter(f"no case is named {', '.join(sorted(unknown))}; see --list", param_hint="--only")
     configure_logs(LogLevel.ERROR)
     results = []
-    with set_stage() as stage:
-        for scene in scenes:
+    with open_environment() as environment:
+        for case in cases:
             result = {
-                "name": scene.name,
-                "title": scene.title,
+                "name": case.name,
+                "title": case.title,
                 "measured": datetime.now(UTC).date().isoformat(),
                 "commit": commit(),
                 "quick": pace == QUICK,
-                "machine": {**machine(), "postgresql": stage.cluster.fetch_value("SHOW server_version")},
-                **scene.run(stage, pace, _progress),
+                "machine": {**machine(), "postgresql": environment.cluster.fetch_value("SHOW server_version")},
+                **case.run(environment, pace, _progress),
             }
             report.save(out, result)
             results.append(result)
     click.echo(report.report(results) + "\n")
-    for path in draw(report.load(out, (scene.name for scene in catalogue())), out):
+    for path in draw(report.load(out, (case.name for case in all_cases())), out):
         click.echo(f"chart: {path}")
     click.echo(f"figures: {out}/*.json")
 

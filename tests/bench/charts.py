@@ -1,4 +1,4 @@
-"""What a benchmark shows: SVG charts, made from the JSON that scenes left."""
+"""What a benchmark shows: SVG charts, made from the JSON that cases left."""
 
 from __future__ import annotations
 
@@ -12,22 +12,17 @@ from tests.bench.report import Result
 
 MOST_LINEAR = 20
 """The greatest ratio that is drawn on a linear axis."""
-OURS, THEIRS, TARGET, INK = "#3b7dd8", "#e08a2e", "#d8503b", "#666666"
+OURS, THEIRS, INK = "#3b7dd8", "#e08a2e", "#666666"
 
 
 def draw_ratios(path: Path, results: list[Result]) -> None:
-    """Draws a table of comparisons: how many times better or worse than the stock saver, and what was wanted."""
+    """Draws a table of comparisons: how many times better or worse than the stock saver."""
     with _figure(path, width=8, height=0.7 * len(results) + 1.2) as axes:
         # Where less is better the ratio is turned over, so that longer bars are better everywhere.
         gains = [result["ratio"] if result["more_is_better"] else 1 / result["ratio"] for result in results]
-        targets = {place: result["target"] for place, result in enumerate(results) if result["target"] is not None}
-        wanted = [target if results[place]["more_is_better"] else 1 / target for place, target in targets.items()]
         places = list(range(len(results)))
         bars = axes.barh(places, gains, color=OURS, height=0.5, label="checkpointd")
         axes.bar_label(bars, [f"{gain:.2f}" for gain in gains], padding=6)
-        if targets:
-            mark = {"marker": "|", "markersize": 22, "markeredgewidth": 3, "color": TARGET}
-            axes.plot(wanted, list(targets), linestyle="", label="target", **mark)
         axes.axvline(1, color=INK, linewidth=1)
         if max(gains) > MOST_LINEAR:
             axes.set_xscale("log")

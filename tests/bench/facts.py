@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 from tests.bench.savers import Kind, open_async
-from tests.bench.scene import Fact, Facts, Pace, Scene
-from tests.bench.stage import Stage, Workers
+from tests.bench.case import Fact, Facts, Pace, Case
+from tests.bench.environment import Environment, Workers
 from tests.bench.threads import thread_of, time_reads
 
 
-def scenes() -> list[Scene]:
+def cases() -> list[Case]:
     """What stands below the main table."""
     return [
         Facts(name="connections", title="connections to PostgreSQL", tell=_connections),
@@ -21,11 +21,11 @@ def scenes() -> list[Scene]:
     ]
 
 
-def _connections(stage: Stage, pace: Pace) -> list[Fact]:
+def _connections(environment: Environment, pace: Pace) -> list[Fact]:
     def count(kind: Kind) -> int:
-        workers = Workers.chatting(kind, stage.address(kind), processes=pace.processes, agents=1, seconds=0.5)
+        workers = Workers.working(kind, environment.address(kind), processes=pace.processes, agents=1, seconds=0.5)
         workers.until_ready()
-        found = stage.connections(stage.database if kind == "checkpointd" else stage.stock_database)
+        found = environment.connections(environment.database if kind == "checkpointd" else environment.stock_database)
         workers.work()
         return found
 
@@ -39,9 +39,9 @@ def _connections(stage: Stage, pace: Pace) -> list[Fact]:
     ]
 
 
-def _long_thread(stage: Stage, pace: Pace) -> list[Fact]:
+def _long_thread(environment: Environment, pace: Pace) -> list[Fact]:
     async def read() -> dict[int, float]:
-        async with open_async("checkpointd", stage.address("checkpointd"), pool_size=1) as saver:
+        async with open_async("checkpointd", environment.address("checkpointd"), pool_size=1) as saver:
             threads = {length: await thread_of(saver, length) for length in (pace.history[0], pace.history[-1])}
             return await time_reads(saver, threads, pace.runs * 8)
 
@@ -57,25 +57,25 @@ def _long_thread(stage: Stage, pace: Pace) -> list[Fact]:
     ]
 
 
-def _cpu(agents: int) -> Callable[[Stage, Pace], list[Fact]]:
-    def tell(stage: Stage, pace: Pace) -> list[Fact]:
-        workers = Workers.chatting(
-            "checkpointd", stage.address("checkpointd"), processes=1, agents=agents, seconds=pace.seconds
+def _cpu(agents: int) -> Callable[[Environment, Pace], list[Fact]]:
+    def tell(environment: Environment, pace: Pace) -> list[Fact]:
+        workers = Workers.working(
+            "checkpointd", environment.address("checkpointd"), processes=1, agents=agents, seconds=pace.seconds
         )
         workers.until_ready()
-        before = stage.server_cpu_seconds()
+        before = environment.server_cpu_seconds()
         (result,) = workers.work()
-        used = stage.server_cpu_seconds() - before
+        used = environment.server_cpu_seconds() - before
         who = "agent" if agents == 1 else "agents"
         return [
             Fact(
                 title=f"CPU time of the server a call, {agents} {who} in one process",
-                value=used / result["calls"] * 1e6,
+                value=used / result["done"] * 1e6,
                 unit="us",
             ),
             Fact(
                 title=f"CPU time of the client a call, {agents} {who} in one process",
-                value=result["cpu_us_per_call"],
+                value=result["cpu_us"],
                 unit="us",
                 beside="with serialization",
             ),

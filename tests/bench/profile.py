@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scene import Pace, Progress, Scene
-from tests.bench.stage import Stage, Workers, cpu_seconds
+from tests.bench.case import Pace, Progress, Case
+from tests.bench.environment import Environment, Workers, cpu_seconds
 
 WAL = "SELECT sum(writes), sum(write_time), sum(fsyncs), sum(fsync_time) FROM pg_stat_io WHERE object = 'wal'"
 """How often the log was written and made durable so far, and the milliseconds that were waited for it."""
@@ -26,7 +26,7 @@ BENCHMARK = "the benchmark itself"
 ELAPSED, DISK, CPU = "elapsed (median)", "PostgreSQL: writing and syncing the log", "PostgreSQL: CPU"
 
 
-def scenes() -> list[Scene]:
+def cases() -> list[Case]:
     """The profile."""
     return [PutProfile()]
 
@@ -38,34 +38,34 @@ class PutProfile:
     name: str = "profile"
     title: str = "Where a put's microseconds go"
 
-    def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
+    def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Measures both."""
         columns = {}
         for agents in (1, 32):
             who = "1 agent" if agents == 1 else f"{agents} agents"
             progress(f"{self.title}: {who}")
-            columns[who] = _profile(stage, pace, agents)
+            columns[who] = _profile(environment, pace, agents)
         return {"kind": "profile", "columns": columns}
 
 
-def _profile(stage: Stage, pace: Pace, agents: int) -> dict[str, float]:
+def _profile(environment: Environment, pace: Pace, agents: int) -> dict[str, float]:
     """The microseconds a put, by what they go to."""
     with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
         samples = Path(folder, "samples.json")
         prefix = (sys.executable, "-m", "tests.bench.sampler", str(samples))
-        with stage.serving(prefix=prefix) as server:
-            workers = Workers([*PUT, server.target, str(agents), str(pace.seconds)])
+        with environment.serving(prefix=prefix) as server:
+            workers = Workers([*PUT, "checkpointd", server.target, str(agents), str(pace.seconds)])
             workers.until_ready()
             time.sleep(pace.settle_seconds)
-            wal_before = stage.cluster.fetch_row(WAL)
-            postgres_before, server_before = stage.postgres_cpu_seconds(), cpu_seconds(server.process.pid)
+            wal_before = environment.cluster.fetch_row(WAL)
+            postgres_before, server_before = environment.postgres_cpu_seconds(), cpu_seconds(server.process.pid)
             server.signal(signal.SIGUSR1)
             (client,) = workers.work()
             server.signal(signal.SIGUSR2)
             server_us = (cpu_seconds(server.process.pid) - server_before) / client["puts"] * 1e6
-            postgres_us = (stage.postgres_cpu_seconds() - postgres_before) / client["puts"] * 1e6
+            postgres_us = (environment.postgres_cpu_seconds() - postgres_before) / client["puts"] * 1e6
             time.sleep(pace.settle_seconds)
-            wal = [after - before for before, after in zip(wal_before, stage.cluster.fetch_row(WAL), strict=True)]
+            wal = [after - before for before, after in zip(wal_before, environment.cluster.fetch_row(WAL), strict=True)]
             while not samples.exists():
                 time.sleep(0.01)
             server_samples = json.loads(samples.read_text())

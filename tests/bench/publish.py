@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.charts import draw_curve, draw_ratios
 from tests.bench.report import Result, groups, of_kind
-from tests.bench.scene import SPEED
+from tests.bench.case import SPEED
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path("docs", "figures")
@@ -80,7 +80,7 @@ def _readme(results: list[Result]) -> str:
     if not rows:
         return NOTHING
     return (
-        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows)}\n\n"
+        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows, targets=False)}\n\n"
         f"{RATIO} {report.provenance(rows, packages=False)} "
         "[More figures, and how to get your own](docs/performance.md).\n"
     )
@@ -92,10 +92,10 @@ def _page(results: list[Result]) -> str:
     parts = [report.provenance(results), f"{RATIO} {ROUNDS}"]
     for group, rows in groups(results).items():
         parts += [f"### {group}, beside the stock savers", f"![{group}](figures/{_chart(group)})"]
-        parts.append(report.comparisons(rows))
+        parts.append(report.comparisons(rows, targets=False))
     lists = of_kind(results, "facts")
     if lists:
-        parts += ["### Other figures", report.facts(lists)]
+        parts += ["### Other figures", report.facts(lists, targets=False)]
     for result in of_kind(results, "curve"):
         heading, _, table = report.curve(result).partition(":\n\n")
         parts += [f"### {heading.replace(':', ',')}", f"![{heading}](figures/{result['name']}.svg)", table]

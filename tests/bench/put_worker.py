@@ -1,4 +1,4 @@
-"""A process of agents that do nothing but put. Usage: python -m tests.bench.put_worker TARGET AGENTS SECONDS
+"""A process of agents that do nothing but put. Usage: python -m tests.bench.put_worker KIND ADDRESS AGENTS SECONDS
 
 Like the other worker it prints "ready", begins at the end of its standard input, and prints what it measured as JSON:
 puts, how long each took, and its own CPU time by layer.
@@ -11,12 +11,13 @@ import json
 import statistics
 import sys
 import time
+from typing import cast
 
 from langchain_core.runnables import RunnableConfig
 
 from tests.bench.agents import Chat, Runtime
 from tests.bench.sampler import Sampler
-from tests.bench.savers import open_async
+from tests.bench.savers import Kind, open_async
 
 
 class Putter(Chat):
@@ -34,9 +35,9 @@ class Putter(Chat):
             config = {"configurable": {**configurable, **stored["configurable"]}}
 
 
-async def work(target: str, agents: int, seconds: float) -> None:
+async def work(kind: Kind, address: str, agents: int, seconds: float) -> None:
     """Warms up, waits for the start, works, and prints the result."""
-    async with open_async("checkpointd", target, pool_size=1) as saver:
+    async with open_async(kind, address, pool_size=agents) as saver:
 
         async def put(seconds: float) -> list[float]:
             putters = [Putter(saver) for _ in range(agents)]
@@ -63,5 +64,5 @@ async def work(target: str, agents: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    target, agents, seconds = sys.argv[1:]
-    asyncio.run(work(target, int(agents), float(seconds)))
+    kind, address, agents, seconds = sys.argv[1:]
+    asyncio.run(work(cast(Kind, kind), address, int(agents), float(seconds)))

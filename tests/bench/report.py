@@ -1,4 +1,4 @@
-"""What a benchmark says, made from the JSON that scenes left: tables and lists in Markdown."""
+"""What a benchmark says, made from the JSON that cases left: tables and lists in Markdown."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from tests.bench.profile import CPU, DISK, ELAPSED
 
 Result = dict[str, Any]
-"""What a scene has found, with its name, its title, the machine and the day."""
+"""What a case has found, with its name, its title, the machine and the day."""
 
 
 def save(folder: Path, result: Result) -> None:
-    """Keeps a result, in place of an earlier one of the same scene."""
+    """Keeps a result, in place of an earlier one of the same case."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{result['name']}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def load(folder: Path, names: Iterable[str]) -> list[Result]:
-    """Returns the results of these scenes, as far as there are any, in this order."""
+    """Returns the results of these cases, as far as there are any, in this order."""
     paths = [folder / f"{name}.json" for name in names]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def of_kind(results: list[Result], kind: str) -> list[Result]:
-    """Returns the results of one kind of scene."""
+    """Returns the results of one kind of case."""
     return [result for result in results if result["kind"] == kind]
 
 
@@ -48,9 +48,16 @@ def groups(results: list[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def comparisons(results: list[Result]) -> str:
-    """A table of comparisons: medians, and the spread of the ratio over the rounds."""
-    heads = ["work", "stock saver", "checkpointd", "ratio (lowest to highest)", "target"]
+def comparisons(results: list[Result], *, targets: bool = True) -> str:
+    """A table of comparisons: medians, and the spread of the ratio over the rounds.
+
+    Args:
+        results: The comparisons.
+        targets: Whether to show what was wanted, and whether it was reached: for those who work on it.
+    """
+    heads = ["work", "stock saver", "checkpointd", "ratio (lowest to highest)"]
+    if targets:
+        heads.append("target")
     with_memory = any(result.get("memory") for result in results)
     if with_memory:
         heads.append("nothing stored: InMemorySaver, its ratio")
@@ -67,7 +74,7 @@ def comparisons(results: list[Result]) -> str:
                 f"{number(theirs)} {result['unit']}",
                 f"{number(ours)} {result['unit']}",
                 f"{result['ratio']:.2f} ({min(result['ratios']):.2f} to {max(result['ratios']):.2f})",
-                target,
+                *((target,) if targets else ()),
                 *((_in_memory(result, theirs),) if with_memory else ()),
             )
         )
@@ -82,12 +89,12 @@ def _in_memory(result: Result, theirs: float) -> str:
     return f"{number(figure)} {result['unit']}, {figure / theirs:.2f}"
 
 
-def facts(results: list[Result]) -> str:
-    """A list of the figures that stand for themselves."""
+def facts(results: list[Result], *, targets: bool = True) -> str:
+    """A list of the figures that stand for themselves, with what was wanted of them or without."""
     lines = []
     for fact in (fact for result in results for fact in result["facts"]):
         words = f"{fact['value']:,.{fact['digits']}f} {fact['unit']}".strip()
-        if fact["target"] is not None:
+        if targets and fact["target"] is not None:
             missed = "" if fact["value"] <= fact["target"] else ", not reached"
             words += f" (target: {fact['target']:g} at the most{missed})"
         lines.append(f"- {fact['title']}: {words}" + (f"; {fact['beside']}" if fact["beside"] else ""))

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc import Encryption, GrpcSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
 Kind = Literal["checkpointd", "postgres", "memory"]
 """Which saver: ours, the stock one, or the one in memory (what serialization alone costs)."""
+ENCRYPTION = Encryption(keys={"bench": bytes(32)}, current="bench")
 
 
 @asynccontextmanager
@@ -42,10 +43,10 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
 
 
 @contextmanager
-def open_sync(kind: Kind, address: str) -> Iterator[BaseCheckpointSaver[Any]]:
-    """Opens a saver for one blocking caller; see `open_async`."""
+def open_sync(kind: Kind, address: str, *, encrypted: bool = False) -> Iterator[BaseCheckpointSaver[Any]]:
+    """Opens a saver for one blocking caller; see `open_async`. Ours may encrypt what it stores."""
     if kind == "checkpointd":
-        with GrpcSaver(address) as saver:
+        with GrpcSaver(address, encryption=ENCRYPTION if encrypted else None) as saver:
             yield saver
     elif kind == "postgres":
         from langgraph.checkpoint.postgres import PostgresSaver

@@ -19,8 +19,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from tests.bench.agents import Runtime, checkpoint_of, message
 from tests.bench.comparisons import throughput
 from tests.bench.savers import Kind, open_async
-from tests.bench.scene import SAVERS, Curve, MeasurePoint, Pace, Scene
-from tests.bench.stage import Stage
+from tests.bench.case import SAVERS, Curve, MeasurePoint, Pace, Case
+from tests.bench.environment import Environment
 from tests.bench.threads import thread_of, time_reads
 
 PROCESSES = 4
@@ -29,7 +29,7 @@ MOST_BYTES = 100_000_000
 """How much is written for one figure at the most, as long as it is three puts."""
 
 
-def scenes() -> list[Scene]:
+def cases() -> list[Case]:
     """The curves."""
     return [
         Curve(
@@ -70,38 +70,38 @@ def scenes() -> list[Scene]:
 
 
 @contextmanager
-def _agents(stage: Stage, pace: Pace) -> Iterator[MeasurePoint]:
+def _agents(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
     def measure(kind: Kind, agents: int) -> float:
         processes = min(PROCESSES, agents)
         return throughput(
-            kind, stage.address(kind), processes=processes, agents=agents // processes, seconds=pace.seconds
+            kind, environment.address(kind), processes=processes, agents=agents // processes, seconds=pace.seconds
         )
 
     yield measure
 
 
 @contextmanager
-def _workers(stage: Stage, pace: Pace) -> Iterator[MeasurePoint]:
+def _workers(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
     with ExitStack() as stack:
-        servers = {count: stack.enter_context(stage.serving("--workers", str(count))) for count in pace.workers}
+        servers = {count: stack.enter_context(environment.serving("--workers", str(count))) for count in pace.workers}
 
         def measure(kind: Kind, count: int) -> float:
-            address = servers[count].target if kind == "checkpointd" else stage.address(kind)
+            address = servers[count].target if kind == "checkpointd" else environment.address(kind)
             return throughput(kind, address, processes=4, agents=8, seconds=pace.seconds)
 
         yield measure
 
 
 @contextmanager
-def _history(stage: Stage, pace: Pace) -> Iterator[MeasurePoint]:
+def _history(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
     async def make(kind: Kind) -> dict[int, RunnableConfig]:
-        async with open_async(kind, stage.address(kind), pool_size=1) as saver:
+        async with open_async(kind, environment.address(kind), pool_size=1) as saver:
             return {length: await thread_of(saver, length) for length in pace.history}
 
     threads = {kind: asyncio.run(make(kind)) for kind in SAVERS}
 
     async def read(kind: Kind, length: int) -> float:
-        async with open_async(kind, stage.address(kind), pool_size=1) as saver:
+        async with open_async(kind, environment.address(kind), pool_size=1) as saver:
             one = {length: threads[kind][length]}
             await time_reads(saver, one, pace.warm_up)
             return (await time_reads(saver, one, pace.runs * 4))[length]
@@ -110,9 +110,9 @@ def _history(stage: Stage, pace: Pace) -> Iterator[MeasurePoint]:
 
 
 @contextmanager
-def _state(stage: Stage, pace: Pace) -> Iterator[MeasurePoint]:
+def _state(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
     async def measure(kind: Kind, size: int) -> float:
-        async with open_async(kind, stage.address(kind), pool_size=1) as saver:
+        async with open_async(kind, environment.address(kind), pool_size=1) as saver:
             return await _put_and_read(saver, size, pace)
 
     yield lambda kind, size: asyncio.run(measure(kind, size))

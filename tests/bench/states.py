@@ -20,24 +20,32 @@ from langgraph.graph import END, START, StateGraph
 
 from tests.bench.agents import checkpoint_of
 from tests.bench.savers import Kind, open_sync
-from tests.bench.scene import Comparison, Fact, Facts, Pace, Scene
-from tests.bench.stage import ROOT, Stage
+from tests.bench.case import Comparison, Fact, Facts, Pace, Case
+from tests.bench.environment import ROOT, Environment
 
-Measure = Callable[[Stage, Kind, Pace], float]
+Measure = Callable[[Environment, Kind, Pace], float]
 
 STATES = "Large states"
 """The heading of these figures."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ."
 
 
-def scenes() -> list[Scene]:
+def cases() -> list[Case]:
     """What large states cost."""
     return [
-        _comparison("growing-list", "300 steps of a list that grows by 1 KB: stored", "MB", _growing_list, 0.069),
+        _comparison("growing-list", "300 steps of a list that grows by 1 KB: stored", "MB", _growing_list(), 0.0625),
+        _comparison(
+            "growing-list-encrypted",
+            "the same, encrypted by checkpointd's saver: stored",
+            "MB",
+            _growing_list(encrypted=True),
+            0.083,
+        ),
         _comparison("constant", "50 steps with a string of 1 MB that stays the same: stored", "MB", _constant, 0.06),
-        _comparison("large-put", "a put of a 10 MB list of which 1 KB has changed", "ms", _large_list("put"), 0.35),
-        _comparison("large-read", "a read of that list by the saver that put it", "ms", _large_list("read"), 1.2),
-        _comparison("large-read-afresh", "a read of that list by a new saver", "ms", _large_list("afresh")),
+        _comparison("large-put", "a put of a 10 MB list of which 1 KB has changed", "ms", _large_list("put"), 0.2),
+        _comparison("large-read", "a read of that list by the saver that put it", "ms", _large_list("read"), 0.3),
+        _comparison("large-read-afresh", "a read of that list by a new saver", "ms", _large_list("afresh"), 1.1),
+        _comparison("files", "a step that edits 3 of 50 files in a dict of 1 MB: stored", "KB", _files, 0.02),
         Facts(name="list-growth", title="memory of a client that lists a long thread", tell=_list_growth),
         Facts(name="largest-value", title="a value of 100 MB there and back", tell=_largest_value),
     ]
@@ -56,15 +64,20 @@ class Growing(TypedDict):
     constant: str
 
 
-def _growing_list(stage: Stage, kind: Kind, pace: Pace) -> float:
-    return _stored(stage, kind, steps=pace.steps[0], item_bytes=1000, constant_bytes=0)
+def _growing_list(*, encrypted: bool = False) -> Measure:
+    def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
+        return _stored(environment, kind, steps=pace.steps[0], item_bytes=1000, constant_bytes=0, encrypted=encrypted)
+
+    return measure
 
 
-def _constant(stage: Stage, kind: Kind, pace: Pace) -> float:
-    return _stored(stage, kind, steps=pace.steps[1], item_bytes=0, constant_bytes=1_000_000)
+def _constant(environment: Environment, kind: Kind, pace: Pace) -> float:
+    return _stored(environment, kind, steps=pace.steps[1], item_bytes=0, constant_bytes=1_000_000)
 
 
-def _stored(stage: Stage, kind: Kind, *, steps: int, item_bytes: int, constant_bytes: int) -> float:
+def _stored(
+    environment: Environment, kind: Kind, *, steps: int, item_bytes: int, constant_bytes: int, encrypted: bool = False
+) -> float:
     """How much a saver's database grows by a run of so many steps, with all its tables and indexes, in MB."""
     dice = random.Random(1)
     constant = _text(dice, constant_bytes)
@@ -80,21 +93,40 @@ def _stored(stage: Stage, kind: Kind, *, steps: int, item_bytes: int, constant_b
     builder.add_node("step", step)
     builder.add_edge(START, "step")
     builder.add_conditional_edges("step", route)
-    before = stage.stored_bytes(kind)
-    with open_sync(kind, stage.address(kind)) as saver:
+    before = environment.stored_bytes(kind)
+    with open_sync(kind, environment.address(kind), encrypted=encrypted) as saver:
         config: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}, "recursion_limit": steps + 10}
         builder.compile(checkpointer=saver).invoke({"items": [], "constant": constant}, config)
-    return (stage.stored_bytes(kind) - before) / 1e6
+    return (environment.stored_bytes(kind) - before) / 1e6
+
+
+def _files(environment: Environment, kind: Kind, pace: Pace) -> float:
+    """How much a saver's database grows by a step that edits 3 of 50 files of 20 KB, with all its tables, in KB."""
+    dice = random.Random(4)
+    files = {f"src/module_{number}.py": _text(dice, 20_000) for number in range(50)}
+    with open_sync(kind, environment.address(kind)) as saver:
+        thread = _thread()
+        config = _put(saver, thread, files, 0)
+        before = environment.stored_bytes(kind)
+        for number in range(1, pace.changes + 1):
+            for name in dice.sample(sorted(files), 3):
+                place = dice.randrange(19_000)
+                files[name] = files[name][:place] + _text(dice, 100) + files[name][place + 90 :]
+            config = _put(saver, config, files, number)
+        found = saver.get_tuple(thread)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"items": files}
+    return (environment.stored_bytes(kind) - before) / pace.changes / 1e3
 
 
 def _large_list(what: str) -> Measure:
     """How long a put, or a read, takes of a list of 1 KB strings that is changed in one of them: the median, in ms."""
 
-    def measure(stage: Stage, kind: Kind, pace: Pace) -> float:
+    def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
         dice = random.Random(2)
         items = [_text(dice, 1000) for _ in range(pace.items)]
         times = []
-        with open_sync(kind, stage.address(kind)) as saver:
+        with open_sync(kind, environment.address(kind)) as saver:
             thread = _thread()
             # The first put brings the whole list, and isn't counted.
             config = _put(saver, thread, items, 0)
@@ -106,7 +138,7 @@ def _large_list(what: str) -> Measure:
                     started = time.perf_counter()
                     found = saver.get_tuple(thread)
                 elif what == "afresh":
-                    with open_sync(kind, stage.address(kind)) as other:
+                    with open_sync(kind, environment.address(kind)) as other:
                         # To connect is not what is measured.
                         other.get_tuple(_thread())
                         started = time.perf_counter()
@@ -120,10 +152,10 @@ def _large_list(what: str) -> Measure:
     return measure
 
 
-def _largest_value(stage: Stage, pace: Pace) -> list[Fact]:
+def _largest_value(environment: Environment, pace: Pace) -> list[Fact]:
     """How long a large value takes there and back, and how much memory a server has taken at the most."""
     value = random.Random(3).randbytes(pace.large_bytes)
-    with stage.serving() as server, open_sync("checkpointd", server.target) as saver:
+    with environment.serving() as server, open_sync("checkpointd", server.target) as saver:
         started = time.perf_counter()
         thread = _thread()
         _put(saver, thread, value, 1)
@@ -139,19 +171,19 @@ def _largest_value(stage: Stage, pace: Pace) -> list[Fact]:
             title=f"most memory of the server while a value of {size} goes there and back",
             value=peak,
             unit="MB",
-            target=400,
+            target=200,
         ),
         Fact(title=f"time for a value of {size} there and back", value=took, unit="s", digits=1),
     ]
 
 
-def _list_growth(stage: Stage, pace: Pace) -> list[Fact]:
+def _list_growth(environment: Environment, pace: Pace) -> list[Fact]:
     length = pace.history[-1]
-    stock = _memory_of_list(stage, "postgres", length)
+    stock = _memory_of_list(environment, "postgres", length)
     return [
         Fact(
             title=f"growth of a client's memory while it lists {length:,} checkpoints",
-            value=_memory_of_list(stage, "checkpointd", length),
+            value=_memory_of_list(environment, "checkpointd", length),
             unit="MB",
             target=50,
             digits=1,
@@ -160,14 +192,14 @@ def _list_growth(stage: Stage, pace: Pace) -> list[Fact]:
     ]
 
 
-def _memory_of_list(stage: Stage, kind: Kind, length: int) -> float:
+def _memory_of_list(environment: Environment, kind: Kind, length: int) -> float:
     """How much the memory of a client grows that lists so many checkpoints, in MB."""
-    with open_sync(kind, stage.address(kind)) as saver:
+    with open_sync(kind, environment.address(kind)) as saver:
         config = thread = _thread()
         for number in range(length):
             config = _put(saver, config, f"{number} {'x' * 500}", number)
     thread_id = str(thread["configurable"]["thread_id"])
-    command = [sys.executable, "-m", "tests.bench.states", kind, stage.address(kind), thread_id, str(length)]
+    command = [sys.executable, "-m", "tests.bench.states", kind, environment.address(kind), thread_id, str(length)]
     return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

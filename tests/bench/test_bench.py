@@ -1,4 +1,4 @@
-"""`make bench` works: every scene measures both savers, and what it found gets into tables, charts and documents."""
+"""`make bench` works: every case measures both savers, and what it found gets into tables, charts and documents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 from tests.bench import publish, report
 from tests.bench.__main__ import main
-from tests.bench.catalogue import catalogue
-from tests.bench.scene import QUICK
+from tests.bench.registry import all_cases
+from tests.bench.case import QUICK
 from tests.support.document import ROOT, Document
 from tests.support.server_process import clean_environment
 
-NAMES = [scene.name for scene in catalogue()]
+NAMES = [case.name for case in all_cases()]
 MACHINE = {
     "cores": 2,
     "processor": "p",
@@ -111,6 +111,9 @@ class TestMeasuring:
         charts = {path.stem for path in measured[0].glob("*.svg")}
         assert charts == {
             "speed",
+            "one-agent-alone",
+            "benchmark-graphs-of-langgraph",
+            "cpu-time",
             "large-states",
             "scaling-agents",
             "scaling-state",
@@ -147,7 +150,7 @@ def figures_of(result: report.Result) -> list[float]:
 def test_a_scene_that_is_not_there_is_named() -> None:
     result = CliRunner().invoke(main, ["--only", "nonsense"])
     assert result.exit_code == 2
-    assert "no scene is named nonsense" in result.output
+    assert "no case is named nonsense" in result.output
 
 
 def test_scenes_can_be_listed() -> None:

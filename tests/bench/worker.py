@@ -1,7 +1,9 @@
-"""One process of agents. Usage: python -m tests.bench.worker KIND ADDRESS AGENTS SECONDS
+"""One process of agents. Usage: python -m tests.bench.worker KIND ADDRESS WORK AGENTS SECONDS
 
-It prints "ready", begins at the end of its standard input, and prints what it measured as JSON: calls a second, each
-call's median and 99th percentile in milliseconds, and its own CPU time per call in microseconds.
+WORK is "calls": agents that make a saver's calls without a graph (see `agents`), or "runs": six-node graphs (see
+`graph`). The process prints "ready", begins at the end of its standard input, and prints what it measured as JSON: how
+many a second; the median and the 99th percentile of each kind in milliseconds; its own CPU time for each in
+microseconds.
 """
 
 from __future__ import annotations
@@ -11,10 +13,17 @@ import json
 import statistics
 import sys
 import time
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from tests.bench import graph
 from tests.bench.agents import chat_for
 from tests.bench.savers import Kind, open_async
+
+Latencies = dict[str, list[float]]
+Work = Callable[[BaseCheckpointSaver[Any], int, float], Awaitable[tuple[float, Latencies]]]
 
 
 def _percentile(seconds: list[float], percent: int) -> float | None:
@@ -22,24 +31,43 @@ def _percentile(seconds: list[float], percent: int) -> float | None:
     return statistics.quantiles(seconds, n=100)[percent - 1] * 1000 if len(seconds) > 1 else None
 
 
-async def work(kind: Kind, address: str, agents: int, seconds: float) -> None:
-    """Waits for the start, works, and prints the result."""
+async def run_for(saver: BaseCheckpointSaver[Any], agents: int, seconds: float) -> tuple[float, Latencies]:
+    """Lets agents run graphs side by side for a while, each on a new thread. Returns runs a second and their times."""
+    compiled, taken = graph.build(saver), list[float]()
+    await compiled.ainvoke(graph.first_input(), graph.new_thread())
+    begun = time.perf_counter()
+
+    async def keep_running() -> None:
+        while time.perf_counter() < begun + seconds:
+            started = time.perf_counter()
+            await compiled.ainvoke(graph.first_input(), graph.new_thread())
+            taken.append(time.perf_counter() - started)
+
+    await asyncio.gather(*(keep_running() for _ in range(agents)))
+    return len(taken) / (time.perf_counter() - begun), {"run": taken}
+
+
+WORK: dict[str, Work] = {"calls": chat_for, "runs": run_for}
+
+
+async def work(kind: Kind, address: str, work: Work, agents: int, seconds: float) -> None:
+    """Warms up, waits for the start, works, and prints the result."""
     async with open_async(kind, address, pool_size=agents) as saver:
-        await chat_for(saver, agents, 0)
+        await work(saver, agents, min(seconds / 4, 1.0))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
         before = time.process_time()
-        rate, latencies = await chat_for(saver, agents, seconds)
+        rate, latencies = await work(saver, agents, seconds)
         cpu = time.process_time() - before
-    calls = sum(map(len, latencies.values()))
+    done = sum(map(len, latencies.values()))
     print(
         json.dumps(
             {
-                "calls_per_second": rate,
-                "calls": calls,
+                "per_second": rate,
+                "done": done,
                 "p50_ms": {call: _percentile(values, 50) for call, values in latencies.items()},
                 "p99_ms": {call: _percentile(values, 99) for call, values in latencies.items()},
-                "cpu_us_per_call": cpu / calls * 1e6,
+                "cpu_us": cpu / max(done, 1) * 1e6,
             }
         ),
         flush=True,
@@ -47,5 +75,5 @@ async def work(kind: Kind, address: str, agents: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    kind, address, agents, seconds = sys.argv[1:]
-    asyncio.run(work(cast(Kind, kind), address, int(agents), float(seconds)))
+    kind, address, what, agents, seconds = sys.argv[1:]
+    asyncio.run(work(cast(Kind, kind), address, WORK[what], int(agents), float(seconds)))

@@ -1,4 +1,4 @@
-"""What a remote hop costs that does nothing, and a commit that stores nothing: what no checkpoint server here can beat.
+"""What a remote round trip costs that does nothing, and a commit that stores nothing: what no checkpoint server here can beat.
 
 As a program it is the other end: a bare grpc.aio server that answers every call with a few bytes. It prints its port.
 """
@@ -17,8 +17,8 @@ import asyncpg
 import grpc
 import grpc.aio
 
-from tests.bench.scene import Fact, Facts, Pace
-from tests.bench.stage import ROOT, Stage, cpu_seconds
+from tests.bench.case import Fact, Facts, Pace
+from tests.bench.environment import ROOT, Environment, cpu_seconds
 
 CALL, STREAM = "/echo.Echo/Call", "/echo.Echo/Stream"
 BYTES = 300
@@ -27,27 +27,27 @@ CALLS = 20
 """How many calls are timed for each run of the pace."""
 
 
-def scenes() -> list[Facts]:
+def cases() -> list[Facts]:
     """The floor."""
-    return [Facts(name="hop", title="a hop and a commit that do nothing", tell=_tell)]
+    return [Facts(name="round-trip", title="a round trip and a commit that do nothing", tell=_tell)]
 
 
-def _tell(stage: Stage, pace: Pace) -> list[Fact]:
-    command = [sys.executable, "-m", "tests.bench.hop"]
+def _tell(environment: Environment, pace: Pace) -> list[Fact]:
+    command = [sys.executable, "-m", "tests.bench.round_trip"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            hops = asyncio.run(_hops(f"127.0.0.1:{int(server.stdout.readline())}", server.pid, pace))
+            round_trips = asyncio.run(_round_trips(f"127.0.0.1:{int(server.stdout.readline())}", server.pid, pace))
         finally:
             server.kill()
-    commit = asyncio.run(_commit(stage, pace))
+    commit = asyncio.run(_commit(environment, pace))
     return [
-        *hops,
+        *round_trips,
         Fact(title="a row of 300 bytes stored by asyncpg and committed, one caller", value=commit * 1e6, unit="us"),
     ]
 
 
-async def _hops(target: str, server: int, pace: Pace) -> list[Fact]:
+async def _round_trips(target: str, server: int, pace: Pace) -> list[Fact]:
     async with grpc.aio.insecure_channel(target) as channel:
         call: Any = channel.unary_unary(CALL)
         stream: Any = channel.stream_stream(STREAM)()
@@ -57,12 +57,12 @@ async def _hops(target: str, server: int, pace: Pace) -> list[Fact]:
             await stream.read()
 
         return [
-            await _hop("a bare grpc.aio call", lambda: call(bytes(BYTES)), server, pace),
-            await _hop("a bare message on an open grpc.aio call", exchange, server, pace),
+            await _round_trip("a bare grpc.aio call", lambda: call(bytes(BYTES)), server, pace),
+            await _round_trip("a bare message on an open grpc.aio call", exchange, server, pace),
         ]
 
 
-async def _hop(what: str, make: Callable[[], Awaitable[Any]], server: int, pace: Pace) -> Fact:
+async def _round_trip(what: str, make: Callable[[], Awaitable[Any]], server: int, pace: Pace) -> Fact:
     await _median(make, pace.warm_up * CALLS)
     times = pace.runs * CALLS
     near, far = time.process_time(), cpu_seconds(server)
@@ -76,10 +76,10 @@ async def _hop(what: str, make: Callable[[], Awaitable[Any]], server: int, pace:
     )
 
 
-async def _commit(stage: Stage, pace: Pace) -> float:
+async def _commit(environment: Environment, pace: Pace) -> float:
     """How long it takes to store a row for good (median), in seconds."""
-    database = stage.cluster.create_database()
-    connection = await asyncpg.connect(stage.cluster.dsn(database))
+    database = environment.cluster.create_database()
+    connection = await asyncpg.connect(environment.cluster.dsn(database))
     try:
         await connection.execute("CREATE TABLE rows (data bytea)")
 
@@ -90,7 +90,7 @@ async def _commit(stage: Stage, pace: Pace) -> float:
         return await _median(store, pace.runs * CALLS)
     finally:
         await connection.close()
-        await asyncio.to_thread(stage.cluster.drop_database, database)
+        await asyncio.to_thread(environment.cluster.drop_database, database)
 
 
 async def _median(call: Callable[[], Awaitable[Any]], times: int) -> float:

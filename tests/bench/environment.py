@@ -27,7 +27,7 @@ PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Environment:
     """The processes that a benchmark talks to."""
 
     cluster: PostgresCluster
@@ -78,7 +78,7 @@ class Stage:
 
 
 @contextmanager
-def set_stage(server_options: tuple[str, ...] = ()) -> Iterator[Stage]:
+def open_environment(server_options: tuple[str, ...] = ()) -> Iterator[Environment]:
     """Starts PostgreSQL and our server, and stops them."""
     with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
         log_dir = Path(folder)
@@ -90,7 +90,7 @@ def set_stage(server_options: tuple[str, ...] = ()) -> Iterator[Stage]:
             set_up(cluster.dsn(theirs))
             options = ("--database-url", cluster.dsn(ours), *server_options)
             with ServerProcess(*options, log_dir=log_dir, env={"CHECKPOINTD_LOG_LEVEL": "info"}) as server:
-                yield Stage(
+                yield Environment(
                     cluster=cluster,
                     server=server,
                     stock_url=cluster.dsn(theirs),
@@ -109,9 +109,11 @@ class Workers:
         ]
 
     @classmethod
-    def chatting(cls, kind: Kind, address: str, *, processes: int, agents: int, seconds: float) -> Self:
-        """Processes whose agents chat for a while, each so many."""
-        command = [sys.executable, "-m", "tests.bench.worker", kind, address, str(agents), str(seconds)]
+    def working(
+        cls, kind: Kind, address: str, *, work: str = "calls", processes: int, agents: int, seconds: float
+    ) -> Self:
+        """Processes whose agents work for a while, each so many; `work` is one of the worker's kinds."""
+        command = [sys.executable, "-m", "tests.bench.worker", kind, address, work, str(agents), str(seconds)]
         return cls(command, processes=processes)
 
     def until_ready(self) -> None:

@@ -1,6 +1,6 @@
-"""What a benchmark is made of: scenes of three kinds, and the pace at which they are measured.
+"""What a benchmark is made of: cases of three kinds, and the pace at which they are measured.
 
-A scene has a name, for the command line and the files, and can `run`: it measures, and returns what it found as JSON.
+A case has a name, for the command line and the files, and can `run`: it measures, and returns what it found as JSON.
 What is printed, drawn and published is made from that JSON alone.
 
 - `Comparison`: one figure with each saver, and a target for their ratio. A row of the table.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tests.bench.savers import Kind
-from tests.bench.stage import Stage
+from tests.bench.environment import Environment
 
 Progress = Callable[[str], None]
 """Told what is being measured."""
@@ -79,7 +79,7 @@ QUICK = Pace(
 """Just enough to see that everything works. The figures mean nothing."""
 
 
-class Scene(Protocol):
+class Case(Protocol):
     """Something to measure."""
 
     @property
@@ -90,7 +90,7 @@ class Scene(Protocol):
     def title(self) -> str:
         """What it is, for people."""
 
-    def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
+    def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Measures. Returns what it found, for JSON, with its "kind"."""
 
 
@@ -102,7 +102,7 @@ class Comparison:
     title: str
     unit: str
     """The unit of a figure."""
-    measure: Callable[[Stage, Kind, Pace], float]
+    measure: Callable[[Environment, Kind, Pace], float]
     """Measures one saver, once."""
     more_is_better: bool
     """Whether a greater figure is better."""
@@ -114,14 +114,14 @@ class Comparison:
     """Whether LangGraph's saver in memory has its turn too. It only serializes: what it reaches is out of reach for one
     that stores."""
 
-    def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
+    def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Lets the savers take turns, and compares them round by round."""
         savers: tuple[Kind, ...] = (*SAVERS, "memory") if self.with_memory else SAVERS
         found: dict[Kind, list[float]] = {kind: [] for kind in savers}
         for number in range(1, pace.rounds + 1):
             progress(f"{self.title}: round {number} of {pace.rounds}")
             for kind in savers:
-                found[kind].append(self.measure(stage, kind, pace))
+                found[kind].append(self.measure(environment, kind, pace))
         ratios = [ours / theirs for ours, theirs in zip(found["checkpointd"], found["postgres"], strict=True)]
         ratio = statistics.median(ratios)
         reached = None
@@ -158,17 +158,17 @@ class Curve:
     """The unit of a figure."""
     points: Callable[[Pace], tuple[int, ...]]
     """Where it is measured."""
-    start: Callable[[Stage, Pace], AbstractContextManager[MeasurePoint]]
+    start: Callable[[Environment, Pace], AbstractContextManager[MeasurePoint]]
     """Makes what all points need, and takes it away in the end."""
     logarithmic: bool = True
     """Whether the figures' axis is logarithmic. The points' is, if there are more than two."""
 
-    def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
+    def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Goes along the points in each round; at each of them the savers take turns."""
         points = self.points(pace)
         found: dict[Kind, dict[int, list[float]]] = {kind: {point: [] for point in points} for kind in SAVERS}
         progress(f"{self.title}: setting up")
-        with self.start(stage, pace) as measure:
+        with self.start(environment, pace) as measure:
             for number in range(1, pace.rounds + 1):
                 for point in points:
                     progress(f"{self.title}: round {number} of {pace.rounds}, {point:,} {self.axis}")
@@ -206,10 +206,10 @@ class Facts:
 
     name: str
     title: str
-    tell: Callable[[Stage, Pace], list[Fact]] = field()
+    tell: Callable[[Environment, Pace], list[Fact]] = field()
     """Measures them, once."""
 
-    def run(self, stage: Stage, pace: Pace, progress: Progress) -> dict[str, Any]:
+    def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Measures them."""
         progress(self.title)
-        return {"kind": "facts", "facts": [vars(fact) for fact in self.tell(stage, pace)]}
+        return {"kind": "facts", "facts": [vars(fact) for fact in self.tell(environment, pace)]}

@@ -1,0 +1,18 @@
+"""Every case there is, in the order of the report. A new module of cases is added here, and nowhere else."""
+
+from __future__ import annotations
+
+from tests.bench import comparisons, facts, profile, round_trip, scaling, states
+from tests.bench.case import Case
+
+
+def all_cases() -> list[Case]:
+    """Returns all cases."""
+    return [
+        *comparisons.cases(),
+        *states.cases(),
+        *facts.cases(),
+        *round_trip.cases(),
+        *scaling.cases(),
+        *profile.cases(),
+    ]
