@@ -1,7 +1,8 @@
 """Looks for bytes that hurt what reads them, led by the code that they reach: `make fuzz`, or with libFuzzer's options.
 
 Protobuf's own parser is C that can't be looked into; so each of our readers gets its bytes as they are. Whatever comes,
-it answers or raises InvalidArgument, at once, and makes nothing that is much larger than what it was given.
+it answers or raises InvalidArgument or BrokenPatch, at once, and makes nothing that is much larger than what it was
+given.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from contextlib import suppress
 
 import atheris
 
-with atheris.instrument_imports(include=["checkpointd_server.rpc", "checkpointd_server.store.pieces"]):
-    from checkpointd_server.rpc import paging, projection, requests
-    from checkpointd_server.rpc import pieces as rpc_pieces
-    from checkpointd_server.store import pieces as store_pieces
+with atheris.instrument_imports(include=["checkpointd_server.rpc.conversion", "checkpointd_server.domain.patches"]):
+    from checkpointd_server.domain import patches
+    from checkpointd_server.rpc.conversion import checkpoints, metadata_index, page_tokens, wire
 
 from google.protobuf.message import DecodeError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import values_pb2 as values
-from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.errors import BrokenPatch, InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.values import TypedValue
 
 LIMITS = Limits()
 GROWTH = 64
@@ -34,16 +34,19 @@ _loop = asyncio.new_event_loop()
 
 def page_token(data: bytes) -> None:
     token = base64.urlsafe_b64encode(bytes(16) + data).rstrip(b"=").decode()
-    paging.read_page_token(pb.ListCheckpointsRequest(page_token=token), "tenant", LIMITS)
+    page_tokens.read_list_token(pb.ListCheckpointsRequest(page_token=token), "tenant", LIMITS)
+    page_tokens.read_history_token(pb.GetDeltaChannelHistoryRequest(page_token=token), "tenant")
 
 
-def place(data: bytes) -> None:
-    store_pieces._read_place(data)
+def fields(data: bytes) -> None:
+    _loop.run_until_complete(wire._check_fields(data, wire._schema(pb.PipelineRequest.DESCRIPTOR)))
 
 
-def piece(data: bytes) -> None:
-    unpacked = rpc_pieces._unpacked(values.Piece(data=data, compression=values.COMPRESSION_ZLIB), "piece", 4096)
-    assert len(unpacked) <= 4096
+def instructions(data: bytes) -> None:
+    size = sum(length for _, length, _ in patches.read_operations(data))
+    patches.check_instructions(data, size, max_operations=LIMITS.max_patch_operations)
+    if size <= GROWTH * len(data) + 1000:
+        patches.apply_patch(bytes(1000), data, size=size, checksum=0)
 
 
 def put(data: bytes) -> None:
@@ -51,25 +54,33 @@ def put(data: bytes) -> None:
         request = pb.PutCheckpointRequest.FromString(data)
     except DecodeError:
         return
-    _loop.run_until_complete(requests.read_put_checkpoint(request, "tenant", LIMITS))
+    checkpoints.read_put_checkpoint(request, "tenant", LIMITS)
+
+
+def writes(data: bytes) -> None:
+    try:
+        request = pb.PutWritesRequest.FromString(data)
+    except DecodeError:
+        return
+    checkpoints.read_put_writes(request, "tenant", LIMITS)
 
 
 def search(data: bytes) -> None:
-    assert len(projection.project_filter(data, LIMITS) or "") <= GROWTH * len(data)
+    assert len(metadata_index.project_filter(data, LIMITS) or "") <= GROWTH * len(data)
 
 
 def index(data: bytes) -> None:
-    metadata = values.Metadata(value=values.TypedValue(type="msgpack", data=data))
-    assert len(projection.project_metadata(metadata, LIMITS).json) <= GROWTH * len(data)
+    found = metadata_index.project_metadata(TypedValue("msgpack", data), b"", LIMITS)
+    assert len(found.json) <= GROWTH * len(data)
 
 
-READERS: list[Callable[[bytes], None]] = [page_token, place, piece, put, search, index]
+READERS: list[Callable[[bytes], None]] = [page_token, fields, instructions, put, writes, search, index]
 
 
 def attack(data: bytes) -> None:
     """Gives bytes to a reader; the first says to which."""
     if data:
-        with suppress(InvalidArgument):
+        with suppress(InvalidArgument, BrokenPatch):
             READERS[data[0] % len(READERS)](data[1:])
 
 

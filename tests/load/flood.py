@@ -57,16 +57,16 @@ class Tally:
 
 def put_request(thread_id: str, value_bytes: int) -> pb.PutCheckpointRequest:
     """Returns a put of a value of this size."""
-    version = values.ChannelVersion(integer=1)
-    request = pb.PutCheckpointRequest(
+    value = values.TypedValue(type="bytes", data=bytes(value_bytes))
+    return pb.PutCheckpointRequest(
         thread_id=thread_id,
         checkpoint_id="1",
-        checkpoint=values.Checkpoint(v=4, channel_versions=values.ChannelVersions(versions={"channel": version})),
+        body=b"\x80",
+        channels=["channel"],
+        channel_versions=["i1"],
+        values=[values.ChannelValue(channel="channel", version="i1", value=value)],
         metadata=values.Metadata(value=values.TypedValue(type="msgpack", data=b"\x80")),
     )
-    value = values.TypedValue(type="bytes", data=bytes(value_bytes))
-    request.values.add(channel="channel", version=version, value=value)
-    return request
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:

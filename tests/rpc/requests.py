@@ -45,16 +45,6 @@ async def assert_nothing_stored(client: Any) -> None:
     assert not page.tuples
 
 
-def operation(number: int, request: Any, **fields: Any) -> pb.Operation:
-    """Returns an operation of a pipeline."""
-    kinds = {
-        pb.PutCheckpointRequest: "put_checkpoint",
-        pb.PutWritesRequest: "put_writes",
-        pb.GetCheckpointRequest: "get_checkpoint",
-    }
-    return pb.Operation(id=number, **{kinds[type(request)]: request}, **fields)
-
-
 def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.PutCheckpointRequest:
     """Returns a put whose message has exactly `size` bytes."""
     request: pb.PutCheckpointRequest = client.put_request(

@@ -13,7 +13,8 @@ import grpc.aio
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from tests.rpc.requests import operation, put_of
+from tests.rpc.requests import put_of
+from tests.support.operations import operation
 
 SIZE = 1024 * 1024
 CALLS = 8

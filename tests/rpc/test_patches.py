@@ -183,15 +183,20 @@ def test_sealed_patches_are_left_out() -> None:
     assert value == TypedValue("msgpack+xaes", b"", None, Parts(b"", 7))
 
 
-def test_rows_that_make_no_value_are_an_error_and_never_other_bytes() -> None:
+def test_rows_that_make_no_value_are_left_out_and_an_error_to_who_wants_the_bytes() -> None:
+    def broken(rows: dict[ChannelValueKey, TypedValue], version: str, problem: str) -> None:
+        assembler = Assembler(rows, largest=100, budget=Budget(100))
+        value = assembler.value(key(version))
+        assert value is not None
+        assert value.parts is not None
+        with pytest.raises(BrokenPatch, match=problem):
+            assembler.make(key(version), rows[key(version)])
+
     rows = chain(b"a", b"b", b"c")
     rows[key("s0")] = TypedValue("msgpack", b"x")
-    with pytest.raises(BrokenPatch, match=r"version 's1'.*checksum"):
-        Assembler(rows, largest=100, budget=Budget(100)).value(key("s2"))
+    broken(rows, "s2", r"version 's1'.*checksum")
     del rows[key("s0")]
-    with pytest.raises(BrokenPatch, match="base of a patch is missing"):
-        Assembler(rows, largest=100, budget=Budget(100)).value(key("s2"))
+    broken(rows, "s2", "base of a patch is missing")
     rows = chain(b"a", b"b")
     rows[key("s0")] = TypedValue("msgpack", copy(0, 1), Patch("s1", 1, 0, sealed=False))
-    with pytest.raises(BrokenPatch, match="circle"):
-        Assembler(rows, largest=100, budget=Budget(100)).value(key("s1"))
+    broken(rows, "s1", "circle")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -14,38 +13,11 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.rpc import pipeline
 from checkpointd_server.store import StoreOptions, migrate, open_store
-from tests.rpc.requests import operation, put_of
+from tests.rpc.requests import put_of
 from tests.rpc.serving import serving, until_idle
+from tests.support.operations import GET, ask, operation, results_of, send, send_each
 
-GET = pb.GetCheckpointRequest(thread_id="thread-1")
 MEBIBYTE = 1024 * 1024
-
-
-async def send(stream: Any, *operations: pb.Operation) -> None:
-    await stream.write(pb.PipelineRequest(operations=operations))
-
-
-async def send_each(stream: Any, operations: Iterable[pb.Operation]) -> None:
-    for one in operations:
-        await send(stream, one)
-
-
-async def results_of(stream: Any, count: int) -> list[pb.OperationResult]:
-    """Reads so many results, in the order in which they come."""
-    results: list[pb.OperationResult] = []
-    async with asyncio.timeout(20):
-        while len(results) < count:
-            results += (await stream.read()).results
-    assert len(results) == count
-    return results
-
-
-async def ask(stream: Any, request: Any, *, number: int = 1, **fields: Any) -> pb.OperationResult:
-    """Sends an operation, and reads its result, which must be the next."""
-    await send(stream, operation(number, request, **fields))
-    (result,) = await results_of(stream, 1)
-    assert result.id == number
-    return result
 
 
 async def test_operations_are_done_as_calls_are(client: Any) -> None:

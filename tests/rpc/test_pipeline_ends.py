@@ -20,9 +20,9 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc import pipeline
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.health import READINESS
-from tests.rpc.requests import operation, put_of
+from tests.rpc.requests import put_of
 from tests.rpc.serving import until_idle
-from tests.rpc.test_pipeline import GET, ask, results_of, send
+from tests.support.operations import GET, ask, operation, results_of, send
 from tests.support.rpc_client import bearer
 
 MOST = Limits().max_pipeline_bytes

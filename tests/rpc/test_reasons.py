@@ -192,6 +192,16 @@ async def sealed(world: World) -> Any:
         return await client.refused(client.values.GetValue(request))
 
 
+async def corrupt_value(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"0")))
+        wrong = patch("s0", b"1", b"12")  # the base is another one
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s1", channel=wrong)))
+        known = value_service_pb2.KnownChannelValue(channel="channel", version="s1")
+        request = value_service_pb2.GetValueRequest(thread_id="thread-1", channel_value=known)
+        return await client.refused(client.values.GetValue(request))
+
+
 async def unauthenticated(world: World) -> Any:
     async with world.serve(access=AccessOptions(keys_file=world.keys_file)) as (_, client):
         return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
@@ -260,6 +270,7 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
         {"thread_id": "thread-1", "channel": "channel", "limit": "64"},
     ),
     "SEALED": (sealed, grpc.StatusCode.FAILED_PRECONDITION, {}),
+    "CORRUPT_VALUE": (corrupt_value, grpc.StatusCode.DATA_LOSS, {}),
 }
 """How to meet each reason, and what the client is told. A value of None may be anything."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +15,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import lease_service_pb2, piece_service_pb2, thread_service_pb2, values_pb2
+from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2, values_pb2
 from checkpointd_server.domain.access import JwtOptions, Scope
 from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, Each
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
+from tests.support.operations import operation
 from tests.support.rpc_client import Client, bearer, connected
 from tests.support.rpcs import METHODS
 
-PIECE = b"a piece of a large value"
+UPLOADED = b"a part of a large value"
 WEAKER = {
     Scope.READ: ("none", "write", "delete"),
     Scope.WRITE: ("none", "read", "delete"),
@@ -36,8 +37,18 @@ WEAKER = {
 async def call(client: Client, method: MethodDescriptor, request: Any, metadata: Any) -> Any:
     path = f"/{method.containing_service.full_name}/{method.name}"
     response_type: Any = GetMessageClass(method.output_type)
-    raw = client.channel.unary_unary(path, None, response_type.FromString)
-    return await raw(request.SerializeToString(), metadata=metadata, timeout=20)
+    data = request.SerializeToString()
+    if not method.client_streaming:
+        raw = client.channel.unary_unary(path, None, response_type.FromString)
+        return await raw(data, metadata=metadata, timeout=20)
+    stream = client.channel.stream_stream(path, None, response_type.FromString)(metadata=metadata, timeout=20)
+    with suppress(asyncio.InvalidStateError):  # it has ended already
+        await stream.write(data)
+        await stream.done_writing()
+    answer = response_type()
+    async for part in stream:
+        answer.MergeFrom(part)
+    return answer
 
 
 async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
@@ -58,8 +69,8 @@ def test_every_rpc_says_which_scope_it_needs() -> None:
     assert len(METHODS) >= 17
 
 
-def test_every_operation_of_a_batch_says_which_scope_it_needs() -> None:
-    assert set(OPERATIONS) == {field.name for field in pb.BatchOperation.DESCRIPTOR.oneofs_by_name["operation"].fields}
+def test_every_operation_of_a_pipeline_says_which_scope_it_needs() -> None:
+    assert set(OPERATIONS) == {field.name for field in pb.Operation.DESCRIPTOR.oneofs_by_name["operation"].fields}
     for field, scope in OPERATIONS.items():
         name = "".join(word.capitalize() for word in field.split("_"))
         assert NEEDED[f"checkpointd.v1.CheckpointService.{name}"] is scope
@@ -154,21 +165,19 @@ async def test_what_needs_no_scope_is_open_to_every_identity_but_only_to_those(n
 def test_what_needs_no_scope_is_known_by_name() -> None:
     assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is None} == {"GetServerInfo"}
     by_operation = {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION}
-    assert by_operation == {"Batch", "StreamBatches"}
+    assert by_operation == {"Pipeline"}
 
 
-@pytest.mark.parametrize("name", ["Batch", "StreamBatches"])
-async def test_each_operation_of_a_batch_needs_its_own_scope(name: str, guarded: Any) -> None:
+async def test_each_operation_of_a_pipeline_needs_its_own_scope(guarded: Any) -> None:
     client, _ = guarded
-    method = METHODS[f"checkpointd.v1.CheckpointService.{name}"]
-    put = pb.BatchOperation(put_checkpoint=client.put_request())
-    write = pb.BatchOperation(put_writes=client.writes_request())
-    get = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="thread-1"))
-    request = empty(method)
-    request.operations.extend([put, get, write])
+    method = METHODS["checkpointd.v1.CheckpointService.Pipeline"]
+    get = pb.GetCheckpointRequest(thread_id="thread-1")
+    operations = [operation(i, one) for i, one in enumerate((client.put_request(), get, client.writes_request()))]
+    request = pb.PipelineRequest(operations=operations)
     for scope, allowed in (("none", set()), ("read", {1}), ("write", {0, 2}), ("admin", {0, 1, 2})):
         answer = await call(client, method, request, bearer(f"ckd_acme-{scope}"))
-        failed = {n: result.failure for n, result in enumerate(answer.results) if result.HasField("failure")}
+        assert len(answer.results) == 3
+        failed = {result.id: result.failure for result in answer.results if result.HasField("failure")}
         assert set(failed) == {0, 1, 2} - allowed
         for failure in failed.values():
             assert failure.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
@@ -180,12 +189,7 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
     """A request to each RPC about a thread, by the RPC's name, as its owner would make it."""
     target: dict[str, Any] = {"thread_id": thread_id}
     return {
-        "Batch": pb.BatchRequest(
-            operations=[pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(**target))],
-        ),
-        "StreamBatches": pb.StreamBatchesRequest(
-            operations=[pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(**target))],
-        ),
+        "Pipeline": pb.PipelineRequest(operations=[operation(1, pb.GetCheckpointRequest(**target))]),
         "GetCheckpoint": pb.GetCheckpointRequest(**target),
         "GetDeltaChannelHistory": pb.GetDeltaChannelHistoryRequest(**target, channels=["channel"]),
         "ListCheckpoints": pb.ListCheckpointsRequest(),
@@ -196,8 +200,10 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "GetLease": lease_service_pb2.GetLeaseRequest(**target),
         "ReleaseLease": lease_service_pb2.ReleaseLeaseRequest(**target, holder=b"me"),
         "RenewLease": lease_service_pb2.RenewLeaseRequest(**target, token=1),
-        "GetPieces": piece_service_pb2.GetPiecesRequest(**target, names=[hashlib.sha256(PIECE).digest()]),
-        "PutPieces": piece_service_pb2.PutPiecesRequest(**target),
+        "GetValue": value_service_pb2.GetValueRequest(
+            **target, channel_value=value_service_pb2.KnownChannelValue(channel="channel", version="s1")
+        ),
+        "PutPart": value_service_pb2.PutPartRequest(**target, upload_id=b"u" * 16, data=b"their part"),
         "CopyThread": thread_service_pb2.CopyThreadRequest(source_thread_id=thread_id, target_thread_id="copied"),
         "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),
         "DeleteThread": thread_service_pb2.DeleteThreadRequest(**target),
@@ -217,23 +223,21 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
     request = requests[short] or empty(METHODS[name])
 
     put = client.put_request(metadata=client.metadata({"run_id": "run"}))
-    put.values.add(channel="channel", version=values_pb2.ChannelVersion(text="1"), value=client.value(b"secret"))
-    put.checkpoint.channel_versions.versions["channel"].text = "1"
+    put.channels.append("channel")
+    put.channel_versions.append("s1")
+    put.values.add(channel="channel", version="s1", value=client.value(b"secret"))
     await client.checkpoints.PutCheckpoint(put, metadata=mine)
     await client.checkpoints.PutWrites(client.writes_request(), metadata=mine)
-    piece = values_pb2.Piece(name=hashlib.sha256(PIECE).digest(), data=PIECE)
-    await client.pieces.PutPieces(
-        piece_service_pb2.PutPiecesRequest(thread_id="thread-1", pieces=[piece]), metadata=mine
-    )
-    await client.leases.AcquireLease(
-        lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"me"), metadata=mine
-    )
+    part = value_service_pb2.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=UPLOADED)
+    await client.values.PutPart(part, metadata=mine)
+    lease = lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"me")
+    token = (await client.leases.AcquireLease(lease, metadata=mine)).token
 
     async def state() -> list[bytes]:
         listed = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(), metadata=mine)
         lease = await client.leases.GetLease(lease_service_pb2.GetLeaseRequest(thread_id="thread-1"), metadata=mine)
-        pieces = await client.pieces.GetPieces(requests["GetPieces"], metadata=mine)
-        return [listed.SerializeToString(deterministic=True), str(lease.token).encode(), pieces.SerializeToString()]
+        value = await client.values.GetValue(requests["GetValue"], metadata=mine)
+        return [listed.SerializeToString(deterministic=True), str(lease.waiting).encode(), value.SerializeToString()]
 
     before = await state()
     seen = b""
@@ -246,8 +250,16 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.NOT_FOUND,
     )
-    for mark in (b"secret", b"written", b"checkpoint-1", PIECE):
+    for mark in (b"secret", b"written", b"checkpoint-1", UPLOADED):
         assert mark not in seen
+    # What was uploaded is still there, and its own.
+    put = client.put_request(checkpoint_id="checkpoint-2", channels=["channel"], channel_versions=["s2"])
+    parts = values_pb2.Parts(upload_id=b"u" * 16, size=len(UPLOADED))
+    put.values.add(channel="channel", version="s2", value=values_pb2.TypedValue(type="bytes", parts=parts))
+    put.lease_token = token
+    await client.checkpoints.PutCheckpoint(put, metadata=mine)
+    requests["GetValue"].channel_value.version = "s2"
+    assert (await client.values.GetValue(requests["GetValue"], metadata=mine)).data == UPLOADED
 
 
 async def test_the_owner_sees_what_another_tenant_does_not(guarded: Any) -> None:

@@ -1,13 +1,10 @@
-"""Payloads made to hurt: bombs, pickles, names of what belongs to others. To the server they are bytes to keep."""
+"""Payloads made to hurt: bombs, pickles, what belongs to others. To the server they are bytes to keep."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ import grpc.aio
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import piece_service_pb2 as pieces_pb
+from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
 from tests.security.serving import Serve
 from tests.support.rpc_client import Client, bearer, connected
@@ -26,13 +23,6 @@ from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 ACME, OTHER = bearer("ckd_acme-all"), bearer("ckd_other-all")
-
-
-@pytest.fixture(scope="module")
-def bomb() -> bytes:
-    """300 MiB of nothing in 300 KiB."""
-    packer = zlib.compressobj(9)
-    return b"".join([packer.compress(bytes(MEBIBYTE)) for _ in range(300)]) + packer.flush()
 
 
 class Memory:
@@ -60,31 +50,49 @@ def quiet(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-def puts(client: Client, piece: values.Piece) -> dict[str, tuple[Any, Any]]:
-    """All calls that take pieces, with this one."""
-    listed = [piece] * 3
-    return {
-        "PutPieces": (client.pieces.PutPieces, pieces_pb.PutPiecesRequest(thread_id="t", pieces=listed)),
-        "PutCheckpoint": (client.checkpoints.PutCheckpoint, client.put_request(pieces=listed)),
-        "PutWrites": (client.checkpoints.PutWrites, client.writes_request(pieces=listed)),
-    }
+def number(value: int) -> bytes:
+    """Encodes unsigned LEB128."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
-async def test_a_piece_is_not_unpacked_beyond_its_limit(quiet: ServerProcess, bomb: bytes) -> None:
-    memory = Memory(quiet)
-    piece = values.Piece(data=bomb, compression=values.COMPRESSION_ZLIB)
+def blown_up(client: Client, version: int, base_size: int, times: int) -> Any:
+    """A put whose value is its base so many times over."""
+    size = base_size * times
+    instructions = (number(base_size << 1 | 1) + number(0)) * times
+    patch = values.Patch(base_version=f"s{version - 1}", size=size, crc32=zlib.crc32(bytes(size)))
+    put = client.put_request(checkpoint_id=f"{version}", channels=["channel"], channel_versions=[f"s{version}"])
+    value = values.TypedValue(type="bytes", data=instructions, patch=patch)
+    put.values.add(channel="channel", version=f"s{version}", value=value)
+    return put
+
+
+async def test_a_value_is_not_blown_up_beyond_what_an_answer_may_have(quiet: ServerProcess) -> None:
+    """A kibibyte that is copied 500 times, and that 500 times: 256 MiB in a few kilobytes."""
     async with connected(quiet.target) as client:
-        for name, (call, request) in puts(client, piece).items():
-            begun = time.monotonic()
-            refusal = await client.refused(call(request, timeout=20))
-            assert (refusal.code, refusal.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "pieces[0].data"), (
-                name
-            )
-            assert time.monotonic() - begun < 5
-        small = values.Piece(data=zlib.compress(bytes(2 * MEBIBYTE)), compression=values.COMPRESSION_ZLIB)
-        put = pb.BatchOperation(put_checkpoint=client.put_request(pieces=[small]))
-        (result,) = (await client.checkpoints.Batch(pb.BatchRequest(operations=[put]))).results
-        assert result.failure.metadata["field"] == "pieces[0].data"
+        put = client.put_request(checkpoint_id="0", channels=["channel"], channel_versions=["s0"])
+        put.values.add(channel="channel", version="s0", value=values.TypedValue(type="bytes", data=bytes(1024)))
+        await client.checkpoints.PutCheckpoint(put)
+        size = 1024
+        for version in (1, 2):
+            await client.checkpoints.PutCheckpoint(blown_up(client, version, size, 500))
+            size *= 500
+        memory = Memory(quiet)
+        request = pb.GetCheckpointRequest(thread_id="thread-1")
+        found = await client.checkpoints.GetCheckpoint(request, timeout=20)
+        assert found.ByteSize() < MEBIBYTE
+        assert found.tuple.values[0].value.parts.size == size
+        await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(), timeout=20)
+        known = values_pb.KnownChannelValue(channel="channel", version="s2")
+        for offset in (0, size // 2, size - 1000):
+            wanted = values_pb.GetValueRequest(thread_id="thread-1", channel_value=known, offset=offset)
+            answer = await client.values.GetValue(wanted, timeout=20)
+            assert answer.data == bytes(len(answer.data))
+            assert answer.data
+            assert answer.size == size
     assert memory.grown() < 60 * MEBIBYTE
 
 
@@ -98,10 +106,8 @@ async def test_a_message_is_not_unpacked_beyond_its_limit(quiet: ServerProcess) 
             await client.raw("CheckpointService/PutCheckpoint", bytes(200 * MEBIBYTE))
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         # What fits once it is unpacked is served.
-        version = values.ChannelVersion(integer=1)
-        request = client.put_request(checkpoint_id="checkpoint-2")
-        request.checkpoint.channel_versions.versions["channel"].CopyFrom(version)
-        request.values.add(channel="channel", version=version, value=client.value(bytes(3 * MEBIBYTE)))
+        request = client.put_request(checkpoint_id="checkpoint-2", channels=["channel"], channel_versions=["i1"])
+        request.values.add(channel="channel", version="i1", value=client.value(bytes(3 * MEBIBYTE)))
         await client.checkpoints.PutCheckpoint(request, timeout=20)
     assert memory.grown() < 100 * MEBIBYTE
 
@@ -141,22 +147,25 @@ async def test_a_pickle_is_stored_and_given_back_and_never_loaded(database_url: 
     with ServerProcess("--database-url", database_url, log_dir=tmp_path, env=more) as server:
         async with connected(server.target) as client:
             value = values.TypedValue(type="pickle", data=payload)
-            version = values.ChannelVersion(integer=1)
-            put = client.put_request(metadata=values.Metadata(value=value, index=b"\x80"))
-            put.checkpoint.extra.CopyFrom(value)
-            put.checkpoint.channel_versions.versions["channel"].CopyFrom(version)
-            put.values.add(channel="channel", version=version, value=value)
+            put = client.put_request(
+                metadata=values.Metadata(value=value, index=b"\x80"),
+                body=payload,
+                channels=["channel"],
+                channel_versions=["i1"],
+            )
+            put.values.add(channel="channel", version="i1", value=value)
             await client.checkpoints.PutCheckpoint(put)
             write = client.writes_request()
             write.writes[0].value.CopyFrom(value)
             await client.checkpoints.PutWrites(write)
-            piece = values.Piece(name=hashlib.sha256(payload).digest(), data=payload)
-            await client.pieces.PutPieces(pieces_pb.PutPiecesRequest(thread_id="thread-1", pieces=[piece]))
+            part = values_pb.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=payload)
+            await client.values.PutPart(part)
             found = (await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))).tuple
             assert found.values[0].value == found.pending_writes[0].value == found.metadata.value == value
-            assert found.checkpoint.extra == value
-            request = pieces_pb.GetPiecesRequest(thread_id="thread-1", names=[piece.name])
-            assert list((await client.pieces.GetPieces(request)).pieces) == [piece]
+            assert found.body == payload
+            known = values_pb.KnownChannelValue(channel="channel", version="i1")
+            wanted = values_pb.GetValueRequest(thread_id="thread-1", channel_value=known)
+            assert (await client.values.GetValue(wanted)).data == payload
             query = pb.ListCheckpointsRequest(filter=b"\x81\xa3run\xa3run")
             assert not (await client.checkpoints.ListCheckpoints(query)).tuples
         assert server.process.poll() is None
@@ -174,67 +183,44 @@ def test_a_server_that_unpickled_would_be_noticed(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def place(*parts: object) -> bytes:
-    return json.dumps(parts).encode()
-
-
-async def test_names_lead_to_nothing_but_the_thread_s_own(serve: Serve, keys_file: Path) -> None:
+async def test_an_upload_is_its_threads_own(serve: Serve, keys_file: Path) -> None:
     secret = b"a secret of thread-1" * 10
-    digest = hashlib.sha256(secret).digest()
-    version = values.ChannelVersion(integer=1)
     async with serve(keys_file=keys_file) as target, connected(target) as client:
-        put = client.put_request()
-        put.checkpoint.channel_versions.versions["channel"].CopyFrom(version)
-        put.values.add(channel="channel", version=version, value=client.value(secret))
-        await client.checkpoints.PutCheckpoint(put, metadata=ACME)
-        write = client.writes_request()
-        write.writes[0].value.data = secret
-        await client.checkpoints.PutWrites(write, metadata=ACME)
-        pieces = [values.Piece(name=digest, data=secret)]
-        await client.pieces.PutPieces(pieces_pb.PutPiecesRequest(thread_id="thread-1", pieces=pieces), metadata=ACME)
-        own = [
-            place("value", "", "channel", "i1"),
-            place("write", "", "checkpoint-1", "task-1", 0),
-        ]
+        part = values_pb.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=secret)
+        await client.values.PutPart(part, metadata=ACME)
 
-        async def get(thread_id: str, names: list[bytes], metadata: Any) -> Any:
-            request = pieces_pb.GetPiecesRequest(thread_id=thread_id, names=names)
-            return await client.pieces.GetPieces(request, metadata=metadata, timeout=20)
+        def put(thread_id: str, upload_id: bytes = b"u" * 16) -> Any:
+            request = client.put_request(thread_id=thread_id, channels=["channel"], channel_versions=["i1"])
+            parts = values.Parts(upload_id=upload_id, size=len(secret))
+            request.values.add(channel="channel", version="i1", value=values.TypedValue(type="bytes", parts=parts))
+            return request
 
-        for names in ([digest], own):
-            assert [piece.data for piece in (await get("thread-1", names, ACME)).pieces] == [secret] * len(names)
-        strange = [
-            place("value", "", "channel", "i1", "thread-1"),
-            place("acme", "value", "", "channel", "i1"),
-            place("value", "../thread-1", "channel", "i1"),
-            place("value", "", "channel' OR '1'='1", "i1"),
-            place("value", "", "%", "%"),
-            place("value", "", "channel", 1),
-            place("write", "", "checkpoint-1", "task-1", "0"),
-            place("write", "", "checkpoint-1", "task-1", True),
-            place("write", "", "checkpoint-1", "task-1", 2**31),
-            place({"value": ""}),
-            b'["value","\\u0000","channel","i1"]',
-            b'["value","\\ud800","channel","i1"]',
-            b"[" * 4000,
-            b"\xff\xfe",
-            b"null",
-        ]
-        for thread_id, names, metadata in (
-            ("thread-2", [digest], ACME),
-            ("thread-2", own, ACME),
-            ("thread-1", [digest], OTHER),
-            ("thread-1", own, OTHER),
-            ("thread-1", strange, ACME),
+        for thread_id, upload_id, metadata in (
+            ("thread-2", b"u" * 16, ACME),
+            ("thread-1", b"u" * 16, OTHER),
+            ("thread-1", b"v" * 16, ACME),
+            ("thread-1", bytes(16), ACME),
         ):
-            answer = await get(thread_id, names, metadata)
-            assert not answer.pieces
-            assert list(answer.missing) == names
-        # Nor can a value be made of another thread's or tenant's pieces.
+            refusal = await client.refused(
+                client.checkpoints.PutCheckpoint(put(thread_id, upload_id), metadata=metadata)
+            )
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BASE_MISSING")
+        await client.checkpoints.PutCheckpoint(put("thread-1"), metadata=ACME)
+        known = values_pb.KnownChannelValue(channel="channel", version="i1")
+        for thread_id, metadata, found in (
+            ("thread-1", ACME, secret),
+            ("thread-2", ACME, b""),
+            ("thread-1", OTHER, b""),
+        ):
+            wanted = values_pb.GetValueRequest(thread_id=thread_id, channel_value=known)
+            assert (await client.values.GetValue(wanted, metadata=metadata)).data == found
+        # Nor can a value be a patch on another thread's or tenant's value.
+        patch = values.Patch(base_version="i1", size=len(secret), crc32=zlib.crc32(secret))
+        value = values.TypedValue(type="bytes", data=number(len(secret) << 1 | 1) + number(0), patch=patch)
         for thread_id, metadata in (("thread-2", ACME), ("thread-1", OTHER)):
-            put = client.put_request(thread_id=thread_id, checkpoint_id="checkpoint-2")
-            put.checkpoint.channel_versions.versions["channel"].CopyFrom(version)
-            value = values.TypedValue(type="bytes", pieces=values.PieceList(size=len(secret), names=[digest]))
-            put.values.add(channel="channel", version=version, value=value)
-            answer = await client.checkpoints.PutCheckpoint(put, metadata=metadata)
-            assert list(answer.missing_pieces) == [digest]
+            request = client.put_request(
+                thread_id=thread_id, checkpoint_id="checkpoint-2", channels=["channel"], channel_versions=["i2"]
+            )
+            request.values.add(channel="channel", version="i2", value=value)
+            refusal = await client.refused(client.checkpoints.PutCheckpoint(request, metadata=metadata))
+            assert refusal.reason == "BASE_MISSING"

@@ -26,6 +26,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_BASE_MISSING: _ClassVar[ErrorReason]
     ERROR_REASON_CHAIN_TOO_LONG: _ClassVar[ErrorReason]
     ERROR_REASON_SEALED: _ClassVar[ErrorReason]
+    ERROR_REASON_CORRUPT_VALUE: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason
 ERROR_REASON_VERSION_CONFLICT: ErrorReason
@@ -46,3 +47,4 @@ ERROR_REASON_KEYS_UNAVAILABLE: ErrorReason
 ERROR_REASON_BASE_MISSING: ErrorReason
 ERROR_REASON_CHAIN_TOO_LONG: ErrorReason
 ERROR_REASON_SEALED: ErrorReason
+ERROR_REASON_CORRUPT_VALUE: ErrorReason

@@ -176,7 +176,8 @@ class Assembler:
     """Makes whole values of stored rows, for those who didn't ask for patches.
 
     What would be large is left out (`parts`, with its size), and so is what can't be made here: a value whose chain has
-    a sealed patch, or bytes that were left out already. What is made once is kept for what builds on it.
+    a sealed patch, bytes that were left out already, or a patch that doesn't make what it says. Who asks for such a
+    value by itself is told why. What is made once is kept for what builds on it.
 
     Args:
         rows: The rows of one namespace.
@@ -191,19 +192,22 @@ class Assembler:
         self._made: dict[ChannelValueKey, bytes] = {}
 
     def value(self, key: ChannelValueKey) -> TypedValue | None:
-        """Returns a channel's value at a version, whole or left out; None: it is empty there.
+        """Returns a channel's value at a version, whole or left out; None: it is empty there."""
+        row = self._rows.get(key)
+        if row is None or row.patch is None:
+            return row
+        try:
+            made = self.make(key, row)
+        except BrokenPatch:
+            made = None
+        return TypedValue(row.type, made) if made is not None else left_out(row)
+
+    def make(self, key: ChannelValueKey, row: TypedValue) -> bytes | None:
+        """Returns the bytes of a value that is a patch; None: they would be large, or can't be made here.
 
         Raises:
             BrokenPatch: The rows don't make what they say.
         """
-        row = self._rows.get(key)
-        if row is None or row.patch is None:
-            return row
-        made = self._make(key, row)
-        return TypedValue(row.type, made) if made is not None else left_out(row)
-
-    def _make(self, key: ChannelValueKey, row: TypedValue) -> bytes | None:
-        """Returns a value's bytes; None: they are to be left out."""
         chain: list[tuple[ChannelValueKey, TypedValue]] = []
         while (made := self._made.get(key)) is None:
             if row.parts is not None:

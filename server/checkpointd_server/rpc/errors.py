@@ -20,6 +20,7 @@ from google.rpc.status_pb2 import Status
 from checkpointd.v1 import errors_pb2
 from checkpointd_server.domain.errors import (
     BaseMissing,
+    BrokenPatch,
     ChainTooLong,
     CheckpointdError,
     CheckpointNotFound,
@@ -136,6 +137,11 @@ RULES: dict[type[CheckpointdError], Rule] = {
         metadata=lambda error: {"thread_id": error.thread_id, "channel": error.channel, "limit": error.limit},
     ),
     SealedValue: Rule(code=grpc.StatusCode.FAILED_PRECONDITION, reason=errors_pb2.ERROR_REASON_SEALED),
+    BrokenPatch: Rule(
+        code=grpc.StatusCode.DATA_LOSS,
+        reason=errors_pb2.ERROR_REASON_CORRUPT_VALUE,
+        level=logging.WARNING,
+    ),
     RequestTooLarge: Rule(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason=errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,

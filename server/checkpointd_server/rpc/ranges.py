@@ -43,7 +43,7 @@ class AssembledRange(NamedTuple):
 
 
 class _Gone(Exception):
-    """What is read has been deleted or replaced meanwhile."""
+    """What a patch builds on isn't there."""
 
 
 class RangeReader:
@@ -86,7 +86,10 @@ class RangeReader:
                 if data is None:
                     data = await self._range(reading, key, offset, stop)
             except _Gone:
-                return None
+                again = await reading.get(key, offset, 1)
+                if again is None or again.value != first.value:
+                    return None  # deleted or replaced meanwhile
+                raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: its base is missing") from None
         if len(data) == patch.size and crc32(data) != patch.crc32:
             raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: the checksum is another one")
         return AssembledRange(data, patch.size, patch.crc32)
@@ -104,8 +107,9 @@ class RangeReader:
                 break
             at = ChannelValueKey(key.channel, row.patch.base_version)
         budget = Budget((self._limits.max_chain + 1) * WHOLE_BYTES)
-        value = await self._executor.run(Assembler(rows, largest=WHOLE_BYTES, budget=budget).value, key)
-        return None if value is None or value.parts is not None else value.data[start:stop]
+        assembler = Assembler(rows, largest=WHOLE_BYTES, budget=budget)
+        data = await self._executor.run(assembler.make, key, rows[key])
+        return None if data is None else data[start:stop]
 
     async def _range(self, reading: _Reading, key: ChannelValueKey, start: int, stop: int) -> bytes:
         """Returns a range of a value, made of ranges of what it builds on."""
@@ -126,7 +130,7 @@ class RangeReader:
         parts: list[bytes] = []
         places: list[tuple[int, int, int]] = []
         for begin, end in _spans(segments):
-            spans[begin] = await reading.bytes(key, begin, end)
+            spans[begin] = await reading.read_bytes(key, begin, end)
             places.append((begin, end, begin))
         for segment in segments:
             if isinstance(segment, bytes):
@@ -187,10 +191,10 @@ class _Reading:
             return None
         data = found.data
         if len(data) < found.size:
-            data += await self.bytes(key, len(data), found.size)
+            data += await self.read_bytes(key, len(data), found.size)
         return TypedValue(found.value.type, data, patch)
 
-    async def bytes(self, key: ChannelValueKey, start: int, stop: int) -> bytes:
+    async def read_bytes(self, key: ChannelValueKey, start: int, stop: int) -> bytes:
         """Reads a range of stored bytes, all of it. Raises _Gone."""
         parts: list[bytes] = []
         while start < stop:
