@@ -14,7 +14,7 @@ import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.rpc.requests import put_of
-from tests.support.operations import operation
+from tests.support.operations import GET, operation, results_of, send
 
 SIZE = 1024 * 1024
 CALLS = 8
@@ -197,3 +197,30 @@ async def test_calls_themselves(client: Any, no_collector: None) -> None:
         await client.checkpoints.PutCheckpoint(client.put_request())
     await asyncio.sleep(0.1)
     assert left() <= before + 1
+
+
+async def test_streams_themselves(client: Any, blocker: Any, no_collector: None) -> None:
+    """Those that ended, and those whose clients have gone."""
+
+    def left() -> int:
+        return sum(type(thing).__name__ in ("_Stream", "Outbox") for thing in gc.get_objects())
+
+    await client.checkpoints.PutCheckpoint(client.put_request())
+    put, late = client.put_request(), client.put_request()
+    late.precondition.if_version_match = 0
+    for _ in range(CALLS):
+        stream = client.checkpoints.Pipeline()
+        await send(stream, operation(1, put), operation(2, late), operation(3, GET), operation(4, put))
+        await stream.done_writing()
+        await results_of(stream, 4)
+        assert await stream.read() is grpc.aio.EOF
+    async with blocker() as blocked:
+        for _ in range(CALLS):
+            stream = client.checkpoints.Pipeline()
+            await send(stream, operation(1, put), operation(2, GET), operation(3, put))
+            await blocked.until_waiting(1)
+            stream.cancel()
+            await blocked.until_waiting(0)
+    async with asyncio.timeout(20):
+        while left() > 1:
+            await asyncio.sleep(0.05)

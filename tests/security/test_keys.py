@@ -22,6 +22,7 @@ from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.api_keys import key_entry
 from tests.support.commands import run
+from tests.support.operations import GET, ask
 from tests.support.rpc_client import bearer, connected
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
@@ -190,24 +191,17 @@ class TestTheFile:
             )
             assert "expired" in refusal.message
 
-    async def test_an_open_call_outlives_no_key(self, serve: Serve, tmp_path: Path) -> None:
+    async def test_a_stream_outlives_no_key(self, serve: Serve, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
         path.write_text(key_entry("ckd_old", "acme", "read"))
         async with serve(keys_file=path) as target, connected(target) as client:
-            call = client.checkpoints.StreamBatches(metadata=bearer("ckd_old"))
-            get = pb.BatchOperation(get_checkpoint=pb.GetCheckpointRequest(thread_id="t"))
-
-            async def ask() -> pb.StreamBatchesResponse:
-                await call.write(pb.StreamBatchesRequest(operations=[get]))
-                answer: pb.StreamBatchesResponse = await call.read()
-                return answer
-
-            assert (await ask()).results[0].HasField("get_checkpoint")
+            stream = client.checkpoints.Pipeline(metadata=bearer("ckd_old"))
+            assert (await ask(stream, GET)).HasField("get_checkpoint")
             path.write_text(key_entry("ckd_new", "acme", "read"))
             await until_answered(client, "ckd_old", grpc.StatusCode.UNAUTHENTICATED)
-            answer = await ask()
-            assert answer.failure.reason == "UNAUTHENTICATED"
-            assert not answer.results
+            assert (await ask(stream, GET)).failure.reason == "UNAUTHENTICATED"
+            refusal = await client.refused(stream.read())
+            assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_the_log_tells_who_called_and_holds_no_key(database_url: str, keys_file: Path, tmp_path: Path) -> None:

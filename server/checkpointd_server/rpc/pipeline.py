@@ -204,7 +204,6 @@ class _Stream:
         self._ready_reads: deque[_Operation] = deque()
         self._unsent = 0
         self._unsent_bytes = 0
-        self._delivered = self._take_results  # one object, by which the store knows what belongs together
         self._changed: asyncio.Future[None] | None = None
         self._outbox = Outbox(context.write, self._calls.time_for(None), self._results_sent, self._results_unread)
 
@@ -328,10 +327,10 @@ class _Stream:
             check_scope(identity, OPERATIONS[kind])
             if kind == "put_checkpoint":
                 put = read_put_checkpoint(request, identity.tenant, self._limits)
-                operation.pending = PendingWrite(put, size, deadline, self._delivered, operation)
+                operation.pending = PendingWrite(put, size, deadline, self._take_results, operation)
             elif kind == "put_writes":
                 writes = read_put_writes(request, identity.tenant, self._limits)
-                operation.pending = PendingWrite(writes, size, deadline, self._delivered, operation)
+                operation.pending = PendingWrite(writes, size, deadline, self._take_results, operation)
             else:
                 operation.read = read_get_checkpoint(request, identity.tenant, self._limits)
         except Exception as error:
@@ -471,6 +470,7 @@ class _Stream:
             count += 1
             size += operation.size
             reserved += operation.is_reserved
+            operation.pending = None  # they name each other, and would be the collector's
         self._calls.release(reserved, size)
         return count, size
 
@@ -499,6 +499,7 @@ class _Stream:
             namespace.waiting.clear()
         self._ready_reads.clear()
         self._outbox.close()
+        del self._outbox  # it names this stream, and both would be the collector's
 
 
 def failed(number: int, failure: Failure) -> pb.OperationResult:

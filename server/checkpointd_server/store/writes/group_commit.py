@@ -199,6 +199,7 @@ class GroupCommit:
         finally:
             # What is left has no result only where this task was cancelled: nobody may wait for ever.
             finish((pending, DeadlineExceeded()) for pending in commit.entries)
+            commit.task = None  # one that was cancelled keeps this frame, and would be kept by the commit in turn
             self._commits.discard(commit)
             self._slow -= commit.is_slow
             self._in_flight -= not commit.is_slow
