@@ -1,7 +1,7 @@
 """Leases: granted one at a time on a thread, in the order of those who ask, on the database's clock.
 
 Everything lies in the database, so that any number of servers share it; nothing is kept in a session, so that a
-transaction pooler may stand between. How leases bind writes is told in migrations/0001_core/07_leases.sql.
+transaction pooler may stand between. How leases bind writes is told in migrations/0001_core/08_leases.sql.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work on whole threads: deleting, pruning and copying. One call a thread, which is one transaction under the thread's lock.
+"""Work on whole threads: deleting, pruning and copying. One call a thread: one transaction under its lock.
 
 Work on many threads is no transaction, so that none of them waits for another. The leases on all of them are looked at
 first, and on each again when its turn comes.

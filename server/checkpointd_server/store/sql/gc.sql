@@ -1,4 +1,4 @@
--- Garbage collection: migrations/0001_core/08_uploads.sql.
+-- Garbage collection: migrations/0001_core/09_uploads.sql.
 
 -- name: claim_gc
 -- The threads that are to be looked at, at most $1, whatever their tenant. For a minute they are nobody else's.

@@ -1,4 +1,4 @@
--- Leases: migrations/0001_core/07_leases.sql.
+-- Leases: migrations/0001_core/08_leases.sql.
 
 -- name: acquire_lease
 -- Takes the lease if it is free, or a place in line for it.

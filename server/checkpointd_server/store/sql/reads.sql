@@ -1,4 +1,4 @@
--- Reads: migrations/0001_core/04_reads.sql, 05_lists.sql and 06_history.sql.
+-- Reads: migrations/0001_core/05_reads.sql, 06_lists.sql and 07_history.sql.
 
 -- name: get_checkpoint
 -- One checkpoint, or its absence, and the namespace's version, in one row.

@@ -1,4 +1,4 @@
--- Work on whole threads: migrations/0001_core/09_threads.sql, 10_prunes.sql and 11_copies.sql.
+-- Work on whole threads: migrations/0001_core/10_threads.sql, 11_prunes.sql and 12_copies.sql.
 
 -- name: check_leases
 -- Which of some threads may not be changed.

@@ -18,12 +18,7 @@ from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailab
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.writes.columns import commit_arguments
 from checkpointd_server.store.writes.merge import Group
-from checkpointd_server.store.writes.outcomes import (
-    Outcome,
-    read_outcomes,
-    result_of_refused,
-    versions_of_stored,
-)
+from checkpointd_server.store.writes.outcomes import Outcome, read_outcomes, result_of_refused, versions_of_stored
 
 MAX_IN_FLIGHT = 2
 """How many commits are in flight at once: while the disk works on one, the next is put together."""
@@ -284,7 +279,7 @@ class GroupCommit:
     async def _call(self, groups: Sequence[Group]) -> list[Outcome]:
         arguments = commit_arguments(groups, self._max_chain)
         row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
-        return read_outcomes(row, len(groups))
+        return read_outcomes(row.values(), len(groups))
 
     def _tick(self) -> None:
         """Refuses what waited for too long, and no longer counts commits that wait for a lock."""

@@ -38,6 +38,8 @@ class Group:
         self.request_ids: list[bytes] = []
         """Of each entry. What has none gets one, so that storing it again after a lost answer is known for that."""
         self.last_put: PutCheckpoint | None = None
+        self.puts = 0
+        """How many it has."""
         self._bases: dict[tuple[str, str], Base] = {}
         self._checkpoint_ids: set[str] = set()
         self._places: set[tuple[str, str, int]] = set()
@@ -90,6 +92,7 @@ class Group:
             self._places.update(_special_places(write))
             return
         self.last_put = write
+        self.puts += 1
         self._checkpoint_ids.add(write.checkpoint_id)
         self._bases.update(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
@@ -33,17 +33,15 @@ class Outcome(NamedTuple):
     channel: str | None
 
 
-def read_outcomes(row: Mapping[str, Any], number: int) -> list[Outcome]:
-    """Reads the one row, which has an entry for each group, in order."""
-    columns = [row[name] for name in ("o_outcome", "o_version", "o_previous", "o_last_id", "o_remaining")]
-    return [Outcome(*entry) for entry in zip(*columns, row["o_channel"] or (None,) * number, strict=True)]
+def read_outcomes(columns: Iterable[list[Any] | None], groups: int) -> list[Outcome]:
+    """Reads the columns of the result, each with an entry for each group."""
+    return [Outcome(*entry) for entry in zip(*(column or (None,) * groups for column in columns), strict=True)]
 
 
 def versions_of_stored(group: Group, outcome: Outcome) -> list[int]:
     """Returns the versions that a stored group's writes are answered with."""
     assert outcome.version is not None
-    puts = sum(isinstance(write, PutCheckpoint) for write in group.writes())
-    current, following = outcome.previous, outcome.version - puts + 1
+    current, following = outcome.previous, outcome.version - group.puts + 1
     versions = []
     for write in group.writes():
         if isinstance(write, PutCheckpoint):

@@ -63,7 +63,7 @@ BEGIN
     LOOP
         DELETE FROM __schema__.value_parts AS p WHERE p.thread = p_thread AND p.upload_id = x_upload.upload_id;
     END LOOP;
-    SELECT extract(epoch FROM min(u.updated_at) - x_now) + p_grace INTO x_again
+    SELECT date_part('epoch', min(u.updated_at) - x_now) + p_grace INTO x_again
     FROM __schema__.uploads AS u
     WHERE u.thread = p_thread;
 
@@ -77,9 +77,9 @@ BEGIN
         AND NOT EXISTS (SELECT FROM __schema__.task_writes AS w WHERE w.thread = p_thread)
     THEN
         IF x_thread.lease_expires_at > x_now THEN
-            x_again := extract(epoch FROM x_thread.lease_expires_at - x_now) + p_tombstone;
+            x_again := date_part('epoch', x_thread.lease_expires_at - x_now) + p_tombstone;
         ELSE
-            x_again := x_thread.floor / 1000000.0 + p_tombstone - extract(epoch FROM x_now);
+            x_again := x_thread.floor / 1000000.0 + p_tombstone - date_part('epoch', x_now);
             IF x_again <= 0 THEN
                 DELETE FROM __schema__.threads AS t WHERE t.thread = p_thread;
                 x_again := NULL;

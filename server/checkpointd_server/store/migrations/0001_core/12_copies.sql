@@ -97,7 +97,7 @@ BEGIN
         )
         SELECT
             p_target, copied.checkpoint_ns, p_tenant,
-            greatest(x_target.floor + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+            greatest(x_target.floor + 1, (date_part('epoch', clock_timestamp()) * 1000000)::bigint),
             CASE WHEN n.last_checkpoint_id = ANY (copied.ids) THEN n.last_checkpoint_id ELSE copied.greatest END,
             n.pruned_below
         FROM (

@@ -31,7 +31,7 @@ BEGIN
         IF x_thread.lease_holder = p_holder THEN
             o_token := x_thread.lease_token;
         ELSE
-            o_remaining := extract(epoch FROM x_thread.lease_expires_at - x_now);
+            o_remaining := date_part('epoch', x_thread.lease_expires_at - x_now);
         END IF;
     ELSE
         SELECT w.ticket INTO x_ticket
@@ -43,7 +43,7 @@ BEGIN
                 AND (x_ticket IS NULL OR w.ticket < x_ticket)
         ) THEN
             o_token := greatest(
-                x_thread.lease_token + 1, x_thread.floor + 1, (extract(epoch FROM x_now) * 1000000)::bigint
+                x_thread.lease_token + 1, x_thread.floor + 1, (date_part('epoch', x_now) * 1000000)::bigint
             );
         END IF;
     END IF;
@@ -58,7 +58,7 @@ BEGIN
         INSERT INTO __schema__.lease_waiters AS w (thread, holder, tenant, ticket, seen_at)
         SELECT
             p_thread, p_holder, p_tenant,
-            greatest(max(w.ticket) + 1, (extract(epoch FROM x_now) * 1000000)::bigint), x_now
+            greatest(max(w.ticket) + 1, (date_part('epoch', x_now) * 1000000)::bigint), x_now
         FROM __schema__.lease_waiters AS w
         WHERE w.thread = p_thread
         ON CONFLICT (thread, holder) DO UPDATE SET seen_at = excluded.seen_at;
@@ -128,7 +128,7 @@ DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_now timestamptz := clock_timestamp();
 BEGIN
-    SELECT t.lease_token, extract(epoch FROM t.lease_expires_at - x_now) INTO o_token, o_remaining
+    SELECT t.lease_token, date_part('epoch', t.lease_expires_at - x_now) INTO o_token, o_remaining
     FROM __schema__.threads AS t
     WHERE t.thread = p_thread AND t.lease_expires_at > x_now;
     SELECT count(*) INTO o_waiting

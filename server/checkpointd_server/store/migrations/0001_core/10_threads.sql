@@ -14,7 +14,7 @@ DECLARE
 BEGIN
     UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = p_thread;
     o_is_there := FOUND;
-    SELECT t.lease_token, extract(epoch FROM t.lease_expires_at - clock_timestamp()) INTO x_token, o_remaining
+    SELECT t.lease_token, date_part('epoch', t.lease_expires_at - clock_timestamp()) INTO x_token, o_remaining
     FROM __schema__.threads AS t
     WHERE t.thread = p_thread AND t.lease_expires_at > clock_timestamp();
     o_outcome := CASE
@@ -34,7 +34,7 @@ BEGIN
     RETURN QUERY
     SELECT
         p_threads[i], CASE WHEN p_leases[i] = 0 THEN 'held' ELSE 'lost' END,
-        extract(epoch FROM t.lease_expires_at - clock_timestamp())::float8
+        date_part('epoch', t.lease_expires_at - clock_timestamp())::float8
     FROM generate_subscripts(p_threads, 1) AS i
     LEFT JOIN LATERAL (
         SELECT t.lease_token, t.lease_expires_at
@@ -220,7 +220,7 @@ BEGIN
         LIMIT 1;
         IF FOUND THEN
             UPDATE __schema__.namespaces AS n SET
-                version = greatest(n.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+                version = greatest(n.version + 1, (date_part('epoch', clock_timestamp()) * 1000000)::bigint),
                 last_checkpoint_id = x_last,
                 last_writer = NULL,
                 last_request_id = NULL

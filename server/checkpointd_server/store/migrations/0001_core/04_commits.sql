@@ -1,0 +1,412 @@
+-- Puts and task writes: one call for all that shares a commit.
+
+-- Judges whether a group is to be stored, by its thread and its namespace, whose columns are null if they are not there.
+-- Of a thread that isn't locked, what is asked may be out of date; where there is none, nothing can be locked, and what builds on
+-- something is refused anyway.
+CREATE FUNCTION __schema__.judge(
+    p_group __schema__.group_to_store, p_is_locked boolean, p_is_there boolean, p_lease bigint, p_version bigint, p_last text,
+    p_writer bytea, p_request bytea, p_pruned_below text
+) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN NOT $2 AND ($3 OR ($1).may_be_first) THEN 'busy'
+        WHEN $8 = ($1).request THEN 'repeated'
+        WHEN coalesce($4, 0) <> ($1).lease THEN CASE WHEN ($1).lease = 0 THEN 'held' ELSE 'lost' END
+        WHEN ($1).if_version IS NULL AND ($1).if_writer IS NULL THEN 'ok'
+        WHEN ($1).least_parent COLLATE "C" < $9 THEN 'conflict'
+        WHEN coalesce($5, 0) = ($1).if_version THEN 'ok'
+        WHEN $7 = ($1).if_writer THEN CASE WHEN $6 <> ($1).if_last THEN 'predecessor' ELSE 'ok' END
+        ELSE 'conflict'
+    END
+$$;
+
+-- Which of the single calls that were refused have been stored before: a put, by its checkpoint; task writes, if one of their
+-- places knows the call, and each of them holds something.
+CREATE FUNCTION __schema__.find_repeated(
+    p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_writes __schema__.write_to_store[],
+    p_outcome text[]
+) RETURNS TABLE (o_group integer, o_version bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY
+    SELECT g.number, c.version
+    FROM unnest(p_groups) AS g
+    JOIN unnest(p_puts) AS p ON p.of_group = g.number
+    CROSS JOIN LATERAL (
+        SELECT c.version
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = g.thread AND c.checkpoint_ns = g.ns AND c.checkpoint_id = p.id AND c.request_id = p.request
+        LIMIT 1
+    ) AS c
+    WHERE g.is_single AND p_outcome[g.number] NOT IN ('ok', 'busy', 'repeated')
+    UNION ALL
+    SELECT g.number, 0::bigint
+    FROM unnest(p_groups) AS g
+    JOIN unnest(p_writes) AS w ON w.of_group = g.number
+    LEFT JOIN LATERAL (
+        SELECT
+            t.request_id = w.request OR EXISTS (
+                SELECT FROM __schema__.replaced_writes AS r
+                WHERE r.thread = g.thread AND r.checkpoint_ns = g.ns AND r.checkpoint_id = w.id
+                    AND r.task_id = w.task_id AND r.idx = w.idx AND r.request_id = w.request
+            ) AS knows_it
+        FROM __schema__.task_writes AS t
+        WHERE t.thread = g.thread AND t.checkpoint_ns = g.ns AND t.checkpoint_id = w.id AND t.task_id = w.task_id
+            AND t.idx = w.idx
+        LIMIT 1
+    ) AS place ON true
+    WHERE g.is_single AND g.puts = 0 AND p_outcome[g.number] NOT IN ('ok', 'busy')
+    GROUP BY g.number
+    -- The request id of a copied write is null.
+    HAVING bool_and(place IS DISTINCT FROM NULL) AND bool_or(coalesce(place.knows_it, false));
+END
+$$;
+
+-- The next version of a namespace, after so many puts: greater than all that were given before, also by another server's clock,
+-- and to namespaces that were deleted. Without a put, it stays.
+CREATE FUNCTION __schema__.next_version(p_version bigint, p_floor bigint, p_puts integer) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE
+        WHEN $3 = 0 THEN coalesce($1, 0)
+        ELSE greatest($1 + 1, $2 + 1, (date_part('epoch', clock_timestamp()) * 1000000)::bigint) + $3 - 1
+    END
+$$;
+
+-- Locks the threads of groups, makes those that may be new, and returns them. If it is one thread alone it waits, otherwise it
+-- leaves out those that others have locked.
+CREATE FUNCTION __schema__.lock_threads(p_tenant text, p_groups __schema__.group_to_store[]) RETURNS uuid[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    x_threads uuid[];
+    x_locked uuid[];
+    x_made uuid[];
+BEGIN
+    SELECT array_agg(DISTINCT g.thread) INTO x_threads FROM unnest(p_groups) AS g;
+    IF cardinality(x_threads) = 1 THEN
+        UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = x_threads[1];
+        IF FOUND THEN
+            RETURN x_threads;
+        END IF;
+    ELSE
+        WITH free AS MATERIALIZED (
+            SELECT t.thread
+            FROM unnest(x_threads) AS given (thread)
+            CROSS JOIN LATERAL (
+                SELECT t.thread FROM __schema__.threads AS t WHERE t.thread = given.thread FOR NO KEY UPDATE SKIP LOCKED
+            ) AS t
+        ),
+        locked AS (
+            UPDATE __schema__.threads AS t SET updated_at = clock_timestamp()
+            FROM free
+            WHERE t.thread = free.thread
+            RETURNING t.thread
+        )
+        SELECT coalesce(array_agg(locked.thread), '{}') INTO x_locked FROM locked;
+        IF cardinality(x_locked) = cardinality(x_threads) THEN
+            RETURN x_locked;
+        END IF;
+    END IF;
+    -- Nobody waits here but for the instant in which somebody else makes the same thread: in one order, therefore.
+    WITH made AS (
+        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id)
+        SELECT g.thread, p_tenant, min(g.thread_id)
+        FROM unnest(p_groups) AS g
+        WHERE NOT EXISTS (SELECT FROM __schema__.threads AS t WHERE t.thread = g.thread)
+        GROUP BY g.thread
+        HAVING bool_or(g.may_be_first)
+        ORDER BY g.thread
+        ON CONFLICT (thread) DO NOTHING
+        RETURNING t.thread
+    )
+    SELECT array_agg(made.thread) INTO x_made FROM made;
+    RETURN coalesce(x_locked, '{}') || coalesce(x_made, '{}');
+END
+$$;
+
+-- Stores writes of one tenant. They come as groups: the writes of one namespace that build on each other, so that one check
+-- decides on them. A group is stored whole or not at all, whatever becomes of the others. The result is one row of arrays, which
+-- have an entry for each group:
+--
+--   o_outcome    "ok", or why nothing of the group was stored:
+--                "busy"       a transaction that takes longer has the thread: send it again, alone. Where all groups are of one
+--                             thread, it waits.
+--                "repeated"   some of it was stored before
+--                "held", "lost"
+--                             the lease
+--                "conflict", "predecessor"
+--                             the precondition
+--                "base", "chain"
+--                             a value: its base or its upload is not there, or too many patches follow one another
+--   o_version    The namespace's. For "ok": after the group. For "repeated", where the group is one call: what its put was
+--                given then, null if its request id is that of another checkpoint, or 0 for task writes.
+--   o_previous   The namespace's version before.
+--   o_last_id    The checkpoint put last.
+--   o_remaining  How long the lease in force lives, in seconds.
+--   o_channel    For "base" and "chain": whose value it is. Null where there are none.
+--
+-- p_has_patches, p_has_uploads: whether any of the values and task writes is one.
+CREATE FUNCTION __schema__.commit_writes(
+    p_tenant text, p_max_chain integer, p_has_patches boolean, p_has_uploads boolean,
+    p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
+    p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[],
+    OUT o_outcome text[], OUT o_version bigint[], OUT o_previous bigint[], OUT o_last_id text[], OUT o_remaining float8[],
+    OUT o_channel text[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_one __schema__.group_to_store;
+    x_lock record;
+    x_head record;
+    x_locked uuid[];
+    -- By the number of the group.
+    x_thread uuid[];
+    x_ns text[];
+    x_is_stored boolean[];
+    -- By value.
+    x_depth integer[];
+    x_puts bigint := cardinality(p_puts);
+    x_rows bigint;
+    x_is_refused boolean;
+    x_again boolean;
+    x_row record;
+BEGIN
+    -- The lock comes first. What is asked after it sees what those did who had it before.
+    IF cardinality(p_groups) = 1 THEN
+        x_one := p_groups[1];
+        UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = x_one.thread
+        RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at INTO x_lock;
+        IF NOT FOUND AND x_one.may_be_first THEN
+            INSERT INTO __schema__.threads AS t (thread, tenant, thread_id)
+            VALUES (x_one.thread, p_tenant, x_one.thread_id)
+            -- An UPDATE, and not NOTHING: somebody else may have made it meanwhile.
+            ON CONFLICT (thread) DO UPDATE SET updated_at = clock_timestamp()
+            RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at INTO x_lock;
+        END IF;
+        SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below INTO x_head
+        FROM __schema__.namespaces AS n
+        WHERE n.thread = x_one.thread AND n.checkpoint_ns = x_one.ns;
+        x_thread := ARRAY[x_one.thread];
+        x_ns := ARRAY[x_one.ns];
+        o_outcome := ARRAY[
+            __schema__.judge(
+                x_one, coalesce(x_lock.is_there, false), false,
+                CASE WHEN x_lock.lease_expires_at > clock_timestamp() THEN x_lock.lease_token END, x_head.version,
+                x_head.last_checkpoint_id, x_head.last_writer, x_head.last_request_id, x_head.pruned_below
+            )
+        ];
+        o_previous := ARRAY[coalesce(x_head.version, 0)];
+        o_version := ARRAY[__schema__.next_version(x_head.version, x_lock.floor, x_one.puts)];
+        o_last_id := ARRAY[x_head.last_checkpoint_id];
+        o_remaining := ARRAY[date_part('epoch', x_lock.lease_expires_at - clock_timestamp())];
+        x_is_stored := ARRAY[o_outcome[1] = 'ok'];
+        x_is_refused := NOT x_is_stored[1];
+    ELSE
+        x_locked := __schema__.lock_threads(p_tenant, p_groups);
+        SELECT
+            array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
+            array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
+            array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok')
+        INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused
+        FROM (
+            SELECT
+                g.thread, g.ns,
+                __schema__.judge(
+                    g, g.thread = ANY (x_locked), t.floor IS NOT NULL, t.lease_token, n.version, n.last_checkpoint_id,
+                    n.last_writer, n.last_request_id, n.pruned_below
+                ) AS outcome,
+                coalesce(n.version, 0) AS previous,
+                __schema__.next_version(n.version, t.floor, g.puts) AS version,
+                n.last_checkpoint_id AS last_id, t.remaining
+            FROM unnest(p_groups) AS g
+            LEFT JOIN LATERAL (
+                SELECT
+                    t.floor, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
+                    date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
+                FROM __schema__.threads AS t
+                WHERE t.thread = g.thread
+                LIMIT 1
+            ) AS t ON true
+            LEFT JOIN LATERAL (
+                SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below
+                FROM __schema__.namespaces AS n
+                WHERE n.thread = g.thread AND n.checkpoint_ns = g.ns
+                LIMIT 1
+            ) AS n ON true
+        ) AS judged;
+    END IF;
+
+    IF x_is_refused THEN
+        FOR i IN 1..cardinality(o_outcome) LOOP
+            IF o_outcome[i] = 'repeated' AND o_last_id[i] <> p_groups[i].last THEN
+                o_version[i] := NULL;
+            ELSIF o_outcome[i] <> 'ok' THEN
+                o_version[i] := o_previous[i];
+            END IF;
+        END LOOP;
+        FOR x_row IN SELECT f.* FROM __schema__.find_repeated(p_groups, p_puts, p_writes, o_outcome) AS f LOOP
+            o_outcome[x_row.o_group] := 'repeated';
+            o_version[x_row.o_group] := x_row.o_version;
+        END LOOP;
+    END IF;
+
+    IF p_has_patches OR p_has_uploads THEN
+        o_channel := array_fill(NULL::text, ARRAY[cardinality(p_groups)]);
+    END IF;
+    IF p_has_patches THEN
+        SELECT
+            array_agg(
+                CASE
+                    WHEN v.base IS NULL THEN 0
+                    WHEN v.base_outside IS NULL THEN v.hops
+                    ELSE (
+                        SELECT b.depth + v.hops
+                        FROM __schema__.channel_values AS b
+                        WHERE b.thread = x_thread[v.of_group] AND b.checkpoint_ns = x_ns[v.of_group]
+                            AND b.channel = v.channel AND b.version = v.base_outside AND b.size >= v.reach
+                    )
+                END
+            )
+        INTO x_depth
+        FROM unnest(p_values) AS v;
+        FOR x_row IN
+            SELECT v.of_group, v.channel, x_depth[v.ordinality] IS NULL AS is_missing
+            FROM unnest(p_values) WITH ORDINALITY AS v
+            WHERE (x_depth[v.ordinality] <= p_max_chain) IS NOT TRUE AND o_outcome[v.of_group] = 'ok'
+        LOOP
+            o_outcome[x_row.of_group] := CASE WHEN x_row.is_missing THEN 'base' ELSE 'chain' END;
+            x_is_stored[x_row.of_group] := false;
+            o_channel[x_row.of_group] := x_row.channel;
+            x_is_refused := true;
+        END LOOP;
+    END IF;
+    IF p_has_uploads THEN
+        FOR x_row IN
+            SELECT given.of_group, given.channel
+            FROM (
+                SELECT
+                    v.of_group, v.channel, v.upload, v.upload_size,
+                    EXISTS (
+                        SELECT FROM __schema__.channel_values AS s
+                        WHERE s.thread = x_thread[v.of_group] AND s.checkpoint_ns = x_ns[v.of_group]
+                            AND s.channel = v.channel AND s.version = v.version AND s.upload_id = v.upload
+                    ) AS is_own
+                FROM unnest(p_values) AS v
+                UNION ALL
+                SELECT
+                    w.of_group, w.channel, w.upload, w.upload_size,
+                    EXISTS (
+                        SELECT FROM __schema__.task_writes AS s
+                        WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group]
+                            AND s.checkpoint_id = w.id AND s.task_id = w.task_id AND s.idx = w.idx
+                            AND s.upload_id = w.upload
+                    )
+                FROM unnest(p_writes) AS w
+            ) AS given
+            WHERE given.upload IS NOT NULL AND o_outcome[given.of_group] = 'ok'
+                AND NOT (
+                    given.is_own
+                    OR __schema__.upload_is_whole(x_thread[given.of_group], given.upload, given.upload_size)
+                )
+        LOOP
+            o_outcome[x_row.of_group] := 'base';
+            x_is_stored[x_row.of_group] := false;
+            o_channel[x_row.of_group] := x_row.channel;
+            x_is_refused := true;
+        END LOOP;
+    END IF;
+
+    IF x_puts > 0 THEN
+        IF x_is_refused THEN
+            SELECT count(*) INTO x_puts FROM unnest(p_puts) AS p WHERE x_is_stored[p.of_group];
+        END IF;
+        INSERT INTO __schema__.checkpoints AS c (
+            thread, checkpoint_ns, checkpoint_id, tenant, parent_checkpoint_id, version, request_id, body,
+            channels, channel_versions, metadata_type, metadata, metadata_index, run_id, size
+        )
+        SELECT
+            x_thread[p.of_group], x_ns[p.of_group], p.id, p_tenant, p.parent, o_version[p.of_group] - p.following, p.request,
+            p.body, p.channels, p.versions, p.metadata_type, p.metadata, p.metadata_index, p.run_id, p.size
+        FROM unnest(p_puts) AS p
+        WHERE x_is_stored[p.of_group]
+        ON CONFLICT (thread, checkpoint_ns, checkpoint_id) DO NOTHING;
+        GET DIAGNOSTICS x_rows = ROW_COUNT;
+        IF x_rows < x_puts THEN
+            -- Some are there already: from these puts, or from others.
+            FOR x_row IN
+                SELECT f.* FROM __schema__.replace_checkpoints(x_thread, x_ns, o_version, x_is_stored, p_puts) AS f
+            LOOP
+                o_outcome[x_row.o_group] := 'repeated';
+                o_version[x_row.o_group] := x_row.o_version;
+                x_is_stored[x_row.o_group] := false;
+                x_is_refused := true;
+            END LOOP;
+        END IF;
+
+        INSERT INTO __schema__.namespaces AS n (
+            thread, checkpoint_ns, tenant, version, last_checkpoint_id, last_writer, last_request_id
+        )
+        SELECT g.thread, g.ns, p_tenant, o_version[g.number], g.last, g.writer, g.request
+        FROM unnest(p_groups) AS g
+        WHERE g.puts > 0 AND x_is_stored[g.number]
+        ON CONFLICT (thread, checkpoint_ns) DO UPDATE SET
+            version = excluded.version,
+            last_checkpoint_id = excluded.last_checkpoint_id,
+            last_writer = excluded.last_writer,
+            last_request_id = excluded.last_request_id,
+            pruned_below = NULL;
+    END IF;
+
+    IF cardinality(p_values) > 0 THEN
+        FOR x_try IN 1..2 LOOP
+            INSERT INTO __schema__.channel_values AS v (
+                thread, checkpoint_ns, channel, version, tenant, type, data, size, base_version, crc32, sealed, depth,
+                upload_id, upload_size
+            )
+            SELECT
+                x_thread[v.of_group], x_ns[v.of_group], v.channel, v.version, p_tenant, v.type, v.data, v.size, v.base,
+                v.crc32, v.sealed, coalesce(x_depth[v.ordinality], 0), v.upload, v.upload_size
+            FROM unnest(p_values) WITH ORDINALITY AS v
+            WHERE x_is_stored[v.of_group]
+            ON CONFLICT (thread, checkpoint_ns, channel, version) DO NOTHING;
+            GET DIAGNOSTICS x_rows = ROW_COUNT;
+            -- Where some were there, those that are something else now make room.
+            EXIT WHEN x_rows = cardinality(p_values)
+                OR NOT __schema__.set_values_aside(x_thread, x_ns, o_version, x_is_stored, p_values);
+        END LOOP;
+    END IF;
+    IF cardinality(p_emptied) > 0 THEN
+        -- Most often nothing is there.
+        PERFORM __schema__.set_value_aside(v.thread, v.checkpoint_ns, v.channel, v.version, o_version[e.of_group], NULL, '{}')
+        FROM unnest(p_emptied) AS e
+        CROSS JOIN LATERAL (
+            SELECT v.thread, v.checkpoint_ns, v.channel, v.version
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = x_thread[e.of_group] AND v.checkpoint_ns = x_ns[e.of_group]
+                AND v.channel = e.channel AND v.version = e.version
+            LIMIT 1
+        ) AS v
+        WHERE x_is_stored[e.of_group];
+    END IF;
+
+    IF cardinality(p_writes) > 0 THEN
+        FOR x_try IN 1..2 LOOP
+            INSERT INTO __schema__.task_writes AS w (
+                thread, checkpoint_ns, checkpoint_id, task_id, idx, tenant, task_path, channel, type, data,
+                upload_id, upload_size, request_id
+            )
+            SELECT
+                x_thread[w.of_group], x_ns[w.of_group], w.id, w.task_id, w.idx, p_tenant, w.task_path, w.channel, w.type,
+                w.data, w.upload, w.upload_size, w.request
+            FROM unnest(p_writes) AS w
+            WHERE x_is_stored[w.of_group]
+            ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
+            GET DIAGNOSTICS x_rows = ROW_COUNT;
+            -- Where some were there, special ones make room.
+            EXIT WHEN x_rows = cardinality(p_writes)
+                OR NOT __schema__.set_writes_aside(x_thread, x_ns, x_is_stored, p_writes);
+        END LOOP;
+    END IF;
+
+    IF p_has_uploads THEN
+        PERFORM __schema__.claim_uploads(x_thread, x_ns, x_is_stored, p_values, p_writes);
+    END IF;
+END
+$$;
