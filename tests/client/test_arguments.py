@@ -133,3 +133,11 @@ def test_the_public_names_are_sorted_and_complete() -> None:
 def test_every_public_name_is_documented() -> None:
     package = langgraph.checkpoint.grpc
     assert [name for name in package.__all__ if not getattr(package, name).__doc__] == []
+
+
+def test_an_empty_thread_is_not_a_missing_one(shared_server: ServerProcess) -> None:
+    with GrpcSaver(shared_server.target) as saver:
+        with pytest.raises(InvalidArgumentError, match="thread_id: must not be empty"):
+            saver.get_tuple(config_of(""))
+        with pytest.raises(InvalidArgumentError, match="thread_id: missing"):
+            saver.get_tuple({"configurable": {"thread_id": None}})

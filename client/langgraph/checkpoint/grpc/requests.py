@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
+from enum import Enum
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -53,7 +55,7 @@ def namespace(config: RunnableConfig) -> Key:
     """Returns the namespace that a config names. Raises InvalidArgumentError if it names no thread."""
     configurable = config.get("configurable") or {}
     thread_id = configurable.get("thread_id")
-    if thread_id is None or thread_id == "":
+    if thread_id is None:
         raise InvalidArgumentError(
             'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
         )
@@ -285,7 +287,7 @@ def index_of(codec: Codec, metadata: Mapping[str, Any], type_tag: str) -> bytes:
     keys = codec.searchable(is_encrypted(type_tag))
     if keys is not None:
         return _searchable({key: value for key, value in metadata.items() if key in keys})
-    return b"" if type_tag == "msgpack" else _searchable(metadata)
+    return b"" if type_tag == "msgpack" and _is_plain(metadata) else _searchable(metadata)
 
 
 def _searchable(metadata: Mapping[str, Any]) -> bytes:
@@ -341,7 +343,35 @@ def _filter(codec: Codec, filter: Mapping[str, Any]) -> bytes:
 
 
 def _index(metadata: Mapping[str, Any]) -> bytes:
-    return _INDEX_SERDE.dumps_typed(dict(metadata))[1]
+    return _INDEX_SERDE.dumps_typed(plain(metadata))[1]
+
+
+def plain(value: Any) -> Any:
+    """Returns metadata, or a filter, in which enums that are texts or numbers are these, and UUIDs are their texts.
+
+    A serializer keeps their types. Metadata that tells them apart would never equal what people search for.
+    """
+    match value:
+        case bool():
+            return value
+        case UUID():
+            return str(value)
+        case Enum() if isinstance(value, str | int | float):
+            return value.value
+        case Mapping():
+            return {plain(key): plain(item) for key, item in value.items()}
+        case list() | tuple() if type(value) in (list, tuple):
+            return type(value)(plain(item) for item in value)
+        case _:
+            return value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return not isinstance(value, Enum | UUID)
 
 
 def acquire_lease(thread_id: str, holder: bytes, *, ttl: float, wait: float) -> leases_pb.AcquireLeaseRequest:

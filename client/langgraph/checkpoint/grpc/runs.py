@@ -23,9 +23,9 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from types import FunctionType, TracebackType
@@ -266,6 +266,27 @@ class Runs:
             line.writing[end] = put
             return UnderWay(self, key, run, line, end, follows=put, patience=patience)
 
+    @contextmanager
+    def preparing(self, config: RunnableConfig) -> Iterator[None]:
+        """Notes, if a put fails before it has begun, that it won't come: task writes may wait for it."""
+        try:
+            yield
+        except BaseException:
+            overdue: list[End] = []
+            runtime = _runtime(config)
+            with self._lock:
+                known = self._known.get(id(runtime))
+                lines = known.run.lines if known is not None and known.is_of(runtime) else {}
+                key = _key(config)
+                if key in lines:
+                    line = lines[key]
+                    line.has_failed = True
+                    overdue = list(line.awaited.values())
+                    line.awaited.clear()
+            for late in overdue:
+                late.come(None)
+            raise
+
     def forget_context(self) -> None:
         """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
         if _context_runs.get():
@@ -467,6 +488,12 @@ def _writer(runtime: object) -> FunctionType | None:
     """Returns a runtime's stream writer if it was made for a run: LangGraph's own stand-in lives for ever."""
     writer = getattr(runtime, "stream_writer", None)
     return writer if isinstance(writer, FunctionType) and "<locals>" in writer.__qualname__ else None
+
+
+def _key(config: RunnableConfig) -> Key:
+    """Returns the namespace that a config names, without a look at whether it may."""
+    configurable = config.get("configurable") or {}
+    return Key(str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or "")
 
 
 def _runtime(config: RunnableConfig) -> object | None:

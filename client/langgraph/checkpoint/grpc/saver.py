@@ -20,7 +20,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.grpc import requests, responses
+from langgraph.checkpoint.grpc import advice, requests, responses
 from langgraph.checkpoint.grpc.calls import Caller, logger
 from langgraph.checkpoint.grpc.channels import Channels
 from langgraph.checkpoint.grpc.codec import Codec, searchable_keys
@@ -38,6 +38,7 @@ from langgraph.checkpoint.grpc.options import (
     default_token,
 )
 from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
+from langgraph.checkpoint.grpc.probes import Prober
 from langgraph.checkpoint.grpc.runs import Runs
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
 from langgraph.checkpoint.grpc.tls import TlsOptions
@@ -48,7 +49,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 
 
-class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -231,6 +232,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         response, contents = self._downloads.get(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
+            advice.warn_of_absent(config, request)
             return None
         responses.check_place(self._codec(), request, [response.tuple])
         return self._load(response.tuple, contents)
@@ -241,6 +243,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         response, contents = await self._downloads.aget(request)
         self._runs.did_read(config, requests.key_of(request), response.version, _ids([response.tuple]))
         if not response.HasField("tuple"):
+            advice.warn_of_absent(config, request)
             return None
         responses.check_place(self._codec(), request, [response.tuple])
         return await self._aload(response.tuple, contents)
@@ -319,7 +322,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         Raises:
             RefusedError: Another run wrote to the thread after this one had read it, or has the lease on it.
         """
-        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
+        with self._runs.preparing(config):
+            request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
         self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
             # What needs pieces may come back for them: nothing goes along with it.
@@ -341,7 +345,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Awaits `put`."""
-        request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
+        with self._runs.preparing(config):
+            request, cargo = requests.put(self._codec(), config, checkpoint, metadata, new_versions)
         self._leases.sign(request)
         with self._runs.begin_put(config, request) as under_way:
             response = await self._uploads.aput(request, cargo, under_way)
@@ -459,6 +464,8 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, BaseCheckpointSaver[str]):
         self, config: RunnableConfig | None, request: pb.ListCheckpointsRequest, page: pb.ListCheckpointsResponse
     ) -> None:
         """A list counts as a read of its namespace: a replayed subgraph loads its checkpoint with one."""
+        if not page.tuples:
+            advice.warn_of_pattern(request)
         if config is not None and request.HasField("checkpoint_ns"):
             self._runs.did_read(config, requests.key_of(request), page.version, _ids(page.tuples))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langgraph.checkpoint.grpc import requests
+from langgraph.checkpoint.grpc import advice, requests
 from langgraph.checkpoint.grpc.calls import Caller
 from langgraph.checkpoint.grpc.codec import Codec
 from langgraph.checkpoint.grpc.copies import Copier
@@ -32,25 +32,31 @@ class ThreadKeeper:
         """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
         self._runs.forget_context()
         request = self._leases.sign(requests.delete_thread(thread_id))
-        self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
+        advice.tell_deleted(
+            request, self._caller.call("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
+        )
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Awaits `delete_thread`."""
         self._runs.forget_context()
         request = self._leases.sign(requests.delete_thread(thread_id))
-        await self._caller.acall("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
+        advice.tell_deleted(
+            request, await self._caller.acall("DeleteThread", lambda stubs: stubs.threads.DeleteThread, request)
+        )
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
         self._runs.forget_context()
         for request in self._leases.sign_all(requests.delete_runs(run_ids)):
-            self._caller.call("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+            answer = self._caller.call("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+            advice.tell_deleted(request, answer)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Awaits `delete_for_runs`."""
         self._runs.forget_context()
         for request in self._leases.sign_all(requests.delete_runs(run_ids)):
-            await self._caller.acall("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+            answer = await self._caller.acall("DeleteRuns", lambda stubs: stubs.threads.DeleteRuns, request)
+            advice.tell_deleted(request, answer)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
         """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
@@ -93,13 +99,15 @@ class ThreadKeeper:
         """
         self._runs.forget_context()
         for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
-            self._caller.call("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+            answer = self._caller.call("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+            advice.tell_deleted(request, answer)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Awaits `prune`."""
         self._runs.forget_context()
         for request in self._leases.sign_all(requests.prune(thread_ids, strategy)):
-            await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+            answer = await self._caller.acall("PruneThreads", lambda stubs: stubs.threads.PruneThreads, request)
+            advice.tell_deleted(request, answer)
 
     def _copier(self) -> Copier:
         return Copier(
