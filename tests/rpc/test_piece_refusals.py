@@ -119,8 +119,8 @@ REFUSED: list[tuple[str, str, int | None, Make]] = [
     ("PutPieces", "pieces[0].name", None, ahead(packed(b"a", name=sha256(packed(b"a").data).digest()))),
     ("PutPieces", "pieces[0].name", None, ahead(raw(b"a", name=b"a"))),
     ("GetPieces", "thread_id", None, asked(name_of(b"a"), thread_id="")),
-    ("GetPieces", "names[1]", 10_240, asked(name_of(b"a"), b"")),
-    ("GetPieces", "names[0]", 10_240, asked(b"x" * 10_241)),
+    ("GetPieces", "names[1]", 14_336, asked(name_of(b"a"), b"")),
+    ("GetPieces", "names[0]", 14_336, asked(b"x" * 14_337)),
     ("GetPieces", "names", 65_536, asked(*[b"%d" % number for number in range(65_537)])),
 ]
 

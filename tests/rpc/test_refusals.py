@@ -26,12 +26,12 @@ from tests.rpc.requests import (
 
 
 async def test_all_keys_may_have_their_full_length_at_once(client: Any) -> None:
-    keys = {"thread_id": "t" * 512, "checkpoint_ns": "n" * 1024, "checkpoint_id": "c" * 128}
+    keys = {"thread_id": "t" * 512, "checkpoint_ns": "n" * 1408, "checkpoint_id": "c" * 128}
     version = values.ChannelVersion(text="v" * 128)
-    put = client.put_request(**keys, values=[channel_value(client, channel="c" * 256, version=version)])
-    put.checkpoint.channel_versions.versions["c" * 256].CopyFrom(version)
+    put = client.put_request(**keys, values=[channel_value(client, channel="c" * 512, version=version)])
+    put.checkpoint.channel_versions.versions["c" * 512].CopyFrom(version)
     await client.checkpoints.PutCheckpoint(put)
-    writes = client.writes_request(**keys, task_id="i" * 128, task_path="p" * 4096)
+    writes = client.writes_request(**keys, task_id="i" * 128, task_path="p" * 65536)
     await client.checkpoints.PutWrites(writes)
     got = await client.checkpoints.GetCheckpoint(
         pb.GetCheckpointRequest(thread_id=keys["thread_id"], checkpoint_ns=keys["checkpoint_ns"])

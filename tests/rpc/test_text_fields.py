@@ -40,14 +40,14 @@ class Text:
 
 TEXTS = [
     Text("PutCheckpoint", "thread_id", 512, True, lambda c, x: c.put_request(thread_id=x)),
-    Text("PutCheckpoint", "checkpoint_ns", 1024, False, lambda c, x: c.put_request(checkpoint_ns=x)),
+    Text("PutCheckpoint", "checkpoint_ns", 1408, False, lambda c, x: c.put_request(checkpoint_ns=x)),
     Text("PutCheckpoint", "checkpoint_id", 128, True, lambda c, x: c.put_request(checkpoint_id=x)),
     Text("PutCheckpoint", "parent_checkpoint_id", 128, False, lambda c, x: c.put_request(parent_checkpoint_id=x)),
     Text("PutCheckpoint", "checkpoint.ts", 0, False, lambda c, x: c.put_request(checkpoint=checkpoint(ts=x))),
     Text(
         "PutCheckpoint",
         "checkpoint.channel_versions.versions",
-        256,
+        512,
         True,
         lambda c, x: c.put_request(checkpoint=checkpoint(channel_versions=versions(**{x: VERSION}))),
     ),
@@ -68,7 +68,7 @@ TEXTS = [
     Text(
         "PutCheckpoint",
         'checkpoint.versions_seen["node"].versions',
-        256,
+        512,
         True,
         lambda c, x: c.put_request(checkpoint=seen(x)),
     ),
@@ -82,7 +82,7 @@ TEXTS = [
     Text(
         "PutCheckpoint",
         "checkpoint.updated_channels.names[1]",
-        256,
+        512,
         True,
         lambda c, x: c.put_request(checkpoint=checkpoint(updated_channels=values.ChannelNames(names=["a", x]))),
     ),
@@ -96,7 +96,7 @@ TEXTS = [
     Text(
         "PutCheckpoint",
         "values[1].channel",
-        256,
+        512,
         True,
         lambda c, x: c.put_request(values=[channel_value(c), channel_value(c, channel=x)]),
     ),
@@ -124,14 +124,14 @@ TEXTS = [
         lambda c, x: c.put_request(metadata=values.Metadata(value=c.value(b"", x), index=b"\x80")),
     ),
     Text("PutWrites", "thread_id", 512, True, lambda c, x: c.writes_request(thread_id=x)),
-    Text("PutWrites", "checkpoint_ns", 1024, False, lambda c, x: c.writes_request(checkpoint_ns=x)),
+    Text("PutWrites", "checkpoint_ns", 1408, False, lambda c, x: c.writes_request(checkpoint_ns=x)),
     Text("PutWrites", "checkpoint_id", 128, True, lambda c, x: c.writes_request(checkpoint_id=x)),
     Text("PutWrites", "task_id", 128, True, lambda c, x: c.writes_request(task_id=x)),
-    Text("PutWrites", "task_path", 4096, False, lambda c, x: c.writes_request(task_path=x)),
+    Text("PutWrites", "task_path", 65536, False, lambda c, x: c.writes_request(task_path=x)),
     Text(
         "PutWrites",
         "writes[1].channel",
-        256,
+        512,
         True,
         lambda c, x: c.writes_request(writes=[task_write(c), task_write(c, idx=1, channel=x)]),
     ),
@@ -146,7 +146,7 @@ TEXTS = [
     Text(
         "GetCheckpoint",
         "checkpoint_ns",
-        1024,
+        1408,
         False,
         lambda c, x: pb.GetCheckpointRequest(thread_id="t", checkpoint_ns=x),
     ),
@@ -158,7 +158,7 @@ TEXTS = [
         lambda c, x: pb.GetCheckpointRequest(thread_id="t", checkpoint_id=x),
     ),
     Text("ListCheckpoints", "thread_id", 512, True, lambda c, x: pb.ListCheckpointsRequest(thread_id=x)),
-    Text("ListCheckpoints", "checkpoint_ns", 1024, False, lambda c, x: pb.ListCheckpointsRequest(checkpoint_ns=x)),
+    Text("ListCheckpoints", "checkpoint_ns", 1408, False, lambda c, x: pb.ListCheckpointsRequest(checkpoint_ns=x)),
     Text("ListCheckpoints", "checkpoint_id", 128, False, lambda c, x: pb.ListCheckpointsRequest(checkpoint_id=x)),
     Text(
         "ListCheckpoints",
@@ -177,7 +177,7 @@ TEXTS = [
     Text(
         "GetDeltaChannelHistory",
         "checkpoint_ns",
-        1024,
+        1408,
         False,
         lambda c, x: pb.GetDeltaChannelHistoryRequest(thread_id="t", checkpoint_ns=x, channels=["a"]),
     ),
@@ -191,7 +191,7 @@ TEXTS = [
     Text(
         "GetDeltaChannelHistory",
         "channels[1]",
-        256,
+        512,
         True,
         lambda c, x: pb.GetDeltaChannelHistoryRequest(thread_id="t", channels=["a", x]),
     ),

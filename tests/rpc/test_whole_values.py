@@ -57,8 +57,8 @@ class TestWholeValuesThatAreLeftOut:
 
     async def test_the_longest_keys_that_there_can_be(self, client: Any) -> None:
         """In JSON, control characters are six times as long."""
-        keys = {"thread_id": "\1" * 512, "checkpoint_ns": "\1" * 1024, "checkpoint_id": "\1" * 128}
-        channel, version = "\1" * 256, values.ChannelVersion(text="\1" * 128)
+        keys = {"thread_id": "\1" * 512, "checkpoint_ns": "\1" * 1408, "checkpoint_id": "\1" * 128}
+        channel, version = "\1" * 512, values.ChannelVersion(text="\1" * 128)
         put = client.put_request(
             **keys,
             values=[channel_value(client, channel=channel, version=version, value=client.value(bytes(1_200_000)))],

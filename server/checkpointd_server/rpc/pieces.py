@@ -17,7 +17,7 @@ from checkpointd_server.rpc.validation import check_batch, check_text
 
 DIGEST_BYTES = 32
 """How long a piece's name is: a SHA-256."""
-_MAX_NAME_BYTES = 10 * 1024
+_MAX_NAME_BYTES = 14 * 1024
 """The longest name that GetPieces is given: one that tells where a value lies holds its key, as JSON."""
 INLINE_BYTES = 128 * 1024
 """Up to how many bytes of pieces are unpacked in the event loop; more would hold up the other calls."""
