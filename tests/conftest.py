@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.blocker import Blocker, blocked
 from tests.support.cluster import PostgresCluster
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 MEMORY = Path("/dev/shm")
@@ -100,6 +101,13 @@ def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server of this test's own, on a database of its own. It may be stopped, killed and restarted."""
     with ServerProcess("--database-url", database_url, log_dir=tmp_path) as process:
         yield process
+
+
+@pytest.fixture
+def local_server(database_url: str) -> Iterator[LocalServer]:
+    """A server in this process, on a database of this test's own."""
+    with LocalServer(database_url) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 
 from checkpointd_server.store import database_of
 from tests.support.cluster import PostgresCluster
+from tests.support.commands import run
 from tests.support.server_process import ServerProcess, clean_environment
 
 COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
@@ -18,9 +19,7 @@ COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
 
 def migrate(*arguments: str) -> str:
     """Runs it and returns its standard output."""
-    result = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, check=False, env=clean_environment(), timeout=60
-    )
+    result = run("migrate", *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

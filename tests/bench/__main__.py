@@ -17,10 +17,10 @@ import click
 
 from checkpointd_server.logs import LogLevel, configure_logs
 from tests.bench import report
-from tests.bench.registry import all_cases
-from tests.bench.publish import draw, publish
 from tests.bench.case import QUICK, Pace
 from tests.bench.environment import commit, machine, open_environment
+from tests.bench.publish import draw, publish
+from tests.bench.registry import all_cases
 
 OUT = Path(".build/bench")
 _out = click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path), help="Where results are.")

@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.bench.savers import Kind
 from tests.bench.environment import Environment
+from tests.bench.savers import Kind
 
 Progress = Callable[[str], None]
 """Told what is being measured."""

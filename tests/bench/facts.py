@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tests.bench.savers import Kind, open_async
-from tests.bench.case import Fact, Facts, Pace, Case
+from tests.bench.case import Case, Fact, Facts, Pace
 from tests.bench.environment import Environment, Workers
+from tests.bench.savers import Kind, open_async
 from tests.bench.threads import thread_of, time_reads
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.case import Pace, Progress, Case
+from tests.bench.case import Case, Pace, Progress
 from tests.bench.environment import Environment, Workers, cpu_seconds
 
 WAL = "SELECT sum(writes), sum(write_time), sum(fsyncs), sum(fsync_time) FROM pg_stat_io WHERE object = 'wal'"

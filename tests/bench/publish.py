@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.bench import report
+from tests.bench.case import SPEED
 from tests.bench.charts import draw_curve, draw_ratios
 from tests.bench.report import Result, groups, of_kind
-from tests.bench.case import SPEED
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path("docs", "figures")

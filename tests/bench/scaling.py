@@ -17,10 +17,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from tests.bench.agents import Runtime, checkpoint_of, message
+from tests.bench.case import SAVERS, Case, Curve, MeasurePoint, Pace
 from tests.bench.comparisons import throughput
-from tests.bench.savers import Kind, open_async
-from tests.bench.case import SAVERS, Curve, MeasurePoint, Pace, Case
 from tests.bench.environment import Environment
+from tests.bench.savers import Kind, open_async
 from tests.bench.threads import thread_of, time_reads
 
 PROCESSES = 4

@@ -19,9 +19,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 
 from tests.bench.agents import checkpoint_of
-from tests.bench.savers import Kind, open_sync
-from tests.bench.case import Comparison, Fact, Facts, Pace, Case
+from tests.bench.case import Case, Comparison, Fact, Facts, Pace
 from tests.bench.environment import ROOT, Environment
+from tests.bench.savers import Kind, open_sync
 
 Measure = Callable[[Environment, Kind, Pace], float]
 

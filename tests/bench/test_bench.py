@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from tests.bench import publish, report
 from tests.bench.__main__ import main
-from tests.bench.registry import all_cases
 from tests.bench.case import QUICK
+from tests.bench.registry import all_cases
 from tests.support.document import ROOT, Document
 from tests.support.server_process import clean_environment
 

@@ -12,20 +12,8 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from tests.support.server_process import ServerProcess
 
 
-class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
-
-
 def thread(thread_id: str | None = None) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id or str(uuid.uuid4()), "checkpoint_ns": ""}}
-
-
-def run_on(config: RunnableConfig) -> RunnableConfig:
-    return {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
-
-
-def at(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
-    return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
 
 
 def holding(value: Any) -> Checkpoint:

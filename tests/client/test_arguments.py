@@ -29,13 +29,13 @@ BAD_CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
     "thread with NUL": ("get_tuple", "thread_id", (config_of("a\x00b"),), {}),
     "thread with a lone surrogate": ("get_tuple", "thread_id", (config_of("a\ud800"),), {}),
     "namespace that is no text": ("get_tuple", "checkpoint_ns", (config_of("t", 5),), {}),  # type: ignore[arg-type]
-    "overlong namespace": ("get_tuple", "checkpoint_ns", (config_of("t", "n" * 1025),), {}),
+    "overlong namespace": ("get_tuple", "checkpoint_ns", (config_of("t", "n" * 1409),), {}),
     "overlong id": ("get_tuple", "checkpoint_id", (config_of("t", "", "c" * 129),), {}),
     "put without a thread": ("put", "thread_id", ({"configurable": {}}, SAVED, {}, {}), {}),
     "checkpoint without an id": ("put", "checkpoint_id", (OK, {**SAVED, "id": ""}, {}, {}), {}),
     "checkpoint with no id": ("put", "checkpoint_id", (OK, {k: v for k, v in SAVED.items() if k != "id"}, {}, {}), {}),
     "checkpoint with an overlong id": ("put", "checkpoint_id", (OK, checkpoint("c" * 129), {}, {}), {}),
-    "overlong channel": ("put", "channel", (OK, checkpoint("1", {"c" * 257: 1}), {}, {"c" * 257: 1}), {}),
+    "overlong channel": ("put", "channel", (OK, checkpoint("1", {"c" * 513: 1}), {}, {"c" * 513: 1}), {}),
     "version of another type": ("put", "channel_versions", (OK, checkpoint("1", {"a": 1}, {"a": None}), {}, {}), {}),
     "version that is a bool": ("put", "channel_versions", (OK, checkpoint("1", {}, {"a": True}), {}, {}), {}),
     "version over 64 bits": ("put", "channel_versions", (OK, checkpoint("1", {}, {"a": 2**63}), {}, {}), {}),
@@ -44,7 +44,7 @@ BAD_CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
     "writes without a checkpoint": ("put_writes", "checkpoint_id", (OK, [("a", 1)], "task"), {}),
     "writes without a task": ("put_writes", "task_id", (BESIDE, [("a", 1)], ""), {}),
     "task that is no text": ("put_writes", "task_id", (BESIDE, [("a", 1)], None), {}),
-    "overlong task path": ("put_writes", "task_path", (BESIDE, [("a", 1)], "task", "p" * 4097), {}),
+    "overlong task path": ("put_writes", "task_path", (BESIDE, [("a", 1)], "task", "p" * 65537), {}),
     "write to no channel": ("put_writes", "channel", (BESIDE, [("", 1)], "task"), {}),
     "negative limit": ("list", "limit", (OK,), {"limit": -1}),
     "limit that is no number": ("list", "limit", (OK,), {"limit": "all"}),
@@ -57,7 +57,7 @@ BAD_CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
         "get_delta_channel_history",
         "channels",
         (),
-        {"config": OK, "channels": ["c" * 257]},
+        {"config": OK, "channels": ["c" * 513]},
     ),
     "history without a thread": ("get_delta_channel_history", "thread_id", (), {"config": {}, "channels": ["a"]}),
     "too many channels": (
@@ -133,3 +133,11 @@ def test_the_public_names_are_sorted_and_complete() -> None:
 def test_every_public_name_is_documented() -> None:
     package = langgraph.checkpoint.grpc
     assert [name for name in package.__all__ if not getattr(package, name).__doc__] == []
+
+
+def test_an_empty_thread_is_not_a_missing_one(shared_server: ServerProcess) -> None:
+    with GrpcSaver(shared_server.target) as saver:
+        with pytest.raises(InvalidArgumentError, match="thread_id: must not be empty"):
+            saver.get_tuple(config_of(""))
+        with pytest.raises(InvalidArgumentError, match="thread_id: missing"):
+            saver.get_tuple({"configurable": {"thread_id": None}})

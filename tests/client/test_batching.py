@@ -13,9 +13,10 @@ import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError, runs
 
 from tests.client.older_server import older_server
-from tests.client.puts import at, calls, holding, run_on, thread
+from tests.client.puts import calls, holding, thread
 from tests.support import graphs
 from tests.support.comparison import Ledger
+from tests.support.runs import a_run, at
 from tests.support.server_process import ServerProcess
 
 
@@ -48,7 +49,7 @@ async def test_what_a_run_saves_at_once_is_stored_in_order(shared_server: Server
     async with GrpcSaver(shared_server.target) as saver:
 
         async def save() -> None:
-            run = run_on(thread())
+            run = a_run(thread())
             await saver.aget_tuple(run)
             first, second = holding(1), holding(2)
             writes = asyncio.create_task(saver.aput_writes(at(run, first), [("a", 1)], "task"))
@@ -88,7 +89,7 @@ async def test_a_step_of_a_graph_is_one_commit(server: ServerProcess, database_u
 async def test_each_call_fails_for_itself(shared_server: ServerProcess) -> None:
     async with GrpcSaver(shared_server.target) as saver:
         contested = thread()
-        runs = [run_on(contested) for _ in range(5)]
+        runs = [a_run(contested) for _ in range(5)]
         for run in runs:
             await saver.aget_tuple(run)
         outcomes = await asyncio.gather(
@@ -139,7 +140,7 @@ async def test_a_blocking_write_does_not_wait_for_ever_for_a_put_in_its_own_loop
 ) -> None:
     monkeypatch.setattr(runs, "LONGEST_BLOCKING_WAIT", 0.2)
     async with GrpcSaver(shared_server.target) as saver:
-        run, own = run_on(thread()), holding(1)
+        run, own = a_run(thread()), holding(1)
         await saver.aget_tuple(run)
         put = asyncio.create_task(saver.aput(run, own, {}, {"a": 1}))
         await asyncio.sleep(0)

@@ -16,9 +16,10 @@ from langgraph.checkpoint.grpc.rides import MOST_ALONG, Rides
 
 from checkpointd.v1.checkpoint_service_pb2 import PutWritesRequest
 from tests.client.older_server import older_server
-from tests.client.puts import Runtime, at, calls, holding, thread
+from tests.client.puts import calls, holding, thread
 from tests.support import graphs
 from tests.support.comparison import Ledger
+from tests.support.runs import a_run, at
 from tests.support.server_process import ServerProcess
 
 
@@ -61,7 +62,7 @@ def test_a_step_of_a_graph_is_one_call(server: ServerProcess) -> None:
 
 def started(saver: GrpcSaver, config: RunnableConfig) -> RunnableConfig:
     """Begins a run on a thread, and returns its config at its first checkpoint."""
-    run: RunnableConfig = {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
+    run = a_run(config)
     saver.get_tuple(run)
     first = holding(1)
     saver.put(run, first, {}, {"a": 1})

@@ -7,24 +7,16 @@ on at the end of its standard input, and prints "done", or "conflict" and what t
 from __future__ import annotations
 
 import sys
-import threading
 
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
-from tests.support.gates import Gate, build, turn
+from tests.concurrency.stdin_gate import stdin_gate
+from tests.support.gates import build, turn
 
 
 def main() -> None:
     target, thread_id, who, durability, *wait = sys.argv[1:]
-    gate = Gate()
-
-    def watch() -> None:
-        gate.arrived.wait()
-        print("arrived", flush=True)
-        sys.stdin.read()
-        gate.open.set()
-
-    threading.Thread(target=watch, daemon=True).start()
+    gate = stdin_gate()
     with GrpcSaver(target) as saver:
         graph = build(saver, gates={who: gate} if wait else {})
         try:

@@ -8,25 +8,17 @@ standard input, and prints "done", or the name of what it was refused with.
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any, cast
 
 from langgraph.checkpoint.grpc import GrpcSaver, WriteConflictError
 
-from tests.support.gates import Gate, build, turn
+from tests.concurrency.stdin_gate import stdin_gate
+from tests.support.gates import build, turn
 
 
 def main() -> None:
     target, thread_id, who, durability, concurrency, ttl = sys.argv[1:]
-    gate = Gate()
-
-    def watch() -> None:
-        gate.arrived.wait()
-        print("arrived", flush=True)
-        sys.stdin.read()
-        gate.open.set()
-
-    threading.Thread(target=watch, daemon=True).start()
+    gate = stdin_gate()
     with GrpcSaver(target, concurrency=cast(Any, concurrency)) as saver:
         graph = build(saver, gates={who: gate})
         try:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
+from tests.concurrency.ways import durabilities, savers
 from tests.support.gates import (
-    DURABILITIES,
     Gate,
     InThread,
     build,
@@ -24,22 +23,8 @@ from tests.support.gates import (
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
 
-durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 threads = pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])
 graphs = pytest.mark.parametrize("nested", [False, True], ids=["flat", "with-subgraph"])
-savers = pytest.mark.parametrize("shared", [True, False], ids=["one-saver", "two-savers"])
-
-
-@pytest.fixture
-def saver(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target) as saver:
-        yield saver
-
-
-@pytest.fixture
-def other(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target) as saver:
-        yield saver
 
 
 def prepare(saver: GrpcSaver, old: bool) -> RunnableConfig:

@@ -5,37 +5,18 @@ from __future__ import annotations
 import asyncio
 import operator
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, runs
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from tests.support.gates import DURABILITIES, Gate, InThread, new_thread
-from tests.support.server_process import ServerProcess
+from tests.support.runs import a_run, at
 from tests.support.until import auntil
-
-
-class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
-
-
-@pytest.fixture
-def saver(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target) as saver:
-        yield saver
-
-
-def a_run(thread: RunnableConfig) -> RunnableConfig:
-    return {"configurable": {**thread["configurable"], "checkpoint_ns": "", "__pregel_runtime": Runtime()}}
-
-
-def at(run: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
-    return {"configurable": {**run["configurable"], "checkpoint_id": checkpoint["id"]}}
 
 
 def test_writes_beside_the_base_are_refused_once_another_has_put(saver: GrpcSaver) -> None:

@@ -33,7 +33,7 @@ GRACE = 1.0
 """How long the collectors spare what was sent ahead, in seconds."""
 WORKERS = 4
 
-MISSING = """
+USED = """
 WITH used AS (
     SELECT DISTINCT v.thread_id, substr(v.data, 1 + 32 * i, 32) AS digest
     FROM (
@@ -42,23 +42,18 @@ WITH used AS (
         SELECT thread_id, data FROM checkpointd.task_writes WHERE size IS NOT NULL
     ) AS v, generate_series(0, octet_length(v.data) / 32 - 1) AS i
 )
-SELECT count(*)
+"""
+"""The pieces that are referred to."""
+MISSING = f"""
+{USED}SELECT count(*)
 FROM used
 LEFT JOIN checkpointd.pieces AS p USING (thread_id, digest)
 LEFT JOIN checkpointd.piece_contents AS c USING (content_id)
 WHERE c.data IS NULL
 """
 """How many pieces are referred to and not there."""
-STRAY = """
-WITH used AS (
-    SELECT DISTINCT v.thread_id, substr(v.data, 1 + 32 * i, 32) AS digest
-    FROM (
-        SELECT thread_id, data FROM checkpointd.channel_values WHERE size IS NOT NULL
-        UNION ALL
-        SELECT thread_id, data FROM checkpointd.task_writes WHERE size IS NOT NULL
-    ) AS v, generate_series(0, octet_length(v.data) / 32 - 1) AS i
-)
-SELECT (SELECT count(*) FROM checkpointd.pieces AS p WHERE (p.thread_id, p.digest) NOT IN (SELECT * FROM used))
+STRAY = f"""
+{USED}SELECT (SELECT count(*) FROM checkpointd.pieces AS p WHERE (p.thread_id, p.digest) NOT IN (SELECT * FROM used))
     + (SELECT count(*) FROM checkpointd.piece_contents AS c
         WHERE c.content_id NOT IN (SELECT p.content_id FROM checkpointd.pieces AS p))
 """

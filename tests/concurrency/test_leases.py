@@ -6,16 +6,16 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, LeaseHeldError
 
 from checkpointd.v1 import lease_service_pb2 as pb
+from tests.concurrency.leases import outside, thread_of
+from tests.concurrency.ways import durabilities, either, savers
 from tests.support.gates import (
-    DURABILITIES,
     Gate,
     InThread,
     build,
@@ -26,40 +26,6 @@ from tests.support.gates import (
 )
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil, until
-
-T = TypeVar("T")
-
-durabilities = pytest.mark.parametrize("durability", DURABILITIES)
-savers = pytest.mark.parametrize("shared", [True, False], ids=["one-saver", "two-savers"])
-either = pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
-
-
-@pytest.fixture
-def concurrency() -> str:
-    """What the savers do without a lease, unless a test says otherwise."""
-    return "optimistic"
-
-
-@pytest.fixture
-def saver(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target, concurrency=concurrency) as saver:
-        yield saver
-
-
-@pytest.fixture
-def other(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target, concurrency=concurrency) as saver:
-        yield saver
-
-
-def thread_of(config: RunnableConfig) -> str:
-    return str(config["configurable"]["thread_id"])
-
-
-def outside(call: Callable[[], T]) -> T:
-    """Makes a call as if no block were around it: in a thread and a context of its own."""
-    result: T = InThread(lambda: contextvars.Context().run(call)).result()
-    return result
 
 
 def state(saver: GrpcSaver, config: RunnableConfig) -> pb.GetLeaseResponse:

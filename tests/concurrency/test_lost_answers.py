@@ -15,12 +15,9 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
 
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
+from tests.support.runs import a_run, at
 from tests.support.server_process import ServerProcess
 from tests.support.until import until
-
-
-class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
 
 
 @pytest.fixture
@@ -43,15 +40,6 @@ def direct(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
     """A saver on a good connection."""
     with GrpcSaver(shared_server.target) as saver:
         yield saver
-
-
-def a_run(thread: RunnableConfig) -> RunnableConfig:
-    """The config of a run's first read."""
-    return {"configurable": {**thread["configurable"], "checkpoint_ns": "", "__pregel_runtime": Runtime()}}
-
-
-def at(run: RunnableConfig, checkpoint_id: str) -> RunnableConfig:
-    return {"configurable": {**run["configurable"], "checkpoint_id": checkpoint_id}}
 
 
 def put(saver: GrpcSaver, run: RunnableConfig) -> RunnableConfig:

@@ -9,7 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -24,8 +24,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 
 from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
+from tests.concurrency.leases import outside, thread_of
+from tests.concurrency.ways import durabilities, either
 from tests.support.gates import (
-    DURABILITIES,
     Gate,
     InThread,
     build,
@@ -40,30 +41,6 @@ from tests.support.server_process import ServerProcess
 from tests.support.until import auntil, until
 
 ROOT = Path(__file__).parents[2]
-
-durabilities = pytest.mark.parametrize("durability", DURABILITIES)
-either = pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
-
-
-@pytest.fixture
-def concurrency() -> str:
-    """What the savers do without a lease, unless a test says otherwise."""
-    return "optimistic"
-
-
-@pytest.fixture
-def saver(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target, concurrency=concurrency) as saver:
-        yield saver
-
-
-def thread_of(config: RunnableConfig) -> str:
-    return str(config["configurable"]["thread_id"])
-
-
-def outside(call: Callable[[], Any]) -> Any:
-    """Makes a call as if no block were around it: in a thread and a context of its own."""
-    return InThread(lambda: contextvars.Context().run(call)).result()
 
 
 def lose(saver: GrpcSaver, block: LeaseBlock | AsyncLeaseBlock, config: RunnableConfig) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 import langgraph.checkpoint.base.id as checkpoint_ids
@@ -18,22 +18,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, StateUpdate, interrupt
 
-from tests.support.gates import DURABILITIES, State, build, new_thread, said, turn, turns_of
-from tests.support.server_process import ServerProcess
-
-durabilities = pytest.mark.parametrize("durability", DURABILITIES)
-
-
-@pytest.fixture
-def saver(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target) as saver:
-        yield saver
-
-
-@pytest.fixture
-def other(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    with GrpcSaver(shared_server.target) as saver:
-        yield saver
+from tests.concurrency.ways import durabilities
+from tests.support.gates import State, build, new_thread, said, turn, turns_of
 
 
 @durabilities

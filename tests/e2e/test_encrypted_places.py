@@ -15,8 +15,8 @@ from langgraph.checkpoint.grpc import (
     Encryption,
     EncryptionError,
     GrpcSaver,
-    TamperedValueError,
     PlaintextError,
+    TamperedValueError,
     UnknownKeyError,
 )
 
@@ -27,7 +27,7 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import (
     add_CheckpointServiceServicer_to_server,
 )
 from tests.support.calls import checkpoint, config_of
-from tests.support.server_process import ServerProcess
+from tests.support.local_server import LocalServer
 
 KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
 ENCRYPTION = Encryption(keys=KEYS, current="new")
@@ -44,9 +44,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def saver(server: ServerProcess) -> AsyncIterator[GrpcSaver]:
+async def saver(local_server: LocalServer) -> AsyncIterator[GrpcSaver]:
     """A saver that encrypts, on a store with two threads of two namespaces of two checkpoints, all much alike."""
-    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as saver:
+    async with GrpcSaver(local_server.target, encryption=ENCRYPTION, retry_budget=0) as saver:
         for thread_id in ("t", "u"):
             for ns in ("", "sub"):
                 parent = None
@@ -265,21 +265,21 @@ async def test_a_type_can_t_be_changed(saver: GrpcSaver, database: Database) -> 
     await refused(saver, config_of("t", "", "2"))
 
 
-async def test_a_saver_without_the_key_says_which_one_is_missing(saver: GrpcSaver, server: ServerProcess) -> None:
+async def test_a_saver_without_the_key_says_which_one_is_missing(saver: GrpcSaver, local_server: LocalServer) -> None:
     only_old = Encryption(keys={"old": KEYS["old"]}, current="old")
-    async with GrpcSaver(server.target, encryption=only_old, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, encryption=only_old, retry_budget=0) as other:
         said = await refused(other, config_of("t", "", "2"), UnknownKeyError)
         assert said == "checkpoint 2 of thread 't' is encrypted with the key 'new', which this saver doesn't have"
-    async with GrpcSaver(server.target, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, retry_budget=0) as other:
         assert "build the saver with encryption=" in await refused(other, config_of("t", "", "2"), UnknownKeyError)
     wrong = Encryption(keys={"new": KEYS["old"]}, current="new")
-    async with GrpcSaver(server.target, encryption=wrong, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, encryption=wrong, retry_budget=0) as other:
         assert "another key by the name of 'new'" in await refused(other, config_of("t", "", "2"))
 
 
-async def test_another_tenant_s_saver_reads_nothing(saver: GrpcSaver, server: ServerProcess) -> None:
+async def test_another_tenant_s_saver_reads_nothing(saver: GrpcSaver, local_server: LocalServer) -> None:
     elsewhere = Encryption(keys=KEYS, current="new", tenant="another")
-    async with GrpcSaver(server.target, encryption=elsewhere, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, encryption=elsewhere, retry_budget=0) as other:
         await refused(other, config_of("t", "", "2"))
 
 
@@ -303,10 +303,10 @@ def _about_u(request: Any) -> Any:
     return request
 
 
-async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, server: ServerProcess) -> None:
+async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, local_server: LocalServer) -> None:
     """All values open, for they are where they belong: in the thread that wasn't asked for."""
     liar = grpc.server(ThreadPoolExecutor(2))
-    add_CheckpointServiceServicer_to_server(Liar(server.target), liar)
+    add_CheckpointServiceServicer_to_server(Liar(local_server.target), liar)
     port = liar.add_insecure_port("127.0.0.1:0")
     liar.start()
     try:

@@ -14,10 +14,10 @@ from langgraph.checkpoint.grpc import (
     CheckpointNotFoundError,
     Encryption,
     GrpcSaver,
-    TamperedValueError,
     InvalidArgumentError,
     LeaseHeldError,
     PlaintextError,
+    TamperedValueError,
     ThreadExistsError,
     UnknownKeyError,
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import uuid
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -251,3 +253,37 @@ async def test_the_latest_beside_one_by_its_id(calls: Calls) -> None:
         await calls.put(checkpoint(checkpoint_id))
     assert (await calls.get("1")).checkpoint["id"] == "1"
     assert (await calls.get()).checkpoint["id"] == "2"
+
+
+class Color(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+OWNER = uuid.UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    ("stored", "searched"),
+    [
+        ({"c": "red"}, {"c": Color.RED}),
+        ({"c": Color.RED}, {"c": "red"}),
+        ({"c": Color.RED}, {"c": Color.RED}),
+        ({"c": 3}, {"c": Level.HIGH}),
+        ({"c": Level.HIGH}, {"c": 3}),
+        ({"c": str(OWNER)}, {"c": OWNER}),
+        ({"c": OWNER}, {"c": str(OWNER)}),
+        ({"c": {"deep": [Color.RED]}}, {"c": {"deep": ["red"]}}),
+        ({Color.RED: 1}, {"red": 1}),
+    ],
+)
+async def test_enums_and_uuids_are_searched_as_what_they_stand_for(
+    calls: Calls, stored: dict[str, Any], searched: dict[str, Any]
+) -> None:
+    await calls.put(checkpoint("1"), metadata=stored)
+    await calls.put(checkpoint("2"), metadata={"c": "another"})
+    assert await calls.ids(config_of(calls.thread_id), filter=searched) == ["1"]
+    assert (await calls.get("1")).metadata == stored

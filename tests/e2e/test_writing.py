@@ -162,8 +162,8 @@ async def test_a_thread_is_free_text_or_a_number(calls: Calls, thread_id: object
 
 async def test_a_namespace_grows_long(calls: Calls) -> None:
     # contract 22
-    ns = "|".join(f"a_rather_long_node_name:1f0ce29f-104a-76a2-8963-ea0b90c3dd{number:02}" for number in range(16))
-    assert 900 < len(ns) <= 1024
+    ns = "|".join(f"a_rather_long_node_name:1f0ce29f-104a-76a2-8963-ea0b90c3dd{number:02}" for number in range(23))
+    assert 1300 < len(ns) <= 1408
     await calls.put(checkpoint("1"), ns=ns)
     await calls.write("1", [("a", 1)], ns=ns)
     assert len((await calls.get(ns=ns)).pending_writes or ()) == 1
@@ -173,7 +173,7 @@ async def test_a_namespace_grows_long(calls: Calls) -> None:
     ("field", "limit", "config"),
     [
         ("thread_id", 512, config_of("\u00e9" * 257)),
-        ("checkpoint_ns", 1024, config_of("t", "n" * 1025)),
+        ("checkpoint_ns", 1408, config_of("t", "n" * 1409)),
         ("parent_checkpoint_id", 128, config_of("t", "", "c" * 129)),
     ],
 )

@@ -163,7 +163,7 @@ def test_the_longest_ids_fit_into_the_headers_of_an_answer(character: str) -> No
     def longest(limit: int) -> str:
         return character * (limit // len(character.encode()))
 
-    ids: dict[str, Any] = {"thread_id": longest(512), "checkpoint_ns": longest(1024)}
+    ids: dict[str, Any] = {"thread_id": longest(512), "checkpoint_ns": longest(1408)}
     failure = describe_error(
         VersionConflict(**ids, expected_version=2**62, current_version=2**62, current_checkpoint_id=longest(128))
     )

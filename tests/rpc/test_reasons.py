@@ -326,7 +326,7 @@ async def test_either_half_of_a_precondition_suffices(world: World) -> None:
 @pytest.mark.parametrize("character", ["é", "😀", "\x01", "\n", "%"])
 async def test_the_longest_ids_come_back_with_a_conflict(world: World, character: str) -> None:
     size = len(character.encode())
-    thread_id, checkpoint_ns = character * (512 // size), character * (1024 // size)
+    thread_id, checkpoint_ns = character * (512 // size), character * (1408 // size)
     async with world.serve() as (_, client):
         request = client.put_request(
             thread_id=thread_id, checkpoint_ns=checkpoint_ns, precondition=values.Precondition(if_version_match=7)

@@ -16,10 +16,10 @@ from tests.rpc.requests import assert_nothing_stored, channel_value, channels, c
 
 
 async def test_all_keys_may_have_their_full_length_at_once(client: Any) -> None:
-    keys = {"thread_id": "t" * 512, "checkpoint_ns": "n" * 1024, "checkpoint_id": "c" * 128}
-    put = client.put_request(**keys, **channels(client, "s" + "v" * 128, **{"c" * 256: b"value"}))
+    keys = {"thread_id": "t" * 512, "checkpoint_ns": "n" * 1408, "checkpoint_id": "c" * 128}
+    put = client.put_request(**keys, **channels(client, "s" + "v" * 128, **{"c" * 512: b"value"}))
     await client.checkpoints.PutCheckpoint(put)
-    writes = client.writes_request(**keys, task_id="i" * 128, task_path="p" * 4096)
+    writes = client.writes_request(**keys, task_id="i" * 128, task_path="p" * 65536)
     await client.checkpoints.PutWrites(writes)
     got = await client.checkpoints.GetCheckpoint(
         pb.GetCheckpointRequest(thread_id=keys["thread_id"], checkpoint_ns=keys["checkpoint_ns"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import operator
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -18,7 +17,8 @@ from langgraph.graph import START, StateGraph
 
 from tests.support.api_keys import key_entry
 from tests.support.authority import AUDIENCE, ISSUER, Authority, Issuer
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.commands import run
+from tests.support.server_process import ServerProcess
 
 
 class Protected:
@@ -43,13 +43,7 @@ class Protected:
         self.tls = TlsOptions(root_certificates=self.authority.pem)
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "checkpointd_server.cli", *arguments, "--target", self.server.target],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**clean_environment(), **environment},
-        )
+        return run(*arguments, "--target", self.server.target, env=environment)
 
 
 @pytest.fixture
@@ -178,13 +172,7 @@ class TestCommands:
         assert protected.command("health", "--tls-ca", str(protected.ca)).stdout == "SERVING\n"
 
     def test_send_no_token_in_the_clear_off_the_machine(self) -> None:
-        ran = subprocess.run(
-            [sys.executable, "-m", "checkpointd_server.cli", "info", "--target", "agents.internal:50051"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**clean_environment(), "CHECKPOINTD_TOKEN": "ckd_secret"},
-        )
+        ran = run("info", "--target", "agents.internal:50051", env={"CHECKPOINTD_TOKEN": "ckd_secret"})
         assert ran.returncode != 0
         assert "plain text" in ran.stderr
         assert "ckd_secret" not in ran.stderr

@@ -121,6 +121,9 @@ async def test_a_list_reads_no_more_than_its_page(own_options: StoreOptions) -> 
         await connection.close()
 
 
+PUT = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
+PUT += ["NULL", "'me'", "'request'", "'{a,b}'", "'{v10001,v10001}'", "'{json,json}'", "'{x,y}'", "'{c}'"]
+"""A put of a checkpoint, up to the version of its channel "c"."""
 ALONG = ["'{00010000}'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "'{NULL}'", "'{request}'"]
 """A task write that goes with a put."""
 PIECES = ["'{}'", "ARRAY[sha256('x')]", "'{0}'", "'{x}'"]
@@ -131,18 +134,7 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
     connection = await asyncpg.connect(own_options.dsn)
     try:
         await connection.execute(FILL.format(thread="long", last=10_000))
-        row = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
-        row += [
-            "NULL",
-            "'me'",
-            "'request'",
-            "'{a,b}'",
-            "'{v10001,v10001}'",
-            "'{json,json}'",
-            "'{x,y}'",
-            "'{c}'",
-            "'{v9}'",
-        ]
+        row = [*PUT, "'{v9}'"]
         await use_functions(connection)
         await connection.execute("BEGIN")
         more = [*ALONG, *PIECES]
@@ -163,18 +155,7 @@ async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
 
 async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreOptions) -> None:
     """A prepared statement keeps its plan until the tables are analyzed, which a young database has not been."""
-    put = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
-    put += [
-        "NULL",
-        "'me'",
-        "'request'",
-        "'{a,b}'",
-        "'{v10001,v10001}'",
-        "'{json,json}'",
-        "'{x,y}'",
-        "'{c}'",
-        "'{v9999}'",
-    ]
+    put = [*PUT, "'{v9999}'"]
     writes = [
         "'t'",
         "'long'",

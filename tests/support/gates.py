@@ -16,6 +16,8 @@ from langgraph.graph import END, START, StateGraph
 from tests.support.until import auntil, until
 
 DURABILITIES = ("sync", "async", "exit")
+LONGEST_WAIT = 100.0
+"""How long a run waits at a gate, in seconds: on a busy machine, whoever is to open it may have to start first."""
 
 
 class State(TypedDict):
@@ -34,12 +36,12 @@ class Gate:
     def wait(self) -> None:
         """Waits in a thread."""
         self.arrived.set()
-        assert self.open.wait(30), "nobody opened the gate"
+        assert self.open.wait(LONGEST_WAIT), "nobody opened the gate"
 
     async def await_open(self) -> None:
         """Waits in an event loop."""
         self.arrived.set()
-        await auntil(self.open.is_set)
+        await auntil(self.open.is_set, timeout=LONGEST_WAIT)
 
 
 def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None, nested: bool = False) -> Any:

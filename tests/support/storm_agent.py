@@ -27,15 +27,12 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2
 from tests.support.gates import DURABILITIES, build, turn, turns_of
 from tests.support.journal import Journal, Kind, Line
+from tests.support.runs import a_run, at
 
 CONTESTED = "contested"
 """The thread on which all agents meet, after the prefix."""
 PAUSE = 0.02
 """Between two turns of a worker, in seconds: what is written has to be read back and compared too."""
-
-
-class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
 
 
 class Agent:
@@ -96,18 +93,18 @@ class Agent:
         """Puts checkpoints and task writes as a run does, and reads what it has put."""
         last: str | None = None
         while not self._stopped:
-            run = _new_run(thread_id)
+            run = a_run({"configurable": {"thread_id": thread_id}})
             found = await self._do("get_tuple", run)
             if (found and found.checkpoint["id"]) != last:
                 self._note("wrong", "put", thread_id, str(last), detail=f"read {found and found.checkpoint['id']}")
             for _ in range(3):
                 checkpoint = _holding(f"{thread_id} after {last}")
-                at = _at(run, checkpoint["id"])
+                own = at(run, checkpoint)
                 for kind in ("put", "writes"):
                     self._intend(kind, thread_id, checkpoint)
                 await asyncio.gather(
-                    self._acknowledged("put", thread_id, checkpoint, _at(run, last)),
-                    self._acknowledged("writes", thread_id, checkpoint, at),
+                    self._acknowledged("put", thread_id, checkpoint, at(run, last)),
+                    self._acknowledged("writes", thread_id, checkpoint, own),
                 )
                 last = checkpoint["id"]
             await asyncio.sleep(PAUSE)
@@ -148,18 +145,18 @@ class Agent:
 
     async def _contend(self, _: str, __: int) -> None:
         """Puts to the thread that all agents write to: often somebody else was faster."""
-        run = _new_run(self._contested)
+        run = a_run({"configurable": {"thread_id": self._contested}})
         found = await self._do("get_tuple", run)
         checkpoint = _holding(f"{self._name} meets the others")
         self._intend("put", self._contested, checkpoint)
         try:
-            await self._acknowledged("put", self._contested, checkpoint, _at(run, found and found.checkpoint["id"]))
+            await self._acknowledged("put", self._contested, checkpoint, at(run, found and found.checkpoint["id"]))
             self._intend("writes", self._contested, checkpoint)
         except WriteConflictError:
             self._note("refused", "put", self._contested, checkpoint["id"])
             return
         try:
-            await self._acknowledged("writes", self._contested, checkpoint, _at(run, checkpoint["id"]))
+            await self._acknowledged("writes", self._contested, checkpoint, at(run, checkpoint["id"]))
         except WriteConflictError:
             self._note("refused", "writes", self._contested, checkpoint["id"])
 
@@ -182,14 +179,6 @@ class Agent:
 
     def _note(self, event: Any, kind: Any, thread_id: str, name: str, **more: Any) -> None:
         self._journal.note(Line(event=event, kind=kind, thread_id=thread_id, name=name, **more))
-
-
-def _new_run(thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", "__pregel_runtime": Runtime()}}
-
-
-def _at(run: RunnableConfig, checkpoint_id: str | None) -> RunnableConfig:
-    return {"configurable": {**run["configurable"], "checkpoint_id": checkpoint_id}}
 
 
 def _holding(value: str) -> Checkpoint:

@@ -18,18 +18,18 @@ class Limits:
     """The longest tenant name, in bytes."""
     max_thread_id_bytes: int = 512
     """The longest thread_id, in bytes."""
-    max_checkpoint_ns_bytes: int = 1024
+    max_checkpoint_ns_bytes: int = 1408
     """The longest checkpoint_ns, in bytes. Nested subgraphs add about 50 each."""
     max_checkpoint_id_bytes: int = 128
     """The longest checkpoint_id, in bytes."""
-    max_channel_bytes: int = 256
-    """The longest channel name, in bytes."""
+    max_channel_bytes: int = 512
+    """The longest channel name, in bytes. LangGraph makes one of each node's name, 10 bytes longer."""
     max_channel_version_bytes: int = 128
     """The longest textual channel version, in bytes."""
     max_task_id_bytes: int = 128
     """The longest task_id, in bytes."""
-    max_task_path_bytes: int = 4096
-    """The longest task_path, in bytes."""
+    max_task_path_bytes: int = 64 * 1024
+    """The longest task_path, in bytes. Each task of the functional API within another one adds some 40."""
     max_type_bytes: int = 128
     """The longest serializer tag, in bytes."""
     max_run_id_bytes: int = 512

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langgraph.checkpoint.grpc import _advice
 from langgraph.checkpoint.grpc._convert import thread_requests as requests
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
@@ -32,26 +33,26 @@ class ThreadOperations:
         self._runs.forget_context()
         request = self._lease_tokens.attach(requests.delete_thread(thread_id))
         self._calls.wait_for_writes(request.thread_id)
-        self._client.call(request)
+        _advice.tell_deleted(request, self._client.call(request))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Awaits `delete_thread`."""
         self._runs.forget_context()
         request = self._lease_tokens.attach(requests.delete_thread(thread_id))
         await self._calls.await_writes(request.thread_id)
-        await self._client.acall(request)
+        _advice.tell_deleted(request, await self._client.acall(request))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
         self._runs.forget_context()
         for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
-            self._client.call(request)
+            _advice.tell_deleted(request, self._client.call(request))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Awaits `delete_for_runs`."""
         self._runs.forget_context()
         for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
-            await self._client.acall(request)
+            _advice.tell_deleted(request, await self._client.acall(request))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
         """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
@@ -103,7 +104,7 @@ class ThreadOperations:
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:
                 self._calls.wait_for_writes(thread_id)
-            self._client.call(request)
+            _advice.tell_deleted(request, self._client.call(request))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Awaits `prune`."""
@@ -111,7 +112,7 @@ class ThreadOperations:
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:
                 await self._calls.await_writes(thread_id)
-            await self._client.acall(request)
+            _advice.tell_deleted(request, await self._client.acall(request))
 
     def _encrypted_copy(self) -> EncryptedThreadCopy:
         return EncryptedThreadCopy(serde=self._value_serde(), attach_lease=self._lease_tokens.attach)

@@ -24,10 +24,12 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
+from langgraph.checkpoint.grpc import _advice
 from langgraph.checkpoint.grpc._convert import encode
 from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
 from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
+from langgraph.checkpoint.grpc._probe import ConnectionProbe
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
 from langgraph.checkpoint.grpc._runs.registry import Runs
@@ -56,7 +58,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 
-class GrpcSaver(LeaseMixin, ThreadOperations, BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -239,13 +241,19 @@ class GrpcSaver(LeaseMixin, ThreadOperations, BaseCheckpointSaver[str]):
         """
         request = encode.get(config)
         flow = self._reader().get(request, self._on_read(config, request))
-        return flows.run(flow, partial(self._calls.call, config))
+        found = flows.run(flow, partial(self._calls.call, config))
+        if found is None:
+            _advice.warn_of_absent(config, request)
+        return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
         request = encode.get(config)
         flow = self._reader().get(request, self._on_read(config, request))
-        return await flows.arun(flow, partial(self._calls.acall, config))
+        found = await flows.arun(flow, partial(self._calls.acall, config))
+        if found is None:
+            _advice.warn_of_absent(config, request)
+        return found
 
     def list(
         self,

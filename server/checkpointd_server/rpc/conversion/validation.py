@@ -19,6 +19,10 @@ _FLOAT = re.compile(r"-?(?:inf|[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)", re.ASCII)
 _ALL_TEXT = frozenset("s")
 
 
+_SHOWN = 60
+"""How much of a name that is too long is shown, in characters."""
+
+
 def check_text(value: str, field: str, limit: int) -> None:
     """Checks a text that must not be empty: at most `limit` bytes of UTF-8, no NUL."""
     if not value:
@@ -30,7 +34,11 @@ def check_optional_text(value: str, field: str, limit: int) -> None:
     """Checks a text that may be empty: at most `limit` bytes of UTF-8, no NUL."""
     size = len(value) if value.isascii() else len(value.encode())
     if size > limit:
-        raise InvalidArgument(field, f"has {size} bytes, at most {limit} are allowed", limit=limit)
+        problem = f"has {size} bytes, at most {limit} are allowed"
+        if field.endswith(("channel", "checkpoint_ns")) or field.startswith("channels["):
+            # Users know their nodes; of channels and namespaces they may never have heard.
+            problem += f"; LangGraph makes it of the names of nodes: {value[:_SHOWN]!r}..."
+        raise InvalidArgument(field, problem, limit=limit)
     if "\0" in value:
         raise InvalidArgument(field, "contains a NUL character")
 

@@ -21,7 +21,7 @@ def namespace(config: RunnableConfig) -> Key:
     """Returns the namespace that a config names. Raises InvalidArgumentError if it names no thread."""
     configurable = config.get("configurable") or {}
     thread_id = configurable.get("thread_id")
-    if thread_id is None or thread_id == "":
+    if thread_id is None:
         raise InvalidArgumentError(
             'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from langgraph.checkpoint.grpc._convert.serde import LANGGRAPH_KEYS, ValueSerde, is_encrypted
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
@@ -28,7 +30,8 @@ def index_of(serde: ValueSerde, metadata: Mapping[str, Any], type_tag: str, data
     keys = serde.searchable(is_encrypted(type_tag))
     if keys is not None:
         return _searchable({key: value for key, value in metadata.items() if key in keys})
-    return b"" if type_tag == "msgpack" and len(data) <= _MAX_INDEX_BYTES else _searchable(metadata)
+    is_index = type_tag == "msgpack" and len(data) <= _MAX_INDEX_BYTES and _is_plain(metadata)
+    return b"" if is_index else _searchable(metadata)
 
 
 def filter_of(serde: ValueSerde, filter: Mapping[str, Any]) -> bytes:
@@ -83,4 +86,32 @@ def _nests_within(value: Any, depth: int) -> bool:
 
 
 def _index(metadata: Mapping[str, Any]) -> bytes:
-    return _INDEX_SERDE.dumps_typed(dict(metadata))[1]
+    return _INDEX_SERDE.dumps_typed(plain(metadata))[1]
+
+
+def plain(value: Any) -> Any:
+    """Returns metadata, or a filter, in which enums that are texts or numbers are these, and UUIDs are their texts.
+
+    A serializer keeps their types. Metadata that tells them apart would never equal what people search for.
+    """
+    match value:
+        case bool():
+            return value
+        case UUID():
+            return str(value)
+        case Enum() if isinstance(value, str | int | float):
+            return value.value
+        case Mapping():
+            return {plain(key): plain(item) for key, item in value.items()}
+        case list() | tuple() if type(value) in (list, tuple):
+            return type(value)(plain(item) for item in value)
+        case _:
+            return value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return not isinstance(value, Enum | UUID)

@@ -1,0 +1,46 @@
+"""A put that fails before it is sent: the run ends at once, and no task write waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any, TypedDict
+
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver, runs
+from langgraph.graph import START, StateGraph
+
+from tests.support.calls import config_of
+from tests.support.server_process import ServerProcess
+
+
+class State(TypedDict, total=False):
+    value: Any
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_value_that_can_t_be_serialized(
+    awaited: bool, seconds: float, shared_server: ServerProcess, thread_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
+
+    def work(state: State) -> dict[str, Any]:
+        time.sleep(seconds)
+        return {"value": 1}
+
+    def lock(state: State) -> dict[str, Any]:
+        return {"value": threading.Lock()}
+
+    builder: Any = StateGraph(State)
+    for name, before, node in (("a", START, work), ("b", "a", lock), ("c", "b", work), ("d", "c", work)):
+        builder.add_node(name, node)
+        builder.add_edge(before, name)
+    begun = time.monotonic()
+    with GrpcSaver(shared_server.target) as saver:
+        graph = builder.compile(checkpointer=saver)
+        run = (lambda *given: asyncio.run(graph.ainvoke(*given))) if awaited else graph.invoke
+        with pytest.raises(TypeError):
+            run({"value": 0}, config_of(thread_id))
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,11 @@
+"""The ways in which a test runs again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.gates import DURABILITIES
+
+durabilities = pytest.mark.parametrize("durability", DURABILITIES)
+savers = pytest.mark.parametrize("shared", [True, False], ids=["one-saver", "two-savers"])
+either = pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
