@@ -79,8 +79,9 @@ def _readme(results: list[Result]) -> str:
     rows = groups(results).get(SPEED)
     if not rows:
         return NOTHING
+    table = report.comparisons(rows, targets=False)
     return (
-        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{report.comparisons(rows, targets=False)}\n\n"
+        f"![How many times as good as the stock savers]({FIGURES}/{_chart(SPEED)})\n\n{table}\n\n"
         f"{RATIO} {report.provenance(rows, packages=False)} "
         "[More figures, and how to get your own](docs/performance.md).\n"
     )

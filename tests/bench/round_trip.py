@@ -1,4 +1,4 @@
-"""What a remote round trip costs that does nothing, and a commit that stores nothing: what no checkpoint server here can beat.
+"""A remote round trip that does nothing, and a commit that stores nothing: what no checkpoint server here can beat.
 
 As a program it is the other end: a bare grpc.aio server that answers every call with a few bytes. It prints its port.
 """
