@@ -183,7 +183,7 @@ serve_settings = stacked(
         type=Whole(min=1024 * 1024, max=2**40),
         default=_DEFAULTS.limits.max_value_bytes,
         show_default=True,
-        help="The largest value of a channel, in bytes. It travels in pieces, whatever the largest message is.",
+        help="The largest value of a channel, in bytes. It travels in parts, whatever the largest message is.",
     ),
     setting(
         "--max-page-bytes",

@@ -101,7 +101,7 @@ def test_architecture_names_every_table() -> None:
     folder = ROOT / "server" / "checkpointd_server" / "store" / "migrations"
     created = {
         table
-        for file in folder.glob("*.sql")
+        for file in folder.rglob("*.sql")
         for table in re.findall(r"CREATE TABLE __schema__\.(\w+)", file.read_text())
     }
     assert set(rows) == created | {"migrations"}

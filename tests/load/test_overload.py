@@ -31,6 +31,7 @@ pytestmark = pytest.mark.long
 MEBIBYTE = 1024 * 1024
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+STORED = "SELECT thread_id FROM checkpointd.threads JOIN checkpointd.checkpoints USING (thread)"
 BOUNDS = ("--max-concurrent-calls", "16", "--pool-max-size", "2", "--max-queue", "8")
 
 
@@ -127,7 +128,7 @@ def check_tallies(tallies: list[dict[str, Any]]) -> Counter[str]:
 async def check_stored(database_url: str, tallies: list[dict[str, Any]]) -> None:
     """Checks that what was acknowledged is there."""
     connection = await asyncpg.connect(database_url)
-    there = {row["thread_id"] for row in await connection.fetch("SELECT thread_id FROM checkpointd.checkpoints")}
+    there = {row["thread_id"] for row in await connection.fetch(STORED)}
     await connection.close()
     assert {thread_id for tally in tallies for thread_id in tally["stored"]} <= there
 

@@ -82,8 +82,6 @@ class Call:
         thread_id = getattr(self.request, "thread_id", None)
         if thread_id:
             fields["thread_id"] = thread_id
-        if operations := getattr(self.request, "operations", None):
-            fields["operations"] = len(operations)
         if self.identity is not None and self.identity is not ANYBODY:
             fields["tenant"], fields["subject"] = self.identity.tenant, self.identity.subject
         return fields
