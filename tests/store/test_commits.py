@@ -8,21 +8,22 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.store.pieces import holding, names, names_of, put, read, until_waiting
 
+from checkpointd_server.domain.checkpoints import Namespace, PendingWrite, PutWrites
 from checkpointd_server.domain.errors import (
+    BaseMissing,
     CheckpointdError,
     DeadlineExceeded,
     InvalidArgument,
-    PiecesMissing,
+    PredecessorMissing,
     VersionConflict,
 )
-from checkpointd_server.domain.model import Namespace, Piece, PutCheckpoint, PutWrites, TypedValue
+from checkpointd_server.domain.values import TypedValue
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
-from checkpointd_server.store.batches import array_literal
-from checkpointd_server.store.commits import MAX_WRITES
-from checkpointd_server.store.statements import load_statements
-from tests.support.tenant import Tenant, in_pieces, piece, value, write
+from checkpointd_server.store.writes.group_commit import MAX_WRITES
+from tests.support.blocker import blocked
+from tests.support.tenant import TIMEOUT, Tenant, patch, uploaded, write
+from tests.support.until import auntil
 
 
 async def outcomes(*calls: Any) -> list[Any]:
@@ -69,25 +70,63 @@ async def test_many_at_once_need_few_commits(own_options: StoreOptions) -> None:
             assert [w.value.data for w in (await tenant.read(thread=f"t{i}")).pending_writes] == [b"%d" % i]
 
 
-async def test_what_a_run_sends_at_once_is_one_commit_though_it_knows_different_versions(
-    own_options: StoreOptions,
-) -> None:
-    """Task writes are sent while the put before them is under way, and wait until it has made another version."""
-    run: dict[str, Any] = {"expect_writer": b"run"}
+async def test_what_a_run_sends_at_once_is_one_commit(own_options: StoreOptions) -> None:
+    """A run sends its next step while the one before is under way: each put names the one before it."""
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
-        version = await tenant.put("c0", expect=0, writer=b"run", **run)
-        for step in range(1, 4):
-            *_, made = await asyncio.gather(
-                tenant.writes(f"c{step - 1}", write("task", 0, "a", b"1"), expect=version, **run),
-                tenant.writes(f"c{step - 1}", write("other", 0, "a", b"2"), expect=version - 1, **run),
-                tenant.put(f"c{step}", parent=f"c{step - 1}", expect=version, writer=b"run", **run),
-            )
-            # The first goes alone, and those that come meanwhile go together.
-            assert await count_commits(own_options, f"c{step - 1}", f"c{step}") == 2
-            assert made > version
-            version = made
-            assert len((await tenant.read(f"c{step - 1}")).pending_writes) == 2
+        base = await tenant.put("c0", writer=b"before")
+        before = await count_transactions(own_options)
+        run: dict[str, Any] = {"expect_writer": b"run"}
+        results = await outcomes(
+            tenant.writes("c0", write("task", 0, "a", b"0"), expect=base),
+            tenant.put("c1", parent="c0", writer=b"run", expect=base),
+            tenant.writes("c1", write("task", 0, "a", b"1"), expect_last="c1", **run),
+            tenant.writes("c1", write("other", 0, "a", b"2"), expect_last="c1", **run),
+            tenant.put("c2", parent="c1", writer=b"run", expect_last="c1", **run),
+            tenant.writes("c2", write("task", 0, "a", b"3"), expect_last="c2", **run),
+        )
+        assert await count_transactions(own_options) - before - 1 == 1
+        first, c1, in_c1, too, c2, in_c2 = results
+        # Versions ascend one by one; task writes are answered with the one that they found.
+        assert (first, c1 > base, c2) == (base, True, c1 + 1)
+        assert (in_c1, too, in_c2) == (c1, c1, c2)
+        assert await tenant.version() == c2
+        assert [len((await tenant.read(f"c{n}")).pending_writes) for n in range(3)] == [1, 2, 1]
+
+
+async def test_what_builds_on_a_refused_put_is_refused(tenant: Tenant) -> None:
+    """However it comes: with the put in one commit, or later."""
+    for together in (True, False):
+        base = await tenant.put("c0", writer=b"me")
+        calls = [
+            tenant.put("c1", parent="c0", writer=b"me", expect=base + 1),
+            tenant.writes("c1", write("task", 0, "a", b"1"), expect_writer=b"me", expect_last="c1"),
+            tenant.put("c2", parent="c1", writer=b"me", expect_writer=b"me", expect_last="c1"),
+        ]
+        results = await outcomes(*calls) if together else [(await outcomes(call))[0] for call in calls]
+        assert [type(result) for result in results] == [VersionConflict, PredecessorMissing, PredecessorMissing]
+        assert all(error.current_checkpoint_id == "c0" for error in results)
+        await tenant.put("c3", parent="c0", writer=b"you")
+        (late,) = await outcomes(tenant.put("c2", parent="c1", writer=b"me", expect_writer=b"me", expect_last="c1"))
+        assert type(late) is VersionConflict
+        assert await tenant.ids() == ["c0", "c3"]
+        await tenant.delete()
+
+
+async def test_of_a_run_s_puts_those_before_the_bad_one_are_stored(tenant: Tenant) -> None:
+    run: dict[str, Any] = {"writer": b"me", "expect_writer": b"me"}
+    base = await tenant.put("c0", writer=b"me", versions={"a": "0"}, values={"a": b"0"})
+    results = await outcomes(
+        tenant.put("c1", parent="c0", expect_last="c0", versions={"a": "1"}, values={"a": patch("0", b"1")}, **run),
+        tenant.put("c2", parent="c1", expect_last="c1", versions={"a": "2"}, values={"a": patch("?", b"2")}, **run),
+        tenant.put("c3", parent="c2", expect_last="c2", versions={"a": "3"}, values={"a": patch("2", b"3")}, **run),
+        tenant.writes("c1", write("task", 0, "a", b"1"), expect_writer=b"me", expect_last="c1"),
+    )
+    assert results[0] > base
+    assert [type(result) for result in results[1:3]] == [BaseMissing, PredecessorMissing]
+    assert results[3] == results[0]
+    assert await tenant.ids() == ["c0", "c1"]
+    assert await tenant.stored_values() == {("a", "0"), ("a", "1")}
 
 
 async def test_of_what_knows_different_versions_each_is_judged_by_its_own(tenant: Tenant) -> None:
@@ -113,7 +152,6 @@ async def test_one_alone_is_stored_at_once(tenant: Tenant) -> None:
 
 async def test_each_gets_its_own_version_and_its_own_refusal(tenant: Tenant) -> None:
     versions = await asyncio.gather(*(tenant.put("c1", thread=f"t{i}", writer=b"w") for i in range(30)))
-    assert len(set(versions)) == 30
     results = await outcomes(
         *(
             tenant.put("c2", thread=f"t{i}", parent="c1", expect=version if i % 3 else 1, writer=b"w2")
@@ -162,133 +200,127 @@ async def test_of_rivals_for_one_namespace_one_wins(tenant: Tenant) -> None:
 
 
 async def test_a_bad_call_fails_alone(tenant: Tenant) -> None:
-    put = PutCheckpoint(
-        namespace=Namespace(tenant.name, "bad", ""),
-        checkpoint_id="c",
-        parent_checkpoint_id=None,
-        body=b"",
-        channel_versions={},
-        values=[],
-        metadata=value(b""),
-        metadata_index='{"a": "\\u0000"}',
-        run_id=None,
-    )
     results = await outcomes(
         *(tenant.put("c", thread=f"t{i}") for i in range(10)),
-        tenant.store.put_checkpoint(put, timeout=60),
+        tenant.put("c", thread="bad", metadata={"a": "\0"}),
+        tenant.put("d", thread="bad"),
         *(tenant.put("c", thread=f"t{i}") for i in range(10, 20)),
     )
     assert isinstance(results.pop(10), InvalidArgument)
     assert all(isinstance(result, int) for result in results)
+    assert await tenant.ids(thread="bad") == ["d"]
 
 
-async def test_a_caller_whose_time_runs_out_in_the_line_leaves_the_others_alone(
-    own_options: StoreOptions,
-) -> None:
+async def test_a_caller_whose_time_runs_out_in_the_queue_leaves_the_others_alone(own_options: StoreOptions) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("c0")
-        connection = await asyncpg.connect(own_options.dsn)
-        try:
-            async with connection.transaction():
-                await connection.execute("LOCK TABLE checkpointd.checkpoints IN SHARE MODE")
-                stuck = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(6)]
-                await asyncio.sleep(0)
-                late = PutWrites(namespace=Namespace("tenant", "late", ""), checkpoint_id="c", writes=[])
-                with pytest.raises(DeadlineExceeded):
-                    await store.put_writes(late, timeout=0.1)
-            assert all(isinstance(result, int) for result in await asyncio.gather(*stuck))
-        finally:
-            await connection.close()
+        async with blocked(own_options.dsn):
+            stuck = [asyncio.create_task(tenant.put(f"c{i}")) for i in range(1, 6)]
+            await asyncio.sleep(0)
+            late = PutWrites(namespace=Namespace("tenant", "t", ""), checkpoint_id="c", writes=[])
+            with pytest.raises(DeadlineExceeded):
+                await store.write(late, timeout=0.1)
+        assert all(isinstance(result, int) for result in await asyncio.gather(*stuck))
 
 
-async def test_a_caller_that_gave_up_in_the_line_stores_nothing(own_options: StoreOptions) -> None:
+async def test_a_caller_that_gave_up_in_the_queue_stores_nothing(own_options: StoreOptions) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
-        connection = await asyncpg.connect(own_options.dsn)
-        try:
-            async with connection.transaction():
-                await connection.execute("LOCK TABLE checkpointd.checkpoints IN SHARE MODE")
-                tasks = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(6)]
-                await asyncio.sleep(0)
-                tasks[-1].cancel()
-                await asyncio.sleep(0)
-            results = await outcomes(*tasks)
-        finally:
-            await connection.close()
+        await tenant.put("c0")
+        async with blocked(own_options.dsn) as blocker:
+            first = asyncio.create_task(tenant.put("c1"))
+            await blocker.until_waiting(1)
+            tasks = [asyncio.create_task(tenant.put(f"c{i}")) for i in range(2, 6)]
+            await asyncio.sleep(0)
+            tasks[-1].cancel()
+            await asyncio.sleep(0)
+        results = await outcomes(first, *tasks)
         assert isinstance(results.pop(), asyncio.CancelledError)
         assert all(isinstance(result, int) for result in results)
-        assert (await tenant.get(thread="t5")).checkpoint is None
+        assert await tenant.ids() == ["c0", "c1", "c2", "c3", "c4"]
+
+
+async def test_what_nobody_waits_for_any_more_is_cancelled(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("c0")
+        async with blocked(own_options.dsn) as blocker:
+            put = asyncio.create_task(tenant.put("c1"))
+            await blocker.until_waiting(1)
+            put.cancel()
+            await blocker.until_waiting(0)
+        await asyncio.gather(put, return_exceptions=True)
+        await auntil(lambda: store._of("tenant").commits.is_idle)
+        assert await tenant.ids() == ["c0"]
+
+
+async def test_results_come_in_lists_a_commit_and_deliverer(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        lists: dict[str, list[list[PendingWrite]]] = {"one": [], "two": []}
+        pending = [
+            PendingWrite(tenant.a_put("c", thread=f"{who}{n}"), 10, None, lists[who].append, tag=n)
+            for n in range(10)
+            for who in lists
+        ]
+        store.submit(pending)
+        await auntil(lambda: all(write.result is not None for write in pending))
+        for got in lists.values():
+            assert [[write.tag for write in some] for some in got] == [list(range(10))]
+        assert all(isinstance(write.result, int) for write in pending)
 
 
 async def test_more_than_fits_into_one_commit(tenant: Tenant) -> None:
     count = 3 * MAX_WRITES
     results = await outcomes(*(tenant.put("c", thread=f"t{i}") for i in range(count)))
-    assert len(set(results)) == count
+    assert all(isinstance(result, int) for result in results)
 
 
-@pytest.mark.parametrize("seed", range(90))
+@pytest.mark.parametrize("seed", range(60))
 async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStore, tenant: Tenant, seed: int) -> None:
     """Random writes on a few namespaces, or one: the same in one tenant all at once, and in another one by one."""
     chance = random.Random(seed)
     at_once, one_by_one = Tenant(store, f"{tenant.name}-{seed}-a"), Tenant(store, f"{tenant.name}-{seed}-b")
     threads = [f"t{i}" for i in range(6 if seed % 3 else 1)]
+    for each in (at_once, one_by_one):
+        for thread in threads:
+            for upload_id in (b"u1", b"u2", b"u3", b"u4"):
+                await each.upload(upload_id, upload_id, b"...", thread=thread)
 
-    def in_some_pieces() -> tuple[TypedValue, list[Piece]]:
-        """A value in pieces, and most often those that the thread lacks."""
-        parts = chance.sample([b"p1", b"p2", b"p3"], 2)
-        return in_pieces(*parts), [piece(part) for part in parts if chance.random() < 0.7]
+    def a_value() -> bytes | TypedValue | None:
+        kind = chance.random()
+        if kind < 0.3:
+            return patch(chance.choice("1234"), chance.choice([b"1", b"22"]), reach=chance.choice([0, 0, 1, 2]))
+        if kind < 0.4:
+            return uploaded(chance.choice([b"u1", b"u2", b"u3"]), chance.choice([5, 5, 5, 4]))
+        return chance.choice([None, b"1", b"22"])
 
     def make() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         writer = chance.choice([b"", b"ada", b"ben"])
-        expectation: dict[str, Any] = {}
+        more: dict[str, Any] = {"thread": chance.choice(threads), "ns": chance.choice(["", "", "n"])}
         if chance.random() < 0.7:
-            expectation["expect"] = chance.choice([0, 10**15, None])
+            more["expect"] = chance.choice([0, 10**15, None])
             if chance.random() < 0.8:
-                expectation["expect_writer"] = writer if chance.random() < 0.8 else b"cleo"
-        thread, checkpoint_id = chance.choice(threads), f"c{chance.randrange(6)}"
-        if chance.random() < 0.5:
-            versions = {channel: chance.choice("12") for channel in "xyz"}
-            changed: dict[str, bytes | TypedValue | None] = {
-                channel: chance.choice([None, b"1", b"2"]) for channel in "xyz" if chance.random() < 0.6
-            }
-            request_id = chance.choice([b"", b"", b"again"])
-            pieces: list[Piece] = []
-            if chance.random() < 0.3:
-                changed["x"], pieces = in_some_pieces()
-            return (
-                "put",
-                (checkpoint_id,),
-                {
-                    "thread": thread,
-                    "versions": versions,
-                    "values": changed,
-                    "writer": writer,
-                    "request_id": request_id,
-                    "pieces": pieces,
-                    **expectation,
-                },
-            )
+                more["expect_writer"] = writer if chance.random() < 0.8 else b"cleo"
+                if chance.random() < 0.5:
+                    more["expect_last"] = f"c{chance.randrange(6)}"
+        checkpoint_id = f"c{chance.randrange(6)}"
+        if chance.random() < 0.6:
+            versions = {channel: chance.choice("1234") for channel in "xyz"}
+            changed = {channel: a_value() for channel in "xyz" if chance.random() < 0.6}
+            request_id = chance.choice([b"", b"", b"again", b"once"])
+            put = {"versions": versions, "values": changed, "writer": writer, "request_id": request_id}
+            return "put", (checkpoint_id,), put | more
         writes: dict[int, bytes | TypedValue] = {
             chance.choice([-1, -4, 0, 1]): chance.choice([b"1", b"2", b"\0"]) for _ in range(chance.randrange(3))
         }
-        pieces = []
-        if chance.random() < 0.3:
-            writes[chance.choice([-1, 0])], pieces = in_some_pieces()
+        if chance.random() < 0.2:
+            writes[chance.choice([-1, 0])] = uploaded(b"u4", 5)
         task = chance.choice(["one", "two", "three"])
-        return (
-            "writes",
-            (
-                checkpoint_id,
-                *(write(task, idx, "a", data, path=chance.choice(["", "~p"])) for idx, data in writes.items()),
-            ),
-            {
-                "thread": thread,
-                "request_id": chance.choice([b"", b"", b"again", b"once more"]),
-                "pieces": pieces,
-                **expectation,
-            },
-        )
+        path = chance.choice(["", "~p"])
+        entries = [write(task, idx, "a", data, path=path) for idx, data in writes.items()]
+        return "writes", (checkpoint_id, *entries), {"request_id": chance.choice([b"", b"again", b"once more"])} | more
 
     plan = [make() for _ in range(60)]
     together = await outcomes(*(getattr(at_once, verb)(*args, **options) for verb, args, options in plan))
@@ -300,88 +332,66 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         return type(result) if isinstance(result, CheckpointdError) else isinstance(result, int)
 
     assert [what(result) for result in together] == [what(result) for result in apart]
+
+    async def everything(each: Tenant, thread: str) -> list[Any]:
+        found: list[Any] = []
+        for c in await each.listed(thread_id=thread):
+            # What was replaced under a patch goes by a name with the version of the put that replaced it.
+            rows = await each.rows(c.checkpoint_id, thread=thread, ns=c.checkpoint_ns)
+            values = {
+                (channel, version.partition("\x1f")[0], "\x1f" in version): value._replace(
+                    patch=value.patch
+                    and value.patch._replace(base_version=value.patch.base_version.partition("\x1f")[0])
+                )
+                for (channel, version), value in rows.items()
+            }
+            found.append((c.checkpoint_ns, c.checkpoint_id, c.channel_versions, c.pending_writes, values))
+        return found
+
+    async def parts(each: Tenant, thread: str) -> list[tuple[bytes, bool]]:
+        query = """
+            SELECT DISTINCT p.upload_id, u.upload_id IS NULL AS is_claimed
+            FROM checkpointd.value_parts AS p LEFT JOIN checkpointd.uploads AS u USING (thread, upload_id)
+            WHERE p.thread = $1 ORDER BY 1
+        """
+        return [(row["upload_id"], row["is_claimed"]) for row in await each.select(query, each.key(thread))]
+
     for thread in threads:
-        left, right = [await each.listed(thread_id=thread) for each in (at_once, one_by_one)]
-        assert [(c.checkpoint_id, c.channel_versions, c.values, c.pending_writes, c.body) for c in left] == [
-            (c.checkpoint_id, c.channel_versions, c.values, c.pending_writes, c.body) for c in right
-        ]
-        assert await names(at_once, thread) == await names(one_by_one, thread)
+        assert await everything(at_once, thread) == await everything(one_by_one, thread)
+        assert await parts(at_once, thread) == await parts(one_by_one, thread)
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["a", 'b"c', "d\\e", "{f,g}", "NULL", " h ", "ü😀"]])
-async def test_arrays_are_written_as_postgresql_reads_them(own_options: StoreOptions, texts: list[str]) -> None:
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        assert await connection.fetchval("SELECT ($1::text)::text[]", array_literal(texts)) == texts
-    finally:
-        await connection.close()
-
-
-async def test_many_at_once_bring_pieces_in_few_commits(own_options: StoreOptions) -> None:
-    """And one that lacks some is refused, while those beside it are stored."""
-    async with open_store(own_options) as store:
-        tenant = Tenant(store, "tenant")
-        before = await count_transactions(own_options)
-        large: dict[str, Any] = {"versions": {"a": "1"}, "values": {"a": in_pieces(b"one", b"two")}}
-        results = await outcomes(
-            *(tenant.put("c", thread=f"t{i}", pieces=[piece(b"one"), piece(b"two")], **large) for i in range(60)),
-            *(
-                tenant.writes("c", write("task", 0, "a", in_pieces(b"three")), pieces=[piece(b"three")], thread=f"w{i}")
-                for i in range(60)
-            ),
-            tenant.put("c", thread="lacking", pieces=[piece(b"two")], **large),
-            tenant.writes("c", write("task", 0, "a", in_pieces(b"one")), thread="lacking"),
-        )
-        used = await count_transactions(own_options) - before - 1
-        assert used < 20
-        assert all(isinstance(result, int) for result in results[:-2])
-        assert [(type(error), set(error.names)) for error in results[-2:]] == [(PiecesMissing, names_of(b"one"))] * 2
-        assert await read(tenant, thread="t59") == b"onetwo"
-        await tenant.put("c", thread="w59")
-        assert [w.value for w in (await tenant.read(thread="w59")).pending_writes] == [in_pieces(b"three")]
-        assert await names(tenant, "lacking") == set()
-
-
-async def test_a_thread_that_is_swept_holds_up_only_its_own_puts(own_options: StoreOptions) -> None:
-    async with open_store(own_options) as store:
-        tenant = Tenant(store, "tenant")
-        await put(tenant, "1", b"one", thread="swept")
-        async with holding(tenant, load_statements("checkpointd")["own_pieces"], "tenant", "swept"):
-            held_up = asyncio.gather(
-                put(tenant, "2", b"one", thread="swept"),
-                tenant.writes("1", write("task", 0, "a", in_pieces(b"two")), pieces=[piece(b"two")], thread="swept"),
-            )
-            await asyncio.gather(*(put(tenant, "1", b"one", thread=f"t{i}") for i in range(20)))
-            # What has no pieces needn't wait either.
-            await tenant.put("3", thread="swept", ns="other")
-            await until_waiting(tenant, 1)
-            assert not held_up.done()
-        assert len(await held_up) == 2
-        assert await names(tenant, "swept") == names_of(b"one", b"two")
-
-
-async def test_a_locked_namespace_does_not_hold_up_the_others(own_options: StoreOptions) -> None:
+async def test_a_locked_thread_does_not_hold_up_the_others(own_options: StoreOptions) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("c0", thread="locked", writer=b"w")
-        connection = await asyncpg.connect(own_options.dsn)
-        try:
-            async with connection.transaction():
-                await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
-                # The first two begin commits of their own; the others share one, with the one that is stuck.
-                others = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(20)]
-                stuck = [
-                    asyncio.create_task(
-                        tenant.put("c1", thread="locked", parent="c0", expect_writer=b"w", writer=b"w")
-                    ),
-                    asyncio.create_task(
-                        tenant.writes("c1", write("task", 0, "a", b"1"), thread="locked", expect_writer=b"w")
-                    ),
-                ]
-                others += [asyncio.create_task(tenant.put("c1", thread=f"u{i}")) for i in range(20)]
-                await asyncio.wait_for(asyncio.gather(*others), 30)
-                assert not any(task.done() for task in stuck)
-            await asyncio.gather(*stuck)
-        finally:
-            await connection.close()
+        async with blocked(own_options.dsn):
+            others = [asyncio.create_task(tenant.put("c1", thread=f"t{i}")) for i in range(20)]
+            stuck = [
+                asyncio.create_task(tenant.put("c1", thread="locked", parent="c0", expect_writer=b"w", writer=b"w")),
+                asyncio.create_task(
+                    tenant.writes("c1", write("task", 0, "a", b"1"), thread="locked", expect_writer=b"w")
+                ),
+            ]
+            others += [asyncio.create_task(tenant.put("c1", thread=f"u{i}")) for i in range(20)]
+            await asyncio.wait_for(asyncio.gather(*others), 30)
+            assert not any(task.done() for task in stuck)
+        await asyncio.gather(*stuck)
         assert await tenant.ids(thread="locked") == ["c0", "c1"]
+
+
+async def test_many_locked_threads_leave_connections_for_others(own_options: StoreOptions) -> None:
+    """More than there are connections, for longer than one waits for a lock at a time."""
+    async with open_store(own_options) as store:
+        tenant, other = Tenant(store, "tenant"), Tenant(store, "other")
+        threads = [f"locked{i}" for i in range(20)]
+        await asyncio.gather(*(tenant.put("c0", thread=thread) for thread in threads))
+        async with blocked(own_options.dsn):
+            stuck = [asyncio.create_task(tenant.put("c1", thread=thread)) for thread in threads]
+            for n in range(30):
+                await asyncio.wait_for(tenant.put("c0", thread=f"free{n}"), 20)
+                await asyncio.wait_for(other.put("c0", thread=f"free{n}"), 20)
+                await asyncio.wait_for(other.acquire("me", thread=f"free{n}"), 20)
+                await asyncio.sleep(0.05)
+            assert not any(task.done() for task in stuck)
+        assert all(isinstance(result, int) for result in await asyncio.wait_for(asyncio.gather(*stuck), TIMEOUT))

@@ -17,7 +17,7 @@ from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.writes.columns import commit_arguments
-from checkpointd_server.store.writes.merge import Group
+from checkpointd_server.store.writes.merge import Group, uploads_of
 from checkpointd_server.store.writes.outcomes import Outcome, read_outcomes, result_of_refused, versions_of_stored
 
 MAX_IN_FLIGHT = 2
@@ -135,6 +135,7 @@ class GroupCommit:
             thread_id = self._ready[0]
             waiting = self._queues[thread_id]
             of_thread: dict[str, Group] = {}
+            uploads: set[bytes] = set()
             is_full = False
             while waiting and taken < MAX_WRITES:
                 pending = waiting[0].pending
@@ -146,12 +147,14 @@ class GroupCommit:
                     break
                 namespace = pending.write.namespace.checkpoint_ns
                 group = of_thread.get(namespace)
+                named = uploads_of(pending.write)
+                if (group is not None and not group.admits(pending)) or not uploads.isdisjoint(named):
+                    break
                 if group is None:
                     of_thread[namespace] = Group(pending)
-                elif group.admits(pending):
-                    group.add(pending)
                 else:
-                    break
+                    group.add(pending)
+                uploads |= named  # each is for one value
                 self._dequeue(waiting)
                 taken += 1
                 size += pending.size

@@ -41,9 +41,10 @@ class Group:
         self.puts = 0
         """How many it has."""
         self._bases: dict[tuple[str, str], Base] = {}
+        self._changed: set[tuple[str, str]] = set()
+        """The values that it stores, and those that it makes empty."""
         self._checkpoint_ids: set[str] = set()
         self._places: set[tuple[str, str, int]] = set()
-        self._uploads: set[bytes] = set()
         self.add(first, request_id)
 
     def admits(self, pending: PendingWrite) -> bool:
@@ -55,11 +56,10 @@ class Group:
             return False
         if isinstance(write, PutWrites):
             # One statement can't write a row twice. Of regular writes the first one stays anyway.
-            return self._places.isdisjoint(_special_places(write)) and self._uploads.isdisjoint(_uploads(write))
+            return self._places.isdisjoint(_special_places(write))
         return (
             write.checkpoint_id not in self._checkpoint_ids
-            and self._uploads.isdisjoint(_uploads(write))
-            and all((channel, version) not in self._bases for channel, version, _ in write.values)
+            and all((channel, version) not in self._changed for channel, version, _ in write.values)
             and all(self._has_base(channel, value) for channel, _, value in write.values if value is not None)
         )
 
@@ -87,20 +87,16 @@ class Group:
         write = pending.write
         self.entries.append(pending)
         self.request_ids.append(write.request_id or request_id or os.urandom(16))
-        self._uploads.update(_uploads(write))
         if isinstance(write, PutWrites):
             self._places.update(_special_places(write))
             return
         self.last_put = write
         self.puts += 1
         self._checkpoint_ids.add(write.checkpoint_id)
-        self._bases.update(
-            {
-                (channel, version): self._base_of(channel, value)
-                for channel, version, value in write.values
-                if value is not None
-            }
-        )
+        for channel, version, value in write.values:
+            self._changed.add((channel, version))
+            if value is not None:
+                self._bases[channel, version] = self._base_of(channel, value)
 
     def _base_of(self, channel: str, value: TypedValue) -> Base:
         if value.patch is None:
@@ -150,7 +146,8 @@ def _special_places(put: PutWrites) -> set[tuple[str, str, int]]:
     return {(put.checkpoint_id, write.task_id, write.idx) for write in put.writes if write.idx < 0}
 
 
-def _uploads(write: PutCheckpoint | PutWrites) -> set[bytes]:
+def uploads_of(write: PutCheckpoint | PutWrites) -> set[bytes]:
+    """Returns the uploads that a write names."""
     if isinstance(write, PutCheckpoint):
         values = [value for _, _, value in write.values if value is not None]
     else:

@@ -261,6 +261,7 @@ BEGIN
                         FROM __schema__.channel_values AS b
                         WHERE b.thread = x_thread[v.of_group] AND b.checkpoint_ns = x_ns[v.of_group]
                             AND b.channel = v.channel AND b.version = v.base_outside AND b.size >= v.reach
+                            AND v.base <> v.version
                     )
                 END
             )
