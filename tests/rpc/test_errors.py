@@ -102,7 +102,7 @@ def documented() -> dict[str, tuple[grpc.StatusCode, set[str]]]:
     for comment, name in re.findall(r"((?: *//.*\n)+) *(ERROR_REASON_\w+) =", PROTO.read_text()):
         text = " ".join(line.strip(" /") for line in comment.splitlines())
         code = re.search(r"Code: (\w+)\.", text)
-        listed = re.search(r"Metadata(?:, as for VERSION_CONFLICT)?: (.*?)\.(?: |$)", re.sub(r"\([^)]*\)", "", text))
+        listed = re.search(r"Metadata: (.*?)\.(?: |$)", re.sub(r"\([^)]*\)", "", text))
         keys = re.findall(r"[a-z]+(?:_[a-z]+)*", listed[1]) if listed else []
         words = {"where", "one", "was", "exceeded", "in", "bytes", "calls", "of", "the", "put", "last"}
         if code:
