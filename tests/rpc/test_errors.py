@@ -104,7 +104,7 @@ def documented() -> dict[str, tuple[grpc.StatusCode, set[str]]]:
         code = re.search(r"Code: (\w+)\.", text)
         listed = re.search(r"Metadata: (.*?)\.(?: |$)", re.sub(r"\([^)]*\)", "", text))
         keys = re.findall(r"[a-z]+(?:_[a-z]+)*", listed[1]) if listed else []
-        words = {"where", "one", "was", "exceeded", "in", "bytes", "calls", "of", "the", "put", "last"}
+        words = {"as", "for", "where", "one", "was", "exceeded", "in", "bytes", "calls", "of", "the", "put", "last"}
         if code:
             found[name] = (grpc.StatusCode[code[1]], set(keys) - words)
     return found

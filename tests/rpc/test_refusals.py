@@ -191,6 +191,12 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         None,
         lambda c: c.put_request(precondition=values.Precondition(if_last_checkpoint_id="c")),
     ),
+    (
+        "PutWrites",
+        "writes",
+        8 * MEBIBYTE,
+        lambda c: c.writes_request(task_path="p" * 65_536, writes=[task_write(c, idx=i) for i in range(128)]),
+    ),
     ("PutWrites", "writes", 10_000, lambda c: c.writes_request(writes=[task_write(c)] * 10_001)),
     (
         "PutWrites",

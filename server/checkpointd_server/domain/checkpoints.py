@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
 
+_NAMES_BYTES = 150
+"""About how many bytes the names of a channel or a task write have."""
+
 
 class TaskWrite(NamedTuple):
     """One write of a task. `idx` below 0 marks a special write, which replaces a stored one; others never do."""
@@ -71,6 +74,13 @@ class PutCheckpoint:
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it has."""
+        data = sum([len(value.data) for _, _, value in self.values if value is not None])
+        names = _NAMES_BYTES * (len(self.channels) + len(self.values) + 1)
+        return data + len(self.body) + len(self.metadata.data) + len(self.metadata_index) + names
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutWrites:
@@ -84,6 +94,12 @@ class PutWrites:
     request_id: bytes = b""
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it has."""
+        path = len(self.writes[0].task_path) if self.writes else 0
+        return sum([len(write.value.data) for write in self.writes]) + (_NAMES_BYTES + path) * (len(self.writes) + 1)
 
 
 @dataclass(slots=True, eq=False)

@@ -52,7 +52,7 @@ class Operations:
         self.limits = limits
         self._executor = executor
 
-    async def write(self, write: PutCheckpoint | PutWrites, size: int, timeout: float | None) -> int:
+    async def write(self, write: PutCheckpoint | PutWrites, timeout: float | None) -> int:
         """Stores what a call of its own brings, and returns the version. Raises what the store's `submit` delivers.
 
         A cancelled call ends when the write has ended: until then it counts, and holds what it brought.
@@ -64,7 +64,7 @@ class Operations:
             if not delivered.done():
                 delivered.set_result(None)
 
-        pending = PendingWrite(write, size, None if timeout is None else loop.time() + timeout, deliver)
+        pending = PendingWrite(write, write.size, None if timeout is None else loop.time() + timeout, deliver)
         self.store.submit((pending,))
         try:
             await asyncio.shield(delivered)

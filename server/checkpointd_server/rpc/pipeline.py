@@ -22,7 +22,7 @@ import grpc.aio
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Identity
-from checkpointd_server.domain.checkpoints import PendingWrite
+from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint, PutWrites
 from checkpointd_server.domain.errors import (
     CheckpointdError,
     DeadlineExceeded,
@@ -51,6 +51,8 @@ READS_AT_ONCE = 4
 """How many reads of a stream are done at once."""
 TRY_AGAIN_SECONDS = 30.0
 """When to try again to open a stream, where as many are open as may be."""
+READ_BYTES = 200
+"""What a read counts for."""
 SLICE_SECONDS = 0.02
 """How long operations are taken in before others get their turn."""
 
@@ -316,8 +318,6 @@ class _Stream:
     def _read_operation(self, operation: _Operation, message: Any, request: Any, identity: Identity) -> None:
         """Finds out what an operation wants, including that it is to be refused."""
         kind, operation.identity, operation.is_reserved = operation.kind, identity, True
-        size = operation.size = message.ByteSize()
-        self._unsent_bytes += size
         timeout = self._calls.time_for(message.timeout_ms / 1000 or None)
         deadline = operation.deadline = None if timeout is None else self._loop.time() + timeout
         operation.started = perf_counter()
@@ -325,16 +325,20 @@ class _Stream:
             if kind is None:
                 raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
             check_scope(identity, OPERATIONS[kind])
-            if kind == "put_checkpoint":
-                put = read_put_checkpoint(request, identity.tenant, self._limits)
-                operation.pending = PendingWrite(put, size, deadline, self._take_results, operation)
-            elif kind == "put_writes":
-                writes = read_put_writes(request, identity.tenant, self._limits)
-                operation.pending = PendingWrite(writes, size, deadline, self._take_results, operation)
-            else:
+            if kind == "get_checkpoint":
                 operation.read = read_get_checkpoint(request, identity.tenant, self._limits)
+                operation.size = READ_BYTES
+            else:
+                write: PutCheckpoint | PutWrites
+                if kind == "put_checkpoint":
+                    write = read_put_checkpoint(request, identity.tenant, self._limits)
+                else:
+                    write = read_put_writes(request, identity.tenant, self._limits)
+                operation.size = write.size
+                operation.pending = PendingWrite(write, operation.size, deadline, self._take_results, operation)
         except Exception as error:
             operation.failure = self._calls.refused(operation.as_call(), error)
+        self._unsent_bytes += operation.size
 
     # Whose turn it is.
 

@@ -83,7 +83,7 @@ class PostgresStore:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         deadline = None if timeout is None else loop.time() + timeout
-        pending = PendingWrite(write, size_of_write(write), deadline, _wake, done)
+        pending = PendingWrite(write, write.size, deadline, _wake, done)
         self.submit([pending])
         try:
             await done
@@ -229,14 +229,6 @@ class PostgresStore:
         """
         ahead = None if timeout is None else timeout * 0.75
         await self._connections.of(None).fetch("check", timeout=timeout, ahead=ahead)
-
-
-def size_of_write(write: PutCheckpoint | PutWrites) -> int:
-    """Returns what a write counts against the bytes of a commit."""
-    if isinstance(write, PutCheckpoint):
-        values = sum(len(value.data) for _, _, value in write.values if value is not None)
-        return values + len(write.body) + len(write.metadata.data)
-    return sum(len(task_write.value.data) for task_write in write.writes)
 
 
 def _wake(writes: list[PendingWrite]) -> None:

@@ -137,9 +137,20 @@ def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: 
         if idx < 0 or idx not in writes:
             writes[idx] = TaskWrite(task_id, task_path, idx, channel, typed)
     check_texts(channels, "writes[{}].channel", limits.max_channel_bytes)
+    _check_names(channels, task_id, task_path, limits)
     if not _USUAL_TYPES.issuperset(types):
         check_texts(types, "writes[{}].value.type", limits.max_type_bytes)
     return list(writes.values())
+
+
+def _check_names(channels: Sequence[str], task_id: str, task_path: str, limits: Limits) -> None:
+    """Checks what the names of writes come to: each write is stored and read with all of them."""
+    limit = limits.max_checkpoint_bytes
+    if len(channels) * (len(task_path) + limits.max_task_id_bytes + limits.max_channel_bytes) > limit:
+        each = len(task_path.encode()) + len(task_id.encode())
+        size = each * len(channels) + len("".join(channels).encode())
+        if size > limit:
+            raise InvalidArgument("writes", f"have {size} bytes of names, at most {limit} are allowed", limit=limit)
 
 
 def _refuse_names(message: pb.TaskWrite, position: int) -> None:

@@ -34,13 +34,13 @@ class CheckpointServicer:
     async def put_checkpoint(self, request: pb.PutCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores a checkpoint."""
         put = read_put_checkpoint(request, tenant, self._limits)
-        version = await self._operations.write(put, request.ByteSize(), timeout)
+        version = await self._operations.write(put, timeout)
         return pb.PutCheckpointResponse(version=version).SerializeToString()
 
     async def put_writes(self, request: pb.PutWritesRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores task writes."""
         put = read_put_writes(request, tenant, self._limits)
-        version = await self._operations.write(put, request.ByteSize(), timeout)
+        version = await self._operations.write(put, timeout)
         return pb.PutWritesResponse(version=version).SerializeToString()
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
