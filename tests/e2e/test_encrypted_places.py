@@ -34,6 +34,9 @@ ENCRYPTION = Encryption(keys=KEYS, current="new")
 
 Database: TypeAlias = asyncpg.Connection
 
+T, U = (f"thread = (SELECT t.thread FROM threads AS t WHERE t.thread_id = '{name}')" for name in "tu")
+"""The rows of a thread."""
+
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
@@ -99,9 +102,9 @@ async def test_nobody_touched_it(saver: GrpcSaver, database: Database) -> None:
 
 
 SWAPPED_VALUES = {
-    "channels": "thread_id = 't' AND checkpoint_ns = '' AND version = 's2'",
-    "versions": "thread_id = 't' AND checkpoint_ns = '' AND channel = 'a'",
-    "namespaces": "thread_id = 't' AND channel = 'a' AND version = 's2'",
+    "channels": f"{T} AND checkpoint_ns = '' AND version = 's2'",
+    "versions": f"{T} AND checkpoint_ns = '' AND channel = 'a'",
+    "namespaces": f"{T} AND channel = 'a' AND version = 's2'",
     "threads": "checkpoint_ns = '' AND channel = 'a' AND version = 's2'",
 }
 
@@ -127,10 +130,10 @@ async def test_a_checkpoint_can_t_be_pointed_at_another_version(saver: GrpcSaver
 
 
 async def test_a_channel_can_t_be_taken_away_or_added(saver: GrpcSaver, database: Database) -> None:
-    await database.execute("UPDATE checkpoints SET channels = '{a}', channel_versions = '{s2}' WHERE thread_id = 't'")
+    await database.execute(f"UPDATE checkpoints SET channels = '{{a}}', channel_versions = '{{s2}}' WHERE {T}")
     await refused(saver, config_of("t", "", "2"))
     await database.execute(
-        "UPDATE checkpoints SET channels = '{a,b,c}', channel_versions = '{s2,s2,s2}' WHERE thread_id = 'u'"
+        f"UPDATE checkpoints SET channels = '{{a,b,c}}', channel_versions = '{{s2,s2,s2}}' WHERE {U}"
     )
     await refused(saver, config_of("u", "", "2"))
 
@@ -140,14 +143,14 @@ async def test_a_checkpoint_can_t_be_given_another_s_fields(saver: GrpcSaver, da
     await database.execute(f"""
         UPDATE checkpoints AS one SET {column} = other.{column}
         FROM checkpoints AS other
-        WHERE one.checkpoint_id = '2' AND other.checkpoint_id = '1' AND one.thread_id = other.thread_id
+        WHERE one.checkpoint_id = '2' AND other.checkpoint_id = '1' AND one.thread = other.thread
             AND one.checkpoint_ns = other.checkpoint_ns""")
     assert (await refused(saver, config_of("t", "", "2"))).startswith("checkpoint 2 of thread 't'")
 
 
 SWAPPED_METADATA = {
-    "checkpoints": "thread_id = 't' AND checkpoint_ns = ''",
-    "namespaces": "thread_id = 't' AND checkpoint_id = '2'",
+    "checkpoints": f"{T} AND checkpoint_ns = ''",
+    "namespaces": f"{T} AND checkpoint_id = '2'",
     "threads": "checkpoint_ns = '' AND checkpoint_id = '2'",
 }
 
@@ -180,10 +183,10 @@ async def test_whole_checkpoints_that_were_swapped_are_refused(
 
 
 SWAPPED_WRITES = {
-    "positions": "thread_id = 't' AND checkpoint_ns = '' AND checkpoint_id = '2' AND task_id = 'task'",
-    "tasks": "thread_id = 't' AND checkpoint_ns = '' AND checkpoint_id = '2' AND idx = 0",
-    "checkpoints": "thread_id = 't' AND checkpoint_ns = '' AND task_id = 'task' AND idx = 0",
-    "namespaces": "thread_id = 't' AND checkpoint_id = '2' AND task_id = 'task' AND idx = 0",
+    "positions": f"{T} AND checkpoint_ns = '' AND checkpoint_id = '2' AND task_id = 'task'",
+    "tasks": f"{T} AND checkpoint_ns = '' AND checkpoint_id = '2' AND idx = 0",
+    "checkpoints": f"{T} AND checkpoint_ns = '' AND task_id = 'task' AND idx = 0",
+    "namespaces": f"{T} AND checkpoint_id = '2' AND task_id = 'task' AND idx = 0",
     "threads": "checkpoint_ns = '' AND checkpoint_id = '2' AND task_id = 'task' AND idx = 0",
 }
 
@@ -283,6 +286,57 @@ async def test_another_tenant_s_saver_reads_nothing(saver: GrpcSaver, local_serv
         await refused(other, config_of("t", "", "2"))
 
 
+async def patched(saver: GrpcSaver) -> list[str]:
+    """Puts a thread whose one channel grows, and returns the channel's versions as the database has them."""
+    version, parent, versions = None, None, []
+    for number in range(4):
+        version = saver.get_next_version(version)
+        versions.append(f"s{version}")
+        saved = checkpoint(str(number), {"a": "x" * 1000 + "y" * number}, {"a": version})
+        saver.put(config_of("patched", "", parent), saved, {}, {"a": version})
+        parent = str(number)
+    return versions
+
+
+REARRANGED = {
+    "a patch in place of the next": "data = (SELECT o.data FROM channel_values AS o WHERE o.version = '{2}')",
+    "the base of another": "base_version = '{1}'",
+    "another size": "size = size + 1",
+    "as a whole value": "base_version = NULL, crc32 = NULL, sealed = NULL, depth = 0",
+    "as if it weren't sealed": "sealed = false, crc32 = 0",
+}
+
+
+@pytest.mark.parametrize("change", REARRANGED.values(), ids=REARRANGED.keys())
+async def test_a_chain_of_patches_can_t_be_rearranged(
+    saver: GrpcSaver, server: ServerProcess, database: Database, change: str
+) -> None:
+    versions = await patched(saver)
+    count = await database.fetchval("SELECT count(*) FROM channel_values WHERE sealed")
+    assert count == 3
+    changed = await database.execute(
+        f"UPDATE channel_values SET {change.format(*versions)} WHERE version = '{versions[3]}'"
+    )
+    assert changed == "UPDATE 1"
+    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as other:
+        await refused(other, config_of("patched", "", "3"))
+        found = other.get_tuple(config_of("patched", "", "2"))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"a": "x" * 1000 + "yy"}
+
+
+async def test_the_base_of_patches_can_t_be_changed(
+    saver: GrpcSaver, server: ServerProcess, database: Database
+) -> None:
+    versions = await patched(saver)
+    await database.execute(
+        "UPDATE channel_values AS one SET data = other.data FROM channel_values AS other"
+        f" WHERE one.version = '{versions[0]}' AND other.version = 's1' AND other.channel = 'a'"
+    )
+    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as other:
+        await refused(other, config_of("patched", "", "3"))
+
+
 class Liar(CheckpointServiceServicer):
     """A server that answers every question about the thread "t" with what it has of the thread "u"."""
 
@@ -320,15 +374,14 @@ async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, l
 async def test_what_was_there_before_can_be_put_back(saver: GrpcSaver, database: Database) -> None:
     """What encryption can't see, as docs/security.md says: a replay at the same place, and a deletion."""
     config = config_of("t", "", "2")
-    before = await database.fetchrow("SELECT * FROM task_writes WHERE idx = 0 AND task_id = 'task' AND thread_id = 't'")
+    before = await database.fetchrow(f"SELECT * FROM task_writes WHERE idx = 0 AND task_id = 'task' AND {T}")
     assert before is not None
-    old = await database.fetch("SELECT * FROM channel_values WHERE version = 's2' AND thread_id = 't'")
+    old = await database.fetch(f"SELECT * FROM channel_values WHERE version = 's2' AND {T}")
     saved = checkpoint("2", {"a": "later", "b": "later"}, {"a": "2", "b": "2"})
     saver.put(config_of("t", "", "1"), saved, {"step": 2}, {"a": "2", "b": "2"})
     for row in old:
         await database.execute(
-            "UPDATE channel_values SET data = $1 WHERE thread_id = 't' AND checkpoint_ns = $2 AND channel = $3"
-            " AND version = 's2'",
+            f"UPDATE channel_values SET data = $1 WHERE {T} AND checkpoint_ns = $2 AND channel = $3 AND version = 's2'",
             *(row["data"], row["checkpoint_ns"], row["channel"]),
         )
     found = saver.get_tuple(config)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
@@ -21,12 +21,12 @@ from langgraph.checkpoint.grpc import (
     ThreadExistsError,
     UnknownKeyError,
 )
-from langgraph.checkpoint.grpc.copies import Copier
-from langgraph.checkpoint.grpc.known_pieces import KnownPieces, PieceCache
-from langgraph.checkpoint.grpc.uploads import Uploads
+from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
+from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.e2e.reference import ReferenceSaver
 from tests.support import graphs
 from tests.support.calls import Calls, checkpoint, config_of
@@ -237,6 +237,37 @@ async def test_large_values_are_read_and_copied(shared_server: ServerProcess, th
             assert listed == saved
 
 
+async def test_a_copy_shares_what_its_source_shares(
+    server: ServerProcess, database_url: str, thread_id: str, flavour: Flavour
+) -> None:
+    """A list that grows is patches in the copy, too."""
+    async with GrpcSaver(server.target, encryption=encryption()) as saver:
+        calls = Calls(saver, flavour)
+        calls.thread_id = thread_id
+        version, parent = None, None
+        items: list[str] = []
+        for number in range(40):
+            items.append(os.urandom(400).hex())
+            version = saver.get_next_version(version)
+            await calls.put(checkpoint(f"{number:02}", {"items": items}, {"items": version}), parent=parent)
+            parent = f"{number:02}"
+        await calls.do("copy_thread", thread_id, f"{thread_id} copy")
+    connection = await asyncpg.connect(database_url, server_settings={"search_path": "checkpointd"})
+    try:
+        sizes = await connection.fetch(
+            "SELECT t.thread_id, sum(octet_length(v.data)) AS size"
+            " FROM channel_values AS v JOIN threads AS t USING (thread) GROUP BY t.thread_id"
+        )
+    finally:
+        await connection.close()
+    stored_bytes = {row["thread_id"]: row["size"] for row in sizes}
+    # Whole each time it would be 660 KB.
+    assert stored_bytes[thread_id] == stored_bytes[f"{thread_id} copy"] < 150_000
+    async with GrpcSaver(server.target, encryption=encryption()) as saver:
+        copied = stored(saver, f"{thread_id} copy")
+        assert [len(saved.checkpoint["channel_values"]["items"]) for saved in copied] == list(range(40, 0, -1))
+
+
 async def test_a_copy_goes_on_by_itself(shared_server: ServerProcess, thread_id: str, flavour: Flavour) -> None:
     async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
         for thread, graph in some_threads(saver, thread_id).items():
@@ -305,38 +336,24 @@ async def test_a_copy_that_breaks_off_leaves_nothing(
         assert stored(saver, f"{thread_id} copy") == []
 
 
-class Meddled:
-    """Makes a saver's calls; somebody else's write comes before the second put."""
-
-    def __init__(self, saver: GrpcSaver, meddle: Callable[[], object]) -> None:
-        self._caller = saver._caller
-        self.options = saver.options
-        self._meddle = meddle
-        self._puts = 0
-
-    def call(self, method: str, *args: Any) -> Any:
-        self._puts += method == "PutCheckpoint"
-        if self._puts == 2:
-            self._meddle()
-        return self._caller.call(method, *args)
-
-
 async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: ServerProcess, thread_id: str) -> None:
     async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
         saver.put(config_of(thread_id), checkpoint("1", {"a": 1}), {}, {"a": 1})
         saver.put(config_of(thread_id, "", "1"), checkpoint("2", {"a": 1}), {}, {})
-        target = f"{thread_id} copy"
-        theirs = checkpoint("9", {"a": 9})
-        meddled: Any = Meddled(saver, lambda: saver.put(config_of(target, "", "1"), theirs, {}, {"a": 9}))
-        copier = Copier(
-            caller=meddled,
-            uploads=Uploads(meddled, KnownPieces(), PieceCache(0)),
-            downloads=saver._downloads,
-            leases=saver._leases,
-            codec=saver._codec(),
-        )
+        target, puts = f"{thread_id} copy", 0
+
+        def call(request: Any) -> Any:
+            """Makes a saver's calls; somebody else's write comes before the second put."""
+            nonlocal puts
+            puts += isinstance(request, pb.PutCheckpointRequest)
+            if puts == 2:
+                puts += 1
+                saver.put(config_of(target, "", "1"), checkpoint("9", {"a": 9}), {}, {"a": 9})
+            return saver._client.call(request)
+
+        copy = EncryptedThreadCopy(serde=saver._value_serde(), attach_lease=lambda request: request)
         with pytest.raises(ThreadExistsError, match="somebody else wrote"):
-            copier.copy(thread_id, target, None)
+            flows.run(copy.copy(thread_id, target, None), call)
         assert [saved.checkpoint["id"] for saved in stored(saver, target)] == ["9", "1"]
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.grpc import Encryption, GrpcSaver, InvalidArgumentError
+from langgraph.checkpoint.grpc import CorruptValueError, Encryption, GrpcSaver, InvalidArgumentError
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -170,5 +170,6 @@ async def test_another_key_is_an_error_and_no_value(shared_server: ServerProcess
         await saver.aput(config_of(thread_id), checkpoint("1", {"a": 1}), {"step": 1}, {"a": 1})
     other = EncryptedSerializer.from_pycryptodome_aes(key=b"fedcba9876543210")
     async with GrpcSaver(shared_server.target, serde=other) as saver:
-        with pytest.raises(ValueError, match="MAC"):
+        with pytest.raises(CorruptValueError, match="serializer") as failed:
             await saver.aget_tuple(config_of(thread_id))
+        assert "MAC" in str(failed.value.__cause__)

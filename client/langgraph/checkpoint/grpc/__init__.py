@@ -3,6 +3,7 @@
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.errors import (
     AccessDeniedError,
+    BaseMissingError,
     CheckpointdError,
     CheckpointNotFoundError,
     CorruptValueError,
@@ -13,6 +14,7 @@ from langgraph.checkpoint.grpc.errors import (
     LeaseLostError,
     MessageTooLargeError,
     PlaintextError,
+    PredecessorMissingError,
     ServerError,
     ServerUnavailableError,
     TamperedValueError,
@@ -28,6 +30,7 @@ from langgraph.checkpoint.grpc.tls import TlsOptions
 
 __all__ = [
     "AccessDeniedError",
+    "BaseMissingError",
     "CheckpointNotFoundError",
     "CheckpointdError",
     "CorruptValueError",
@@ -41,6 +44,7 @@ __all__ = [
     "LeaseLostError",
     "MessageTooLargeError",
     "PlaintextError",
+    "PredecessorMissingError",
     "ServerError",
     "ServerUnavailableError",
     "TamperedValueError",

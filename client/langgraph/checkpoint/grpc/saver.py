@@ -404,7 +404,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         except Exception as error:
             # What waits for this put needn't wait any more.
             with suppress(InvalidArgumentError):
-                self._runs.put_failed(config, namespace(config), checkpoint["id"], error)
+                self._runs.put_failed(config, namespace(config), checkpoint.get("id", ""), error)
             raise
         self._lease_tokens.attach(put.request)
         return put

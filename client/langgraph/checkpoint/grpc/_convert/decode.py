@@ -89,6 +89,7 @@ def metadata_place(message: values.CheckpointTuple, thread_id: str) -> MetadataA
 def checkpoint_tuple(
     serde: ValueSerde,
     message: values.CheckpointTuple,
+    metadata: CheckpointMetadata,
     channel_values: Mapping[str, CachedValue],
     writes: Sequence[bytes],
 ) -> CheckpointTuple:
@@ -97,12 +98,11 @@ def checkpoint_tuple(
     Args:
         serde: What opens and deserializes values.
         message: The checkpoint.
+        metadata: Its metadata.
         channel_values: Its channels' values, without those of empty channels.
         writes: The stored bytes of its task writes, in their order.
     """
     thread_id, checkpoint_ns = message.thread_id, message.checkpoint_ns
-    # First, for it vouches for the versions that the values are bound to.
-    metadata = metadata_of(serde, message)
     parent_id = message.parent_checkpoint_id
     return CheckpointTuple(
         config=config_of(thread_id, checkpoint_ns, message.checkpoint_id),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
+from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple, DeltaChannelHistory, PendingWrite
 from langgraph.checkpoint.grpc import _advice
 from langgraph.checkpoint.grpc._convert import decode
 from langgraph.checkpoint.grpc._convert.arguments import Key
@@ -40,6 +40,7 @@ class Found(NamedTuple):
     message: values_pb.CheckpointTuple | None
     version: int
     """The version of the namespace."""
+    metadata: CheckpointMetadata = MappingProxyType({})  # type: ignore[assignment]
     values: Mapping[str, CachedValue] = MappingProxyType({})
     """Its channels' values, opened."""
     writes: Sequence[bytes] = ()
@@ -67,7 +68,7 @@ class Reader:
             on_read(found.version, () if found.message is None else (found.message.checkpoint_id,))
         if found.message is None:
             return None
-        saved = yield from self._tuple_of(found.message, found.values, found.writes)
+        saved = yield from self._tuple_of(found.message, found)
         self.keep(found)
         return saved
 
@@ -95,10 +96,9 @@ class Reader:
             decode.check_place(self.serde, request, [message])
             rows = ValueRows(self.serde, key, response.stored_values, known)
             try:
-                values, writes = yield from self._complete(message, rows)
+                return (yield from self._complete(message, response.version, rows))
             except ValueGoneError:
                 continue
-            return Found(message, response.version, values, writes)
         raise _restless(key.thread_id)
 
     def pages(self, request: pb.ListCheckpointsRequest, limit: int | None, on_read: OnRead | None = None) -> Flow[None]:
@@ -122,14 +122,14 @@ class Reader:
                 rows = all_rows[message.thread_id, message.checkpoint_ns]
                 saved: CheckpointTuple | None
                 try:
-                    values, writes = yield from self._complete(message, rows)
+                    found = yield from self._complete(message, page.version, rows)
                 except ValueGoneError:
                     # Replaced since, or deleted.
                     saved = yield from self.get(_by_id(message, message.checkpoint_id))
                 else:
-                    saved = yield from self._tuple_of(message, values, writes)
+                    saved = yield from self._tuple_of(message, found)
                     if len(page.tuples) == 1:
-                        self.keep(Found(message, page.version, values))
+                        self.keep(found)
                 if saved is not None:
                     yield Emit(saved)
             if not page.next_page_token:
@@ -185,11 +185,9 @@ class Reader:
                 history["writes"] += beside_one
         return histories
 
-    def _tuple_of(
-        self, message: values_pb.CheckpointTuple, values: Mapping[str, CachedValue], writes: Sequence[bytes]
-    ) -> Flow[CheckpointTuple]:
+    def _tuple_of(self, message: values_pb.CheckpointTuple, found: Found) -> Flow[CheckpointTuple]:
         """Deserializes a checkpoint. One of an old format has its pending sends beside its parent."""
-        saved = decode.checkpoint_tuple(self.serde, message, values, writes)
+        saved = decode.checkpoint_tuple(self.serde, message, found.metadata, found.values, found.writes)
         if decode.needs_parent_sends(saved):
             parent = yield from self.read(_by_id(message, message.parent_checkpoint_id))
             if parent.message is not None:
@@ -197,22 +195,22 @@ class Reader:
                 decode.add_parent_sends(saved, sends, self.first_version())
         return saved
 
-    def _complete(
-        self, message: values_pb.CheckpointTuple, rows: ValueRows
-    ) -> Flow[tuple[dict[str, CachedValue], list[bytes]]]:
-        """Reads what an answer left out of a checkpoint, and returns its values and its task writes' stored bytes."""
+    def _complete(self, message: values_pb.CheckpointTuple, version: int, rows: ValueRows) -> Flow[Found]:
+        """Reads what an answer left out of a checkpoint, and opens what is in it."""
         if len(message.channels) != len(message.channel_versions):
             raise CorruptValueError("the server answered with another number of channels than of their versions")
+        # First, for it vouches for the versions that the values are bound to.
+        metadata = decode.metadata_of(self.serde, message)
         versions = dict(zip(message.channels, message.channel_versions, strict=True))
         on_message = [(message.checkpoint_id, write) for write in message.pending_writes]
         key = Key(message.thread_id, message.checkpoint_ns)
         writes = yield from self._fetched(key, rows, versions.items(), on_message)
         values: dict[str, CachedValue] = {}
-        for channel, version in versions.items():
-            value = rows.value(channel, version)
+        for channel, at in versions.items():
+            value = rows.value(channel, at)
             if value is not None:
                 values[channel] = value
-        return values, writes
+        return Found(message, version, metadata, values, writes)
 
     def _fetched(
         self,

@@ -143,7 +143,6 @@ class EncryptedThreadCopy:
         new = old._replace(thread_id=target, body=self._body(message, target))
         stored = message.metadata.value
         type_tag, data = self.serde.open(stored.type, stored.data, (lambda: old,))
-        metadata = self.serde.load(type_tag, data, (lambda: old,))
         type_tag, data = self.serde.seal(type_tag, data, new)
         request = pb.PutCheckpointRequest(
             thread_id=target,
@@ -156,7 +155,7 @@ class EncryptedThreadCopy:
             request_id=request_id(),
         )
         request.metadata.value.type, request.metadata.value.data = type_tag, data
-        request.metadata.index = index_of(self.serde, metadata, type_tag, data)
+        request.metadata.index = index_of(self.serde, found.metadata, type_tag, data)
         put = OutgoingCheckpoint(self.serde, cache, request)
         for channel, value in found.values.items():
             if (ns, channel, value.version) not in brought:

@@ -18,6 +18,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache, is_own_version
 from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import value_service_pb2 as values_pb
@@ -128,17 +129,33 @@ class Outgoing:
         self._is_prepared = True
 
     def parts(self) -> Iterator[values_pb.PutPartRequest]:
-        """Yields the requests that store what goes ahead, each made when it is wanted."""
+        """Yields the requests that store what goes ahead, each made when it is wanted.
+
+        A value's last part comes first: if the value is too large for the server, that tells it.
+        """
         for value in self._values:
             if value.upload_id:
                 view = memoryview(value.payload)
-                for offset in range(0, len(view), PART_BYTES):
+                for offset in reversed(range(0, len(view), PART_BYTES)):
                     yield values_pb.PutPartRequest(
                         thread_id=self.key[0],
                         upload_id=value.upload_id,
                         offset=offset,
                         data=bytes(view[offset : offset + PART_BYTES]),
                     )
+
+    def refusal(self, error: InvalidArgumentError) -> InvalidArgumentError:
+        """Returns what to raise for a part that the server has refused: naming the value that is too large for it."""
+        for value in self._values:
+            size = len(value.payload)
+            if value.upload_id and error.limit is not None and size > error.limit:
+                return InvalidArgumentError(
+                    f"value: {value.place.channel!r} has a value of {size} bytes, this server takes at most "
+                    f"{error.limit} (its option --max-value-bytes)",
+                    field="value",
+                    limit=error.limit,
+                )
+        return error
 
     def sent_ahead(self) -> None:
         """Marks what goes ahead as stored."""

@@ -10,7 +10,7 @@ from typing import Any
 from langgraph.checkpoint.grpc._transport.flows import Flow, Offload, SideBySide
 from langgraph.checkpoint.grpc._values.outgoing import Outgoing
 from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES
-from langgraph.checkpoint.grpc.errors import BaseMissingError, CorruptValueError
+from langgraph.checkpoint.grpc.errors import BaseMissingError, CorruptValueError, InvalidArgumentError
 
 from checkpointd.v1 import value_service_pb2 as values_pb
 
@@ -43,7 +43,10 @@ def send_ahead(put: Outgoing) -> Flow[None]:
     """Does what a put needs before its request can be sent. Raises CheckpointdError; then nothing is to be sent."""
     yield Offload(put.prepare)
     if put.goes_ahead:
-        yield SideBySide(put.parts(), lambda request, response: None)
+        try:
+            yield SideBySide(put.parts(), lambda request, response: None)
+        except InvalidArgumentError as error:
+            raise put.refusal(error) from error
         put.sent_ahead()
 
 
