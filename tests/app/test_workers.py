@@ -24,7 +24,7 @@ from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest, PutCheck
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.lease_service_pb2 import AcquireLeaseRequest, ReleaseLeaseRequest
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
-from checkpointd.v1.values_pb2 import Checkpoint, Metadata, Precondition, TypedValue
+from checkpointd.v1.values_pb2 import Metadata, Precondition, TypedValue
 from tests.app.checkpoints import is_there
 from tests.app.locked_tables import LockedTables
 from tests.app.ports import taken_port
@@ -44,7 +44,7 @@ def put_request(thread_id: str, checkpoint_id: str = "1", version: int | None = 
     return PutCheckpointRequest(
         thread_id=thread_id,
         checkpoint_id=checkpoint_id,
-        checkpoint=Checkpoint(v=4),
+        body=b"\x80",
         metadata=Metadata(value=TypedValue(type="msgpack", data=b"\x80")),
         precondition=None if version is None else Precondition(if_version_match=version),
     )

@@ -80,7 +80,7 @@ class Writer:
             request = pb.PutCheckpointRequest(
                 thread_id=self.thread_id,
                 checkpoint_id=checkpoint["id"],
-                checkpoint=values_pb2.Checkpoint(v=4, ts=checkpoint["ts"]),
+                body=b"\x80",
                 metadata=values_pb2.Metadata(value=values_pb2.TypedValue(type="msgpack", data=b"\x80")),
                 precondition=values_pb2.Precondition(if_version_match=self.versions[-1]),
                 request_id=uuid.uuid4().bytes,
