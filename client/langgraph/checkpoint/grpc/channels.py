@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from langgraph.checkpoint.grpc._transport.routes import DIRECT, is_local
 from langgraph.checkpoint.grpc.batching import Batcher
 from langgraph.checkpoint.grpc.errors import CheckpointdError
-from langgraph.checkpoint.grpc.forks import ForkSafeChannel
+from langgraph.checkpoint.grpc.forks import ForkSafeChannel, has_lost_aio, interceptors
 from langgraph.checkpoint.grpc.loops import running_loop
 from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
 from langgraph.checkpoint.grpc.replicas import AioReplicas, BlockingReplicas, Rota
@@ -94,11 +94,11 @@ class Channels:
         loop = asyncio.get_running_loop()
         with self._lock:
             self._check()
-            if self._lost_aio:
+            if self._lost_aio or has_lost_aio():
                 raise CheckpointdError(
-                    "grpc's connections of event loops don't survive a fork, and this process was forked after its "
-                    'parent had awaited this saver: call the blocking methods here, start workers with "spawn", or '
-                    "fork before the saver is first awaited"
+                    "grpc's event loops don't survive a fork, and this process was forked while its parent used them, "
+                    "through a saver or another library, so no saver can be awaited here: call the blocking methods, "
+                    'start workers with "spawn" or "forkserver", or fork before grpc.aio is first used'
                 )
             self._used_aio = True
             stubs = self._by_loop.get(loop)
@@ -221,8 +221,9 @@ class Channels:
         options.check_token(target)
         if is_local(target) or (options.token and not options.tls):
             arguments += DIRECT
+        more = {"interceptors": found} if flavour is grpc.aio and (found := interceptors()) else {}
         if not options.tls:
-            return flavour.insecure_channel(target, options=arguments)  # type: ignore[attr-defined]
+            return flavour.insecure_channel(target, options=arguments, **more)  # type: ignore[attr-defined]
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
-        return flavour.secure_channel(target, credentials, options=arguments)  # type: ignore[attr-defined]
+        return flavour.secure_channel(target, credentials, options=arguments, **more)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any
 
-from langgraph.checkpoint.grpc.forks import was_ended
+from langgraph.checkpoint.grpc.forks import has_ended, was_ended
 
 import grpc
 import grpc.aio
@@ -280,6 +280,8 @@ class Stream:
 
     def _fail(self, error: Exception) -> None:
         """Tells all who wait for an answer why there is none."""
+        if has_ended(self._call):  # however that shows
+            error = Forked()
         answers, self._answers = self._answers, {}
         self._outbox.clear()
         for answer in answers.values():
