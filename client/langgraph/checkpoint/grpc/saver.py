@@ -40,6 +40,7 @@ from langgraph.checkpoint.grpc.options import (
 from langgraph.checkpoint.grpc.pieces import NOTHING, Contents
 from langgraph.checkpoint.grpc.probes import Prober
 from langgraph.checkpoint.grpc.runs import Runs
+from langgraph.checkpoint.grpc.strictness import Strict, strict_serde
 from langgraph.checkpoint.grpc.threads import ThreadKeeper
 from langgraph.checkpoint.grpc.tls import TlsOptions
 from langgraph.checkpoint.grpc.uploads import Uploads
@@ -68,6 +69,11 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
         target: The server, "host:port" or "unix:path", or several, "a:1,b:1". Default: the environment's
             CHECKPOINTD_TARGET, or 127.0.0.1:50051.
         serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer.
+        strict: Which classes values may be made into. True: LangGraph's safe types alone, such as messages. A
+            collection of types, or of their ("module", "name"): these too. What is of another class stays plain data.
+            False: any, so whoever may write to a thread can run code in the process that reads it. Default: as
+            LangGraph does: strict, and with the classes of each graph's state, if the environment has
+            LANGGRAPH_STRICT_MSGPACK=true, else False. A `serde` of your own says it itself.
         encryption: Encrypts the bytes, and binds them to the place where they are stored. Default: they aren't. With it
             the server can read no value, and of the metadata only what LangGraph itself writes into it (`source`,
             `step`, `run_id`, `parents` and the counters of delta channels).
@@ -92,6 +98,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
         target: str | None = None,
         *,
         serde: SerializerProtocol | None = None,
+        strict: Strict | None = None,
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
@@ -103,7 +110,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         concurrency: Concurrency = "optimistic",
     ) -> None:
-        super().__init__(serde=serde)
+        super().__init__(serde=serde if strict is None else strict_serde(strict, serde))
         if not isinstance(encryption, Encryption | None):
             raise InvalidArgumentError(
                 f"encryption: must be an Encryption, not {type(encryption).__name__}", field="encryption"
@@ -137,6 +144,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
         conn_string: str,
         *,
         serde: SerializerProtocol | None = None,
+        strict: Strict | None = None,
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
@@ -152,6 +160,7 @@ class GrpcSaver(LeaseTaker, ThreadKeeper, Prober, BaseCheckpointSaver[str]):
         return cls(
             conn_string,
             serde=serde,
+            strict=strict,
             encryption=encryption,
             searchable_metadata=searchable_metadata,
             token=token,
