@@ -257,11 +257,42 @@ class TestImplicitIndex:
         assert projection.json == project_filter(nested(32), LIMITS)
         assert project_metadata(metadata(nested(33)), LIMITS).json == "{}"
 
+    @pytest.mark.parametrize("number", [5_000, 50_000])
+    def test_langgraphs_own_entries_are_never_left_out(self, number: int) -> None:
+        counters = {f"channel-{i:04}": [i, i] for i in range(4_000)}  # more than a filter may have
+        own = {
+            "source": "loop",
+            "step": 3,
+            "run_id": "run-1",
+            "parents": {"": "0" * 36},
+            "counters_since_delta_snapshot": counters,
+            "delta_writes_versioned": True,
+        }
+        others = {f"key-{i:08}": i for i in range(number)}
+        for content in ({**own, **others}, {**others, **own}):
+            projection = project_metadata(metadata(pack(content)), LIMITS)
+            found = json.loads(projection.json)
+            assert {key: found.get(key) for key in own} == own
+            assert projection.run_id == "run-1"
+
+    def test_nor_by_entries_that_are_smaller_than_they_are(self) -> None:
+        counters = {f"channel-{i:02}": [i, i] for i in range(100)}
+        others = {f"{i:04}": "x" * 100 for i in range(1_000)}
+        content = {**others, "counters_since_delta_snapshot": counters}
+        found = json.loads(project_metadata(metadata(pack(content)), LIMITS).json)
+        assert found["counters_since_delta_snapshot"] == counters
+        assert len(found) > 100
+
+    def test_they_have_a_limit_of_their_own(self) -> None:
+        with pytest.raises(InvalidArgument, match="LangGraph's own entries have") as error:
+            project_metadata(metadata(pack({"parents": {"": "x" * 2_000_000}})), LIMITS)
+        assert (error.value.field, error.value.limit) == ("metadata.value", 1024 * 1024)
+
     def test_too_many_entries_to_look_at_are_refused(self) -> None:
-        content = {f"key-{i:08}": i for i in range(10_001)}
-        with pytest.raises(InvalidArgument) as error:
+        content = {f"key-{i:08}": i for i in range(100_001)}
+        with pytest.raises(InvalidArgument, match="searchable_metadata") as error:
             project_metadata(metadata(pack(content)), LIMITS)
-        assert (error.value.field, error.value.limit) == ("metadata.value", 10_000)
+        assert (error.value.field, error.value.limit) == ("metadata.value", 100_000)
 
     @pytest.mark.parametrize("name", [name for name in BAD if name not in ("a list", "a text")])
     def test_large_garbage_is_refused_too(self, name: str) -> None:

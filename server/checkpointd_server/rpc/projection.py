@@ -36,8 +36,15 @@ _to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"
 
 _MAX_KEYS_IN_KEYS = 2
 """How often a list or a map may be a key within a key. Each time its text is quoted once more, which doubles it."""
-_MAX_ENTRIES = 10_000
-"""The most entries that are looked at to find those that fit into an implicit index."""
+_MAX_ENTRIES = 100_000
+"""The most entries that are looked at to find those that belong into an implicit index."""
+_OWN_KEYS = frozenset(
+    {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
+)
+"""What LangGraph itself writes into metadata. It is always in the index: pruning and the deletion of runs go by it."""
+_PACKED_OWN_KEYS = frozenset(msgpack.packb(key) for key in _OWN_KEYS)
+_MAX_OWN_BYTES = 1024 * 1024
+"""How large these entries are together at the most."""
 
 
 class Projection(NamedTuple):
@@ -130,7 +137,7 @@ def _unpack(data: bytes | memoryview) -> Any:
 
 
 def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
-    """Returns a large map's entries without the largest, so that the rest fits into an index."""
+    """Returns a large map's entries: LangGraph's own, and of the others the smallest, as many as fit into an index."""
     field = "metadata.value"
     view = memoryview(data)
     spans: list[tuple[int, int, int]] = []
@@ -140,7 +147,10 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
         size = unpacker.read_map_header()
         if size > _MAX_ENTRIES:
             raise InvalidArgument(
-                field, f"has {size} entries, more than {_MAX_ENTRIES}: send metadata.index", limit=_MAX_ENTRIES
+                field,
+                f"has {size} entries, more than {_MAX_ENTRIES}: say which can be searched, with metadata.index "
+                "(GrpcSaver's searchable_metadata)",
+                limit=_MAX_ENTRIES,
             )
         start = unpacker.tell()
         for _ in range(size):
@@ -152,9 +162,14 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
             start = end
         if start != len(data):
             raise InvalidArgument(field, "has bytes behind the end of the msgpack map")
-        room = limits.max_filter_bytes
-        fitting = []
-        for start, middle, end in sorted(spans, key=lambda span: span[2] - span[0]):
+        own = [span for span in spans if data[span[0] : span[1]] in _PACKED_OWN_KEYS]
+        own_size = sum(end - start for start, _, end in own)
+        if own_size > _MAX_OWN_BYTES:
+            problem = f"LangGraph's own entries have {own_size} bytes, at most {_MAX_OWN_BYTES} are allowed"
+            raise InvalidArgument(field, problem, limit=_MAX_OWN_BYTES)
+        fitting = [(_unpack(view[start:middle]), _unpack(view[middle:end])) for start, middle, end in own]
+        room = limits.max_filter_bytes - own_size
+        for start, middle, end in sorted(set(spans).difference(own), key=lambda span: (span[2] - span[0], span)):
             room -= end - start
             if room < 0:
                 break

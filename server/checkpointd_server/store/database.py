@@ -93,7 +93,12 @@ class Database:
         return self._connections.line
 
     async def run(
-        self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, ahead: float | None = None
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        *,
+        timeout: float | None,
+        ahead: float | None = None,
+        reads: bool = False,
     ) -> T:
         """Does work whose statements each stand for themselves, on one connection.
 
@@ -101,13 +106,14 @@ class Database:
             work: What to do.
             timeout: How long it may take, in seconds.
             ahead: Waits for a connection before all others, and only for so many seconds.
+            reads: Whether it stores nothing.
 
         Raises:
             DatabaseUnavailable: The database can't be reached or refuses to work.
             DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
             Overloaded: No connection became free, or too many wait for one already.
         """
-        return await self._connections.run(work, None, self._tenant, timeout, ahead)
+        return await self._connections.run(work, None, self._tenant, timeout, ahead, reads)
 
     async def transact(
         self, work: Callable[[Session], Awaitable[T]], *, timeout: float | None, isolation: Isolation = "read_committed"
@@ -144,6 +150,7 @@ class Connections:
         tenant: str | None,
         timeout: float | None,
         ahead: float | None = None,
+        reads: bool = False,
     ) -> T:
         """Does work in the name of a tenant, in a transaction if isolated. Raises what `Database` raises."""
         failure: Exception | None = None
@@ -155,7 +162,7 @@ class Connections:
                         return await self._attempt(work, isolation, tenant, ahead)
                     except Exception as error:
                         failure = error
-                        verdict = judge(error)
+                        verdict = judge(error, reads=reads)
                         if verdict is None:
                             raise
                         if pause is None or not verdict.again:

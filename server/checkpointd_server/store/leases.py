@@ -103,7 +103,7 @@ class Leases:
     async def state(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
         """Tells who may write to a thread."""
         row = await self._database.run(
-            lambda session: session.fetch_row("read_lease", tenant, thread_id), timeout=timeout
+            lambda session: session.fetch_row("read_lease", tenant, thread_id), timeout=timeout, reads=True
         )
         assert row is not None
         in_force = row["remaining"] is not None and row["remaining"] > 0

@@ -65,7 +65,7 @@ async def get(
             return FoundPieces(found, [row["digest"] for row in rows if row["data"] is None])
         return await _get_whole(session, tenant, thread_id, names)
 
-    return await database.run(work, timeout=timeout)
+    return await database.run(work, timeout=timeout, reads=True)
 
 
 async def _get_whole(session: Session, tenant: str, thread_id: str, names: Sequence[bytes]) -> FoundPieces:

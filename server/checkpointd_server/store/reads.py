@@ -47,7 +47,7 @@ async def get_checkpoint(
         first = await _first_pieces(session, namespace.tenant, checkpoint) if with_pieces else []
         return ReadResult(checkpoint, version, first)
 
-    return await database.run(work, timeout=timeout)
+    return await database.run(work, timeout=timeout, reads=True)
 
 
 async def list_checkpoints(database: Database, query: ListQuery, *, timeout: float | None) -> Page:
@@ -84,7 +84,7 @@ async def list_checkpoints(database: Database, query: ListQuery, *, timeout: flo
         first = await _first_pieces(session, query.tenant, checkpoints[0]) if checkpoints else []
         return Page(checkpoints, position, rows[0]["namespace_version"], first)
 
-    return await database.run(work, timeout=timeout)
+    return await database.run(work, timeout=timeout, reads=True)
 
 
 async def _first_pieces(session: Session, tenant: str, checkpoint: StoredCheckpoint) -> list[Piece]:
@@ -113,7 +113,7 @@ async def get_delta_history(
         first = await pieces.first(session, namespace.tenant, namespace.thread_id, values)
         return DeltaHistory(histories, rows[0]["version"], first)
 
-    return await database.run(work, timeout=timeout)
+    return await database.run(work, timeout=timeout, reads=True)
 
 
 def _assemble(rows: list[Row], asked: list[str], checkpoint_ns: str) -> Mapping[str, ChannelHistory]:
