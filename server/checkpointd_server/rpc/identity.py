@@ -45,6 +45,9 @@ NEEDED: Mapping[str, Needed] = {
 }
 """The scope that each RPC needs, by its full name. An RPC that is missing here is not served at all."""
 
+TOLD_THE_IDENTITY = frozenset({"checkpointd.v1.LeaseService.GetLease"})
+"""RPCs whose method gets the identity, as those with Each do: what it answers depends on what that may do."""
+
 OPERATIONS: Mapping[str, Scope] = {
     "get_checkpoint": Scope.READ,
     "put_checkpoint": Scope.WRITE,
