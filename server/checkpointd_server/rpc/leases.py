@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from checkpointd.v1 import lease_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
+from checkpointd_server.domain.access import Identity, Scope
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.model import AcquireLease, Lease
@@ -57,13 +58,15 @@ class LeaseServicer:
         released = await self._store.release_lease(tenant, request.thread_id, request.holder, timeout=timeout)
         return pb.ReleaseLeaseResponse(released=released).SerializeToString()
 
-    async def get_lease(self, request: pb.GetLeaseRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells who may write to a thread."""
+    async def get_lease(self, request: pb.GetLeaseRequest, identity: Identity, timeout: float | None) -> bytes:
+        """Tells who may write to a thread. Its token lets write, so it is told to those alone who may."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
-        lease, waiting = await self._store.get_lease(tenant, request.thread_id, timeout=timeout)
+        lease, waiting = await self._store.get_lease(identity.tenant, request.thread_id, timeout=timeout)
         response = pb.GetLeaseResponse(waiting=waiting)
         if lease is not None:
-            response.token, response.remaining_ms = lease.token, _milliseconds(lease)
+            response.remaining_ms = _milliseconds(lease)
+            if identity.may(Scope.WRITE):
+                response.token = lease.token
         return response.SerializeToString()
 
 

@@ -21,7 +21,7 @@ from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.batches import write_failure
 from checkpointd_server.rpc.calls import Call, Calls, Method, parse, this_task
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
-from checkpointd_server.rpc.identity import Each, Unauthenticated
+from checkpointd_server.rpc.identity import Unauthenticated
 from checkpointd_server.rpc.load import Load
 
 _logger = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class _OpenCall:
             # Anew for each: a key may have been withdrawn, and a token have run out.
             call.identity = await self._gate.identify(self._context)
             calls.begin(call, size)
-            answer = await calls.work(call, self._method, Each.OPERATION, timeout)
+            answer = await calls.work(call, self._method, timeout, told_identity=True)
             calls.finished(call)
             return answer
         except asyncio.CancelledError:
