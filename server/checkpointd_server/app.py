@@ -13,6 +13,7 @@ import structlog
 from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
 from checkpointd_server.datafolder import DataFolder
+from checkpointd_server.descriptors import room_for_clients
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
@@ -114,6 +115,9 @@ async def _serve(
             max_concurrent_calls=config.max_concurrent_calls,
             max_bytes_in_flight=config.max_bytes_in_flight,
             default_timeout=config.default_timeout,
+            max_timeout=config.max_timeout,
+            max_connections=room_for_clients(config.max_connections, database_connections=config.pool_max_size),
+            max_wasted_calls=config.max_wasted_calls,
             reflection=config.reflection,
             so_reuseport=shared,
         ),
@@ -129,7 +133,11 @@ async def _serve(
         _log.info("serving", addresses=list(addresses))
         announce(addresses)
         await first_of(
-            signals.await_request(), _report_health(opened, server), _collect(opened), fail_when_lost(database)
+            signals.await_request(),
+            _report_health(opened, server),
+            _collect(opened),
+            fail_when_lost(database),
+            _fail_when_deaf(server),
         )
         await server.drain(config.drain_seconds)
     except BaseException:
@@ -190,6 +198,11 @@ async def fail_when_lost(database: Database) -> None:
         await asyncio.Event().wait()
     else:
         raise DatabaseUnavailable(f"the embedded PostgreSQL stopped by itself: {await database.wait_stopped()}")
+
+
+async def _fail_when_deaf(server: RpcServer) -> None:
+    """Raises DeafServer when gRPC takes no calls any more: whoever looks after the process starts it anew."""
+    await server.fail_when_deaf()
 
 
 def describe_database(config: DatabaseConfig) -> str:

@@ -21,7 +21,7 @@ from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.environment import variables_of, warn_of_unknown
 from checkpointd_server.keys import keys
-from checkpointd_server.logs import LogFormat, LogLevel, configure_logs
+from checkpointd_server.logs import LogFormat, LogLevel, configure_logs, flush_logs
 from checkpointd_server.settings import database_settings, serve_settings
 
 
@@ -48,6 +48,7 @@ def main() -> None:
     """
     # The C core's own complaints would stand beside ours about the same thing. Read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    click.get_current_context().call_on_close(flush_logs)
 
 
 @main.command()
@@ -62,12 +63,15 @@ def serve(
     pool_max_size: int,
     max_concurrent_calls: int,
     max_bytes_in_flight: int,
+    max_connections: int,
+    max_wasted_calls: int,
     max_queue: int,
     max_queue_seconds: float,
     statement_cache_size: int,
     migrate: bool,
     drain_seconds: float,
     default_timeout: float,
+    max_timeout: float,
     max_message_bytes: int,
     max_value_bytes: int,
     max_page_bytes: int,
@@ -112,17 +116,23 @@ def serve(
         pool_max_size=pool_max_size,
         max_concurrent_calls=max_concurrent_calls,
         max_bytes_in_flight=max_bytes_in_flight,
+        max_connections=max_connections,
+        max_wasted_calls=max_wasted_calls,
         max_queue=max_queue,
         max_queue_seconds=max_queue_seconds,
         statement_cache_size=statement_cache_size,
         migrate=migrate,
         drain_seconds=drain_seconds,
         default_timeout=default_timeout,
+        max_timeout=max_timeout,
         reflection=reflection,
         log_level=log_level,
         log_format=log_format,
     )
-    (run or _serve)(config)
+    try:
+        (run or _serve)(config)
+    finally:
+        flush_logs()  # before the error that ends it is written
 
 
 def _serve(config: ServeConfig) -> None:

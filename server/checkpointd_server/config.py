@@ -48,6 +48,10 @@ class ServeConfig:
     """The most calls at work at once, in each worker, as the next three are."""
     max_bytes_in_flight: int = 64 * 1024 * 1024
     """The most bytes of requests and answers in the server at once."""
+    max_connections: int = 4096
+    """The most connections of clients, in each worker."""
+    max_wasted_calls: int = 100
+    """How many calls a second a connection may cancel, or have refused for who makes them. 0: any number."""
     max_queue: int = 4096
     """The most reads that wait for a database connection, and the most writes that wait for their commit."""
     max_queue_seconds: float = 10.0
@@ -60,6 +64,8 @@ class ServeConfig:
     """How long calls in flight may take to finish after SIGTERM, in seconds."""
     default_timeout: float = 60.0
     """The time that a call without a deadline gets, in seconds."""
+    max_timeout: float = 300.0
+    """The most time that a call gets, whatever its deadline, in seconds."""
     reflection: bool = True
     """Tell clients the services' descriptors, for tools like grpcurl."""
     log_level: LogLevel = LogLevel.INFO

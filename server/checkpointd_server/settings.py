@@ -145,6 +145,23 @@ serve_settings = stacked(
         help="How long each of them waits before it is refused, in seconds.",
     ),
     setting(
+        "--max-connections",
+        type=Whole(min=1),
+        default=_DEFAULTS.max_connections,
+        show_default=True,
+        help="The most connections of clients, in each worker; fewer if the system lets a process open fewer files. "
+        "Further ones are closed at once.",
+    ),
+    setting(
+        "--max-wasted-calls",
+        type=Whole(min=0),
+        default=_DEFAULTS.max_wasted_calls,
+        show_default=True,
+        help="How many calls a second one connection may cancel, or have refused for who makes them, before it is "
+        "closed; five times as many at once. 0: any number, for a proxy that puts the calls of many clients on one "
+        "connection.",
+    ),
+    setting(
         "--statement-cache-size",
         type=Whole(min=0),
         default=_DEFAULTS.statement_cache_size,
@@ -170,6 +187,13 @@ serve_settings = stacked(
         default=_DEFAULTS.default_timeout,
         show_default=True,
         help="The time that a call without a deadline gets, in seconds.",
+    ),
+    setting(
+        "--max-timeout",
+        type=Seconds(zero=False),
+        default=_DEFAULTS.max_timeout,
+        show_default=True,
+        help="The most time that a call gets, whatever deadline its client has set, in seconds.",
     ),
     setting(
         "--max-message-bytes",

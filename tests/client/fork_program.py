@@ -2,8 +2,9 @@
 
     fork_program.py TARGET THREAD PARENT START
 
-PARENT says how the saver was used before the fork: "nothing", "blocking", "awaiting" or "both". START says how the
-workers are made: "os.fork" or "multiprocessing"; or "told", for one that awaits and prints the error that it gets.
+PARENT says how the saver was used before the fork: "nothing", "blocking", "awaiting" or "both"; with "another library"
+it was one that has a channel of grpc.aio open. START says how the workers are made: "os.fork" or "multiprocessing"; or
+"told" and "told anew", for one that awaits its parent's saver or one of its own, and prints the error that it gets.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import sys
 from typing import Any
 
+import grpc.aio
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
 
 
@@ -40,6 +42,13 @@ def work(saver: GrpcSaver, thread_id: str, number: int, *, awaits: bool) -> None
         assert asyncio.run(saver.aget_tuple(config(thread_id))) is not None
 
 
+async def _open() -> None:
+    _others.append(grpc.aio.insecure_channel("127.0.0.1:1"))
+
+
+_others: list[grpc.aio.Channel] = []
+
+
 def main() -> None:
     """Runs the program."""
     target, thread_id, parent, start = sys.argv[1:]
@@ -50,10 +59,17 @@ def main() -> None:
         asyncio.run(saver.aget_tuple(config(thread_id)))
     awaits = parent in ("nothing", "blocking")
 
-    if start == "told":
+    if parent == "another library":
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(_open())
+
+    if start.startswith("told"):
         pid = os.fork()
         if not pid:
+            if start == "told anew":
+                saver = GrpcSaver(target, timeout=5, retry_budget=5)
             try:
+                saver.get_tuple(config(thread_id))
                 asyncio.run(saver.aget_tuple(config(thread_id)))
             except CheckpointdError as error:
                 print(error, flush=True)

@@ -1,4 +1,6 @@
-"""A program that forks while its saver saves. Usage: fork_while_saving.py TARGET
+"""A program that forks while its saver saves. Usage: fork_while_saving.py TARGET [instrumented]
+
+The saver doesn't try again by itself, so that what the fork ends is told from what fails.
 
 Half of the saves are under way over an open call when it forks, half of them are large and go in a call of their own.
 """
@@ -18,34 +20,51 @@ from langgraph.checkpoint.grpc import GrpcSaver
 FORKS = 40
 
 
-def fork() -> int:
-    """Forks a child that does nothing for a moment, and returns its process id."""
+NAMESPACES = 8
+
+
+def fork(seconds: float) -> int:
+    """Waits a moment, forks a child that does nothing, and returns its exit code."""
+    time.sleep(seconds)
     pid = os.fork()
     if not pid:
-        time.sleep(0.1)
+        time.sleep(0.05)
         os._exit(0)
-    return pid
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def save(saver: GrpcSaver, thread_id: str, ns: str, number: int) -> None:
+    """Puts a checkpoint: every other one is large."""
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = {"a": os.urandom(300_000 if number % 2 else 10)}
+    checkpoint["channel_versions"] = {"a": number + 1}
+    config: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
+    await saver.aput(config, checkpoint, {}, {"a": number + 1})
 
 
 async def main(target: str) -> None:
     """Runs the program."""
-    config: Any = {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
+    thread_id = str(uuid.uuid4())
     codes = []
-    async with GrpcSaver(target) as saver:
-        await saver.aget_tuple(config)
+    async with GrpcSaver(target, retry_budget=0) as saver:
         for number in range(FORKS):
-            checkpoint = empty_checkpoint()
-            checkpoint["channel_values"] = {"a": os.urandom(700_000 if number % 2 else 10)}
-            checkpoint["channel_versions"] = {"a": number + 1}
-            saving = asyncio.create_task(saver.aput(config, checkpoint, {}, {"a": number + 1}))
-            # Sometimes before it was sent, and sometimes after.
-            await asyncio.sleep(0.0003 * (number % 10))
-            pid = fork()
-            codes.append(os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]))
-            await saving
+            saving = [asyncio.create_task(save(saver, thread_id, f"{n}", number)) for n in range(NAMESPACES)]
+            # Sometimes before it was sent, and sometimes after; from the event loop's thread, and from another one.
+            if number % 4 == 0:
+                await asyncio.sleep(0.0003 * (number % 10))
+                codes.append(fork(0.0))
+            else:
+                codes.append(await asyncio.to_thread(fork, 0.0004 * (number % 11)))
+            await asyncio.gather(*saving)
+        config: Any = {"configurable": {"thread_id": thread_id}}
         print("children:", codes)
         print("stored:", len([saved async for saved in saver.alist(config)]))
 
 
 if __name__ == "__main__":
+    if "instrumented" in sys.argv:
+        from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient, GrpcInstrumentorClient
+
+        GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
+        GrpcInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
     asyncio.run(main(sys.argv[1]))

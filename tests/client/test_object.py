@@ -303,10 +303,14 @@ def test_forked_workers_use_their_parents_saver(
     assert ended.stdout.split("\n") == ["children: [0, 0, 0]", "stored: 3", ""]
 
 
-def test_a_forked_worker_that_cannot_await_is_told(shared_server: ServerProcess, thread_id: str) -> None:
+@pytest.mark.parametrize("start", ["told", "told anew"])
+@pytest.mark.parametrize("parent", ["awaiting", "another library"])
+def test_a_forked_worker_that_cannot_await_is_told(
+    shared_server: ServerProcess, thread_id: str, parent: str, start: str
+) -> None:
     """grpc.aio doesn't survive a fork: instead of a call that hangs for ever, an error says what to do."""
     ended = subprocess.run(
-        [sys.executable, str(Path(fork_program.__file__)), shared_server.target, thread_id, "awaiting", "told"],
+        [sys.executable, str(Path(fork_program.__file__)), shared_server.target, thread_id, parent, start],
         capture_output=True,
         text=True,
         timeout=100,

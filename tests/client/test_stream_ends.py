@@ -191,15 +191,16 @@ print(len(opened))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{0 if way == 'without' else 12}\n", "")
 
 
-def test_a_fork_while_saving_harms_neither_parent_nor_child(shared_server: ServerProcess) -> None:
+@pytest.mark.parametrize("how", [[], ["instrumented"]], ids=lambda how: "".join(how) or "plain")
+def test_a_fork_while_saving_harms_neither_parent_nor_child(how: list[str], shared_server: ServerProcess) -> None:
     """A tool's process pool, for example: LangGraph saves in the background while it starts."""
     ended = subprocess.run(
-        [sys.executable, str(Path(fork_while_saving.__file__)), shared_server.target],
+        [sys.executable, str(Path(fork_while_saving.__file__)), shared_server.target, *how],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"children: {[0] * 40}\nstored: 40\n"
+    assert ended.stdout == f"children: {[0] * 40}\nstored: 320\n"
     assert "unavailable" not in ended.stderr

@@ -60,7 +60,7 @@ def test_limits_has_every_limit_that_the_server_tells() -> None:
 def test_limits_has_the_bounds_that_are_options() -> None:
     defaults: dict[str, Any] = {option.opts[0]: option.default for option in serve.params}
     rows = [cells for cells in Document("docs/limits.md").table("what").values() if "--" in cells[0]]
-    assert len(rows) == 7
+    assert len(rows) == 8
     for bound, default in rows:
         options = re.findall(r"--[a-z-]+", bound)
         assert [float(default)] == [float(defaults[option]) for option in options], bound

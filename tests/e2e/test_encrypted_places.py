@@ -309,7 +309,7 @@ REARRANGED = {
 
 @pytest.mark.parametrize("change", REARRANGED.values(), ids=REARRANGED.keys())
 async def test_a_chain_of_patches_can_t_be_rearranged(
-    saver: GrpcSaver, server: ServerProcess, database: Database, change: str
+    saver: GrpcSaver, server: LocalServer, database: Database, change: str
 ) -> None:
     versions = await patched(saver)
     count = await database.fetchval("SELECT count(*) FROM channel_values WHERE sealed")
@@ -326,7 +326,7 @@ async def test_a_chain_of_patches_can_t_be_rearranged(
 
 
 async def test_the_base_of_patches_can_t_be_changed(
-    saver: GrpcSaver, server: ServerProcess, database: Database
+    saver: GrpcSaver, server: LocalServer, database: Database
 ) -> None:
     versions = await patched(saver)
     await database.execute(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -198,3 +200,39 @@ class TestClientsCertificates:
                 await client.checkpoints.PutCheckpoint(client.put_request(), metadata=other)
                 found = await client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="thread-1"))
                 assert not found.HasField("tuple")
+
+    @pytest.mark.parametrize(
+        ("name", "common_name", "alternatives", "passes"),
+        [
+            ("agent.acme", "x", [x509.DNSName("agent.acme")], True),
+            ("agent.acme", "x", [x509.DNSName("agent.acme\0.mallory.example")], False),
+            ("agent.acme", "x", [x509.DNSName("agent.acme"), x509.DNSName("agent.acme\0.mallory.example")], True),
+            ("spiffe://acme/agent", "x", [x509.UniformResourceIdentifier("spiffe://acme/agent\0")], False),
+            ("spiffe://acme/agent", "x", [x509.DNSName("spiffe://acme/agent")], False),
+            ("agent.acme", "x", [x509.UniformResourceIdentifier("agent.acme")], False),
+            ("agent@acme.example", "x", [x509.RFC822Name("agent@acme.example")], False),
+            ("10.0.0.1", "x", [x509.IPAddress(ipaddress.ip_address("10.0.0.1"))], False),
+            ("agent", "agent", [], True),
+            ("agent", "agent\0", [], False),
+            ("spiffe://acme/agent", "spiffe://acme/agent", [], False),
+            ("agent", "agent", [x509.DNSName("another")], False),
+        ],
+    )
+    async def test_its_name_is_the_whole_name_and_of_its_kind(
+        self,
+        serve: Serve,
+        mutual: Any,
+        authority: Authority,
+        keys_file: Path,
+        name: str,
+        common_name: str,
+        alternatives: list[x509.GeneralName],
+        passes: bool,
+    ) -> None:
+        files, clients = mutual
+        entry = f'[[certificate]]\ntenant = "acme"\nscopes = ["read"]\nname = "{name}"\n'
+        keys_file.write_text(f"{keys_file.read_text()}\n{entry}")
+        expected = grpc.StatusCode.OK if passes else grpc.StatusCode.UNAUTHENTICATED
+        async with serve(tls=files, keys_file=keys_file) as target:
+            pair = clients.issue_for(common_name, alternatives)
+            assert await answers(target, roots=authority.pem, pair=pair) is expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +15,16 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import JwtOptions
 from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.rpc.auth import jwks
 from checkpointd_server.rpc.auth.public_keys import parse_public_keys
+from checkpointd_server.rpc.auth.tokens import Tokens
+from checkpointd_server.rpc.identity import Unauthenticated
 from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
@@ -247,3 +254,92 @@ async def test_a_token_is_verified_once(
         for _ in range(5):
             assert await code(client, token) is OK
     assert decoded == [token]
+
+
+def made_up(header: object, claims: object = None) -> str:
+    """A token with this header, which nobody has signed."""
+
+    def part(content: object) -> str:
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    return f"{part(header)}.{part({} if claims is None else claims)}.{part(b'signature')}"
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+FIELDS = ("alg", "kid", "typ", "crit", "b64", "jwk")
+ALGORITHM_OR_ANYTHING = st.sampled_from(["ES256", "none", "EdDSA"]) | JSON
+HEADERS = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ALGORITHM_OR_ANYTHING))
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    keys.write_bytes(Issuer().jwks)
+    return Tokens(options(keys_file=keys))
+
+
+class TestHeadersThatAnybodyCanMakeUp:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"alg": []},
+            {"alg": {}},
+            {"alg": None},
+            {"alg": 1},
+            {"alg": "ES256", "kid": []},
+            {"alg": "ES256", "kid": 1},
+            {"alg": "ES256", "b64": False},
+            [],
+            1,
+            "ES256",
+            None,
+            b"\xff",
+            b"[" * 6000,
+            b'{"alg": ' + b"9" * 5000 + b"}",
+        ],
+        ids=str,
+    )
+    async def test_are_refused(self, tokens: Tokens, header: object) -> None:
+        with pytest.raises(Unauthenticated):
+            await tokens.verify(made_up(header))
+
+    @given(header=HEADERS | JSON, claims=JSON)
+    @settings(max_examples=300, deadline=None)
+    def test_whatever_they_are(self, tokens: Tokens, header: object, claims: object) -> None:
+        with pytest.raises(Unauthenticated):
+            asyncio.run(tokens.verify(made_up(header, claims)))
+
+    @given(token=st.text(st.characters(codec="ascii"), max_size=300))
+    @settings(max_examples=300, deadline=None)
+    def test_and_so_is_what_is_no_token(self, tokens: Tokens, token: str) -> None:
+        with pytest.raises(Unauthenticated):
+            asyncio.run(tokens.verify(token))
+
+    @pytest.mark.parametrize("exp", [1e400, float("nan"), "9" * 5000, [], {}, 10**400, True])
+    async def test_claims_of_the_issuer_that_are_no_times_are_refused(
+        self, tmp_path: Path, issuer: Issuer, exp: object
+    ) -> None:
+        keys = tmp_path / "keys.json"
+        keys.write_bytes(issuer.jwks)
+        # PyJWT would not make such a token.
+        key = issuer.keys[issuer.kid]
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": exp, "tenant": "acme", "scope": "read"}
+        token = jwt.api_jws.encode(json.dumps(claims).encode(), key, "ES256", headers={"kid": issuer.kid})
+        with pytest.raises(Unauthenticated):
+            await Tokens(options(keys_file=keys)).verify(token)
+
+
+class TestAUrlThatHangs:
+    async def test_lets_no_made_up_tokens_fill_the_room_for_calls(self, serve: Serve, issuer: Issuer) -> None:
+        access = {"jwt": options(jwks_url=issuer.url, jwks_pause=0.0)}
+        async with serve(server={"max_concurrent_calls": 50}, **access) as target, connected(target) as client:
+            await put_as(client, issuer.token(), "thread")
+            issuer.hang()
+            made_up_token = made_up({"alg": "ES256", "kid": "made up"})
+            calls = [asyncio.ensure_future(code(client, made_up_token)) for _ in range(100)]
+            await auntil(lambda: sum(call.done() for call in calls), lambda done: done >= 100 - jwks.WAITING_TOKENS)
+            # Whose key is known isn't held up.
+            assert await threads_of(client, issuer.token()) == {"thread"}
+            assert {await call for call in calls} == {UNAVAILABLE}

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from tests.store.pieces import use_functions
 
-from checkpointd_server.store import StoreOptions
+from checkpointd_server.store import StoreOptions, open_store
 from checkpointd_server.store.statements import load_statements, quote_literal
 from tests.store.long_history import FILL
 from tests.support.tenant import Tenant, write
@@ -199,3 +199,23 @@ async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreO
             assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 250, json.dumps(plan, indent=1)
     finally:
         await connection.close()
+
+
+async def test_what_is_wrong_with_the_database_is_not_the_readers_fault(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "acme")
+        await tenant.put("1")
+        await tenant.writes("1", write("task", 0, "a", b""))
+        connection = await asyncpg.connect(own_options.dsn)
+        try:
+            await connection.execute(
+                "ALTER TABLE checkpointd.task_writes RENAME TO damaged; "
+                "CREATE VIEW checkpointd.task_writes AS "
+                "SELECT * FROM checkpointd.damaged WHERE (task_id || 'x')::integer IS NOT NULL"
+            )
+        finally:
+            await connection.close()
+        with pytest.raises(asyncpg.InvalidTextRepresentationError):
+            await tenant.get("1")
+        with pytest.raises(asyncpg.InvalidTextRepresentationError):
+            await tenant.listed()

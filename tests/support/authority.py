@@ -59,17 +59,20 @@ class Authority:
         )
 
     def issue(self, common_name: str, *names: str) -> tuple[bytes, bytes]:
-        """Returns a certificate for this machine, and for more names, with its private key: both as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Returns a certificate for this machine, or for these URIs, with its private key: both as PEM."""
         alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(name) for name in names]
         if not names:
             loopback = ipaddress.ip_address("127.0.0.1")
             alternatives = [x509.IPAddress(loopback), x509.DNSName("localhost")]
-        certificate = (
-            self._builder(_name(common_name), key)
-            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+        return self.issue_for(common_name, alternatives)
+
+    def issue_for(self, common_name: str, alternatives: Sequence[x509.GeneralName]) -> tuple[bytes, bytes]:
+        """Returns a certificate for whatever names, with its private key: both as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = self._builder(_name(common_name), key)
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return certificate.public_bytes(Encoding.PEM), private
 
@@ -88,6 +91,8 @@ class Issuer:
         self.keys: dict[str, Any] = {}
         self.requests = 0
         self.broken = False
+        self._answers = threading.Event()
+        self._answers.set()
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.rotate("first")
@@ -96,6 +101,10 @@ class Issuer:
         """Signs with a new key from now on; the others are withdrawn."""
         self.kid = kid
         self.keys = {kid: ec.generate_private_key(ec.SECP256R1())}
+
+    def hang(self) -> None:
+        """Answers no request from now on."""
+        self._answers.clear()
 
     @property
     def jwks(self) -> bytes:
@@ -150,6 +159,7 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.requests += 1
+                issuer._answers.wait()
                 self.send_response(500 if issuer.broken else 200)
                 self.end_headers()
                 self.wfile.write(issuer.jwks)
@@ -164,6 +174,7 @@ class Issuer:
 
     def __exit__(self, *exc_info: object) -> None:
         assert self._server is not None
+        self._answers.set()
         self._server.shutdown()
         self._server.server_close()
 

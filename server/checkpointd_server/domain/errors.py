@@ -27,6 +27,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+Bound = Literal["calls", "bytes", "queue", "streams", "descriptors"]
+"""What there can be too much of."""
+
 
 class CheckpointdError(Exception):
     """Base of every error that checkpointd raises on purpose."""
@@ -202,21 +205,23 @@ class Overloaded(CheckpointdError):
 
     Attributes:
         bound: What there is too much of: "calls" at work, "bytes" of requests and answers, "queue": work that waits for
-            a database connection, or "streams": calls that stay open.
+            a database connection, "streams": calls that stay open, or "descriptors": files and connections that the
+            system lets the server have open.
         limit: How much of it the server takes.
     """
 
-    def __init__(self, bound: Literal["calls", "bytes", "queue", "streams"] = "calls", *, limit: int) -> None:
+    def __init__(self, bound: Bound = "calls", *, limit: int) -> None:
         super().__init__(f"{_TOO_MUCH[bound].format(limit)}, as many as it takes at once; send this again later")
         self.bound = bound
         self.limit = limit
 
 
-_TOO_MUCH = {
+_TOO_MUCH: dict[Bound, str] = {
     "calls": "the server is at work on {} calls",
     "bytes": "the server holds {} bytes of requests and answers",
     "queue": "{} calls wait for a connection to the database",
     "streams": "{} calls are open",
+    "descriptors": "the server has {} files and connections open",
 }
 
 

@@ -20,13 +20,15 @@ import structlog
 from google.protobuf.message import EncodeError, Message
 
 from checkpointd_server.domain.access import ANYBODY, Identity, Scope
-from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, Overloaded, ResultTooLarge
+from checkpointd_server.domain.errors import DeadlineExceeded, InvalidArgument, Overloaded, ResultTooLarge
 from checkpointd_server.rpc.auth import Gate
+from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
-from checkpointd_server.rpc.identity import Each, Needed, check_scope
-from checkpointd_server.rpc.load import Load
+from checkpointd_server.rpc.identity import KeysUnavailable, Needed, Unauthenticated, check_scope
+from checkpointd_server.rpc.load import SMALL_ANSWER_BYTES, Load
+from checkpointd_server.rpc.repeated_lines import RepeatedLines
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
@@ -35,6 +37,10 @@ Method = Callable[[RequestT, Any, "float | None"], Awaitable[bytes]]
 That of an RPC which needs scopes by the operation takes the identity in place of the tenant."""
 
 
+SENDING_BYTES_PER_SECOND = 1024 * 1024
+"""How fast a large one must be read."""
+_WASTED = (Unauthenticated, KeysUnavailable, InvalidArgument, DeadlineExceeded, RequestTooLarge)
+"""What a call is refused with that comes to nothing before its request is there, where its client is to blame."""
 _CANCELLED_WITHIN = 0.05
 """A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
 
@@ -48,6 +54,10 @@ class CallLimits(NamedTuple):
     """The most calls at work at once."""
     default_timeout: float | None
     """Seconds that a call gets if its client set no deadline. None: no bound."""
+    max_timeout: float | None = None
+    """The most seconds that a call gets, whatever deadline its client set. None: no bound."""
+    send_timeout: float = 10.0
+    """How many seconds an answer may take to be read, beside those for its size."""
 
 
 class Call:
@@ -90,8 +100,9 @@ class Call:
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
-    def __init__(self, limits: CallLimits, gate: Gate, load: Load) -> None:
+    def __init__(self, limits: CallLimits, gate: Gate, load: Load, connections: Connections) -> None:
         self._limits = limits
+        self._connections = connections
         self._load = load
         self._gate = gate
         self._entered = 0
@@ -104,6 +115,7 @@ class Calls:
         # Asked once: a line a call must cost nothing where nobody reads it.
         self.logs_calls = self._log.is_enabled_for(logging.DEBUG)
         """Whether calls that went well are logged."""
+        self._lines = RepeatedLines(self._log)
 
     @property
     def active(self) -> int:
@@ -131,6 +143,10 @@ class Calls:
         if not self._draining.is_set():
             self._unsent += 1
             task.add_done_callback(self._sent)
+
+    def stop(self) -> None:
+        """Writes what the log is still to be told."""
+        self._lines.flush()
 
     def _sent(self, task: object) -> None:
         self._unsent -= 1
@@ -163,13 +179,8 @@ class Calls:
             await asyncio.gather(task, draining, return_exceptions=True)
 
     async def admit(self, context: grpc.aio.ServicerContext) -> None:
-        """Lets a call to a service of others go on if it comes from any identity, and else ends it."""
-        call = Call("health or reflection")
-        try:
-            await self._gate.identify(context)
-        except CheckpointdError as error:
-            failure = self.refused(call, error)
-            await context.abort(failure.code, failure.message, failure.trailers)
+        """Lets a call to a service of others go on if it comes from any identity. Raises what `Gate.identify` does."""
+        await self._gate.identify(context)
 
     def handler(
         self,
@@ -198,14 +209,18 @@ class Calls:
                 self.begin(call, len(raw))
                 call.request = await parse(request_type, raw)
                 del raw  # as large as what was made of it
-                response = await self.work(call, method, needed, context.time_remaining())
+                response = await self.work(call, method, context.time_remaining())
                 load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
+                self._time_sending(len(response), context)
                 self.finished(call)
                 return response
             except asyncio.CancelledError:
+                self._connections.waste(context.peer())
                 self.cancelled(call)
                 raise
             except Exception as error:
+                if call.request is None and isinstance(error, _WASTED):
+                    self._connections.waste(context.peer())
                 return self.refused(call, error)
             finally:
                 self.leave(call)
@@ -273,20 +288,18 @@ class Calls:
         self._load.take(size)
         call.held = size
 
-    async def work(self, call: Call, method: Method[Any], needed: Needed, timeout: float | None) -> bytes:
+    async def work(self, call: Call, method: Method[Any], timeout: float | None) -> bytes:
         """Does what a request asks for, and returns the encoded answer.
 
         Args:
             call: The call, with its request and identity.
             method: What serves it.
-            needed: What its caller must be allowed to do.
             timeout: How long the call may take, in seconds. None: its client set no deadline.
         """
         assert call.identity is not None
-        who = call.identity if needed is Each.OPERATION else call.identity.tenant
         limit = self._limits.message_bytes
         try:
-            response = await method(call.request, who, self.time_for(timeout))
+            response = await method(call.request, call.identity.tenant, self.time_for(timeout))
         except EncodeError:
             # Protobuf gives up at 2 GiB, whatever our own limit is.
             raise ResultTooLarge(2**31, limit=limit) from None
@@ -298,7 +311,17 @@ class Calls:
 
     def time_for(self, timeout: float | None) -> float | None:
         """Returns how long a call may take whose client gives it so many seconds, or says nothing."""
-        return self._limits.default_timeout if timeout is None else timeout
+        wanted, most = self._limits.default_timeout if timeout is None else timeout, self._limits.max_timeout
+        return wanted if most is None else most if wanted is None else min(wanted, most)
+
+    def _time_sending(self, size: int, context: grpc.aio.ServicerContext) -> None:
+        """Has the connection closed if an answer isn't read in time: gRPC holds it for as long as the call has."""
+        if size <= SMALL_ANSWER_BYTES:
+            return
+        seconds = self._limits.send_timeout + size / SENDING_BYTES_PER_SECOND
+        peer, loop = context.peer(), asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self._connections.close, peer, "an answer was not read in time")
+        this_task().add_done_callback(lambda _: timer.cancel())
 
     def leave(self, call: Call) -> None:
         """Counts a call no longer."""
@@ -316,8 +339,10 @@ class Calls:
         """Notes that a call was cancelled."""
         if call.unread:
             # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
-            self._log.info(
+            self._lines.log(
+                logging.INFO,
                 "call ended before its request was read: its client went away, or sent more than a message may have",
+                key="unread",
                 limit=self._limits.message_bytes,
                 **call.fields(),
             )
@@ -353,7 +378,9 @@ class Calls:
             return
         if error.__cause__ is not None:
             fields["cause"] = kind_of(error.__cause__)
-        self._log.log(failure.level, "call refused", **fields, message=failure.message)
+        # Whoever has no token could fill the disk with the lines of what is refused.
+        key = failure.reason if isinstance(error, Unauthenticated) else f"{failure.reason} {fields['method']}"
+        self._lines.log(failure.level, "call refused", key=key, **fields, message=failure.message)
 
 
 def this_task() -> asyncio.Task[Any]:

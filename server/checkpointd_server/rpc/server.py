@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -26,14 +26,17 @@ from checkpointd.v1 import (
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
 from checkpointd_server.rpc.addresses import bind
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.calls import CallLimits, Calls
+from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.executor import BoundedExecutor
-from checkpointd_server.rpc.guarded import GuardedServer
+from checkpointd_server.rpc.guarded import GuardedServer, SmallCalls, admit_all
 from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.load import Load
+from checkpointd_server.rpc.odd_calls import LargeHeaders, UnknownMethods
 from checkpointd_server.rpc.operations import Operations
 from checkpointd_server.rpc.pipeline import Pipelines
 from checkpointd_server.rpc.ranges import RangeReader
@@ -53,6 +56,8 @@ _WINDOW_BYTES = 256 * 1024
 """How much of a request arrives before it is read."""
 _PENDING_CALLS = 16384
 """How many new calls gRPC keeps for us to take."""
+MAX_STREAMS = 512
+"""How many calls one connection may have at once. Those that were cancelled count until we have seen them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +75,25 @@ class ServerOptions:
     larger is let in when there is no other."""
     default_timeout: float | None = 60.0
     """How long a call may take whose client set no deadline. None: as long as it wants."""
+    max_timeout: float | None = 300.0
+    """How long a call may take at the most, whatever deadline its client set. None: as long as it wants."""
+    max_connections: int = 4096
+    """The most connections of clients. Further ones are closed at once."""
+    max_wasted_calls: float = 100.0
+    """How many calls a second a connection may cancel, or have refused for who makes them, before it is closed; five
+    times as many at once. 0: any number, for where a proxy sends the calls of many clients over one connection."""
     access: AccessOptions = field(default_factory=AccessOptions)
     """Who may connect, and as whom."""
     health_listen: tuple[str, ...] = ()
     """Where health alone is served, in plain text and to everybody: for probes that speak no TLS."""
+    handshake_timeout: float = 10.0
+    """How long a new connection may take until it speaks HTTP/2."""
+    max_connection_idle: float = 300.0
+    """How long a connection may have no call."""
+    max_connection_age: float = 3600.0
+    """How long a connection is used for new calls. Then clients make another, and calls under way end in peace."""
+    send_timeout: float = 10.0
+    """How long an answer may take to be read, beside a second for each MiB. Then its connection is closed."""
     reflection: bool = True
     """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
     so_reuseport: bool = False
@@ -97,7 +117,13 @@ class RpcServer:
         self._options = options
         self._certificates = _certificates_of(options.access)
         self._gate = Gate(options.access)
-        call_limits = CallLimits(limits.max_message_bytes, options.max_concurrent_calls, options.default_timeout)
+        call_limits = CallLimits(
+            limits.max_message_bytes,
+            options.max_concurrent_calls,
+            options.default_timeout,
+            options.max_timeout,
+            options.send_timeout,
+        )
         load = Load(
             calls=options.max_concurrent_calls,
             total_bytes=options.max_bytes_in_flight,
@@ -105,11 +131,13 @@ class RpcServer:
             patience=options.default_timeout,
             report=lambda overloaded: self._health.set_overloaded(overloaded),
         )
-        self._calls = Calls(call_limits, self._gate, load)
+        self._connections = Connections(rate=options.max_wasted_calls)
+        self._calls = Calls(call_limits, self._gate, load, self._connections)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
+        self._server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
@@ -127,17 +155,23 @@ class RpcServer:
             self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
         names = [service.full_name for service, _ in servicers]
         self._health = HealthServicer(names)
-        guarded = GuardedServer(self._server, self._calls.admit)
-        open_to_all = self._gate.is_open or options.access.open_health
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server if open_to_all else guarded)
+        small_calls = SmallCalls(self._calls, self._connections)
+        open_to_all = GuardedServer(self._server, small_calls, admit_all)
+        guarded = GuardedServer(self._server, small_calls, self._calls.admit)
+        place = open_to_all if options.access.open_health else guarded
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         self._health_server = grpc.aio.server(options=_channel_arguments(options))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._health_server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
+        place = GuardedServer(self._health_server, SmallCalls(self._calls, self._connections), admit_all)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         if options.reflection:
             names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
-            open_to_all = self._gate.is_open or options.access.open_reflection
             servicer = reflection.aio.ReflectionServicer(service_names=names)
-            place = self._server if open_to_all else guarded
+            place = open_to_all if options.access.open_reflection else guarded
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, place)
+        for server in (self._server, self._health_server):
+            server.add_generic_rpc_handlers((UnknownMethods(self._connections),))
+        self._accepting: set[asyncio.Task[Any]] = set()
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
@@ -168,18 +202,30 @@ class RpcServer:
         """
         options = self._options
         await self._gate.start()
+        accept_undecodable_paths()
+        before = accept_loops()
         bound = tuple(self._bind(address) for address in options.listen)
         await self._server.start()
         for address in options.health_listen:
-            bind(self._health_server, address, shared=options.so_reuseport)
+            self._connections.serve_at(bind(self._health_server, address, shared=options.so_reuseport))
         if options.health_listen:
             await self._health_server.start()
+        self._accepting = accept_loops() - before
         return bound
+
+    async def fail_when_deaf(self) -> None:
+        """Raises DeafServer when gRPC takes no calls any more although nobody has stopped it."""
+        if not self._accepting:
+            await asyncio.Event().wait()
+        await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
+        raise DeafServer
 
     def _bind(self, address: str) -> str:
         encrypted = self._certificates is not None and not address.startswith("unix")
         credentials = self._certificates.credentials() if self._certificates and encrypted else None
-        return bind(self._server, address, shared=self._options.so_reuseport, credentials=credentials)
+        bound = bind(self._server, address, shared=self._options.so_reuseport, credentials=credentials)
+        self._connections.serve_at(bound)
+        return bound
 
     def set_serving(self, serving: bool) -> None:
         """Sets what the health service says of every service."""
@@ -204,6 +250,8 @@ class RpcServer:
         await self._health_server.stop(0)
         await self._gate.stop()
         self._executor.stop()
+        self._calls.stop()
+        await self._connections.stop()
 
 
 def check_access(access: AccessOptions) -> None:
@@ -243,4 +291,14 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         # This is GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS; the name that it suggests is ignored.
         ("grpc.http2.min_ping_interval_without_data_ms", int(options.min_ping_interval * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
+        # What nobody pays for is bounded: connections, silent ones and old ones, and what each of them has at once.
+        ("grpc.max_allowed_incoming_connections", options.max_connections),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.server_handshake_timeout_ms", int(options.handshake_timeout * 1000)),
+        ("grpc.http2.settings_timeout", int(options.handshake_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", int(options.max_connection_idle * 1000)),
+        ("grpc.max_connection_age_ms", int(options.max_connection_age * 1000)),
+        ("grpc.max_connection_age_grace_ms", int((options.max_timeout or options.max_connection_age) * 1000)),
+        # gRPC's own compression would make a thousand times as much of what arrives, before anybody has seen it.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
     ]

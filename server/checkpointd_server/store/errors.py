@@ -5,7 +5,9 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import errno
 import re
+import resource
 import ssl
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from checkpointd_server.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
+    Overloaded,
     SetupError,
 )
 from checkpointd_server.store.options import StoreOptions
@@ -129,10 +132,21 @@ _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
 """How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it."""
 
 
-def judge(error: Exception) -> Verdict | None:
-    """Says what a failure means. None: it is not one of the database's, or a fault of ours."""
+def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
+    """Says what a failure means. None: it is not one of the database's, or a fault of ours.
+
+    Args:
+        error: The failure.
+        reads: Whether nothing was to be stored. What a read asks by was looked at before; so what PostgreSQL can't make
+            of it is what lies in the database, or our statement, and never the caller's.
+    """
     if isinstance(error, asyncpg.PostgresError):
+        if reads and error.sqlstate in _UNSTORABLE:
+            return None
         return _judge_sqlstate(error.sqlstate or "")
+    if isinstance(error, OSError) and no_descriptor_left(error):
+        # The database has nothing to do with it: it isn't away, and its connections are as good as before.
+        return Verdict(error=Overloaded("descriptors", limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     if isinstance(error, OSError):  # TimeoutError too: making a connection took too long
         return Verdict(error=DatabaseUnavailable("the database can't be reached"), reconnect=True)
     if isinstance(error, asyncpg.InternalClientError):
@@ -140,6 +154,15 @@ def judge(error: Exception) -> Verdict | None:
     if isinstance(error, asyncpg.InterfaceError) and _CONNECTION_GONE.search(str(error)):
         return Verdict(error=DatabaseUnavailable(_LOST), reconnect=True)
     return None
+
+
+def no_descriptor_left(error: BaseException | None) -> bool:
+    """Tells whether this process, or the whole system, has as many files and connections open as it may."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _judge_sqlstate(sqlstate: str) -> Verdict | None:

@@ -58,6 +58,7 @@ async def get_delta_history(
         MAX_STEPS,
         max_bytes,
         timeout=timeout,
+        reads=True,
     )
     if last["o_is_gone"]:
         raise InvalidArgument("page_token", "the checkpoint that the page before ended with is gone; begin anew")

@@ -90,7 +90,7 @@ class Leases:
 
     async def state(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
         """Tells who may write to a thread."""
-        row = await self._database.fetch_row("get_lease", thread_key(tenant, thread_id), timeout=timeout)
+        row = await self._database.fetch_row("get_lease", thread_key(tenant, thread_id), timeout=timeout, reads=True)
         token, remaining, waiting = row.values()
         return LeaseState(None if token is None else Lease(token, remaining), waiting)
 

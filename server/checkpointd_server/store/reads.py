@@ -39,6 +39,7 @@ async def get_checkpoint(
         [version for _, version in known],
         max_bytes,
         timeout=timeout,
+        reads=True,
     )
     version = row["o_version"]
     if row["o_checkpoint_id"] is None:
@@ -81,6 +82,7 @@ async def list_checkpoints(database: Database, query: ListQuery, *, max_bytes: i
         not query.metadata_only,
         max_bytes,
         timeout=timeout,
+        reads=True,
     )
     checkpoints = [_checkpoint(row, row["o_thread_id"], row["o_ns"]) for row in rows]
     position = None

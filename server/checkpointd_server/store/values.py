@@ -69,9 +69,9 @@ async def get_value(
     """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
     place = (key_of(namespace), namespace.checkpoint_ns, *key)
     if isinstance(key, ChannelValueKey):
-        rows = await database.fetch("get_channel_value", *place, offset, max_bytes, timeout=timeout)
+        rows = await database.fetch("get_channel_value", *place, offset, max_bytes, timeout=timeout, reads=True)
     else:
-        rows = await database.fetch("get_task_write", *place, offset, max_bytes, timeout=timeout)
+        rows = await database.fetch("get_task_write", *place, offset, max_bytes, timeout=timeout, reads=True)
     if not rows:
         return None
     data, size, *columns = rows[0].values()

@@ -432,6 +432,11 @@ def _translated(
             return EncryptionError(details, thread_id=thread_id, place="a value")
         case _, grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidArgumentError(f"{method}: {details}")
+        case _, grpc.StatusCode.UNKNOWN if "status: 413" in details:
+            return MessageTooLargeError(
+                f"{method}: a proxy before the server at {target} refused the message for its size (HTTP 413); let it "
+                "pass bodies of any size, for nginx with client_max_body_size 0"
+            )
         case _, grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
             return MessageTooLargeError(f"{method}: {details}")
         case _, grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:

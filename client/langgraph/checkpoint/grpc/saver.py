@@ -33,6 +33,7 @@ from langgraph.checkpoint.grpc._probe import ConnectionProbe
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
 from langgraph.checkpoint.grpc._runs.registry import Runs
+from langgraph.checkpoint.grpc._strict import Strict, strict_serde
 from langgraph.checkpoint.grpc._threads import ThreadOperations
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
@@ -77,6 +78,11 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         target: The server, "host:port" or "unix:path", or several, "a:1,b:1". Default: the environment's
             CHECKPOINTD_TARGET, or 127.0.0.1:50051.
         serde: Turns values into bytes and back. Default: LangGraph's JsonPlusSerializer.
+        strict: Which classes values may be made into. True: LangGraph's safe types alone, such as messages. A
+            collection of types, or of their ("module", "name"): these too. What is of another class stays plain data.
+            False: any, so whoever may write to a thread can run code in the process that reads it. Default: as
+            LangGraph does: strict, and with the classes of each graph's state, if the environment has
+            LANGGRAPH_STRICT_MSGPACK=true, else False. A `serde` of your own says it itself.
         encryption: Encrypts the bytes, and binds them to the place where they are stored. Default: they aren't. With it
             the server can read no value, and of the metadata only what LangGraph itself writes into it (`source`,
             `step`, `run_id`, `parents` and the counters of delta channels).
@@ -101,6 +107,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         target: str | None = None,
         *,
         serde: SerializerProtocol | None = None,
+        strict: Strict | None = None,
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
@@ -112,7 +119,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         concurrency: Concurrency = "optimistic",
     ) -> None:
-        super().__init__(serde=serde)
+        super().__init__(serde=serde if strict is None else strict_serde(strict, serde))
         if not isinstance(encryption, Encryption | None):
             raise InvalidArgumentError(
                 f"encryption: must be an Encryption, not {type(encryption).__name__}", field="encryption"
@@ -145,6 +152,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         conn_string: str,
         *,
         serde: SerializerProtocol | None = None,
+        strict: Strict | None = None,
         encryption: Encryption | None = None,
         searchable_metadata: Collection[str] | None = None,
         token: str | Callable[[], str] | None = None,
@@ -160,6 +168,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         return cls(
             conn_string,
             serde=serde,
+            strict=strict,
             encryption=encryption,
             searchable_metadata=searchable_metadata,
             token=token,

@@ -42,6 +42,10 @@ class Gate:
         self._keys: WatchedFile[KeyFile] | None = None
         self._tokens: Tokens | None = None
         self._certificates = options.tls is not None and options.tls.client_ca is not None
+        if self._certificates:
+            from checkpointd_server.rpc.auth.certificate_names import CertificateNames
+
+            self._names = CertificateNames()
         self._watching: asyncio.Task[None] | None = None
         if options.keys_file is not None:
             self._keys = WatchedFile(options.keys_file, "the keys file", parse_key_file)
@@ -101,10 +105,10 @@ class Gate:
         if self._keys is None or not self._keys.content.names_certificates or not self._certificates:
             raise Unauthenticated(_NO_TOKEN)
         shown = context.auth_context()
-        names = shown.get("x509_subject_alternative_name") or shown.get("x509_common_name") or ()
-        if not names:  # a Unix socket, where nobody shows a certificate
+        shown_certificates = shown.get("x509_pem_cert") or ()
+        if not shown_certificates:  # a Unix socket, where nobody shows a certificate
             raise Unauthenticated(_NO_TOKEN)
-        return self._keys.content.by_certificate([name.decode(errors="replace") for name in names], now)
+        return self._keys.content.by_certificate(self._names.of(bytes(shown_certificates[0])), now)
 
 
 def _bearer(context: grpc.aio.ServicerContext) -> str | None:

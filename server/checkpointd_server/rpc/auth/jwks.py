@@ -15,7 +15,15 @@ import structlog
 
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
+from checkpointd_server.rpc.identity import KeysUnavailable
 
+WAITING_TOKENS = 16
+"""How many tokens wait for a fetch at once: others are told that the keys can't be had, and to come again. Anybody can
+make up a token, and each that waits is a call at work."""
+WAIT_SECONDS = 5.0
+"""How long each of them waits."""
+MAX_FETCHES = 2
+"""How many fetches there are at once, with those that nobody waits for any more."""
 MAX_BYTES = 1024 * 1024
 """The largest answer that is read."""
 
@@ -58,6 +66,8 @@ class JwksUrl:
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._threads: set[threading.Thread] = set()
         self.keys: list[PublicKey] = []
         self.failing = True
         """Whether the last fetch failed, so that a key that isn't known may be one of the issuer's all the same."""
@@ -84,6 +94,23 @@ class JwksUrl:
         await asyncio.shield(self._fetching)
         return True
 
+    async def refresh_for_token(self) -> None:
+        """Fetches the keys for a token that names one which isn't known.
+
+        Raises:
+            KeysUnavailable: That takes too long, or others wait for it already.
+        """
+        if self._waiting >= WAITING_TOKENS:
+            raise KeysUnavailable
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self.refresh()
+        except TimeoutError:
+            raise KeysUnavailable from None
+        finally:
+            self._waiting -= 1
+
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._pause if self.failing else self._refresh)
@@ -92,7 +119,9 @@ class JwksUrl:
     async def _fetch(self) -> None:
         failing = self.failing
         try:
-            keys = parse_public_keys(await _in_thread(lambda: _download(self._url, self._timeout), 3 * self._timeout))
+            keys = parse_public_keys(
+                await self._in_thread(lambda: _download(self._url, self._timeout), 3 * self._timeout)
+            )
         except (OSError, ValueError) as error:
             self.failing = True
             if not failing or not self._keeping:
@@ -110,6 +139,41 @@ class JwksUrl:
             self._fetched_at = monotonic()
             self._fetching = None
 
+    async def _in_thread(self, work: Callable[[], bytes], timeout: float) -> bytes:
+        """Awaits work, `timeout` seconds at the most, in a thread that nobody waits for at the end.
+
+        A URL that hangs must not hold up the server's stop.
+
+        Raises:
+            OSError: As many threads hang already as may.
+        """
+        self._threads = {thread for thread in self._threads if thread.is_alive()}
+        if len(self._threads) >= MAX_FETCHES:
+            raise TimeoutError("earlier fetches have not ended")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+
+        def settle(result: bytes | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result or b"")
+
+        def run() -> None:
+            try:
+                outcome: tuple[bytes | None, BaseException | None] = (work(), None)
+            except BaseException as error:  # whatever it is, it is told where it was asked for
+                outcome = (None, error)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, *outcome)
+
+        thread = threading.Thread(target=run, name="jwks", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return await asyncio.wait_for(future, timeout)
+
 
 def _ids(keys: list[PublicKey]) -> set[str | None]:
     return {key.kid for key in keys}
@@ -120,38 +184,14 @@ def _download(url: str, timeout: float) -> bytes:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310  # checked above
     try:
         with opener.open(request, timeout=timeout) as response:
-            content: bytes = response.read(MAX_BYTES + 1)
+            content, end = b"", monotonic() + 3 * timeout
+            while len(content) <= MAX_BYTES and (part := response.read1(64 * 1024)):
+                content += part
+                if monotonic() > end:
+                    raise TimeoutError
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise
     if len(content) > MAX_BYTES:
         raise ValueError("the answer is too large")
     return content
-
-
-async def _in_thread(work: Callable[[], bytes], timeout: float) -> bytes:
-    """Awaits work, `timeout` seconds at the most, in a thread that nobody waits for at the end.
-
-    A URL that hangs must not hold up the server's stop.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[bytes] = loop.create_future()
-
-    def settle(result: bytes | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result or b"")
-
-    def run() -> None:
-        try:
-            outcome: tuple[bytes | None, BaseException | None] = (work(), None)
-        except BaseException as error:  # whatever it is, it is told where it was asked for
-            outcome = (None, error)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=run, name="jwks", daemon=True).start()
-    return await asyncio.wait_for(future, timeout)

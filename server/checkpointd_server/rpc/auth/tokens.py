@@ -20,6 +20,10 @@ MAX_REMEMBERED = 4096
 
 _SUBJECT_CHARACTERS = 200
 
+_NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What PyJWT raises of a token that is none, also by accident: for JSON that nests too deep, numbers of thousands of
+digits, lists and objects in the place of text."""
+
 _REFUSED: Mapping[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "the token has expired",
     jwt.ImmatureSignatureError: "the token isn't valid yet",
@@ -99,7 +103,7 @@ class Tokens:
         kid, algorithm = _read_header(token)
         keys = self._matching(kid, algorithm)
         if not keys and self._url is not None:
-            await self._url.refresh()
+            await self._url.refresh_for_token()
             keys = self._matching(kid, algorithm)
             if not keys and self._url.failing:
                 raise KeysUnavailable()
@@ -107,9 +111,13 @@ class Tokens:
             raise Unauthenticated("the token is signed with a key that this server doesn't know")
         claims = self._decode(token, algorithm, keys)
         identity = self._identity(claims)
+        try:
+            expires_at = float(claims["exp"])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Unauthenticated("the token's claim exp is no time") from error
         if len(self._believed) >= MAX_REMEMBERED:
             del self._believed[next(iter(self._believed))]
-        self._believed[token] = identity, float(claims["exp"]) + self._options.leeway
+        self._believed[token] = identity, expires_at + self._options.leeway
         return identity
 
     def _matching(self, kid: str | None, algorithm: str) -> list[PublicKey]:
@@ -122,7 +130,7 @@ class Tokens:
 
     def _decode(self, token: str, algorithm: str, keys: list[PublicKey]) -> dict[str, Any]:
         options = self._options
-        failure: jwt.PyJWTError = jwt.InvalidSignatureError()
+        failure: Exception = jwt.InvalidSignatureError()
         for key in keys:
             try:
                 claims: dict[str, Any] = jwt.decode(
@@ -136,7 +144,7 @@ class Tokens:
                 )
             except jwt.InvalidSignatureError:
                 continue
-            except jwt.PyJWTError as error:
+            except _NOT_A_TOKEN as error:
                 failure = error
                 break
             return claims
@@ -164,11 +172,11 @@ def _read_header(token: str) -> tuple[str | None, str]:
     """Returns which key a token says that it is signed with, and how. None of it is believed yet."""
     try:
         header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError as error:
+    except _NOT_A_TOKEN as error:
         raise Unauthenticated("the token is neither an API key nor a JSON Web Token") from error
     algorithm, kid = header.get("alg"), header.get("kid")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Unauthenticated(f"the token's algorithm is none of {', '.join(sorted(ALGORITHMS))}")
     if "crit" in header:
         raise Unauthenticated("the token demands an extension that this server doesn't know")
-    return kid if isinstance(kid, str) else None, str(algorithm)
+    return kid if isinstance(kid, str) else None, algorithm

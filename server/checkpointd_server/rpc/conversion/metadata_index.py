@@ -38,7 +38,7 @@ _MAX_KEYS_IN_KEYS = 2
 """How often a list or a map may be a key within a key. Each time its text is quoted once more, which doubles it."""
 _MAX_ENTRIES = 10_000
 """The most entries that are looked at to find those that fit into an implicit index."""
-_OWN_KEYS = ("counters_since_delta_snapshot", "parents", "run_id", "source", "step")
+_OWN_KEYS = ("counters_since_delta_snapshot", "delta_writes_versioned", "parents", "run_id", "source", "step")
 """LangGraph's own entries, which the server goes by: they fit first, whatever else there is."""
 _OWN_BYTES = 128 * 1024
 """Up to how many bytes they have together. The counters of a thousand channels are a third of that."""

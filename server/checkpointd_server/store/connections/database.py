@@ -76,7 +76,12 @@ class Database:
         return self._connections.queue
 
     async def fetch(
-        self, statement: str, *args: object, timeout: float | None, ahead: float | None = None
+        self,
+        statement: str,
+        *args: object,
+        timeout: float | None,
+        ahead: float | None = None,
+        reads: bool = False,
     ) -> Sequence[Row]:
         """Runs a statement by its name and returns all rows.
 
@@ -85,17 +90,18 @@ class Database:
             args: Its parameters behind the tenant.
             timeout: How long it may take, in seconds.
             ahead: Waits for a connection before all others, and only for so many seconds.
+            reads: Whether it stores nothing.
 
         Raises:
             DatabaseUnavailable: The database can't be reached or refuses to work.
             DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
             Overloaded: No connection became free, or too many wait for one already.
         """
-        return await self._connections.run(statement, (*self._first, *args), timeout, ahead)
+        return await self._connections.run(statement, (*self._first, *args), timeout, ahead, reads)
 
-    async def fetch_row(self, statement: str, *args: object, timeout: float | None) -> Row:
+    async def fetch_row(self, statement: str, *args: object, timeout: float | None, reads: bool = False) -> Row:
         """Runs a statement that always has one row, and returns it. Raises as `fetch` does."""
-        (row,) = await self._connections.run(statement, (*self._first, *args), timeout)
+        (row,) = await self._connections.run(statement, (*self._first, *args), timeout, reads=reads)
         return row
 
     async def fetch_value(self, statement: str, *args: object, timeout: float | None) -> Any:
@@ -128,7 +134,12 @@ class Connections:
         return Database(self, tenant)
 
     async def run(
-        self, statement: str, args: Sequence[object], timeout: float | None, ahead: float | None = None
+        self,
+        statement: str,
+        args: Sequence[object],
+        timeout: float | None,
+        ahead: float | None = None,
+        reads: bool = False,
     ) -> Sequence[Row]:
         """Runs a statement. Raises what `Database.fetch` raises."""
         sql = self._statements[statement]
@@ -142,7 +153,7 @@ class Connections:
                         return await self._attempt(sql, args, ahead)
                     except Exception as error:
                         failure = error
-                        verdict = judge(error)
+                        verdict = judge(error, reads=reads)
                         if verdict is None:
                             raise
                         if verdict.waits:

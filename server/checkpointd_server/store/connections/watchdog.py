@@ -17,6 +17,8 @@ from typing import Any
 
 import asyncpg
 
+from checkpointd_server.store.errors import no_descriptor_left
+
 _PAUSE = 0.5
 """How often to look for statements that take long, in seconds."""
 
@@ -31,7 +33,6 @@ _KEEPALIVE = {
 for what was sent, and two hours for a connection that waits for an answer."""
 
 _SESSIONS = "SELECT a.pid, pg_backend_pid() AS own FROM pg_stat_activity AS a WHERE a.pid = ANY ($1)"
-
 _logger = logging.getLogger(__name__)
 
 
@@ -99,8 +100,8 @@ class StatementWatchdog:
         """Returns the connections whose session the database doesn't have, or all if it doesn't answer."""
         try:
             probe = await self._connect()
-        except (OSError, asyncpg.PostgresConnectionError):  # TimeoutError too
-            return connections
+        except (OSError, asyncpg.PostgresConnectionError) as error:  # TimeoutError too
+            return [] if no_descriptor_left(error) else connections
         except asyncpg.PostgresError:
             return []  # it refuses, so it is there
         own = probe.get_server_pid()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,7 +25,11 @@ _hooks: dict[int, Callable[[], Callable[[], None] | None]] = {}
 _numbers = itertools.count()
 _generation = 0
 _used_aio = False
+_at_work = False
+"""Between the begin of a fork and its end: whether grpc.aio is at work, for us or for another library."""
 _lost_aio = False
+_POLLER = "_poll_wrapper"
+"""What the thread runs that polls for grpc.aio. Threads are named after it."""
 
 
 def generation() -> int:
@@ -76,6 +81,12 @@ def _core_of(call: Any) -> Any:
     return None
 
 
+def _before() -> None:
+    global _at_work
+    _at_work = _used_aio or any(_POLLER in thread.name for thread in threading.enumerate())
+    _end_calls()
+
+
 def _end_calls() -> None:
     """Ends all calls. Nothing of theirs is touched but what is grpc's core: they belong to other threads, maybe."""
     for reference in list(_in_flight.values()):
@@ -88,7 +99,8 @@ def _end_calls() -> None:
 def _begin_child() -> None:
     global _generation, _lost_aio
     _generation += 1
-    _lost_aio = _lost_aio or _used_aio
+    # Forked while a call was in flight or not: its poller is gone, and calls would hang.
+    _lost_aio = _lost_aio or _at_work
     _in_flight.clear()
     for hook in list(_hooks.values()):
         if (call := hook()) is not None:
@@ -96,7 +108,7 @@ def _begin_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_end_calls, after_in_child=_begin_child)
+    os.register_at_fork(before=_before, after_in_child=_begin_child)
 
 
 def was_ended(call: Any) -> bool:

@@ -28,6 +28,8 @@ logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 FIRST_PAUSE = 0.05
 """How long to wait before the first retry, in seconds; doubled each time."""
+TLS_ATTEMPTS = 3
+"""How often a connection is tried that fails over TLS in a way that waiting doesn't mend."""
 LONGEST_PAUSE = 1.0
 """How long to wait between retries at most, in seconds. A server may ask for more."""
 
@@ -60,6 +62,7 @@ class Attempts:
         self._begun = self._attempted = time.monotonic() if begun is None else begun
         self._deadline: float | None = None
         self._explained: str | None = None
+        self._failed_over_tls = 0
 
     def attempt(self, at: float | None = None) -> None:
         """Notes that an attempt begins, or began at a time on the monotonic clock."""
@@ -94,7 +97,8 @@ class Attempts:
         if not overloaded and not is_away(error):
             raise from_rpc_error(error, target=self._options.target, method=self._method) from error
         deadline = self._begin_retries(error, now, quiet)
-        if now >= deadline:
+        self._failed_over_tls += why_it_fails(error) is not None
+        if now >= deadline or self._failed_over_tls >= TLS_ATTEMPTS:
             raise self._unavailable(error, overloaded) from error
         pause = self._pause * SystemRandom().uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -125,7 +129,11 @@ class Attempts:
                 f"checkpointd at {target} had no room for {self._method} {budget}: {error.details()}"
             )
         # What is only probable counts if it was so to the end: a server that starts anew closes connections too.
+        if error_info(error).reason:  # a server is there, and says itself why it can't
+            return ServerUnavailableError(f"checkpointd at {target} couldn't answer {budget}: {error.details()}")
         explained = self._explained or why_it_may_fail(error, self._options.tls)
+        if self._failed_over_tls >= TLS_ATTEMPTS:
+            budget = f"after {TLS_ATTEMPTS} attempts"
         if explained:
             return ServerUnavailableError(f"no checkpointd answered at {target} {budget}: {explained}")
         return ServerUnavailableError(

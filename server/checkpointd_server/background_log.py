@@ -1,0 +1,89 @@
+"""Log lines that are written in a thread of their own, so that nobody who reads no log holds up who writes one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import suppress
+from typing import TextIO
+
+MOST_LINES = 10_000
+"""How many lines wait to be written. What goes beyond is dropped, and counted."""
+MOST_CHARACTERS = 8 * 1024 * 1024
+"""How many characters they have together."""
+FLUSH_SECONDS = 2.0
+"""How long the end of the process waits until all is written."""
+
+
+class BackgroundHandler(logging.Handler):
+    """Writes lines to a stream, in their order, without keeping anybody waiting.
+
+    Args:
+        stream: Where to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError):
+            self._descriptor = stream.fileno()
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._held = self._characters = 0
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a line. It is put into words at once, for what it is about may change."""
+        try:
+            line = self.format(record) + "\n"
+        except Exception:
+            self.handleError(record)
+            return
+        with self._changed:
+            if self._held >= MOST_LINES or self._characters + len(line) > MOST_CHARACTERS:
+                self._dropped += 1
+                return
+            self._lines.append(line)
+            self._held += 1
+            self._characters += len(line)
+            if self._thread is None:
+                # A daemon: whoever reads no log must not keep the process from ending either.
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Waits until all lines are written, but not for long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held, FLUSH_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                lines, self._lines = self._lines, []
+                dropped, self._dropped = self._dropped, 0
+            text = "".join([*lines, self._tell_dropped(dropped)] if dropped else lines)
+            with suppress(OSError, ValueError):  # nobody is there any more to read it
+                self._write(text)
+            with self._changed:
+                self._held -= len(lines)
+                self._characters -= sum(map(len, lines))
+                self._changed.notify_all()
+
+    def _tell_dropped(self, number: int) -> str:
+        message = f"{number} lines of the log were dropped: they were not read as fast as they came"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, None, None)) + "\n"
+
+    def _write(self, text: str) -> None:
+        if self._descriptor is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        # Not by the stream, whose lock the end of the process asks for.
+        data = text.encode(errors="backslashreplace")
+        while data:
+            data = data[os.write(self._descriptor, data) :]
