@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import asyncpg
 import pytest

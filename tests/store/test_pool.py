@@ -66,9 +66,8 @@ async def test_statements_see_what_is_there_whatever_the_database_prefers(
     """Its default isolation would hide from a put what became of the thread while it waited for the lock."""
     name = await admin.fetchval("SELECT quote_ident(current_database())")
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
-    async with open_store(own_options) as store:
-        async with a_connection(store) as connection:
-            assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
+    async with open_store(own_options) as store, a_connection(store) as connection:
+        assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
 
 
 async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, admin: Any) -> None:

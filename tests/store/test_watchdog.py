@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.domain.checkpoints import Namespace
+from checkpointd_server.domain.errors import DatabaseUnavailable, SetupError
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from tests.support.blocker import blocked
 from tests.support.flaky_link import FlakyLink

@@ -43,8 +43,11 @@ _PREPARE = "; ".join(
     [
         "SET plan_cache_mode = force_generic_plan",
         "SET jit = off",
-        # All that is asked has an index. While tables are tiny the planner thinks little of them, and the plan stays.
+        # All that is asked is looked up, row by row. While tables are tiny the planner sees no use in their indexes, and
+        # the plans stay.
         "SET enable_seqscan = off",
+        "SET enable_hashjoin = off",
+        "SET enable_mergejoin = off",
         # Each statement of a function has to see what became of rows until it had the lock.
         "SET default_transaction_isolation = 'read committed'",
         *(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()),
