@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import asyncpg
 import pytest
@@ -15,7 +14,7 @@ from checkpointd_server.domain.errors import SchemaTooNew, SetupError
 from checkpointd_server.store import StoreOptions, migrate, open_store, print_sql, schema_version
 from checkpointd_server.store.migrations import load_migrations
 from tests.support.cluster import PostgresCluster
-from tests.support.tenant import Tenant, in_pieces, piece, write
+from tests.support.tenant import Tenant, patch, uploaded, write
 
 ODD_SCHEMAS = ["Capitals", "quo\"te's", "sp ace", "back\\slash", "%s {0} $1", "select", "\u00e4\u4e16" * 12]
 LAST = load_migrations()[-1].number
@@ -30,21 +29,27 @@ async def _query(options: StoreOptions, sql: str) -> object:
 
 
 async def _use_every_verb(options: StoreOptions) -> None:
-    large: dict[str, Any] = {"versions": {"c": "1"}, "values": {"c": in_pieces(b"C")}, "pieces": [piece(b"C")]}
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, metadata={"run_id": "r"})
-        await tenant.put("2", parent="1", expect=await tenant.version(), **large)
+        await tenant.upload(b"c", b"C")
+        changed = {"a": patch("1", b"AA"), "c": uploaded(b"c", 1)}
+        await tenant.put("2", parent="1", versions={"a": "2", "c": "1"}, values=changed, expect=await tenant.version())
         await tenant.writes("2", write("task", 0, "a", b""))
         await tenant.writes("2", write("task", 1, "a", b""), expect=await tenant.version())
-        assert (await tenant.history("a")).channels[0].seed is not None
+        assert (await tenant.history("a")).channels[0].seed_version == "1"
+        assert await tenant.value("c", "1") == b"C"
         for scope in ({}, {"thread_id": "t"}, {"thread_id": "t", "checkpoint_ns": ""}):
             assert len(await tenant.listed(**scope)) == 2
         assert await tenant.copy("t", "copy") == 2
         assert await tenant.copy("t", "fork", at="2") == 2
         assert await tenant.prune("copy") == 1
-        assert await tenant.delete_runs("r") == 2
+        lease = await tenant.acquire("me")
+        assert await tenant.delete_runs("r", leases={"t": lease.token}) == 2
+        assert await tenant.release("me")
         assert await tenant.delete() == 1
+        await tenant.release("nobody")
+        await store.run_gc()
         await store.check(timeout=10)
 
 
@@ -166,7 +171,6 @@ async def test_migrating_a_ready_database_needs_no_right_to_create(own_options: 
         CREATE ROLE {user} LOGIN;
         GRANT USAGE ON SCHEMA checkpointd TO {user};
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA checkpointd TO {user};
-        GRANT USAGE ON ALL SEQUENCES IN SCHEMA checkpointd TO {user};
         REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA checkpointd FROM PUBLIC;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA checkpointd TO {user};
     """)
@@ -184,5 +188,5 @@ async def test_the_sql_files_are_in_the_package() -> None:
     from importlib.resources import files
 
     package = files("checkpointd_server.store")
-    assert {"reads.sql", "puts.sql"} <= {file.name for file in package.joinpath("sql").iterdir()}
-    assert "0001_checkpoints.sql" in {file.name for file in package.joinpath("migrations").iterdir()}
+    assert {"reads.sql", "writes.sql"} <= {file.name for file in package.joinpath("sql").iterdir()}
+    assert "01_tables.sql" in {file.name for file in package.joinpath("migrations", "0001_core").iterdir()}

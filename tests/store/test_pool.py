@@ -12,8 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from checkpointd_server.domain.checkpoints import Namespace
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument, SetupError
-from checkpointd_server.domain.model import Namespace, PruneStrategy
+from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.connections.hosts import urls_of_hosts
@@ -43,12 +44,12 @@ async def _until(admin: Any, condition: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _held(tenant: Tenant, options: StoreOptions) -> AsyncIterator[None]:
-    """Holds the lock of the thread's head, so that puts wait."""
+    """Holds the lock of the thread, so that puts wait."""
     await tenant.put("0")
     # A connection of its own: within a transaction, pg_stat_activity stands still.
     connection = await asyncpg.connect(options.dsn)
     async with connection.transaction():
-        await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+        await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
         yield
     await connection.close()
 
@@ -62,14 +63,11 @@ async def test_connections_show_under_their_name(own_options: StoreOptions, admi
 async def test_statements_see_what_is_there_whatever_the_database_prefers(
     own_options: StoreOptions, admin: Any
 ) -> None:
-    """Its default isolation would hide from a put what became of pieces while it waited."""
+    """Its default isolation would hide from a put what became of the thread while it waited for the lock."""
     name = await admin.fetchval("SELECT quote_ident(current_database())")
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
-    async with open_store(own_options) as store:
-        isolation = await store._connections.of(None).run(
-            lambda session: session._connection.fetchval("SHOW transaction_isolation"), timeout=TIMEOUT
-        )
-    assert isolation == "read committed"
+    async with open_store(own_options) as store, a_connection(store) as connection:
+        assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
 
 
 async def test_a_closed_store_leaves_no_connection(own_options: StoreOptions, admin: Any) -> None:
@@ -347,7 +345,7 @@ async def test_without_prepared_statements_every_call_is_a_transaction(own_optio
         statements.clear()
         await tenant.put("1")
         await asyncio.sleep(0)
-        assert (statements[0].split()[0].rstrip(";"), statements[-1]) == ("BEGIN", "COMMIT;")
+        assert (statements[0].split()[0].rstrip(";"), statements[-1]) == ("BEGIN", "COMMIT")
         assert len(statements) == 3
         assert await tenant.ids() == ["1"]
 
@@ -369,7 +367,7 @@ async def test_a_refused_write_leaves_the_connection_usable(own_options: StoreOp
         with pytest.raises(InvalidArgument):
             await tenant.put("1", metadata={"key": "\0"})
         with pytest.raises(InvalidArgument):
-            await tenant.delete("\0")
+            await tenant.copy("t", "\0")
         await tenant.put("1")
 
 

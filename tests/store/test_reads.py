@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import asyncpg
-import pytest
-from tests.store.pieces import use_functions
-
-from checkpointd_server.store import StoreOptions, open_store
-from checkpointd_server.store.statements import load_statements, quote_literal
-from tests.store.long_history import FILL
-from tests.support.tenant import Tenant, write
+from checkpointd_server.domain.values import ChannelValueKey, Parts
+from tests.support.tenant import Tenant, patch, uploaded, write
 
 
 async def test_the_latest_has_the_greatest_id_not_the_last_put(tenant: Tenant) -> None:
@@ -65,157 +56,96 @@ async def test_large_values_come_back(tenant: Tenant) -> None:
     await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": data, "b": data[1:]}, body=data)
     stored = await tenant.read()
     assert stored.body == data
-    assert await tenant.values() == {"a": data, "b": data[1:]}
+    assert await tenant.value("a", "1", part=300_000) == data
+    assert await tenant.value("b", "1", part=300_000) == data[1:]
 
 
-async def _explain(connection: Any, statement: str, *args: str) -> tuple[int, str]:
-    """Runs a statement with the plan that a prepared one keeps; returns the pages it touched and the plan."""
-    sql = load_statements("checkpointd")[statement]
-    await connection.execute("SET plan_cache_mode = force_generic_plan")
-    await connection.execute(f"PREPARE statement AS {sql}")
-    rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement({', '.join(args)})")
-    await connection.execute("DEALLOCATE statement")
-    plan = json.loads(rows[0][0])[0]
-    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"], json.dumps(plan["Plan"], indent=1)
+class TestChains:
+    """Values that are patches on earlier versions of their channel."""
 
+    async def test_the_rows_of_a_value_are_all_that_it_is_built_on(self, tenant: Tenant) -> None:
+        await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"whole", "b": b"B"})
+        for n in range(2, 6):
+            versions = {"a": str(n), "b": "1"}
+            await tenant.put(str(n), versions=versions, values={"a": patch(str(n - 1), b"v%d" % n)})
+        rows = await tenant.rows()
+        assert set(rows) == {("a", str(n)) for n in range(1, 6)} | {("b", "1")}
+        assert rows["a", "5"] == patch("4", b"v5")
+        assert set(await tenant.rows("2")) == {("a", "2"), ("a", "1"), ("b", "1")}
 
-@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
-async def test_reading_costs_the_same_after_ten_thousand_checkpoints_as_after_ten(
-    own_options: StoreOptions, analyzed: bool
-) -> None:
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        await connection.execute("SET statement_timeout = '60s'")
-        await connection.execute(FILL.format(thread="long", last=10_000))
-        await connection.execute(FILL.format(thread="short", last=10))
-        if analyzed:
-            await connection.execute("ANALYZE")
-        for statement, more in (("get_latest", []), ("get_by_id", ["'00000005'"])):
-            pages = {}
-            for thread in ("short", "long"):
-                pages[thread], plan = await _explain(connection, statement, "'t'", quote_literal(thread), "''", *more)
-                assert "Seq Scan" not in plan
-                assert "Hash Join" not in plan
-            assert pages["long"] <= pages["short"] + 5
-            assert pages["long"] < 60
-    finally:
-        await connection.close()
-
-
-async def test_a_list_reads_no_more_than_its_page(own_options: StoreOptions) -> None:
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        await connection.execute(FILL.format(thread="long", last=10_000))
-        for analyze in ("SELECT 1", "ANALYZE"):
-            await connection.execute(analyze)
-            above = "repeat(chr(1114111), 64)"
-            args = ["''", above, "'00005000'", "NULL", above, "''", "''", "11", "10", "1000000", "true"]
-            for statement, thread, ns in (
-                ("list_namespace", "'long'", "''"),
-                ("list_thread", "'long'", "NULL"),
-                ("list_tenant", "NULL", "NULL"),
-            ):
-                pages, plan = await _explain(connection, statement, "'t'", thread, ns, *args)
-                assert pages < 600, plan
-    finally:
-        await connection.close()
-
-
-PUT = ["'t'", "'long'", "''", "'00010001'", "'00010000'", "''", "'{a,b}'", "'{v2,v3}'", "'json'", "''", "'{}'"]
-PUT += ["NULL", "'me'", "'request'", "'{a,b}'", "'{v10001,v10001}'", "'{json,json}'", "'{x,y}'", "'{c}'"]
-"""A put of a checkpoint, up to the version of its channel "c"."""
-ALONG = ["'{00010000}'", "'{task}'", "'{0}'", "'{path}'", "'{a}'", "'{json}'", "'{x}'", "'{NULL}'", "'{request}'"]
-"""A task write that goes with a put."""
-PIECES = ["'{}'", "ARRAY[sha256('x')]", "'{0}'", "'{x}'"]
-"""A piece that comes with a put, or with task writes."""
-
-
-async def test_a_put_finds_its_rows_by_index(own_options: StoreOptions) -> None:
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        await connection.execute(FILL.format(thread="long", last=10_000))
-        row = [*PUT, "'{v9}'"]
-        await use_functions(connection)
-        await connection.execute("BEGIN")
-        more = [*ALONG, *PIECES]
-        for statement, expected, along in (
-            ("put_checkpoint", "true", []),
-            ("put_checkpoint_if", "1", []),
-            ("put_with_more", "true", more),
-            ("put_with_more_if", "1", more),
+    async def test_what_is_known_is_left_out_with_all_below_it(self, tenant: Tenant) -> None:
+        await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"whole", "b": b"B"})
+        for n in range(2, 6):
+            versions = {"a": str(n), "b": "1"}
+            await tenant.put(str(n), versions=versions, values={"a": patch(str(n - 1), b"")})
+        for known, expected in (
+            ([("a", "5"), ("b", "1")], set()),
+            ([("a", "3"), ("b", "1"), ("c", "1")], {("a", "5"), ("a", "4")}),
+            ([("a", "1")], {("a", "5"), ("a", "4"), ("a", "3"), ("a", "2"), ("b", "1")}),
+            ([("a", "9"), ("b", "5")], {*((("a", str(n))) for n in range(1, 6)), ("b", "1")}),
         ):
-            last = [expected, "'me'", "0", "'{NULL,NULL}'"]
-            pages, plan = await _explain(connection, statement, *row, *last, *along)
-            assert "Seq Scan" not in plan
-            assert pages < 250, plan
-            await connection.execute("ROLLBACK; BEGIN")
-    finally:
-        await connection.close()
+            keys = [ChannelValueKey(*key) for key in known]
+            assert set(await tenant.rows(known=keys)) == expected
+
+    async def test_a_list_has_each_row_once(self, tenant: Tenant) -> None:
+        await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"whole", "b": b"B"})
+        for n in range(2, 6):
+            versions = {"a": str(n), "b": "1"}
+            await tenant.put(str(n), versions=versions, values={"a": patch(str(n - 1), b"")})
+        page = await tenant.page(thread_id="t")
+        assert len(page.checkpoints) == 5
+        assert {(row.position, row.channel, row.version) for row in page.values} == {
+            (0, "b", "1"),
+            *((0, "a", str(n)) for n in range(1, 6)),
+        }
+        assert len(page.values) == 6
 
 
-async def test_a_plan_made_for_empty_tables_serves_full_ones(own_options: StoreOptions) -> None:
-    """A prepared statement keeps its plan until the tables are analyzed, which a young database has not been."""
-    put = [*PUT, "'{v9999}'"]
-    writes = [
-        "'t'",
-        "'long'",
-        "''",
-        "'00010000'",
-        "'{task}'",
-        "'{0}'",
-        "'{path}'",
-        "'{a}'",
-        "'{json}'",
-        "'{x}'",
-        "0",
-        "'{NULL}'",
-        "'request'",
-        *PIECES,
-    ]
-    statements = {
-        "put_checkpoint": [*put, "true", "'me'", "0", "'{NULL,NULL}'"],
-        "put_checkpoint_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'"],
-        "put_with_more": [*put, "true", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
-        "put_with_more_if": [*put, "1", "'me'", "0", "'{NULL,NULL}'", *ALONG, *PIECES],
-        "put_writes": writes,
-        "put_writes_if": [*writes, "1", "'me'"],
-        "explain_writes": [*writes[:4], "'request'", "'{task}'", "'{0}'"],
-        "get_latest": ["'t'", "'long'", "''"],
-        "get_by_id": ["'t'", "'long'", "''", "'00000005'"],
-    }
-    connection = await asyncpg.connect(own_options.dsn)
-    try:
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        for statement, sql in load_statements("checkpointd").items():
-            if statement in statements:
-                await connection.execute(f"PREPARE {statement} AS {sql}")
-                await connection.execute(f"BEGIN; EXECUTE {statement}({', '.join(statements[statement])}); ROLLBACK")
-        await connection.execute(FILL.format(thread="long", last=10_000))
-        await connection.execute("DELETE FROM checkpointd.channel_values WHERE channel = 'c' AND version = 'v9999'")
-        for statement, args in statements.items():
-            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {statement}({', '.join(args)})"
-            async with connection.transaction():
-                plan = json.loads((await connection.fetch(explain))[0][0])[0]["Plan"]
-            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 250, json.dumps(plan, indent=1)
-    finally:
-        await connection.close()
+class TestWhatIsTooLarge:
+    """Values and task writes that don't fit into an answer are left out, the largest first."""
 
+    LIMIT = 512 * 1024
 
-async def test_what_is_wrong_with_the_database_is_not_the_readers_fault(own_options: StoreOptions) -> None:
-    async with open_store(own_options) as store:
-        tenant = Tenant(store, "acme")
-        await tenant.put("1")
-        await tenant.writes("1", write("task", 0, "a", b""))
-        connection = await asyncpg.connect(own_options.dsn)
-        try:
-            await connection.execute(
-                "ALTER TABLE checkpointd.task_writes RENAME TO damaged; "
-                "CREATE VIEW checkpointd.task_writes AS "
-                "SELECT * FROM checkpointd.damaged WHERE (task_id || 'x')::integer IS NOT NULL"
-            )
-        finally:
-            await connection.close()
-        with pytest.raises(asyncpg.InvalidTextRepresentationError):
-            await tenant.get("1")
-        with pytest.raises(asyncpg.InvalidTextRepresentationError):
-            await tenant.listed()
+    async def test_the_largest_is_left_out_and_read_apart(self, tenant: Tenant) -> None:
+        large = b"x" * (self.LIMIT + 1)
+        await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": large, "b": b"B"})
+        rows = await tenant.rows()
+        assert rows["a", "1"].parts == Parts(b"", len(large))
+        assert rows["b", "1"].data == b"B"
+        assert await tenant.value("a", "1", part=100_000) == large
+        assert await tenant.value("a", "2") is None
+
+    async def test_many_small_ones_stay_and_the_larger_ones_go(self, tenant: Tenant) -> None:
+        values: dict[str, bytes] = {f"large{n}": b"x" * 200_000 for n in range(4)} | {f"z{n}": b"y" for n in range(50)}
+        await tenant.put("1", versions=dict.fromkeys(values, "1"), values=values)
+        rows = await tenant.rows()
+        sent = {channel for (channel, _), row in rows.items() if row.parts is None}
+        assert len([channel for channel in sent if channel.startswith("large")]) == 2
+        assert len(sent) == 52
+
+    async def test_task_writes_share_the_limit_with_values(self, tenant: Tenant) -> None:
+        await tenant.put("1", versions={"a": "1"}, values={"a": b"x" * 300_000})
+        written = [write("task", n, "c", b"w" * 100_000) for n in range(4)] + [write("z", 0, "c", b"small")]
+        await tenant.writes("1", *written)
+        stored = (await tenant.read()).pending_writes
+        assert [(w.task_id, w.idx) for w in stored] == [(w.task_id, w.idx) for w in written]
+        assert [w.value.parts for w in stored].count(Parts(b"", 100_000)) == 2
+        assert stored[-1].value.data == b"small"
+        assert await tenant.written("1", "task", 3, part=33_333) == b"w" * 100_000
+        assert await tenant.written("1", "task", 9) is None
+
+    async def test_what_was_uploaded_is_read_in_ranges(self, tenant: Tenant) -> None:
+        parts = [bytes([n]) * (700 + 300 * n) for n in range(5)]
+        whole = b"".join(parts)
+        await tenant.upload(b"value", *parts)
+        await tenant.upload(b"write", *parts[:2])
+        await tenant.put("1", versions={"a": "1"}, values={"a": uploaded(b"value", len(whole))})
+        await tenant.writes("1", write("task", 0, "a", uploaded(b"write", 1700)))
+        assert (await tenant.rows())["a", "1"].parts == Parts(b"", len(whole))
+        assert (await tenant.read()).pending_writes[0].value.parts == Parts(b"", 1700)
+        assert await tenant.value("a", "1") == whole
+        assert await tenant.written("1", "task", 0) == whole[:1700]
+        for offset, length in ((0, 1), (699, 2), (1000, 5000), (len(whole) - 1, 10), (len(whole), 10), (10**12, 10)):
+            found = await tenant.value_range("a", "1", offset, length)
+            assert found.data == whole[offset : offset + length]
+            assert found.size == len(whole)

@@ -33,6 +33,7 @@ from checkpointd_server.domain.values import (
     StoredValue,
     TaskWriteKey,
     TypedValue,
+    ValueRange,
 )
 from checkpointd_server.store import PostgresStore
 
@@ -198,27 +199,37 @@ class Tenant:
         assert result.checkpoint is not None
         return values_of(result.values)
 
-    async def value(self, channel: str, version: str, *, thread: str = "t", ns: str = "") -> bytes | None:
-        """Reads the bytes of a stored value, 1000 at a time."""
-        return await self._bytes(ChannelValueKey(channel, version), thread, ns)
+    async def value(
+        self, channel: str, version: str, *, thread: str = "t", ns: str = "", part: int = 1000
+    ) -> bytes | None:
+        """Reads the bytes of a stored value, so many at a time."""
+        return await self._bytes(ChannelValueKey(channel, version), thread, ns, part)
 
     async def written(
-        self, checkpoint_id: str, task_id: str, idx: int, *, thread: str = "t", ns: str = ""
+        self, checkpoint_id: str, task_id: str, idx: int, *, thread: str = "t", ns: str = "", part: int = 1000
     ) -> bytes | None:
-        """Reads the bytes of a task write, 1000 at a time."""
-        return await self._bytes(TaskWriteKey(checkpoint_id, task_id, idx), thread, ns)
+        """Reads the bytes of a task write, so many at a time."""
+        return await self._bytes(TaskWriteKey(checkpoint_id, task_id, idx), thread, ns, part)
 
-    async def _bytes(self, key: ChannelValueKey | TaskWriteKey, thread: str, ns: str) -> bytes | None:
+    async def value_range(self, channel: str, version: str, offset: int, max_bytes: int) -> ValueRange:
+        """Reads a range of a stored value that is there."""
+        key = ChannelValueKey(channel, version)
+        namespace = Namespace(self.name, "t", "")
+        found = await self.store.get_value(namespace, key, offset=offset, max_bytes=max_bytes, timeout=TIMEOUT)
+        assert found is not None
+        return found
+
+    async def _bytes(self, key: ChannelValueKey | TaskWriteKey, thread: str, ns: str, part: int) -> bytes | None:
         namespace = Namespace(self.name, thread, ns)
         data = b""
         while True:
-            part = await self.store.get_value(namespace, key, offset=len(data), max_bytes=1000, timeout=TIMEOUT)
-            if part is None:
+            found = await self.store.get_value(namespace, key, offset=len(data), max_bytes=part, timeout=TIMEOUT)
+            if found is None:
                 return None
-            data += part.data
-            if len(data) == part.size:
+            data += found.data
+            if len(data) == found.size:
                 return data
-            assert part.data
+            assert found.data
 
     async def version(self, *, thread: str = "t", ns: str = "") -> int:
         """The namespace's version."""

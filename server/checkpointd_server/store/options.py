@@ -55,6 +55,8 @@ class StoreOptions:
     def __post_init__(self) -> None:
         if not 1 <= len(self.schema.encode(errors="replace")) <= 63 or "\0" in self.schema:
             raise SetupError(f"the schema's name must have 1 to 63 bytes and no NUL: {self.schema!r}")
+        if "$$" in self.schema:
+            raise SetupError(f"the schema's name can't hold two dollar signs, which quote functions: {self.schema!r}")
         if self.schema.startswith("pg_"):
             raise SetupError(f"PostgreSQL keeps schemas that begin with pg_ for itself: {self.schema!r}")
         if self.pool_max_size < 1 or not 0 <= self.pool_min_size <= self.pool_max_size:

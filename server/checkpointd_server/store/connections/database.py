@@ -43,6 +43,11 @@ _PREPARE = "; ".join(
     [
         "SET plan_cache_mode = force_generic_plan",
         "SET jit = off",
+        # All that is asked is looked up, row by row. While tables are tiny the planner sees no use in their indexes, and
+        # the plans stay.
+        "SET enable_seqscan = off",
+        "SET enable_hashjoin = off",
+        "SET enable_mergejoin = off",
         # Each statement of a function has to see what became of rows until it had the lock.
         "SET default_transaction_isolation = 'read committed'",
         *(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()),
@@ -146,18 +151,20 @@ class Connections:
         failure: Exception | None = None
         verdict: Verdict | None = None
         pauses = iter(_PAUSES)
+        again = False
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        return await self._attempt(sql, args, ahead)
+                        return await self._attempt(sql, args, ahead, again)
                     except Exception as error:
                         failure = error
                         verdict = judge(error, reads=reads)
                         if verdict is None:
                             raise
                         if verdict.waits:
-                            # It has waited for a lock as long as one may keep a connection: others take turns.
+                            # It has waited for a lock as long as one may keep a connection. Others take turns.
+                            again = True
                             continue
                         pause = next(pauses, None)
                         if pause is None or not verdict.again:
@@ -170,8 +177,8 @@ class Connections:
             failure = verdict = None
         raise AssertionError("the last try returns or raises")
 
-    async def _attempt(self, sql: str, args: Sequence[object], ahead: float | None) -> Sequence[Row]:
-        await self.queue.acquire(ahead=ahead)
+    async def _attempt(self, sql: str, args: Sequence[object], ahead: float | None, again: bool) -> Sequence[Row]:
+        await self.queue.acquire(ahead=ahead, again=again)
         try:
             connection = await self._pool.acquire()
         except BaseException:

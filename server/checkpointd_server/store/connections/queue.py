@@ -32,11 +32,12 @@ class ConnectionQueue:
         """Returns the refusal of those for whom it takes too long."""
         return Overloaded("queue", limit=self.limit)
 
-    async def acquire(self, *, ahead: float | None = None) -> None:
+    async def acquire(self, *, ahead: float | None = None, again: bool = False) -> None:
         """Waits for a permit, which `release` gives back.
 
         Args:
             ahead: Waits before all others, and only for so many seconds.
+            again: Had a permit before, and is let in however many wait.
 
         Raises:
             Overloaded: Too many wait already, or it took too long.
@@ -44,7 +45,7 @@ class ConnectionQueue:
         if self._free:
             self._free -= 1
             return
-        if ahead is None and len(self._waiting) >= self.limit:
+        if ahead is None and not again and len(self._waiting) >= self.limit:
             raise self.overloaded()
         permit = asyncio.get_running_loop().create_future()
         if ahead is None:

@@ -156,12 +156,14 @@ BEGIN
             FROM __schema__.task_writes AS s
             WHERE s.thread = p_thread[w.of_group] AND s.checkpoint_ns = p_ns[w.of_group] AND s.checkpoint_id = w.id
                 AND s.task_id = w.task_id AND s.idx = w.idx AND s.request_id IS DISTINCT FROM w.request
-                AND NOT EXISTS (
-                    SELECT FROM __schema__.replaced_writes AS r
+                AND (
+                    SELECT true
+                    FROM __schema__.replaced_writes AS r
                     WHERE r.thread = s.thread AND r.checkpoint_ns = s.checkpoint_ns
                         AND r.checkpoint_id = s.checkpoint_id AND r.task_id = s.task_id AND r.idx = s.idx
                         AND r.request_id = w.request
-                )
+                    LIMIT 1
+                ) IS NULL
             LIMIT 1
         ) AS s
         WHERE w.idx < 0 AND p_is_stored[w.of_group]
@@ -245,7 +247,7 @@ LANGUAGE sql VOLATILE AS $$
     SELECT
         EXISTS (SELECT FROM __schema__.uploads AS u WHERE u.thread = $1 AND u.upload_id = $2)
         AND (
-            SELECT bool_and(part.part_offset = part.bytes_before) AND sum(part.bytes) = $3
+            SELECT coalesce(bool_and(part.part_offset = part.bytes_before) AND sum(part.bytes) = $3, false)
             FROM (
                 SELECT
                     p.part_offset, octet_length(p.data) AS bytes,
@@ -269,15 +271,19 @@ CREATE FUNCTION __schema__.claim_uploads(
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM __schema__.uploads AS u
-    USING unnest(p_values) AS v
-    WHERE p_is_stored[v.of_group] AND u.thread = p_thread[v.of_group] AND u.upload_id = v.upload;
-    DELETE FROM __schema__.uploads AS u
-    USING unnest(p_writes) AS w
-    WHERE p_is_stored[w.of_group] AND u.thread = p_thread[w.of_group] AND u.upload_id = w.upload
-        AND EXISTS (
-            SELECT FROM __schema__.task_writes AS s
-            WHERE s.thread = u.thread AND s.checkpoint_ns = p_ns[w.of_group] AND s.checkpoint_id = w.id
+    WHERE (u.thread, u.upload_id) IN (
+        SELECT p_thread[v.of_group], v.upload FROM unnest(p_values) AS v WHERE v.upload IS NOT NULL AND p_is_stored[v.of_group]
+        UNION ALL
+        SELECT s.thread, s.upload_id
+        FROM unnest(p_writes) AS w
+        CROSS JOIN LATERAL (
+            SELECT s.thread, s.upload_id
+            FROM __schema__.task_writes AS s
+            WHERE s.thread = p_thread[w.of_group] AND s.checkpoint_ns = p_ns[w.of_group] AND s.checkpoint_id = w.id
                 AND s.task_id = w.task_id AND s.idx = w.idx AND s.upload_id = w.upload
-        );
+            LIMIT 1
+        ) AS s
+        WHERE p_is_stored[w.of_group]
+    );
 END
 $$;

@@ -43,10 +43,12 @@ BEGIN
     JOIN unnest(p_writes) AS w ON w.of_group = g.number
     LEFT JOIN LATERAL (
         SELECT
-            t.request_id = w.request OR EXISTS (
-                SELECT FROM __schema__.replaced_writes AS r
+            t.request_id = w.request OR (
+                SELECT true
+                FROM __schema__.replaced_writes AS r
                 WHERE r.thread = g.thread AND r.checkpoint_ns = g.ns AND r.checkpoint_id = w.id
                     AND r.task_id = w.task_id AND r.idx = w.idx AND r.request_id = w.request
+                LIMIT 1
             ) AS knows_it
         FROM __schema__.task_writes AS t
         WHERE t.thread = g.thread AND t.checkpoint_ns = g.ns AND t.checkpoint_id = w.id AND t.task_id = w.task_id
@@ -95,8 +97,7 @@ BEGIN
         ),
         locked AS (
             UPDATE __schema__.threads AS t SET updated_at = clock_timestamp()
-            FROM free
-            WHERE t.thread = free.thread
+            WHERE t.thread = ANY (ARRAY (SELECT free.thread FROM free))
             RETURNING t.thread
         )
         SELECT coalesce(array_agg(locked.thread), '{}') INTO x_locked FROM locked;
@@ -109,7 +110,7 @@ BEGIN
         INSERT INTO __schema__.threads AS t (thread, tenant, thread_id)
         SELECT g.thread, p_tenant, min(g.thread_id)
         FROM unnest(p_groups) AS g
-        WHERE NOT EXISTS (SELECT FROM __schema__.threads AS t WHERE t.thread = g.thread)
+        WHERE (SELECT true FROM __schema__.threads AS t WHERE t.thread = g.thread LIMIT 1) IS NULL
         GROUP BY g.thread
         HAVING bool_or(g.may_be_first)
         ORDER BY g.thread
@@ -284,28 +285,30 @@ BEGIN
             FROM (
                 SELECT
                     v.of_group, v.channel, v.upload, v.upload_size,
-                    EXISTS (
-                        SELECT FROM __schema__.channel_values AS s
+                    (
+                        SELECT true
+                        FROM __schema__.channel_values AS s
                         WHERE s.thread = x_thread[v.of_group] AND s.checkpoint_ns = x_ns[v.of_group]
                             AND s.channel = v.channel AND s.version = v.version AND s.upload_id = v.upload
+                        LIMIT 1
                     ) AS is_own
                 FROM unnest(p_values) AS v
                 UNION ALL
                 SELECT
                     w.of_group, w.channel, w.upload, w.upload_size,
-                    EXISTS (
-                        SELECT FROM __schema__.task_writes AS s
+                    (
+                        SELECT true
+                        FROM __schema__.task_writes AS s
                         WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group]
                             AND s.checkpoint_id = w.id AND s.task_id = w.task_id AND s.idx = w.idx
                             AND s.upload_id = w.upload
+                        LIMIT 1
                     )
                 FROM unnest(p_writes) AS w
             ) AS given
             WHERE given.upload IS NOT NULL AND o_outcome[given.of_group] = 'ok'
-                AND NOT (
-                    given.is_own
-                    OR __schema__.upload_is_whole(x_thread[given.of_group], given.upload, given.upload_size)
-                )
+                AND given.is_own IS NULL
+                AND NOT __schema__.upload_is_whole(x_thread[given.of_group], given.upload, given.upload_size)
         LOOP
             o_outcome[x_row.of_group] := 'base';
             x_is_stored[x_row.of_group] := false;

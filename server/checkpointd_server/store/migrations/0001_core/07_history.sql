@@ -65,13 +65,17 @@ BEGIN
     o_is_gone := false;
     o_mark := p_mark;
     o_steps := p_steps;
-    SELECT c.checkpoint_id, c.parent_checkpoint_id INTO x_ancestor
-    FROM __schema__.checkpoints AS c
-    WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
-        AND c.checkpoint_id >= coalesce(p_from, p_checkpoint_id, '')
-        AND c.checkpoint_id <= coalesce(p_from, p_checkpoint_id, c.checkpoint_id)
-    ORDER BY c.checkpoint_id DESC
-    LIMIT 1;
+    IF p_from IS NULL AND p_checkpoint_id IS NULL THEN
+        SELECT c.checkpoint_id, c.parent_checkpoint_id INTO x_ancestor
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
+        ORDER BY c.checkpoint_id DESC
+        LIMIT 1;
+    ELSE
+        SELECT c.checkpoint_id, c.parent_checkpoint_id INTO x_ancestor
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id = coalesce(p_from, p_checkpoint_id);
+    END IF;
     IF FOUND THEN
         x_next := CASE WHEN p_after_task IS NULL THEN x_ancestor.parent_checkpoint_id ELSE p_from END;
         o_after_path := p_after_path;

@@ -183,7 +183,9 @@ BEGIN
     FROM (
         SELECT DISTINCT c.thread FROM __schema__.checkpoints AS c WHERE c.tenant = p_tenant AND c.run_id = ANY (p_runs)
     ) AS of_run
-    JOIN __schema__.threads AS t ON t.thread = of_run.thread;
+    CROSS JOIN LATERAL (
+        SELECT t.thread_id FROM __schema__.threads AS t WHERE t.thread = of_run.thread LIMIT 1
+    ) AS t;
 END
 $$;
 

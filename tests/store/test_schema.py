@@ -1,0 +1,102 @@
+"""What lets the same schema run on one PostgreSQL and on Citus, as far as text and the catalogs show it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from checkpointd_server.store import StoreOptions
+from checkpointd_server.store.migrations import load_migrations
+from checkpointd_server.store.statements import load_statements
+
+SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
+STATEMENTS = load_statements("checkpointd")
+LOCAL = {"migrations", "gc_queue"}
+"""Tables that belong to no thread: the second is a list of threads."""
+NO_CALLS = {"check", "row_security_binds", "claim_gc"}
+"""Statements that are no calls of a function: they concern no thread, or all of them."""
+
+
+def functions() -> dict[str, str]:
+    """The bodies of all functions, by name."""
+    parts = re.findall(r"CREATE FUNCTION __schema__\.(\w+)\((.*?)\$\$(.*?)\$\$", SQL, re.DOTALL)
+    return {name: body for name, _, body in parts}
+
+
+@pytest.fixture
+async def catalog(own_options: StoreOptions) -> AsyncIterator[Any]:
+    """A connection to a fresh schema."""
+    connection = await asyncpg.connect(own_options.dsn)
+    yield connection
+    await connection.close()
+
+
+async def test_every_key_begins_with_the_thread(catalog: Any) -> None:
+    keys = await catalog.fetch("""
+        SELECT c.relname, pg_get_indexdef(i.indexrelid, 1, true) AS first, i.indisunique
+        FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
+        WHERE c.relnamespace = 'checkpointd'::regnamespace AND c.relkind = 'r' AND i.indisunique
+    """)
+    assert {row["relname"] for row in keys if row["first"] != "thread"} == {"migrations"}
+    tables = await catalog.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
+    assert {row["tablename"] for row in tables} == {row["relname"] for row in keys}
+
+
+async def test_there_are_no_sequences_triggers_or_foreign_keys(catalog: Any) -> None:
+    assert await catalog.fetchval("SELECT count(*) FROM pg_sequences WHERE schemaname = 'checkpointd'") == 0
+    for table in ("pg_trigger WHERE NOT tgisinternal", "pg_constraint WHERE contype = 'f'"):
+        assert await catalog.fetchval(f"SELECT count(*) FROM {table}") == 0
+    assert not re.search(r"nextval|\bserial\b|GENERATED|TRIGGER", SQL, re.IGNORECASE)
+
+
+async def test_every_table_of_tenants_has_row_level_security(catalog: Any) -> None:
+    rows = await catalog.fetch("""
+        SELECT c.relname, c.relrowsecurity FROM pg_class AS c
+        WHERE c.relnamespace = 'checkpointd'::regnamespace AND c.relkind = 'r'
+    """)
+    assert {row["relname"] for row in rows if not row["relrowsecurity"]} == LOCAL
+
+
+def test_row_level_security_is_forced_only_where_there_is_no_citus() -> None:
+    guarded = re.search(r"IF NOT EXISTS \(.*?extname = 'citus'\) THEN(.*?)END IF;", SQL, re.DOTALL)
+    assert guarded is not None
+    assert SQL.count("FORCE") == guarded[1].count("FORCE") > 0
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - NO_CALLS))
+def test_every_verb_is_one_call_with_bound_parameters_and_nothing_around_it(name: str) -> None:
+    call = re.fullmatch(r'SELECT \* FROM "checkpointd"\.(\w+)\((\$\d+(?:, \$\d+)*)\)', STATEMENTS[name])
+    assert call is not None
+    body = functions()[call[1]]
+    # The tenant is set where the work is done: what is set on a session doesn't reach another machine.
+    assert "set_config('checkpointd.tenant', p_tenant, true)" in body or re.search(
+        r"__schema__\.lock_thread\(p_tenant", body
+    )
+
+
+def test_the_lock_is_an_update_of_the_threads_row_and_comes_first() -> None:
+    locks = {"lock_threads", "lock_thread"}
+    changes = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) __schema__\.(\w+)")
+    called = {re.search(r"\.(\w+)\(", STATEMENTS[name])[1] for name in STATEMENTS.keys() - NO_CALLS}  # type: ignore[index]
+    # A waiter only shows that it still waits; a thread's row is made with nothing in it.
+    for name in called - {"await_lease", "make_thread"}:
+        body = functions()[name]
+        first = changes.search(body)
+        lock = re.search(r"__schema__\.(\w+)\(p_tenant", body)
+        if first is None:
+            continue
+        if lock is not None and lock[1] in locks and lock.start() < first.start():
+            continue
+        assert (first[1], first[2]) == ("UPDATE", "threads"), name
+    assert not re.search(r"advisory", SQL)
+    assert re.findall(r"FOR (?:NO KEY )?UPDATE[^\n]*|FOR (?:KEY )?SHARE[^\n]*", SQL) == [
+        "FOR NO KEY UPDATE SKIP LOCKED"
+    ]
+
+
+def test_no_function_puts_sql_together() -> None:
+    assert not re.search(r"\bEXECUTE\b|\bformat\(", SQL)
