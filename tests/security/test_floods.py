@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2 as info
-from checkpointd.v1 import values_pb2 as values
+from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd_server.rpc import guarded
 from checkpointd_server.rpc import server as rpc_server
@@ -31,6 +31,7 @@ from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 GET = "checkpointd.v1.CheckpointService/GetCheckpoint"
+VALUE = "checkpointd.v1.ValueService/GetValue"
 INFO = "checkpointd.v1.InfoService/GetServerInfo"
 CHECK, WATCH = "grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"
 KEY = "ckd_acme"
@@ -42,10 +43,8 @@ UNAUTHENTICATED, UNIMPLEMENTED, EXHAUSTED, INVALID, DEADLINE = 16, 12, 8, 3, 4
 
 def large_put(client: Client, size: int) -> pb.PutCheckpointRequest:
     """A put of a value of this size."""
-    version = values.ChannelVersion(integer=1)
-    request = client.put_request()
-    request.checkpoint.channel_versions.versions["channel"].CopyFrom(version)
-    request.values.add(channel="channel", version=version, value=client.value(bytes(size)))
+    request = client.put_request(channels=["channel"], channel_versions=["i1"])
+    request.values.add(channel="channel", version="i1", value=client.value(bytes(size)))
     return request
 
 
@@ -207,10 +206,11 @@ class TestOneCall:
             connected(target) as client,
         ):
             await client.checkpoints.PutCheckpoint(large_put(client, MEBIBYTE))
-            get = b"\x0a\x08thread-1"
+            wanted = values_pb.KnownChannelValue(channel="channel", version="i1")
+            get = values_pb.GetValueRequest(thread_id="thread-1", channel_value=wanted, max_bytes=MEBIBYTE)
             with Http2Client(target) as raw:
-                stream = raw.open(GET)
-                raw.send(stream, grpc_message(get))
+                stream = raw.open(VALUE)
+                raw.send(stream, grpc_message(get.SerializeToString()))
                 async with asyncio.timeout(20):
                     while not raw.answers[stream].data:  # the first of it, which is all that there is room for
                         await asyncio.to_thread(raw.receive, 0.1, reading=False)
@@ -220,16 +220,16 @@ class TestOneCall:
             async with asyncio.timeout(20):
                 while True:
                     with suppress(grpc.aio.AioRpcError):
-                        await client.raw("CheckpointService/GetCheckpoint", get)
+                        await client.values.GetValue(get)
                         break
                     await asyncio.sleep(0.05)
 
 
-async def until_refused(client: Client, request: bytes) -> None:
+async def until_refused(client: Client, request: values_pb.GetValueRequest) -> None:
     """Makes calls until one is refused."""
     async with asyncio.timeout(20):
         while True:
-            await client.raw("CheckpointService/GetCheckpoint", request)
+            await client.values.GetValue(request)
 
 
 class TestConnections:
