@@ -177,7 +177,7 @@ class Server:
 
 def reader(serde: ValueSerde = PLAIN) -> Reader:
     cache = ValueCache(10**6)
-    cache.put(("t", ""), "a", CachedValue(VERSION, "bytes", "bytes", b"z" * 1000))
+    cache.put(("t", ""), "a", CachedValue(VERSION, "bytes", "bytes", 1, b"z" * 1000))
     return Reader(serde=serde, cache=cache, first_version=lambda: "1")
 
 

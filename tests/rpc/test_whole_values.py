@@ -333,14 +333,46 @@ class TestKnown:
         wholes = growing(6, 100)
         await put_chain(client, *wholes)
 
-        async def versions(*known: str) -> list[str]:
-            got = await get(
-                client, patches=True, known=[values.KnownValue(channel="channel", version=one) for one in known]
-            )
+        # What was stored whole was stored without a checksum here.
+        checksums = {f"s{number}": crc32(whole) if number else 0 for number, whole in enumerate(wholes)}
+
+        async def versions(*names: str, wrong: int = 0) -> list[str]:
+            known = [
+                values.KnownValue(channel="channel", version=name, crc32=checksums.get(name, 0) ^ wrong)
+                for name in names
+            ]
+            got = await get(client, patches=True, known=known)
             assert not got.tuple.values
             return sorted(row.version for row in got.stored_values)
 
         assert await versions() == ["s0", "s1", "s2", "s3", "s4", "s5"]
         assert await versions("s3") == ["s4", "s5"]
         assert await versions("s5") == []
+        assert await versions("s0") == ["s1", "s2", "s3", "s4", "s5"]
         assert await versions("s7", "i1") == ["s0", "s1", "s2", "s3", "s4", "s5"]
+
+        # Other bytes with the same version are something else.
+        assert await versions("s3", wrong=1) == ["s0", "s1", "s2", "s3", "s4", "s5"]
+        assert await versions("s5", wrong=1) == ["s0", "s1", "s2", "s3", "s4", "s5"]
+
+    async def test_checksums_tell_bases_apart(self, client: Any) -> None:
+        whole = client.value(b"base")
+        whole.crc32 = crc32(b"base")
+        await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=whole)))
+        got = await get(client, patches=True)
+        assert got.stored_values[0].value.crc32 == crc32(b"base")
+        for base_crc32, stored in ((crc32(b"base"), True), (0, True), (crc32(b"other"), False)):
+            value = patch("s0", b"base", b"base and more")
+            value.patch.base_crc32 = base_crc32
+            put = client.put_request(**channels(client, f"s1{base_crc32}", channel=value))
+            if stored:
+                await client.checkpoints.PutCheckpoint(put)
+            else:
+                assert (await client.refused(client.checkpoints.PutCheckpoint(put))).reason == "BASE_MISSING"
+
+    async def test_a_checksum_of_other_bytes_is_refused(self, client: Any) -> None:
+        whole = client.value(b"base")
+        whole.crc32 = crc32(b"other")
+        put = client.put_request(**channels(client, "s0", channel=whole))
+        refusal = await client.refused(client.checkpoints.PutCheckpoint(put))
+        assert (refusal.reason, refusal.metadata["field"]) == ("INVALID_ARGUMENT", "values[0].value.crc32")

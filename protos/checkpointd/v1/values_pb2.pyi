@@ -7,28 +7,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TypedValue(_message.Message):
-    __slots__ = ("type", "data", "patch", "parts")
+    __slots__ = ("type", "data", "patch", "parts", "crc32")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     PATCH_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
     type: str
     data: bytes
     patch: Patch
     parts: Parts
-    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ..., patch: _Optional[_Union[Patch, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ...) -> None: ...
+    crc32: int
+    def __init__(self, type: _Optional[str] = ..., data: _Optional[bytes] = ..., patch: _Optional[_Union[Patch, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class Patch(_message.Message):
-    __slots__ = ("base_version", "size", "crc32", "sealed")
+    __slots__ = ("base_version", "size", "crc32", "sealed", "base_crc32")
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
+    BASE_CRC32_FIELD_NUMBER: _ClassVar[int]
     base_version: str
     size: int
     crc32: int
     sealed: bool
-    def __init__(self, base_version: _Optional[str] = ..., size: _Optional[int] = ..., crc32: _Optional[int] = ..., sealed: bool = ...) -> None: ...
+    base_crc32: int
+    def __init__(self, base_version: _Optional[str] = ..., size: _Optional[int] = ..., crc32: _Optional[int] = ..., sealed: bool = ..., base_crc32: _Optional[int] = ...) -> None: ...
 
 class Parts(_message.Message):
     __slots__ = ("upload_id", "size")
@@ -61,12 +65,14 @@ class StoredValue(_message.Message):
     def __init__(self, tuple: _Optional[int] = ..., channel: _Optional[str] = ..., version: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ...) -> None: ...
 
 class KnownValue(_message.Message):
-    __slots__ = ("channel", "version")
+    __slots__ = ("channel", "version", "crc32")
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
     channel: str
     version: str
-    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    crc32: int
+    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class Metadata(_message.Message):
     __slots__ = ("value", "index")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
+from checkpointd_server.domain.values import ChannelValue, KnownValue, StoredValue, TypedValue
 
 _NAMES_BYTES = 150
 """About how many bytes the names of a channel or a task write have."""
@@ -152,7 +152,7 @@ class ReadResult(NamedTuple):
     patches is never missing. A channel without a row, and not known, is empty."""
 
 
-Known = Sequence[ChannelValueKey]
+Known = Sequence[KnownValue]
 """Values that a caller has already."""
 
 

@@ -17,12 +17,14 @@ class Patch(NamedTuple):
     size: int
     """How many bytes the value has once the patch is applied."""
     crc32: int
-    """The CRC-32 of these bytes; 0 for a sealed patch."""
+    """The CRC-32 of these bytes; of a sealed patch, that of its instructions. 0: it isn't known."""
     sealed: bool
     """Whether the instructions are encrypted by the client."""
     reach: int = 0
     """How many bytes of the base the instructions need: a base that is shorter is not the one meant. Known when it is
     stored; 0 in what was read, and for a sealed patch."""
+    base_crc32: int = 0
+    """The base's own CRC-32: one that has another is not the one meant. 0: not compared, and in what was read."""
 
 
 class Parts(NamedTuple):
@@ -43,6 +45,8 @@ class TypedValue(NamedTuple):
     """Not None: `data` holds instructions."""
     parts: Parts | None = None
     """Not None: `data` is empty, and the bytes or instructions lie apart."""
+    crc32: int = 0
+    """The CRC-32 of the bytes of a channel's value that is whole; 0: it isn't known."""
 
 
 class ChannelValue(NamedTuple):
@@ -68,6 +72,15 @@ class ChannelValueKey(NamedTuple):
 
     channel: str
     version: str
+
+
+class KnownValue(NamedTuple):
+    """A channel's value that a caller has."""
+
+    channel: str
+    version: str
+    crc32: int = 0
+    """The CRC-32 of the value, or of its patch, 0 where none is known. If it is another one, so is the value."""
 
 
 class TaskWriteKey(NamedTuple):

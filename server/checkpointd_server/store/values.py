@@ -36,9 +36,10 @@ def read_value(
 ) -> TypedValue:
     """Makes a value of its columns. Without data, it was left out, and has so many bytes."""
     patch = None if base_version is None else Patch(base_version, size, crc32 or 0, bool(sealed))
+    of_whole = 0 if patch is not None else crc32 or 0
     if data is None:
-        return TypedValue(type_, b"", patch, Parts(b"", size_of_bytes))
-    return TypedValue(type_, data, patch)
+        return TypedValue(type_, b"", patch, Parts(b"", size_of_bytes), of_whole)
+    return TypedValue(type_, data, patch, None, of_whole)
 
 
 def read_values(row: Row, position: int = 0) -> Iterator[StoredValue]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from zlib import crc32 as checksum_of
 
 from checkpointd.v1 import values_pb2 as pb
 from checkpointd_server.domain.checkpoints import Precondition, TaskWrite
 from checkpointd_server.domain.errors import BrokenPatch, InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.patches import check_instructions
-from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, Parts, Patch, StoredValue, TypedValue
+from checkpointd_server.domain.values import ChannelValue, KnownValue, Parts, Patch, StoredValue, TypedValue
 from checkpointd_server.rpc.conversion.validation import (
     are_plain,
     check_count,
@@ -54,7 +55,10 @@ def read_channel_values(
             elif value.HasField("parts"):
                 typed = _read_parted(value, f"values[{len(values)}].value", limits)
             else:
-                typed = TypedValue(value.type, value.data)
+                data, crc32 = value.data, value.crc32
+                if crc32 and checksum_of(data) != crc32:
+                    raise InvalidArgument(f"values[{len(values)}].value.crc32", "is not that of the value's data")
+                typed = TypedValue(value.type, data, None, None, crc32)
         values.append(ChannelValue(channel, version, typed))
     if not checked_channels.issuperset(channels):
         check_texts(channels, "values[{}].channel", limits.max_channel_bytes)
@@ -72,15 +76,13 @@ def _read_patched(message: pb.TypedValue, position: int, operations: int, limits
     """Returns a value that is a patch, and how many operations it has, of those that are left to the put."""
     field = f"values[{position}].value.patch"
     patch, data = message.patch, message.data
-    base_version, size, crc32, sealed = patch.base_version, patch.size, patch.crc32, patch.sealed
+    base_version, size, crc32, base_crc32 = patch.base_version, patch.size, patch.crc32, patch.base_crc32
     check_version(base_version, f"{field}.base_version", limits.max_channel_version_bytes + 1)
     if not 0 <= size <= limits.max_value_bytes:
         limit = limits.max_value_bytes
         raise InvalidArgument(f"{field}.size", f"is {size}, 0 to {limit} are allowed", limit=limit)
-    if sealed:
-        if crc32:
-            raise InvalidArgument(f"{field}.crc32", "must be unset where the patch is sealed")
-        sealed_patch = Patch(base_version, size, 0, sealed=True)
+    if patch.sealed:
+        sealed_patch = Patch(base_version, size, crc32, sealed=True, base_crc32=base_crc32)
         if message.HasField("parts"):
             return _read_parted(message, f"values[{position}].value", limits)._replace(patch=sealed_patch), 0
         return TypedValue(message.type, data, sealed_patch), 0
@@ -91,7 +93,7 @@ def _read_patched(message: pb.TypedValue, position: int, operations: int, limits
         taken, reach = check_instructions(data, size, max_operations=operations)
     except BrokenPatch as error:
         raise InvalidArgument(f"values[{position}].value.data", f"is no usable patch: {error}") from None
-    return TypedValue(message.type, data, Patch(base_version, size, crc32, sealed=False, reach=reach)), taken
+    return TypedValue(message.type, data, Patch(base_version, size, crc32, False, reach, base_crc32)), taken
 
 
 def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
@@ -105,7 +107,7 @@ def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedVal
         raise InvalidArgument(
             f"{field}.parts.size", f"is {size}, 1 to {limit} are allowed (--max-value-bytes)", limit=limit
         )
-    return TypedValue(message.type, b"", None, Parts(upload_id, size))
+    return TypedValue(message.type, b"", None, Parts(upload_id, size), message.crc32)
 
 
 def check_upload_id(upload_id: bytes, field: str) -> None:
@@ -186,10 +188,10 @@ def read_precondition(message: pb.Precondition, limits: Limits) -> Precondition 
     return Precondition(version, writer, checkpoint_id)
 
 
-def read_known(messages: Sequence[pb.KnownValue], limits: Limits) -> list[ChannelValueKey]:
+def read_known(messages: Sequence[pb.KnownValue], limits: Limits) -> list[KnownValue]:
     """Returns what a reader has already. Raises InvalidArgument."""
     check_count(len(messages), "known", limits.max_known)
-    known = [ChannelValueKey(message.channel, message.version) for message in messages]
+    known = [KnownValue(message.channel, message.version, message.crc32) for message in messages]
     check_texts([key.channel for key in known], "known[{}].channel", limits.max_channel_bytes)
     check_versions([key.version for key in known], "known[{}].version", limits)
     return known
@@ -197,12 +199,14 @@ def read_known(messages: Sequence[pb.KnownValue], limits: Limits) -> list[Channe
 
 def write_value(value: TypedValue, message: pb.TypedValue) -> None:
     """Fills a value in."""
-    message.type, message.data, patch, parts = value
+    message.type, message.data, patch, parts, crc32 = value
     if patch is not None:
         written = message.patch
-        written.base_version, written.size, written.crc32, written.sealed, _ = patch
+        written.base_version, written.size, written.crc32, written.sealed, *_ = patch
     if parts is not None:
         message.parts.size = parts.size
+    if crc32:
+        message.crc32 = crc32
 
 
 def write_stored_values(values: Iterable[StoredValue], messages: Sequence[pb.StoredValue]) -> None:

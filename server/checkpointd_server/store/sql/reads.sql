@@ -2,7 +2,7 @@
 
 -- name: get_checkpoint
 -- One checkpoint, or its absence, and the namespace's version, in one row.
-SELECT * FROM __schema__.get_checkpoint($1, $2, $3, $4, $5, $6, $7)
+SELECT * FROM __schema__.get_checkpoint($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: list_checkpoints
 -- A page of checkpoints, and a row about the page.

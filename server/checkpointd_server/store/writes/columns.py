@@ -8,8 +8,8 @@ from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
 from checkpointd_server.domain.threads import thread_key
 from checkpointd_server.store.writes.merge import Group, value_size
 
-_NOTHING_MORE = (None,) * 8
-"""The columns of a value that is whole and came with its put."""
+_NO_BASE: tuple[object, ...] = (None,) * 6
+_NO_UPLOAD: tuple[object, ...] = (None, None)
 
 
 def commit_arguments(groups: Sequence[Group], max_chain: int) -> tuple[object, ...]:
@@ -97,17 +97,19 @@ class _Rows:
             if value is None:
                 self.emptied.append((number, channel, version))
                 continue
-            more: tuple[object, ...] = _NOTHING_MORE
+            crc32, based, upload = value.crc32, _NO_BASE, _NO_UPLOAD
             if value.patch is not None:
                 self.has_patches = True
                 patch, base = value.patch, group.base_of(channel, version)
-                reach = patch.reach if base.outside == patch.base_version else 0
-                crc32 = None if patch.sealed else patch.crc32
-                more = (patch.base_version, crc32, patch.sealed, base.outside, base.hops, reach, None, None)
+                # A base in the group has been looked at before.
+                reach, base_crc32 = (patch.reach, patch.base_crc32) if base.outside == patch.base_version else (0, 0)
+                crc32 = patch.crc32
+                based = (patch.base_version, patch.sealed, base.outside, base.hops, reach, base_crc32 or None)
             if value.parts is not None:
                 self.has_uploads = True
-                more = (*more[:6], *value.parts)
-            self.values.append((number, channel, version, value.type, value.data, value_size(value), *more))
+                upload = value.parts
+            row = (number, channel, version, value.type, value.data, value_size(value), crc32 or None)
+            self.values.append((*row, *based, *upload))
 
     def _add_writes(self, number: int, put: PutWrites, request_id: bytes) -> None:
         for task_id, task_path, idx, channel, value in put.writes:

@@ -21,6 +21,8 @@ class Base(NamedTuple):
     """How many patches of the group lead to the value."""
     size: int
     """How many bytes the value has."""
+    crc32: int
+    """The CRC-32 of the value, or of its patch; 0: it isn't known."""
 
 
 class Group:
@@ -80,7 +82,7 @@ class Group:
         if value.patch is None:
             return True
         base = self._bases.get((channel, value.patch.base_version))
-        return base is None or value.patch.reach <= base.size
+        return base is None or (value.patch.reach <= base.size and value.patch.base_crc32 in (0, base.crc32))
 
     def add(self, pending: PendingWrite, request_id: bytes = b"") -> None:
         """Adds a write that `admits` has let through. `request_id`: what it was given before, if it has none itself."""
@@ -100,11 +102,11 @@ class Group:
 
     def _base_of(self, channel: str, value: TypedValue) -> Base:
         if value.patch is None:
-            return Base(None, 0, value_size(value))
+            return Base(None, 0, value_size(value), value.crc32)
         base = self._bases.get((channel, value.patch.base_version))
         if base is None:
-            return Base(value.patch.base_version, 1, value.patch.size)
-        return Base(base.outside, base.hops + 1, value.patch.size)
+            return Base(value.patch.base_version, 1, value.patch.size, value.patch.crc32)
+        return Base(base.outside, base.hops + 1, value.patch.size, value.patch.crc32)
 
     def base_of(self, channel: str, version: str) -> Base:
         """How a value of the group came about."""

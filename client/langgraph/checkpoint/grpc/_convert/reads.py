@@ -88,7 +88,7 @@ class Reader:
             del request.known[:]
             for channel, value in known.items():
                 if len(request.known) < _MAX_KNOWN:
-                    request.known.add(channel=channel, version=value.version)
+                    request.known.add(channel=channel, version=value.version, crc32=value.crc32)
             response: pb.GetCheckpointResponse = yield request
             if not response.HasField("tuple"):
                 return Found(None, response.version)

@@ -1,13 +1,12 @@
 """The bytes of channels' last versions: what needn't be read again, and what patches are made on.
 
-An entry is keyed by a version that its saver made at random (`GrpcSaver.get_next_version`), so it can't be out of date:
-whoever finds that version finds these bytes. Other versions, of hand-made checkpoints, aren't kept.
+Versions that savers make are never used twice, but those of hand-made checkpoints may be: after a thread was deleted,
+say. So an entry has the checksum that the value is stored with. The server compares it, and sends another value.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -17,8 +16,6 @@ from hashlib import sha256
 SMALLEST_BYTES = 512
 """Smaller values aren't kept: to send them whole costs nothing."""
 
-_OWN_VERSION = re.compile(r"s[0-9]{32}\.[0-9]{17}")
-"""A version with 56 random bits, as tagged text."""
 _ENTRY_BYTES = 512
 """About what an entry takes beside its value."""
 
@@ -29,10 +26,17 @@ Key = tuple[str, str]
 class CachedValue:
     """A version of a channel: its bytes, and how they are stored."""
 
-    __slots__ = ("_digest", "chain_bytes", "data", "depth", "stored_type", "type", "version")
+    __slots__ = ("_digest", "chain_bytes", "crc32", "data", "depth", "stored_type", "type", "version")
 
     def __init__(
-        self, version: str, type: str, stored_type: str, data: bytes, depth: int = 0, chain_bytes: int = 0
+        self,
+        version: str,
+        type: str,
+        stored_type: str,
+        crc32: int,
+        data: bytes,
+        depth: int = 0,
+        chain_bytes: int = 0,
     ) -> None:
         self.version = version
         """Tagged text."""
@@ -40,6 +44,8 @@ class CachedValue:
         """The serializer's type."""
         self.stored_type = stored_type
         """The type as it is stored: it tells with which key the bytes are encrypted there."""
+        self.crc32 = crc32
+        """The checksum that the value, or its patch, is stored with; 0: none."""
         self.data = data
         """The serialized bytes, not encrypted."""
         self.depth = depth
@@ -96,7 +102,7 @@ class ValueCache:
     def put(self, key: Key, channel: str, value: CachedValue) -> None:
         """Keeps a version of a channel in place of the one before."""
         size = len(value.data)
-        if size < SMALLEST_BYTES or size > self._max_bytes or not is_own_version(value.version):
+        if size < SMALLEST_BYTES or size > self._max_bytes or not value.crc32:
             return self.remove(key, channel)
         with self._lock:
             kept = self._namespaces.setdefault(key, {})
@@ -129,11 +135,6 @@ class ValueCache:
         self._size -= len(kept.pop(channel).data) + _ENTRY_BYTES
         if not kept:
             del self._namespaces[key]
-
-
-def is_own_version(version: str) -> bool:
-    """Whether a version is one that a saver made, and that no other value has."""
-    return _OWN_VERSION.fullmatch(version) is not None
 
 
 def _begin_anew() -> None:

@@ -7,8 +7,8 @@ the server doesn't have what its patches build on.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
+from zlib import crc32
 
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, is_encrypted
 from langgraph.checkpoint.grpc._encryption.aad import (
@@ -16,7 +16,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     PatchAssociatedData,
     WriteAssociatedData,
 )
-from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache, is_own_version
+from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
 from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
@@ -222,9 +222,9 @@ class Outgoing:
         """Writes a value into its message, whole, but for the bytes, which become its payload."""
         value.message.Clear()
         value.message.type, value.payload = self._serde.seal(value.type, value.data, value.place)
-        version = value.place.version if isinstance(value.place, ChannelAssociatedData) else ""
-        if is_own_version(version):
-            value.cached = CachedValue(version, value.type, value.message.type, value.data)
+        if isinstance(value.place, ChannelAssociatedData) and len(value.data) >= SMALLEST_BYTES:
+            value.message.crc32 = checksum = crc32(value.payload)
+            value.cached = CachedValue(value.place.version, value.type, value.message.type, checksum, value.data)
 
     def _fill(self, value: _Value) -> None:
         """Writes a value into its message, as a patch if it lends itself."""
@@ -235,18 +235,22 @@ class Outgoing:
         instructions = diff(base.data, data, most) if most > 0 else None
         if instructions is None:
             return self._fill_whole(value)
-        patch, crc32 = value.message.patch, zlib.crc32(data)
-        patch.base_version, patch.size = base.version, len(data)
+        patch, checksum = value.message.patch, crc32(data)
+        patch.base_version, patch.base_crc32, patch.size = base.version, base.crc32, len(data)
         if self._serde.encryption is None:
-            patch.crc32 = crc32
             value.message.type, value.payload = value.type, instructions
         else:
             patch.sealed = True
             sealed_place = PatchAssociatedData(*place, base.version, len(data), base.digest)
-            sealed = crc32.to_bytes(CRC_BYTES) + instructions
+            sealed = checksum.to_bytes(CRC_BYTES) + instructions
             value.message.type, value.payload = self._serde.seal(value.type, sealed, sealed_place)
+            # The value's own would tell something of it.
+            checksum = crc32(value.payload)
+        patch.crc32 = checksum
         chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
-        value.cached = CachedValue(place.version, value.type, value.message.type, data, base.depth + 1, chain_bytes)
+        value.cached = CachedValue(
+            place.version, value.type, value.message.type, checksum, data, base.depth + 1, chain_bytes
+        )
         return None
 
     def _base_of(self, value: _Value, place: ChannelAssociatedData) -> CachedValue | None:
@@ -260,8 +264,7 @@ class Outgoing:
         base = self._cache.get(self.key, place.channel)
         if base is None or base.depth >= MAX_DEPTH or base.version == place.version:
             return None
-        same_key = base.stored_type == self._serde.stored_type(value.type)
-        return base if same_key and is_own_version(place.version) else None
+        return base if base.stored_type == self._serde.stored_type(value.type) else None
 
 
 class OutgoingCheckpoint(Outgoing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from zlib import crc32
 
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData, PatchAssociatedData
@@ -34,7 +35,7 @@ class ValueRows:
         serde: What opens them.
         key: The namespace.
         rows: The rows.
-        known: What the saver has, by channel.
+        known: What the saver has, by channel. What the answer holds all the same is another value.
     """
 
     def __init__(
@@ -102,8 +103,11 @@ class ValueRows:
 
     def _have(self, channel: str, version: str) -> CachedValue | None:
         """Returns a version that needn't be put together any more."""
+        at = (channel, version)
+        if at in self._rows:
+            return self._opened.get(at)
         known = self._known.get(channel)
-        return known if known is not None and known.version == version else self._opened.get((channel, version))
+        return known if known is not None and known.version == version else None
 
     def _open(self, at: At, base: CachedValue | None) -> CachedValue:
         """Opens a row, the one that it builds on having been opened."""
@@ -113,9 +117,11 @@ class ValueRows:
             raise self._corrupt(at[0], "bytes of its value are missing")
         if not stored.HasField("patch"):
             stored_type = stored.type
+            if (checksum := stored.crc32) and crc32(payload) != checksum:
+                raise self._corrupt(at[0], "its value isn't what was stored: its checksum is another one")
             place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
             type_tag, data = self._serde.open(stored_type, payload, place)
-            opened = CachedValue(at[1], type_tag, stored_type, data)
+            opened = CachedValue(at[1], type_tag, stored_type, checksum, data)
         elif base is None:
             raise self._corrupt(at[0], "what its value builds on is missing")
         else:
@@ -134,12 +140,12 @@ class ValueRows:
         versions = (_as_put(at[1]), _as_put(base.version))
         place = (PatchAssociatedData, *self._key, at[0], *versions, patch.size, digest)
         type_tag, instructions = self._serde.open(stored.type, payload, place)
-        crc32 = patch.crc32
+        checksum = patch.crc32
         if patch.sealed:
-            crc32, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
-        data = apply(base.data, instructions, patch.size, crc32)
+            checksum, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
+        data = apply(base.data, instructions, patch.size, checksum)
         chain_bytes = base.chain_bytes + len(payload) + ROW_BYTES
-        return CachedValue(at[1], type_tag, stored.type, data, base.depth + 1, chain_bytes)
+        return CachedValue(at[1], type_tag, stored.type, patch.crc32, data, base.depth + 1, chain_bytes)
 
     def _corrupt(self, channel: str, what: str) -> CorruptValueError:
         return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")

@@ -109,9 +109,10 @@ CREATE TABLE __schema__.channel_values (
     data bytea NOT NULL,
     -- How many bytes the value has, once its patch is applied.
     size bigint NOT NULL,
+    -- Of the value, or as its client has it. Where values of one version have different ones, they aren't the same.
+    crc32 bigint,
     -- Not null: a patch on this version of the channel, which is there as long as this row is.
     base_version text COLLATE "C",
-    crc32 bigint,
     sealed boolean,
     -- How many patches lead to it from a whole value; 0: it is whole.
     depth integer NOT NULL DEFAULT 0,

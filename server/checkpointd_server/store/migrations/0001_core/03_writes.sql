@@ -52,14 +52,15 @@ CREATE TYPE __schema__.value_to_store AS (
     type text,
     data bytea,
     size bigint,
-    base text,
     crc32 bigint,
+    base text,
     sealed boolean,
     -- Of the chain of patches that leads to the value: the version that was there before the group, null if the chain begins in
-    -- it; how many patches of the group follow; and how many bytes base_outside must have.
+    -- it; how many patches of the group follow; and how many bytes base_outside must have, and which checksum, if not null.
     base_outside text,
     hops integer,
     reach bigint,
+    base_crc32 bigint,
     upload bytea,
     upload_size bigint
 );

@@ -262,6 +262,7 @@ BEGIN
                         FROM __schema__.channel_values AS b
                         WHERE b.thread = x_thread[v.of_group] AND b.checkpoint_ns = x_ns[v.of_group]
                             AND b.channel = v.channel AND b.version = v.base_outside AND b.size >= v.reach
+                            AND (v.base_crc32 IS NULL OR b.crc32 = v.base_crc32)
                             AND v.base <> v.version
                     )
                 END

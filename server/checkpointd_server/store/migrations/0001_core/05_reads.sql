@@ -5,15 +5,15 @@
 -- Values of one namespace, as rows that they are made of: of each pair of p_channels and p_versions that isn't known, and of all
 -- that it is built on, down to what is known. A pair without a row is left out.
 --
---   p_known_channels, p_known_versions
---                Values that the caller has.
+--   p_known_channels, p_known_versions, p_known_crc32
+--                Values that the caller has, if these are their checksums; 0: none is stored.
 --   p_max_bytes  How many bytes of data the result holds. What goes beyond is left out, the largest first, and so is what was
 --                uploaded: its data is null, and v_bytes tells how much it is.
 --
 -- x_total: the bytes of data. x_names: those of all else.
 CREATE FUNCTION __schema__.read_values(
     p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_known_channels text[], p_known_versions text[],
-    p_max_bytes bigint,
+    p_known_crc32 bigint[], p_max_bytes bigint,
     OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
     OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[], OUT x_total bigint,
     OUT x_names bigint
@@ -42,9 +42,9 @@ BEGIN
             WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = p_channels[i] AND v.version = p_versions[i]
             LIMIT 1
         ) AS v
-        WHERE NOT x_knows_any OR (p_channels[i], p_versions[i]) NOT IN (
-            SELECT known.channel, known.version
-            FROM unnest(p_known_channels, p_known_versions) AS known (channel, version)
+        WHERE NOT x_knows_any OR (v.channel, v.version, coalesce(v.crc32, 0)) NOT IN (
+            SELECT known.channel, known.version, known.crc32
+            FROM unnest(p_known_channels, p_known_versions, p_known_crc32) AS known (channel, version, crc32)
         )
     ) AS v;
 
@@ -61,9 +61,9 @@ BEGIN
                 LIMIT 1
             ) AS v
             WHERE v_base[i] IS NOT NULL AND (
-                NOT x_knows_any OR (v_channel[i], v_base[i]) NOT IN (
-                    SELECT known.channel, known.version
-                    FROM unnest(p_known_channels, p_known_versions) AS known (channel, version)
+                NOT x_knows_any OR (v.channel, v.version, coalesce(v.crc32, 0)) NOT IN (
+                    SELECT known.channel, known.version, known.crc32
+                    FROM unnest(p_known_channels, p_known_versions, p_known_crc32) AS known (channel, version, crc32)
                 )
             )
             UNION ALL
@@ -79,9 +79,9 @@ BEGIN
                 LIMIT 1
             ) AS v
             WHERE base.base_version IS NOT NULL AND (
-                NOT x_knows_any OR (base.channel, base.base_version) NOT IN (
-                    SELECT known.channel, known.version
-                    FROM unnest(p_known_channels, p_known_versions) AS known (channel, version)
+                NOT x_knows_any OR (v.channel, v.version, coalesce(v.crc32, 0)) NOT IN (
+                    SELECT known.channel, known.version, known.crc32
+                    FROM unnest(p_known_channels, p_known_versions, p_known_crc32) AS known (channel, version, crc32)
                 )
             )
         )
@@ -122,15 +122,15 @@ $$;
 -- version is null.
 --
 --   p_checkpoint_id  Null: the one with the greatest id.
---   p_known_channels, p_known_versions
---                    Values that the caller has.
+--   p_known_channels, p_known_versions, p_known_crc32
+--                    Values that the caller has, if these are their checksums; 0: none is stored.
 --   p_max_bytes      How many bytes of values and task writes the row holds. What goes beyond is left out, and so is what was
 --                    uploaded: its data is null, and v_bytes or w_bytes tell how much it is. Null: none are wanted.
 --
 -- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all that they are built on, down to what is known.
 CREATE FUNCTION __schema__.get_checkpoint(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text,
-    p_known_channels text[], p_known_versions text[], p_max_bytes bigint,
+    p_known_channels text[], p_known_versions text[], p_known_crc32 bigint[], p_max_bytes bigint,
     OUT o_version bigint, OUT o_checkpoint_id text, OUT o_parent text, OUT o_body bytea, OUT o_channels text[],
     OUT o_versions text[], OUT o_metadata_type text, OUT o_metadata bytea, OUT o_bytes bigint,
     OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
@@ -173,7 +173,7 @@ BEGIN
     SELECT v.* INTO
         v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_total, x_names
     FROM __schema__.read_values(
-        p_thread, p_ns, o_channels, o_versions, p_known_channels, p_known_versions, p_max_bytes
+        p_thread, p_ns, o_channels, o_versions, p_known_channels, p_known_versions, p_known_crc32, p_max_bytes
     ) AS v;
 
     SELECT

@@ -93,8 +93,10 @@ DECLARE
     x_sent_place integer[] := '{}';
     x_sent_channel text[] := '{}';
     x_sent_version text[] := '{}';
+    x_sent_crc32 bigint[] := '{}';
     x_known_channel text[];
     x_known_version text[];
+    x_known_crc32 bigint[];
 BEGIN
     FOR x_key IN
         SELECT k.thread, k.checkpoint_ns, k.checkpoint_id, k.size
@@ -113,8 +115,10 @@ BEGIN
                 x_places := x_places || (x_key.thread || x_key.checkpoint_ns);
                 x_place := cardinality(x_places);
             END IF;
-            SELECT coalesce(array_agg(x_sent_channel[i]), '{}'), coalesce(array_agg(x_sent_version[i]), '{}')
-            INTO x_known_channel, x_known_version
+            SELECT
+                coalesce(array_agg(x_sent_channel[i]), '{}'), coalesce(array_agg(x_sent_version[i]), '{}'),
+                coalesce(array_agg(coalesce(x_sent_crc32[i], 0)), '{}')
+            INTO x_known_channel, x_known_version, x_known_crc32
             FROM generate_subscripts(x_sent_place, 1) AS i
             WHERE x_sent_place[i] = x_place;
         END IF;
@@ -125,7 +129,7 @@ BEGIN
             w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes
         FROM __schema__.get_checkpoint(
             p_tenant, x_key.thread, x_key.checkpoint_ns, x_key.checkpoint_id, x_known_channel, x_known_version,
-            CASE WHEN p_with_parts THEN p_max_bytes END
+            x_known_crc32, CASE WHEN p_with_parts THEN p_max_bytes END
         ) AS g;
         x_has_more := x_number > 1 AND x_total + o_bytes > p_page_bytes;
         EXIT WHEN x_has_more;
@@ -134,6 +138,7 @@ BEGIN
             x_sent_place := x_sent_place || array_fill(x_place, ARRAY[cardinality(v_channel)]);
             x_sent_channel := x_sent_channel || v_channel;
             x_sent_version := x_sent_version || v_version;
+            x_sent_crc32 := x_sent_crc32 || v_crc32;
         END IF;
         o_ns := x_key.checkpoint_ns;
         SELECT t.thread_id INTO o_thread_id FROM __schema__.threads AS t WHERE t.thread = x_key.thread;

@@ -149,7 +149,7 @@ BEGIN
         IF cardinality(o_seed_channels) > 0 THEN
             SELECT v.* INTO
                 v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_bytes, x_found
-            FROM __schema__.read_values(p_thread, p_ns, o_seed_channels, o_seed_versions, '{}', '{}', p_max_bytes) AS v;
+            FROM __schema__.read_values(p_thread, p_ns, o_seed_channels, o_seed_versions, '{}', '{}', '{}', p_max_bytes) AS v;
             x_left := x_left - x_bytes - x_found;
             x_remaining := __schema__.without(x_remaining, o_seed_channels);
         END IF;
