@@ -94,7 +94,7 @@ async def test_every_text_field_takes_hostile_text(tenant: Tenant) -> None:
     assert stored.checkpoint_id == put.checkpoint_id
     assert stored.parent_checkpoint_id == put.parent_checkpoint_id
     assert (stored.channels, stored.channel_versions) == (put.channels, put.channel_versions)
-    assert result.values == [StoredValue(0, *entry) for entry in put.values]
+    assert result.values == [StoredValue(0, channel, version, v) for channel, version, v in put.values if v is not None]
     assert stored.metadata == put.metadata
     assert await tenant.store.delete_runs(namespace.tenant, [HOSTILE], timeout=TIMEOUT) == 1
 

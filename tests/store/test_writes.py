@@ -124,7 +124,13 @@ async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, s
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE NOT granted AND datname = current_database()"
         )
-        await auntil(lambda: connection.fetchval(waiting))
+
+        async def is_waiting() -> bool:
+            # Within a transaction, pg_stat_activity stands still.
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+            return bool(await connection.fetchval(waiting))
+
+        await auntil(is_waiting)
         assert not writes.done()
         await transaction.commit()
     with pytest.raises(VersionConflict):

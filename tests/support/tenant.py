@@ -372,11 +372,11 @@ class Tenant:
         """The key of a thread's rows."""
         return thread_key(self.name, thread)
 
-    async def select(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
+    async def select(self, query: str, *args: object) -> Sequence[Any]:
         """Looks into the tables, and changes them where a test must."""
         async with a_connection(self.store) as connection, connection.transaction():
             await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", self.name)
-            rows: Sequence[Mapping[str, Any]] = await connection.fetch(query, *args)
+            rows: Sequence[Any] = await connection.fetch(query, *args)
             return rows
 
 
