@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from checkpointd_server.domain.checkpoints import StoredCheckpoint
 from checkpointd_server.domain.errors import CheckpointNotFound, ThreadExists, VersionConflict
+from checkpointd_server.store import StoreOptions, open_store
 from tests.support.tenant import Tenant, gather_results, write
 
 CALL = "node:task"
@@ -174,3 +177,36 @@ async def test_parents_in_a_circle_end_the_fork(tenant: Tenant) -> None:
     await tenant.put("1", parent="2")
     await tenant.put("2", parent="1")
     assert await tenant.copy("t", "fork", at="2") == 2
+
+
+async def test_a_long_copy_holds_up_nobody_but_its_target(own_options: StoreOptions) -> None:
+    """Not even its source, of which it sees one moment."""
+    async with open_store(own_options) as store:
+        tenant, other = Tenant(store, "tenant"), Tenant(store, "other")
+        await _thread(tenant)
+        connection = await asyncpg.connect(own_options.dsn)
+        try:
+            transaction = connection.transaction()
+            await transaction.start()
+            # The copy will wait for this row, in the midst of its work.
+            await connection.execute(
+                "INSERT INTO checkpointd.namespaces (thread, checkpoint_ns, tenant, version, last_checkpoint_id) "
+                "VALUES ($1, 'memory', 'tenant', 1, '')",
+                tenant.key("copy"),
+            )
+            copy = asyncio.create_task(tenant.copy("t", "copy"))
+            for n in range(20):
+                await asyncio.wait_for(tenant.put(f"9{n}", parent="3"), 20)
+                await asyncio.wait_for(tenant.put("1", thread=f"u{n}"), 20)
+                lease = await asyncio.wait_for(tenant.acquire("me"), 20)
+                await tenant.put(f"9{n}x", lease=lease.token)
+                await tenant.release("me")
+                await asyncio.wait_for(other.acquire("me", thread=f"{n}"), 20)
+                await asyncio.sleep(0.02)
+            assert not copy.done()
+            await transaction.rollback()
+            # It was begun anew now and then, since nobody may wait for a lock for long.
+            assert await copy >= 16
+            assert len(await tenant.listed(thread_id="copy")) >= 16
+        finally:
+            await connection.close()

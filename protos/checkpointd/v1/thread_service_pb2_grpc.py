@@ -26,8 +26,10 @@ if _version_not_supported:
 
 
 class ThreadServiceStub(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
-    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
+    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
+    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
+    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
+    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
     """
 
     def __init__(self, channel):
@@ -59,8 +61,10 @@ class ThreadServiceStub(object):
 
 
 class ThreadServiceServicer(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
-    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
+    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
+    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
+    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
+    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
     """
 
     def DeleteThread(self, request, context):
@@ -125,8 +129,10 @@ def add_ThreadServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ThreadService(object):
-    """Works on whole threads, and on the runs within them. Each call is one atomic step. All of them write: a call that
-    changes anything on a thread that somebody else holds a lease on is LEASE_HELD, and does nothing on any thread.
+    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
+    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
+    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
+    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
     """
 
     @staticmethod

@@ -32,9 +32,8 @@ from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.statements import load_statements
 from checkpointd_server.store.writes.group_commit import GroupCommit
 
-GC_TIMEOUT = 60.0
+GC_TIMEOUT = 10.0
 """How long looking after one thread may take, in seconds."""
-
 
 MAX_TENANTS = 1000
 """How many tenants a store remembers. Beyond, it forgets those that have nothing under way."""

@@ -43,8 +43,8 @@ _PREPARE = "; ".join(
     [
         "SET plan_cache_mode = force_generic_plan",
         "SET jit = off",
-        # All that is asked is looked up, row by row. While tables are tiny the planner sees no use in their indexes, and
-        # the plans stay.
+        # All that is asked is looked up, row by row. While tables are tiny the planner sees no use in indexes, and the
+        # plans stay.
         "SET enable_seqscan = off",
         "SET enable_hashjoin = off",
         "SET enable_mergejoin = off",
