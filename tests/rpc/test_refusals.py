@@ -12,7 +12,7 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2
 from checkpointd.v1 import values_pb2 as values
-from tests.rpc.requests import assert_nothing_stored, channel_value, channels, copy, send, task_write
+from tests.rpc.requests import VERSION, assert_nothing_stored, channel_value, channels, copy, send, task_write
 
 
 async def test_all_keys_may_have_their_full_length_at_once(client: Any) -> None:
@@ -157,6 +157,7 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         for field, limit, fields in (
             ("patch.base_version", None, {"base_version": ""}),
             ("patch.base_version", None, {"base_version": "1"}),
+            ("patch.base_version", None, {"base_version": VERSION}),
             ("patch.base_version", 129, {"base_version": "s" + "x" * 129}),
             ("patch.size", GIBIBYTE, {"size": GIBIBYTE + 1}),
             ("patch.size", GIBIBYTE, {"size": -1}),

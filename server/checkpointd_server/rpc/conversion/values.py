@@ -50,7 +50,7 @@ def read_channel_values(
             value = message.value
             types.append(value.type)
             if value.HasField("patch"):
-                typed, taken = _read_patched(value, len(values), operations, limits)
+                typed, taken = _read_patched(value, version, len(values), operations, limits)
                 operations -= taken
             elif value.HasField("parts"):
                 typed = _read_parted(value, f"values[{len(values)}].value", limits)
@@ -72,12 +72,16 @@ def read_channel_values(
     return values
 
 
-def _read_patched(message: pb.TypedValue, position: int, operations: int, limits: Limits) -> tuple[TypedValue, int]:
+def _read_patched(
+    message: pb.TypedValue, version: str, position: int, operations: int, limits: Limits
+) -> tuple[TypedValue, int]:
     """Returns a value that is a patch, and how many operations it has, of those that are left to the put."""
     field = f"values[{position}].value.patch"
     patch, data = message.patch, message.data
     base_version, size, crc32, base_crc32 = patch.base_version, patch.size, patch.crc32, patch.base_crc32
     check_version(base_version, f"{field}.base_version", limits.max_channel_version_bytes + 1)
+    if base_version == version:
+        raise InvalidArgument(f"{field}.base_version", "is the version of the value itself")
     if not 0 <= size <= limits.max_value_bytes:
         limit = limits.max_value_bytes
         raise InvalidArgument(f"{field}.size", f"is {size}, 0 to {limit} are allowed", limit=limit)
