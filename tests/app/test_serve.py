@@ -67,7 +67,7 @@ class TestServing:
     def test_the_ready_line_is_all_of_standard_output_and_names_the_real_port(self, server: ServerProcess) -> None:
         assert server.stdout == f"checkpointd ready on {server.target}\n"
         assert not server.target.endswith(":0")
-        assert put(server.target, "t") == 1
+        assert put(server.target, "t") > 0
 
     def test_it_listens_on_several_addresses(self, database_url: str, tmp_path: Path) -> None:
         path = tmp_path / "socket"
@@ -75,7 +75,7 @@ class TestServing:
         with ServerProcess(*options, log_dir=tmp_path) as process:
             host_port, unix = process.stdout.removeprefix("checkpointd ready on ").split()
             assert unix == f"unix:{path}"
-            assert put(host_port, "t") == 1
+            assert put(host_port, "t") > 0
             assert is_there(unix, "t")
 
     def test_what_was_put_survives_sigkill_and_restart(self, server: ServerProcess) -> None:
@@ -219,7 +219,7 @@ class TestStarting:
             runner.run(postgres.__aenter__())
             try:
                 process.wait_ready()
-                assert put(process.target, "t") == 1
+                assert put(process.target, "t") > 0
                 process.stop()
             finally:
                 runner.run(postgres.__aexit__())
