@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.model import (
     AcquireLease,
     CopyThread,
@@ -25,6 +26,7 @@ from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.store import copies, reads, threads
 from checkpointd_server.store.commits import Commits
 from checkpointd_server.store.database import Connections, Database, Session, open_connections
+from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
@@ -194,14 +196,17 @@ class PostgresStore:
         return await self._connections.of(None).run(work, timeout=timeout)
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a trivial query, before everybody else's.
+        """Runs a small query, before everybody else's.
 
         Raises:
-            DatabaseUnavailable: It doesn't go through.
+            DatabaseUnavailable: It doesn't go through, or the server's role lacks a right.
             Overloaded: All connections are at work, and none became free in time.
         """
         ahead = None if timeout is None else timeout * 0.75
-        await self._connections.of(None).run(lambda session: session.fetch("check"), timeout=timeout, ahead=ahead)
+        database = self._connections.of(None)
+        lacking = await database.run(lambda session: session.fetch_value("check"), timeout=timeout, ahead=ahead)
+        if lacking:
+            raise DatabaseUnavailable(lacking_rights(str(lacking)))
 
 
 @asynccontextmanager
