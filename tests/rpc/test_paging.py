@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd.v1.checkpoint_service_pb2 import CheckpointView, ListCheckpointsRequest
@@ -16,6 +15,7 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.model import CheckpointPosition
 from checkpointd_server.rpc.paging import read_page_token, write_page_token
+from tests.support.properties import given
 
 LIMITS = Limits()
 POSITION = CheckpointPosition("checkpoint-1", "thread-1", "ns")

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from checkpointd.v1.values_pb2 import Metadata, TypedValue
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.projection import project_filter, project_metadata
+from tests.support.properties import given
 
 LIMITS = Limits()
 

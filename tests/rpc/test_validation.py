@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.rpc.validation import are_plain, check_text, check_texts
+from tests.support.properties import given
 
 texts = st.lists(st.text("ab\0é😀", max_size=10) | st.text("ab", max_size=16), max_size=4)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd.v1.values_pb2 import ChannelVersion
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.versions import read_plain_versions, read_version, write_version
+from tests.support.properties import given
 
 LIMITS = Limits()
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
