@@ -20,9 +20,11 @@ from typing import IO, Any
 
 import structlog
 
+from checkpointd_server.access_lists import let_pass, lets_pass
 from checkpointd_server.domain.errors import SetupError
 
-_UNPRIVILEGED_USER = "nobody"
+_UNPRIVILEGED_USERS = ("checkpointd", "nobody")
+"""Whom PostgreSQL runs as where root starts it, if there is one. Who is nobody, others may be too."""
 _RUN_AS = """\
 import os, sys
 uid, gid, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -60,7 +62,7 @@ class Leftover:
 
 class DataFolder:
     """A data folder and the files in it. PostgreSQL refuses to run as root, so as root it runs as another user: the one
-    who owns the cluster or the folder, or `nobody` where that is root too.
+    who owns the cluster or the folder, or where that is root too `checkpointd`, or `nobody` if there is no such user.
 
     Args:
         path: The folder. It need not exist yet.
@@ -247,13 +249,13 @@ class DataFolder:
                 with contextlib.suppress(KeyError):
                     return pwd.getpwuid(owner)
                 raise SetupError(f"data folder {self.path}: {path} belongs to user id {owner}, who doesn't exist")
-        try:
-            return pwd.getpwnam(_UNPRIVILEGED_USER)
-        except KeyError:
-            raise SetupError(
-                "PostgreSQL refuses to run as root, and there is no user 'nobody' to run it as: "
-                f"give the data folder {self.path} to an ordinary user, or start checkpointd as one"
-            ) from None
+        for name in _UNPRIVILEGED_USERS:
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(name)
+        raise SetupError(
+            "PostgreSQL refuses to run as root, and there is no user 'checkpointd' or 'nobody' to run it as: "
+            f"give the data folder {self.path} to an ordinary user, or start checkpointd as one"
+        )
 
     def _read_postmaster_file(self) -> tuple[int, Path | None, str] | None:
         """Reads the pid, the socket's folder and the status from PostgreSQL's own lock file."""
@@ -283,7 +285,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _open_way(target: Path, user: pwd.struct_passwd) -> None:
-    """Lets a user walk to a folder: what root owns on the way is opened for walking through, not for reading."""
+    """Lets a user walk to a folder: what root owns on the way is opened to that user alone, for walking through."""
     for folder in reversed((target, *target.parents)):
         status = folder.stat()
         if status.st_uid == user.pw_uid:
@@ -292,7 +294,7 @@ def _open_way(target: Path, user: pwd.struct_passwd) -> None:
             walkable = status.st_mode & stat.S_IXGRP
         else:
             walkable = status.st_mode & stat.S_IXOTH
-        if walkable:
+        if walkable or lets_pass(folder, user.pw_uid):
             continue
         if status.st_uid != 0:
             raise SetupError(f"{folder}: user {user.pw_name!r}, whom PostgreSQL runs as, can't pass; it needs {target}")
@@ -300,7 +302,15 @@ def _open_way(target: Path, user: pwd.struct_passwd) -> None:
         _log.info(
             "letting PostgreSQL's user enter a folder on the way to the data", folder=str(folder), user=user.pw_name
         )
-        folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
+        try:
+            let_pass(folder, user.pw_uid)
+        except OSError:
+            # Not for everybody in place of that one: what is private may be so for good reason.
+            raise SetupError(
+                f"{folder}: user {user.pw_name!r}, whom PostgreSQL runs as, can't pass, and the file system has no "
+                f"access lists to let that user alone; it needs {target}: name a folder elsewhere, or start as an "
+                "ordinary user"
+            ) from None
 
 
 def _exists(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -250,3 +251,24 @@ async def test_a_long_path_works_and_leaves_nothing_elsewhere(tmp_path: Path) ->
 async def test_an_odd_path_works(tmp_path: Path) -> None:
     async with EmbeddedPostgres(tmp_path / "a b'c,d%20&é") as postgres:
         assert await fetch(postgres.dsn, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has PostgreSQL run as somebody else")
+async def test_private_folders_on_the_way_are_opened_to_postgresqls_user_alone(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    async with EmbeddedPostgres(private / "data"):
+        pass
+    assert stat.S_IMODE(private.stat().st_mode) & 0o007 == 0
+    owner = (private / "data" / "postgres").stat().st_uid
+    for user, passes in ((owner, True), (owner - 1, False)):
+        look = (
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import os; os.setgroups([]); os.setgid({user}); os.setuid({user}); os.chdir({str(private)!r})",
+        )
+        assert (subprocess.run(look, cwd="/", capture_output=True).returncode == 0) is passes
+    async with EmbeddedPostgres(private / "data"):  # and again, with the list that is there
+        pass

@@ -14,13 +14,13 @@ from uuid import UUID
 
 import msgpack
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Interrupt, Send
 
 from checkpointd_server.payload import plain, text
+from tests.support.properties import given
 
 
 @dataclass

@@ -325,9 +325,7 @@ async def test_a_chain_of_patches_can_t_be_rearranged(
         assert found.checkpoint["channel_values"] == {"a": "x" * 1000 + "yy"}
 
 
-async def test_the_base_of_patches_can_t_be_changed(
-    saver: GrpcSaver, server: LocalServer, database: Database
-) -> None:
+async def test_the_base_of_patches_can_t_be_changed(saver: GrpcSaver, server: LocalServer, database: Database) -> None:
     versions = await patched(saver)
     await database.execute(
         "UPDATE channel_values AS one SET data = other.data FROM channel_values AS other"

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from checkpointd_server.domain.errors import InvalidArgument
@@ -19,6 +19,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.values import TypedValue
 from checkpointd_server.rpc.conversion import metadata_index
 from checkpointd_server.rpc.conversion.metadata_index import Projection, project_filter
+from tests.support.properties import given
 
 LIMITS = Limits()
 

@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd.v1.checkpoint_service_pb2 import CheckpointView, GetDeltaChannelHistoryRequest, ListCheckpointsRequest
@@ -21,6 +20,7 @@ from checkpointd_server.rpc.conversion.page_tokens import (
     write_history_token,
     write_list_token,
 )
+from tests.support.properties import given
 
 LIMITS = Limits()
 POSITION = CheckpointPosition("checkpoint-1", "thread-1", "ns")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd_server.domain.errors import InvalidArgument
@@ -16,6 +15,7 @@ from checkpointd_server.rpc.conversion.validation import (
     check_version,
     check_versions,
 )
+from tests.support.properties import given
 
 texts = st.lists(st.text("ab\0é😀", max_size=10) | st.text("ab", max_size=16), max_size=4)
 

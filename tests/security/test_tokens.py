@@ -15,7 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -30,6 +30,8 @@ from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.rpc_client import Client, bearer, connected
 from tests.support.until import auntil
+
+PATIENT = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 OK, UNAUTHENTICATED, UNAVAILABLE = (
     grpc.StatusCode.OK,
@@ -306,13 +308,13 @@ class TestHeadersThatAnybodyCanMakeUp:
             await tokens.verify(made_up(header))
 
     @given(header=HEADERS | JSON, claims=JSON)
-    @settings(max_examples=300, deadline=None)
+    @PATIENT
     def test_whatever_they_are(self, tokens: Tokens, header: object, claims: object) -> None:
         with pytest.raises(Unauthenticated):
             asyncio.run(tokens.verify(made_up(header, claims)))
 
     @given(token=st.text(st.characters(codec="ascii"), max_size=300))
-    @settings(max_examples=300, deadline=None)
+    @PATIENT
     def test_and_so_is_what_is_no_token(self, tokens: Tokens, token: str) -> None:
         with pytest.raises(Unauthenticated):
             asyncio.run(tokens.verify(token))

@@ -132,6 +132,15 @@ _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
 """How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it."""
 
 
+_DENIED = re.compile(r"\b(table|sequence|function|schema) ([\w.]+)")
+"""What PostgreSQL denies, in its own words. Where they are another language's, nothing is named."""
+
+
+def lacking_rights(what: str) -> str:
+    """Says that the server's role lacks rights, and what to do."""
+    return f"the database's role lacks rights ({what}): GRANT them, as docs/deploying.md lists them"
+
+
 def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
     """Says what a failure means. None: it is not one of the database's, or a fault of ours.
 
@@ -140,6 +149,10 @@ def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
         reads: Whether nothing was to be stored. What a read asks by was looked at before; so what PostgreSQL can't make
             of it is what lies in the database, or our statement, and never the caller's.
     """
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        denied = _DENIED.search(str(error))
+        what = f"on {denied[1]} {denied[2]}" if denied else "on a table, sequence or function"
+        return Verdict(error=DatabaseUnavailable(lacking_rights(what)), again=False)
     if isinstance(error, asyncpg.PostgresError):
         if reads and error.sqlstate in _UNSTORABLE:
             return None

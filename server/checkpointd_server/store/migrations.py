@@ -19,9 +19,9 @@ import asyncpg
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
 from checkpointd_server.store.connections.database import connect_arguments, keep_trying
 from checkpointd_server.store.connections.hosts import Hosts
-from checkpointd_server.store.errors import explain_setup, read_only
+from checkpointd_server.store.errors import explain_setup, lacking_rights, read_only
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.statements import quote_identifier, quote_literal, with_schema
+from checkpointd_server.store.statements import load_statements, quote_identifier, quote_literal, with_schema
 
 _OLDEST_SERVER = 14
 
@@ -118,7 +118,11 @@ async def check_schema(options: StoreOptions) -> None:
         if await connection.fetchval("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"):
             raise read_only()
         applied = await _applied(connection, options.schema)
+        complete = all(migration.number in applied for migration in known)
+        lacking = await connection.fetchval(load_statements(options.schema)["check"]) if complete else None
     _check_known(applied, known)
+    if lacking:
+        raise SetupError(lacking_rights(str(lacking)))
     missing = [migration.number for migration in known if migration.number not in applied]
     if missing:
         problem = "is not set up for checkpointd" if not applied else f"lacks the migrations {missing}"

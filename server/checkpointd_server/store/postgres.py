@@ -17,7 +17,7 @@ from checkpointd_server.domain.checkpoints import (
     PutWrites,
     ReadResult,
 )
-from checkpointd_server.domain.errors import DeadlineExceeded
+from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
@@ -25,6 +25,7 @@ from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 from checkpointd_server.store import history, reads, threads, values
 from checkpointd_server.store.connections.database import Connections, Database, open_connections
+from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
@@ -220,14 +221,17 @@ class PostgresStore:
         return bool(await self._connections.of(None).fetch_value("row_security_binds", timeout=timeout))
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a trivial query, before everybody else's.
+        """Runs a small query, before everybody else's.
 
         Raises:
-            DatabaseUnavailable: It doesn't go through.
+            DatabaseUnavailable: It doesn't go through, or the server's role lacks a right.
             Overloaded: All connections are at work, and none became free in time.
         """
         ahead = None if timeout is None else timeout * 0.75
-        await self._connections.of(None).fetch("check", timeout=timeout, ahead=ahead)
+        database = self._connections.of(None)
+        ((lacking,),) = [row.values() for row in await database.fetch("check", timeout=timeout, ahead=ahead)]
+        if lacking:
+            raise DatabaseUnavailable(lacking_rights(str(lacking)))
 
 
 def _wake(writes: list[PendingWrite]) -> None:

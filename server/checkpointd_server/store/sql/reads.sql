@@ -21,8 +21,25 @@ SELECT * FROM __schema__.get_channel_value($1, $2, $3, $4, $5, $6, $7)
 SELECT * FROM __schema__.get_task_write($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: check
--- Whether the database answers, and the tables are there.
-SELECT n.version FROM __schema__.namespaces AS n LIMIT 0
+-- Whether the database answers and the tables are there; and which rights the server's role lacks, as GRANT writes them.
+SELECT string_agg(lacking.right_on, ', ' ORDER BY lacking.right_on COLLATE "C")
+FROM (
+    SELECT format('%s ON TABLE %I', wanted.privilege, c.relname) AS right_on
+    FROM pg_catalog.pg_class AS c
+    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted (privilege)
+    WHERE c.relnamespace = (
+            SELECT n.relnamespace FROM pg_catalog.pg_class AS n WHERE n.oid = '__schema__.namespaces'::regclass
+        )
+        AND c.relkind IN ('r', 'p') AND (c.relname <> 'migrations' OR wanted.privilege = 'SELECT')
+        AND NOT has_table_privilege(c.oid, wanted.privilege)
+    UNION ALL
+    SELECT format('EXECUTE ON FUNCTION %I', f.proname)
+    FROM pg_catalog.pg_proc AS f
+    WHERE f.pronamespace = (
+            SELECT n.relnamespace FROM pg_catalog.pg_class AS n WHERE n.oid = '__schema__.namespaces'::regclass
+        )
+        AND NOT has_function_privilege(f.oid, 'EXECUTE')
+) AS lacking
 
 -- name: row_security_binds
 -- Whether row-level security binds the role that the server has.
