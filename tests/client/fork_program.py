@@ -3,8 +3,7 @@
     fork_program.py TARGET THREAD PARENT START
 
 PARENT says how the saver was used before the fork: "nothing", "blocking", "awaiting" or "both"; with "another library"
-it was one that has a channel of grpc.aio open. START says how the workers are made: "os.fork" or "multiprocessing"; or
-"told" and "told anew", for one that awaits its parent's saver or one of its own, and prints the error that it gets.
+it was one that has a channel of grpc.aio open. START says how the workers are made: "os.fork" or "multiprocessing".
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import sys
 from typing import Any
 
 import grpc.aio
-from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
+from langgraph.checkpoint.grpc import GrpcSaver
 
 
 def config(thread_id: str) -> Any:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
 
 
-def work(saver: GrpcSaver, thread_id: str, number: int, *, awaits: bool) -> None:
+def work(saver: GrpcSaver, thread_id: str, number: int) -> None:
     """What each worker does: it puts a checkpoint and finds it again."""
     saved: Any = {
         "v": 4,
@@ -38,8 +37,9 @@ def work(saver: GrpcSaver, thread_id: str, number: int, *, awaits: bool) -> None
     found = saver.get_tuple({"configurable": {**config(thread_id)["configurable"], "checkpoint_id": str(number)}})
     assert found is not None
     assert found.checkpoint["channel_values"] == {"a": number}
-    if awaits:
-        assert asyncio.run(saver.aget_tuple(config(thread_id))) is not None
+    assert asyncio.run(saver.aget_tuple(config(thread_id))) is not None
+    with GrpcSaver(sys.argv[1]) as another:
+        assert another.get_tuple(config(thread_id)) is not None
 
 
 async def _open() -> None:
@@ -57,40 +57,20 @@ def main() -> None:
         saver.get_tuple(config(thread_id))
     if parent in ("awaiting", "both"):
         asyncio.run(saver.aget_tuple(config(thread_id)))
-    awaits = parent in ("nothing", "blocking")
-
     if parent == "another library":
         loop = asyncio.new_event_loop()
         loop.run_until_complete(_open())
-
-    if start.startswith("told"):
-        pid = os.fork()
-        if not pid:
-            if start == "told anew":
-                saver = GrpcSaver(target, timeout=5, retry_budget=5)
-            try:
-                saver.get_tuple(config(thread_id))
-                asyncio.run(saver.aget_tuple(config(thread_id)))
-            except CheckpointdError as error:
-                print(error, flush=True)
-                os._exit(0)
-            os._exit(1)
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
     if start == "os.fork":
         pids = []
         for number in range(3):
             if not (pid := os.fork()):
-                work(saver, thread_id, number, awaits=awaits)
+                work(saver, thread_id, number)
                 os._exit(0)
             pids.append(pid)
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     else:
         context = multiprocessing.get_context("fork")
-        workers = [
-            context.Process(target=work, args=(saver, thread_id, number), kwargs={"awaits": awaits})
-            for number in range(3)
-        ]
+        workers = [context.Process(target=work, args=(saver, thread_id, number)) for number in range(3)]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -125,7 +125,7 @@ async def test_calls_that_wait_for_a_lock_do_not_hold_up_the_others(server: Serv
         connection = await asyncpg.connect(database_url)
         try:
             async with connection.transaction():
-                await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
                 stuck = [asyncio.create_task(saver.aput(config, holding(2), {}, {})) for config in locked]
                 await asyncio.sleep(0)
                 await asyncio.wait_for(saver.aput(thread(), holding(3), {}, {}), 20)

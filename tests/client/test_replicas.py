@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerUnavailableError
-from langgraph.checkpoint.grpc.replicas import FIRST_REST, LONGEST_REST, Rota
+from langgraph.checkpoint.grpc._transport.replicas import FIRST_BACKOFF, LONGEST_BACKOFF, Picker
 
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
@@ -121,7 +121,7 @@ async def test_a_server_that_is_cut_off_costs_one_attempt(servers: list[ServerPr
             for _ in range(20):
                 assert await saver.aget_tuple(config_of("t")) is None
                 assert saver.get_tuple(config_of("t")) is None
-            # A second each time that its rest is over: some four times within the rests that grow to five seconds.
+            # A second each time that its backoff is over: some four times within those, which grow to five seconds.
             assert time.monotonic() - begun < 10
 
 
@@ -153,35 +153,35 @@ def test_a_token_may_go_to_several_servers_of_this_machine(target: str) -> None:
     GrpcSaver(target, token="secret").close()
 
 
-def test_who_failed_rests_and_is_tried_last() -> None:
-    rota = Rota(3)
-    assert sorted(rota.order()) == [0, 1, 2]
-    firsts = [rota.order()[0] for _ in range(6)]
+def test_who_failed_is_left_alone_and_tried_last() -> None:
+    picker = Picker(3)
+    assert sorted(picker.pick_order()) == [0, 1, 2]
+    firsts = [picker.pick_order()[0] for _ in range(6)]
     assert sorted(firsts) == [0, 0, 1, 1, 2, 2]
-    rota.note(1, well=False)
-    orders = [rota.order() for _ in range(6)]
+    picker.note(1, healthy=False)
+    orders = [picker.pick_order() for _ in range(6)]
     # It may be back: a call that the others refuse still tries it.
     assert all(order[-1] == 1 and sorted(order) == [0, 1, 2] for order in orders)
     assert {order[0] for order in orders} == {0, 2}
-    rota.note(0, well=False)
-    rota.note(2, well=False)
-    # Nobody is well: all are tried, the one first that has rested for longest.
-    assert all(rota.order() == [1, 0, 2] for _ in range(6))
-    rota.note(0, well=True)
-    assert rota.order() == [0, 1, 2]
+    picker.note(0, healthy=False)
+    picker.note(2, healthy=False)
+    # Nobody is healthy: all are tried, the one first that was left alone for longest.
+    assert all(picker.pick_order() == [1, 0, 2] for _ in range(6))
+    picker.note(0, healthy=True)
+    assert picker.pick_order() == [0, 1, 2]
 
 
-def test_rests_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backoffs_grow_up_to_a_bound_and_many_failures_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    rota = Rota(2)
+    picker = Picker(2)
     rests = []
     for _ in range(8):
         for _ in range(50):
-            rota.note(0, well=False)
+            picker.note(0, healthy=False)
         begun = now
-        while [rota.order()[0] for _ in range(2)] == [1, 1]:
-            now += FIRST_REST
+        while [picker.pick_order()[0] for _ in range(2)] == [1, 1]:
+            now += FIRST_BACKOFF
         rests.append(now - begun)
-    assert rests[:3] == [FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST]
-    assert rests[-1] == LONGEST_REST
+    assert rests[:3] == [FIRST_BACKOFF, 2 * FIRST_BACKOFF, 4 * FIRST_BACKOFF]
+    assert rests[-1] == LONGEST_BACKOFF

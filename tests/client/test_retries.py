@@ -23,7 +23,7 @@ from langgraph.checkpoint.grpc import (
     MessageTooLargeError,
     ServerUnavailableError,
 )
-from langgraph.checkpoint.grpc.calls import Attempts
+from langgraph.checkpoint.grpc._transport.retry import Attempts
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.options import ClientOptions
 
@@ -55,7 +55,7 @@ async def all_heads_locked(database_url: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
-            assert await connection.fetch("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            assert await connection.fetch("SELECT FROM checkpointd.threads FOR UPDATE")
             yield
     finally:
         await connection.close()

@@ -43,7 +43,7 @@ async def test_where_a_server_has_too_much_to_do_another_call_is_tried(
             await saver.aput(config_of("t"), checkpoint("1"), {}, {})
             connection = await asyncpg.connect(database_url)
             async with connection.transaction():
-                await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
                 stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
                 await asyncio.sleep(0.3)
                 refused = asyncio.create_task(saver.aget_tuple(config_of("another")))
@@ -122,7 +122,7 @@ async def test_many_calls_that_wait_for_locks_hold_up_neither_others_nor_their_e
             connection = await asyncpg.connect(database_url)
             try:
                 async with connection.transaction():
-                    await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+                    await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
                     stuck = []
                     for config in locked:
                         stuck.append(asyncio.create_task(saver.aput(config, checkpoint("2"), {}, {})))
@@ -250,7 +250,7 @@ async def test_a_call_whose_first_message_takes_long_is_not_taken_for_held_back(
         await asyncio.to_thread(saver.put, config_of("t"), checkpoint("1"), {}, {})
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await asyncio.sleep(1.5)
             assert not stuck.done()
@@ -269,7 +269,7 @@ async def test_a_call_that_has_answered_is_waited_for_to_the_end(
         await asyncio.to_thread(saver.put, config_of("t"), checkpoint("1"), {}, {})
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.namespaces FOR UPDATE")
+            await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await asyncio.sleep(0.1)  # so that each is a message of its own
             assert await saver.aget_tuple(config_of("another")) is None

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, runs
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
+from langgraph.checkpoint.grpc._runs import registry
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -52,7 +53,7 @@ def test_a_stale_worker_cannot_write_beside_its_own_last_put(saver: GrpcSaver) -
 
 
 def test_writes_that_race_their_own_put_fall_with_it(saver: GrpcSaver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
+    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
     thread = new_thread()
     loser, winner = a_run(thread), a_run(thread)
     saver.get_tuple(loser)
@@ -62,10 +63,11 @@ def test_writes_that_race_their_own_put_fall_with_it(saver: GrpcSaver, monkeypat
     early = InThread(lambda: saver.put_writes(at(loser, own), [("a", 1)], "task"))
     time.sleep(0.05)
     saver.put(winner, empty_checkpoint(), {}, {})
-    with pytest.raises(VersionConflictError):
-        saver.put(loser, own, {}, {})
+    saver.put(loser, own, {}, {})  # handed over to the writes, which are told of both
     with pytest.raises(VersionConflictError):
         early.result()
+    with pytest.raises(VersionConflictError):
+        saver.put(at(loser, own), empty_checkpoint(), {}, {})
     # Where the lost checkpoint would be, nothing is.
     saver.put({"configurable": {**thread["configurable"], "checkpoint_ns": ""}}, own, {}, {})
     stored = saver.get_tuple(at(thread, own))

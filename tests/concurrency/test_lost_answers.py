@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError, requests
+from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
+from langgraph.checkpoint.grpc._convert import encode
 
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import Gate, InThread, build, new_thread, said, turn, turns_of, until_saved
@@ -233,5 +234,5 @@ def has_passed_the_gate(saver: GrpcSaver, thread: RunnableConfig, who: str) -> b
 
 def direct_version(saver: GrpcSaver, thread: RunnableConfig) -> int:
     """The thread's version, which LangGraph's interface doesn't show."""
-    response = saver._caller.call("GetCheckpoint", lambda stubs: stubs.checkpoints.GetCheckpoint, requests.get(thread))
+    response = saver._client.call(encode.get(thread))
     return int(response.version)

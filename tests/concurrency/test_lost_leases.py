@@ -17,8 +17,9 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, WriteConflictError, requests
-from langgraph.checkpoint.grpc.leases import AsyncLeaseBlock, LeaseBlock
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, LeaseLostError, WriteConflictError
+from langgraph.checkpoint.grpc._convert import thread_requests as requests
+from langgraph.checkpoint.grpc.leases import AsyncLeaseContext, LeaseContext
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
@@ -43,10 +44,10 @@ from tests.support.until import auntil, until
 ROOT = Path(__file__).parents[2]
 
 
-def lose(saver: GrpcSaver, block: LeaseBlock | AsyncLeaseBlock, config: RunnableConfig) -> None:
+def lose(saver: GrpcSaver, block: LeaseContext | AsyncLeaseContext, config: RunnableConfig) -> None:
     """Ends a lease behind its holder's back, as if it had expired."""
     request = requests.release_lease(thread_of(config), block._holder)
-    assert saver._caller.call("ReleaseLease", lambda stubs: stubs.leases.ReleaseLease, request).released
+    assert saver._client.call(request).released
 
 
 class TestInOneProcess:
@@ -240,7 +241,7 @@ def arrived(process: subprocess.Popen[str]) -> int:
 def let_end(saver: GrpcSaver, config: RunnableConfig, token: int) -> None:
     """Has a lease that nobody renews end soon, rather than in its full time."""
     shorter = requests.renew_lease(thread_of(config), token, ttl=1.0)
-    saver._caller.call("RenewLease", lambda stubs: stubs.leases.RenewLease, shorter)
+    saver._client.call(shorter)
 
 
 class TestProcesses:
@@ -298,7 +299,7 @@ class TestProcesses:
                 request = GetLeaseRequest(thread_id=thread_of(config))
 
                 def waiting() -> int:
-                    return int(saver._caller.call("GetLease", lambda stubs: stubs.leases.GetLease, request).waiting)
+                    return int(saver._client.call(request).waiting)
 
                 until(waiting, lambda number: number == 1)
                 killed.kill()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions, runs
+from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions
+from langgraph.checkpoint.grpc._runs import registry
 from langgraph.graph import START, StateGraph
 
 from tests.support.api_keys import key_entry
@@ -94,7 +95,7 @@ class TestASaver:
         self, awaited: bool, seconds: float, protected: Protected, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """LangGraph makes no put after one that failed, but still has task writes of later steps stored."""
-        monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
+        monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
 
         def work(state: State) -> dict[str, list[str]]:
             time.sleep(seconds)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, WriteConflictError
@@ -112,17 +113,15 @@ class Agent:
     async def _put_versioned(self, thread_id: str, _: int) -> None:
         """Puts as a client of the protocol does, each put on condition of the version of the one before."""
         version = 0
-        caller = self._saver._caller
+        client = self._saver._client
         while not self._stopped:
             checkpoint = _holding(f"{thread_id} after {version}")
             request = self._request(thread_id, checkpoint, version)
             self._intend("versioned", thread_id, checkpoint)
             if self._blocking:
-                response = await asyncio.to_thread(
-                    caller.call, "PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request
-                )
+                response = await asyncio.to_thread(client.call, request)
             else:
-                response = await caller.acall("PutCheckpoint", lambda stubs: stubs.checkpoints.PutCheckpoint, request)
+                response = await client.acall(request)
             version = response.version
             self._note("acknowledged", "versioned", thread_id, checkpoint["id"], version=version)
             await asyncio.sleep(PAUSE)
@@ -133,14 +132,15 @@ class Agent:
         request = pb.PutCheckpointRequest(
             thread_id=thread_id,
             checkpoint_id=checkpoint["id"],
-            checkpoint=values_pb2.Checkpoint(v=4, ts=checkpoint["ts"]),
+            body=msgpack.packb({"v": 4, "ts": checkpoint["ts"]}),
+            channels=["a"],
+            channel_versions=["s" + checkpoint["id"]],
             metadata=values_pb2.Metadata(value=values_pb2.TypedValue(type="msgpack", data=b"\x80")),
             precondition=values_pb2.Precondition(if_version_match=version),
             request_id=uuid.uuid4().bytes,
         )
-        request.checkpoint.channel_versions.versions["a"].text = checkpoint["id"]
-        value = request.values.add(channel="a", value=values_pb2.TypedValue(type=kind, data=data))
-        value.version.text = checkpoint["id"]
+        value = values_pb2.TypedValue(type=kind, data=data)
+        request.values.add(channel="a", version="s" + checkpoint["id"], value=value)
         return request
 
     async def _contend(self, _: str, __: int) -> None:

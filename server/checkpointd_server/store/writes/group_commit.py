@@ -58,6 +58,8 @@ class _Commit:
         self.is_slow = is_slow
         """Whether it waits for a lock, and doesn't count as in flight."""
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
+        """Whether the task has. One that is cancelled before never comes to its end."""
 
     @property
     def entries(self) -> Iterable[PendingWrite]:
@@ -190,6 +192,7 @@ class GroupCommit:
                 self._ready.append(thread_id)
 
     async def _run(self, commit: _Commit) -> None:
+        commit.has_begun = True
         try:
             await self._store(commit)
         except Exception as error:
@@ -306,7 +309,7 @@ class GroupCommit:
             ]
         finish(late)
         for commit in self._commits:
-            if all(pending.result is not None for pending in commit.entries):
+            if commit.has_begun and all(pending.result is not None for pending in commit.entries):
                 assert commit.task is not None
                 commit.task.cancel()
             elif not commit.is_slow and self._slow < MAX_SLOW and commit.since + SLOW_SECONDS <= now:

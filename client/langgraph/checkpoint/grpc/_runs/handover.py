@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.grpc._runs.registry import Execution, RunNamespace
+    from langgraph.checkpoint.grpc._runs.run import Execution, RunNamespace
     from langgraph.checkpoint.grpc._transport.operation import Operation
     from langgraph.checkpoint.grpc._transport.waiters import Waiter
     from langgraph.checkpoint.grpc.errors import CheckpointdError
@@ -79,6 +79,13 @@ class InFlightWrite:
         """How much these task writes wait for: themselves, and what was handed over to them. 0: they take nothing."""
         self.error: CheckpointdError | None = None
         """What the caller is to be told."""
+
+    def relax(self) -> None:
+        """Lets it expect no more than that nobody else has written: it goes out of turn."""
+        operation = self.operation
+        if self.view is not None:
+            operation.tail = self.view.relaxed_tail(operation.kind)
+            operation.refresh = operation.chain = None
 
     def take(self, put: InFlightWrite) -> None:
         """Takes a put over."""

@@ -16,11 +16,9 @@ the put is refused, nothing may lie beside it.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,134 +30,21 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc._runs.handover import HandoverBounds, InFlightWrite
 from langgraph.checkpoint.grpc._runs.identities import SWEEP_SECONDS, Identities
 from langgraph.checkpoint.grpc._runs.namespace_state import BY_HAND, SETTLING_SECONDS, NamespaceStates
+from langgraph.checkpoint.grpc._runs.run import Execution, Refusal, Run, RunNamespace
 from langgraph.checkpoint.grpc._transport import fork
 from langgraph.checkpoint.grpc._transport.loops import running_loop
-from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Namespace, Operation, key_of, varint
+from langgraph.checkpoint.grpc._transport.operation import PUT, Namespace, Operation
 from langgraph.checkpoint.grpc._transport.waiters import Waiter
 from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError, WriteConflictError, again
 
-from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import values_pb2 as values
-
 MAX_CONTEXT_READS = 8
 """How many reads without a runtime are remembered in one context."""
-REMEMBERED_PUTS = 64
-"""How many of a run's own checkpoints are remembered in each namespace."""
 PUT_EXPECTED_WITHIN = 1.0
 """How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
 after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
 
 _RUNTIME = "__pregel_runtime"
 _DURABILITY = "__pregel_durability"
-
-_PUT_PRECONDITION = key_of(pb.PutCheckpointRequest, "precondition")
-_PUT_WRITER = key_of(pb.PutCheckpointRequest, "writer")
-_WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
-
-
-class Refusal:
-    """How another run got in the way of an execution."""
-
-    __slots__ = ("at", "checkpoint_ns", "error")
-
-    def __init__(self, error: WriteConflictError, checkpoint_ns: str, at: int) -> None:
-        self.error = error
-        self.checkpoint_ns = checkpoint_ns
-        self.at = at
-
-
-class Execution:
-    """One execution of a graph, with all graphs nested in it."""
-
-    __slots__ = ("refusals",)
-
-    def __init__(self) -> None:
-        self.refusals: dict[str, Refusal] = {}
-        """By thread. LangGraph drops what a nested graph's save raised when the graph is ending in an interrupt; so
-        whoever has begun before and writes next in this execution raises it again."""
-
-
-class Run:
-    """One run: what it has read, and what it has written itself."""
-
-    __slots__ = ("began", "execution", "namespaces", "token")
-
-    def __init__(self, began: int, execution: Execution | None = None) -> None:
-        self.began = began
-        """When it began, among runs and refusals."""
-        self.token = os.urandom(16)
-        """Who writes, for the server."""
-        self.execution = execution
-        """None for what was read without a runtime."""
-        self.namespaces: dict[Namespace, RunNamespace] = {}
-
-
-class RunNamespace:
-    """One namespace, as one run sees it. Guarded by the lock of Runs."""
-
-    __slots__ = (
-        "broken",
-        "chain",
-        "expected",
-        "failed",
-        "handed_over",
-        "puts",
-        "read",
-        "run",
-        "sent",
-        "sent_id",
-        "stored",
-        "stored_id",
-        "takers",
-        "untaken",
-        "version",
-    )
-
-    def __init__(self, run: Run, version: int | None) -> None:
-        self.run = run
-        self.version = version
-        """The version that this run read, or that its own last put made. None: it has read nothing, and its writes are
-        unconditional."""
-        self.read: set[str] = set()
-        """The checkpoints that this run read."""
-        self.puts: OrderedDict[str, None] = OrderedDict()
-        """The checkpoints of this run's own puts, sent or stored."""
-        self.sent = 0
-        """How many puts were sent."""
-        self.sent_id = ""
-        """The checkpoint of the last of them."""
-        self.stored = 0
-        """Which of them was stored last."""
-        self.stored_id = ""
-        self.chain = Chain()
-        """What its operations build on."""
-        self.broken: CheckpointdError | None = None
-        """Why the last put failed, if it did: LangGraph makes no other then, so there is none to wait for."""
-        self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
-        """Why puts failed, by checkpoint."""
-        self.expected: dict[str, list[InFlightWrite]] = {}
-        """Task writes that wait for the put of their checkpoint, by checkpoint."""
-        self.takers: list[InFlightWrite] = []
-        """Task writes in flight that puts may be handed over to."""
-        self.untaken: list[InFlightWrite] = []
-        """Puts in flight that may be handed over."""
-        self.handed_over = 0
-        """How many puts in flight were."""
-
-    def knows(self, checkpoint_id: str) -> bool:
-        """Whether the run has read this checkpoint or put it itself."""
-        return checkpoint_id in self.read or checkpoint_id in self.puts
-
-    def fail(self, checkpoint_id: str, error: CheckpointdError) -> None:
-        """Remembers why a put failed: what builds on it fails too."""
-        self.failed[checkpoint_id] = error
-        if len(self.failed) > REMEMBERED_PUTS:
-            self.failed.popitem(last=False)
-
-    def check(self, builds_on: str) -> None:
-        """Raises what a put has raised that something builds on."""
-        if self.failed and (error := self.failed.get(builds_on)) is not None:
-            raise again(error)
 
 
 _context_runs: ContextVar[dict[tuple[object, Namespace], Run] | None] = ContextVar(
@@ -251,24 +136,23 @@ class Runs:
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
         """Notes what a run has found. Its base is its first read, until it has written itself."""
-        if not self._optimistic:
-            return
         runtime = _runtime(config)
-        if runtime is None:
+        if runtime is not None:
+            with self._lock:
+                run = self._run(runtime)
+                view = run.namespaces.get(namespace)
+                if view is None:
+                    view = run.namespaces[namespace] = RunNamespace(run, None)
+                    self._begins_anew(run, namespace)
+                if self._optimistic:
+                    if view.version is None and not view.sent:
+                        view.version = version
+                    view.read.update(checkpoint_ids)
+        elif self._optimistic:
             run = Run(next(self._clock))
             run.namespaces[namespace] = view = RunNamespace(run, version)
             view.read.update(checkpoint_ids)
             self._note_in_context(namespace, run)
-            return
-        with self._lock:
-            run = self._run(runtime)
-            view_or_none = run.namespaces.get(namespace)
-            if view_or_none is None:
-                view_or_none = run.namespaces[namespace] = RunNamespace(run, version)
-                self._begins_anew(run, namespace)
-            elif view_or_none.version is None and not view_or_none.sent:
-                view_or_none.version = version
-            view_or_none.read.update(checkpoint_ids)
 
     def forget_context(self) -> None:
         """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
@@ -300,13 +184,8 @@ class Runs:
                 write.view, write.execution = view, run.execution
                 operation.chain = view.chain
                 write.after = view.sent
-                operation.tail = self._tail(view, PUT.method, view.sent_id)
-                view.sent += 1
-                write.number, view.sent_id, view.broken = view.sent, own_id, None
-                view.puts[own_id] = None
-                view.puts.move_to_end(own_id)
-                if len(view.puts) > REMEMBERED_PUTS:
-                    view.puts.popitem(last=False)
+                operation.tail = view.tail(PUT, view.sent_id)
+                write.number = view.record_put(own_id)
                 if view.version is None:
                     operation.after_puts = True
                 else:
@@ -364,7 +243,7 @@ class Runs:
                 return
             view.fail(checkpoint_id, told)
             view.broken = told
-            unsent = self._take_expected(view)
+            unsent = view.take_expected()
         for write in unsent:
             write.operation.settle(None, again(told))
 
@@ -435,7 +314,7 @@ class Runs:
         operation = write.operation
         if not is_counted:
             self._states.begin_write(operation.namespace, write.execution or BY_HAND)
-        return self._states.wait_for_turn(operation, pipeline, lambda: self._relax(write))
+        return self._states.wait_for_turn(operation, pipeline, write.relax)
 
     def _send_writes(
         self, view: RunNamespace, write: InFlightWrite, pipeline: Any, *, is_counted: bool = False
@@ -443,7 +322,7 @@ class Runs:
         operation = write.operation
         operation.chain = view.chain
         write.after = view.sent
-        operation.tail = self._tail(view, operation.kind.method, view.sent_id)
+        operation.tail = view.tail(operation.kind, view.sent_id)
         if view.version is not None:
             operation.refresh = self._refresh
         return self._send(write, pipeline, is_counted=is_counted)
@@ -455,12 +334,6 @@ class Runs:
             flush |= self._send_writes(view, write, write.pipeline, is_counted=True)
         return flush
 
-    def _take_expected(self, view: RunNamespace) -> list[InFlightWrite]:
-        """Returns what waits for puts that won't come."""
-        unsent = [write for writes in view.expected.values() for write in writes]
-        view.expected.clear()
-        return unsent
-
     def _stop_expecting(self, view: RunNamespace, checkpoint_id: str) -> None:
         with self._lock:
             writes = view.expected.get(checkpoint_id, ())
@@ -469,44 +342,25 @@ class Runs:
         for pipeline in pipelines:
             pipeline.flush()
 
-    def _tail(self, view: RunNamespace, method: str, last_id: str) -> bytes:
-        """Returns what an operation expects, and who writes, as fields of its request."""
-        if view.version is None:
-            return b""
-        token = view.run.token
-        if last_id:
-            expected = values.Precondition(if_last_writer=token, if_last_checkpoint_id=last_id)
-        else:
-            expected = values.Precondition(if_version_match=view.version)
-        encoded = expected.SerializeToString()
-        if method != PUT.method:
-            return b"".join((_WRITES_PRECONDITION, varint(len(encoded)), encoded))
-        return b"".join((_PUT_PRECONDITION, varint(len(encoded)), encoded, _PUT_WRITER, varint(len(token)), token))
+    def _refresh(self, operation: Operation, current_id: str) -> bool:
+        """Makes anew what an operation expects that is sent again. Returns whether that has changed.
 
-    def _relax(self, write: InFlightWrite) -> None:
-        """Lets a write that goes out of turn expect no more than that nobody else has written."""
-        view, operation = write.view, write.operation
-        if view is None or view.version is None:
-            return
-        expected = values.Precondition(if_version_match=view.version, if_last_writer=view.run.token)
-        encoded = expected.SerializeToString()
-        # Of a field that comes twice the last counts; of a message, field by field.
-        key = _PUT_PRECONDITION if operation.kind is PUT else _WRITES_PRECONDITION
-        writer = _PUT_WRITER + varint(len(view.run.token)) + view.run.token if operation.kind is PUT else b""
-        operation.tail = b"".join((key, varint(len(encoded)), encoded, writer))
-        operation.refresh = operation.chain = None
-
-    def _refresh(self, operation: Operation) -> bool:
-        """Makes anew what an operation expects that is sent again. Returns whether that has changed."""
+        What went out behind it may have been stored already. So it has where the server names a put of this run, though
+        its answer was lost.
+        """
         write: InFlightWrite = operation.owner
         with self._lock:
             view = write.view
-            if view is None or view.stored <= write.after:
+            if view is None:
                 return False
-            # What went out behind it has been stored already.
-            write.after = view.stored
-            operation.tail = self._tail(view, operation.kind.method, view.stored_id)
-            return True
+            if view.stored > write.after:
+                write.after, last_id = view.stored, view.stored_id
+            elif operation.kind is not PUT and current_id in view.puts and current_id not in view.failed:
+                last_id = current_id
+            else:
+                return False
+            before, operation.tail = operation.tail, view.tail(operation.kind, last_id)
+            return operation.tail != before
 
     def _note_outcome(self, view: RunNamespace, write: InFlightWrite) -> list[InFlightWrite]:
         """Notes what has come of a run's write. Returns what waits for puts that won't come."""
@@ -527,19 +381,9 @@ class Runs:
         if operation.kind is not PUT:
             return []
         if error is None:
-            if write.number > view.stored:
-                view.stored, view.stored_id = write.number, write.checkpoint_id
-                if view.version is not None:
-                    view.version = operation.response.version
+            view.record_stored(write.number, write.checkpoint_id, operation.response.version)
             return []
-        view.fail(write.checkpoint_id, again(error))
-        if operation.chain is not view.chain:
-            return []
-        # What was built on it fails with it. What comes from now on builds on what is stored.
-        view.chain = Chain()
-        view.broken = again(error)
-        view.sent_id = view.stored_id
-        return self._take_expected(view)
+        return view.record_failed(write.checkpoint_id, again(error), operation.chain)
 
     def _find(
         self, config: RunnableConfig, namespace: Namespace, builds_on: str

@@ -1,8 +1,9 @@
-"""The connections of a saver: one for blocking calls, and one for each event loop whose end it will be told.
+"""The connections of a saver: one in the background, and one in each event loop whose end it will be told.
 
 They are made when they are first needed, so that a saver can be built anywhere. A stream that is open when its event
 loop ends can't be ended any more, and disturbs grpc in the loops that come after. So only a loop in which the saver is
 used in an `async with` block has a connection of its own; all others, and threads, share that of the background loop.
+In a forked child, where event loops can't be served, there is a blocking one.
 """
 
 from __future__ import annotations
@@ -72,12 +73,14 @@ class Connection:
     def __init__(self, channels: list[ForkSafeChannel], options: ClientOptions, picker: Picker, drive: Drive) -> None:
         self.loop = asyncio.get_running_loop()
         self._options = options
-        self._picker = picker
         self._drive = drive
         self._openers = [
             channel.stream_stream(_SERVICE + "Pipeline", response_deserializer=pb.PipelineResponse.FromString)
-            for channel in channels
+            for target, channel in zip(options.targets, channels, strict=True)
+            # Of a list of addresses in one target, grpc gives each stream the next.
+            for _ in range(target.count(",") + 1)
         ]
+        self._picker = picker if len(channels) == len(self._openers) else Picker(len(self._openers))
         self._channel = channels[0] if len(channels) == 1 else AioFailoverChannel(channels, picker)
         self.stubs = Stubs(self._channel)
         self.pipeline = self._new_pipeline()
@@ -136,7 +139,7 @@ class Channels:
         self._begin()
 
     def sync(self) -> Stubs:
-        """Returns the stubs for blocking calls from any thread of this process."""
+        """Returns the stubs for blocking calls in a forked child."""
         stubs = self._sync
         if stubs is not None and not self._closed:
             return stubs

@@ -59,6 +59,23 @@ class Client:
             timeout: How long one attempt may take, in seconds. Default: the saver's.
             retry_budget: How long to try again what waiting can mend, in seconds. Default: the saver's.
         """
+        if fork.lost_aio():
+            return self._call(request, timeout, retry_budget)
+        connection = self.channels.in_background()
+        elsewhere = self._acall(connection, request, timeout, retry_budget)
+        return asyncio.run_coroutine_threadsafe(elsewhere, connection.loop).result()
+
+    async def acall(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
+        """Awaits `call`."""
+        if fork.lost_aio():
+            return await asyncio.to_thread(self._call, request, timeout, retry_budget)
+        connection = self.channels.aio()
+        elsewhere = self._acall(connection, request, timeout, retry_budget)
+        if connection.loop is asyncio.get_running_loop():
+            return await elsewhere
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere, connection.loop))
+
+    def _call(self, request: Any, timeout: float | None, retry_budget: float | None) -> Any:
         name, method = _RPCS[type(request)]
         timeout = timeout or self.options.timeout
         attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
@@ -73,16 +90,6 @@ class Client:
             except ValueError as error:
                 raise _closed_under(error) from error
             time.sleep(pause)
-
-    async def acall(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
-        """Awaits `call`."""
-        if fork.lost_aio():
-            return await asyncio.to_thread(self.call, request, timeout=timeout, retry_budget=retry_budget)
-        connection = self.channels.aio()
-        if connection.loop is asyncio.get_running_loop():
-            return await self._acall(connection, request, timeout, retry_budget)
-        elsewhere = self._acall(connection, request, timeout, retry_budget)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere, connection.loop))
 
     async def _acall(
         self, connection: Connection, request: Any, timeout: float | None, retry_budget: float | None

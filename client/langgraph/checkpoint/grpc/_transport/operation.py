@@ -19,7 +19,7 @@ import grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.grpc._transport.pipeline import Lane
+    from langgraph.checkpoint.grpc._transport.lane import Lane
     from langgraph.checkpoint.grpc._transport.retry import Attempts
 
 Metadata = tuple[tuple[str, str], ...]
@@ -150,8 +150,9 @@ class Operation:
         """What it goes over, if its turn there counts."""
         self.tail = b""
         """More fields of the request, serialized: what it expects of its namespace."""
-        self.refresh: Callable[[Operation], bool] | None = None
-        """Makes the tail anew before it is sent again. Returns whether it has changed."""
+        self.refresh: Callable[[Operation, str], bool] | None = None
+        """Makes the tail anew before it is sent again, given the checkpoint that the server says was put last, or "".
+        Returns whether it has changed."""
         self.rebuild: Callable[[], Generator[Any, Any, bytes | None]] | None = None
         """A flow that makes its body anew, with whole values in place of patches. None: there are none."""
         self.chain: Chain | None = None

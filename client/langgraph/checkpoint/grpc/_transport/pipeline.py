@@ -17,11 +17,12 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from random import SystemRandom
 from typing import Any
 
 from langgraph.checkpoint.grpc._transport import stream as streams
+from langgraph.checkpoint.grpc._transport.lane import Lane
 from langgraph.checkpoint.grpc._transport.operation import (
     PUT,
     Kind,
@@ -59,38 +60,6 @@ _CONSEQUENCES = frozenset({"PREDECESSOR_MISSING", "VERSION_CONFLICT"}) | _WHOLE
 """Refusals that may come of a refusal before."""
 _OWN_CODES = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 """What a server says of whoever opens a stream, and would say of a call alone."""
-
-
-class Lane:
-    """The operations on one namespace that have no outcome yet, in order."""
-
-    __slots__ = ("alone", "held", "namespace", "sent", "stream", "tried", "waiting")
-
-    def __init__(self, namespace: Namespace) -> None:
-        self.namespace = namespace
-        self.waiting: deque[Operation] = deque()
-        """What hasn't been sent."""
-        self.sent: dict[Operation, None] = {}
-        """What has been sent and has no outcome."""
-        self.stream: Stream | None = None
-        """Where it was sent."""
-        self.alone = False
-        """Whether what was sent is in a call of its own: nothing may follow it."""
-        self.held = False
-        """Whether all that was sent is about to be sent again."""
-        self.tried: set[int] = set()
-        """The servers that were away when it was sent last."""
-
-    def remove(self, operation: Operation) -> None:
-        """Takes an operation out."""
-        if operation in self.sent:
-            del self.sent[operation]
-            if self.stream is not None:
-                self.stream.forget(operation)
-            if not self.sent:
-                self.alone = False
-        elif operation in self.waiting:
-            self.waiting.remove(operation)
 
 
 class Pipeline:
@@ -299,14 +268,15 @@ class Pipeline:
         if lane is None:
             return
         lane.alone = False
-        reason = error_info(error).reason
+        info = error_info(error)
+        reason = info.reason
         away = is_away(error)
         if lane.held and (reason in _CONSEQUENCES or away or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED):
             return  # it is sent again behind what is at fault
         chain = operation.chain
         if reason in _CONSEQUENCES and chain is not None and chain.failure is not None:
             self._fail(operation, again(chain.failure))
-        elif reason == "PREDECESSOR_MISSING" and operation.refresh is not None and operation.refresh(operation):
+        elif reason == "PREDECESSOR_MISSING" and _expects_less(operation, info.metadata):
             self._hold(lane, 0.0)
         elif reason in _WHOLE and operation.rebuild is not None:
             self._rebuild(lane, operation, error)
@@ -394,7 +364,7 @@ class Pipeline:
             if lane.stream is not None:
                 lane.stream.forget(operation)
             if operation.refresh is not None:
-                operation.refresh(operation)
+                operation.refresh(operation, "")
             if operation.context is not None:
                 operation.metadata = operation.context.run(self._options.metadata)
         lane.waiting.extendleft(reversed(unsettled))
@@ -512,6 +482,12 @@ class Pipeline:
 
     def _do_without_streams(self, seconds: float) -> None:
         self._without_streams_until = max(self._without_streams_until, time.monotonic() + seconds)
+
+
+def _expects_less(operation: Operation, metadata: Mapping[str, str]) -> bool:
+    """Whether an operation that misses what went before it can expect what has come behind it, and is there already."""
+    current = metadata.get("current_checkpoint_id", "")
+    return operation.refresh is not None and operation.refresh(operation, current)
 
 
 def closed() -> CheckpointdError:

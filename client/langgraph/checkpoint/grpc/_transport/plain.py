@@ -107,9 +107,10 @@ class PlainPipeline:
 
     def _mend(self, operation: Operation, error: grpc.RpcError) -> bool:
         """Does what lets an operation be sent again at once, after a refusal. Returns whether there is anything."""
-        reason = error_info(error).reason
+        info = error_info(error)
+        reason = info.reason
         if reason == "PREDECESSOR_MISSING" and operation.refresh is not None:
-            return operation.refresh(operation)
+            return operation.refresh(operation, info.metadata.get("current_checkpoint_id", ""))
         if reason not in ("BASE_MISSING", "CHAIN_TOO_LONG") or operation.rebuild is None:
             return False
         flow, operation.rebuild = operation.rebuild, None

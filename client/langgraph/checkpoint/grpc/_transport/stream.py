@@ -95,6 +95,7 @@ class Stream:
         self._last_id = 0
         self._received_at = 0.0
         self._writer: asyncio.Task[None] | None = None
+        self._write_failed = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._idle_timer = self._loop.call_later(max(until - time.monotonic(), 0.0), self.retire)
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -146,7 +147,8 @@ class Stream:
         _, reading = await asyncio.wait({self._reader}, timeout=END_SECONDS)
         if reading:
             self._call.cancel()
-            await asyncio.wait({self._reader}, timeout=END_SECONDS)
+        if unfinished := {task for task in (self._reader, self._writer) if task is not None and not task.done()}:
+            await asyncio.wait(unfinished, timeout=END_SECONDS)
 
     # Writing.
 
@@ -164,8 +166,8 @@ class Stream:
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-        except Exception:  # noqa: S110 - the stream has ended; the reader is told how
-            pass
+        except Exception:  # the stream has ended; the reader is told how
+            self._write_failed = True
         finally:
             self._writer = None
 
@@ -208,6 +210,9 @@ class Stream:
             error = None if was_ended(self._call) else cancelled
         except grpc.RpcError as failure:
             error = failure
+            if self._write_failed and failure.code() is grpc.StatusCode.INTERNAL:
+                # What grpc.aio makes of the end of a call that it is just writing to.
+                error = local_error(grpc.StatusCode.UNAVAILABLE, "the stream broke")
         except Exception as failure:  # an answer that isn't as it should be: nobody may wait for ever
             error = local_error(grpc.StatusCode.INTERNAL, f"an answer could not be read ({type(failure).__name__})")
             self._call.cancel()

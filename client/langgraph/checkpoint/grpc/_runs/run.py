@@ -1,0 +1,190 @@
+"""Runs: what each has read and written itself, and what its next write expects to find."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Kind, Namespace, key_of, varint
+from langgraph.checkpoint.grpc.errors import CheckpointdError, WriteConflictError, again
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import values_pb2 as values
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc._runs.handover import InFlightWrite
+
+REMEMBERED_PUTS = 64
+"""How many of a run's own checkpoints are remembered in each namespace."""
+
+_PUT_PRECONDITION = key_of(pb.PutCheckpointRequest, "precondition")
+_PUT_WRITER = key_of(pb.PutCheckpointRequest, "writer")
+_WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
+
+
+class Refusal:
+    """How another run got in the way of an execution."""
+
+    __slots__ = ("at", "checkpoint_ns", "error")
+
+    def __init__(self, error: WriteConflictError, checkpoint_ns: str, at: int) -> None:
+        self.error = error
+        self.checkpoint_ns = checkpoint_ns
+        self.at = at
+
+
+class Execution:
+    """One execution of a graph, with all graphs nested in it."""
+
+    __slots__ = ("refusals",)
+
+    def __init__(self) -> None:
+        self.refusals: dict[str, Refusal] = {}
+        """By thread. LangGraph drops what a nested graph's save raised when the graph is ending in an interrupt; so
+        whoever has begun before and writes next in this execution raises it again."""
+
+
+class Run:
+    """One run: what it has read, and what it has written itself."""
+
+    __slots__ = ("began", "execution", "namespaces", "token")
+
+    def __init__(self, began: int, execution: Execution | None = None) -> None:
+        self.began = began
+        """When it began, among runs and refusals."""
+        self.token = os.urandom(16)
+        """Who writes, for the server."""
+        self.execution = execution
+        """None for what was read without a runtime."""
+        self.namespaces: dict[Namespace, RunNamespace] = {}
+
+
+class RunNamespace:
+    """One namespace, as one run sees it. Guarded by the lock of Runs."""
+
+    __slots__ = (
+        "broken",
+        "chain",
+        "expected",
+        "failed",
+        "handed_over",
+        "puts",
+        "read",
+        "run",
+        "sent",
+        "sent_id",
+        "stored",
+        "stored_id",
+        "takers",
+        "untaken",
+        "version",
+    )
+
+    def __init__(self, run: Run, version: int | None) -> None:
+        self.run = run
+        self.version = version
+        """The version that this run read, or that its own last put made. None: it has read nothing, and its writes are
+        unconditional."""
+        self.read: set[str] = set()
+        """The checkpoints that this run read."""
+        self.puts: OrderedDict[str, None] = OrderedDict()
+        """The checkpoints of this run's own puts, sent or stored."""
+        self.sent = 0
+        """How many puts were sent."""
+        self.sent_id = ""
+        """The checkpoint of the last of them."""
+        self.stored = 0
+        """Which of them was stored last."""
+        self.stored_id = ""
+        self.chain = Chain()
+        """What its operations build on."""
+        self.broken: CheckpointdError | None = None
+        """Why the last put failed, if it did: LangGraph makes no other then, so there is none to wait for."""
+        self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
+        """Why puts failed, by checkpoint."""
+        self.expected: dict[str, list[InFlightWrite]] = {}
+        """Task writes that wait for the put of their checkpoint, by checkpoint."""
+        self.takers: list[InFlightWrite] = []
+        """Task writes in flight that puts may be handed over to."""
+        self.untaken: list[InFlightWrite] = []
+        """Puts in flight that may be handed over."""
+        self.handed_over = 0
+        """How many puts in flight were."""
+
+    def record_put(self, checkpoint_id: str) -> int:
+        """Notes a put that is about to be sent, and returns its number."""
+        self.sent += 1
+        self.sent_id = checkpoint_id
+        self.broken = None
+        self.puts[checkpoint_id] = None
+        self.puts.move_to_end(checkpoint_id)
+        if len(self.puts) > REMEMBERED_PUTS:
+            self.puts.popitem(last=False)
+        return self.sent
+
+    def record_stored(self, number: int, checkpoint_id: str, version: int) -> None:
+        """Notes a put that was stored."""
+        if number > self.stored:
+            self.stored, self.stored_id = number, checkpoint_id
+            if self.version is not None:
+                self.version = version
+
+    def record_failed(self, checkpoint_id: str, error: CheckpointdError, chain: Chain | None) -> list[InFlightWrite]:
+        """Notes a put that failed. Returns what waits for puts that won't come, if what was built on it fails too."""
+        self.fail(checkpoint_id, error)
+        if chain is not self.chain:
+            return []
+        # What comes from now on builds on what is stored.
+        self.chain = Chain()
+        self.broken = error
+        self.sent_id = self.stored_id
+        return self.take_expected()
+
+    def take_expected(self) -> list[InFlightWrite]:
+        """Returns what waits for puts, which won't come."""
+        unsent = [write for writes in self.expected.values() for write in writes]
+        self.expected.clear()
+        return unsent
+
+    def tail(self, kind: Kind, last_id: str) -> bytes:
+        """Returns what an operation expects, and who writes, as fields of its request.
+
+        Args:
+            kind: The operation's kind.
+            last_id: The checkpoint that this run has put before it, "" if none.
+        """
+        if self.version is None:
+            return b""
+        if last_id:
+            expected = values.Precondition(if_last_writer=self.run.token, if_last_checkpoint_id=last_id)
+        else:
+            expected = values.Precondition(if_version_match=self.version)
+        return self._encoded(kind, expected)
+
+    def relaxed_tail(self, kind: Kind) -> bytes:
+        """Returns the tail of an operation that goes out of turn: it expects only that nobody else has written."""
+        if self.version is None:
+            return b""
+        return self._encoded(kind, values.Precondition(if_version_match=self.version, if_last_writer=self.run.token))
+
+    def _encoded(self, kind: Kind, expected: values.Precondition) -> bytes:
+        encoded, token = expected.SerializeToString(), self.run.token
+        if kind is not PUT:
+            return b"".join((_WRITES_PRECONDITION, varint(len(encoded)), encoded))
+        return b"".join((_PUT_PRECONDITION, varint(len(encoded)), encoded, _PUT_WRITER, varint(len(token)), token))
+
+    def knows(self, checkpoint_id: str) -> bool:
+        """Whether the run has read this checkpoint or put it itself."""
+        return checkpoint_id in self.read or checkpoint_id in self.puts
+
+    def fail(self, checkpoint_id: str, error: CheckpointdError) -> None:
+        """Remembers why a put failed: what builds on it fails too."""
+        self.failed[checkpoint_id] = error
+        if len(self.failed) > REMEMBERED_PUTS:
+            self.failed.popitem(last=False)
+
+    def check(self, builds_on: str) -> None:
+        """Raises what a put has raised that something builds on."""
+        if self.failed and (error := self.failed.get(builds_on)) is not None:
+            raise again(error)

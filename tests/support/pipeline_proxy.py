@@ -1,0 +1,173 @@
+"""What stands between a saver and its server: it refuses operations, loses answers or breaks streams as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import grpc
+import grpc.aio
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+
+Verdict = pb.OperationFailure | Literal["pass", "lose", "break"]
+"""What becomes of an operation: it is refused; passed on; passed on and its answer lost, with all that come after it on
+its stream; or its stream breaks before it."""
+
+
+def overloaded(milliseconds: int = 1) -> pb.OperationFailure:
+    """Returns a refusal that waiting can mend."""
+    return pb.OperationFailure(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+        message="too much to do",
+        reason="OVERLOADED",
+        retry_after_ms=milliseconds,
+    )
+
+
+def refusal(reason: str, code: grpc.StatusCode, **metadata: str) -> pb.OperationFailure:
+    """Returns a refusal."""
+    return pb.OperationFailure(code=code.value[0], message=reason.lower(), reason=reason, metadata=metadata)
+
+
+class PipelineProxy:
+    """Passes operations on to a server, as its `judge` says, in order, and keeps what came."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self.judge: Callable[[pb.Operation], Verdict] = lambda operation: "pass"
+        """Is asked about each operation."""
+        self.messages: list[list[pb.Operation]] = []
+        """The operations that came, by message."""
+        self.streams = 0
+        """How many streams were opened."""
+        self.knows_pipelines = True
+        """Whether there is the RPC."""
+        self.target = ""
+
+    @property
+    def operations(self) -> list[pb.Operation]:
+        """The operations that came."""
+        return [operation for message in self.messages for operation in message]
+
+    def kinds(self) -> list[str]:
+        """Returns what came, in short: each operation's kind and checkpoint."""
+        kinds = []
+        for operation in self.operations:
+            kind = operation.WhichOneof("operation")
+            kinds.append(f"{kind} {getattr(operation, kind).checkpoint_id}".strip())
+        return kinds
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Finds what serves a method."""
+        if not details.method.endswith("/Pipeline"):
+            forward = self._channel.unary_unary(details.method)
+
+            async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+                try:
+                    return bytes(await forward(request, metadata=context.invocation_metadata()))
+                except grpc.aio.AioRpcError as error:
+                    await context.abort(error.code(), error.details(), tuple(error.trailing_metadata()))
+                    raise
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+        if not self.knows_pipelines:
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._pipe, pb.PipelineRequest.FromString)
+
+    async def _pipe(self, requests: Any, context: grpc.aio.ServicerContext) -> None:
+        self.streams += 1
+        await context.send_initial_metadata(())
+        upstream = self._channel.stream_stream(
+            "/checkpointd.v1.CheckpointService/Pipeline",
+            pb.PipelineRequest.SerializeToString,
+            pb.PipelineResponse.FromString,
+        )(metadata=context.invocation_metadata())
+        stream = _Stream(self, context, upstream)
+        answering = asyncio.ensure_future(stream.answer())
+        try:
+            await stream.forward()
+            await upstream.done_writing()
+            await answering
+        finally:
+            answering.cancel()
+            upstream.cancel()
+
+
+class _Stream:
+    """One stream: results are passed on in the order of their operations, of all namespaces together."""
+
+    def __init__(self, proxy: PipelineProxy, context: grpc.aio.ServicerContext, upstream: Any) -> None:
+        self._proxy = proxy
+        self._context = context
+        self._upstream = upstream
+        self._lost = False
+        self._results: dict[tuple[str, str], dict[int, pb.OperationResult | None]] = {}
+        self._names: dict[int, tuple[str, str]] = {}
+        self._writing = asyncio.Lock()
+
+    async def forward(self) -> None:
+        """Passes operations on."""
+        while (request := await self._context.read()) is not grpc.aio.EOF:
+            self._proxy.messages.append(list(request.operations))
+            for operation in request.operations:
+                verdict = self._proxy.judge(operation)
+                kind = operation.WhichOneof("operation")
+                name = (getattr(operation, kind).thread_id, getattr(operation, kind).checkpoint_ns)
+                results = self._results.setdefault(name, {})
+                if verdict == "break":
+                    await self._context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+                elif isinstance(verdict, pb.OperationFailure):
+                    results[operation.id] = pb.OperationResult(id=operation.id, failure=verdict)
+                else:
+                    self._lost = self._lost or verdict == "lose"
+                    self._names[operation.id], results[operation.id] = name, None
+                    await self._upstream.write(pb.PipelineRequest(operations=[operation]))
+            await self._tell()
+
+    async def answer(self) -> None:
+        """Passes results on."""
+        async for response in self._upstream:
+            if self._lost:
+                await self._context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            for result in response.results:
+                self._results[self._names.pop(result.id)][result.id] = result
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Tells results, those of a namespace in order: refusals, too, come when their turn has come."""
+        async with self._writing:
+            ready = []
+            for results in self._results.values():
+                for number, result in list(results.items()):
+                    if result is None:
+                        break
+                    ready.append(result)
+                    del results[number]
+            if ready:
+                await self._context.write(pb.PipelineResponse(results=ready).SerializeToString())
+
+
+@asynccontextmanager
+async def pipeline_proxy(target: str) -> AsyncIterator[PipelineProxy]:
+    """Starts a proxy in this event loop."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        proxy = PipelineProxy(channel)
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((_Handlers(proxy),))
+        proxy.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        try:
+            yield proxy
+        finally:
+            await server.stop(0)
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, proxy: PipelineProxy) -> None:
+        self._proxy = proxy
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._proxy.service(details)
