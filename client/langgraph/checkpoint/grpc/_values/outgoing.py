@@ -30,7 +30,7 @@ PART_BYTES = 1024 * 1024 - 4096
 """How many bytes a part of a value has: with what is around them, a message of 1 MiB."""
 OFFLOADED_BYTES = 1024 * 1024
 """From how many bytes on values are compared and encrypted outside an event loop."""
-MAX_DEPTH = 32
+MAX_DEPTH = 40
 """How many patches follow one another at the most."""
 
 Place = ChannelAssociatedData | WriteAssociatedData
