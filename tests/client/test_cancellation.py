@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 from langgraph.checkpoint.grpc import Encryption, GrpcSaver
-from langgraph.checkpoint.grpc.copies import Copier
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
 
@@ -88,22 +88,22 @@ async def test_half_a_copy_is_deleted(
                 {},
                 {"a": 1},
             )
-        acall = Copier._acall
+        acall = saver._client.acall
 
         async def block(started: Started) -> None:
             puts = 0
 
-            async def counted(copier: Copier, step: Any) -> Any:
+            async def counted(request: Any, **options: Any) -> Any:
                 nonlocal puts
-                answer = await acall(copier, step)
-                if isinstance(step, tuple):
+                answer = await acall(request, **options)
+                if isinstance(request, pb.PutCheckpointRequest):
                     puts += 1
                     if puts == 2:
                         started.set()
                         await asyncio.sleep(TTL)
                 return answer
 
-            monkeypatch.setattr(Copier, "_acall", counted)
+            monkeypatch.setattr(saver._client, "acall", counted)
             await saver.acopy_thread(thread_id, target)
 
         await cancel(block)

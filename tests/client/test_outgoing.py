@@ -175,7 +175,7 @@ def test_a_put_is_made_again_with_whole_values(serde: ValueSerde) -> None:
     assert not only_patch(put)
     assert put.request.precondition.if_version_match == 7
     assert [entry.channel for entry in put.request.values] == ["a", "small"]
-    place = ChannelAssociatedData(*KEY, "a", "")
+    place = (ChannelAssociatedData, *KEY, "a", "")
     if serde is PLAIN:
         assert serde.load(put.request.values[0].value.type, put.request.values[0].value.data, place) == text + "y"
     # Once more would be refused once more.

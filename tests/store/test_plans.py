@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import asyncpg
 import pytest
 
-from checkpointd_server.domain.values import ChannelValueKey
+from checkpointd_server.domain.values import KnownValue
 from checkpointd_server.store import StoreOptions, open_store
 from tests.store.long_history import fill
 from tests.support.tenant import Tenant, a_connection, gather_results, patch, uploaded, write
@@ -114,7 +115,7 @@ VERBS: dict[str, tuple[Verb, int]] = {
     "task writes again": (lambda t, x: t.writes("5", write("task", -1, "e", b"F"), thread=x), 20),
     "get": (lambda t, x: t.get(thread=x), 20),
     "get by id": (lambda t, x: t.get("5", thread=x), 20),
-    "get what is known": (lambda t, x: t.get("5", thread=x, known=[ChannelValueKey("a", "3")]), 20),
+    "get what is known": (lambda t, x: t.get("5", thread=x, known=[KnownValue("a", "3", crc32(b"B"))]), 20),
     "value": (lambda t, x: t.value("a", "5", thread=x), 5),
     "uploaded value": (lambda t, x: t.value("a", "9", thread=x), 10),
     "task write": (lambda t, x: t.written("5", "task", 0, thread=x), 5),

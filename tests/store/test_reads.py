@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpointd_server.domain.values import ChannelValueKey, Parts
+from checkpointd_server.domain.values import KnownValue, Parts
 from tests.support.tenant import Tenant, patch, uploaded, write
 
 
@@ -78,13 +78,17 @@ class TestChains:
         for n in range(2, 6):
             versions = {"a": str(n), "b": "1"}
             await tenant.put(str(n), versions=versions, values={"a": patch(str(n - 1), b"")})
-        for known, expected in (
+        cases: list[tuple[list[Any], set[Any]]] = [
             ([("a", "5"), ("b", "1")], set()),
             ([("a", "3"), ("b", "1"), ("c", "1")], {("a", "5"), ("a", "4")}),
             ([("a", "1")], {("a", "5"), ("a", "4"), ("a", "3"), ("a", "2"), ("b", "1")}),
             ([("a", "9"), ("b", "5")], {*((("a", str(n))) for n in range(1, 6)), ("b", "1")}),
-        ):
-            keys = [ChannelValueKey(*key) for key in known]
+            # With another checksum it is another value.
+            ([("a", "5", 1), ("b", "1")], {("a", str(n)) for n in range(1, 6)}),
+            ([("a", "3", 1), ("b", "1", 1)], {*((("a", str(n))) for n in range(1, 6)), ("b", "1")}),
+        ]
+        for known, expected in cases:
+            keys = [KnownValue(*key) for key in known]
             assert set(await tenant.rows(known=keys)) == expected
 
     async def test_a_list_has_each_row_once(self, tenant: Tenant) -> None:

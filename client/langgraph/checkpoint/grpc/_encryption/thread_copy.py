@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -78,7 +79,7 @@ class EncryptedThreadCopy:
             raise ThreadExistsError(
                 f"somebody else wrote to thread {target!r} while it was being made: a part of the copy is there"
             ) from conflict
-        except CheckpointdError:
+        except (CheckpointdError, asyncio.CancelledError):
             with suppress(CheckpointdError):
                 yield self.attach_lease(delete_thread(target))
             raise

@@ -10,9 +10,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 
 Result = TypeVar("Result")
 Flow = Generator[Any, Any, Result]
@@ -68,7 +71,7 @@ def run(flow: Flow[Result], call: Call) -> Result:
 
 
 async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
-    """Awaits `run`."""
+    """Awaits `run`. A flow that is cancelled is thrown that, and may still make calls to clean up."""
     try:
         step = next(flow)
         while True:
@@ -76,12 +79,28 @@ async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
                 answer = await _adone(step, call)
             except Exception as error:
                 step = flow.throw(error)
+            except asyncio.CancelledError as cancelled:
+                await run_to_end(_unwind(flow, cancelled, call))
+                raise
             else:
                 step = flow.send(answer)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
         flow.close()
+
+
+async def _unwind(flow: Flow[Any], cancelled: asyncio.CancelledError, call: AsyncCall) -> None:
+    """Does what a flow does when it is cancelled."""
+    with suppress(StopIteration, asyncio.CancelledError):
+        step = flow.throw(cancelled)
+        while True:
+            try:
+                answer = await _adone(step, call)
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
 
 
 def iterate(flow: Flow[None], call: Call) -> Iterator[Any]:
