@@ -19,6 +19,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.security.transaction_pooler import TransactionPooler
 from tests.support.server_process import ServerProcess
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, patch, uploaded, write
+from tests.support.until import until
 
 OPEN_TABLES = {"gc_queue"}
 """Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but threads' keys."""
@@ -277,4 +278,6 @@ def test_a_server_that_asks_for_tokens_says_if_its_role_is_not_bound(
     keys.touch()
     dsn = owner.dsn if bound else superuser_url
     with ServerProcess("--database-url", dsn, "--keys-file", str(keys), log_dir=tmp_path) as server:
-        assert ("row-level security doesn't keep tenants apart" in server.stderr) is not bound
+        # The log is written in its own time, in order.
+        log = until(lambda: server.stderr, lambda log: "serving" in log)
+        assert ("row-level security doesn't keep tenants apart" in log) is not bound

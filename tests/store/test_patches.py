@@ -10,7 +10,7 @@ from checkpointd_server.domain.errors import BaseMissing, ChainTooLong
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.values import Patch, TypedValue
 from checkpointd_server.store import StoreOptions, open_store
-from tests.support.tenant import Tenant, gather_results, patch
+from tests.support.tenant import Tenant, gather_results, patch, value
 
 
 async def chain(tenant: Tenant, last: int, *, thread: str = "t", first: int = 1) -> None:
@@ -41,6 +41,20 @@ class TestTheBase:
         for base, reach in (("1", 6), ("2", 4), ("3", 3)):
             with pytest.raises(BaseMissing):
                 await tenant.put("4", versions={"a": "4"}, values={"a": patch(base, b"", reach=reach)})
+
+    async def test_must_be_the_one_that_is_meant(self, tenant: Tenant) -> None:
+        """Whose checksum the put tells: a version may have come up twice."""
+        await tenant.put("1", versions={"a": "1"}, values={"a": value(b"12345")._replace(crc32=7)})
+        for n, crc32 in ((2, 8), (3, 7)):
+            base = patch("1", b"123")
+            assert base.patch is not None
+            changed = base._replace(patch=base.patch._replace(base_crc32=crc32))
+            put = tenant.put(f"{n}", versions={"a": f"{n}"}, values={"a": changed})
+            if crc32 == 7:
+                await put
+            else:
+                with pytest.raises(BaseMissing):
+                    await put
 
     async def test_can_not_be_the_value_itself(self, tenant: Tenant) -> None:
         for _ in range(2):

@@ -36,7 +36,8 @@ class Meter:
 
     async def _counters(self) -> tuple[int, int]:
         async with a_connection(self.tenant.store) as connection:
-            await connection.execute("SELECT pg_stat_force_next_flush()")
+            for each in (connection, self._admin):
+                await each.execute("SELECT pg_stat_force_next_flush()")
         walked, found = await self._admin.fetchrow(
             "SELECT sum(seq_tup_read)::bigint, sum(coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables"
         )

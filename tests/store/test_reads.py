@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checkpointd_server.domain.values import KnownValue, Parts
-from tests.support.tenant import Tenant, patch, uploaded, write
+from tests.support.tenant import Tenant, patch, uploaded, value, write
 
 
 async def test_the_latest_has_the_greatest_id_not_the_last_put(tenant: Tenant) -> None:
@@ -90,6 +90,22 @@ class TestChains:
         for known, expected in cases:
             keys = [KnownValue(*key) for key in known]
             assert set(await tenant.rows(known=keys)) == expected
+
+    async def test_what_is_known_by_another_checksum_is_something_else(self, tenant: Tenant) -> None:
+        whole = value(b"whole")._replace(crc32=7)
+        await tenant.put("1", versions={"a": "1"}, values={"a": whole})
+        await tenant.put("2", versions={"a": "2"}, values={"a": patch("1", b"v2")})
+        both = {("a", "1"), ("a", "2")}
+        own = (await tenant.rows())["a", "2"].patch
+        assert own is not None
+        for known, expected in (
+            (KnownValue("a", "2", own.crc32), set()),
+            (KnownValue("a", "2", own.crc32 + 1), both),
+            (KnownValue("a", "2"), both),
+            (KnownValue("a", "1", 7), {("a", "2")}),
+            (KnownValue("a", "1", 8), both),
+        ):
+            assert set(await tenant.rows(known=[known])) == expected
 
     async def test_a_list_has_each_row_once(self, tenant: Tenant) -> None:
         await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"whole", "b": b"B"})
