@@ -248,19 +248,23 @@ class Calls:
             raise Draining()
         self._load.check(self._entered - self._waiting)
 
-    def reserve(self, operations: int, size: int) -> None:
+    def reserve(self, operations: int, size: int) -> int:
         """Counts operations of a pipeline as at work, with so many bytes, until `release`.
+
+        Returns:
+            How many of them there is room for: the first ones.
 
         Raises:
             Draining: The server is shutting down.
-            Overloaded: There is no room for them.
+            Overloaded: There is room for none.
         """
         if self._draining.is_set():
             raise Draining()
-        self._load.check(self._entered - self._waiting + operations)
+        admitted = self._load.room(self._entered - self._waiting, operations)
         self._load.take(size)
-        self._entered += operations
-        self._active += operations
+        self._entered += admitted
+        self._active += admitted
+        return admitted
 
     def release(self, operations: int, size: int) -> None:
         """Counts operations, and bytes, as no longer at work."""

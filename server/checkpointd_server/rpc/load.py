@@ -80,7 +80,8 @@ class Load:
         patience: float | None,
         report: Callable[[bool], None],
     ) -> None:
-        self._calls = calls
+        self.max_calls = calls
+        """The most calls at work at once."""
         self._total_bytes = total_bytes
         self._message_bytes = message_bytes
         self._patience = patience
@@ -105,9 +106,19 @@ class Load:
 
     def check(self, calls: int) -> None:
         """Raises Overloaded if so many calls are too many, or there is no room for another byte."""
-        if calls > self._calls:
-            raise Overloaded("calls", limit=self._calls)
+        if calls > self.max_calls:
+            raise Overloaded("calls", limit=self.max_calls)
         self._check_bytes()
+
+    def room(self, calls: int, more: int) -> int:
+        """Returns how many more calls may be at work beside those, of as many as are wanted.
+
+        Raises Overloaded if it is none of them, or there is no room for another byte.
+        """
+        if more and calls >= self.max_calls:
+            raise Overloaded("calls", limit=self.max_calls)
+        self._check_bytes()
+        return min(more, self.max_calls - calls)
 
     def _check_bytes(self) -> None:
         if self._held >= self._total_bytes:

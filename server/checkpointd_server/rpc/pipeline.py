@@ -206,16 +206,17 @@ class _Stream:
             self.end(error)
             return
         identity: Identity | None = None
-        refusal: Exception | None = None
+        refusal: Exception = Overloaded(limit=self._load.max_calls)
+        self._taken.unsent += count
+        admitted = 0
         try:
             # Anew for each message: a key may have been withdrawn, and a token have run out.
             identity = await self._gate.identify(self._context)
-            self._calls.reserve(count, size)
+            admitted = self._calls.reserve(count, size)
         except Exception as error:
-            refusal = error.with_traceback(None)
+            refusal, size = error.with_traceback(None), 0
             if isinstance(error, Unauthenticated):
                 self.end(error)  # a stream's token stays the same
-        self._taken.unsent += count
         writes: list[PendingWrite] = []
         slice_end = self._loop.time() + SLICE_SECONDS
         try:
@@ -224,12 +225,12 @@ class _Stream:
                 request = getattr(message, kind) if kind else None
                 key = (request.thread_id, request.checkpoint_ns) if request is not None else ("", "")
                 operation = StreamOperation(message.id, kind, key)
-                if refusal is not None or identity is None:
+                if not admitted or identity is None:
                     operation.identity = identity
-                    operation.failure = self._calls.refused(operation.as_call(), refusal or Draining())
+                    operation.failure = self._calls.refused(operation.as_call(), refusal)
                 else:
                     self._read_operation(operation, message, request, identity)
-                    count, size = count - 1, size - operation.size
+                    admitted, size = admitted - 1, size - operation.size
                 self._taken.place(operation, writes)
                 if self._loop.time() > slice_end:
                     self._taken.submit(writes)
@@ -237,8 +238,7 @@ class _Stream:
                     await asyncio.sleep(0)
                     slice_end = self._loop.time() + SLICE_SECONDS
         finally:
-            if refusal is None:
-                self._calls.release(count, size)  # what is around the operations, and those that weren't taken
+            self._calls.release(admitted, size)  # what is around the operations, and those that weren't taken
         self._taken.submit(writes)
 
     def _read_operation(self, operation: StreamOperation, message: Any, request: Any, identity: Identity) -> None:
