@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from checkpointd_server.domain.values import KnownValue, Parts
 from tests.support.tenant import Tenant, patch, uploaded, value, write
 
