@@ -317,6 +317,28 @@ def test_what_builds_on_a_value_that_is_gone_is_sent_whole(serde: ValueSerde) ->
     assert [value.HasField("patch") for value in table.rows.values()] == [False, True]
 
 
+@pytest.mark.parametrize("times", [3, 1000])
+def test_uploads_that_go_with_their_thread_are_sent_again(times: int) -> None:
+    table, left = Table(), times
+
+    def call(request: Any) -> Any:
+        nonlocal left
+        if isinstance(request, pb.PutCheckpointRequest) and left:
+            left -= 1
+            table.uploads.clear()
+            raise BaseMissingError(thread_id="thread", channel="a")
+        return table(request)
+
+    put, data = put_of(PLAIN, ValueCache(0), {"a": bytes(3 * MEBIBYTE)}, id="1"), bytes(3 * MEBIBYTE)
+    if times == 3:
+        flows.run(send(put), call)
+        assert read(table, PLAIN, ValueCache(0)).checkpoint["channel_values"] == {"a": data}
+    else:
+        with pytest.raises(BaseMissingError):
+            flows.run(send(put), call)
+        assert left > 980
+
+
 class TestLargeValues:
     @serdes
     def test_no_message_is_larger_than_a_mebibyte_or_so(self, serde: ValueSerde) -> None:

@@ -6,11 +6,11 @@ CHECKPOINTD_TEST_SEED sets the seed, CHECKPOINTD_TEST_LARGE_SECONDS how long it 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -33,31 +33,42 @@ GRACE = 1.0
 """How long the collectors spare what was sent ahead, in seconds."""
 WORKERS = 4
 
-USED = """
-WITH used AS (
-    SELECT DISTINCT v.thread_id, substr(v.data, 1 + 32 * i, 32) AS digest
-    FROM (
-        SELECT thread_id, data FROM checkpointd.channel_values WHERE size IS NOT NULL
-        UNION ALL
-        SELECT thread_id, data FROM checkpointd.task_writes WHERE size IS NOT NULL
-    ) AS v, generate_series(0, octet_length(v.data) / 32 - 1) AS i
+numbers = itertools.count(1)
+
+MISSING = """
+SELECT count(*)
+FROM (
+    SELECT thread, upload_id, upload_size FROM checkpointd.channel_values
+    UNION ALL
+    SELECT thread, upload_id, upload_size FROM checkpointd.task_writes
+) AS v
+WHERE v.upload_id IS NOT NULL AND v.upload_size IS DISTINCT FROM (
+    SELECT sum(octet_length(p.data))
+    FROM checkpointd.value_parts AS p
+    WHERE p.thread = v.thread AND p.upload_id = v.upload_id
 )
 """
-"""The pieces that are referred to."""
-MISSING = f"""
-{USED}SELECT count(*)
-FROM used
-LEFT JOIN checkpointd.pieces AS p USING (thread_id, digest)
-LEFT JOIN checkpointd.piece_contents AS c USING (content_id)
-WHERE c.data IS NULL
+"""How many values there are whose bytes lie apart and are not all there."""
+BASELESS = """
+SELECT count(*)
+FROM checkpointd.channel_values AS v
+WHERE v.base_version IS NOT NULL AND NOT EXISTS (
+    SELECT FROM checkpointd.channel_values AS b
+    WHERE b.thread = v.thread AND b.checkpoint_ns = v.checkpoint_ns AND b.channel = v.channel
+        AND b.version = v.base_version
+)
 """
-"""How many pieces are referred to and not there."""
-STRAY = f"""
-{USED}SELECT (SELECT count(*) FROM checkpointd.pieces AS p WHERE (p.thread_id, p.digest) NOT IN (SELECT * FROM used))
-    + (SELECT count(*) FROM checkpointd.piece_contents AS c
-        WHERE c.content_id NOT IN (SELECT p.content_id FROM checkpointd.pieces AS p))
+"""How many patches there are on what is not there."""
+STRAY = """
+SELECT count(*)
+FROM checkpointd.value_parts AS p
+WHERE NOT EXISTS (
+    SELECT FROM checkpointd.channel_values AS v WHERE v.thread = p.thread AND v.upload_id = p.upload_id
+) AND NOT EXISTS (
+    SELECT FROM checkpointd.task_writes AS w WHERE w.thread = p.thread AND w.upload_id = p.upload_id
+)
 """
-"""How many pieces are there and not referred to."""
+"""How many parts there are that nothing refers to."""
 
 
 def config_of(thread_id: str, checkpoint_ns: str = "") -> RunnableConfig:
@@ -65,7 +76,7 @@ def config_of(thread_id: str, checkpoint_ns: str = "") -> RunnableConfig:
 
 
 def large(dice: random.Random) -> bytes:
-    """A value that goes in pieces, sometimes in too many to go with its put."""
+    """A value that is mostly patched, and sometimes too large to go with its put."""
     return dice.randbytes(dice.choice([40_000, 120_000, 300_000, 1_600_000]))
 
 
@@ -78,7 +89,7 @@ def edit(dice: random.Random, value: bytes) -> bytes:
 
 
 def checkpoint(value: bytes) -> Checkpoint:
-    version = uuid.uuid4().hex
+    version = f"{next(numbers):032}.{int.from_bytes(os.urandom(7)):017}"
     return {**empty_checkpoint(), "channel_values": {"blob": value}, "channel_versions": {"blob": version}}
 
 
@@ -152,12 +163,12 @@ class Worker:
 
 
 async def collect_until(stop: threading.Event, database_url: str) -> None:
-    """Looks at the pieces of all threads, again and again."""
+    """Looks at all threads, again and again, as if their time had come."""
     async with open_store(StoreOptions(dsn=database_url, upload_grace=GRACE)) as store:
         connection = await asyncpg.connect(database_url)
         while not stop.is_set():
-            await connection.execute("UPDATE checkpointd.piece_sweeps SET due_at = now() WHERE due_at > now()")
-            await store.collect_pieces()
+            await connection.execute("UPDATE checkpointd.gc_queue SET due_at = now() WHERE due_at > now()")
+            await store.run_gc()
             await asyncio.sleep(0.02)
         await connection.close()
 
@@ -165,9 +176,9 @@ async def collect_until(stop: threading.Event, database_url: str) -> None:
 async def collect_the_rest(database_url: str) -> None:
     async with open_store(StoreOptions(dsn=database_url, upload_grace=0.0)) as store:
         connection = await asyncpg.connect(database_url)
-        await connection.execute("UPDATE checkpointd.piece_sweeps SET due_at = now()")
+        await connection.execute("UPDATE checkpointd.gc_queue SET due_at = now()")
         await connection.close()
-        while await store.collect_pieces():
+        while await store.run_gc():
             pass
 
 
@@ -203,7 +214,10 @@ def test_what_was_acknowledged_is_whole_and_nothing_else_stays(database_url: str
             stop.set()
         for one in collecting:
             one.result()
-        assert asyncio.run(fetch_value(database_url, MISSING)) == 0, f"seed {SEED}"
+        for nothing in (MISSING, BASELESS):
+            assert asyncio.run(fetch_value(database_url, nothing)) == 0, f"seed {SEED}"
+        patches = "SELECT count(*) FROM checkpointd.channel_values WHERE base_version IS NOT NULL"
+        assert asyncio.run(fetch_value(database_url, patches)) > 0
 
         sent = {own_id: value for worker in workers for own_id, value in worker.sent.items()}
         writes = {write for worker in workers for write in worker.sent_writes}
@@ -221,15 +235,15 @@ def test_what_was_acknowledged_is_whole_and_nothing_else_stays(database_url: str
             assert sum(worker.done.get(verb, 0) for worker in workers) > 3
 
         asyncio.run(collect_the_rest(database_url))
-        assert asyncio.run(fetch_value(database_url, STRAY)) == 0, f"seed {SEED}"
-        assert asyncio.run(fetch_value(database_url, "SELECT count(*) FROM checkpointd.piece_sweeps")) == 0
-        assert asyncio.run(fetch_value(database_url, MISSING)) == 0, f"seed {SEED}"
+        for nothing in (STRAY, MISSING, BASELESS, "SELECT count(*) FROM checkpointd.uploads"):
+            assert asyncio.run(fetch_value(database_url, nothing)) == 0, f"seed {SEED}"
         for row in {saved.config["configurable"]["thread_id"] for saved in listed}:
             savers[0].delete_thread(row)
         # Task writes whose checkpoint was pruned or deleted before they came are their threads' own.
         for thread_id in ("shared-0", "shared-1", "copy-0", "copy-1", *(worker.own for worker in workers)):
             savers[0].delete_thread(thread_id)
-        assert asyncio.run(fetch_value(database_url, "SELECT count(*) FROM checkpointd.piece_contents")) == 0
+        for table in ("channel_values", "task_writes", "value_parts", "uploads"):
+            assert asyncio.run(fetch_value(database_url, f"SELECT count(*) FROM checkpointd.{table}")) == 0
 
 
 @pytest.fixture
@@ -238,10 +252,10 @@ def link(server: ServerProcess) -> Iterator[FlakyLink]:
         yield link
 
 
-def test_answers_get_lost_while_pieces_are_sent_ahead_and_after(
+def test_answers_get_lost_while_parts_are_sent_ahead_and_after(
     server: ServerProcess, database_url: str, link: FlakyLink
 ) -> None:
-    """Of PutPieces and of the puts before and after it, at whatever moment the link is cut."""
+    """Of PutPart and of the puts before and after it, at whatever moment the link is cut."""
     dice = random.Random(SEED)
     value = dice.randbytes(5_000_000)
     sent: dict[str, bytes] = {}

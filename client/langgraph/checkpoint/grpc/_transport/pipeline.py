@@ -373,7 +373,7 @@ class Pipeline:
     def _rebuild(self, lane: Lane, operation: Operation, refusal: grpc.RpcError) -> None:
         """Holds a lane until a put has whole values in place of patches."""
         lane.held = True
-        flow, operation.rebuild = operation.rebuild, None
+        flow = operation.rebuild
         assert flow is not None
 
         async def rebuild() -> None:

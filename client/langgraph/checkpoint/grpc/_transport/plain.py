@@ -113,8 +113,7 @@ class PlainPipeline:
             return operation.refresh(operation, info.metadata.get("current_checkpoint_id", ""))
         if reason not in ("BASE_MISSING", "CHAIN_TOO_LONG") or operation.rebuild is None:
             return False
-        flow, operation.rebuild = operation.rebuild, None
-        body = self._drive(flow())
+        body = self._drive(operation.rebuild())
         if body is None:
             raise from_rpc_error(error, target=self._options.target, method=operation.kind.method)
         operation.body = body

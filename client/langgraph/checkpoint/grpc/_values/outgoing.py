@@ -40,6 +40,8 @@ MAX_ALL_INSTRUCTIONS = 65_536
 
 _MAX_PATCHES = MAX_ALL_INSTRUCTIONS // MAX_INSTRUCTIONS
 _SMALLEST_UPLOAD = 4096
+_TRIES = 10
+"""How often a put is made again whose uploads were deleted before it came."""
 CRC_BYTES = 4
 """In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
 ROW_BYTES = 64
@@ -91,6 +93,7 @@ class Outgoing:
         self._is_prepared = False
         self._is_staged = False
         self._patches = True
+        self._tries = _TRIES
 
     @property
     def goes_ahead(self) -> bool:
@@ -181,15 +184,18 @@ class Outgoing:
         """Makes the request again, without patches and with uploads of its own.
 
         Returns:
-            False if it has neither, or was made whole before: then the server would refuse it again.
+            False if it has neither patches nor uploads, so that the server would refuse it again; or if it was made
+            again so often that something else is wrong. Uploads go with their thread when that is deleted meanwhile.
         """
-        if not self._patches or not any(self._builds_on_more(value.message) for value in self._values):
+        if self._tries == 0 or not any(self._builds_on_more(value.message) for value in self._values):
             return False
         self.discard()
+        self._tries -= 1
         self._patches = False
         for value in self._values:
             value.message.Clear()
             value.cached = None
+            value.upload_id = value.payload = b""
         self._is_prepared = False
         self.prepare_small()
         return True
