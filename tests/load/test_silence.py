@@ -367,7 +367,8 @@ UNBOUNDED = {
     *("max_tenant_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes"),
     *("max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_run_id_bytes", "max_token_bytes"),
     *("max_channel_bytes", "max_channel_version_bytes", "max_filter_depth"),  # the longest names are in the others
-    *("default_page_size", "max_page_size", "max_page_bytes", "max_inline_bytes", "max_chain"),  # see TestReads
+    *("default_page_size", "max_page_size", "max_page_bytes", "max_inline_bytes", "max_chain"),
+    "max_written_bytes",  # see TestReads
     *("max_value_bytes", "default_lease_ttl_ms", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms"),
 }
 """Limits that take no time of their own."""

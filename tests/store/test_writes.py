@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from checkpointd_server.domain.errors import VersionConflict
-from checkpointd_server.store import PostgresStore
+from checkpointd_server.domain.errors import InvalidArgument, VersionConflict
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.support.tenant import Tenant, a_connection, uploaded, value, write
 from tests.support.until import auntil
 
@@ -333,3 +334,25 @@ class TestSentAgain:
         for thread, one in sent.items():
             stored = (await tenant.read("1", thread=thread)).pending_writes
             assert stored == [one._replace(value=value(b"newer"))]
+
+
+async def test_no_more_is_stored_beside_a_checkpoint_than_can_be_read(own_options: StoreOptions) -> None:
+    """It is looked at now and then: the more a call brings, the more likely."""
+    options = replace(own_options, limits=replace(own_options.limits, max_written_bytes=500_000))
+    async with open_store(options) as store:
+        tenant = Tenant(store, "tenant")
+
+        async def fill() -> None:
+            nonlocal n
+            for n in range(1000):
+                await tenant.writes("1", *(write(f"task{n}", i, "a", b"", path="p" * 4000) for i in range(10)))
+
+        n = 0
+        with pytest.raises(InvalidArgument) as full:
+            await fill()
+        assert (full.value.field, full.value.limit) == ("writes", 500_000)
+        # Each call brought some 40 kB of the 64 after which it is looked at, about.
+        assert 500_000 < 40_000 * n < 1_500_000
+        await tenant.writes("2", write("task", 0, "a", b""))
+        await tenant.put("1")
+        assert len((await tenant.read("1")).pending_writes) == 10 * n

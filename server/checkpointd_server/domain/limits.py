@@ -58,6 +58,9 @@ class Limits:
     """The most instructions of all patches that one put brings."""
     max_checkpoint_bytes: int = 8 * 1024 * 1024
     """The largest checkpoint without its values: its body, its metadata, and the names and versions of its channels."""
+    max_written_bytes: int = 8 * 1024 * 1024
+    """The most that the task writes beside one checkpoint may have, in bytes of their names and paths: what they write
+    lies apart where it is too much. It is looked at now and then, so there may be a little more."""
     max_known: int = 1000
     """The most values that a read names as known."""
     max_channels: int = 10_000
@@ -85,6 +88,7 @@ class Limits:
         return replace(
             self,
             max_checkpoint_bytes=min(self.max_checkpoint_bytes, 2 * quarter),
+            max_written_bytes=min(self.max_written_bytes, quarter // 2),
             max_inline_bytes=min(self.max_inline_bytes, quarter),
             max_page_bytes=min(self.max_page_bytes, quarter),
             max_part_bytes=min(self.max_part_bytes, self.max_message_bytes - _AROUND_DATA),

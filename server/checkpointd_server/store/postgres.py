@@ -45,7 +45,7 @@ class _Tenant:
 
     def __init__(self, database: Database, limits: Limits) -> None:
         self.database = database
-        self.commits = GroupCommit(database, limits.max_chain)
+        self.commits = GroupCommit(database, limits)
         self.leases = Leases(database)
 
     @property

@@ -3,7 +3,7 @@
 
 -- name: commit_writes
 -- Stores groups of writes. One row of arrays, with an entry for each group.
-SELECT * FROM __schema__.commit_writes($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT * FROM __schema__.commit_writes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 -- name: put_part
 -- Stores a part of an upload.

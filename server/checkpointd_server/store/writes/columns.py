@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
+from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.threads import thread_key
 from checkpointd_server.store.writes.merge import Group, value_size
 
 _NO_BASE: tuple[object, ...] = (None,) * 6
 _NO_UPLOAD: tuple[object, ...] = (None, None)
+_LOOK_EVERY_BYTES = 65_536
+"""After how many bytes of task writes it is looked at, about, how many there are beside their checkpoint."""
 
 
-def commit_arguments(groups: Sequence[Group], max_chain: int) -> tuple[object, ...]:
+def commit_arguments(groups: Sequence[Group], limits: Limits) -> tuple[object, ...]:
     """Returns the arguments behind the tenant, for groups that each have a namespace of their own."""
     rows = _Rows()
     for group in groups:
         rows.add_group(group)
     return (
-        max_chain,
+        limits.max_chain,
+        limits.max_written_bytes if rows.written > time.perf_counter_ns() % _LOOK_EVERY_BYTES else None,
         rows.has_patches,
         rows.has_uploads,
         rows.groups,
@@ -38,6 +43,8 @@ class _Rows:
         self.values: list[tuple[object, ...]] = []
         self.emptied: list[tuple[object, ...]] = []
         self.writes: list[tuple[object, ...]] = []
+        self.written = 0
+        """How many bytes the task writes have, without what they write."""
         self.has_patches = False
         self.has_uploads = False
 
@@ -117,5 +124,6 @@ class _Rows:
             if value.parts is not None:
                 self.has_uploads = True
                 upload = value.parts
+            self.written += len(task_id) + len(task_path) + len(channel) + len(value.type) + 64
             row = (number, put.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, request_id)
             self.writes.append((*row, *upload))

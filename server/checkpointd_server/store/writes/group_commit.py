@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
+from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.writes.columns import commit_arguments
 from checkpointd_server.store.writes.merge import Group, uploads_of
@@ -69,9 +70,9 @@ class _Commit:
 class GroupCommit:
     """Stores the writes of a tenant, many in one commit where many come at once."""
 
-    def __init__(self, database: Database, max_chain: int) -> None:
+    def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
-        self._max_chain = max_chain
+        self._limits = limits
         self._queues: dict[str, deque[_Queued]] = {}
         self._ready: deque[str] = deque()
         """Threads that have something queued and are in no commit."""
@@ -228,7 +229,7 @@ class GroupCommit:
             elif outcome.reason == "busy":
                 locked.setdefault(group.namespace.thread_id, []).append(group)
             elif len(group.entries) == 1:
-                results.append((group.entries[0], result_of_refused(group.entries[0].write, outcome, self._max_chain)))
+                results.append((group.entries[0], result_of_refused(group.entries[0].write, outcome, self._limits)))
             else:
                 refused.append(group)
         finish(results)
@@ -272,7 +273,7 @@ class GroupCommit:
     def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
         if outcome.reason == "ok":
             return versions_of_stored(single, outcome)[0]
-        return result_of_refused(single.entries[0].write, outcome, self._max_chain)
+        return result_of_refused(single.entries[0].write, outcome, self._limits)
 
     async def _call_alone(self, single: Group) -> Outcome:
         """Stores one write, waiting for its thread."""
@@ -283,7 +284,7 @@ class GroupCommit:
         return outcome
 
     async def _call(self, groups: Sequence[Group]) -> list[Outcome]:
-        arguments = commit_arguments(groups, self._max_chain)
+        arguments = commit_arguments(groups, self._limits)
         row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
         return read_outcomes(row.values(), len(groups))
 

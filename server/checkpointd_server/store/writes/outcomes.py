@@ -17,6 +17,7 @@ from checkpointd_server.domain.errors import (
     PredecessorMissing,
     VersionConflict,
 )
+from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store.writes.merge import NO_PRECONDITION, Group
 
 Result = int | CheckpointdError
@@ -50,7 +51,7 @@ def versions_of_stored(group: Group, outcome: Outcome) -> list[int]:
     return versions
 
 
-def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, max_chain: int) -> Result:
+def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits: Limits) -> Result:
     """Returns what a write that was a group of its own is answered with."""
     thread_id = write.namespace.thread_id
     match outcome.reason:
@@ -76,6 +77,12 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, max_ch
             )
         case "base":
             return BaseMissing(thread_id, outcome.channel or "")
+        case "full":
+            return InvalidArgument(
+                "writes",
+                "the checkpoint has as many task writes beside it as an answer holds",
+                limit=limits.max_written_bytes,
+            )
         case "chain":
-            return ChainTooLong(thread_id, outcome.channel or "", limit=max_chain)
+            return ChainTooLong(thread_id, outcome.channel or "", limit=limits.max_chain)
     return DatabaseUnavailable("others got in the way of this write again and again; try again")

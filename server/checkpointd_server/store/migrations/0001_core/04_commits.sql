@@ -136,6 +136,7 @@ $$;
 --                             the precondition
 --                "base", "chain"
 --                             a value: its base or its upload is not there, or too many patches follow one another
+--                "full"       the checkpoint has as many task writes beside it as can be read
 --   o_version    The namespace's. For "ok": after the group. For "repeated", where the group is one call: what its put was
 --                given then, null if its request id is that of another checkpoint, or 0 for task writes.
 --   o_previous   The namespace's version before.
@@ -143,9 +144,12 @@ $$;
 --   o_remaining  How long the lease in force lives, in seconds.
 --   o_channel    For "base" and "chain": whose value it is. Null where there are none.
 --
--- p_has_patches, p_has_uploads: whether any of the values and task writes is one.
+--   p_max_written  How many bytes the task writes beside a checkpoint may have, without what they write. Null: it isn't looked
+--                  at.
+--   p_has_patches, p_has_uploads
+--                  Whether any of the values and task writes is one.
 CREATE FUNCTION __schema__.commit_writes(
-    p_tenant text, p_max_chain integer, p_has_patches boolean, p_has_uploads boolean,
+    p_tenant text, p_max_chain integer, p_max_written bigint, p_has_patches boolean, p_has_uploads boolean,
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[],
     OUT o_outcome text[], OUT o_version bigint[], OUT o_previous bigint[], OUT o_last_id text[], OUT o_remaining float8[],
@@ -314,6 +318,27 @@ BEGIN
             o_outcome[x_row.of_group] := 'base';
             x_is_stored[x_row.of_group] := false;
             o_channel[x_row.of_group] := x_row.channel;
+            x_is_refused := true;
+        END LOOP;
+    END IF;
+
+    IF p_max_written IS NOT NULL THEN
+        FOR x_row IN
+            SELECT w.of_group
+            FROM (SELECT DISTINCT w.of_group, w.id FROM unnest(p_writes) AS w) AS w
+            CROSS JOIN LATERAL (
+                SELECT
+                    sum(
+                        octet_length(s.task_id) + octet_length(s.task_path) + octet_length(s.channel)
+                        + octet_length(s.type) + 64
+                    ) AS bytes
+                FROM __schema__.task_writes AS s
+                WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group] AND s.checkpoint_id = w.id
+            ) AS written
+            WHERE written.bytes > p_max_written AND x_is_stored[w.of_group]
+        LOOP
+            o_outcome[x_row.of_group] := 'full';
+            x_is_stored[x_row.of_group] := false;
             x_is_refused := true;
         END LOOP;
     END IF;
