@@ -197,6 +197,9 @@ def _checkpoint(
     }
     if extra is not None:
         checkpoint.update(extra)
+    # The type has them, and not every checkpoint was put with them: LangGraph's stub in exit mode isn't.
+    checkpoint.setdefault("versions_seen", {})
+    checkpoint.setdefault("updated_channels", None)
     return cast(Checkpoint, checkpoint)
 
 

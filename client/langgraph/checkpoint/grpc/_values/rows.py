@@ -117,10 +117,11 @@ class ValueRows:
             raise self._corrupt(at[0], "bytes of its value are missing")
         if not stored.HasField("patch"):
             stored_type = stored.type
-            if (checksum := stored.crc32) and crc32(payload) != checksum:
-                raise self._corrupt(at[0], "its value isn't what was stored: its checksum is another one")
             place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
             type_tag, data = self._serde.open(stored_type, payload, place)
+            # What was sealed has opened, so it is what was stored.
+            if (checksum := stored.crc32) and data is payload and crc32(data) != checksum:
+                raise self._corrupt(at[0], "its value isn't what was stored: its checksum is another one")
             opened = CachedValue(at[1], type_tag, stored_type, checksum, data)
         elif base is None:
             raise self._corrupt(at[0], "what its value builds on is missing")
