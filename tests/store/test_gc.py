@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checkpointd_server.domain.errors import BaseMissing, VersionConflict
+from checkpointd_server.domain.errors import BaseMissing, InvalidArgument, VersionConflict
 from checkpointd_server.store import StoreOptions, open_store
 from checkpointd_server.store.gc import TOMBSTONE_SECONDS
 from tests.store.leases import pass_time
@@ -113,6 +113,17 @@ class TestUploads:
             await tenant.put("2", versions={"a": "2"}, values={"a": uploaded(b"one", 4)})
         with pytest.raises(BaseMissing):
             await tenant.writes("1", write("task", 0, "a", uploaded(b"one", 4)))
+
+    async def test_can_not_be_named_twice_by_a_put(self, tenant: Tenant) -> None:
+        await tenant.upload(b"one", b"part")
+        twice = dict.fromkeys("ab", uploaded(b"one", 4))
+        for call in (
+            tenant.put("1", versions={"a": "1", "b": "1"}, values=twice),
+            tenant.writes("1", *(write("task", n, "a", uploaded(b"one", 4)) for n in range(2))),
+        ):
+            with pytest.raises(InvalidArgument, match="upload_id"):
+                await call
+        await tenant.put("1", versions={"a": "1"}, values={"a": uploaded(b"one", 4)})
 
     async def test_of_a_refused_put_are_still_there(self, tenant: Tenant) -> None:
         await tenant.upload(b"one", b"part")

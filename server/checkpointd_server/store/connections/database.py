@@ -298,7 +298,7 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
             # A pooler gives its clients numbers of its own.
             server_pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=options.connect_timeout)
             connection.pooled = not options.statement_cache_size or server_pid != connection.get_server_pid()
-            if options.statement_cache_size:
+            if not connection.pooled:
                 # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
                 # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
                 await connection.execute(_PREPARE, timeout=options.connect_timeout)

@@ -14,7 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from checkpointd_server.domain.checkpoints import PendingWrite
-from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, DeadlineExceeded, Overloaded
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+)
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.writes.columns import commit_arguments
@@ -52,11 +58,13 @@ class _Queued:
 class _Commit:
     """What is stored together, and which threads it keeps to itself meanwhile."""
 
-    def __init__(self, groups: list[Group], since: float, *, is_slow: bool = False) -> None:
+    def __init__(self, groups: list[Group], since: float, *, tries: int = 0) -> None:
         self.groups = groups
         self.threads = {group.namespace.thread_id for group in groups}
         self.since = since
-        self.is_slow = is_slow
+        self.tries = tries
+        """How often its threads' locks were not to be had."""
+        self.is_slow = tries > 0
         """Whether it waits for a lock, and doesn't count as in flight."""
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
@@ -65,6 +73,11 @@ class _Commit:
     @property
     def entries(self) -> Iterable[PendingWrite]:
         return (pending for group in self.groups for pending in group.entries)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return any(pending.result is None for pending in self.entries)
 
 
 class GroupCommit:
@@ -106,9 +119,7 @@ class GroupCommit:
                 waiting = self._queues[thread_id] = deque()
                 if thread_id not in self._busy:
                     self._ready.append(thread_id)
-            waiting.append(_Queued(pending, now))
-            self._queued += 1
-            queue.queued_writes += 1
+            self._enqueue(waiting, _Queued(pending, now))
         if refused:
             loop.call_soon(finish, refused)
         if not self._scheduled:
@@ -123,7 +134,11 @@ class GroupCommit:
         """Begins commits, as long as there is something to store and room for one more."""
         self._scheduled = False
         while self._locked and self._slow < MAX_SLOW:
-            self._start(self._locked.popleft())
+            locked = self._locked.popleft()
+            if locked.is_wanted:
+                self._start(locked)
+            else:
+                self._release(locked, locked.threads)
         while self._ready and self._in_flight < MAX_IN_FLIGHT:
             groups = self._take()
             if not groups:
@@ -151,13 +166,17 @@ class GroupCommit:
                 namespace = pending.write.namespace.checkpoint_ns
                 group = of_thread.get(namespace)
                 named = uploads_of(pending.write)
+                if len(set(named)) < len(named):
+                    self._dequeue(waiting)
+                    finish([(pending, InvalidArgument("upload_id", "is named twice; an upload is for one value"))])
+                    continue
                 if (group is not None and not group.admits(pending)) or not uploads.isdisjoint(named):
                     break
                 if group is None:
                     of_thread[namespace] = Group(pending)
                 else:
                     group.add(pending)
-                uploads |= named  # each is for one value
+                uploads.update(named)
                 self._dequeue(waiting)
                 taken += 1
                 size += pending.size
@@ -173,10 +192,15 @@ class GroupCommit:
                 break
         return groups
 
-    def _dequeue(self, waiting: deque[_Queued]) -> None:
-        waiting.popleft()
+    def _enqueue(self, waiting: deque[_Queued], queued: _Queued) -> None:
+        waiting.append(queued)
+        self._queued += 1
+        self._database.queue.queued_writes += 1
+
+    def _dequeue(self, waiting: deque[_Queued]) -> _Queued:
         self._queued -= 1
         self._database.queue.queued_writes -= 1
+        return waiting.popleft()
 
     def _start(self, commit: _Commit) -> None:
         self._slow += commit.is_slow
@@ -226,7 +250,7 @@ class GroupCommit:
         for group, outcome in zip(commit.groups, outcomes, strict=True):
             if outcome.reason == "ok":
                 results += zip(group.entries, versions_of_stored(group, outcome), strict=True)
-            elif outcome.reason == "busy":
+            elif outcome.reason == "busy" and commit.tries < _BUSY_TRIES:
                 locked.setdefault(group.namespace.thread_id, []).append(group)
             elif len(group.entries) == 1:
                 results.append((group.entries[0], result_of_refused(group.entries[0].write, outcome, self._limits)))
@@ -245,7 +269,7 @@ class GroupCommit:
         for thread_id, groups in locked.items():
             commit.groups = [group for group in commit.groups if group.namespace.thread_id != thread_id]
             commit.threads.discard(thread_id)
-            self._locked.append(_Commit(groups, commit.since, is_slow=True))
+            self._locked.append(_Commit(groups, commit.since, tries=commit.tries + 1))
         self._begin()
 
     async def _store_one_by_one(self, groups: Sequence[Group]) -> None:
@@ -297,11 +321,14 @@ class GroupCommit:
         now, queue = loop.time(), self._database.queue
         late: list[tuple[PendingWrite, Exception]] = []
         for waiting in self._queues.values():
-            for queued in waiting:
+            for _ in range(len(waiting)):
+                queued = self._dequeue(waiting)
                 if queued.pending.deadline is not None and queued.pending.deadline <= now:
                     late.append((queued.pending, DeadlineExceeded()))
                 elif queued.since + queue.timeout <= now:
                     late.append((queued.pending, queue.overloaded()))
+                elif queued.pending.result is None:
+                    self._enqueue(waiting, queued)
         for commit in [*self._commits, *self._locked]:
             late += [
                 (pending, DeadlineExceeded())
@@ -310,7 +337,7 @@ class GroupCommit:
             ]
         finish(late)
         for commit in self._commits:
-            if commit.has_begun and all(pending.result is not None for pending in commit.entries):
+            if commit.has_begun and not commit.is_wanted:
                 assert commit.task is not None
                 commit.task.cancel()
             elif not commit.is_slow and self._slow < MAX_SLOW and commit.since + SLOW_SECONDS <= now:
