@@ -16,6 +16,9 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from langgraph.checkpoint.grpc._transport.operation import local_error
+
+import grpc
 import grpc.aio
 
 # Copied in one go, since the fork may come from any thread.
@@ -132,7 +135,10 @@ class ForkSafeChannel:
                 rpc = begin(request, **options)
                 _keep(rpc)
                 try:
-                    return await rpc
+                    response = await rpc
+                    if response is None:  # all that grpc.aio says of an answer that it can't parse
+                        raise local_error(grpc.StatusCode.INTERNAL, "the answer could not be read")
+                    return response
                 except asyncio.CancelledError:
                     if not was_ended(rpc):
                         raise
