@@ -341,13 +341,13 @@ async def test_no_more_is_stored_beside_a_checkpoint_than_can_be_read(own_option
     options = replace(own_options, limits=replace(own_options.limits, max_written_bytes=500_000))
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
+        n = 0
 
         async def fill() -> None:
             nonlocal n
             for n in range(1000):
                 await tenant.writes("1", *(write(f"task{n}", i, "a", b"", path="p" * 4000) for i in range(10)))
 
-        n = 0
         with pytest.raises(InvalidArgument) as full:
             await fill()
         assert (full.value.field, full.value.limit) == ("writes", 500_000)
