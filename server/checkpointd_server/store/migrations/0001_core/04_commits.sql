@@ -1,8 +1,8 @@
 -- Puts and task writes: one call for all that shares a commit.
 
 -- Judges whether a group is to be stored, by its thread and its namespace, whose columns are null if they are not there.
--- Of a thread that isn't locked, what is asked may be out of date; where there is none, nothing can be locked, and what builds on
--- something is refused anyway.
+-- Of a thread that isn't locked, what is known may be out of date; where nothing is there to be locked (p_is_there), what builds
+-- on something is refused anyway.
 CREATE FUNCTION __schema__.judge(
     p_group __schema__.group_to_store, p_is_locked boolean, p_is_there boolean, p_lease bigint, p_version bigint, p_last text,
     p_writer bytea, p_request bytea, p_pruned_below text
@@ -159,7 +159,7 @@ DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_one __schema__.group_to_store;
     x_lock record;
-    x_head record;
+    x_head __schema__.namespaces;
     x_locked uuid[];
     -- By the number of the group.
     x_thread uuid[];
@@ -185,14 +185,14 @@ BEGIN
             ON CONFLICT (thread) DO UPDATE SET updated_at = clock_timestamp()
             RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at INTO x_lock;
         END IF;
-        SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below INTO x_head
+        SELECT n.* INTO x_head
         FROM __schema__.namespaces AS n
         WHERE n.thread = x_one.thread AND n.checkpoint_ns = x_one.ns;
         x_thread := ARRAY[x_one.thread];
         x_ns := ARRAY[x_one.ns];
         o_outcome := ARRAY[
             __schema__.judge(
-                x_one, coalesce(x_lock.is_there, false), false,
+                x_one, coalesce(x_lock.is_there, false), x_head.version IS NOT NULL,
                 CASE WHEN x_lock.lease_expires_at > clock_timestamp() THEN x_lock.lease_token END, x_head.version,
                 x_head.last_checkpoint_id, x_head.last_writer, x_head.last_request_id, x_head.pruned_below
             )
@@ -370,18 +370,29 @@ BEGIN
             END LOOP;
         END IF;
 
-        INSERT INTO __schema__.namespaces AS n (
-            thread, checkpoint_ns, tenant, version, last_checkpoint_id, last_writer, last_request_id
-        )
-        SELECT g.thread, g.ns, p_tenant, o_version[g.number], g.last, g.writer, g.request
-        FROM unnest(p_groups) AS g
-        WHERE g.puts > 0 AND x_is_stored[g.number]
-        ON CONFLICT (thread, checkpoint_ns) DO UPDATE SET
-            version = excluded.version,
-            last_checkpoint_id = excluded.last_checkpoint_id,
-            last_writer = excluded.last_writer,
-            last_request_id = excluded.last_request_id,
-            pruned_below = NULL;
+        IF x_head.version IS NOT NULL THEN
+            -- One namespace alone, which is there: as nearly always.
+            UPDATE __schema__.namespaces AS n SET
+                version = o_version[1],
+                last_checkpoint_id = x_one.last,
+                last_writer = x_one.writer,
+                last_request_id = x_one.request,
+                pruned_below = NULL
+            WHERE n.thread = x_one.thread AND n.checkpoint_ns = x_one.ns AND x_is_stored[1];
+        ELSE
+            INSERT INTO __schema__.namespaces AS n (
+                thread, checkpoint_ns, tenant, version, last_checkpoint_id, last_writer, last_request_id
+            )
+            SELECT g.thread, g.ns, p_tenant, o_version[g.number], g.last, g.writer, g.request
+            FROM unnest(p_groups) AS g
+            WHERE g.puts > 0 AND x_is_stored[g.number]
+            ON CONFLICT (thread, checkpoint_ns) DO UPDATE SET
+                version = excluded.version,
+                last_checkpoint_id = excluded.last_checkpoint_id,
+                last_writer = excluded.last_writer,
+                last_request_id = excluded.last_request_id,
+                pruned_below = NULL;
+        END IF;
     END IF;
 
     IF cardinality(p_values) > 0 THEN
