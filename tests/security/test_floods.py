@@ -31,6 +31,7 @@ from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
 GET = "checkpointd.v1.CheckpointService/GetCheckpoint"
+PIPELINE = "checkpointd.v1.CheckpointService/Pipeline"
 VALUE = "checkpointd.v1.ValueService/GetValue"
 INFO = "checkpointd.v1.InfoService/GetServerInfo"
 CHECK, WATCH = "grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"
@@ -111,6 +112,8 @@ class TestCallsThatComeToNothing:
             pytest.param(lambda client: client.rapid_reset("no.such/Method", 300), id="unknown method"),
             pytest.param(lambda client: client.rapid_reset(CHECK, 300), id="health"),
             pytest.param(lambda client: client.rapid_reset(GET, 300, TOKEN), id="with a token"),
+            pytest.param(lambda client: client.rapid_reset(PIPELINE, 300, reset=False), id="streams of nobody"),
+            pytest.param(lambda client: client.rapid_reset(PIPELINE, 300, TOKEN), id="streams with a token"),
         ],
     )
     def test_end_with_the_connection_and_hold_up_nobody(

@@ -215,12 +215,12 @@ class Calls:
                 self.finished(call)
                 return response
             except asyncio.CancelledError:
-                self._connections.waste(context.peer())
+                self.note_wasted(context.peer())
                 self.cancelled(call)
                 raise
             except Exception as error:
-                if call.request is None and isinstance(error, _WASTED):
-                    self._connections.waste(context.peer())
+                if call.request is None:
+                    self.note_wasted(context.peer(), error)
                 return self.refused(call, error)
             finally:
                 self.leave(call)
@@ -247,6 +247,11 @@ class Calls:
         if self._draining.is_set():
             raise Draining()
         self._load.check(self._entered - self._waiting)
+
+    def note_wasted(self, peer: str, error: Exception | None = None) -> None:
+        """Notes that a call came to nothing: its client has cancelled it, or it was refused for what its client did."""
+        if error is None or isinstance(error, _WASTED):
+            self._connections.waste(peer)
 
     def reserve(self, operations: int, size: int) -> int:
         """Counts operations of a pipeline as at work, with so many bytes, until `release`.

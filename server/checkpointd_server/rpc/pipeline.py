@@ -90,6 +90,7 @@ class Pipelines:
             if self._draining:
                 raise Draining()
         except Exception as error:
+            self.calls.note_wasted(context.peer(), error)
             return self.calls.refused(call, error)
         if len(self._open) >= MAX_STREAMS:
             # That is no load: most of them are idle, and whoever gets none calls without.
@@ -115,9 +116,11 @@ class _Stream:
         self._load = pipelines.load
         self._name = name
         self._context = context
+        self._peer = context.peer()  # which isn't known any more when the stream has ended
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._reading = False
+        self._was_used = False
         self._is_served = False
         self._failure: Failure | None = None
         self._changed: asyncio.Future[None] | None = None
@@ -132,10 +135,10 @@ class _Stream:
 
     async def serve(self) -> Failure | None:
         """Serves operations until the client has no more, or the stream has to end: returns why, then."""
-        with suppress(Exception):  # the client has gone: then there is nothing to read either
-            # At once, so that the client knows that nothing on the way holds the stream back.
-            await self._context.send_initial_metadata(())
         try:
+            with suppress(Exception):  # the client has gone: then there is nothing to read either
+                # At once, so that the client knows that nothing on the way holds the stream back.
+                await self._context.send_initial_metadata(())
             while self._failure is None:
                 if self._taken.unsent >= MAX_OPERATIONS or self._taken.unsent_bytes >= MAX_BYTES:
                     await self._change()
@@ -143,12 +146,15 @@ class _Stream:
                 raw = await self._read()
                 if raw is grpc.aio.EOF:
                     break
+                self._was_used = True
                 self._load.was_read(len(raw))
                 await self._take(raw)
                 del raw
             while self._taken.unsent and self._taken.can_be_answered:
                 await self._change()
         finally:
+            if not self._was_used and self._failure is None:
+                self._calls.note_wasted(self._peer)  # also where it was cancelled: gRPC may say that it has ended
             self._is_served = True
             self._taken.drop()
         return self._failure
