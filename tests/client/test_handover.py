@@ -50,7 +50,8 @@ class Run:
     def _call(self, name: str, *arguments: Any) -> asyncio.Future[Any]:
         if self.blocking:
             return asyncio.ensure_future(asyncio.to_thread(getattr(self.saver, name), *arguments))
-        return asyncio.ensure_future(getattr(self.saver, f"a{name}")(*arguments))
+        call: asyncio.Future[Any] = asyncio.ensure_future(getattr(self.saver, f"a{name}")(*arguments))
+        return call
 
     async def stored(self) -> list[Any]:
         """Returns the values of the checkpoints that are in the thread, the oldest first."""
@@ -161,7 +162,7 @@ async def test_the_writes_raise_what_the_put_would_have(
         await run.begin()
         async with blocked(database_url):
             # Another saver's put is first at the thread's lock.
-            thread = {"configurable": {**run.thread["configurable"], "checkpoint_ns": ""}}
+            thread: RunnableConfig = {"configurable": {**run.thread["configurable"], "checkpoint_ns": ""}}
             overtaking = asyncio.ensure_future(other.aput(thread, holding("other", "9"), {}, {"a": "9"}))
             await a_moment()
             writes = run.writes()

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from langgraph.checkpoint.grpc import CheckpointdError, Encryption, GrpcSaver
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from tests.client.test_hostile_answers import Server, spoil
+from tests.client.hostile_server import Server, spoil
 from tests.support.calls import checkpoint, config_of
 
 SEEDS = 40

@@ -113,7 +113,7 @@ async def test_the_message_sent_after_a_stop_is_there(savers: tuple[GrpcSaver, .
 async def test_a_cancelled_put_is_not_stored_behind_a_later_read(shared_server: ServerProcess) -> None:
     async with GrpcSaver(shared_server.target) as saver, GrpcSaver(shared_server.target) as other:
         for number in range(TRIES):
-            thread = {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
+            thread: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
             run = a_run(thread)
             await saver.aget_tuple(run)
             first = holding(1, "1")

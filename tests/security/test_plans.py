@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 
 from checkpointd_server.store import StoreOptions, open_store
-from tests.store.long_history import fill
-from tests.store.test_plans import VERBS, Meter, prepare
+from tests.support.long_history import fill
+from tests.support.plans import VERBS, Meter, prepare
 from tests.support.tenant import Tenant
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ import asyncpg
 import pytest
 
 from checkpointd_server.domain.errors import CheckpointdError
-from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.security.transaction_pooler import TransactionPooler
+from tests.security.verbs import VERBS, contents, fill
 from tests.support.server_process import ServerProcess
-from tests.support.tenant import TIMEOUT, Tenant, a_connection, patch, uploaded, write
+from tests.support.tenant import Tenant, a_connection
 from tests.support.until import until
 
 OPEN_TABLES = {"gc_queue"}
@@ -44,76 +44,6 @@ class ConfusedStore(PostgresStore):
 
     def _of(self, tenant: str) -> Any:
         return super()._of("a")
-
-
-async def fill(store: PostgresStore, name: str) -> Tenant:
-    """Gives a tenant some of everything, under the same names as any other."""
-    tenant = Tenant(store, name)
-    own = f"of {name}".encode()
-    version = await tenant.put(
-        "1", versions={"a": "1", "b": "1"}, values={"a": own, "b": None}, body=own, metadata={"run_id": "run"}
-    )
-    patched = patch("1", b"AA", instructions=own)
-    await tenant.put(
-        "2",
-        parent="1",
-        versions={"a": "2"},
-        values={"a": patched},
-        body=own,
-        expect=version,
-        metadata={"run_id": "run"},
-    )
-    for _ in range(2):
-        await tenant.writes("2", write("task", 0, "a", own), write("task", -1, "a", own))
-    await tenant.upload(b"one", own)
-    await tenant.acquire("holder", thread="leased", ttl=3600)
-    return tenant
-
-
-async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
-    """All rows of a tenant, by table."""
-    tables = await connection.fetch(
-        "SELECT table_name FROM information_schema.columns "
-        "WHERE table_schema = 'checkpointd' AND column_name = 'tenant'"
-    )
-    return {
-        table: [
-            row[0]
-            for row in await connection.fetch(
-                f"SELECT t::text FROM checkpointd.{table} AS t WHERE tenant = $1 ORDER BY 1", tenant
-            )
-        ]
-        for (table,) in tables
-    }
-
-
-VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
-    "put": lambda t: t.put("3", parent="2", versions={"a": "3"}, values={"a": b"new"}),
-    "put what is there": lambda t: t.put("2", versions={"a": "2"}, values={"a": b"other"}),
-    "put with a precondition": lambda t: t.put("3", expect=1),
-    "puts at once": lambda t: asyncio.gather(*[t.put(f"{n}", thread=f"t{n}") for n in range(9)]),
-    "write": lambda t: t.writes("2", write("task", -1, "a", b"other")),
-    "get": lambda t: t.get(),
-    "get by id": lambda t: t.get("1"),
-    "list": lambda t: t.page(),
-    "list a thread": lambda t: t.page(thread_id="t"),
-    "history": lambda t: t.history("a"),
-    "delete": lambda t: t.delete("t"),
-    "delete what is leased": lambda t: t.delete("leased"),
-    "delete runs": lambda t: t.delete_runs("run"),
-    "prune": lambda t: t.prune("t"),
-    "prune all": lambda t: t.store.prune_threads(t.name, ["t"], PruneStrategy.DELETE, timeout=TIMEOUT),
-    "copy": lambda t: t.copy("t", "copied"),
-    "copy onto it": lambda t: t.copy("copied", "t"),
-    "put a part": lambda t: t.upload(b"two", b"more"),
-    "put an upload": lambda t: t.put("4", versions={"a": "4"}, values={"a": uploaded(b"one", 5)}),
-    "get a value": lambda t: t.value("a", "1"),
-    "get a task write": lambda t: t.written("2", "task", 0),
-    "acquire": lambda t: t.acquire("me", thread="t"),
-    "acquire what is held": lambda t: t.acquire("holder", thread="leased"),
-    "release": lambda t: t.release("holder", thread="leased"),
-    "see the lease": lambda t: t.lease(thread="leased"),
-}
 
 
 class TestASecondWall:

@@ -17,7 +17,7 @@ from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.store import StoreOptions, open_store
 from checkpointd_server.store.migrations import load_migrations
 from checkpointd_server.store.statements import load_statements
-from tests.security.test_row_security import VERBS, contents, fill
+from tests.security.verbs import VERBS, contents, fill
 
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
 STATEMENTS = load_statements("checkpointd")
