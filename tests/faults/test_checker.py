@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from checkpointd_server.domain.threads import thread_key
 from tests.faults.postgres import FaultyPostgres
 from tests.support.checker import check
 from tests.support.journal import Line, of, read
@@ -52,11 +54,17 @@ HARM = {
         "awaiting-0: .*done",
     ),
     "nobody wrote it": (
-        "INSERT INTO checkpointd.channel_values SELECT tenant, thread_id, checkpoint_ns, channel, 'sother', type, data "
+        "INSERT INTO checkpointd.channel_values (thread, checkpoint_ns, channel, version, tenant, type, data, size) "
+        "SELECT thread, checkpoint_ns, channel, 'sother', tenant, type, data, size "
         "FROM checkpointd.channel_values WHERE thread_id = 'contested' LIMIT 1",
         "values without a checkpoint",
     ),
 }
+
+
+def by_key(sql: str) -> str:
+    """Names threads by their keys, as rows do."""
+    return re.sub(r"thread_id = '([\w-]+)'", lambda name: f"thread = '{thread_key('default', name[1])}'", sql)
 
 
 async def test_every_harm_is_found(postgres: FaultyPostgres, server: ServerProcess, tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ async def test_every_harm_is_found(postgres: FaultyPostgres, server: ServerProce
     for table in tables:
         await connection.execute(f"CREATE TABLE kept_{table} AS TABLE checkpointd.{table}")
     for sql, found in HARM.values():
-        await connection.execute(sql)
+        await connection.execute(by_key(sql))
         with pytest.raises(AssertionError, match=found):
             await check(lines, target=server.target, dsn=postgres.dsn)
         for table in tables:

@@ -16,6 +16,8 @@ from tests.support.gates import build, turns_of
 from tests.support.journal import Line, of
 from tests.support.storm_agent import CONTESTED
 
+_OF_THREAD = "thread = (SELECT t.thread FROM checkpointd.threads AS t WHERE t.thread_id = $1)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
@@ -55,14 +57,14 @@ async def check(journals: Sequence[Iterable[Line]], *, target: str, dsn: str) ->
 
 async def _stored(connection: Any, thread_id: str) -> Stored:
     rows = await connection.fetch(
-        "SELECT checkpoint_id, version FROM checkpointd.checkpoints WHERE thread_id = $1 AND checkpoint_ns = ''",
+        f"SELECT checkpoint_id, version FROM checkpointd.checkpoints WHERE {_OF_THREAD} AND checkpoint_ns = ''",
         thread_id,
     )
     values = await connection.fetch(
-        "SELECT version FROM checkpointd.channel_values WHERE thread_id = $1 AND channel = 'a'", thread_id
+        f"SELECT version FROM checkpointd.channel_values WHERE {_OF_THREAD} AND channel = 'a'", thread_id
     )
     head = await connection.fetchval(
-        "SELECT version FROM checkpointd.namespaces WHERE thread_id = $1 AND checkpoint_ns = ''", thread_id
+        f"SELECT version FROM checkpointd.namespaces WHERE {_OF_THREAD} AND checkpoint_ns = ''", thread_id
     )
     versions = {row["checkpoint_id"]: row["version"] for row in rows}
     assert len(set(versions.values())) == len(rows), f"{thread_id}: a version came twice"

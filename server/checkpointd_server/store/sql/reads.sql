@@ -24,7 +24,7 @@ SELECT * FROM __schema__.get_task_write($1, $2, $3, $4, $5, $6, $7, $8)
 -- Whether the database answers and the tables are there; and which rights the server's role lacks, as GRANT writes them.
 SELECT string_agg(lacking.right_on, ', ' ORDER BY lacking.right_on COLLATE "C")
 FROM (
-    SELECT format('%s ON TABLE %I', wanted.privilege, c.relname) AS right_on
+    SELECT wanted.privilege || ' ON TABLE ' || quote_ident(c.relname) AS right_on
     FROM pg_catalog.pg_class AS c
     CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted (privilege)
     WHERE c.relnamespace = (
@@ -33,7 +33,7 @@ FROM (
         AND c.relkind IN ('r', 'p') AND (c.relname <> 'migrations' OR wanted.privilege = 'SELECT')
         AND NOT has_table_privilege(c.oid, wanted.privilege)
     UNION ALL
-    SELECT format('EXECUTE ON FUNCTION %I', f.proname)
+    SELECT 'EXECUTE ON FUNCTION ' || quote_ident(f.proname)
     FROM pg_catalog.pg_proc AS f
     WHERE f.pronamespace = (
             SELECT n.relnamespace FROM pg_catalog.pg_class AS n WHERE n.oid = '__schema__.namespaces'::regclass
