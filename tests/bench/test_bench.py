@@ -76,7 +76,7 @@ def comparison(**changes: Any) -> report.Result:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 class TestMeasuring:
-    def test_every_scene_leaves_its_figures(self, measured: tuple[Path, str]) -> None:
+    def test_every_case_leaves_its_figures(self, measured: tuple[Path, str]) -> None:
         results = report.load(measured[0], NAMES)
         assert [result["name"] for result in results] == NAMES
         for result in results:
@@ -147,17 +147,17 @@ def figures_of(result: report.Result) -> list[float]:
             return [column["elapsed (median)"] for column in result["columns"].values()]
 
 
-def test_a_scene_that_is_not_there_is_named() -> None:
+def test_a_case_that_is_not_there_is_named() -> None:
     result = CliRunner().invoke(main, ["--only", "nonsense"])
     assert result.exit_code == 2
     assert "no case is named nonsense" in result.output
 
 
-def test_scenes_can_be_listed() -> None:
+def test_cases_can_be_listed() -> None:
     lines = CliRunner().invoke(main, ["--list"]).output.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
     assert len(set(NAMES)) == len(NAMES)
-    assert all(re.fullmatch(r"[a-z][a-z-]*", name) for name in NAMES)
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]*", name) for name in NAMES)
 
 
 def test_a_row_has_medians_the_spread_and_whether_the_target_was_reached() -> None:

@@ -153,7 +153,7 @@ class Outgoing:
             size = len(value.payload)
             if value.upload_id and error.limit is not None and size > error.limit:
                 return InvalidArgumentError(
-                    f"value: {value.place.channel!r} has a value of {size} bytes, this server takes at most "
+                    f"value: channel {value.place.channel!r} has a value of {size} bytes, this server takes at most "
                     f"{error.limit} (its option --max-value-bytes)",
                     field="value",
                     limit=error.limit,
