@@ -8,7 +8,8 @@ import time
 from typing import Any, TypedDict
 
 import pytest
-from langgraph.checkpoint.grpc import GrpcSaver, runs
+from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc._runs import registry
 from langgraph.graph import START, StateGraph
 
 from tests.support.calls import config_of
@@ -24,7 +25,7 @@ class State(TypedDict, total=False):
 def test_a_value_that_can_t_be_serialized(
     awaited: bool, seconds: float, shared_server: ServerProcess, thread_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "PUT_EXPECTED_WITHIN", 60.0)
+    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
 
     def work(state: State) -> dict[str, Any]:
         time.sleep(seconds)

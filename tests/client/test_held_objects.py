@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.grpc import GrpcSaver, RefusedError
+from langgraph.checkpoint.grpc import GrpcSaver, WriteConflictError
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime, get_runtime
@@ -124,7 +124,7 @@ def test_blocking(saver: BaseCheckpointSaver[str], kind: str, mode: str) -> None
     graph = graph_on(saver)
     config = config_of(f"{id(saver)}")
     for _ in range(RUNS):
-        with suppress(Failure, RefusedError):
+        with suppress(Failure, WriteConflictError):
             deque(graph.stream(given(), config, context=Context(kind), **MODES[mode]), maxlen=0)
         if kind == "asks":
             graph.invoke(Command(resume="yes"), config, context=Context(kind))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, RefusedError, VersionConflictError
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, WriteConflictError, VersionConflictError
 from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.support.calls import config_of
@@ -77,7 +77,7 @@ async def test_the_last_attempt_succeeds(
                 try:
                     agent.invoke(question, elsewhere(config, inner_thread))
                     return {"messages": [("ai", f"attempt {attempt}")]}
-                except RefusedError as error:
+                except WriteConflictError as error:
                     refusals.append(type(error))
             raise AssertionError("the server would have let it")
 
@@ -87,7 +87,7 @@ async def test_the_last_attempt_succeeds(
                 try:
                     await agent.ainvoke(question, elsewhere(config, inner_thread))
                     return {"messages": [("ai", f"attempt {attempt}")]}
-                except RefusedError as error:
+                except WriteConflictError as error:
                     refusals.append(type(error))
             raise AssertionError("the server would have let it")
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 from langgraph.checkpoint.grpc._transport import fork
@@ -34,7 +35,7 @@ class BackgroundLoop:
         self._generation = fork.generation()
         self._closers: dict[object, Callable[[], Coroutine[Any, Any, None]]] = {}
         self._thread = threading.Thread(target=self._run, name="checkpointd", daemon=True)
-        self._thread.start()
+        Context().run(self._thread.start)  # it may inherit a context, for ever
         atexit.register(self._end)
 
     def do(self, work: Callable[[], Result]) -> Result:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextvars import Context
 from random import SystemRandom
 from typing import Any
 
@@ -114,13 +115,16 @@ class Pipeline:
         self._inbox.append(operation)
 
     def flush(self) -> None:
-        """Sends what was accepted, or has it sent by the pipeline's own thread."""
+        """Sends what was accepted, or has it sent by the pipeline's own thread.
+
+        Not in the caller's context: streams would hold it for as long as they live, and with it a run's config.
+        """
         if threading.get_ident() == self._thread:
-            self._drain()
+            Context().run(self._drain)
         elif not self._scheduled:
             self._scheduled = True
             try:
-                self.loop.call_soon_threadsafe(self._drain)
+                self.loop.call_soon_threadsafe(self._drain, context=Context())
             except RuntimeError:  # the loop has ended
                 self._closed = True
                 self._drain()
@@ -128,9 +132,9 @@ class Pipeline:
     def call_later(self, seconds: float, work: Callable[[], None]) -> None:
         """Does something in the pipeline's thread, after a while."""
         if threading.get_ident() == self._thread:
-            self.loop.call_later(seconds, work)
+            self.loop.call_later(seconds, work, context=Context())
         else:
-            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, work)
+            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, work, context=Context())
 
     def _drain(self) -> None:
         self._scheduled = False
