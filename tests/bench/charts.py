@@ -12,6 +12,8 @@ from tests.bench.report import Result
 
 MOST_LINEAR = 20
 """The greatest ratio that is drawn on a linear axis."""
+LEAST_RATIO = 0.001
+"""Below it a ratio is drawn as if it were this: of a size that is too small to be measured it is 0."""
 OURS, THEIRS, INK = "#3b7dd8", "#e08a2e", "#666666"
 
 
@@ -19,7 +21,9 @@ def draw_ratios(path: Path, results: list[Result]) -> None:
     """Draws a table of comparisons: how many times better or worse than the stock saver."""
     with _figure(path, width=8, height=0.7 * len(results) + 1.2) as axes:
         # Where less is better the ratio is turned over, so that longer bars are better everywhere.
-        gains = [result["ratio"] if result["more_is_better"] else 1 / result["ratio"] for result in results]
+        gains = [
+            result["ratio"] if result["more_is_better"] else 1 / max(result["ratio"], LEAST_RATIO) for result in results
+        ]
         places = list(range(len(results)))
         bars = axes.barh(places, gains, color=OURS, height=0.5, label="checkpointd")
         axes.bar_label(bars, [f"{gain:.2f}" for gain in gains], padding=6)

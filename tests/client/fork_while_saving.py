@@ -2,7 +2,7 @@
 
 The saver doesn't try again by itself, so that what the fork ends is told from what fails.
 
-Half of the saves are under way over an open call when it forks, half of them are large and go in a call of their own.
+Half of the saves are large: in messages of their own, or in parts, which go ahead in calls of their own.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def fork(seconds: float) -> int:
 
 
 async def save(saver: GrpcSaver, thread_id: str, ns: str, number: int) -> None:
-    """Puts a checkpoint: every other one is large."""
+    """Puts a checkpoint: every other one is large, and every fourth too large for a message."""
     checkpoint = empty_checkpoint()
-    checkpoint["channel_values"] = {"a": os.urandom(300_000 if number % 2 else 10)}
+    checkpoint["channel_values"] = {"a": os.urandom((10, 300_000, 10, 1_200_000)[number % 4])}
     checkpoint["channel_versions"] = {"a": number + 1}
     config: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
     await saver.aput(config, checkpoint, {}, {"a": number + 1})

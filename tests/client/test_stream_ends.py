@@ -1,4 +1,4 @@
-"""How the calls that a saver keeps open end: with their time, their server, their saver, and their event loop."""
+"""How a saver's streams end: with their time, their server, their saver, and their event loop."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
-from langgraph.checkpoint.grpc import GrpcSaver, streams
+from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
+from langgraph.checkpoint.grpc._transport import pipeline
+from langgraph.checkpoint.grpc._transport.stream import Stream
 
-from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.client import fork_while_saving
 from tests.support.calls import checkpoint, config_of
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
 
 
-async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
-    server: ServerProcess, blocker: Any, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
+async def test_a_stream_is_changed_for_a_new_one_and_ends_when_all_is_answered(
+    server: ServerProcess, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
@@ -35,14 +34,14 @@ async def test_a_call_is_changed_for_a_new_one_and_ends_when_all_is_answered(
             opened[0].until = 0.0  # its time has come
             assert await saver.aget_tuple(config_of("another")) is None
             assert len(opened) == 2
-            assert opened[0].is_open
+            assert not opened[0].ended
         await stuck
-        await auntil(lambda: not opened[0].is_open)
+        await auntil(lambda: opened[0].ended)
         assert opened[1].is_open
 
 
-async def test_a_call_that_the_server_has_ended_is_replaced_unseen(
-    server: ServerProcess, opened: list[streams.Stream], caplog: pytest.LogCaptureFixture
+async def test_a_stream_that_the_server_has_ended_is_replaced_unseen(
+    server: ServerProcess, opened: list[Stream], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
@@ -55,7 +54,7 @@ async def test_a_call_that_the_server_has_ended_is_replaced_unseen(
 
 
 async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerProcess) -> None:
-    """Whatever a call was doing as it ended: grpc.aio says of one that it was just writing to that it broke inside."""
+    """Whatever a stream was doing as it ended: grpc.aio says of one that is just written to that it broke inside."""
     done = 0
 
     async def work(saver: GrpcSaver, number: int, ended: asyncio.Event) -> None:
@@ -78,28 +77,10 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
         ended.set()
 
 
-async def test_a_put_on_a_call_that_is_no_longer_used_can_still_be_given_up(
-    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
+async def test_a_stream_that_nobody_uses_is_ended(
+    shared_server: ServerProcess, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
-        await saver.aput(config_of("t"), checkpoint("1"), {}, {})
-        async with blocker() as blocked:
-            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-            await blocked.until_waiting(1)
-            opened[0].until = 0.0  # its time has come
-            assert await saver.aget_tuple(config_of("another")) is None
-            stuck.cancel()
-            await blocked.until_waiting(0)
-        await auntil(lambda: not opened[0].is_open)
-        found = await saver.aget_tuple(config_of("t"))
-        assert found is not None
-        assert found.checkpoint["id"] == "1"
-
-
-async def test_a_call_that_nobody_uses_is_ended(
-    shared_server: ServerProcess, opened: list[streams.Stream], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "LIFETIME", 0.2)
+    monkeypatch.setattr(pipeline, "LIFETIME", 0.2)
     async with GrpcSaver(shared_server.target) as saver:
         await saver.aget_tuple(config_of("idle"))
         await auntil(lambda: not opened[0].is_open)
@@ -108,7 +89,7 @@ async def test_a_call_that_nobody_uses_is_ended(
 
 
 async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
-    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[Stream]
 ) -> None:
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
@@ -126,7 +107,7 @@ async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
 
 
 async def test_whoever_leaves_a_block_waits_for_what_others_have_under_way(
-    server: ServerProcess, blocker: Any, opened: list[streams.Stream]
+    server: ServerProcess, blocker: Any, opened: list[Stream]
 ) -> None:
     saver = GrpcSaver(server.target)
     async with copy(saver):
@@ -135,32 +116,39 @@ async def test_whoever_leaves_a_block_waits_for_what_others_have_under_way(
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await blocked.until_waiting(1)
     await stuck
-    assert not opened[0].is_open
+    assert opened[0].ended
+    # In the background from now on.
     assert await saver.aget_tuple(config_of("t")) is not None
-    assert len(opened) == 1
+    assert len(opened) == 2
     await saver.aclose()
 
 
-async def test_a_saver_that_is_closed_says_so(shared_server: ServerProcess) -> None:
-    saver = GrpcSaver(shared_server.target)
-    await saver.aget_tuple(config_of("closed"))
-    batcher = saver._caller.channels.aio().batcher
-    await saver.aclose()
-    request = pb.GetCheckpointRequest(thread_id="closed")
-    for metadata in ((), (("other", "metadata"),)):
-        with pytest.raises((grpc.aio.UsageError, asyncio.CancelledError, grpc.RpcError)):
-            async with asyncio.timeout(20):
-                await batcher.call(request, metadata)
+async def test_a_saver_that_is_closed_says_so(server: ServerProcess, blocker: Any) -> None:
+    saver = GrpcSaver(server.target)
+    async with copy(saver) as in_block:
+        await in_block.aput(config_of("t"), checkpoint("1"), {}, {})
+        async with blocker() as blocked:
+            stuck = [asyncio.create_task(in_block.aput(config_of("t"), checkpoint("2"), {}, {}))]
+            stuck.append(asyncio.create_task(asyncio.to_thread(saver.put, config_of("t"), checkpoint("3"), {}, {})))
+            await blocked.until_waiting(1)
+            await saver.aclose()
+            await in_block.aclose()
+            for put in stuck:
+                with pytest.raises(CheckpointdError, match="closed"):
+                    await put
+    with pytest.raises(CheckpointdError, match="closed"):
+        await in_block.aget_tuple(config_of("t"))
 
 
 @pytest.mark.parametrize("way", ["in_a_block", "closed_in_a_block", "without"])
 def test_event_loops_that_end_are_no_noise(shared_server: ServerProcess, way: str) -> None:
-    """A call that is open when its loop ends disturbs grpc in the next. So only a saver that is closed keeps one."""
+    """A stream that is open when its loop ends disturbs grpc in the next. So only a saver's block opens one there."""
     program = """
-import asyncio, sys
-from langgraph.checkpoint.grpc import GrpcSaver, streams
-opened, init = [], streams.Stream.__init__
-streams.Stream.__init__ = lambda self, *args: (opened.append(1), init(self, *args))[1]
+import asyncio, sys, threading
+from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc._transport.stream import Stream
+opened, init = [], Stream.__init__
+Stream.__init__ = lambda self, *args: (opened.append(threading.current_thread().name), init(self, *args))[1]
 config = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 unclosed = GrpcSaver(sys.argv[1])
 async def in_a_block():
@@ -179,7 +167,7 @@ loop = asyncio.new_event_loop()
 loop.run_until_complete(work())
 loop.close()
 asyncio.run(work())
-print(len(opened))
+print(*dict.fromkeys(opened), len(opened))
 """
     ended = subprocess.run(
         [sys.executable, "-c", program, shared_server.target, way],
@@ -188,7 +176,8 @@ print(len(opened))
         timeout=60,
         check=False,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{0 if way == 'without' else 12}\n", "")
+    streams = "checkpointd 1" if way == "without" else "MainThread 12"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{streams}\n", "")
 
 
 @pytest.mark.parametrize("how", [[], ["instrumented"]], ids=lambda how: "".join(how) or "plain")

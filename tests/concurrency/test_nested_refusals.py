@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, WriteConflictError, VersionConflictError
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, VersionConflictError, WriteConflictError
 from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.support.calls import config_of

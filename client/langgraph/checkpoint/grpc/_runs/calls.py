@@ -65,7 +65,9 @@ class RunCalls:
             self._send_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
         with _discarding(writes):
-            self._runs.put_writes(config, write, pipeline, are_special=are_special)
+            # What this call would wait for may be awaited in the very loop that it blocks.
+            waits = running_loop() is None
+            self._runs.put_writes(config, write, pipeline, takes=waits and not are_special, waits_for_put=waits)
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
@@ -159,7 +161,7 @@ class RunCalls:
             await self._asend_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
         with _discarding(writes):
-            self._runs.put_writes(config, write, pipeline, are_special=are_special)
+            self._runs.put_writes(config, write, pipeline, takes=not are_special)
         return await self._await(write)
 
     async def acall(self, config: RunnableConfig | None, request: Any) -> Any:

@@ -198,8 +198,23 @@ class Runs:
         if flush:
             pipeline.flush()
 
-    def put_writes(self, config: RunnableConfig, write: InFlightWrite, pipeline: Any, *, are_special: bool) -> None:
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        write: InFlightWrite,
+        pipeline: Any,
+        *,
+        takes: bool,
+        waits_for_put: bool = True,
+    ) -> None:
         """Sends task writes, behind what the run has sent before.
+
+        Args:
+            config: Their config.
+            write: The task writes.
+            pipeline: What they go over.
+            takes: Whether puts may be handed over to them.
+            waits_for_put: Whether they may wait until the put of their checkpoint begins.
 
         Raises:
             CheckpointdError: As `put`.
@@ -213,10 +228,10 @@ class Runs:
             if run is not None and view is not None:
                 view.check(beside)
                 write.view, write.execution = view, run.execution
-                is_expected = view.version is not None and not view.knows(beside)
+                is_expected = waits_for_put and view.version is not None and not view.knows(beside)
                 if is_expected and view.broken is not None:
                     raise again(view.broken)
-                if not are_special and run.execution is not None and pipeline.hands_over and _is_background(config):
+                if takes and run.execution is not None and pipeline.hands_over and _is_background(config):
                     released = self._bounds.begin_taking(view, write)
                 if is_expected:
                     write.pipeline = pipeline

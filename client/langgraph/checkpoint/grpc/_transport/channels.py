@@ -285,11 +285,12 @@ class Channels:
         options.check_token(target)
         if is_local(target) or (options.token and not options.tls):
             arguments += DIRECT
+        more = {"interceptors": found} if flavour is grpc.aio and (found := fork.interceptors()) else {}
         if not options.tls:
-            return flavour.insecure_channel(target, options=arguments)
+            return flavour.insecure_channel(target, options=arguments, **more)
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
-        return flavour.secure_channel(target, credentials, options=arguments)
+        return flavour.secure_channel(target, credentials, options=arguments, **more)
 
 
 def _close_behind(user: object, connection: Connection) -> None:

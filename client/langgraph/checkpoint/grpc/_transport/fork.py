@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from langgraph.checkpoint.grpc._transport.operation import local_error
@@ -24,6 +25,9 @@ import grpc.aio
 # Copied in one go, since the fork may come from any thread.
 _in_flight: dict[int, weakref.ref[Any]] = {}
 _ended: weakref.WeakSet[Any] = weakref.WeakSet()
+_opening: ContextVar[list[Any] | None] = ContextVar("checkpointd_opening", default=None)
+"""Where the calls are noted that gRPC makes for the one that is being opened: what intercepts calls hides them."""
+_behind: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 _hooks: dict[int, Callable[[], Callable[[], None] | None]] = {}
 _numbers = itertools.count()
 _generation = 0
@@ -68,22 +72,6 @@ def _keep(call: Any) -> None:
     _in_flight[number] = weakref.ref(call, lambda _: _in_flight.pop(number, None))
 
 
-def _core_of(call: Any) -> Any:
-    """Returns what of a call belongs to grpc's core; None if it isn't there.
-
-    Instrumentation (OpenTelemetry's, Sentry's and others') puts interceptors between: then it is an inner call's.
-    """
-    for _ in range(8):
-        core = getattr(call, "_cython_call", None)
-        if core is not None:
-            return core
-        task = getattr(call, "_interceptors_task", None)
-        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
-            return None
-        call = task.result()
-    return None
-
-
 def _before() -> None:
     global _at_work
     _at_work = _used_aio or any(_POLLER in thread.name for thread in threading.enumerate())
@@ -94,7 +82,9 @@ def _end_calls() -> None:
     """Ends all calls. Nothing of theirs is touched but what is grpc's core: they belong to other threads, maybe."""
     for reference in list(_in_flight.values()):
         call = reference()
-        if call is not None and not call.done() and (core := _core_of(call)) is not None:
+        # An intercepted call has no core of its own; the one behind it is kept too.
+        core = getattr(call, "_cython_call", None)
+        if call is not None and core is not None and not call.done():
             _ended.add(call)
             core.cancel("the process forks")
 
@@ -117,7 +107,52 @@ if hasattr(os, "register_at_fork"):
 def was_ended(call: Any) -> bool:
     """Whether a CancelledError of a call means that the call was ended for a fork."""
     task = asyncio.current_task()
-    return call in _ended and not (task is not None and task.cancelling())
+    return has_ended(call) and not (task is not None and task.cancelling())
+
+
+def has_ended(call: Any) -> bool:
+    """Whether a call was ended for a fork, however that shows."""
+    return call in _ended or any(behind in _ended for behind in _behind.get(call, ()))
+
+
+def interceptors() -> tuple[Any, ...]:
+    """Returns what a channel of an event loop needs for its calls to be found: tools may have put interceptors before.
+
+    Those of OpenTelemetry, Sentry and Datadog replace the functions that make channels. Where they aren't replaced,
+    calls do without: an interceptor costs a task.
+    """
+    original = getattr(getattr(grpc.aio, "_channel", None), "insecure_channel", None)
+    return () if grpc.aio.insecure_channel is original else (_UnaryFinder(), _StreamFinder())
+
+
+def _found(call: Any) -> Any:
+    _keep(call)
+    if (calls := _opening.get()) is not None:
+        calls.append(call)
+    return call
+
+
+class _UnaryFinder(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return _found(await continuation(details, request))
+
+
+class _StreamFinder(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
+    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return _found(await continuation(details, requests))
+
+
+def _open(begin: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Opens a call, and keeps it."""
+    behind: list[Any] = []
+    token = _opening.set(behind)
+    try:
+        call = begin(*arguments, **options)
+    finally:
+        _opening.reset(token)
+    _behind[call] = behind
+    _keep(call)
+    return call
 
 
 class ForkSafeChannel:
@@ -132,8 +167,7 @@ class ForkSafeChannel:
 
         async def call(request: Any, **options: Any) -> Any:
             while True:
-                rpc = begin(request, **options)
-                _keep(rpc)
+                rpc = _open(begin, request, **options)
                 try:
                     response = await rpc
                     if response is None:  # all that grpc.aio says of an answer that it can't parse
@@ -141,6 +175,9 @@ class ForkSafeChannel:
                     return response
                 except asyncio.CancelledError:
                     if not was_ended(rpc):
+                        raise
+                except grpc.RpcError as error:
+                    if not (has_ended(rpc) and error.code() is grpc.StatusCode.CANCELLED):
                         raise
                 finally:
                     _in_flight.pop(id(rpc), None)
@@ -152,9 +189,7 @@ class ForkSafeChannel:
         begin = self._channel.stream_stream(method, **arguments)
 
         def call(**options: Any) -> Any:
-            rpc = begin(**options)
-            _keep(rpc)
-            return rpc
+            return _open(begin, **options)
 
         return call
 

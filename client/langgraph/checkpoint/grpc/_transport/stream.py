@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Protocol
 
-from langgraph.checkpoint.grpc._transport.fork import was_ended
+from langgraph.checkpoint.grpc._transport.fork import has_ended, was_ended
 from langgraph.checkpoint.grpc._transport.operation import Metadata, Operation, local_error, timeout_field
 
 import grpc
@@ -210,7 +210,9 @@ class Stream:
             error = None if was_ended(self._call) else cancelled
         except grpc.RpcError as failure:
             error = failure
-            if self._write_failed and failure.code() is grpc.StatusCode.INTERNAL:
+            if has_ended(self._call) and failure.code() is grpc.StatusCode.CANCELLED:
+                error = None
+            elif self._write_failed and failure.code() is grpc.StatusCode.INTERNAL:
                 # What grpc.aio makes of the end of a call that it is just writing to.
                 error = local_error(grpc.StatusCode.UNAVAILABLE, "the stream broke")
         except Exception as failure:  # an answer that isn't as it should be: nobody may wait for ever
