@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import subprocess
 import sys
 import threading
@@ -221,16 +220,15 @@ class TestPublishing:
             publish.between_marks("text", "figures")
 
 
-def test_what_the_readme_says_of_one_agent_and_of_many_is_what_was_published() -> None:
-    one, blocking, many = report.load(ROOT / publish.FIGURES, ["ainvoke", "invoke", "scaling-agents"])
+def test_what_the_readme_says_of_calls_and_of_graphs_is_what_was_published() -> None:
+    names = ["put", "put-writes", "graphs-agents", "graphs-processes", "ainvoke"]
+    put, writes, few, many, alone = report.load(ROOT / publish.FIGURES, names)
     text = Document("README.md").prose
-    assert "its graph takes\nabout twice as long, with blocking calls somewhat more; so are a few." in text
-    assert "Many agents at once are faster." in text
-    assert 1.5 < one["ratio"] < 2.5, "README.md, What it costs: say what is so now"
-    assert one["ratio"] < blocking["ratio"] < 3, "README.md, What it costs: say what is so now"
-    medians = zip(many["checkpointd"], many["stock"], strict=True)
-    ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in medians]
-    assert ratios[1] < 1 < ratios[-1], "README.md, What it costs: say what is so now"
+    assert "A call by itself takes longer than over a connection of one's own" in text
+    assert "graphs are what to look at" in text
+    assert put["ratio"] > 1, "README.md, What it costs: say what is so now"
+    assert writes["ratio"] > 1, "README.md, What it costs: say what is so now"
+    assert min(few["ratio"], many["ratio"], 1 / alone["ratio"]) > 1, "README.md, What it costs: say what is so now"
 
 
 def test_the_documents_have_the_figures_that_were_published_and_no_others() -> None:
