@@ -81,7 +81,9 @@ class TestMeasuring:
         for result in results:
             assert result["quick"]
             assert result["machine"]["postgresql"].startswith("18")
-            assert all(figure > 0 for figure in figures_of(result)), result
+            # A step of next to nothing fits into pages that the tables have already: then it is 0.
+            least = 0 if result["name"] == "files" else 1e-9
+            assert all(figure >= least for figure in figures_of(result)), result
 
     def test_both_savers_are_measured_at_each_point_of_a_curve(self, measured: tuple[Path, str]) -> None:
         points = {

@@ -359,12 +359,13 @@ async def test_a_stream_whose_first_operation_takes_long_is_not_taken_for_held_b
     monkeypatch.setattr(stream, "PATIENCE", 0.5)
     async with GrpcSaver(server.target) as other:
         await other.aput(config_of("t"), checkpoint("1"), {}, {})
-    async with GrpcSaver(server.target) as saver, blocker():
-        stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
-        await asyncio.sleep(1.5)
-        assert not stuck.done()
-        assert opened[1].is_open
-    await stuck
+    async with GrpcSaver(server.target) as saver:
+        async with blocker():
+            stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
+            await asyncio.sleep(1.5)
+            assert not stuck.done()
+            assert opened[1].is_open
+        await stuck
     assert len(opened) == 2
 
 

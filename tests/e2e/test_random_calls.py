@@ -21,6 +21,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.grpc import GrpcSaver
 
+from checkpointd_server.domain.threads import thread_key
 from tests.e2e.reference import ReferenceSaver
 from tests.support.normal_form import Names, normal_form
 from tests.support.server_process import ServerProcess
@@ -81,6 +82,10 @@ class SaversInStep(RuleBasedStateMachine):
         self.reference = self.reference_class()
         self.values: dict[tuple[str, str, str, object], tuple[Any, ...]] = {}
         self.steps = itertools.count()
+        # Lists have equal ids in the order of the threads' keys; the reference, in that of their names. Here it is one.
+        names = (f"{self.example} {number}" for number in itertools.count())
+        self.threads = [next(names)]
+        self.threads.append(next(n for n in names if thread_key("default", n) > thread_key("default", self.threads[0])))
 
     def teardown(self) -> None:
         for number in range(2):
@@ -89,7 +94,7 @@ class SaversInStep(RuleBasedStateMachine):
         self.runner.close()
 
     def thread(self, number: int) -> str:
-        return f"{self.example} {number}"
+        return self.threads[number]
 
     def config(self, thread: int, ns: str | None, checkpoint_id: str | None = None) -> RunnableConfig:
         configurable: dict[str, Any] = {"thread_id": self.thread(thread)}
