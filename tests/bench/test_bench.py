@@ -18,6 +18,7 @@ from tests.bench import publish, report
 from tests.bench.__main__ import main
 from tests.bench.case import QUICK
 from tests.bench.registry import all_cases
+from tests.bench.states import STATES
 from tests.support.document import ROOT, Document
 from tests.support.server_process import clean_environment
 
@@ -81,8 +82,8 @@ class TestMeasuring:
         for result in results:
             assert result["quick"]
             assert result["machine"]["postgresql"].startswith("18")
-            # A step of next to nothing fits into pages that the tables have already: then it is 0.
-            least = 0 if result["name"] == "files" else 1e-9
+            # What is stored, or how memory grows, may be too little to be seen in so short a time.
+            least = 1e-9 if result["kind"] == "comparison" and result["group"] != STATES else 0
             assert all(figure >= least for figure in figures_of(result)), result
 
     def test_both_savers_are_measured_at_each_point_of_a_curve(self, measured: tuple[Path, str]) -> None:
