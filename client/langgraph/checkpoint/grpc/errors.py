@@ -40,8 +40,6 @@ import grpc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from checkpointd.v1.checkpoint_service_pb2 import OperationFailure
-
 Detail = TypeVar("Detail", bound=Message)
 
 DOMAIN = "checkpointd"
@@ -384,23 +382,9 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
         target: The server's address, for messages.
         method: The RPC's name, for messages.
     """
-    info = error_info(error)
-    return _translated(error.code(), error.details() or "", info.reason, info.metadata, target=target, method=method)
-
-
-def from_failure(failure: OperationFailure, *, target: str, method: str) -> CheckpointdError:
-    """Translates a failed operation of a pipeline, like `from_rpc_error`."""
-    code = _CODES.get(failure.code, grpc.StatusCode.UNKNOWN)
-    return _translated(code, failure.message, failure.reason, failure.metadata, target=target, method=method)
-
-
-_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def _translated(
-    code: grpc.StatusCode, details: str, reason: str, metadata: Mapping[str, str], *, target: str, method: str
-) -> CheckpointdError:
-    details = details or code.name
+    code, info = error.code(), error_info(error)
+    reason, metadata = info.reason, info.metadata
+    details = error.details() or code.name
     # Looked up without an end in a KeyError: this is a server's answer, and it may be any server.
     thread_id = metadata.get("thread_id", "")
     match reason, code:
