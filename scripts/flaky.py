@@ -8,7 +8,7 @@ of it. Nothing but what this run has started is touched, and nothing at all whil
 (tests/support/pauses.py).
 
 A run's order comes from its seed, and the seeds from the first: `--seed` repeats them. The pauses do not repeat; a test
-that was wrong about time once will be again. Each run's output is kept in .build/flaky. Exit code 1: a test has failed.
+that was wrong about time once will be again. Each run's output is kept (`--logs`). Exit code 1: a test has failed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-LOGS = ROOT / ".build" / "flaky"
 LONGEST_PAUSE = 0.8
 """How long a process is stopped at the most, in seconds."""
 LONGEST_REST = 0.5
@@ -43,14 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=10, help="how many runs (default: 10)")
     parser.add_argument("--seed", type=int, help="the first run's seed; the next has the next number (default: any)")
     parser.add_argument("--no-pauses", action="store_true", help="stop nothing")
+    parser.add_argument(
+        "--logs", type=Path, default=ROOT / ".build" / "flaky", help="where outputs go (default: .build/flaky)"
+    )
     parser.add_argument("pytest", nargs="*", help="pytest's own arguments, after --")
     options = parser.parse_args(arguments)
     first = options.seed if options.seed is not None else random.randrange(1_000_000)
-    LOGS.mkdir(parents=True, exist_ok=True)
+    logs: Path = options.logs
+    logs.mkdir(parents=True, exist_ok=True)
     failures: Counter[str] = Counter()
     unfinished = 0
     for seed in range(first, first + options.times):
-        log = LOGS / f"{seed}.log"
+        log = logs / f"{seed}.log"
         started = time.monotonic()
         code, pauses = run(seed, log, options.pytest, pausing=not options.no_pauses)
         failed = FAILED.findall(log.read_text(errors="replace"))
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seed {seed}: {pauses} pauses, {time.monotonic() - started:.0f} s: {told}", flush=True)
     for name, count in failures.most_common():
         print(f"{count} of {options.times}: {name}")
-    print(f"outputs are in {LOGS}; to repeat an order: --seed and --times 1")
+    print(f"outputs are in {logs}; to repeat an order: --seed and --times 1")
     return 1 if failures or unfinished else 0
 
 

@@ -36,14 +36,12 @@ def test_nothing_is_stopped_while_a_test_does_that_itself(lock: Path, monkeypatc
         assert flaky.pause_now_and_then(process, random.Random(1), lock) == 0
 
 
-def test_what_fails_is_told_with_the_seed_of_its_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(flaky, "LOGS", tmp_path / "logs")
+def test_what_fails_is_told_with_the_seed_of_its_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = tmp_path / "test_order.py"
     module.write_text("seen = []\ndef test_a(): seen.append(1)\ndef test_b(): assert seen\n")
     plain = ("-n0", "-p", "no:langsmith_plugin")
-    assert flaky.main(["--times", "2", "--seed", "3", "--no-pauses", "--", *plain, str(module)]) == 1
+    options = ("--times", "2", "--seed", "3", "--no-pauses", "--logs", str(tmp_path / "logs"))
+    assert flaky.main([*options, "--", *plain, str(module)]) == 1
     one, other, *_ = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"seed 3: 0 pauses, \d+ s: all passed", one)
     assert re.fullmatch(r"seed 4: 0 pauses, \d+ s: \S*test_order\.py::test_b", other)

@@ -21,8 +21,8 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2 as info
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
-from checkpointd_server.rpc import guarded
 from checkpointd_server.rpc import server as rpc_server
+from checkpointd_server.rpc.guarded import GuardLimits
 from tests.security.serving import Serve
 from tests.support.api_keys import key_entry
 from tests.support.http2 import Http2Client, grpc_message
@@ -47,6 +47,9 @@ def large_put(client: Client, size: int) -> pb.PutCheckpointRequest:
     request = client.put_request(channels=["channel"], channel_versions=["i1"])
     request.values.add(channel="channel", version="i1", value=client.value(bytes(size)))
     return request
+
+
+LIMITS = GuardLimits()
 
 
 @pytest.fixture
@@ -314,26 +317,26 @@ class TestHealth:
             assert client.call(CHECK, b"").status == 0
 
     async def test_a_request_has_a_length(self, serve: Serve) -> None:
-        request = health_pb2.HealthCheckRequest(service="a" * guarded.MAX_REQUEST_BYTES).SerializeToString()
+        request = health_pb2.HealthCheckRequest(service="a" * LIMITS.max_request_bytes).SerializeToString()
         async with serve() as target:
             for method in (CHECK, WATCH):
                 with Http2Client(target) as client:
                     answer = await asyncio.to_thread(client.call, method, request)
                     assert answer.status == INVALID
-                    assert f"at most {guarded.MAX_REQUEST_BYTES} are allowed" in answer.message
+                    assert f"at most {LIMITS.max_request_bytes} are allowed" in answer.message
                     await asyncio.to_thread(client.wait_closed)
 
     async def test_one_connection_watches_so_often_and_no_more(self, serve: Serve) -> None:
         async with serve() as target, connected(target) as client:
             stub = health_pb2_grpc.HealthStub(client.channel)
             watches = [
-                stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(guarded.MAX_CALLS_OF_CONNECTION)
+                stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(LIMITS.max_calls_of_connection)
             ]
             for watch in watches:
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             refusal = await client.refused(stub.Check(health_pb2.HealthCheckRequest(), timeout=20))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-            assert refusal.metadata == {"bound": "streams", "limit": str(guarded.MAX_CALLS_OF_CONNECTION)}
+            assert refusal.metadata == {"bound": "streams", "limit": str(LIMITS.max_calls_of_connection)}
             with Http2Client(target) as other:
                 assert (await asyncio.to_thread(other.call, CHECK, b"")).status == 0
             for watch in watches:
@@ -344,11 +347,8 @@ class TestHealth:
                         await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
                         break
 
-    async def test_all_connections_together_have_a_bound_too(
-        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(guarded, "MAX_CALLS", 3)
-        async with serve() as target, connected(target) as client:
+    async def test_all_connections_together_have_a_bound_too(self, serve: Serve) -> None:
+        async with serve(server={"guard_limits": GuardLimits(max_calls=3)}) as target, connected(target) as client:
             stub = health_pb2_grpc.HealthStub(client.channel)
             watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(3)]
             for watch in watches:
@@ -361,7 +361,7 @@ class TestHealth:
 
             def without_body() -> list[int | None]:
                 with Http2Client(target) as raw:
-                    streams = [raw.open(CHECK) for _ in range(2 * guarded.READS_AT_ONCE)]
+                    streams = [raw.open(CHECK) for _ in range(2 * LIMITS.concurrent_reads)]
                     return [raw.wait(stream).status for stream in streams]
 
             waiting = asyncio.create_task(asyncio.to_thread(without_body))
@@ -383,9 +383,11 @@ class TestReflection:
             refusal = await client.refused(call.read())
             assert (refusal.code, refusal.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "request")
 
-    async def test_a_conversation_ends(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(guarded, "CONVERSATION_SECONDS", 0.5)
-        async with serve() as target, connected(target) as client:
+    async def test_a_conversation_ends(self, serve: Serve) -> None:
+        async with (
+            serve(server={"guard_limits": GuardLimits(conversation_timeout=0.5)}) as target,
+            connected(target) as client,
+        ):
             call = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo(timeout=20)
             await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             assert (await call.read()).list_services_response.service

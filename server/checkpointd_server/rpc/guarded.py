@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -20,29 +21,35 @@ from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded,
 from checkpointd_server.rpc.calls import Call, Calls
 from checkpointd_server.rpc.connections import Connections
 
-MAX_REQUEST_BYTES = 4096
-"""The largest request. The longest that an honest client sends has some 100 bytes."""
-MAX_CALLS = 1024
-"""How many of these calls there are at once. Most of them watch, and have nothing to do."""
-MAX_CALLS_OF_CONNECTION = 64
-"""How many of them one connection has."""
-READS_AT_ONCE = 4
-"""How many requests are read at once."""
-READ_SECONDS = 0.5
-"""How long each is read."""
-TURN_SECONDS = 5.0
-"""How long a call waits at the most until its request is read."""
-CONVERSATION_SECONDS = 60.0
-"""How long a call may take that sends several requests."""
-TRY_AGAIN_SECONDS = 5.0
-"""When to try again, where there are as many calls as may be."""
-
 _LATE_SECONDS = 0.05
 _MOST_LATE_LOOKS = 20
 _HOSTILE = 1000.0
 """How many wasted calls a request counts for that no honest client sends."""
 _SLOW = 50.0
 """How many one counts for that doesn't arrive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardLimits:
+    """What calls of health and reflection are held to. Times are in seconds."""
+
+    max_request_bytes: int = 4096
+    """The largest request. The longest that an honest client sends has some 100 bytes."""
+    max_calls: int = 1024
+    """The most of these calls at once. Most of them watch, and have nothing to do."""
+    max_calls_of_connection: int = 64
+    """The most of them that one connection has."""
+    concurrent_reads: int = 4
+    """How many requests are read at once."""
+    read_timeout: float = 0.5
+    """How long each is read."""
+    queue_timeout: float = 5.0
+    """How long a call waits at the most until its request is read."""
+    conversation_timeout: float = 60.0
+    """How long a call may take that sends several requests."""
+    retry_delay: float = 5.0
+    """When to try again, where there are as many calls as may be."""
+
 
 Admit = Callable[[grpc.aio.ServicerContext], Awaitable[None]]
 """Returns if a call may go on, and raises an error if it may not."""
@@ -58,21 +65,23 @@ class SmallCalls:
     Args:
         calls: What they are logged and refused by.
         connections: Told of the calls that came to nothing.
+        limits: What they are held to.
     """
 
-    def __init__(self, calls: Calls, connections: Connections) -> None:
+    def __init__(self, calls: Calls, connections: Connections, limits: GuardLimits) -> None:
         self.calls = calls
         self.connections = connections
+        self.limits = limits
         self._peers: Counter[str] = Counter()
         self._number = 0
-        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+        self._turns = asyncio.Semaphore(limits.concurrent_reads)
 
     def enter(self, peer: str) -> None:
         """Counts a call, until `leave`. Raises Overloaded if there are too many."""
-        if self._number >= MAX_CALLS:
-            raise Overloaded("streams", limit=MAX_CALLS)
-        if self._peers[peer] >= MAX_CALLS_OF_CONNECTION:
-            raise Overloaded("streams", limit=MAX_CALLS_OF_CONNECTION)
+        if self._number >= self.limits.max_calls:
+            raise Overloaded("streams", limit=self.limits.max_calls)
+        if self._peers[peer] >= self.limits.max_calls_of_connection:
+            raise Overloaded("streams", limit=self.limits.max_calls_of_connection)
         self._number += 1
         self._peers[peer] += 1
 
@@ -100,20 +109,20 @@ class SmallCalls:
         """
         if seconds is None:
             try:
-                async with asyncio.timeout(TURN_SECONDS):
+                async with asyncio.timeout(self.limits.queue_timeout):
                     await self._turns.acquire()
             except TimeoutError:
-                raise Overloaded("streams", limit=READS_AT_ONCE) from None
+                raise Overloaded("streams", limit=self.limits.concurrent_reads) from None
             try:
-                raw = await self._read(context, READ_SECONDS)
+                raw = await self._read(context, self.limits.read_timeout)
             finally:
                 self._turns.release()
         else:
             raw = await self._read(context, seconds)
-        if raw is not grpc.aio.EOF and len(raw) > MAX_REQUEST_BYTES:
+        if raw is not grpc.aio.EOF and len(raw) > self.limits.max_request_bytes:
             self.connections.waste(context.peer(), _HOSTILE)
-            problem = f"has {len(raw)} bytes, at most {MAX_REQUEST_BYTES} are allowed"
-            raise InvalidArgument("request", problem, limit=MAX_REQUEST_BYTES)
+            problem = f"has {len(raw)} bytes, at most {self.limits.max_request_bytes} are allowed"
+            raise InvalidArgument("request", problem, limit=self.limits.max_request_bytes)
         return raw
 
     async def _read(self, context: grpc.aio.ServicerContext, seconds: float) -> Any:
@@ -177,7 +186,7 @@ class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 small_calls.enter(peer)
             except Overloaded as error:
                 small_calls.connections.waste(peer)
-                failure = small_calls.calls.turned_away(call, error, TRY_AGAIN_SECONDS)
+                failure = small_calls.calls.turned_away(call, error, small_calls.limits.retry_delay)
                 await context.abort(failure.code, failure.message, failure.trailers)
             try:
                 await self._admit(context)
@@ -217,7 +226,7 @@ class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
     async def _requests(self, handler: grpc.RpcMethodHandler, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
-        end = loop.time() + CONVERSATION_SECONDS
+        end = loop.time() + self._small_calls.limits.conversation_timeout
         raw = await self._small_calls.read(context)
         while raw is not grpc.aio.EOF:
             yield _parse(handler, raw)

@@ -32,7 +32,7 @@ from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.calls import CallLimits, Calls
 from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.executor import BoundedExecutor
-from checkpointd_server.rpc.guarded import GuardedServer, SmallCalls, admit_all
+from checkpointd_server.rpc.guarded import GuardedServer, GuardLimits, SmallCalls, admit_all
 from checkpointd_server.rpc.health import HealthServicer
 from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.load import Load
@@ -96,6 +96,8 @@ class ServerOptions:
     """How long an answer may take to be read, beside a second for each MiB. Then its connection is closed."""
     reflection: bool = True
     """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
+    guard_limits: GuardLimits = field(default_factory=GuardLimits)
+    """What calls of health and reflection are held to."""
     so_reuseport: bool = False
     """Whether several processes may listen on one port. Otherwise a taken port is an error."""
     keepalive_interval: float = 30.0
@@ -155,14 +157,16 @@ class RpcServer:
             self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
         names = [service.full_name for service, _ in servicers]
         self._health = HealthServicer(names)
-        small_calls = SmallCalls(self._calls, self._connections)
+        small_calls = SmallCalls(self._calls, self._connections, options.guard_limits)
         open_to_all = GuardedServer(self._server, small_calls, admit_all)
         guarded = GuardedServer(self._server, small_calls, self._calls.admit)
         place = open_to_all if options.access.open_health else guarded
         health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         self._health_server = grpc.aio.server(options=_channel_arguments(options))
         self._health_server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
-        place = GuardedServer(self._health_server, SmallCalls(self._calls, self._connections), admit_all)
+        place = GuardedServer(
+            self._health_server, SmallCalls(self._calls, self._connections, options.guard_limits), admit_all
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         if options.reflection:
             names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
