@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from checkpointd_server.cli import serve
+from checkpointd_server.cli.serve import serve
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "deploying.md"
 BEGIN = "<!-- options: begin (made by scripts/document_options.py) -->\n"

@@ -18,7 +18,7 @@ from typing import IO, Any
 import click
 import structlog
 
-from checkpointd_server.cli import serve
+from checkpointd_server.cli.serve import serve
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.errors import CheckpointdError
 

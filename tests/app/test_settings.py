@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -63,6 +64,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "tls_ca": ("/a/file", Path("/a/file")),
     "tls_client_cert": ("/a/file", Path("/a/file")),
     "tls_client_key": ("/a/file", Path("/a/file")),
+    "context": ("production", "production"),
 }
 
 
@@ -202,7 +204,15 @@ def start_in_vain(command: str, env: dict[str, str]) -> Result:
     return result
 
 
-@pytest.mark.parametrize("command", ["", *main.commands])
+def all_commands(group: click.Group = main, prefix: str = "") -> Iterator[str]:
+    """Every command and group, by the words that call it."""
+    for name, command in group.commands.items():
+        yield f"{prefix}{name}"
+        if isinstance(command, click.Group):
+            yield from all_commands(command, f"{prefix}{name} ")
+
+
+@pytest.mark.parametrize("command", ["", *all_commands()])
 def test_help_shows_an_example(command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="checkpointd")
     assert result.exit_code == 0

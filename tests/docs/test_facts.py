@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.grpc import GrpcSaver, errors
 
 from checkpointd.v1 import errors_pb2, info_service_pb2
-from checkpointd_server.cli import serve
+from checkpointd_server.cli.serve import serve
 from checkpointd_server.domain.limits import Limits
 from scripts.document_options import document
 from tests.support.document import ROOT, Document, documents

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from checkpointd_server.cli import main
+from checkpointd_server.cli.unknown_env import variables_of
 from tests.packaging.constraints import pins
 from tests.packaging.dockerfile import Stage, read_dockerfile
 from tests.support.cluster import PostgresCluster
@@ -24,7 +25,7 @@ INSECURE = {"CHECKPOINTD_INSECURE_WITHOUT_TLS": "true", "CHECKPOINTD_INSECURE_WI
 NEEDED = {
     *("asyncpg", "cffi", "checkpointd", "checkpointd-protos", "click", "cryptography", "googleapis-common-protos"),
     *("grpcio", "grpcio-health-checking", "grpcio-reflection", "msgpack", "protobuf", "pycparser", "PyJWT"),
-    *("structlog", "typing_extensions"),
+    *("structlog", "tabulate", "typing_extensions"),
 }
 
 
@@ -154,7 +155,7 @@ def test_without_tls_and_tokens_it_says_what_to_give(stages: list[Stage], image:
 
 @pytest.mark.parametrize("file", ["Dockerfile", "deploy/compose.yaml"])
 def test_every_setting_that_a_file_names_exists(file: str) -> None:
-    known = {parameter.envvar for command in main.commands.values() for parameter in command.params}
+    known = variables_of([main])
     named = set(re.findall(r"CHECKPOINTD_[A-Z_]+", (ROOT / file).read_text()))
     assert named
     assert named <= known

@@ -1,4 +1,4 @@
-"""What settings are made of: options that are environment variables too."""
+"""What options are made of, and those that many commands have."""
 
 from __future__ import annotations
 
@@ -52,3 +52,6 @@ def stacked(*decorators: Decorator[Any]) -> Decorator[Any]:
         return command
 
     return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -17,12 +17,19 @@ _log = structlog.get_logger(__name__)
 
 
 def variables_of(commands: Iterable[click.Command]) -> set[str]:
-    """Returns the environment variables that these commands read."""
+    """Returns the environment variables that these commands read, and the commands below them."""
     found: set[str] = set()
     for command in commands:
         for option in command.params:
             found.update([option.envvar] if isinstance(option.envvar, str) else option.envvar or ())
+        if isinstance(command, click.Group):
+            found |= variables_of(command.commands.values())
     return found
+
+
+def known_variables() -> set[str]:
+    """Returns the environment variables that the command under way and those beside it read."""
+    return variables_of([click.get_current_context().find_root().command])
 
 
 def warn_of_unknown(present: Iterable[str], known: Iterable[str]) -> None:

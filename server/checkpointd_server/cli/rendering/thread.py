@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,8 @@ from checkpointd.v1.checkpoint_service_pb2 import (
 )
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
-from checkpointd_server.payload import left_out, plain, text
+from checkpointd_server.cli.rendering.tables import printable, table
+from checkpointd_server.cli.rendering.values import left_out, plain, text
 
 _PAGE_SIZE = 1000
 
@@ -86,7 +87,7 @@ class ThreadView:
         return cls(thread_id=thread_id, checkpoints=checkpoints, more=more, detail=detail)
 
     def as_json(self) -> dict[str, Any]:
-        """The view as JSON has it. Values are written as `payload.plain` says."""
+        """The view as JSON has it. Values are written as `rendering.values.plain` says."""
         return {
             "thread_id": self.thread_id,
             "checkpoints": [_json(checkpoint) for checkpoint in self.checkpoints],
@@ -97,7 +98,7 @@ class ThreadView:
         """The view as lines for a person."""
         yield f"thread {self.thread_id!r}"
         yield ""
-        yield from _table(("CHECKPOINT_ID", "NAMESPACE", "STEP", "SOURCE", "WRITTEN"), map(_row, self.checkpoints))
+        yield from table(("CHECKPOINT_ID", "NAMESPACE", "STEP", "SOURCE", "WRITTEN"), map(_row, self.checkpoints))
         if self.more:
             yield f"... and older ones (--limit {2 * len(self.checkpoints)})"
         if self.detail is not None:
@@ -125,28 +126,28 @@ def _row(checkpoint: CheckpointTuple) -> tuple[str, ...]:
     metadata = _plain(checkpoint.metadata.value)
     known = metadata if isinstance(metadata, dict) else {}
     return (
-        _name(checkpoint.checkpoint_id),
-        _name(checkpoint.checkpoint_ns) or "-",
+        printable(checkpoint.checkpoint_id),
+        printable(checkpoint.checkpoint_ns) or "-",
         str(known.get("step", "-")),
-        _name(str(known.get("source", "-"))),
-        _name(_ts(checkpoint)) or "-",
+        printable(str(known.get("source", "-"))),
+        printable(_ts(checkpoint)) or "-",
     )
 
 
 def _detail(checkpoint: CheckpointTuple) -> Iterator[str]:
-    yield f"checkpoint {_name(checkpoint.checkpoint_id)}"
+    yield f"checkpoint {printable(checkpoint.checkpoint_id)}"
     if checkpoint.checkpoint_ns:
-        yield f"  namespace  {_name(checkpoint.checkpoint_ns)}"
+        yield f"  namespace  {printable(checkpoint.checkpoint_ns)}"
     if checkpoint.parent_checkpoint_id:
-        yield f"  parent     {_name(checkpoint.parent_checkpoint_id)}"
+        yield f"  parent     {printable(checkpoint.parent_checkpoint_id)}"
     yield f"  metadata   {text(_plain(checkpoint.metadata.value))}"
     yield "  values"
     for value in checkpoint.values:
-        yield from _entry(f"    {_name(value.channel)} =", _plain(value.value))
+        yield from _entry(f"    {printable(value.channel)} =", _plain(value.value))
     if checkpoint.pending_writes:
         yield "  pending writes"
         for write in checkpoint.pending_writes:
-            yield from _entry(f"    task {_name(write.task_id)}: {_name(write.channel)} =", _plain(write.value))
+            yield from _entry(f"    task {printable(write.task_id)}: {printable(write.channel)} =", _plain(write.value))
 
 
 def _entry(label: str, value: Any) -> Iterator[str]:
@@ -157,13 +158,6 @@ def _entry(label: str, value: Any) -> Iterator[str]:
         yield "    ]"
     else:
         yield f"{label} {text(value)}"
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def _ts(checkpoint: CheckpointTuple) -> str:
@@ -177,8 +171,3 @@ def _plain(value: TypedValue) -> Any:
     if value.HasField("parts"):
         return left_out(value.type, value.parts.size)
     return plain(value.type, value.data)
-
-
-def _name(name: str) -> str:
-    """A name without quotes, its control characters escaped."""
-    return repr(name)[1:-1]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from checkpointd_server.access_settings import access_settings
-from checkpointd_server.config import ServeConfig
+from checkpointd_server.cli.auth_options import access_settings
+from checkpointd_server.cli.option_types import Seconds, Whole, setting, stacked
+from checkpointd_server.config import DatabaseConfig, ServeConfig
 from checkpointd_server.logs import LogFormat, LogLevel
-from checkpointd_server.options import Seconds, Whole, setting, stacked
 
 _DEFAULTS = ServeConfig()
 
@@ -238,10 +238,12 @@ serve_settings = stacked(
     ),
 )
 
-timeout_setting = click.option(
-    "--timeout",
-    type=Seconds(zero=False),
-    default=5.0,
-    show_default=True,
-    help="How long to wait for the server's answer, in seconds.",
-)
+
+def read_database(url: str | None, data_dir: Path | None, schema: str, wait_seconds: float) -> DatabaseConfig:
+    """Puts the settings of the database together. Raises click.UsageError where two exclude each other."""
+    if url is not None and data_dir is not None:
+        raise click.UsageError(
+            "--data-dir is the embedded PostgreSQL's folder and can't go together with --database-url "
+            "(they may come from CHECKPOINTD_DATA_DIR and CHECKPOINTD_DATABASE_URL)"
+        )
+    return DatabaseConfig(url=url, data_dir=data_dir, schema=schema, wait_seconds=wait_seconds)

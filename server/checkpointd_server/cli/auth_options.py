@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from checkpointd_server.cli.option_types import Seconds, setting, stacked
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, TlsFiles
-from checkpointd_server.options import Seconds, setting, stacked
 
 _DEFAULTS = AccessOptions()
 _JWT = JwtOptions()

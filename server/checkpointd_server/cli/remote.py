@@ -1,0 +1,315 @@
+"""How the commands that ask a running server reach it: its address, TLS, and the token, from options or a context."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from checkpointd_server.cli.contexts import Context, Contexts
+from checkpointd_server.cli.option_types import Seconds, setting, stacked
+from checkpointd_server.cli.remote_tls import read_credentials, why_it_fails
+from checkpointd_server.cli.routes import DIRECT, is_local, proxy_variable
+from checkpointd_server.config import DEFAULT_TARGET
+
+Answer = TypeVar("Answer")
+
+_SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
+"""How the targets begin that grpc resolves by themselves."""
+_HOST_PORT = re.compile(r"(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})")
+
+_FILE = click.Path(path_type=Path)
+
+access_options = (
+    setting("--token", help="An API key or a JSON Web Token. Better given in the environment."),
+    setting(
+        "--insecure-token/--no-insecure-token",
+        default=False,
+        help="Allow to send the token in plain text to another machine, where something else protects the way, such as "
+        "a mesh. Never through a proxy.",
+    ),
+    setting("--tls/--no-tls", default=False, help="Speak TLS, trusting the authorities that grpc trusts."),
+    setting("--tls-ca", type=_FILE, help="Speak TLS, trusting these authorities, PEM."),
+    setting("--tls-client-cert", type=_FILE, help="A certificate to show to the server, PEM."),
+    setting("--tls-client-key", type=_FILE, help="Its private key, PEM."),
+)
+
+_remote_options = stacked(
+    setting(
+        "--target",
+        default=DEFAULT_TARGET,
+        show_default=f"this machine's, where CHECKPOINTD_LISTEN says, else the context in use, else {DEFAULT_TARGET}",
+        help="The server: HOST:PORT or unix:PATH. Of several, separated by commas, health asks each; the others ask "
+        "the first that answers.",
+    ),
+    setting(
+        "--context",
+        help="A server that `checkpointd context add` has named, with its token and TLS: those of the environment "
+        "don't count then.",
+    ),
+    *access_options,
+    click.option(
+        "--timeout",
+        type=Seconds(zero=False),
+        default=5.0,
+        show_default=True,
+        help="How long to wait for each of the server's answers, in seconds.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A server that a command talks to, or several, of which any will do."""
+
+    target: str
+    """HOST:PORT or unix:PATH, or several separated by commas."""
+    context: str | None = None
+    """The name of the context that says all this."""
+    token: str | None = field(default=None, repr=False)
+    insecure_token: bool = False
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_client_cert: Path | None = None
+    tls_client_key: Path | None = None
+    timeout: float = 5.0
+    """For each call, in seconds."""
+
+    @property
+    def targets(self) -> list[str]:
+        """Each server by itself. Raises UsageError."""
+        return list_targets(self.target)
+
+    @property
+    def where(self) -> str:
+        """The server as people are told of it before something is destroyed there."""
+        return self.target if self.context is None else f"{self.target} (context {self.context})"
+
+    def ask(self, question: Callable[[Any], Answer]) -> Answer:
+        """Returns what the first server that answers says; the question is put to it on a channel.
+
+        Raises:
+            ClickException: It answered with an error, or none of them answered.
+        """
+        silent: list[NoAnswer] = []
+        for target in self.targets:
+            try:
+                with self.open_channel(target) as channel:
+                    return question(channel)
+            except NoAnswer as error:
+                silent.append(error)
+        if len(silent) == 1:
+            raise silent[0]
+        raise click.ClickException(
+            f"no answer from checkpointd at any of {len(silent)} servers: {'; '.join(error.where for error in silent)}"
+        )
+
+    @contextmanager
+    def open_channel(self, target: str) -> Iterator[Any]:
+        """A channel to one server. What a call on it fails with becomes a line that names the target."""
+        import grpc
+
+        token = _usable(self.token)
+        encrypted = self.tls or self.tls_ca is not None
+        has_certificate = self.tls_client_cert is not None
+        exposed = token is not None and not encrypted and not is_local(target)
+        if exposed:
+            _check_exposed(target, allowed=self.insecure_token)
+        if has_certificate != (self.tls_client_key is not None) or (has_certificate and not encrypted):
+            raise click.UsageError("a certificate needs --tls-client-cert, --tls-client-key, and --tls or --tls-ca")
+        options: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", -1)]
+        if exposed or is_local(target):
+            options += DIRECT
+        if encrypted:
+            credentials = read_credentials(self.tls_ca, self.tls_client_cert, self.tls_client_key)
+            channel = grpc.secure_channel(target, credentials, options=options)
+        else:
+            channel = grpc.insecure_channel(target, options=options)
+        with channel:
+            try:
+                yield _with_token(channel, token) if token else channel
+            except grpc.RpcError as error:
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    details = error.details() or ""
+                    why = why_it_fails(details, tls=encrypted, certificate=has_certificate)
+                    # Only a server of ours says in detail why it is UNAVAILABLE.
+                    is_there = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+                    raise NoAnswer(target, details, why, is_there=is_there) from error
+                problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    problem += " (--token, or CHECKPOINTD_TOKEN)" if self.context is None else f" ({self.where})"
+                raise click.ClickException(problem) from error
+
+
+def remote_options(*listen: str) -> Callable[[Callable[..., None]], Any]:
+    """Gives a command the options that say which server it talks to, and calls it with `remote`, a `Remote`.
+
+    Args:
+        listen: The variables that may hold the addresses of a server on this machine.  Default: CHECKPOINTD_LISTEN.
+    """
+
+    def decorate(command: Callable[..., None]) -> Any:
+        @functools.wraps(command)
+        def resolved(
+            *,
+            target: str,
+            context: str | None,
+            token: str | None,
+            insecure_token: bool,
+            tls: bool,
+            tls_ca: Path | None,
+            tls_client_cert: Path | None,
+            tls_client_key: Path | None,
+            timeout: float,
+            **others: Any,
+        ) -> None:
+            given = Remote(
+                target=target,
+                token=token,
+                insecure_token=insecure_token,
+                tls=tls,
+                tls_ca=tls_ca,
+                tls_client_cert=tls_client_cert,
+                tls_client_key=tls_client_key,
+                timeout=timeout,
+            )
+            command(remote=_resolve(given, context, listen or ("CHECKPOINTD_LISTEN",)), **others)
+
+        return _remote_options(resolved)
+
+    return decorate
+
+
+def _resolve(given: Remote, context: str | None, listen: tuple[str, ...]) -> Remote:
+    """Returns the server that is meant: what the command line names, the environment, or the context in use.
+
+    A context counts whole: a token of the environment is another server's.
+    """
+    by_option = click.core.ParameterSource.COMMANDLINE
+    if _source("context") is by_option and _source("target") is by_option:
+        raise click.UsageError("--context names the server already: give either it or --target")
+    if context is not None and (_source("context") is by_option or _source("target") is not by_option):
+        return _merge(Contexts.load().get(context), given)
+    if _source("target") is not click.core.ParameterSource.DEFAULT:
+        return given
+    if (local := _local_target(*listen)) is not None:
+        return dataclasses.replace(given, target=local)
+    current = Contexts.load().current_context()
+    return given if current is None else _merge(current, given)
+
+
+def _merge(context: Context, given: Remote) -> Remote:
+    """Returns a context's server, with what the command line says of it."""
+    chosen = Remote(
+        target=context.target,
+        context=context.name,
+        token=context.read_token(),
+        insecure_token=context.insecure_token,
+        tls=context.tls,
+        tls_ca=context.tls_ca,
+        tls_client_cert=context.tls_client_cert,
+        tls_client_key=context.tls_client_key,
+        timeout=given.timeout,
+    )
+    names = ("token", "insecure_token", "tls", "tls_ca", "tls_client_cert", "tls_client_key")
+    stated = [name for name in names if _source(name) is click.core.ParameterSource.COMMANDLINE]
+    return dataclasses.replace(chosen, **{name: getattr(given, name) for name in stated})
+
+
+def _source(option: str) -> click.core.ParameterSource | None:
+    return click.get_current_context().get_parameter_source(option)
+
+
+def _local_target(*variables: str) -> str | None:
+    """Where the server of this machine is reached whose addresses one of these variables holds: the first set."""
+    addresses = next((found for variable in variables if (found := os.environ.get(variable, "").split())), None)
+    if addresses is None:
+        return None
+    host, _, port = addresses[0].rpartition(":")
+    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+    return f"{loopback.get(host, host)}:{port}"
+
+
+class NoAnswer(click.ClickException):
+    """A server could not be asked.
+
+    Args:
+        target: The server.
+        details: What grpc says, or the server itself.
+        explained: What is wrong, if that is known.
+        is_there: Whether the server itself says that it can't answer.
+    """
+
+    def __init__(self, target: str, details: str, explained: str | None = None, *, is_there: bool = False) -> None:
+        self.where = f"{target}: {explained or details}"
+        advice = ""
+        if not explained and not is_there:
+            advice = " (`checkpointd serve` starts a server, --target names another one)"
+        what = "checkpointd can't answer" if is_there else "no answer from checkpointd"
+        super().__init__(f"{what} at {self.where}{advice}")
+
+
+def list_targets(target: str) -> list[str]:
+    """Returns the servers of a --target, each by itself. Raises UsageError."""
+    if target.startswith(("ipv4:", "ipv6:")):
+        # A list of addresses that grpc takes as it is.
+        return [target]
+    targets = [one.strip() for one in target.split(",")]
+    if not all(targets):
+        raise click.UsageError(
+            f"the target {target!r} names no server: it is HOST:PORT, or several with commas between"
+        )
+    for one in targets:
+        match = _HOST_PORT.fullmatch(one)
+        if not _SCHEMES.match(one) and (match is None or int(match[1]) > 65535):
+            # grpc would take a name without a port for one with 443, and 65537 for 1.
+            given = "that was given" if "@" in one else repr(one)  # a URL may hold a password
+            raise click.UsageError(
+                f"the target {given} is not an address: it is HOST:PORT, with a port up to 65535, or unix:PATH"
+            )
+    return targets
+
+
+def _usable(token: str | None) -> str | None:
+    """Returns a token without the white space around it: a file ends in a newline. Raises UsageError."""
+    token = (token or "").strip()
+    if not re.fullmatch(r"[ -~]*", token):
+        raise click.UsageError(
+            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break in its midst; "
+            "a token is one line of ASCII"
+        )
+    return token or None
+
+
+def _with_token(channel: Any, token: str) -> Any:
+    import grpc
+
+    class Bearer(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
+        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            metadata = [*(details.metadata or ()), ("authorization", f"Bearer {token}")]
+            return continuation(details._replace(metadata=metadata), request)
+
+    return grpc.intercept_channel(channel, Bearer())
+
+
+def _check_exposed(target: str, *, allowed: bool) -> None:
+    """Warns of a token that leaves the machine in plain text. Raises UsageError where it must not."""
+    if not allowed:
+        raise click.UsageError(
+            f"the token would be sent in plain text to {target}: give --tls or --tls-ca, or --insecure-token where "
+            "something else protects the way"
+        )
+    if (variable := proxy_variable(target)) is not None:
+        raise click.UsageError(
+            "the token would be sent in plain text through the proxy that the environment names in "
+            f"{variable}: give --tls or --tls-ca, or name the host of {target} in no_proxy"
+        )
+    click.echo(f"warning: the token is sent in plain text to {target}, as --insecure-token allows", err=True)
