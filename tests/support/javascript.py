@@ -1,0 +1,69 @@
+"""The JavaScript client, built from the sources: for tests that run Node.js programs with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CLIENT = Path(__file__).parents[2] / "clients" / "js"
+_OLDEST_NODE = 20
+_LONGEST_SECONDS = 600
+
+
+def require_node() -> None:
+    """Skips the test where there is no Node.js; in CI there has to be one."""
+    version = ""
+    if shutil.which("node") and shutil.which("npm"):
+        version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0] or 0) < _OLDEST_NODE:
+        missing = f"Node.js {_OLDEST_NODE} or later and npm are not installed"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+
+
+def npm(*arguments: str, cwd: Path = CLIENT, env: Mapping[str, str] | None = None) -> str:
+    """Runs npm, or another program that it brought, and returns what it wrote. Fails the test if it fails."""
+    return run("npm", *arguments, cwd=cwd, env=env)
+
+
+def run(*command: str, cwd: Path = CLIENT, env: Mapping[str, str] | None = None) -> str:
+    """Runs a program and returns what it wrote. Fails the test if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "NO_COLOR": "1", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_LONGEST_SECONDS,
+    )
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-8000:]}"
+    return done.stdout
+
+
+def build() -> Path:
+    """Installs what the client is made with, unless that is there, and builds it. Returns its folder."""
+    require_node()
+    # Two processes of one test run may want it at once.
+    with _alone(CLIENT / "node_modules.lock"):
+        stamp, lock = CLIENT / "node_modules" / ".checkpointd", CLIENT / "package-lock.json"
+        if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+            npm("ci", "--no-audit", "--no-fund")
+            stamp.write_bytes(lock.read_bytes())
+        npm("run", "build")
+    return CLIENT
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds a file's lock for the length of a block."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
