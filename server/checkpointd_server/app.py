@@ -160,23 +160,24 @@ async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
     """Lets health say, from now on, whether the database is there."""
-    serving = True
+    serving, reason = True, ""
     while True:
         await asyncio.sleep(PROBE_SECONDS)
         was_serving = serving
         try:
             await opened.check(timeout=PROBE_SECONDS)
-            serving = True
+            serving, reason = True, ""
         except Overloaded:
             pass  # it has too much to do to be asked, which is another thing than to be away
         except Exception as error:  # whatever it is, a server that can't ask its database doesn't serve
+            known = isinstance(error, CheckpointdError)
+            before, reason = reason, str(error) if known else "the database can't be asked"
             serving = False
-            if was_serving:
-                known = isinstance(error, CheckpointdError)
-                _log.warning("not serving: the database is away", reason=str(error), exc_info=not known)
+            if reason != before:
+                _log.warning("not serving", reason=reason, exc_info=not known)
         if serving and not was_serving:
-            _log.info("serving again: the database is back")
-        server.set_serving(serving)
+            _log.info("serving again")
+        server.set_serving(serving, reason)
 
 
 async def _collect(opened: store.PostgresStore) -> None:

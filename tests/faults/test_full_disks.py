@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from langgraph.checkpoint.grpc import GrpcSaver, ServerUnavailableError
 
+from checkpointd.v1 import info_service_pb2, info_service_pb2_grpc
 from tests.faults.small_disk import SmallDisk
 from tests.support.calls import checkpoint, config_of
+from tests.support.commands import assert_one_clear_line, run
 from tests.support.server_process import ServerProcess
 from tests.support.storm import Storm
+from tests.support.until import auntil
 
 pytestmark = pytest.mark.long
 
@@ -76,6 +81,42 @@ async def test_a_disk_that_has_no_room_for_data(disk: SmallDisk, server: ServerP
         await storm.progress()
     await storm.check(target=server.target, dsn=dsn(disk))
     assert "PANIC" not in (disk.from_outside / "data" / "postgres.log").read_text()
+
+
+async def test_health_tells_of_it_until_there_is_room(disk: SmallDisk, server: ServerProcess) -> None:
+    config = config_of("small")
+    async with GrpcSaver(server.target, retry_budget=0) as saver, grpc.aio.insecure_channel(server.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        info = info_service_pb2_grpc.InfoServiceStub(channel)
+
+        async def seen() -> tuple[bool, str]:
+            """What health and info say."""
+            request = health_pb2.HealthCheckRequest(service="checkpointd.v1.CheckpointService")
+            status = (await health.Check(request)).status
+            reason = (await info.GetServerInfo(info_service_pb2.GetServerInfoRequest())).not_serving_reason
+            return status == health_pb2.HealthCheckResponse.SERVING, reason
+
+        await saver.aput(config, checkpoint("1", {"a": 1}), {}, {"a": "1"})
+        assert await seen() == (True, "")
+        disk.fill()
+        await until_full(server.target)
+        assert await auntil(seen, lambda told: not told[0]) == (False, "the database's disk is full")
+        result = await asyncio.to_thread(run, "info", "--target", server.target)
+        assert "not serving   the database's disk is full" in result.stdout
+        # It stays so while nobody writes, and what is there can be read.
+        await asyncio.sleep(8)
+        assert await seen() == (False, "the database's disk is full")
+        assert await saver.aget_tuple(config)
+        disk.free()
+        assert await auntil(seen, lambda told: told[0]) == (True, "")
+        await saver.aput(config, checkpoint("2", {"a": os.urandom(1_000_000)}), {}, {"a": "2"})
+    assert server.stderr.count("not serving") == server.stderr.count("serving again") == 1
+
+
+async def test_a_schema_that_finds_no_room(disk: SmallDisk, server: ServerProcess) -> None:
+    disk.fill()
+    result = run("migrate", "--schema", "other", env={"CHECKPOINTD_DATABASE_URL": dsn(disk)})
+    assert_one_clear_line(result, "the database's disk is full: make room, as docs/faults.md says")
 
 
 async def test_a_disk_that_has_no_room_for_the_log(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:

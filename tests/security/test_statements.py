@@ -23,6 +23,7 @@ SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migratio
 STATEMENTS = load_statements("checkpointd")
 ACROSS_TENANTS = {
     "check": "looks for no row",
+    "check_room": "looks for no row",
     "row_security_binds": "asks about the server's own role",
     "claim_gc": "lists which threads are to be looked at, for the server's own housekeeping",
 }

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!checkpointd/v1/info_service.proto\x12\x0e\x63heckpointd.v1\"\x16\n\x14GetServerInfoRequest\"\x82\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0c\x63\x61pabilities\x18\x02 \x03(\x0e\x32\x1a.checkpointd.v1.Capability\x12&\n\x06limits\x18\x03 \x01(\x0b\x32\x16.checkpointd.v1.Limits\"\xe9\x05\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x1b\n\x13max_thread_id_bytes\x18\x02 \x01(\x05\x12\x1f\n\x17max_checkpoint_ns_bytes\x18\x03 \x01(\x05\x12\x1f\n\x17max_checkpoint_id_bytes\x18\x04 \x01(\x05\x12\x19\n\x11max_channel_bytes\x18\x05 \x01(\x05\x12!\n\x19max_channel_version_bytes\x18\x06 \x01(\x05\x12\x19\n\x11max_task_id_bytes\x18\x07 \x01(\x05\x12\x1b\n\x13max_task_path_bytes\x18\x08 \x01(\x05\x12\x16\n\x0emax_type_bytes\x18\t \x01(\x05\x12\x18\n\x10max_filter_bytes\x18\n \x01(\x05\x12\x18\n\x10max_filter_depth\x18\x0b \x01(\x05\x12\x15\n\rmax_page_size\x18\x0c \x01(\x05\x12\x16\n\x0emax_page_bytes\x18\r \x01(\x03\x12\x18\n\x10min_lease_ttl_ms\x18\x0e \x01(\x03\x12\x18\n\x10max_lease_ttl_ms\x18\x0f \x01(\x03\x12\x19\n\x11max_lease_wait_ms\x18\x10 \x01(\x03\x12\x1f\n\x17max_pipeline_operations\x18\x11 \x01(\x05\x12\x1a\n\x12max_pipeline_bytes\x18\x12 \x01(\x03\x12\x17\n\x0fmax_value_bytes\x18\x13 \x01(\x03\x12\x16\n\x0emax_part_bytes\x18\x14 \x01(\x05\x12\x11\n\tmax_chain\x18\x15 \x01(\x05\x12\x1c\n\x14max_patch_operations\x18\x16 \x01(\x05\x12\x14\n\x0cmax_channels\x18\x17 \x01(\x05\x12\x12\n\nmax_values\x18\x18 \x01(\x05\x12\x1c\n\x14max_checkpoint_bytes\x18\x19 \x01(\x03\x12\x11\n\tmax_known\x18\x1a \x01(\x05\x12\x18\n\x10max_inline_bytes\x18\x1b \x01(\x03\x12\x11\n\tmax_batch\x18\x1c \x01(\x05*\xbd\x01\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_VERSIONS\x10\x01\x12\x1d\n\x19\x43\x41PABILITY_DELTA_CHANNELS\x10\x02\x12\x13\n\x0f\x43\x41PABILITY_FORK\x10\x03\x12\x15\n\x11\x43\x41PABILITY_LEASES\x10\x04\x12\x17\n\x13\x43\x41PABILITY_PIPELINE\x10\x05\x12\x16\n\x12\x43\x41PABILITY_PATCHES\x10\x06\x32k\n\x0bInfoService\x12\\\n\rGetServerInfo\x12$.checkpointd.v1.GetServerInfoRequest\x1a%.checkpointd.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!checkpointd/v1/info_service.proto\x12\x0e\x63heckpointd.v1\"\x16\n\x14GetServerInfoRequest\"\x9e\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0c\x63\x61pabilities\x18\x02 \x03(\x0e\x32\x1a.checkpointd.v1.Capability\x12&\n\x06limits\x18\x03 \x01(\x0b\x32\x16.checkpointd.v1.Limits\x12\x1a\n\x12not_serving_reason\x18\x04 \x01(\t\"\xe9\x05\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x1b\n\x13max_thread_id_bytes\x18\x02 \x01(\x05\x12\x1f\n\x17max_checkpoint_ns_bytes\x18\x03 \x01(\x05\x12\x1f\n\x17max_checkpoint_id_bytes\x18\x04 \x01(\x05\x12\x19\n\x11max_channel_bytes\x18\x05 \x01(\x05\x12!\n\x19max_channel_version_bytes\x18\x06 \x01(\x05\x12\x19\n\x11max_task_id_bytes\x18\x07 \x01(\x05\x12\x1b\n\x13max_task_path_bytes\x18\x08 \x01(\x05\x12\x16\n\x0emax_type_bytes\x18\t \x01(\x05\x12\x18\n\x10max_filter_bytes\x18\n \x01(\x05\x12\x18\n\x10max_filter_depth\x18\x0b \x01(\x05\x12\x15\n\rmax_page_size\x18\x0c \x01(\x05\x12\x16\n\x0emax_page_bytes\x18\r \x01(\x03\x12\x18\n\x10min_lease_ttl_ms\x18\x0e \x01(\x03\x12\x18\n\x10max_lease_ttl_ms\x18\x0f \x01(\x03\x12\x19\n\x11max_lease_wait_ms\x18\x10 \x01(\x03\x12\x1f\n\x17max_pipeline_operations\x18\x11 \x01(\x05\x12\x1a\n\x12max_pipeline_bytes\x18\x12 \x01(\x03\x12\x17\n\x0fmax_value_bytes\x18\x13 \x01(\x03\x12\x16\n\x0emax_part_bytes\x18\x14 \x01(\x05\x12\x11\n\tmax_chain\x18\x15 \x01(\x05\x12\x1c\n\x14max_patch_operations\x18\x16 \x01(\x05\x12\x14\n\x0cmax_channels\x18\x17 \x01(\x05\x12\x12\n\nmax_values\x18\x18 \x01(\x05\x12\x1c\n\x14max_checkpoint_bytes\x18\x19 \x01(\x03\x12\x11\n\tmax_known\x18\x1a \x01(\x05\x12\x18\n\x10max_inline_bytes\x18\x1b \x01(\x03\x12\x11\n\tmax_batch\x18\x1c \x01(\x05*\xbd\x01\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_VERSIONS\x10\x01\x12\x1d\n\x19\x43\x41PABILITY_DELTA_CHANNELS\x10\x02\x12\x13\n\x0f\x43\x41PABILITY_FORK\x10\x03\x12\x15\n\x11\x43\x41PABILITY_LEASES\x10\x04\x12\x17\n\x13\x43\x41PABILITY_PIPELINE\x10\x05\x12\x16\n\x12\x43\x41PABILITY_PATCHES\x10\x06\x32k\n\x0bInfoService\x12\\\n\rGetServerInfo\x12$.checkpointd.v1.GetServerInfoRequest\x1a%.checkpointd.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.info_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPABILITY']._serialized_start=959
-  _globals['_CAPABILITY']._serialized_end=1148
+  _globals['_CAPABILITY']._serialized_start=987
+  _globals['_CAPABILITY']._serialized_end=1176
   _globals['_GETSERVERINFOREQUEST']._serialized_start=53
   _globals['_GETSERVERINFOREQUEST']._serialized_end=75
   _globals['_GETSERVERINFORESPONSE']._serialized_start=78
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=208
-  _globals['_LIMITS']._serialized_start=211
-  _globals['_LIMITS']._serialized_end=956
-  _globals['_INFOSERVICE']._serialized_start=1150
-  _globals['_INFOSERVICE']._serialized_end=1257
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=236
+  _globals['_LIMITS']._serialized_start=239
+  _globals['_LIMITS']._serialized_end=984
+  _globals['_INFOSERVICE']._serialized_start=1178
+  _globals['_INFOSERVICE']._serialized_end=1285
 # @@protoc_insertion_point(module_scope)

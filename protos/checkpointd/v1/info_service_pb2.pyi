@@ -29,14 +29,16 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "capabilities", "limits")
+    __slots__ = ("version", "capabilities", "limits", "not_serving_reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    NOT_SERVING_REASON_FIELD_NUMBER: _ClassVar[int]
     version: str
     capabilities: _containers.RepeatedScalarFieldContainer[Capability]
     limits: Limits
-    def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    not_serving_reason: str
+    def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., not_serving_reason: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_pipeline_operations", "max_pipeline_bytes", "max_value_bytes", "max_part_bytes", "max_chain", "max_patch_operations", "max_channels", "max_values", "max_checkpoint_bytes", "max_known", "max_inline_bytes", "max_batch")

@@ -15,7 +15,7 @@ from checkpointd_server.cli.rendering.json import print_json
 @json_option
 @remote_options()
 def info(remote: Remote, as_json: bool) -> None:
-    """Print the server's version, what it can do, and its limits.
+    """Print the server's version, why it doesn't serve if so, what it can do, and its limits.
 
     \b
     Example:
@@ -34,9 +34,18 @@ def info(remote: Remote, as_json: bool) -> None:
     ]
     limits = {field.name: getattr(response.limits, field.name) for field in response.limits.DESCRIPTOR.fields}
     if as_json:
-        print_json({"version": response.version, "capabilities": capabilities, "limits": limits})
+        print_json(
+            {
+                "version": response.version,
+                "not_serving_reason": response.not_serving_reason or None,
+                "capabilities": capabilities,
+                "limits": limits,
+            }
+        )
         return
     click.echo(f"version       {response.version}")
+    if response.not_serving_reason:
+        click.echo(f"not serving   {response.not_serving_reason}")
     click.echo(f"capabilities  {', '.join(capabilities)}")
     click.echo("limits")
     for name, limit in limits.items():

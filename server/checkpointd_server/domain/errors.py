@@ -193,6 +193,13 @@ class DatabaseUnavailable(CheckpointdError):
         super().__init__(message)
 
 
+class DatabaseFull(DatabaseUnavailable):
+    """The database has no room for what was to be stored. What is there can be read."""
+
+    def __init__(self) -> None:
+        super().__init__("the database's disk is full")
+
+
 class DeadlineExceeded(CheckpointdError):
     """The caller's time ran out before the database answered. A write may have been stored all the same."""
 

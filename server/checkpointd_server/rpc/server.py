@@ -140,6 +140,7 @@ class RpcServer:
         self._pipelines = Pipelines(operations, self._calls, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
+        self._info = InfoServicer(limits)
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
@@ -151,7 +152,7 @@ class RpcServer:
             ),
             (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
-            (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], InfoServicer(limits)),
+            (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], self._info),
         ]
         for service, servicer in servicers:
             self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
@@ -231,9 +232,10 @@ class RpcServer:
         self._connections.serve_at(bound)
         return bound
 
-    def set_serving(self, serving: bool) -> None:
-        """Sets what the health service says of every service."""
+    def set_serving(self, serving: bool, reason: str = "") -> None:
+        """Sets what the health service says of every service, and why it is NOT_SERVING, for people."""
         self._health.set_serving(serving)
+        self._info.set_not_serving_reason(reason)
 
     async def drain(self, grace: float) -> None:
         """Stops in order: health says NOT_SERVING, new calls are refused, those at work are finished.

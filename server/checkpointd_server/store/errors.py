@@ -15,6 +15,7 @@ import asyncpg
 
 from checkpointd_server.domain.errors import (
     CheckpointdError,
+    DatabaseFull,
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
@@ -99,7 +100,6 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
         True,
     ),
     "53": (_SHORT, False, False),
-    "53100": ("the database's disk is full", False, False),  # also where its quota is
     "53300": ("the database has no connection left", True, False),
     "55000": ("the database takes no connections just now", False, True),  # ALTER DATABASE ... ALLOW_CONNECTIONS false
     "57P01": (_LOST, True, True),
@@ -183,6 +183,8 @@ def _judge_sqlstate(sqlstate: str) -> Verdict | None:
         return Verdict(error=DeadlineExceeded("the database cancelled the statement"), again=False)
     if sqlstate == "55P03":  # our own lock_timeout
         return Verdict(error=DatabaseUnavailable(_COLLIDED), waits=True)
+    if sqlstate == "53100":  # also where its quota is
+        return Verdict(error=DatabaseFull(), again=False)
     if sqlstate in _UNSTORABLE:
         return Verdict(error=_unstorable(), again=False)
     rule = _UNAVAILABLE.get(sqlstate) or _UNAVAILABLE.get(sqlstate[:2])
@@ -221,6 +223,8 @@ def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
             )
         if sqlstate == "25006":
             return read_only()
+        if sqlstate == "53100":
+            return SetupError("the database's disk is full: make room, as docs/faults.md says")
         if sqlstate == "53300":
             return SetupError("the database has no connection left: raise its max_connections, or use smaller pools")
         return SetupError(f"the database answered with an error (SQLSTATE {sqlstate})")

@@ -17,7 +17,7 @@ from checkpointd_server.domain.checkpoints import (
     PutWrites,
     ReadResult,
 )
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
@@ -225,6 +225,7 @@ class PostgresStore:
 
         Raises:
             DatabaseUnavailable: It doesn't go through, or the server's role lacks a right.
+            DatabaseFull: A write found no room, and there is none yet.
             Overloaded: All connections are at work, and none became free in time.
         """
         ahead = None if timeout is None else timeout * 0.75
@@ -232,6 +233,12 @@ class PostgresStore:
         ((lacking,),) = [row.values() for row in await database.fetch("check", timeout=timeout, ahead=ahead)]
         if lacking:
             raise DatabaseUnavailable(lacking_rights(str(lacking)))
+        room = self._connections.room
+        if room.is_lacking:
+            await database.fetch("check_room", timeout=timeout, ahead=ahead)
+            room.was_found()
+            if room.is_lacking:
+                raise DatabaseFull
 
 
 def _wake(writes: list[PendingWrite]) -> None:

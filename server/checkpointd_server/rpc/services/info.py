@@ -8,11 +8,15 @@ from checkpointd_server.domain.limits import Limits
 
 
 class InfoServicer:
-    """Tells version, capabilities and limits. They don't change while the server runs, so the answer is made once."""
+    """Tells version, capabilities, limits, and why the server doesn't serve, if so. The answer is made when it changes.
+
+    Args:
+        limits: The limits in force.
+    """
 
     def __init__(self, limits: Limits) -> None:
         told = {field.name: getattr(limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
-        self._answer = pb.GetServerInfoResponse(
+        self._response = pb.GetServerInfoResponse(
             version=__version__,
             capabilities=[
                 pb.CAPABILITY_VERSIONS,
@@ -23,7 +27,13 @@ class InfoServicer:
                 pb.CAPABILITY_PATCHES,
             ],
             limits=pb.Limits(**told),
-        ).SerializeToString()
+        )
+        self._answer = self._response.SerializeToString()
+
+    def set_not_serving_reason(self, reason: str) -> None:
+        """Sets why health says NOT_SERVING; "": it says SERVING."""
+        self._response.not_serving_reason = reason
+        self._answer = self._response.SerializeToString()
 
     async def get_server_info(self, request: pb.GetServerInfoRequest, tenant: str, timeout: float | None) -> bytes:
         """Returns what the server is."""

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.store.connections.hosts import Hosts
 from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
 from checkpointd_server.store.connections.queue import ConnectionQueue
+from checkpointd_server.store.connections.room import Room
 from checkpointd_server.store.connections.watchdog import StatementWatchdog
 from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.options import StoreOptions
@@ -126,6 +127,8 @@ class Connections:
             permits=options.pool_max_size, limit=options.max_queue, timeout=options.max_queue_seconds
         )
         """Who waits for a connection."""
+        self.room = Room()
+        """Whether the database's disk has room."""
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(
             lambda: hosts.connect(**connect_arguments(options)),
@@ -162,6 +165,8 @@ class Connections:
                         verdict = judge(error, reads=reads)
                         if verdict is None:
                             raise
+                        if isinstance(verdict.error, DatabaseFull):
+                            self.room.was_lacking()
                         if verdict.waits:
                             # It has waited for a lock as long as one may keep a connection. Others take turns.
                             again = True

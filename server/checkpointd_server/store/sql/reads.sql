@@ -41,6 +41,10 @@ FROM (
         AND NOT has_function_privilege(f.oid, 'EXECUTE')
 ) AS lacking
 
+-- name: check_room
+-- Fails where the database's disk is full.
+SELECT __schema__.check_room()
+
 -- name: row_security_binds
 -- Whether row-level security binds the role that the server has.
 SELECT NOT (r.rolsuper OR r.rolbypassrls) FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
