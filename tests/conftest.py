@@ -21,6 +21,10 @@ from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
+# A run starts some hundred processes, each of which would compile our code anew, and pytest its assertions.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 8 << 30
 

@@ -19,6 +19,9 @@ from pydantic import BaseModel
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
 """LangGraph's task id for what no task wrote. It is the same in every run."""
 
+LONG = 10_000
+"""Texts of more characters are searched for ids once."""
+
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{32}\b")
 _VERSION = re.compile(r"(\d{32})\.[\d.e+-]+")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?\+00:00")
@@ -30,14 +33,20 @@ class Names:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
         self._versions: dict[str, str] = {}
+        self._plain: set[str] = set()
 
     def text(self, text: str) -> str:
         """Returns a text with its ids, versions and times replaced."""
+        if text in self._plain:
+            return text
         if version := _VERSION.fullmatch(text):
             return self._versions.setdefault(text, f"<version {int(version[1])} #{len(self._versions) + 1}>")
         if _TIME.fullmatch(text):
             return "<time>"
-        return _ID.sub(lambda found: self._id(found[0]), text)
+        named = _ID.sub(lambda found: self._id(found[0]), text)
+        if named == text and len(text) > LONG:  # to search megabytes takes a second, and every step shows them again
+            self._plain.add(text)
+        return named
 
     def known(self, text: str) -> str:
         """Returns a text with the ids replaced that have names already, and the others blanked: to sort by."""
