@@ -56,8 +56,8 @@ class ServeConfig:
     """The most reads that wait for a database connection, and the most writes that wait for their commit."""
     max_queue_seconds: float = 10.0
     """How long each of them waits, in seconds."""
-    statement_cache_size: int = 1024
-    """How many prepared statements a connection keeps; 0 behind a pooler that lends connections by the transaction."""
+    statement_cache_size: int | None = None
+    """How many prepared statements a connection keeps. None: 1024, and none behind a pooler."""
     migrate: bool = True
     """Bring the schema up to date at the start. Without: refuse to start if it isn't."""
     drain_seconds: float = 10.0

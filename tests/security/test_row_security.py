@@ -168,7 +168,7 @@ class TestBehindAPooler:
         url = urlsplit(owner.dsn)
         socket = Path(parse_qs(url.query)["host"][0], ".s.PGSQL.5432")
         async with TransactionPooler(socket, tmp_path, size=3):
-            yield replace(owner, dsn=url._replace(query=f"host={tmp_path}&port=5432").geturl(), statement_cache_size=0)
+            yield replace(owner, dsn=url._replace(query=f"host={tmp_path}&port=5432").geturl())
 
     async def test_every_transaction_says_whom_it_acts_for(self, pooled: StoreOptions) -> None:
         async with open_store(pooled) as behind:
@@ -198,6 +198,31 @@ class TestBehindAPooler:
         with_cache = replace(pooled, statement_cache_size=100)
         async with open_store(with_cache) as opened, a_connection(opened) as connection:
             assert connection.pooled
+
+    async def test_it_is_told_once_and_nothing_is_prepared(
+        self, owner: StoreOptions, pooled: StoreOptions, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        async with open_store(pooled) as behind, a_connection(behind), a_connection(behind) as another:
+            assert await another.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+            await fill(behind, "a")
+        assert [record.levelname for record in caplog.records if "pooler" in record.message] == ["INFO"]
+        assert not [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    async def test_one_that_has_shown_by_nothing_else_is_noticed_when_statements_get_lost(
+        self, owner: StoreOptions, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        async with open_store(owner) as opened:
+            tenant = await fill(opened, "a")
+            await tenant.read()
+            async with a_connection(opened) as connection:
+                assert not connection.pooled
+                await connection.execute("DEALLOCATE ALL")
+            await tenant.read()
+            async with a_connection(opened) as connection:
+                assert connection.pooled
+        assert len([record for record in caplog.records if "a pooler stands" in record.message]) == 1
 
 
 @pytest.mark.parametrize("bound", [True, False])

@@ -22,6 +22,10 @@ NOT_WRITTEN_OUT = {
     ("store/connections/database.py", "_PREPARE"): "constants",
     ("store/connections/database.py", "_BEGIN"): "constants",
     ("store/connections/database.py", "'ROLLBACK' if connection.pooled else 'SELECT 1'"): "written out",
+    (
+        "store/connections/connector.py",
+        "f'SELECT WHERE pg_backend_pid() = {connection.get_server_pid():d}'",
+    ): "a number, which the database gave",
     ("store/connections/watchdog.py", "_SESSIONS"): "a constant",
     ("store/threads.py", "statement"): "a name, for `Database`",
     ("store/migrations.py", "load_statements(options.schema)['check']"): "found under a name",

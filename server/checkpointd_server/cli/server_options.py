@@ -165,8 +165,7 @@ serve_settings = stacked(
         "--statement-cache-size",
         type=Whole(min=0),
         default=_DEFAULTS.statement_cache_size,
-        show_default=True,
-        help="Prepared statements kept on each connection; 0 behind PgBouncer in transaction mode.",
+        help="Prepared statements kept on each connection.  [default: 1024, and none behind a pooler]",
     ),
     setting(
         "--migrate/--no-migrate",

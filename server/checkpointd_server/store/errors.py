@@ -71,10 +71,13 @@ class Verdict:
     """Whether it waited for a lock, and is to go on waiting."""
     reconnect: bool = False
     """Whether the connection, and others made before it failed, are of no more use."""
+    pooled: bool = False
+    """Whether it shows that a pooler stands between that doesn't know prepared statements."""
 
 
 _LOST = "the connection to the database was lost"
 _COLLIDED = "transactions kept colliding in the database; try again"
+_UNPREPARED = "a pooler loses prepared statements: leave --statement-cache-size out, or set it to 0"
 _SHORT = "the database is out of resources"
 
 _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
@@ -85,20 +88,12 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     "25006": ("the database is read-only: a standby, or failing over", True, True),
     "25P03": (_LOST, True, True),
     "25P04": ("the database's transaction_timeout is too short", False, True),
-    "26000": (
-        "prepared statements get lost: behind a transaction pooler, set the statement cache's size to 0",
-        True,
-        True,
-    ),
+    "26000": (_UNPREPARED, True, True),
     "28": ("the database refuses the login", False, False),
     "3D000": ("the database is gone", False, False),
     "40001": (_COLLIDED, True, False),
     "40P01": (_COLLIDED, True, False),
-    "42P05": (
-        "prepared statements clash: behind a transaction pooler, set the statement cache's size to 0",
-        True,
-        True,
-    ),
+    "42P05": (_UNPREPARED, True, True),
     "53": (_SHORT, False, False),
     "53300": ("the database has no connection left", True, False),
     "55000": ("the database takes no connections just now", False, True),  # ALTER DATABASE ... ALLOW_CONNECTIONS false
@@ -191,7 +186,8 @@ def _judge_sqlstate(sqlstate: str) -> Verdict | None:
     if rule is None:
         return None
     message, again, reconnect = rule
-    return Verdict(error=DatabaseUnavailable(message), again=again, reconnect=reconnect)
+    pooled = message is _UNPREPARED
+    return Verdict(error=DatabaseUnavailable(message), again=again, reconnect=reconnect, pooled=pooled)
 
 
 def _unstorable() -> InvalidArgument:

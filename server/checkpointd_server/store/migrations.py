@@ -17,8 +17,8 @@ from typing import Any
 import asyncpg
 
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
-from checkpointd_server.store.connections.database import connect_arguments, keep_trying
-from checkpointd_server.store.connections.hosts import Hosts
+from checkpointd_server.store.connections.connector import Connector
+from checkpointd_server.store.connections.database import keep_trying
 from checkpointd_server.store.errors import explain_setup, lacking_rights, read_only
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.statements import load_statements, quote_identifier, quote_literal, with_schema
@@ -150,8 +150,7 @@ def print_sql(schema: str) -> str:
 
 @asynccontextmanager
 async def _connect(options: StoreOptions) -> AsyncIterator[Any]:
-    hosts = Hosts()
-    connection = await keep_trying(options, lambda: hosts.connect(**connect_arguments(options)))
+    connection = await keep_trying(options, Connector(options, tells=False).connect)
     try:
         server = connection.get_server_version()
         if server.major < _OLDEST_SERVER:

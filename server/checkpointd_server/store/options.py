@@ -30,10 +30,10 @@ class StoreOptions:
     """How many reads may wait for a connection, and as many writes for their commit. Beyond, they are refused."""
     max_queue_seconds: float = 10.0
     """How long each waits before it is refused, in seconds."""
-    statement_cache_size: int = 1024
-    """How many prepared statements a connection keeps. 0: none, as a transaction pooler needs it that doesn't know
-    prepared statements (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction
-    then, and wherever a pooler is noticed."""
+    statement_cache_size: int | None = None
+    """How many prepared statements a connection keeps. None: all there are, and none behind a pooler, which may not know
+    them (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction there, and
+    with 0."""
     startup_timeout: float = 30.0
     """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
@@ -64,7 +64,7 @@ class StoreOptions:
                 f"the pool needs at least 1 connection, and not more kept open than it may have: "
                 f"{self.pool_min_size} to {self.pool_max_size}"
             )
-        if self.statement_cache_size < 0:
+        if self.statement_cache_size is not None and self.statement_cache_size < 0:
             raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
         if self.max_queue < 0:
             raise SetupError(f"the queue can't hold {self.max_queue} calls")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
-from checkpointd_server.store.connections.hosts import Hosts
+from checkpointd_server.store.connections.connector import Connector
 from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
 from checkpointd_server.store.connections.queue import ConnectionQueue
 from checkpointd_server.store.connections.room import Room
@@ -119,10 +119,11 @@ class Database:
 class Connections:
     """The connections to the database."""
 
-    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Pool, hosts: Hosts) -> None:
+    def __init__(self, options: StoreOptions, statements: Mapping[str, str], pool: Pool, connector: Connector) -> None:
         self._options = options
         self._statements = statements
         self._pool = pool
+        self._connector = connector
         self.queue = ConnectionQueue(
             permits=options.pool_max_size, limit=options.max_queue, timeout=options.max_queue_seconds
         )
@@ -131,7 +132,7 @@ class Connections:
         """Whether the database's disk has room."""
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(
-            lambda: hosts.connect(**connect_arguments(options)),
+            connector.connect,
             patience=options.watch_interval,
             timeout=options.connect_timeout,
         )
@@ -199,6 +200,8 @@ class Connections:
                 rows = await connection.fetch(sql, *args)
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
+            if verdict is not None and verdict.pooled:
+                self._connector.notice_pooler()
             if verdict is not None and verdict.reconnect:
                 self._expire(connection, verdict.error)
                 terminate(connection)
@@ -260,18 +263,6 @@ class Connections:
             self._pool.terminate()
 
 
-def connect_arguments(options: StoreOptions) -> dict[str, Any]:
-    """Returns what the driver is told of each connection."""
-    return {
-        "dsn": options.dsn,
-        "timeout": options.connect_timeout,
-        "statement_cache_size": options.statement_cache_size,
-        "max_cached_statement_lifetime": 0,
-        "max_cacheable_statement_size": 0,
-        "server_settings": {"application_name": options.application_name},
-    }
-
-
 async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
     """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
@@ -293,16 +284,12 @@ async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]
 @asynccontextmanager
 async def open_connections(options: StoreOptions, statements: Mapping[str, str]) -> AsyncIterator[Connections]:
     """Opens a pool. Raises SetupError if the database can't be connected to."""
-
-    hosts = Hosts()
+    connector = Connector(options)
 
     async def make() -> Connection:
-        connection: Connection = await hosts.connect(connection_class=Connection, **connect_arguments(options))
+        connection = await connector.connect()
         try:
             connection.born = asyncio.get_running_loop().time()
-            # A pooler gives its clients numbers of its own.
-            server_pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=options.connect_timeout)
-            connection.pooled = not options.statement_cache_size or server_pid != connection.get_server_pid()
             if not connection.pooled:
                 # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
                 # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
@@ -317,7 +304,7 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
         await pool.open()
         return pool
 
-    connections = Connections(options, statements, await keep_trying(options, open_pool), hosts)
+    connections = Connections(options, statements, await keep_trying(options, open_pool), connector)
     try:
         yield connections
     finally:
