@@ -21,6 +21,7 @@ import structlog
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.logs import flush_logs
 
 
 def main() -> int:
@@ -45,6 +46,11 @@ def main() -> int:
         return 1
     except CheckpointdError as error:
         _report(reports, error=str(error))
+        return 1
+    except Exception:  # a fault of ours: in the form that the log has
+        structlog.get_logger(__name__).exception("failed")
+        flush_logs()
+        _report(reports, error="it failed, see its log")
         return 1
     return 0
 

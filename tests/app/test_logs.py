@@ -27,6 +27,7 @@ from checkpointd_server import background_log
 from checkpointd_server.background_log import BackgroundHandler
 from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
 from tests.support.api_keys import key_entry
+from tests.support.commands import run
 from tests.support.http2 import Http2Client
 from tests.support.rpc_client import bearer
 from tests.support.server_process import ServerProcess, clean_environment
@@ -146,6 +147,44 @@ class TestControlCharacters:
         server.stop()
         assert "thread" in server.stderr
         assert all(line.isprintable() for line in server.stderr.split("\n"))
+
+
+class TestWhatKeepsAServerFromStarting:
+    @pytest.mark.parametrize(
+        ("arguments", "reason", "code"),
+        [
+            (["--listen", "0.0.0.0:0"], "--tls-cert", 1),
+            (["--listen", "nonsense"], "is not HOST:PORT", 2),
+            (["--unknown", "--log-format=json"], "No such option", 2),
+            (["--workers", "9"], "--pool-max-size", 2),
+            (["--database-url", "postgresql://u@/d?host=/nowhere", "--database-wait", "0"], "can't be reached", 1),
+            (["--workers", "2", "--database-url", "postgresql://u@/d?host=/nowhere", "--database-wait", "0"], "rea", 1),
+        ],
+    )
+    def test_is_json_where_the_log_is(self, arguments: list[str], reason: str, code: int) -> None:
+        result = run("serve", *arguments, env={"CHECKPOINTD_LOG_FORMAT": "json"})
+        assert (result.returncode, result.stdout) == (code, "")
+        lines = [json.loads(line) for line in result.stderr.splitlines()]
+        assert [line["level"] for line in lines if line["event"] == "failed"] == ["error"]
+        assert reason in lines[-1]["reason"]
+
+    def test_is_text_where_the_log_is(self) -> None:
+        result = run("serve", "--listen", "nonsense")
+        assert "is not HOST:PORT" in result.stderr
+        assert "{" not in result.stderr
+
+    def test_a_fault_of_our_own_is_json_too(self) -> None:
+        program = (
+            "import sys; from checkpointd_server import app; from checkpointd_server.cli import main\n"
+            "async def serve(*a, **k): raise ZeroDivisionError('secret')\n"
+            "app.serve = serve; main()"
+        )
+        command = (sys.executable, "-c", program, "serve", "--log-format", "json")
+        result = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60)
+        assert result.returncode == 1
+        (line,) = [json.loads(line) for line in result.stderr.splitlines()]
+        assert line["reason"] == "a fault of checkpointd's own"
+        assert "ZeroDivisionError" in line["exception"]
 
 
 class TestRefusals:

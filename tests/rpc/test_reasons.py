@@ -372,3 +372,26 @@ async def test_a_call_is_one_line_at_debug_without_values(world: World) -> None:
     assert (line["log_level"], line["code"], line["thread_id"]) == ("debug", "OK", "thread-1")
     assert line["duration_ms"] > 0
     assert "secret" not in str(logs)
+
+
+async def test_so_is_each_operation_of_a_stream(world: World) -> None:
+    with capture_logs() as logs:
+        async with world.serve() as (_, client):
+            put = client.put_request(**channels(client, "i1", channel=b"secret value"))
+            failing = pb.PutCheckpointRequest(thread_id="thread-2")
+            operations = [
+                pb.Operation(id=1, put_checkpoint=put),
+                pb.Operation(id=2, get_checkpoint=pb.GetCheckpointRequest(thread_id=put.thread_id)),
+                pb.Operation(id=3, put_checkpoint=failing),
+            ]
+            stream = client.checkpoints.Pipeline()
+            await stream.write(pb.PipelineRequest(operations=operations))
+            await stream.done_writing()
+            assert sum([len(response.results) async for response in stream]) == 3
+    lines = [(line["method"], line["thread_id"], line["code"]) for line in logs if "thread_id" in line]
+    assert sorted(lines) == [
+        ("CheckpointService/GetCheckpoint", put.thread_id, "OK"),
+        ("CheckpointService/PutCheckpoint", put.thread_id, "OK"),
+        ("CheckpointService/PutCheckpoint", "thread-2", "INVALID_ARGUMENT"),
+    ]
+    assert "secret" not in str(logs)

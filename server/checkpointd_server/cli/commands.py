@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import click
+import structlog
 
 from checkpointd_server import __version__
 from checkpointd_server.cli.context import context
@@ -16,18 +17,57 @@ from checkpointd_server.cli.migrate import migrate
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.cli.show import show
 from checkpointd_server.domain.errors import CheckpointdError
-from checkpointd_server.logs import flush_logs
+from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
+
+_COMMAND = "checkpointd.command"
+"""Under which name the context knows the command that was named, with its arguments."""
 
 
 class Commands(click.Group):
-    """The commands. What checkpointd says no to is one line on standard error and exit code 1."""
+    """The commands. What checkpointd says no to is one line on standard error and exit code 1.
+
+    Where the log is JSON, so is that line, and whatever else keeps the server from starting.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that was named."""
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.meta[_COMMAND] = (name, command, tuple(rest))  # click takes what is in the list out of it
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command that was named."""
         try:
             return super().invoke(ctx)
-        except CheckpointdError as error:
-            raise click.ClickException(str(error)) from error
+        except (CheckpointdError, click.ClickException) as error:
+            shown = error if isinstance(error, click.ClickException) else click.ClickException(str(error))
+            if not _logs_json(ctx):
+                raise shown from error
+            _log_failure(reason=shown.format_message())
+            code = shown.exit_code
+        except Exception:
+            if not _logs_json(ctx):
+                raise
+            _log_failure(reason="a fault of checkpointd's own", exc_info=True)
+            code = 1
+        raise click.exceptions.Exit(code)
+
+
+def _logs_json(ctx: click.Context) -> bool:
+    """Whether the command that was named writes its log as JSON, also where its other options can't be used."""
+    name, command, arguments = ctx.meta.get(_COMMAND, (None, None, ()))
+    if command is None or all(option.name != "log_format" for option in command.params):
+        return False
+    with command.make_context(name, list(arguments), parent=ctx, resilient_parsing=True) as context:
+        return bool(context.params.get("log_format") == LogFormat.JSON)
+
+
+def _log_failure(**fields: Any) -> None:
+    """Writes why the command failed."""
+    configure_logs(format=LogFormat.JSON)
+    structlog.get_logger(__name__).error("failed", **fields)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -31,7 +31,7 @@ class StoreOptions:
     max_queue_seconds: float = 10.0
     """How long each waits before it is refused, in seconds."""
     statement_cache_size: int | None = None
-    """How many prepared statements a connection keeps. None: all there are, and none behind a pooler, which may not know
+    """How many prepared statements a connection keeps. None: all there are; none behind a pooler, which may not know
     them (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction there, and
     with 0."""
     startup_timeout: float = 30.0
