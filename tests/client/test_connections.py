@@ -19,6 +19,7 @@ from langgraph.checkpoint.grpc import (
 
 from tests.client.slow_link import SlowLink
 from tests.support.calls import checkpoint, config_of
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 
@@ -91,8 +92,8 @@ def test_a_call_waits_for_a_server_that_comes_within_the_budget(server: ServerPr
     assert found[0].checkpoint["id"] == "1"
 
 
-async def test_a_server_that_does_not_answer_is_a_deadline(server: ServerProcess, closed_port: str) -> None:
-    with SlowLink(server.target, delay=1.0) as link:
+async def test_a_server_that_does_not_answer_is_a_deadline(local_server: LocalServer, closed_port: str) -> None:
+    with SlowLink(local_server.target, delay=1.0) as link:
         async with GrpcSaver(link.target, timeout=0.2, retry_budget=0) as saver:
             with pytest.raises((DeadlineExceededError, ServerUnavailableError), match=link.target):
                 saver.get_tuple(config_of("t"))
@@ -116,9 +117,9 @@ async def test_a_server_far_away_is_reached_at_the_first_attempt(shared_server: 
             assert await saver.aget_tuple(config_of(thread_id)) is None
 
 
-async def test_a_message_over_the_limit_is_a_clear_error(server: ServerProcess) -> None:
+async def test_a_message_over_the_limit_is_a_clear_error(local_server: LocalServer) -> None:
     huge: Any = {"note": "x" * (65 * 1024 * 1024)}
-    async with GrpcSaver(server.target, retry_budget=0) as saver:
+    async with GrpcSaver(local_server.target, retry_budget=0) as saver:
         with pytest.raises(MessageTooLargeError, match="PutCheckpoint"):
             await saver.aput(config_of("t"), checkpoint("1"), huge, {})
         with pytest.raises(MessageTooLargeError, match="PutCheckpoint"):

@@ -12,8 +12,8 @@ from langgraph.checkpoint.grpc._runs import handover
 
 from tests.support.blocker import blocked
 from tests.support.gates import new_thread
+from tests.support.local_server import LocalServer
 from tests.support.runs import a_run, at, holding
-from tests.support.server_process import ServerProcess
 
 SOON = 20.0
 """How long what needs nobody may take on a busy machine, in seconds."""
@@ -78,9 +78,9 @@ async def a_moment() -> None:
 
 
 async def test_a_put_returns_at_once_where_writes_of_its_run_are_under_way(
-    server: ServerProcess, database_url: str, blocking: bool
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
@@ -95,9 +95,9 @@ async def test_a_put_returns_at_once_where_writes_of_its_run_are_under_way(
 
 
 async def test_a_put_returns_when_writes_of_its_run_come_meanwhile(
-    server: ServerProcess, database_url: str, blocking: bool
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
@@ -122,9 +122,14 @@ async def test_a_put_returns_when_writes_of_its_run_come_meanwhile(
     ids=["sync", "exit", "errors", "interrupts", "no runtime"],
 )
 async def test_what_a_put_is_not_handed_over_to(
-    server: ServerProcess, database_url: str, blocking: bool, durability: str | None, channel: str, with_runtime: bool
+    local_server: LocalServer,
+    database_url: str,
+    blocking: bool,
+    durability: str | None,
+    channel: str,
+    with_runtime: bool,
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking, durability=durability)
         if not with_runtime:
             run.config = run.last = {"configurable": {**run.thread["configurable"], "checkpoint_ns": ""}}
@@ -139,9 +144,9 @@ async def test_what_a_put_is_not_handed_over_to(
 
 
 async def test_nor_to_writes_of_another_run_or_namespace(
-    server: ServerProcess, database_url: str, blocking: bool
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         run, other = Run(saver, blocking=blocking), Run(saver, blocking=blocking)
         await run.begin()
         await other.begin()
@@ -155,9 +160,9 @@ async def test_nor_to_writes_of_another_run_or_namespace(
 
 
 async def test_the_writes_raise_what_the_put_would_have(
-    server: ServerProcess, database_url: str, blocking: bool
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
-    async with GrpcSaver(server.target) as saver, GrpcSaver(server.target) as other:
+    async with GrpcSaver(local_server.target) as saver, GrpcSaver(local_server.target) as other:
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
@@ -178,9 +183,9 @@ async def test_the_writes_raise_what_the_put_would_have(
 
 
 async def test_puts_that_were_handed_over_are_awaited_though_the_writes_fail(
-    server: ServerProcess, database_url: str, blocking: bool
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
@@ -193,8 +198,8 @@ async def test_puts_that_were_handed_over_are_awaited_though_the_writes_fail(
         assert await run.stored() == [1, 2]
 
 
-async def test_beyond_a_bound_of_puts_they_wait(server: ServerProcess, database_url: str, blocking: bool) -> None:
-    async with GrpcSaver(server.target) as saver:
+async def test_beyond_a_bound_of_puts_they_wait(local_server: LocalServer, database_url: str, blocking: bool) -> None:
+    async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):

@@ -22,6 +22,7 @@ from checkpointd_server.rpc.auth.key_file import new_key
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import new_thread
+from tests.support.local_server import LocalServer
 from tests.support.pipeline_proxy import pipeline_proxy
 from tests.support.runs import a_run, at, holding
 from tests.support.server_process import ServerProcess
@@ -143,9 +144,9 @@ async def test_a_cancelled_call_leaves_the_others_alone(shared_server: ServerPro
 
 
 async def test_calls_that_wait_for_locks_hold_up_neither_others_nor_their_end(
-    server: ServerProcess, blocker: Any, opened: list[Stream]
+    local_server: LocalServer, blocker: Any, opened: list[Stream]
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         locked = [new_thread() for _ in range(4)]
         await asyncio.gather(*(saver.aput(config, holding(1), {}, {}) for config in locked))
         async with blocker():
@@ -157,8 +158,8 @@ async def test_calls_that_wait_for_locks_hold_up_neither_others_nor_their_end(
     assert len(opened) == 1
 
 
-async def test_many_calls_that_wait_for_locks_do_not_hold_up_reads(server: ServerProcess, blocker: Any) -> None:
-    async with GrpcSaver(server.target) as saver:
+async def test_many_calls_that_wait_for_locks_do_not_hold_up_reads(local_server: LocalServer, blocker: Any) -> None:
+    async with GrpcSaver(local_server.target) as saver:
         locked = [new_thread() for _ in range(20)]
         await asyncio.gather(*(saver.aput(config, holding(1), {}, {}) for config in locked))
         async with blocker():
@@ -270,9 +271,9 @@ async def test_a_token_that_changes_in_the_midst_of_a_run_keeps_its_order(
 
 
 async def test_a_call_that_takes_too_long_fails_for_itself(
-    server: ServerProcess, blocker: Any, opened: list[Stream]
+    local_server: LocalServer, blocker: Any, opened: list[Stream]
 ) -> None:
-    async with GrpcSaver(server.target, timeout=4, retry_budget=0) as saver:
+    async with GrpcSaver(local_server.target, timeout=4, retry_budget=0) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
@@ -354,12 +355,12 @@ async def test_a_proxy_is_gone_around_however_short_a_call_may_take(
 
 
 async def test_a_stream_whose_first_operation_takes_long_is_not_taken_for_held_back(
-    server: ServerProcess, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
+    local_server: LocalServer, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 0.5)
-    async with GrpcSaver(server.target) as other:
+    async with GrpcSaver(local_server.target) as other:
         await other.aput(config_of("t"), checkpoint("1"), {}, {})
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         async with blocker():
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await asyncio.sleep(1.5)
@@ -443,9 +444,9 @@ def test_event_loops_come_and_go(shared_server: ServerProcess, loops: int) -> No
     saver.close()
 
 
-async def test_the_server_is_asked_while_it_is_blocked(server: ServerProcess, database_url: str) -> None:
+async def test_the_server_is_asked_while_it_is_blocked(local_server: LocalServer, database_url: str) -> None:
     """Reads of a namespace go behind its writes, and only these."""
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         thread = new_thread()
         await saver.aput(thread, holding(1), {}, {"a": 1})
         connection = await asyncpg.connect(database_url)

@@ -31,6 +31,7 @@ from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 
@@ -173,8 +174,8 @@ def test_what_waiting_can_not_mend_is_final(code: grpc.StatusCode, reason: str) 
     assert not isinstance(raised.value, ServerUnavailableError)
 
 
-async def test_an_attempt_that_a_stall_swallowed_is_made_again(server: ServerProcess) -> None:
-    with FlakyLink(server.target) as link:
+async def test_an_attempt_that_a_stall_swallowed_is_made_again(local_server: LocalServer) -> None:
+    with FlakyLink(local_server.target) as link:
         async with GrpcSaver(link.target, timeout=0.5, retry_budget=30) as saver:
             await saver.aput(config_of("t"), checkpoint("1"), {}, {})
             link.stall()
@@ -186,8 +187,8 @@ async def test_an_attempt_that_a_stall_swallowed_is_made_again(server: ServerPro
             assert len([saved async for saved in saver.alist(config_of("t"))]) == 2
 
 
-def test_a_stall_beyond_the_budget_is_a_deadline(server: ServerProcess) -> None:
-    with FlakyLink(server.target) as link, GrpcSaver(link.target, timeout=1, retry_budget=3) as saver:
+def test_a_stall_beyond_the_budget_is_a_deadline(local_server: LocalServer) -> None:
+    with FlakyLink(local_server.target) as link, GrpcSaver(link.target, timeout=1, retry_budget=3) as saver:
         saver.get_tuple(config_of("t"))
         link.stall()
         begun = time.monotonic()

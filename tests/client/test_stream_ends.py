@@ -19,14 +19,15 @@ from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from tests.client import fork_while_saving
 from tests.support.calls import checkpoint, config_of
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
 
 
 async def test_a_stream_is_changed_for_a_new_one_and_ends_when_all_is_answered(
-    server: ServerProcess, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
+    local_server: LocalServer, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
@@ -89,9 +90,9 @@ async def test_a_stream_that_nobody_uses_is_ended(
 
 
 async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
-    server: ServerProcess, blocker: Any, opened: list[Stream]
+    local_server: LocalServer, blocker: Any, opened: list[Stream]
 ) -> None:
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
@@ -107,9 +108,9 @@ async def test_a_clone_that_is_closed_takes_nothing_from_the_others(
 
 
 async def test_whoever_leaves_a_block_waits_for_what_others_have_under_way(
-    server: ServerProcess, blocker: Any, opened: list[Stream]
+    local_server: LocalServer, blocker: Any, opened: list[Stream]
 ) -> None:
-    saver = GrpcSaver(server.target)
+    saver = GrpcSaver(local_server.target)
     async with copy(saver):
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
         async with blocker() as blocked:
@@ -123,8 +124,8 @@ async def test_whoever_leaves_a_block_waits_for_what_others_have_under_way(
     await saver.aclose()
 
 
-async def test_a_saver_that_is_closed_says_so(server: ServerProcess, blocker: Any) -> None:
-    saver = GrpcSaver(server.target)
+async def test_a_saver_that_is_closed_says_so(local_server: LocalServer, blocker: Any) -> None:
+    saver = GrpcSaver(local_server.target)
     async with copy(saver) as in_block:
         await in_block.aput(config_of("t"), checkpoint("1"), {}, {})
         async with blocker() as blocked:

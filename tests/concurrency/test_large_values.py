@@ -25,6 +25,7 @@ from langgraph.checkpoint.grpc import GrpcSaver, ThreadExistsError
 from checkpointd_server.store import StoreOptions, open_store
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import InThread
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 SECONDS = float(os.environ.get("CHECKPOINTD_TEST_LARGE_SECONDS", "8"))
@@ -247,13 +248,13 @@ def test_what_was_acknowledged_is_whole_and_nothing_else_stays(database_url: str
 
 
 @pytest.fixture
-def link(server: ServerProcess) -> Iterator[FlakyLink]:
-    with FlakyLink(server.target) as link:
+def link(local_server: LocalServer) -> Iterator[FlakyLink]:
+    with FlakyLink(local_server.target) as link:
         yield link
 
 
 def test_answers_get_lost_while_parts_are_sent_ahead_and_after(
-    server: ServerProcess, database_url: str, link: FlakyLink
+    local_server: LocalServer, database_url: str, link: FlakyLink
 ) -> None:
     """Of PutPart and of the puts before and after it, at whatever moment the link is cut."""
     dice = random.Random(SEED)
@@ -285,7 +286,7 @@ def test_answers_get_lost_while_parts_are_sent_ahead_and_after(
             stop.set()
         cutting.result()
     assert cuts > 5
-    with GrpcSaver(server.target) as direct:
+    with GrpcSaver(local_server.target) as direct:
         listed = list(direct.list(config_of("t")))
         found = {saved.checkpoint["id"]: saved.checkpoint["channel_values"]["blob"] for saved in listed}
         assert found == sent

@@ -18,6 +18,7 @@ from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from langgraph.checkpoint.conformance.validate import validate
 from langgraph.checkpoint.grpc import Encryption, GrpcSaver
 
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 EXPECTED_TESTS = {
@@ -41,11 +42,11 @@ ENCRYPTED: dict[str, Any] = {
 
 
 @pytest.fixture(params=[{}, ENCRYPTED], ids=["plain", "encrypted"])
-def registered(server: ServerProcess, request: pytest.FixtureRequest) -> RegisteredCheckpointer:
+def registered(local_server: LocalServer, request: pytest.FixtureRequest) -> RegisteredCheckpointer:
     """GrpcSaver on a server of its own: some of the suite's tests list all threads there are."""
 
     async def factory() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with GrpcSaver(server.target, **request.param) as saver:
+        async with GrpcSaver(local_server.target, **request.param) as saver:
             yield saver
 
     return RegisteredCheckpointer(name="GrpcSaver", factory=factory)

@@ -17,7 +17,7 @@ import pytest
 
 from checkpointd_server.cli import main
 from tests.support.document import ROOT, Document, documents
-from tests.support.server_process import ServerProcess
+from tests.support.local_server import LocalServer
 
 WITH_PYTHON = [path for path in documents() if Document(path).blocks("python")]
 
@@ -28,11 +28,11 @@ def test_there_is_code_to_run() -> None:
 
 @pytest.mark.parametrize("path", WITH_PYTHON)
 def test_python_in_a_document_runs_after_the_quickstart_and_a_second_time(
-    path: str, server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: str, local_server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what the examples keep, they keep where they are run
     for document in ("README.md", path, path):
-        run(document, server.target)
+        run(document, local_server.target)
 
 
 def run(path: str, target: str) -> None:

@@ -309,7 +309,7 @@ REARRANGED = {
 
 @pytest.mark.parametrize("change", REARRANGED.values(), ids=REARRANGED.keys())
 async def test_a_chain_of_patches_can_t_be_rearranged(
-    saver: GrpcSaver, server: LocalServer, database: Database, change: str
+    saver: GrpcSaver, local_server: LocalServer, database: Database, change: str
 ) -> None:
     versions = await patched(saver)
     count = await database.fetchval("SELECT count(*) FROM channel_values WHERE sealed")
@@ -318,20 +318,22 @@ async def test_a_chain_of_patches_can_t_be_rearranged(
         f"UPDATE channel_values SET {change.format(*versions)} WHERE version = '{versions[3]}'"
     )
     assert changed == "UPDATE 1"
-    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, encryption=ENCRYPTION, retry_budget=0) as other:
         await refused(other, config_of("patched", "", "3"))
         found = other.get_tuple(config_of("patched", "", "2"))
         assert found is not None
         assert found.checkpoint["channel_values"] == {"a": "x" * 1000 + "yy"}
 
 
-async def test_the_base_of_patches_can_t_be_changed(saver: GrpcSaver, server: LocalServer, database: Database) -> None:
+async def test_the_base_of_patches_can_t_be_changed(
+    saver: GrpcSaver, local_server: LocalServer, database: Database
+) -> None:
     versions = await patched(saver)
     await database.execute(
         "UPDATE channel_values AS one SET data = other.data FROM channel_values AS other"
         f" WHERE one.version = '{versions[0]}' AND other.version = 's1' AND other.channel = 'a'"
     )
-    async with GrpcSaver(server.target, encryption=ENCRYPTION, retry_budget=0) as other:
+    async with GrpcSaver(local_server.target, encryption=ENCRYPTION, retry_budget=0) as other:
         await refused(other, config_of("patched", "", "3"))
 
 

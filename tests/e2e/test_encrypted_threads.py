@@ -31,6 +31,7 @@ from tests.e2e.reference import ReferenceSaver
 from tests.support import graphs
 from tests.support.calls import Calls, checkpoint, config_of
 from tests.support.comparison import FLAVOURS, Flavour, Ledger, Play, Way, differences, every_way, perform
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 KEYS = {"old": os.urandom(32), "new": os.urandom(32)}
@@ -238,10 +239,10 @@ async def test_large_values_are_read_and_copied(shared_server: ServerProcess, th
 
 
 async def test_a_copy_shares_what_its_source_shares(
-    server: ServerProcess, database_url: str, thread_id: str, flavour: Flavour
+    local_server: LocalServer, database_url: str, thread_id: str, flavour: Flavour
 ) -> None:
     """A list that grows is patches in the copy, too."""
-    async with GrpcSaver(server.target, encryption=encryption()) as saver:
+    async with GrpcSaver(local_server.target, encryption=encryption()) as saver:
         calls = Calls(saver, flavour)
         calls.thread_id = thread_id
         version, parent = None, None
@@ -263,7 +264,7 @@ async def test_a_copy_shares_what_its_source_shares(
     stored_bytes = {row["thread_id"]: row["size"] for row in sizes}
     # Whole each time it would be 660 KB.
     assert stored_bytes[thread_id] == stored_bytes[f"{thread_id} copy"] < 150_000
-    async with GrpcSaver(server.target, encryption=encryption()) as saver:
+    async with GrpcSaver(local_server.target, encryption=encryption()) as saver:
         copied = stored(saver, f"{thread_id} copy")
         assert [len(saved.checkpoint["channel_values"]["items"]) for saved in copied] == list(range(40, 0, -1))
 

@@ -19,6 +19,7 @@ from langgraph.types import Command
 from tests.support import graphs
 from tests.support.calls import Calls, checkpoint, config_of
 from tests.support.comparison import FLAVOURS, Compare, Flavour, Play, Way, every_way
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
 MEBIBYTE = 1024 * 1024
@@ -58,9 +59,9 @@ def database(database_url: str) -> Database:
 
 
 @pytest.fixture(params=FLAVOURS)
-async def own(server: ServerProcess, request: pytest.FixtureRequest) -> AsyncIterator[Calls]:
+async def own(local_server: LocalServer, request: pytest.FixtureRequest) -> AsyncIterator[Calls]:
     """A saver's methods on a server of the test's own."""
-    async with GrpcSaver(server.target) as saver:
+    async with GrpcSaver(local_server.target) as saver:
         yield Calls(saver, request.param)
 
 
@@ -158,8 +159,8 @@ def growing_graph(saver: GrpcSaver, turns: int, size: int) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-async def test_a_list_that_grows_is_stored_once(server: ServerProcess, database: Database) -> None:
-    with GrpcSaver(server.target) as saver:
+async def test_a_list_that_grows_is_stored_once(local_server: LocalServer, database: Database) -> None:
+    with GrpcSaver(local_server.target) as saver:
         graph = growing_graph(saver, 100, 1000)
         config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 1000}
         graph.invoke({"items": []}, config)
@@ -183,12 +184,14 @@ def test_a_graph_whose_state_is_large(compare: Compare, way: Way) -> None:
     compare(scenario, way)
 
 
-async def test_another_client_sends_only_what_it_changed(own: Calls, server: ServerProcess, database: Database) -> None:
+async def test_another_client_sends_only_what_it_changed(
+    own: Calls, local_server: LocalServer, database: Database
+) -> None:
     dice = random.Random(2)
     items = [text(dice, 1000) for _ in range(3000)]
     await own.put(checkpoint("1", {"items": items}, {"items": version(1)}))
     before = await database.value_bytes()
-    async with GrpcSaver(server.target) as fresh:
+    async with GrpcSaver(local_server.target) as fresh:
         others = Calls(fresh, own.flavour)
         others.thread_id = own.thread_id
         found = (await others.get()).checkpoint["channel_values"]["items"]
@@ -216,7 +219,7 @@ async def test_what_builds_on_a_value_that_is_lost_is_sent_whole(own: Calls, dat
 
 
 async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
-    own: Calls, server: ServerProcess, database: Database
+    own: Calls, local_server: LocalServer, database: Database
 ) -> None:
     """A patch's checksum covers all that the value is made of."""
     value = random.Random(5).randbytes(50_000)
@@ -224,7 +227,7 @@ async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
     await own.put(checkpoint("2", {"blob": value + b"more"}, {"blob": version(2)}))
     assert await database.patches() == 1
     await database.fetch_value("UPDATE checkpointd.channel_values SET data = set_byte(data, 9, get_byte(data, 9) # 1)")
-    async with GrpcSaver(server.target) as fresh:
+    async with GrpcSaver(local_server.target) as fresh:
         others = Calls(fresh, own.flavour)
         others.thread_id = own.thread_id
         with pytest.raises(CorruptValueError):
@@ -236,11 +239,14 @@ async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
             await others.get()
 
 
-async def test_a_hundred_megabytes_there_and_back(own: Calls, server: ServerProcess) -> None:
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_a_hundred_megabytes_there_and_back(server: ServerProcess, flavour: Flavour) -> None:
     value = os.urandom(MEBIBYTE) * 50 + os.urandom(50 * MEBIBYTE)
-    await own.put(checkpoint("1", {"blob": value}))
-    await own.write("1", [("blob", value[1:])])
-    saved = await own.get()
+    async with GrpcSaver(server.target) as saver:
+        calls = Calls(saver, flavour)
+        await calls.put(checkpoint("1", {"blob": value}))
+        await calls.write("1", [("blob", value[1:])])
+        saved = await calls.get()
     assert saved.checkpoint["channel_values"]["blob"] == value
     assert saved.pending_writes is not None
     assert saved.pending_writes[0][2] == value[1:]
@@ -272,12 +278,12 @@ async def test_the_history_of_a_channel_with_large_writes(own: Calls) -> None:
     assert [value for _, _, value in history["writes"]] == writes
 
 
-async def test_a_thread_is_listed_while_it_changes(own: Calls, server: ServerProcess) -> None:
+async def test_a_thread_is_listed_while_it_changes(own: Calls, local_server: LocalServer) -> None:
     dice = random.Random(8)
     for number in range(12):
         await own.put(checkpoint(f"{number:02}", {"blob": dice.randbytes(1_500_000)}, {"blob": number}))
     seen: list[str] = []
-    with GrpcSaver(server.target) as other, GrpcSaver(server.target) as reader:
+    with GrpcSaver(local_server.target) as other, GrpcSaver(local_server.target) as reader:
         for saved in reader.list(config_of(own.thread_id)):
             seen.append(saved.checkpoint["id"])
             if len(seen) == 2:
