@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import os
 import pickle
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -201,6 +205,36 @@ class TestASaver:
                 assert word in str(failed.value)
                 assert "checkpointd serve" not in str(failed.value)
                 assert word in caplog.text
+
+    def test_says_it_soon_and_without_lines_of_grpc(self, place: Place) -> None:
+        program = """if True:
+            import asyncio, logging, pathlib, sys, time
+            from langgraph.checkpoint.grpc import GrpcSaver, ServerUnavailableError, TlsOptions
+
+            async def main():
+                tls = TlsOptions(root_certificates=pathlib.Path(sys.argv[2]).read_bytes())
+                async with GrpcSaver(sys.argv[1], tls=tls, retry_budget=60) as saver:
+                    for read in (saver.aget_tuple, saver.alist):
+                        try:
+                            found = read({"configurable": {"thread_id": "t"}})
+                            await (anext(found) if read == saver.alist else found)
+                        except ServerUnavailableError as error:
+                            print(error)
+                        await asyncio.sleep(1)  # while gRPC goes on trying
+
+            logging.basicConfig()
+            asyncio.run(main())
+        """
+        command = [sys.executable, "-c", program, place.targets["tls"], place.files["stranger"]]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+        begun = time.monotonic()
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=55, check=True)
+        assert time.monotonic() - begun < 50
+        assert result.stdout.count("after 3 attempts: the server's certificate is not to be trusted") == 2
+        lines = result.stderr.splitlines()
+        assert lines
+        assert all(line.startswith("WARNING:langgraph.checkpoint.grpc:") for line in lines), result.stderr
+        assert "trying again 2 times" in lines[0]
 
     async def test_with_a_key_of_another_certificate_does_not_wait(self, place: Place) -> None:
         tls = TlsOptions(

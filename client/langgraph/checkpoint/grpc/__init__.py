@@ -1,5 +1,6 @@
 """GrpcSaver: a LangGraph checkpointer that keeps its threads on a checkpointd server."""
 
+from langgraph.checkpoint.grpc import _noise  # noqa: F401  # before all that imports grpc
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.errors import (
     AccessDeniedError,

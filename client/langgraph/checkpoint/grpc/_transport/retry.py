@@ -115,9 +115,9 @@ class Attempts:
             self._deadline = since + self._retry_budget
             if self._retry_budget and not quiet:
                 logger.warning(
-                    "checkpointd at %s is unavailable; trying again for %g s (%s)",
+                    "checkpointd at %s is unavailable; trying again %s (%s)",
                     self._options.target,
-                    self._retry_budget,
+                    f"{TLS_ATTEMPTS - 1} times" if self._explained else f"for {self._retry_budget:g} s",
                     self._explained or why_it_may_fail(error, self._options.tls) or error.details(),
                 )
         return self._deadline
