@@ -1,4 +1,5 @@
 export { GrpcSaver } from "./saver.js";
+export { PortableSerializer } from "./portable.js";
 export { DEFAULT_TARGET, type GrpcSaverOptions, type TlsOptions } from "./options.js";
 export {
   AccessDeniedError,

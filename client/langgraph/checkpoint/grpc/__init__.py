@@ -26,6 +26,7 @@ from langgraph.checkpoint.grpc.errors import (
     WriteConflictError,
 )
 from langgraph.checkpoint.grpc.leases import Lease
+from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, UnportableValueError
 from langgraph.checkpoint.grpc.saver import GrpcSaver
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
@@ -45,13 +46,16 @@ __all__ = [
     "LeaseLostError",
     "MessageTooLargeError",
     "PlaintextError",
+    "PortableSerializer",
     "PredecessorMissingError",
+    "SerializerMismatchError",
     "ServerError",
     "ServerUnavailableError",
     "TamperedValueError",
     "ThreadExistsError",
     "TlsOptions",
     "UnknownKeyError",
+    "UnportableValueError",
     "UnsupportedError",
     "VersionConflictError",
     "WriteConflictError",

@@ -13,6 +13,8 @@
     │   ├── PlaintextError                     it isn't encrypted, where encryption is required
     │   ├── UnknownKeyError                    it is encrypted with a key that this saver doesn't have
     │   └── TamperedValueError                 it was changed, cut or moved, or the key of that name is another one
+    ├── SerializerMismatchError                the thread was written by another serializer than this saver's
+    ├── UnportableValueError (TypeError)       PortableSerializer can't carry a value to LangGraph.js
     ├── CorruptValueError                      a stored value, or an answer, isn't what can have been stored
     ├── BaseMissingError                       what a value builds on is not stored; sent again whole by the saver
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message

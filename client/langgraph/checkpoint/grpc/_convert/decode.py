@@ -65,7 +65,9 @@ def metadata_of(serde: ValueSerde, message: values.CheckpointTuple) -> Checkpoin
     """Reads a checkpoint's metadata. With encryption, it vouches for the checkpoint's plain fields."""
     place = (metadata_place, message, message.thread_id)
     stored = message.metadata.value
-    metadata = serde.load(*serde.open(stored.type, stored.data, place), place)
+    type_tag, data = serde.open(stored.type, stored.data, place)
+    serde.check_type(type_tag, message.thread_id)
+    metadata = serde.load(type_tag, data, place)
     if not isinstance(metadata, dict):
         raise _corrupt(message, "its metadata is no map")
     return cast(CheckpointMetadata, metadata)
@@ -127,7 +129,8 @@ def task_write(
 ) -> PendingWrite:
     """Reads a task's write beside a checkpoint, given its stored bytes."""
     place = (write_place, key, checkpoint_id, write)
-    return write.task_id, write.channel, serde.load(*serde.open(write.value.type, data, place), place)
+    opened = serde.open(write.value.type, data, place)
+    return write.task_id, write.channel, serde.load_in(write.channel, *opened, place)
 
 
 def write_place(key: tuple[str, str], checkpoint_id: str, write: values.TaskWrite) -> WriteAssociatedData:
@@ -192,7 +195,9 @@ def _checkpoint(
     versions = dict(zip(message.channels, message.channel_versions, strict=True))
     checkpoint["channel_versions"] = {channel: version_of(version) for channel, version in versions.items()}
     checkpoint["channel_values"] = {
-        channel: serde.load(value.type, value.data, (ChannelAssociatedData, *key, channel, versions[channel]))
+        channel: serde.load_in(
+            channel, value.type, value.data, (ChannelAssociatedData, *key, channel, versions[channel])
+        )
         for channel, value in channel_values.items()
     }
     if extra is not None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from langgraph.checkpoint.grpc._encryption.aad import AssociatedData
 from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
-from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
+from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError, InvalidArgumentError
+from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 LANGGRAPH_KEYS = frozenset(
     {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
@@ -47,12 +49,30 @@ class ValueSerde:
         """
         try:
             return self.serde.loads_typed((type_tag, data))
+        except CheckpointdError as error:
+            raise CorruptValueError(f"{_made(place).place} of thread {_made(place).thread_id!r}: {error}") from error
         except Exception as error:  # whatever it is: the serializer may be anyone's
             found = _made(place)
             raise CorruptValueError(
                 f"{found.place} of thread {found.thread_id!r} can't be read by this saver's serializer "
                 f"({type(error).__name__}): it was stored by another one, or changed since"
             ) from error
+
+    def load_in(self, channel: str, type_tag: str, data: bytes, place: PlaceOf) -> Any:
+        """Returns the value of a channel, or of a task's write to one, as `load` does."""
+        value = self.load(type_tag, data, place)
+        return self.serde.restored(channel, value) if isinstance(self.serde, PortableSerializer) else value
+
+    def check_type(self, type_tag: str, thread_id: str) -> None:
+        """Raises SerializerMismatchError if a checkpoint's metadata is of another kind of serializer's type.
+
+        Args:
+            type_tag: The metadata's type.
+            thread_id: The thread.
+        """
+        is_portable = isinstance(self.serde, PortableSerializer)
+        if type_tag != "json" if is_portable else type_tag == "json" and isinstance(self.serde, JsonPlusSerializer):
+            raise SerializerMismatchError(thread_id, type_tag)
 
     def seal(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
         """Returns serialized bytes as they are to be stored in a place."""
