@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -15,8 +15,12 @@ from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_
 from checkpointd_server.datafolder import DataFolder
 from checkpointd_server.descriptors import room_for_clients
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
+from checkpointd_server.domain.metrics import UpkeepMetrics
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.observability.endpoint import serve_metrics
+from checkpointd_server.observability.families import Snapshot
+from checkpointd_server.observability.snapshot import ServerSnapshots
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, StoreOptions
@@ -39,19 +43,33 @@ class Database:
     """If it is our own: waits for its unexpected end and tells why."""
 
 
-async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None], shared: bool = False) -> None:
+class WorkerPlace(Protocol):
+    """A server's place among several processes on the same ports."""
+
+    @property
+    def number(self) -> int:
+        """Its number, from 1 on."""
+
+    async def answer(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
+        """Hands the parent process a snapshot whenever it asks for one, until it is cancelled."""
+
+
+async def serve(
+    config: ServeConfig, *, announce: Callable[[Sequence[str]], None], worker: WorkerPlace | None = None
+) -> None:
     """Serves until a signal asks to stop.
 
     Args:
         config: The settings.
         announce: Called once when the server serves, with its addresses.
-        shared: Whether other processes listen on the same ports.
+        worker: Set where other processes listen on the same ports: which of them this is.
 
     Raises:
         SetupError: A setting can't be used as it is.
         DatabaseUnavailable: The database didn't come up in time, or the embedded one stopped.
     """
     _log.info("starting", version=__version__)
+    shared = worker is not None
     with StopSignals() as signals:
         try:
             check(config, shared=shared)
@@ -59,7 +77,7 @@ async def serve(config: ServeConfig, *, announce: Callable[[Sequence[str]], None
                 if config.migrate:
                     await bring_up_to_date(config, database)
                 async with store.open_store(_store_options(config, database)) as opened:
-                    await _serve(config, opened, database, signals, announce, shared)
+                    await _serve(config, opened, database, signals, announce, shared, worker)
         except asyncio.CancelledError:
             if not signals.received:
                 raise
@@ -104,6 +122,7 @@ async def _serve(
     signals: StopSignals,
     announce: Callable[[Sequence[str]], None],
     shared: bool,
+    worker: WorkerPlace | None,
 ) -> None:
     server = RpcServer(
         opened,
@@ -118,10 +137,14 @@ async def _serve(
             max_timeout=config.max_timeout,
             max_connections=room_for_clients(config.max_connections, database_connections=config.pool_max_size),
             max_wasted_calls=config.max_wasted_calls,
+            slow_call_seconds=config.slow_call_seconds or None,
+            warn_checkpoint_bytes=config.warn_checkpoint_bytes,
             reflection=config.reflection,
             so_reuseport=shared,
         ),
     )
+    upkeep = UpkeepMetrics()
+    snapshots = ServerSnapshots(server, opened, upkeep, worker=worker.number if worker else 0)
     try:
         addresses = await server.start()
         await opened.check(timeout=config.default_timeout)
@@ -131,14 +154,16 @@ async def _serve(
             )
         server.set_serving(True)
         _log.info("serving", addresses=list(addresses))
-        announce(addresses)
-        await first_of(
-            signals.await_request(),
-            _report_health(opened, server),
-            _collect(opened),
-            fail_when_lost(database),
-            _fail_when_deaf(server),
-        )
+        async with serve_metrics(config.metrics_listen, snapshots.take):
+            announce(addresses)
+            await first_of(
+                signals.await_request(),
+                _report_health(opened, server, upkeep),
+                _collect(opened, upkeep),
+                fail_when_lost(database),
+                _fail_when_deaf(server),
+                *((worker.answer(snapshots.take),) if worker else ()),
+            )
         await server.drain(config.drain_seconds)
     except BaseException:
         await server.drain(0)
@@ -158,7 +183,7 @@ async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
+async def _report_health(opened: CheckpointStore, server: RpcServer, upkeep: UpkeepMetrics) -> None:
     """Lets health say, from now on, whether the database is there."""
     serving, reason = True, ""
     while True:
@@ -178,16 +203,19 @@ async def _report_health(opened: CheckpointStore, server: RpcServer) -> None:
         if serving and not was_serving:
             _log.info("serving again")
         server.set_serving(serving, reason)
+        upkeep.database_is_up = serving
 
 
-async def _collect(opened: store.PostgresStore) -> None:
+async def _collect(opened: store.PostgresStore, upkeep: UpkeepMetrics) -> None:
     """Deletes, from now on, what nobody comes for any more, such as uploads that no put has named."""
     while True:
         await asyncio.sleep(GC_SECONDS)
         try:
-            while await opened.run_gc():
-                pass
+            while threads := await opened.run_gc():
+                upkeep.gc_threads += threads
+            upkeep.gc_runs += 1
         except Exception as error:  # whatever it is, the server serves without
+            upkeep.gc_failures += 1
             known = isinstance(error, CheckpointdError)
             reason = str(error) if known else type(error).__name__
             _log.warning("what nobody comes for any more is left for later", reason=reason, exc_info=not known)

@@ -36,6 +36,8 @@ class ServeConfig:
     """Where to listen, at least one address: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
     health_listen: tuple[str, ...] = ()
     """Where health alone is served, in plain text and to everybody."""
+    metrics_listen: str | None = None
+    """Where Prometheus may scrape, in plain text: HOST:PORT. None: nowhere."""
     access: AccessOptions = field(default_factory=AccessOptions)
     """Who may connect, and as whom."""
     limits: Limits = field(default_factory=Limits)
@@ -68,6 +70,10 @@ class ServeConfig:
     """The most time that a call gets, whatever its deadline, in seconds."""
     reflection: bool = True
     """Tell clients the services' descriptors, for tools like grpcurl."""
+    slow_call_seconds: float = 1.0
+    """From when on the log is told of a call, in seconds. 0: of none."""
+    warn_checkpoint_bytes: int = 16 * 1024 * 1024
+    """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
     log_level: LogLevel = LogLevel.INFO
     """The least important log lines that are written."""
     log_format: LogFormat = LogFormat.TEXT

@@ -17,6 +17,8 @@ import structlog
 
 from checkpointd_server import __version__, app
 from checkpointd_server.config import ServeConfig
+from checkpointd_server.observability.endpoint import serve_metrics
+from checkpointd_server.observability.families import Snapshot, counters_of, merge
 from checkpointd_server.ports import held_ports
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.worker_process import Order, WorkerFailed, WorkerProcess
@@ -27,6 +29,9 @@ STEADY_SECONDS = 60.0
 """How long a worker must have served before its death begins anew with the first pause."""
 SLACK_SECONDS = 15.0
 """How much longer than the drain a worker may take to stop before it is killed: it closes its connections, too."""
+
+SNAPSHOT_SECONDS = 2.0
+"""How long a worker may take to tell its metrics."""
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +70,7 @@ async def supervise(config: ServeConfig, arguments: Arguments, *, announce: Call
                                     "health_listen": health_listen,
                                     "database_url": database.url,
                                     "data_dir": None,
+                                    "metrics_listen": None,
                                     "migrate": False,
                                     "pool_max_size": pool_share(config.pool_max_size, config.workers, number),
                                 }
@@ -102,8 +108,9 @@ async def _serve(
     try:
         await workers.start()
         _log.info("serving", workers=len(orders))
-        announce()
-        await app.first_of(signals.await_request(), workers.keep(), app.fail_when_lost(database))
+        async with serve_metrics(config.metrics_listen, workers.take_snapshot):
+            announce()
+            await app.first_of(signals.await_request(), workers.keep(), app.fail_when_lost(database))
         await workers.stop(config.drain_seconds)
     except BaseException:
         await workers.end()
@@ -116,6 +123,22 @@ class Workers:
     def __init__(self, orders: Sequence[Order]) -> None:
         self._orders = orders
         self._running: dict[int, WorkerProcess] = {}
+        self._last: dict[int, Snapshot] = {}
+        self._past: Snapshot = {"checkpointd_worker_restarts": [([], 0)]}
+        """What those that have ended had counted: a counter never goes down."""
+
+    async def take_snapshot(self) -> Snapshot:
+        """Returns the metrics of all together. Of one that doesn't answer in time there is but what it had counted."""
+
+        async def take(number: int, worker: WorkerProcess) -> Snapshot:
+            snapshot = await worker.take_snapshot(SNAPSHOT_SECONDS)
+            if snapshot is None or self._running.get(number) is not worker:
+                return counters_of(self._last.get(number, {}))
+            self._last[number] = snapshot
+            return snapshot
+
+        snapshots = await asyncio.gather(*(take(number, worker) for number, worker in self._running.items()))
+        return merge([self._past, *snapshots])
 
     async def start(self) -> None:
         """Starts all and waits until each serves. Raises WorkerFailed as soon as one doesn't."""
@@ -161,6 +184,8 @@ class Workers:
             _log.info("a worker was replaced", worker=order.worker)
 
     async def _replace(self, order: Order) -> WorkerFailed | None:
+        restart: Snapshot = {"checkpointd_worker_restarts": [([], 1)]}
+        self._past = merge([self._past, counters_of(self._last.pop(order.worker, {})), restart])
         try:
             self._running[order.worker] = await WorkerProcess.launch(order)
         except WorkerFailed as failure:

@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: a process that is told what to do, reports once, and ends when it is let go."""
+"""A worker as its parent sees it: a process that is told what to do, reports, and ends when it is let go."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typing import Any, Self
 import click
 
 from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.observability.families import Snapshot
+
+MAX_REPORT_BYTES = 4 * 1024 * 1024
+"""The longest line that a worker may say."""
 
 
 class WorkerFailed(CheckpointdError):
@@ -39,6 +43,10 @@ class WorkerProcess:
         """Its number, from 1 on."""
         self._process = process
         self._error: str | None = None
+        self._is_ready = False
+        self._first_report = asyncio.Event()
+        self._snapshot: asyncio.Future[Snapshot] | None = None
+        self._reading = asyncio.create_task(self._read_reports())
 
     @classmethod
     async def launch(cls, order: Order) -> Self:
@@ -55,6 +63,7 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 env=env,
                 start_new_session=True,
+                limit=MAX_REPORT_BYTES,
             )
         except OSError as error:
             raise WorkerFailed(f"worker {order.worker} can't be started: {error.strerror}") from error
@@ -73,22 +82,40 @@ class WorkerProcess:
 
     async def until_ready(self) -> None:
         """Waits until it serves. Raises WorkerFailed if it ends before, with its own words if it has said why."""
-        if "ready" not in await self._report():
+        await self._first_report.wait()
+        if not self._is_ready:
             await self.wait()
             raise self.failure()
 
     async def wait(self) -> None:
         """Waits until it has ended."""
         await self._process.wait()
-        await self._report()
+        await asyncio.wait((self._reading,))
 
-    async def _report(self) -> Mapping[str, Any]:
-        """Reads the next thing that it says; nothing, at its end."""
+    async def _read_reports(self) -> None:
+        """Reads what it says, until it has ended."""
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        report: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
-        self._error = report.get("error", self._error)
-        return report
+        while (line := await self._process.stdout.readline()).endswith(b"\n"):
+            report = json.loads(line)
+            self._error = report.get("error", self._error)
+            self._is_ready = self._is_ready or "ready" in report
+            self._first_report.set()
+            if "snapshot" in report and self._snapshot is not None and not self._snapshot.done():
+                self._snapshot.set_result(report["snapshot"])
+        self._first_report.set()
+        if self._snapshot is not None:
+            self._snapshot.cancel()
+
+    async def take_snapshot(self, timeout: float) -> Snapshot | None:
+        """Asks for a snapshot of its metrics. None: it doesn't answer within so many seconds."""
+        assert self._process.stdin is not None
+        if self._snapshot is None or self._snapshot.done():
+            self._snapshot = asyncio.get_running_loop().create_future()
+            self._process.stdin.write(b"snapshot\n")
+        # One that came too late for those who had asked before is not lost on the next.
+        await asyncio.wait((self._snapshot,), timeout=timeout)
+        done = self._snapshot.done() and not self._snapshot.cancelled()
+        return self._snapshot.result() if done else None
 
     def failure(self) -> WorkerFailed:
         """Why it ended."""

@@ -49,6 +49,9 @@ def serve(
     log_level: LogLevel,
     log_format: LogFormat,
     health_listen: tuple[str, ...],
+    metrics_listen: str | None,
+    slow_call_seconds: float,
+    warn_checkpoint_bytes: int,
     **access: Any,
 ) -> None:
     """Serve checkpoints until SIGTERM or Ctrl-C.
@@ -78,6 +81,9 @@ def serve(
         database=read_database(database_url, data_dir, schema, database_wait),
         listen=listen,
         health_listen=health_listen,
+        metrics_listen=metrics_listen,
+        slow_call_seconds=slow_call_seconds,
+        warn_checkpoint_bytes=warn_checkpoint_bytes,
         access=read_access(**access),
         limits=Limits(
             max_message_bytes=max_message_bytes, max_value_bytes=max_value_bytes, max_page_bytes=max_page_bytes

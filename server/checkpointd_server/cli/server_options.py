@@ -28,6 +28,16 @@ class Address(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
+class MetricsAddress(Address):
+    """HOST:PORT or [IPv6]:PORT: Prometheus scrapes no Unix socket."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the form."""
+        if value.startswith("unix:"):
+            self.fail(f"{value!r} is not HOST:PORT: metrics are not served on Unix sockets", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]
     """A PostgreSQL URL. It may hold a password, so no message repeats any of it."""
 
@@ -97,6 +107,11 @@ serve_settings = stacked(
         multiple=True,
         help="Where to serve health alone, in plain text and to everybody, for probes that speak no TLS: HOST:PORT or "
         "unix:PATH.",
+    ),
+    setting(
+        "--metrics-listen",
+        type=MetricsAddress(),
+        help="Where Prometheus may scrape GET /metrics, in plain text and by everybody who reaches it: HOST:PORT.",
     ),
     access_settings,
     database_settings,
@@ -220,6 +235,20 @@ serve_settings = stacked(
         default=_DEFAULTS.reflection,
         show_default=True,
         help="Describe the services to tools like grpcurl.",
+    ),
+    setting(
+        "--slow-call-seconds",
+        type=Seconds(zero=True),
+        default=_DEFAULTS.slow_call_seconds,
+        show_default=True,
+        help="From when on a call has a warning in the log, with its thread and its size, in seconds. 0: none has.",
+    ),
+    setting(
+        "--warn-checkpoint-bytes",
+        type=Whole(min=0),
+        default=_DEFAULTS.warn_checkpoint_bytes,
+        show_default=True,
+        help="From what size on a checkpoint has a warning in the log: that of the values that changed. 0: none has.",
     ),
     setting(
         "--log-level",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -17,10 +18,15 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import EncodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from checkpointd_server.domain.access import ANYBODY, Identity, Scope
 from checkpointd_server.domain.errors import DeadlineExceeded, InvalidArgument, Overloaded, ResultTooLarge
+from checkpointd_server.domain.metrics import RpcMetrics
+from checkpointd_server.rpc.attention import Attention
+from checkpointd_server.rpc.audit import AuditTrail, is_audited
 from checkpointd_server.rpc.auth import Gate
 from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.conversion.wire import parse
@@ -58,6 +64,10 @@ class CallLimits(NamedTuple):
     """The most seconds that a call gets, whatever deadline its client set. None: no bound."""
     send_timeout: float = 10.0
     """How many seconds an answer may take to be read, beside those for its size."""
+    slow_seconds: float = math.inf
+    """From when on the log is told of a call. Infinity: of none."""
+    large_bytes: int = 0
+    """From what size on the log is told of a checkpoint. 0: of none."""
 
 
 class Call:
@@ -65,12 +75,14 @@ class Call:
 
     Args:
         method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
+        via: The way in which it came: "unary", or "pipeline" for an operation of one.
     """
 
-    __slots__ = ("at_work", "held", "identity", "method", "request", "started", "unread")
+    __slots__ = ("at_work", "held", "identity", "method", "request", "started", "unread", "via")
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, via: str = "unary") -> None:
         self.method = method
+        self.via = via
         self.started = perf_counter()
         self.identity: Identity | None = None
         """Who calls. None: that isn't known yet."""
@@ -116,6 +128,18 @@ class Calls:
         self.logs_calls = self._log.is_enabled_for(logging.DEBUG)
         """Whether calls that went well are logged."""
         self._lines = RepeatedLines(self._log)
+        self.metrics = RpcMetrics()
+        """What is counted of calls."""
+        self.attention = Attention(
+            self._log, self.metrics, slow_seconds=limits.slow_seconds, large_bytes=limits.large_bytes
+        )
+        """What warns of slow calls and large checkpoints."""
+        self._audit = AuditTrail()
+
+    @property
+    def waiting_calls(self) -> int:
+        """How many calls wait for another client, most of them for a lease."""
+        return self._waiting
 
     @property
     def active(self) -> int:
@@ -147,6 +171,8 @@ class Calls:
     def stop(self) -> None:
         """Writes what the log is still to be told."""
         self._lines.flush()
+        self.attention.stop()
+        self._audit.stop()
 
     def _sent(self, task: object) -> None:
         self._unsent -= 1
@@ -182,22 +208,18 @@ class Calls:
         """Lets a call to a service of others go on if it comes from any identity. Raises what `Gate.identify` does."""
         await self._gate.identify(context)
 
-    def handler(
-        self,
-        name: str,
-        request_type: type[RequestT],
-        method: Method[RequestT],
-        needed: Needed,
-    ) -> grpc.RpcMethodHandler:
+    def handler(self, described: MethodDescriptor, method: Method[Any], needed: Needed) -> grpc.RpcMethodHandler:
         """Returns the handler of a unary method.
 
         Args:
-            name: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
-            request_type: The message that the method takes.
+            described: The method.
             method: What serves it.
             needed: What its caller must be allowed to do.
         """
-        identify, load = self._gate.identify, self._load
+        name = f"{described.containing_service.name}/{described.name}"
+        request_type = GetMessageClass(described.input_type)
+        audited = is_audited(described, needed)
+        identify, load, counted = self._gate.identify, self._load, self.metrics.of(name)
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
             call = self.enter(name)
@@ -206,22 +228,34 @@ class Calls:
                 call.identity = await identify(context)
                 check_scope(call.identity, needed)
                 raw = await self._read(call, context)
-                self.begin(call, len(raw))
+                size = len(raw)
+                self.begin(call, size)
                 call.request = await parse(request_type, raw)
                 del raw  # as large as what was made of it
                 response = await self.work(call, method, context.time_remaining())
                 load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
                 self._time_sending(len(response), context)
+                seconds = perf_counter() - call.started
+                counted.succeeded(seconds, size, len(response))
+                if seconds >= self.attention.slow_seconds and not getattr(call.request, "wait_ms", 0):
+                    self.attention.slow(call.fields(), size, len(response))
+                if audited:
+                    self._audit.done(call, context.peer(), described, response)
                 self.finished(call)
                 return response
             except asyncio.CancelledError:
                 self.note_wasted(context.peer())
+                if audited and call.request is not None:
+                    self._audit.failed(call, context.peer(), described, "CANCELLED")
                 self.cancelled(call)
                 raise
             except Exception as error:
                 if call.request is None:
                     self.note_wasted(context.peer(), error)
-                return self.refused(call, error)
+                failure = self.refused(call, error)
+                if audited and call.request is not None:
+                    self._audit.failed(call, context.peer(), described, failure.code.name)
+                return failure
             finally:
                 self.leave(call)
 
@@ -346,6 +380,7 @@ class Calls:
 
     def cancelled(self, call: Call) -> None:
         """Notes that a call was cancelled."""
+        self.metrics.failed(call.method, call.via, "CANCELLED", "CANCELLED", perf_counter() - call.started)
         if call.unread:
             # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
             self._lines.log(
@@ -373,6 +408,8 @@ class Calls:
     def turned_away(self, call: Call, error: Exception, retry_after: float | None) -> Failure:
         """Logs why a call failed, and returns what its client is told: to come again after so many seconds, maybe."""
         failure = describe_error(error, retry_after=retry_after)
+        seconds = perf_counter() - call.started
+        self.metrics.failed(call.method, call.via, failure.code.name, failure.reason, seconds)
         self._log_failure(call.fields(), failure, error)
         return failure
 

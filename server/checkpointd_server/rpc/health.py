@@ -30,6 +30,11 @@ class HealthServicer:
         self._ended = False
         self._changed = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it tells that the server serves."""
+        return bool(self._status == SERVING)
+
     def set_serving(self, serving: bool) -> None:
         """Sets the status of all services. Has no effect after `end`."""
         if not self._ended:

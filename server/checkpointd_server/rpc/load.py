@@ -104,6 +104,16 @@ class Load:
         """The bytes of requests that are at work, and of answers that are on their way."""
         return self._held
 
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of requests and answers at once."""
+        return self._total_bytes
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether calls are refused, or were a moment ago."""
+        return self._overloaded
+
     def check(self, calls: int) -> None:
         """Raises Overloaded if so many calls are too many, or there is no room for another byte."""
         if calls > self.max_calls:

@@ -11,6 +11,7 @@ from checkpointd_server.domain.checkpoints import Known, Namespace, PendingWrite
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
 from checkpointd_server.rpc.conversion.values import read_known, write_stored_values
 from checkpointd_server.rpc.executor import BoundedExecutor
@@ -45,10 +46,12 @@ class Operations:
         store: Where checkpoints are.
         limits: What requests and answers are held to.
         executor: Where values are made whole, if that takes long.
+        attention: What warns of large checkpoints.
     """
 
-    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor) -> None:
+    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, attention: Attention) -> None:
         self.store = store
+        self.attention = attention
         self.limits = limits
         self._executor = executor
 

@@ -60,6 +60,11 @@ class Pipelines:
         self._open: set[_Stream] = set()
         self._draining = False
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
     def handler(self, name: str) -> grpc.RpcMethodHandler:
         """Returns the handler of the method.
 
@@ -264,6 +269,7 @@ class _Stream:
                 write: PutCheckpoint | PutWrites
                 if kind == "put_checkpoint":
                     write = read_put_checkpoint(request, identity.tenant, self._limits)
+                    self._calls.attention.look_at(write)
                 else:
                     write = read_put_writes(request, identity.tenant, self._limits)
                 operation.size = write.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
@@ -25,6 +25,7 @@ from checkpointd.v1 import (
 )
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.metrics import RpcMetrics
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
 from checkpointd_server.rpc.addresses import bind
@@ -94,6 +95,10 @@ class ServerOptions:
     """How long a connection is used for new calls. Then clients make another, and calls under way end in peace."""
     send_timeout: float = 10.0
     """How long an answer may take to be read, beside a second for each MiB. Then its connection is closed."""
+    slow_call_seconds: float | None = 1.0
+    """From when on the log is told of a call, but for those that wait for a lease. None: of none."""
+    warn_checkpoint_bytes: int = 16 * 1024 * 1024
+    """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
     reflection: bool = True
     """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
@@ -125,6 +130,8 @@ class RpcServer:
             options.default_timeout,
             options.max_timeout,
             options.send_timeout,
+            math.inf if options.slow_call_seconds is None else options.slow_call_seconds,
+            options.warn_checkpoint_bytes,
         )
         load = Load(
             calls=options.max_concurrent_calls,
@@ -133,10 +140,11 @@ class RpcServer:
             patience=options.default_timeout,
             report=lambda overloaded: self._health.set_overloaded(overloaded),
         )
+        self._load = load
         self._connections = Connections(rate=options.max_wasted_calls)
         self._calls = Calls(call_limits, self._gate, load, self._connections)
         self._executor = BoundedExecutor()
-        operations = Operations(store, limits, self._executor)
+        operations = Operations(store, limits, self._executor, self._calls.attention)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
@@ -187,14 +195,38 @@ class RpcServer:
                 handlers[method.name] = self._pipelines.handler(name)
             else:
                 serve = getattr(servicer, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
-                request_type = GetMessageClass(method.input_type)
-                handlers[method.name] = self._calls.handler(name, request_type, serve, requires)
+                handlers[method.name] = self._calls.handler(method, serve, requires)
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
     @property
     def active_calls(self) -> int:
         """How many calls are at work."""
         return self._calls.active
+
+    @property
+    def waiting_calls(self) -> int:
+        """How many calls wait for another client, most of them for a lease."""
+        return self._calls.waiting_calls
+
+    @property
+    def open_streams(self) -> int:
+        """How many pipelines are open."""
+        return self._pipelines.open_streams
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether health tells that it serves."""
+        return self._health.is_serving
+
+    @property
+    def load(self) -> Load:
+        """What is held of requests and answers, and its bounds."""
+        return self._load
+
+    @property
+    def metrics(self) -> RpcMetrics:
+        """What is counted of calls."""
+        return self._calls.metrics
 
     async def start(self) -> tuple[str, ...]:
         """Binds and starts. Health stays NOT_SERVING until `set_serving` says otherwise.

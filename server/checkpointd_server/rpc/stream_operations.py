@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Identity
@@ -61,7 +62,7 @@ class StreamOperation:
 
     def as_call(self) -> Call:
         """Returns it as the call that it stands for, for the log."""
-        call = Call(_NAMES[self.kind])
+        call = Call(_NAMES[self.kind], "pipeline")
         call.identity, call.request = self.identity, _Named(self.key)
         call.started = self.started or call.started
         return call
@@ -117,6 +118,7 @@ class StreamOperations:
         self._load = load
         self._changed = changed
         self._loop = asyncio.get_running_loop()
+        self._metrics = {kind: calls.metrics.of(name, "pipeline") for kind, name in _NAMES.items() if kind}
         self._namespaces: dict[NamespaceKey, _Namespace] = {}
         self._writes: set[PendingWrite] = set()
         self._reads: set[asyncio.Task[None]] = set()
@@ -190,7 +192,7 @@ class StreamOperations:
                         add(id=operation.id).put_checkpoint.version = result
                     else:
                         add(id=operation.id, put_writes=pb.PutWritesResponse(version=result))
-                    self._finished(operation)
+                    self._finished(operation, 0)
                 answered.append(namespace.writes.popleft())
         if answered:
             self._answer(answered, response.SerializeToString())
@@ -229,7 +231,7 @@ class StreamOperations:
             if len(encoded) > self._operations.limits.max_message_bytes:
                 raise ResultTooLarge(len(encoded), limit=self._operations.limits.max_message_bytes)
             self._load.take_answer(len(encoded), when_sent.append, refuse=True)
-            self._finished(operation)
+            self._finished(operation, len(encoded))
         except Exception as error:
             failure = failed(operation.id, self._calls.refused(operation.as_call(), error))
             encoded = pb.PipelineResponse(results=[failure]).SerializeToString()
@@ -242,7 +244,12 @@ class StreamOperations:
         self.submit(writes)
         self._start_reads()
 
-    def _finished(self, operation: StreamOperation) -> None:
+    def _finished(self, operation: StreamOperation, response_bytes: int) -> None:
+        assert operation.kind is not None
+        seconds = perf_counter() - operation.started
+        self._metrics[operation.kind].succeeded(seconds, operation.size, response_bytes)
+        if seconds >= self._calls.attention.slow_seconds:
+            self._calls.attention.slow(operation.as_call().fields(), operation.size, response_bytes)
         if self._calls.logs_calls:
             self._calls.finished(operation.as_call())
         else:

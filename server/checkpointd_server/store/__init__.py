@@ -3,12 +3,13 @@
 from checkpointd_server.store.connections.hosts import database_of
 from checkpointd_server.store.migrations import Migration, migrate, print_sql, schema_version
 from checkpointd_server.store.options import StoreOptions
-from checkpointd_server.store.postgres import PostgresStore, open_store
+from checkpointd_server.store.postgres import PostgresStore, TableSize, open_store
 
 __all__ = [
     "Migration",
     "PostgresStore",
     "StoreOptions",
+    "TableSize",
     "database_of",
     "migrate",
     "open_store",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from checkpointd_server.domain.checkpoints import (
     DeltaHistory,
@@ -38,6 +39,16 @@ GC_TIMEOUT = 10.0
 
 MAX_TENANTS = 1000
 """How many tenants a store remembers. Beyond, it forgets those that have nothing under way."""
+
+
+class TableSize(NamedTuple):
+    """How large a table is."""
+
+    name: str
+    bytes: int
+    """On the disk, with its indexes and what lies beside it."""
+    rows: int
+    """About how many rows it had when PostgreSQL last looked; 0 before that."""
 
 
 class _Tenant:
@@ -215,6 +226,16 @@ class PostgresStore:
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
         """Tells who may write to a thread."""
         return await self._of(tenant).leases.state(tenant, thread_id, timeout=timeout)
+
+    @property
+    def connections(self) -> Connections:
+        """The connections to the database, and what is counted of them."""
+        return self._connections
+
+    async def measure_tables(self, *, timeout: float | None) -> list[TableSize]:
+        """Returns how large each table is, with its indexes, and about how many rows it has."""
+        rows = await self._connections.of(None).fetch("measure_tables", timeout=timeout, reads=True)
+        return [TableSize(row["name"], row["bytes"], max(row["rows"], 0)) for row in rows]
 
     async def is_bound_by_row_security(self, *, timeout: float | None) -> bool:
         """Whether row-level security keeps tenants apart, too: it doesn't bind superusers."""

@@ -34,6 +34,7 @@ class CheckpointServicer:
     async def put_checkpoint(self, request: pb.PutCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores a checkpoint."""
         put = read_put_checkpoint(request, tenant, self._limits)
+        self._operations.attention.look_at(put)
         version = await self._operations.write(put, timeout)
         return pb.PutCheckpointResponse(version=version).SerializeToString()
 

@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any, TypeVar
 
 import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
+from checkpointd_server.domain.metrics import StoreMetrics
 from checkpointd_server.store.connections.connector import Connector
 from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
 from checkpointd_server.store.connections.queue import ConnectionQueue
@@ -81,6 +83,11 @@ class Database:
         """Who waits for a connection."""
         return self._connections.queue
 
+    @property
+    def metrics(self) -> StoreMetrics:
+        """What is counted of statements and commits."""
+        return self._connections.metrics
+
     async def fetch(
         self,
         statement: str,
@@ -130,6 +137,9 @@ class Connections:
         """Who waits for a connection."""
         self.room = Room()
         """Whether the database's disk has room."""
+        self.metrics = StoreMetrics()
+        """What is counted of statements and commits."""
+        self._counted = {name: self.metrics.statement(name) for name in statements}
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(
             connector.connect,
@@ -137,6 +147,11 @@ class Connections:
             timeout=options.connect_timeout,
         )
         self._watching = asyncio.get_running_loop().create_task(self._watchdog.run())
+
+    @property
+    def pool(self) -> Pool:
+        """The connections that there are."""
+        return self._pool
 
     def of(self, tenant: str | None) -> Database:
         """Returns the database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
@@ -160,7 +175,7 @@ class Connections:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        return await self._attempt(sql, args, ahead, again)
+                        return await self._attempt(statement, sql, args, ahead, again)
                     except Exception as error:
                         failure = error
                         verdict = judge(error, reads=reads)
@@ -171,10 +186,12 @@ class Connections:
                         if verdict.waits:
                             # It has waited for a lock as long as one may keep a connection. Others take turns.
                             again = True
+                            self.metrics.lock_waits += 1
                             continue
                         pause = next(pauses, None)
                         if pause is None or not verdict.again:
                             raise verdict.error from error
+                    self.metrics.retries += 1
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise DeadlineExceeded from (failure or error)
@@ -183,7 +200,10 @@ class Connections:
             failure = verdict = None
         raise AssertionError("the last try returns or raises")
 
-    async def _attempt(self, sql: str, args: Sequence[object], ahead: float | None, again: bool) -> Sequence[Row]:
+    async def _attempt(
+        self, statement: str, sql: str, args: Sequence[object], ahead: float | None, again: bool
+    ) -> Sequence[Row]:
+        begun = perf_counter()
         await self.queue.acquire(ahead=ahead, again=again)
         try:
             connection = await self._pool.acquire()
@@ -191,6 +211,8 @@ class Connections:
             self.queue.release()
             raise
         self._watchdog.watch(connection)
+        sent = perf_counter()
+        self.metrics.pool_waits.observe(sent - begun)
         try:
             if connection.pooled:
                 await connection.execute(_BEGIN)
@@ -198,6 +220,7 @@ class Connections:
                 await connection.execute("COMMIT")
             else:
                 rows = await connection.fetch(sql, *args)
+            self._counted[statement].observe(perf_counter() - sent)
         except BaseException as error:
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.pooled:
@@ -227,6 +250,7 @@ class Connections:
         """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
         if not self._pool.has_expired(dead):
             _logger.warning("replacing the database connections: %s", error)
+            self.metrics.replaced_pools += 1
             self._pool.expire()
 
     def _return_later(self, connection: Connection, *, for_good: bool = False) -> None:

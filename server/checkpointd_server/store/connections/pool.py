@@ -116,6 +116,21 @@ class Pool:
         self._expired_at = asyncio.get_running_loop().time()
 
     @property
+    def idle(self) -> int:
+        """How many connections nobody uses."""
+        return len(self._idle)
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are at work."""
+        return len(self._in_use)
+
+    @property
+    def opening(self) -> int:
+        """How many connections calls are making."""
+        return self._being_made
+
+    @property
     def _size(self) -> int:
         """How many connections there are, with those that calls are making."""
         return len(self._idle) + len(self._in_use) + self._being_made

@@ -20,6 +20,8 @@ class ConnectionQueue:
 
     def __init__(self, *, permits: int, limit: int, timeout: float) -> None:
         self._free = permits
+        self.permits = permits
+        """How many are at work at once."""
         self.limit = limit
         """How many may wait at the most."""
         self.timeout = timeout
@@ -27,6 +29,11 @@ class ConnectionQueue:
         self.queued_writes = 0
         """How many writes wait for a commit. They have a bound of the same size for themselves."""
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a permit."""
+        return len(self._waiting)
 
     def overloaded(self) -> Overloaded:
         """Returns the refusal of those for whom it takes too long."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 
 from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import (
@@ -149,12 +150,14 @@ class GroupCommit:
         """Takes what the next commit stores out of the queues."""
         groups: list[Group] = []
         taken = size = 0
+        oldest = now = asyncio.get_running_loop().time()
         while self._ready and taken < MAX_WRITES:
             thread_id = self._ready[0]
             waiting = self._queues[thread_id]
             of_thread: dict[str, Group] = {}
             uploads: set[bytes] = set()
             is_full = False
+            oldest = min(oldest, waiting[0].since)
             while waiting and taken < MAX_WRITES:
                 pending = waiting[0].pending
                 if pending.result is not None:  # nobody waits for it any more
@@ -190,6 +193,7 @@ class GroupCommit:
                 del self._queues[thread_id]
             if is_full:
                 break
+        self._database.metrics.commit_waits.observe(now - oldest)
         return groups
 
     def _enqueue(self, waiting: deque[_Queued], queued: _Queued) -> None:
@@ -309,7 +313,15 @@ class GroupCommit:
 
     async def _call(self, groups: Sequence[Group]) -> list[Outcome]:
         arguments = commit_arguments(groups, self._limits)
-        row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
+        metrics, begun = self._database.metrics, perf_counter()
+        try:
+            row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
+        except BaseException:
+            metrics.failed_commits += 1
+            raise
+        metrics.commits += 1
+        metrics.commit_seconds.observe(perf_counter() - begun)
+        metrics.commit_writes.observe(sum([len(group.entries) for group in groups]))
         return read_outcomes(row.values(), len(groups))
 
     def _tick(self) -> None:

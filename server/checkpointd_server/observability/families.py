@@ -1,0 +1,160 @@
+"""The metrics: their names, what they mean, and how they are put together from what a server counts.
+
+A snapshot is plain data, as JSON has it: a worker process hands its own to the parent, which adds them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from checkpointd_server.domain.metrics import Histogram
+
+
+class Family(NamedTuple):
+    """A metric, of which there is one time series for each set of labels."""
+
+    kind: str
+    """ "counter", "gauge" or "histogram"."""
+    help: str
+    """What it tells, with its unit."""
+    labels: tuple[str, ...] = ()
+    """The labels' names."""
+    merge: str = "sum"
+    """How those of several worker processes become one: "sum", or "max" for what each of them sees alike."""
+
+
+class HistogramValue(TypedDict):
+    """What a histogram counted."""
+
+    bounds: list[float]
+    """The buckets' greatest values."""
+    counts: list[int]
+    """How many values each bucket has, and last those above."""
+    sum: float
+    """The sum of all values."""
+
+
+Value = float | HistogramValue
+Sample = tuple[list[str], Value]
+Snapshot = dict[str, list[Sample]]
+"""The samples of each family: the labels' values, and the value."""
+
+_CALL = ("method", "via")
+
+FAMILIES: Mapping[str, Family] = {
+    "checkpointd_build_info": Family(
+        "gauge", "1, with the version of the server and of its Python.", ("version", "python"), "max"
+    ),
+    "checkpointd_workers": Family("gauge", "How many processes serve."),
+    "checkpointd_worker_restarts": Family("counter", "How many worker processes died and were replaced."),
+    "checkpointd_serving": Family("gauge", "How many processes tell by their health that they serve."),
+    "checkpointd_start_time_seconds": Family(
+        "gauge", "When the process that started last did so, in seconds since 1970.", (), "max"
+    ),
+    "checkpointd_process_cpu_seconds": Family(
+        "counter", "The CPU time of the server's processes, in seconds.", ("worker",)
+    ),
+    "checkpointd_process_resident_bytes": Family("gauge", "The memory of the server's processes.", ("worker",)),
+    "checkpointd_process_open_files": Family("gauge", "How many files and sockets are open.", ("worker",)),
+    "checkpointd_calls": Family(
+        "counter",
+        "Calls and operations of pipelines, by gRPC method, the way they came (unary, pipeline) and status code.",
+        (*_CALL, "code"),
+    ),
+    "checkpointd_call_failures": Family(
+        "counter", "Calls and operations that failed, by method and reason (errors.proto).", ("method", "reason")
+    ),
+    "checkpointd_call_seconds": Family(
+        "histogram", "How long calls and operations took until they were answered, in seconds.", _CALL
+    ),
+    "checkpointd_request_bytes": Family("histogram", "The size of requests that went well.", _CALL),
+    "checkpointd_response_bytes": Family("histogram", "The size of their answers.", _CALL),
+    "checkpointd_slow_calls": Family("counter", "Calls that took longer than --slow-call-seconds."),
+    "checkpointd_large_checkpoints": Family("counter", "Checkpoints larger than --warn-checkpoint-bytes."),
+    "checkpointd_calls_active": Family("gauge", "Calls and operations at work."),
+    "checkpointd_calls_limit": Family("gauge", "How many there may be at once (--max-concurrent-calls)."),
+    "checkpointd_bytes_in_flight": Family("gauge", "Bytes of requests and answers that are held."),
+    "checkpointd_bytes_in_flight_limit": Family("gauge", "How many there may be at once (--max-bytes-in-flight)."),
+    "checkpointd_overloaded": Family("gauge", "How many processes refuse calls as too many."),
+    "checkpointd_streams_open": Family("gauge", "Pipelines that are open."),
+    "checkpointd_conflicts": Family(
+        "counter", "Writes that were refused because somebody else had written (VERSION_CONFLICT)."
+    ),
+    "checkpointd_leases": Family(
+        "counter", "Answers about leases: granted, renewed, released, held (by somebody else) and lost.", ("outcome",)
+    ),
+    "checkpointd_leases_waiting": Family("gauge", "Calls that wait for a lease."),
+    "checkpointd_commits": Family("counter", "Transactions that stored writes, by outcome.", ("outcome",)),
+    "checkpointd_commit_writes": Family("histogram", "How many puts and task writes shared a commit."),
+    "checkpointd_commit_seconds": Family("histogram", "How long a commit took, in seconds."),
+    "checkpointd_commit_wait_seconds": Family(
+        "histogram", "How long the write that waited longest waited for its commit to begin, in seconds."
+    ),
+    "checkpointd_writes_queued": Family("gauge", "Writes that wait for their commit."),
+    "checkpointd_reads_queued": Family("gauge", "Calls that wait for a database connection."),
+    "checkpointd_queue_limit": Family("gauge", "How many of each may wait (--max-queue)."),
+    "checkpointd_pool_wait_seconds": Family(
+        "histogram", "How long statements waited for a database connection, in seconds."
+    ),
+    "checkpointd_pool_connections": Family("gauge", "Database connections: idle, in use, opening.", ("state",)),
+    "checkpointd_pool_limit": Family("gauge", "How many there may be (--pool-max-size)."),
+    "checkpointd_pool_replacements": Family("counter", "How many times all connections were replaced for one died."),
+    "checkpointd_statement_seconds": Family(
+        "histogram", "How long statements took, with their round trip, in seconds.", ("statement",)
+    ),
+    "checkpointd_statement_retries": Family("counter", "Statements that were tried again on another connection."),
+    "checkpointd_lock_waits": Family("counter", "How many times a statement waited a second for a thread's lock."),
+    "checkpointd_database_up": Family("gauge", "Whether the database answered when it was last asked.", (), "max"),
+    "checkpointd_table_bytes": Family(
+        "gauge", "The size of each table with its indexes, measured once a minute.", ("table",), "max"
+    ),
+    "checkpointd_table_rows": Family(
+        "gauge", "About how many rows each table has, as PostgreSQL estimates it.", ("table",), "max"
+    ),
+    "checkpointd_gc_runs": Family("counter", "Looks for what nobody comes for any more, by outcome.", ("outcome",)),
+    "checkpointd_gc_threads": Family("counter", "Threads that were looked at for that."),
+    "checkpointd_retention_runs": Family("counter", "Times that retention was applied, by outcome.", ("outcome",)),
+    "checkpointd_retention_threads": Family("counter", "Threads that retention changed."),
+    "checkpointd_retention_checkpoints": Family("counter", "Checkpoints that retention deleted."),
+}
+"""Every metric. Counters get the ending `_total` when they are written out, as is the custom."""
+
+
+def histogram(counted: Histogram) -> HistogramValue:
+    """Returns what a histogram counted, as plain data."""
+    return {"bounds": list(counted.bounds), "counts": list(counted.counts), "sum": counted.sum}
+
+
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Makes one snapshot of those of several processes."""
+    merged: dict[str, dict[tuple[str, ...], Value]] = {}
+    for snapshot in snapshots:
+        for name, samples in snapshot.items():
+            series = merged.setdefault(name, {})
+            for labels, value in samples:
+                key = tuple(labels)
+                series[key] = value if key not in series else _merged(FAMILIES[name], series[key], value)
+    return {name: [(list(labels), value) for labels, value in series.items()] for name, series in merged.items()}
+
+
+def _merged(family: Family, one: Value, other: Value) -> Value:
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        counts = [a + b for a, b in zip(one["counts"], other["counts"], strict=True)]
+        return {"bounds": one["bounds"], "counts": counts, "sum": one["sum"] + other["sum"]}
+    assert not isinstance(other, dict)
+    return max(one, other) if family.merge == "max" else one + other
+
+
+def counters_of(snapshot: Snapshot) -> Snapshot:
+    """Returns what of a snapshot must not be lost when its process has ended: all that only grows."""
+    return {name: samples for name, samples in snapshot.items() if FAMILIES[name].kind != "gauge"}
+
+
+def samples_of(values: Mapping[Any, float], *, keys: Sequence[str] = ()) -> list[Sample]:
+    """Returns the samples of a family from a mapping of labels' values; `keys` are there even where nothing is."""
+    found = {(key,) if isinstance(key, str) else tuple(key): value for key, value in values.items()}
+    for key in keys:
+        found.setdefault((key,), 0)
+    return [(list(labels), value) for labels, value in found.items()]

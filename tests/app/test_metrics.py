@@ -1,0 +1,248 @@
+"""The metrics of a server, as Prometheus scrapes and parses them."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, VersionConflictError
+
+from checkpointd_server.observability.endpoint import MAX_HEADER_BYTES
+from checkpointd_server.observability.families import FAMILIES, counters_of, merge
+from tests.support.cluster import PostgresCluster
+from tests.support.commands import assert_one_clear_line, run
+from tests.support.comparison import Ledger
+from tests.support.graphs import line
+from tests.support.rpc_client import connected
+from tests.support.scrape import OPENMETRICS, Scrape, metrics_address, scrape
+from tests.support.server_process import ServerProcess
+from tests.support.until import until
+
+METRICS = ("--metrics-listen", "127.0.0.1:0")
+
+
+@pytest.fixture(scope="module")
+def scraped_server(
+    postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server with metrics; each test uses threads of its own, and looks at what it adds."""
+    database = postgres_cluster.dsn(postgres_cluster.create_migrated_database())
+    with ServerProcess("--database-url", database, *METRICS, log_dir=tmp_path_factory.mktemp("scraped")) as server:
+        yield server
+
+
+def added(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
+    """How much a counter has grown."""
+    return sum(after.values(name, **labels)) - sum(before.values(name, **labels))
+
+
+def test_a_run_is_counted_operation_by_operation(scraped_server: ServerProcess) -> None:
+    before = scrape(scraped_server)
+    with GrpcSaver.from_conn_string(scraped_server.target) as saver:
+        graph = line(Ledger()).compile(checkpointer=saver)
+        graph.invoke({"path": []}, {"configurable": {"thread_id": "counted"}})
+        steps = len(list(saver.list({"configurable": {"thread_id": "counted"}})))
+    after = scrape(scraped_server)
+    put = {"method": "CheckpointService/PutCheckpoint", "code": "OK"}
+    assert added(before, after, "checkpointd_calls_total", **put) == steps
+    assert added(before, after, "checkpointd_calls_total", via="pipeline", **put) > 0
+    assert added(before, after, "checkpointd_calls_total", method="CheckpointService/PutWrites", code="OK") > 0
+    assert added(before, after, "checkpointd_calls_total", method="CheckpointService/ListCheckpoints", code="OK") == 1
+    for name in ("checkpointd_call_seconds", "checkpointd_request_bytes", "checkpointd_response_bytes"):
+        assert added(before, after, f"{name}_count", method="CheckpointService/PutCheckpoint") == steps
+    assert added(before, after, "checkpointd_request_bytes_sum", method="CheckpointService/PutCheckpoint") > 100 * steps
+    assert 0 < added(before, after, "checkpointd_call_seconds_sum", method="CheckpointService/PutCheckpoint") < 60
+    commits = added(before, after, "checkpointd_commits_total", outcome="stored")
+    assert 0 < commits == added(before, after, "checkpointd_commit_writes_count")
+    assert added(before, after, "checkpointd_commit_writes_sum") >= steps
+    assert added(before, after, "checkpointd_statement_seconds_count", statement="commit_writes") == commits
+    assert added(before, after, "checkpointd_pool_wait_seconds_count") >= commits
+
+
+async def test_conflicts_leases_and_refusals_are_counted(scraped_server: ServerProcess) -> None:
+    before = scrape(scraped_server)
+    async with connected(scraped_server.target) as client:
+        await client.checkpoints.PutCheckpoint(client.put_request(thread_id="contended"))
+        stale = client.put_request(thread_id="contended", checkpoint_id="2")
+        stale.precondition.if_version_match = 0
+        assert (await client.refused(client.checkpoints.PutCheckpoint(stale))).reason == "VERSION_CONFLICT"
+        assert (await client.refused(client.checkpoints.PutCheckpoint(client.put_request(thread_id="")))).reason
+    with (
+        GrpcSaver.from_conn_string(scraped_server.target) as holder,
+        GrpcSaver.from_conn_string(scraped_server.target) as other,
+        holder.lease("contended", ttl=30),
+        pytest.raises(LeaseHeldError),
+    ):
+        other.lease("contended", ttl=30, wait=0).__enter__()
+    after = scrape(scraped_server)
+    assert added(before, after, "checkpointd_conflicts_total") == 1
+    put = {"method": "CheckpointService/PutCheckpoint"}
+    assert added(before, after, "checkpointd_calls_total", code="ABORTED", **put) == 1
+    assert added(before, after, "checkpointd_calls_total", code="INVALID_ARGUMENT", **put) == 1
+    assert added(before, after, "checkpointd_call_failures_total", reason="INVALID_ARGUMENT", **put) == 1
+    for outcome in ("granted", "held", "released"):
+        assert added(before, after, "checkpointd_leases_total", outcome=outcome) == 1, outcome
+
+
+def test_a_run_that_lost_is_a_conflict_of_the_pipeline(scraped_server: ServerProcess) -> None:
+    before = scrape(scraped_server)
+    config = {"configurable": {"thread_id": "raced"}}
+    with (
+        GrpcSaver.from_conn_string(scraped_server.target) as winner,
+        GrpcSaver.from_conn_string(scraped_server.target) as loser,
+    ):
+
+        def intrude(state: object) -> dict[str, list[str]]:
+            line(Ledger()).compile(checkpointer=winner).invoke({"path": []}, config)
+            return {"path": ["late"]}
+
+        graph = line(Ledger())
+        graph.add_node("intrude", intrude)
+        graph.add_edge("d", "intrude")
+        with pytest.raises(VersionConflictError):
+            graph.compile(checkpointer=loser).invoke({"path": []}, config)
+    after = scrape(scraped_server)
+    assert added(before, after, "checkpointd_conflicts_total") >= 1
+    assert added(before, after, "checkpointd_calls_total", via="pipeline", code="ABORTED") >= 1
+
+
+def test_the_database_the_pool_and_the_process_are_told(scraped_server: ServerProcess) -> None:
+    found = scrape(scraped_server)
+    assert found.value("checkpointd_database_up") == 1
+    assert found.value("checkpointd_serving") == 1
+    assert found.value("checkpointd_build_info") == 1
+    assert found.value("checkpointd_table_bytes", table="checkpoints") > 0
+    assert found.value("checkpointd_pool_limit") == 8
+    assert found.value("checkpointd_pool_connections") >= 1
+    assert found.value("checkpointd_calls_limit") == 1024
+    process = psutil.Process(scraped_server.process.pid)
+    assert found.value("checkpointd_process_resident_bytes") == pytest.approx(process.memory_info().rss, rel=0.5)
+    assert found.value("checkpointd_process_cpu_seconds_total") > 0
+
+
+def test_every_family_of_the_table_is_served_and_nothing_else(scraped_server: ServerProcess) -> None:
+    for accept in ("", OPENMETRICS):
+        found = scrape(scraped_server, accept)
+        assert set(found.families) == set(FAMILIES)
+        for name, family in found.families.items():
+            assert family.type == FAMILIES[name].kind
+            assert family.documentation
+            assert all(set(FAMILIES[name].labels) <= set(sample.labels) for sample in family.samples)
+
+
+def test_no_label_names_a_thread_or_a_tenant(scraped_server: ServerProcess) -> None:
+    with GrpcSaver.from_conn_string(scraped_server.target) as saver:
+        saver.delete_thread("a-very-private-thread")
+    assert "a-very-private-thread" not in scrape(scraped_server).text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say(scraped_server: ServerProcess) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=scrape(scraped_server).text, text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("POST", "/metrics", 405), ("HEAD", "/metrics", 200), ("GET", "/metrics?x=1", 200)],
+)
+def test_nothing_else_is_served(method: str, path: str, status: int, scraped_server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(metrics_address(scraped_server), timeout=20)
+    connection.request(method, path)
+    response = connection.getresponse()
+    assert (response.status, bool(response.read())) == (status, method != "HEAD")
+
+
+@pytest.mark.parametrize("garbage", [b"\x00" * 10, b"GET /metrics\r\n\r\n", b"GET " + b"a" * 2 * MAX_HEADER_BYTES])
+def test_garbage_is_refused_and_the_next_scrape_served(garbage: bytes, scraped_server: ServerProcess) -> None:
+    host, _, port = metrics_address(scraped_server).rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(garbage)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(1000)
+    assert answer == b"" or answer.split()[1].startswith(b"4")
+    assert scrape(scraped_server).value("checkpointd_serving") == 1
+
+
+def test_an_address_that_is_taken_is_one_clear_line(database_url: str, scraped_server: ServerProcess) -> None:
+    address = metrics_address(scraped_server)
+    done = run("serve", "--listen", "127.0.0.1:0", "--database-url", database_url, "--metrics-listen", address)
+    assert_one_clear_line(done, f"can't serve metrics on {address}")
+
+
+def workers_of(server: ServerProcess) -> list[psutil.Process]:
+    """The worker processes."""
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "checkpointd_server.worker" in child.cmdline()]
+
+
+async def test_worker_processes_are_added_up_and_what_one_counted_outlives_it(
+    server_with_workers: ServerProcess,
+) -> None:
+    server = server_with_workers
+    for number in range(12):  # a connection each, which Linux spreads over the workers
+        async with connected(server.target) as client:
+            await client.checkpoints.PutCheckpoint(client.put_request(thread_id=f"thread-{number}"))
+    puts = {"method": "CheckpointService/PutCheckpoint", "code": "OK"}
+    before = scrape(server)
+    assert before.value("checkpointd_calls_total", **puts) == 12
+    assert before.value("checkpointd_workers") == 2
+    assert before.value("checkpointd_build_info") == before.value("checkpointd_database_up") == 1
+    assert before.value("checkpointd_pool_limit") == 8
+    assert len(list(before.values("checkpointd_process_resident_bytes"))) == 2
+
+    workers_of(server)[0].send_signal(signal.SIGKILL)
+    until(lambda: scrape(server).value("checkpointd_worker_restarts_total") == 1)
+    until(lambda: scrape(server).value("checkpointd_workers") == 2)
+    after = scrape(server)
+    assert after.value("checkpointd_calls_total", **puts) == 12
+    assert after.value("checkpointd_call_seconds_count", method=puts["method"]) == 12
+
+
+async def test_a_worker_that_hangs_holds_up_no_scrape(server_with_workers: ServerProcess) -> None:
+    scrape(server_with_workers)
+    hung = workers_of(server_with_workers)[0]
+    hung.suspend()
+    try:
+        assert scrape(server_with_workers).value("checkpointd_workers") == 1
+    finally:
+        hung.resume()
+    until(lambda: scrape(server_with_workers).value("checkpointd_workers") == 2)
+
+
+@pytest.fixture(scope="module")
+def server_with_workers(
+    postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server of two processes with metrics."""
+    database = postgres_cluster.dsn(postgres_cluster.create_migrated_database())
+    with ServerProcess(
+        "--database-url", database, *METRICS, "--workers", "2", log_dir=tmp_path_factory.mktemp("workers")
+    ) as server:
+        yield server
+
+
+def test_snapshots_add_up_by_kind() -> None:
+    seconds = {"bounds": [1.0], "counts": [1, 2], "sum": 9.0}
+    one = {
+        "checkpointd_conflicts": [([], 2)],
+        "checkpointd_database_up": [([], 1)],
+        "checkpointd_calls_active": [([], 3)],
+        "checkpointd_commit_seconds": [([], seconds)],
+    }
+    other = {**one, "checkpointd_database_up": [([], 0)]}
+    assert merge([one, other]) == {
+        "checkpointd_conflicts": [([], 4)],
+        "checkpointd_database_up": [([], 1)],
+        "checkpointd_calls_active": [([], 6)],
+        "checkpointd_commit_seconds": [([], {"bounds": [1.0], "counts": [2, 4], "sum": 18.0})],
+    }
+    assert set(counters_of(one)) == {"checkpointd_conflicts", "checkpointd_commit_seconds"}
