@@ -107,8 +107,10 @@ class WorkerProcess:
             self._snapshot.cancel()
 
     async def take_snapshot(self, timeout: float) -> Snapshot | None:
-        """Asks for a snapshot of its metrics. None: it doesn't answer within so many seconds."""
+        """Asks for a snapshot of its metrics. None: it doesn't serve yet, or not answer within so many seconds."""
         assert self._process.stdin is not None
+        if not self._is_ready or self._reading.done():
+            return None
         if self._snapshot is None or self._snapshot.done():
             self._snapshot = asyncio.get_running_loop().create_future()
             self._process.stdin.write(b"snapshot\n")

@@ -14,6 +14,7 @@ from langgraph.checkpoint.grpc import GrpcSaver, errors
 from checkpointd.v1 import errors_pb2, info_service_pb2
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.domain.limits import Limits
+from scripts import document_metrics
 from scripts.document_options import document
 from tests.support.document import ROOT, Document, documents
 
@@ -33,6 +34,12 @@ def test_links_lead_somewhere(path: str) -> None:
 
 def test_deploying_has_every_option_of_the_server() -> None:
     assert Document("docs/deploying.md").text == document(), "run: python -m scripts.document_options"
+
+
+def test_observability_has_every_metric() -> None:
+    assert Document("docs/observability.md").text == document_metrics.document(), (
+        "run: python -m scripts.document_metrics"
+    )
 
 
 def test_clients_has_every_option_of_the_saver() -> None:

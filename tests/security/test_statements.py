@@ -25,6 +25,7 @@ ACROSS_TENANTS = {
     "check": "looks for no row",
     "check_room": "looks for no row",
     "row_security_binds": "asks about the server's own role",
+    "measure_tables": "asks how large tables are, and looks into none",
     "claim_gc": "lists which threads are to be looked at, for the server's own housekeeping",
 }
 """Statements that are not about one tenant, and why."""

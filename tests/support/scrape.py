@@ -45,9 +45,10 @@ class Scrape:
 def metrics_address(server: ServerProcess) -> str:
     """Returns where a server that was started with `--metrics-listen 127.0.0.1:0` is scraped."""
     server.await_log("serving metrics")
-    found = re.search(r"serving metrics.*?(127\.0\.0\.1:\d+)", server.stderr)
+    (line,) = (line for line in server.stderr.splitlines() if "serving metrics" in line)
+    found = re.search(r"127\.0\.0\.1:\d+", line)
     assert found
-    return found[1]
+    return found[0]
 
 
 def scrape(server: ServerProcess, accept: str = "") -> Scrape:
