@@ -57,8 +57,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "percentunit",
             (
                 (
-                    'sum(rate(checkpointd_calls_totalBAD[$__rate_interval])) / '
-                    + _rate("checkpointd_calls_total"),
+                    "sum(rate(checkpointd_calls_totalBAD[$__rate_interval])) / " + _rate("checkpointd_calls_total"),
                     "failed",
                 ),
             ),
