@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd.v1 import lease_service_pb2 as lease_pb
@@ -132,7 +133,7 @@ async def test_waiting_for_a_lease_is_not_slow(logging_server: ServerProcess) ->
 def test_a_large_checkpoint_has_a_warning_by_what_it_is_when_it_is_whole(logging_server: ServerProcess) -> None:
     before = scrape(logging_server).value("checkpointd_large_checkpoints_total")
     with GrpcSaver.from_conn_string(logging_server.target) as saver:
-        config = {"configurable": {"thread_id": "large"}}
+        config: RunnableConfig = {"configurable": {"thread_id": "large"}}
         graph = line(Ledger()).compile(checkpointer=saver)
         graph.invoke({"path": ["x" * 2 * LARGE]}, config)  # each step adds a few bytes, and is sent as a patch
         size = len(list(saver.list(config)))

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, VersionConflictError
 
 from checkpointd_server.observability.endpoint import MAX_HEADER_BYTES
-from checkpointd_server.observability.families import FAMILIES, counters_of, merge
+from checkpointd_server.observability.families import FAMILIES, HistogramValue, Snapshot, counters_of, merge
 from tests.support.cluster import PostgresCluster
 from tests.support.commands import assert_one_clear_line, run
 from tests.support.comparison import Ledger
@@ -92,7 +93,7 @@ async def test_conflicts_leases_and_refusals_are_counted(scraped_server: ServerP
 
 def test_a_run_that_lost_is_a_conflict_of_the_pipeline(scraped_server: ServerProcess) -> None:
     before = scrape(scraped_server)
-    config = {"configurable": {"thread_id": "raced"}}
+    config: RunnableConfig = {"configurable": {"thread_id": "raced"}}
     with (
         GrpcSaver.from_conn_string(scraped_server.target) as winner,
         GrpcSaver.from_conn_string(scraped_server.target) as loser,
@@ -231,14 +232,14 @@ def server_with_workers(
 
 
 def test_snapshots_add_up_by_kind() -> None:
-    seconds = {"bounds": [1.0], "counts": [1, 2], "sum": 9.0}
-    one = {
+    seconds: HistogramValue = {"bounds": [1.0], "counts": [1, 2], "sum": 9.0}
+    one: Snapshot = {
         "checkpointd_conflicts": [([], 2)],
         "checkpointd_database_up": [([], 1)],
         "checkpointd_calls_active": [([], 3)],
         "checkpointd_commit_seconds": [([], seconds)],
     }
-    other = {**one, "checkpointd_database_up": [([], 0)]}
+    other: Snapshot = {**one, "checkpointd_database_up": [([], 0)]}
     assert merge([one, other]) == {
         "checkpointd_conflicts": [([], 4)],
         "checkpointd_database_up": [([], 1)],
