@@ -108,7 +108,7 @@ VERBS: dict[str, tuple[Verb, int]] = {
     "upload": (lambda t, x: t.upload(b"two", b"part", thread=x), 10),
     "copy": (lambda t, x: t.copy(x, f"{x} copy"), 200),
     "fork": (lambda t, x: t.copy(x, f"{x} fork", at="3"), 200),
-    "delete a run": (lambda t, x: t.delete_runs(f"run {x} 2"), 200),
+    "delete a run": (lambda t, x: t.delete_runs(f"run {x} 2"), 250),
     "prune": (lambda t, x: t.prune(x), 300),
     "delete": (lambda t, x: t.delete(f"{x} copy"), 200),
     "collect": (lambda t, x: t.store.run_gc(), 50),

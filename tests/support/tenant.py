@@ -24,7 +24,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.store import NO_LEASES
-from checkpointd_server.domain.threads import CopyThread, PruneStrategy, thread_key
+from checkpointd_server.domain.threads import VOLATILE_KEYS, CopyThread, PruneStrategy, thread_key
 from checkpointd_server.domain.values import (
     ChannelValue,
     ChannelValueKey,
@@ -139,6 +139,7 @@ class Tenant:
             metadata=value(json.dumps(metadata).encode()),
             metadata_index=json.dumps(metadata),
             run_id=metadata.get("run_id"),
+            fingerprint=crc32(repr([entry for entry in metadata.items() if entry[0] not in VOLATILE_KEYS]).encode()),
             **more,
         )
 

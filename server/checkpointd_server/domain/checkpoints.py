@@ -68,6 +68,8 @@ class PutCheckpoint:
     """What filters see of the metadata: a JSON object, as text."""
     run_id: str | None
     """The metadata's run_id, if it is text: what deleting a run goes by."""
+    fingerprint: int = 0
+    """Differs if anything of the metadata does but what changes with each step."""
     precondition: Precondition | None = None
     writer: bytes = b""
     request_id: bytes = b""

@@ -8,6 +8,19 @@ from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
 
+VOLATILE_KEYS = frozenset(
+    (
+        *("source", "step", "parents", "run_id", "counters_since_delta_snapshot", "delta_writes_versioned", "writes"),
+        *("thread_id", "checkpoint_id", "checkpoint_ns", "langgraph_step", "langgraph_node", "langgraph_triggers"),
+        *("langgraph_path", "langgraph_checkpoint_ns", "run_attempt"),
+    )
+)
+"""The entries of metadata that LangGraph changes with every step. No index finds threads by them."""
+
+INTERRUPT_CHANNEL, ERROR_CHANNEL = "__interrupt__", "__error__"
+SIGNALS = {INTERRUPT_CHANNEL: 1, ERROR_CHANNEL: 2}
+"""The channels of the task writes that tell how a run ended, and what the threads' rows note of them."""
+
 
 @lru_cache(maxsize=8192)
 def thread_key(tenant: str, thread_id: str) -> UUID:

@@ -79,6 +79,7 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
         metadata=metadata,
         metadata_index=index.json,
         run_id=index.run_id,
+        fingerprint=index.fingerprint,
         precondition=read_precondition(request.precondition, limits) if request.HasField("precondition") else None,
         writer=writer,
         request_id=request_id,

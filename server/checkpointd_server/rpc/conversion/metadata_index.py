@@ -23,11 +23,13 @@ from collections.abc import Iterable
 from json import JSONEncoder
 from math import isfinite
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgpack
 
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.threads import VOLATILE_KEYS
 from checkpointd_server.domain.values import TypedValue
 
 _ESCAPE = "\ue000"
@@ -58,6 +60,8 @@ class Projection(NamedTuple):
     """A JSON object, as text."""
     run_id: str | None
     """The metadata's run_id, if it is text that a DeleteRuns request could name."""
+    fingerprint: int
+    """What tells whether anything changed of it but what changes with each step (`domain.threads.VOLATILE_KEYS`)."""
 
 
 def project_filter(data: bytes, limits: Limits) -> str | None:
@@ -85,7 +89,7 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
         if len(index) <= limits.max_filter_bytes and (ordinary := _project_ordinary(index, limits)) is not None:
             return ordinary
         entries = _project_strictly(index, "metadata.index", limits)
-        return Projection(_to_json(entries), _run_id(entries, limits))
+        return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
     if metadata.type != "msgpack":
         raise InvalidArgument(
             "metadata.index", f"is required where metadata.value is not of type 'msgpack' but {metadata.type!r}"
@@ -106,7 +110,7 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
             complete = complete and key != _COUNTERS
     if not complete:
         entries.pop(_STEP, None)
-    return Projection(_to_json(entries), _run_id(entries, limits))
+    return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
 
 
 def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
@@ -127,7 +131,12 @@ def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
     ):
         return None
     run_id = content.get("run_id")
-    return Projection(json, _usable_run_id(run_id, limits) if type(run_id) is str else None)
+    return Projection(json, _usable_run_id(run_id, limits) if type(run_id) is str else None, _fingerprint(content))
+
+
+def _fingerprint(entries: dict[str, Any]) -> int:
+    # Nobody gains by two that are alike: who may write the metadata would only hide a thread of his own from filters.
+    return crc32(repr([entry for entry in entries.items() if entry[0] not in VOLATILE_KEYS]).encode())
 
 
 def _project_strictly(data: bytes, field: str, limits: Limits) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.threads import thread_key
+from checkpointd_server.domain.threads import SIGNALS, thread_key
 from checkpointd_server.store.writes.merge import Group, value_size
 
 _NO_BASE: tuple[object, ...] = (None,) * 6
@@ -47,19 +47,26 @@ class _Rows:
         """How many bytes the task writes have, without what they write."""
         self.has_patches = False
         self.has_uploads = False
+        self._bytes = 0
+        """How many the rows of the group under way have."""
 
     def add_group(self, group: Group) -> None:
         """Adds a group, and all that it holds."""
         number, following = len(self.groups) + 1, group.puts
         last_request_id = None
+        is_root = not group.namespace.checkpoint_ns
+        signal: int | None = None
+        self._bytes = 0
         for pending, request_id in zip(group.entries, group.request_ids, strict=True):
             write = pending.write
             if isinstance(write, PutCheckpoint):
                 following -= 1
                 last_request_id = request_id
+                signal = None
                 self._add_put(group, number, following, write, request_id)
             else:
-                self._add_writes(number, write, request_id)
+                found = self._add_writes(number, write, request_id)
+                signal = found if found and is_root else signal
         namespace, precondition, put = group.namespace, group.precondition, group.last_put
         self.groups.append(
             (
@@ -78,11 +85,16 @@ class _Rows:
                 None if put is None else put.writer or None,
                 last_request_id,
                 None if put is None else group.least_parent(),
+                self._bytes,
+                signal,
+                put.fingerprint if put is not None and is_root else None,
             )
         )
 
     def _add_put(self, group: Group, number: int, following: int, put: PutCheckpoint, request_id: bytes) -> None:
         names = sum(map(len, put.channels)) + sum(map(len, put.channel_versions))
+        size = len(put.body) + len(put.metadata.data) + names
+        self._bytes += size
         self.puts.append(
             (
                 number,
@@ -97,7 +109,7 @@ class _Rows:
                 put.metadata.data,
                 put.metadata_index,
                 put.run_id,
-                len(put.body) + len(put.metadata.data) + names,
+                size,
             )
         )
         for channel, version, value in put.values:
@@ -115,15 +127,24 @@ class _Rows:
             if value.parts is not None:
                 self.has_uploads = True
                 upload = value.parts
+                self._bytes += value.parts.size
+            self._bytes += len(value.data)
             row = (number, channel, version, value.type, value.data, value_size(value), crc32 or None)
             self.values.append((*row, *based, *upload))
 
-    def _add_writes(self, number: int, put: PutWrites, request_id: bytes) -> None:
+    def _add_writes(self, number: int, put: PutWrites, request_id: bytes) -> int | None:
+        """Adds task writes, and returns what signal they are, if any of them is one."""
+        signal = None
         for task_id, task_path, idx, channel, value in put.writes:
             upload: tuple[object, ...] = (None, None)
             if value.parts is not None:
                 self.has_uploads = True
                 upload = value.parts
+                self._bytes += value.parts.size
+            if idx < 0:
+                signal = SIGNALS.get(channel, signal)
+            self._bytes += len(value.data)
             self.written += len(task_id) + len(task_path) + len(channel) + len(value.type) + 64
             row = (number, put.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, request_id)
             self.writes.append((*row, *upload))
+        return signal

@@ -33,8 +33,28 @@ CREATE TABLE __schema__.threads (
     copy_request_id bytea,
     copied_checkpoints bigint,
     created_at timestamptz NOT NULL DEFAULT now(),
-    -- When the thread was written to, or its lease changed.
+    -- When its lease, or what is noted below, changed.
     updated_at timestamptz NOT NULL DEFAULT now(),
+    -- When checkpoints or task writes were last stored.
+    active_at timestamptz NOT NULL DEFAULT now(),
+    -- Where the thread stands in lists: at most two seconds before active_at (listed_now). An index has this column and not
+    -- active_at, so that most writes touch no index. Null: the thread holds nothing.
+    listed_at timestamptz,
+    -- How many checkpoints it holds, and about how many bytes all its rows have: exact after a prune, a deletion or a copy.
+    checkpoints bigint NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0,
+    -- What lies beside the root namespace's last put: 1: an interrupt, 2: an error. Null: neither.
+    signal smallint,
+    -- Of the metadata whose labels are in thread_labels. Null: they aren't there, or it isn't known of which they are.
+    fingerprint bigint,
+    -- Read-only and out of lists. The lease is nobody's for ever then.
+    archived_at timestamptz,
+    -- Retention passes it over.
+    is_pinned boolean NOT NULL DEFAULT false,
+    -- How long it is kept after active_at, if it has a time of its own.
+    ttl_seconds bigint,
+    -- What people noted about the thread itself: an object of texts.
+    tags jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (thread)
 ) WITH (
     -- Rows are updated in place with every write: room on the page keeps that from touching the index.
@@ -42,6 +62,25 @@ CREATE TABLE __schema__.threads (
     autovacuum_analyze_threshold = 2000,
     autovacuum_vacuum_threshold = 2000
 );
+
+-- Lists of threads, newest activity first.
+CREATE INDEX threads_listed ON __schema__.threads (tenant, (archived_at IS NOT NULL), listed_at, thread)
+    WHERE listed_at IS NOT NULL;
+
+-- Lists of threads by the beginning of their names.
+CREATE INDEX threads_names ON __schema__.threads (tenant, thread_id) WHERE listed_at IS NOT NULL;
+
+-- What threads can be found by, each thing as a hash of the tenant and of what it is (thread_labels): entries of the metadata of
+-- the root namespace's latest checkpoint, tags, signals. Hashes are compared by an operator that row-level security lets indexes
+-- use; what is found is looked at once more. Written when something of it changes, which few writes do.
+CREATE TABLE __schema__.thread_labels (
+    thread uuid NOT NULL,
+    label bigint NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    PRIMARY KEY (thread, label)
+) WITH (autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
+
+CREATE INDEX thread_labels_label ON __schema__.thread_labels (label, thread);
 
 -- A namespace that holds checkpoints; no row: version 0, nothing there.
 CREATE TABLE __schema__.namespaces (

@@ -8,6 +8,10 @@ ALTER TABLE __schema__.threads ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON __schema__.threads
     USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
 
+ALTER TABLE __schema__.thread_labels ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON __schema__.thread_labels
+    USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
+
 ALTER TABLE __schema__.namespaces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON __schema__.namespaces
     USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
@@ -46,6 +50,7 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus') THEN
         ALTER TABLE __schema__.threads FORCE ROW LEVEL SECURITY;
+        ALTER TABLE __schema__.thread_labels FORCE ROW LEVEL SECURITY;
         ALTER TABLE __schema__.namespaces FORCE ROW LEVEL SECURITY;
         ALTER TABLE __schema__.checkpoints FORCE ROW LEVEL SECURITY;
         ALTER TABLE __schema__.channel_values FORCE ROW LEVEL SECURITY;

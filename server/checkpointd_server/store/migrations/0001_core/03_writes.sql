@@ -24,7 +24,13 @@ CREATE TYPE __schema__.group_to_store AS (
     last text,
     writer bytea,
     request bytea,
-    least_parent text
+    least_parent text,
+    -- How many bytes its rows have.
+    bytes bigint,
+    -- Of the root namespace: what lies beside its last put (threads.signal), and of the last put's metadata
+    -- (threads.fingerprint), null without one.
+    signal smallint,
+    fingerprint bigint
 );
 
 CREATE TYPE __schema__.put_to_store AS (
@@ -223,22 +229,28 @@ BEGIN
         AND c.thread = p_thread[p.of_group] AND c.checkpoint_ns = p_ns[p.of_group] AND c.checkpoint_id = p.id
         AND c.request_id = p.request AND c.version = p_version[p.of_group] - p.following;
 
-    UPDATE __schema__.checkpoints AS c SET
-        parent_checkpoint_id = p.parent,
-        version = p_version[p.of_group] - p.following,
-        request_id = p.request,
-        body = p.body,
-        channels = p.channels,
-        channel_versions = p.versions,
-        metadata_type = p.metadata_type,
-        metadata = p.metadata,
-        metadata_index = p.metadata_index,
-        run_id = p.run_id,
-        size = p.size
-    FROM unnest(p_puts) AS p
-    WHERE p_is_stored[p.of_group] AND p.of_group <> ALL (x_repeated)
-        AND c.thread = p_thread[p.of_group] AND c.checkpoint_ns = p_ns[p.of_group] AND c.checkpoint_id = p.id
-        AND c.request_id IS DISTINCT FROM p.request;
+    WITH replaced AS (
+        UPDATE __schema__.checkpoints AS c SET
+            parent_checkpoint_id = p.parent,
+            version = p_version[p.of_group] - p.following,
+            request_id = p.request,
+            body = p.body,
+            channels = p.channels,
+            channel_versions = p.versions,
+            metadata_type = p.metadata_type,
+            metadata = p.metadata,
+            metadata_index = p.metadata_index,
+            run_id = p.run_id,
+            size = p.size
+        FROM unnest(p_puts) AS p
+        WHERE p_is_stored[p.of_group] AND p.of_group <> ALL (x_repeated)
+            AND c.thread = p_thread[p.of_group] AND c.checkpoint_ns = p_ns[p.of_group] AND c.checkpoint_id = p.id
+            AND c.request_id IS DISTINCT FROM p.request
+        RETURNING c.thread
+    )
+    UPDATE __schema__.threads AS t SET checkpoints = t.checkpoints - counted.checkpoints
+    FROM (SELECT replaced.thread, count(*) AS checkpoints FROM replaced GROUP BY replaced.thread) AS counted
+    WHERE t.thread = counted.thread;
 END
 $$;
 

@@ -80,10 +80,15 @@ DECLARE
     x_threads uuid[];
     x_locked uuid[];
     x_made uuid[];
+    x_now timestamptz := clock_timestamp();
 BEGIN
     SELECT array_agg(DISTINCT g.thread) INTO x_threads FROM unnest(p_groups) AS g;
     IF cardinality(x_threads) = 1 THEN
-        UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = x_threads[1];
+        UPDATE __schema__.threads AS t SET
+            active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+            checkpoints = t.checkpoints + of_thread.puts, bytes = t.bytes + of_thread.bytes
+        FROM (SELECT sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes FROM unnest(p_groups) AS g) AS of_thread
+        WHERE t.thread = x_threads[1];
         IF FOUND THEN
             RETURN x_threads;
         END IF;
@@ -96,8 +101,15 @@ BEGIN
             ) AS t
         ),
         locked AS (
-            UPDATE __schema__.threads AS t SET updated_at = clock_timestamp()
-            WHERE t.thread = ANY (ARRAY (SELECT free.thread FROM free))
+            UPDATE __schema__.threads AS t SET
+                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+                checkpoints = t.checkpoints + of_thread.puts, bytes = t.bytes + of_thread.bytes
+            FROM (
+                SELECT g.thread, sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes
+                FROM unnest(p_groups) AS g
+                GROUP BY g.thread
+            ) AS of_thread
+            WHERE t.thread = ANY (ARRAY (SELECT free.thread FROM free)) AND of_thread.thread = t.thread
             RETURNING t.thread
         )
         SELECT coalesce(array_agg(locked.thread), '{}') INTO x_locked FROM locked;
@@ -107,8 +119,8 @@ BEGIN
     END IF;
     -- Nobody waits here but for the instant in which somebody else makes the same thread: in one order, therefore.
     WITH made AS (
-        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id)
-        SELECT g.thread, p_tenant, min(g.thread_id)
+        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes)
+        SELECT g.thread, p_tenant, min(g.thread_id), x_now, x_now, sum(g.puts), sum(g.bytes)
         FROM unnest(p_groups) AS g
         WHERE (SELECT true FROM __schema__.threads AS t WHERE t.thread = g.thread LIMIT 1) IS NULL
         GROUP BY g.thread
@@ -172,18 +184,26 @@ DECLARE
     x_is_refused boolean;
     x_again boolean;
     x_row record;
+    x_now timestamptz := clock_timestamp();
+    -- Whether lists are to be told of something else than that there is more.
+    x_is_news boolean;
 BEGIN
     -- The lock comes first. What is asked after it sees what those did who had it before.
     IF cardinality(p_groups) = 1 THEN
         x_one := p_groups[1];
-        UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = x_one.thread
-        RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at INTO x_lock;
+        UPDATE __schema__.threads AS t SET
+            active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+            checkpoints = t.checkpoints + x_one.puts, bytes = t.bytes + x_one.bytes
+        WHERE t.thread = x_one.thread
+        RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint INTO x_lock;
         IF NOT FOUND AND x_one.may_be_first THEN
-            INSERT INTO __schema__.threads AS t (thread, tenant, thread_id)
-            VALUES (x_one.thread, p_tenant, x_one.thread_id)
+            INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes)
+            VALUES (x_one.thread, p_tenant, x_one.thread_id, x_now, x_now, x_one.puts, x_one.bytes)
             -- An UPDATE, and not NOTHING: somebody else may have made it meanwhile.
-            ON CONFLICT (thread) DO UPDATE SET updated_at = clock_timestamp()
-            RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at INTO x_lock;
+            ON CONFLICT (thread) DO UPDATE SET
+                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+                checkpoints = t.checkpoints + x_one.puts, bytes = t.bytes + x_one.bytes
+            RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint INTO x_lock;
         END IF;
         SELECT n.* INTO x_head
         FROM __schema__.namespaces AS n
@@ -208,8 +228,8 @@ BEGIN
         SELECT
             array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
             array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
-            array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok')
-        INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused
+            array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'), bool_or(judged.is_news)
+        INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused, x_is_news
         FROM (
             SELECT
                 g.thread, g.ns,
@@ -219,11 +239,13 @@ BEGIN
                 ) AS outcome,
                 coalesce(n.version, 0) AS previous,
                 __schema__.next_version(n.version, t.floor, g.puts) AS version,
-                n.last_checkpoint_id AS last_id, t.remaining
+                n.last_checkpoint_id AS last_id, t.remaining,
+                g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
+                    AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint) AS is_news
             FROM unnest(p_groups) AS g
             LEFT JOIN LATERAL (
                 SELECT
-                    t.floor, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
+                    t.floor, t.signal, t.fingerprint, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
                     date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
                 FROM __schema__.threads AS t
                 WHERE t.thread = g.thread
@@ -448,6 +470,25 @@ BEGIN
 
     IF p_has_uploads THEN
         PERFORM __schema__.claim_uploads(x_thread, x_ns, x_is_stored, p_values, p_writes);
+    END IF;
+
+    -- What lists show of the threads.
+    IF x_one.number IS NULL THEN
+        IF x_is_news THEN
+            PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
+        END IF;
+        IF x_is_refused THEN
+            PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_locked);
+        END IF;
+    ELSIF NOT x_is_stored[1] THEN
+        UPDATE __schema__.threads AS t SET
+            checkpoints = t.checkpoints - x_one.puts, bytes = t.bytes - x_one.bytes,
+            listed_at = CASE WHEN t.checkpoints > x_one.puts OR t.bytes > x_one.bytes THEN t.listed_at END
+        WHERE t.thread = x_one.thread;
+    ELSIF x_one.signal IS NOT NULL OR x_one.fingerprint IS NOT NULL
+        AND (x_lock.signal IS NOT NULL OR x_lock.fingerprint IS DISTINCT FROM x_one.fingerprint)
+    THEN
+        PERFORM __schema__.note_root(p_tenant, x_one.thread, x_one.last, x_one.signal, x_one.fingerprint);
     END IF;
 END
 $$;

@@ -94,8 +94,11 @@ BEGIN
     END IF;
     UPDATE __schema__.threads AS t SET
         floor = greatest(t.floor, (SELECT max(n.version) FROM __schema__.namespaces AS n WHERE n.thread = p_thread)),
-        copy_request_id = NULL
+        copy_request_id = NULL,
+        listed_at = NULL, checkpoints = 0, bytes = 0, signal = NULL, fingerprint = NULL,
+        is_pinned = false, ttl_seconds = NULL, tags = '{}'
     WHERE t.thread = p_thread;
+    DELETE FROM __schema__.thread_labels AS l WHERE l.thread = p_thread;
     DELETE FROM __schema__.namespaces AS n WHERE n.thread = p_thread;
     DELETE FROM __schema__.checkpoints AS c WHERE c.thread = p_thread;
     GET DIAGNOSTICS o_checkpoints = ROW_COUNT;
@@ -239,5 +242,8 @@ BEGIN
             PERFORM __schema__.queue_gc(p_tenant, p_thread, 3600);
         END IF;
     END LOOP;
+    IF o_checkpoints > 0 THEN
+        PERFORM __schema__.refresh_thread(p_tenant, p_thread);
+    END IF;
 END
 $$;

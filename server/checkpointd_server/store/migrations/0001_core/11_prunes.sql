@@ -163,5 +163,8 @@ BEGIN
         WHERE c.thread = p_thread AND c.checkpoint_ns = x_newest.o_ns AND c.parent_checkpoint_id < x_floor
             AND c.metadata_type NOT LIKE '%+%';
     END LOOP;
+    IF o_checkpoints > 0 THEN
+        PERFORM __schema__.refresh_thread(p_tenant, p_thread);
+    END IF;
 END
 $$;

@@ -196,5 +196,9 @@ BEGIN
         UPDATE __schema__.threads AS t SET copy_request_id = p_request_id, copied_checkpoints = o_checkpoints
         WHERE t.thread = p_target;
     END IF;
+    IF o_outcome = 'ok' THEN
+        UPDATE __schema__.threads AS t SET active_at = clock_timestamp() WHERE t.thread = p_target;
+        PERFORM __schema__.refresh_thread(p_tenant, p_target);
+    END IF;
 END
 $$;
