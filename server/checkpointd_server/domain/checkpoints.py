@@ -150,8 +150,9 @@ class ReadResult(NamedTuple):
     checkpoint: StoredCheckpoint | None
     version: int
     values: list[StoredValue]
-    """The rows that its values are made of, but for those that the caller knows: what stands in the way of applying
-    patches is never missing. A channel without a row, and not known, is empty."""
+    """The rows that its values are made of, and what its task writes build on that are patches, but for those that the
+    caller knows: what stands in the way of applying patches is never missing. A channel without a row, and not known,
+    is empty."""
 
 
 Known = Sequence[KnownValue]
@@ -196,7 +197,7 @@ class Page(NamedTuple):
     version: int
     """The namespace's version if the query named a thread and a namespace, else 0."""
     values: list[StoredValue]
-    """The rows that the values of all its checkpoints are made of, each once."""
+    """The rows that the values and task writes of all its checkpoints are made of, each once."""
 
 
 class ChannelHistory(NamedTuple):
@@ -215,6 +216,6 @@ class DeltaHistory(NamedTuple):
     channels: list[ChannelHistory]
     version: int
     values: list[StoredValue]
-    """The rows that the seeds on this page are made of; their position is 0."""
+    """The rows that the seeds and the writes on this page are made of; their position is 0."""
     after: str | None
     """Where the next page starts; None: this was the last one."""

@@ -15,6 +15,8 @@ from zlib import crc32
 from checkpointd_server.domain.errors import BrokenPatch
 from checkpointd_server.domain.values import ChannelValueKey, Parts, TypedValue
 
+NO_VERSION = ""
+"""Stands for the version of a task write, which isn't a version of its channel. Those aren't empty."""
 _MAX_NUMBER_BYTES = 7
 """How long a number may be: 49 bits, which is more than any value has bytes."""
 
@@ -196,6 +198,18 @@ class Assembler:
         row = self._rows.get(key)
         if row is None or row.patch is None:
             return row
+        return self._made_or_left_out(key, row)
+
+    def write(self, channel: str, row: TypedValue) -> TypedValue:
+        """Returns what a task has written to a channel, whole or left out."""
+        if row.patch is None:
+            return row
+        key = ChannelValueKey(channel, NO_VERSION)
+        # Each write is a value of its own.
+        self._made.pop(key, None)
+        return self._made_or_left_out(key, row)
+
+    def _made_or_left_out(self, key: ChannelValueKey, row: TypedValue) -> TypedValue:
         try:
             made = self.make(key, row)
         except BrokenPatch:

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 
 class Patch(NamedTuple):
-    """What turns an earlier version of the same channel into this one, by instructions in the value's data."""
+    """What turns an earlier version of the same channel into this one, by instructions in the value's data.
+
+    A task write may be one as well: on a version of the channel that it was written to.
+    """
 
     base_version: str
     """The version of the channel that the instructions copy from, as tagged text."""
@@ -97,5 +100,7 @@ class ValueRange(NamedTuple):
     data: bytes
     size: int
     """How many bytes there are in all."""
+    channel: str
+    """The channel that has it, or that was written to."""
     value: TypedValue
     """Its type and, for a patch, what belongs to it; without the bytes."""

@@ -93,15 +93,16 @@ class Operations:
         response.version = found.version
         if checkpoint is None:
             return
-        write_checkpoint(checkpoint, response.tuple)
         if patches:
+            write_checkpoint(checkpoint, response.tuple)
             write_stored_values(found.values, response.stored_values)
         else:
             whole = WholeValues((checkpoint,), found.values, self.limits)
             if whole.takes_long:
-                values = await self._executor.run(whole.of, checkpoint)
+                values, writes = await self._executor.run(whole.of, checkpoint)
             else:
-                values = whole.of(checkpoint)
+                values, writes = whole.of(checkpoint)
+            write_checkpoint(checkpoint, response.tuple, writes)
             write_values(values, response.tuple)
 
 

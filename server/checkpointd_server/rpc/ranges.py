@@ -13,9 +13,9 @@ from zlib import crc32
 from checkpointd_server.domain.checkpoints import Namespace
 from checkpointd_server.domain.errors import BrokenPatch, SealedValue
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.patches import Assembler, Budget, Segment, resolve_segments
+from checkpointd_server.domain.patches import NO_VERSION, Assembler, Budget, Segment, resolve_segments
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.domain.values import ChannelValueKey, TypedValue, ValueRange
+from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, TypedValue, ValueRange
 from checkpointd_server.rpc.executor import BoundedExecutor
 
 WHOLE_BYTES = 16 * 1024 * 1024
@@ -62,9 +62,15 @@ class RangeReader:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def read(
-        self, namespace: Namespace, key: ChannelValueKey, *, offset: int, max_bytes: int, timeout: float | None
+        self,
+        namespace: Namespace,
+        key: ChannelValueKey | TaskWriteKey,
+        *,
+        offset: int,
+        max_bytes: int,
+        timeout: float | None,
     ) -> AssembledRange | None:
-        """Returns a range of a value as it is whole, maybe shorter than asked for; None: it is not there.
+        """Returns a range of a value or a task write, whole, maybe shorter than asked for; None: it is not there.
 
         Raises:
             SealedValue: Only the client can apply its patches.
@@ -74,6 +80,8 @@ class RangeReader:
         first = await reading.get(key, offset, max_bytes)
         if first is None:
             return None
+        if isinstance(key, TaskWriteKey):
+            key = reading.name_write(key, first.channel)
         patch = first.value.patch
         if patch is None:
             return AssembledRange(first.data, first.size, 0)
@@ -173,9 +181,18 @@ class _Reading:
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
         self._deadline = None if timeout is None else self._loop.time() + timeout
+        self._names: dict[ChannelValueKey, TaskWriteKey] = {}
 
-    async def get(self, key: ChannelValueKey, offset: int, max_bytes: int) -> ValueRange | None:
+    def name_write(self, key: TaskWriteKey, channel: str) -> ChannelValueKey:
+        """Returns a name for a task write among the values of the channel that it was written to."""
+        name = ChannelValueKey(channel, NO_VERSION)
+        self._names[name] = key
+        return name
+
+    async def get(self, key: ChannelValueKey | TaskWriteKey, offset: int, max_bytes: int) -> ValueRange | None:
         """Reads a range of stored bytes."""
+        if isinstance(key, ChannelValueKey):
+            key = self._names.get(key, key)
         timeout = None if self._deadline is None else max(self._deadline - self._loop.time(), 0)
         return await self._store.get_value(self._namespace, key, offset=offset, max_bytes=max_bytes, timeout=timeout)
 

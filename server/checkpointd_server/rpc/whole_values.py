@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from checkpointd_server.domain.checkpoints import StoredCheckpoint
+from checkpointd_server.domain.checkpoints import StoredCheckpoint, TaskWrite
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.patches import Assembler, Budget, left_out
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, StoredValue, TypedValue
@@ -19,13 +19,13 @@ QUICK_BYTES = 64 * 1024
 
 
 class WholeValues:
-    """Makes the values of checkpoints that were read together.
+    """Makes the values and task writes of checkpoints that were read together.
 
     What goes beyond `max_inline_bytes` for one checkpoint is left out.
 
     Args:
         checkpoints: What was read.
-        rows: The rows that their values are made of.
+        rows: The rows that these are made of.
         limits: What answers are held to.
     """
 
@@ -39,6 +39,11 @@ class WholeValues:
             if value.patch is not None:
                 patches += 1
                 size += len(value.data)
+        for stored in checkpoints:
+            for write in stored.pending_writes:
+                if write.value.patch is not None:
+                    patches += 1
+                    size += len(write.value.data)
         self.takes_long = patches > QUICK_PATCHES or size > QUICK_BYTES
         """Whether to do it in a thread."""
         budget = Budget(MADE_FOR_INLINE * self._largest)
@@ -46,20 +51,30 @@ class WholeValues:
             namespace: Assembler(values, largest=self._largest, budget=budget)
             for namespace, values in by_namespace.items()
         }
+        self._without_rows = Assembler({}, largest=self._largest, budget=budget)
 
-    def of(self, stored: StoredCheckpoint) -> list[ChannelValue]:
-        """Returns the values of a checkpoint's channels, but for those that are empty. Raises BrokenPatch."""
-        assembler = self._assemblers.get((stored.thread_id, stored.checkpoint_ns))
-        if assembler is None:
-            return []
+    def of(self, stored: StoredCheckpoint) -> tuple[list[ChannelValue], list[TaskWrite]]:
+        """Returns the values of a checkpoint's channels, but for those that are empty, and its task writes."""
+        assembler = self._assemblers.get((stored.thread_id, stored.checkpoint_ns), self._without_rows)
         found: list[ChannelValue] = []
         room = self._largest
         for key in keys_of(stored):
             value = assembler.value(key)
             if value is not None:
-                room -= len(value.data)
-                if room < 0:
-                    room += len(value.data)
-                    value = left_out(value)
+                value, room = within(value, room)
                 found.append(ChannelValue(key.channel, key.version, value))
-        return found
+        writes = stored.pending_writes
+        if any(write.value.patch is not None for write in writes):
+            writes = []
+            for write in stored.pending_writes:
+                if write.value.patch is not None:
+                    value, room = within(assembler.write(write.channel, write.value), room)
+                    write = write._replace(value=value)
+                writes.append(write)
+        return found, writes
+
+
+def within(value: TypedValue, room: int) -> tuple[TypedValue, int]:
+    """Returns a value as there is room for it, whole or left out, and the room that is left."""
+    size = len(value.data)
+    return (value, room - size) if size <= room else (left_out(value), room)

@@ -54,7 +54,8 @@ def read_writes(row: Row) -> Iterator[TaskWrite]:
     """Yields the task writes of a row's columns w_*, which are null where there are none."""
     if row["w_task_id"] is None:
         return
-    values = map(read_value, row["w_type"], row["w_data"], row["w_bytes"])
+    columns = [row[name] for name in ("w_type", "w_data", "w_bytes", "w_base", "w_size", "w_crc32", "w_sealed")]
+    values = map(read_value, *columns)
     yield from map(TaskWrite, row["w_task_id"], row["w_task_path"], row["w_idx"], row["w_channel"], values)
 
 
@@ -75,9 +76,8 @@ async def get_value(
         rows = await database.fetch("get_task_write", *place, offset, max_bytes, timeout=timeout, reads=True)
     if not rows:
         return None
-    data, size, *columns = rows[0].values()
-    type_, *patch = columns
-    return ValueRange(data, size, read_value(type_, b"", size, *patch))
+    data, size, channel, type_, *patch = rows[0].values()
+    return ValueRange(data, size, channel, read_value(type_, b"", size, *patch))
 
 
 async def put_part(

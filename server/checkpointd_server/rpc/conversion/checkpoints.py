@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values_pb
@@ -12,6 +12,7 @@ from checkpointd_server.domain.checkpoints import (
     PutCheckpoint,
     PutWrites,
     StoredCheckpoint,
+    TaskWrite,
 )
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
@@ -168,8 +169,10 @@ def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -
     )
 
 
-def write_checkpoint(stored: StoredCheckpoint, message: values_pb.CheckpointTuple) -> None:
-    """Fills a checkpoint in, with its task writes but without its values."""
+def write_checkpoint(
+    stored: StoredCheckpoint, message: values_pb.CheckpointTuple, whole_writes: Sequence[TaskWrite] | None = None
+) -> None:
+    """Fills a checkpoint in, with its task writes, as they are or whole, but without its values."""
     message.thread_id = stored.thread_id
     message.checkpoint_ns = stored.checkpoint_ns
     message.checkpoint_id = stored.checkpoint_id
@@ -181,7 +184,8 @@ def write_checkpoint(stored: StoredCheckpoint, message: values_pb.CheckpointTupl
     write_value(stored.metadata, message.metadata.value)
     message.version = stored.version
     if stored.pending_writes:
-        write_task_writes(stored.pending_writes, message.pending_writes)
+        writes = stored.pending_writes if whole_writes is None else whole_writes
+        write_task_writes(writes, message.pending_writes)
 
 
 def write_values(values: Iterable[ChannelValue], message: values_pb.CheckpointTuple) -> None:

@@ -50,8 +50,11 @@ def read_channel_values(
             value = message.value
             types.append(value.type)
             if value.HasField("patch"):
-                typed, taken = _read_patched(value, version, len(values), operations, limits)
+                field = f"values[{len(values)}].value"
+                typed, taken = _read_patched(value, field, operations, limits)
                 operations -= taken
+                if value.patch.base_version == version:
+                    raise InvalidArgument(f"{field}.patch.base_version", "is the version of the value itself")
             elif value.HasField("parts"):
                 typed = _read_parted(value, f"values[{len(values)}].value", limits)
             else:
@@ -72,31 +75,26 @@ def read_channel_values(
     return values
 
 
-def _read_patched(
-    message: pb.TypedValue, version: str, position: int, operations: int, limits: Limits
-) -> tuple[TypedValue, int]:
-    """Returns a value that is a patch, and how many operations it has, of those that are left to the put."""
-    field = f"values[{position}].value.patch"
+def _read_patched(message: pb.TypedValue, field: str, operations: int, limits: Limits) -> tuple[TypedValue, int]:
+    """Returns a value that is a patch, and how many operations it has, of those that are left to the request."""
     patch, data = message.patch, message.data
     base_version, size, crc32, base_crc32 = patch.base_version, patch.size, patch.crc32, patch.base_crc32
-    check_version(base_version, f"{field}.base_version", limits.max_channel_version_bytes + 1)
-    if base_version == version:
-        raise InvalidArgument(f"{field}.base_version", "is the version of the value itself")
+    check_version(base_version, f"{field}.patch.base_version", limits.max_channel_version_bytes + 1)
     if not 0 <= size <= limits.max_value_bytes:
         limit = limits.max_value_bytes
-        raise InvalidArgument(f"{field}.size", f"is {size}, 0 to {limit} are allowed", limit=limit)
+        raise InvalidArgument(f"{field}.patch.size", f"is {size}, 0 to {limit} are allowed", limit=limit)
     if patch.sealed:
         sealed_patch = Patch(base_version, size, crc32, sealed=True, base_crc32=base_crc32)
         if message.HasField("parts"):
-            return _read_parted(message, f"values[{position}].value", limits)._replace(patch=sealed_patch), 0
+            return _read_parted(message, field, limits)._replace(patch=sealed_patch), 0
         return TypedValue(message.type, data, sealed_patch), 0
     if message.HasField("parts"):
         problem = "must be unset for a patch that isn't sealed: its instructions travel in the message"
-        raise InvalidArgument(f"values[{position}].value.parts", problem)
+        raise InvalidArgument(f"{field}.parts", problem)
     try:
         taken, reach = check_instructions(data, size, max_operations=operations)
     except BrokenPatch as error:
-        raise InvalidArgument(f"values[{position}].value.data", f"is no usable patch: {error}") from None
+        raise InvalidArgument(f"{field}.data", f"is no usable patch: {error}") from None
     return TypedValue(message.type, data, Patch(base_version, size, crc32, False, reach, base_crc32)), taken
 
 
@@ -126,6 +124,7 @@ def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: 
     writes: dict[int, TaskWrite] = {}
     channels: list[str] = []
     types: list[str] = []
+    operations = limits.max_patch_operations
     for position, message in enumerate(messages):
         if message.task_id or message.task_path or message.checkpoint_id:
             _refuse_names(message, position)
@@ -133,8 +132,9 @@ def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: 
             raise InvalidArgument(f"writes[{position}].value", "is required")
         value, channel, idx = message.value, message.channel, message.idx
         if value.HasField("patch"):
-            raise InvalidArgument(f"writes[{position}].value.patch", "must be unset: task writes are stored whole")
-        if value.HasField("parts"):
+            typed, taken = _read_patched(value, f"writes[{position}].value", operations, limits)
+            operations -= taken
+        elif value.HasField("parts"):
             typed = _read_parted(value, f"writes[{position}].value", limits)
         else:
             typed = TypedValue(value.type, value.data)
@@ -169,7 +169,7 @@ def _refuse_names(message: pb.TaskWrite, position: int) -> None:
 def read_whole_value(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
     """Returns a value that can't be a patch nor lie apart. Raises InvalidArgument."""
     if message.HasField("patch"):
-        raise InvalidArgument(f"{field}.patch", "must be unset: only values of channels may be patches")
+        raise InvalidArgument(f"{field}.patch", "must be unset: only channels' values and task writes may be patches")
     if message.HasField("parts"):
         raise InvalidArgument(f"{field}.parts", "must be unset: only channels' values and task writes may lie apart")
     check_text(message.type, f"{field}.type", limits.max_type_bytes)

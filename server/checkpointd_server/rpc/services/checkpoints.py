@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd_server.domain.checkpoints import CheckpointPosition, Page, StoredCheckpoint
+from checkpointd_server.domain.checkpoints import CheckpointPosition, Page, StoredCheckpoint, TaskWrite
 from checkpointd_server.domain.patches import Assembler, Budget
 from checkpointd_server.domain.values import ChannelValueKey, TypedValue
 from checkpointd_server.rpc.conversion.checkpoints import (
@@ -19,7 +21,7 @@ from checkpointd_server.rpc.conversion.validation import check_count, check_text
 from checkpointd_server.rpc.conversion.values import write_stored_values, write_task_writes, write_value
 from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
-from checkpointd_server.rpc.whole_values import MADE_FOR_INLINE, WholeValues
+from checkpointd_server.rpc.whole_values import MADE_FOR_INLINE, WholeValues, within
 
 
 class CheckpointServicer:
@@ -82,8 +84,9 @@ class CheckpointServicer:
         size, before = 0, None
         for stored in page.checkpoints:
             message = response.tuples.add()
-            write_checkpoint(stored, message)
-            write_values(whole.of(stored), message)
+            values, writes = whole.of(stored)
+            write_checkpoint(stored, message, writes)
+            write_values(values, message)
             size += message.ByteSize()
             if size > self._limits.max_page_bytes and before is not None:
                 del response.tuples[-1]
@@ -117,16 +120,22 @@ class CheckpointServicer:
             for history in found.channels
             if history.seed_version is not None
         ]
+        writes = [write for history in found.channels for _, write in history.writes]
         whole: dict[ChannelValueKey, TypedValue] = {}
+        whole_writes = iter(writes)
         if request.patches:
             write_stored_values(found.values, response.stored_values)
-        elif any(value.patch is not None for value in rows.values()):
-            whole = await self._executor.run(self._whole_seeds, rows, seeds)
+        elif any(value.patch is not None for value in rows.values()) or any(w.value.patch is not None for w in writes):
+            whole, made = await self._executor.run(self._whole, rows, seeds, writes)
+            whole_writes = iter(made)
         else:
             whole = {key: rows[key] for key in seeds if key in rows}
+        by_channel = {
+            history.channel: list(itertools.islice(whole_writes, len(history.writes))) for history in found.channels
+        }
         for channel in channels:
             message, history = response.channels.add(channel=channel), histories[channel]
-            write_task_writes([write for _, write in history.writes], message.writes)
+            write_task_writes(by_channel[channel], message.writes)
             for written, (beside, _) in zip(message.writes, history.writes, strict=True):
                 written.checkpoint_id = beside
             if history.seed_version is not None:
@@ -137,13 +146,20 @@ class CheckpointServicer:
             response.next_page_token = write_history_token(found.after, request, tenant)
         return response.SerializeToString()
 
-    def _whole_seeds(
-        self, rows: dict[ChannelValueKey, TypedValue], seeds: list[ChannelValueKey]
-    ) -> dict[ChannelValueKey, TypedValue]:
-        largest = self._limits.max_inline_bytes
+    def _whole(
+        self, rows: dict[ChannelValueKey, TypedValue], seeds: list[ChannelValueKey], writes: list[TaskWrite]
+    ) -> tuple[dict[ChannelValueKey, TypedValue], list[TaskWrite]]:
+        """Makes seeds and task writes whole, as many of the writes as there is room for on a page."""
+        room = largest = self._limits.max_inline_bytes
         assembler = Assembler(rows, largest=largest, budget=Budget(MADE_FOR_INLINE * largest))
         made = {key: assembler.value(key) for key in seeds}
-        return {key: value for key, value in made.items() if value is not None}
+        whole: list[TaskWrite] = []
+        for write in writes:
+            if write.value.patch is not None:
+                value, room = within(assembler.write(write.channel, write.value), room)
+                write = write._replace(value=value)
+            whole.append(write)
+        return {key: value for key, value in made.items() if value is not None}, whole
 
 
 def _position(stored: StoredCheckpoint) -> CheckpointPosition:

@@ -48,7 +48,7 @@ class ValueServicer:
             raise InvalidArgument("max_bytes", "is negative")
         most = self._limits.max_message_bytes - _AROUND_DATA
         wanted = min(wanted or self._limits.max_inline_bytes, most)
-        if request.patches or isinstance(key, TaskWriteKey):
+        if request.patches:
             stored = await self._store.get_value(namespace, key, offset=offset, max_bytes=wanted, timeout=timeout)
             if stored is None:
                 return pb.GetValueResponse().SerializeToString()

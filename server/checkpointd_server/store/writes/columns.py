@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.threads import SIGNALS, thread_key
-from checkpointd_server.store.writes.merge import Group, value_size
+from checkpointd_server.domain.values import Patch
+from checkpointd_server.store.writes.merge import Base, Group, value_size
 
 _NO_BASE: tuple[object, ...] = (None,) * 6
+_NO_PATCH: tuple[object, ...] = (None,) * 8
 _NO_UPLOAD: tuple[object, ...] = (None, None)
+_BASES_BYTES = 16_384
+"""About how many bytes the names have of the values that a task write is built on, at the most."""
 _LOOK_EVERY_BYTES = 65_536
 """After how many bytes of task writes it is looked at, about, how many there are beside their checkpoint."""
 
@@ -65,7 +69,7 @@ class _Rows:
                 signal = None
                 self._add_put(group, number, following, write, request_id)
             else:
-                found = self._add_writes(number, write, request_id)
+                found = self._add_writes(group, number, write, request_id)
                 signal = found if found and is_root else signal
         namespace, precondition, put = group.namespace, group.precondition, group.last_put
         self.groups.append(
@@ -119,11 +123,8 @@ class _Rows:
             crc32, based, upload = value.crc32, _NO_BASE, _NO_UPLOAD
             if value.patch is not None:
                 self.has_patches = True
-                patch, base = value.patch, group.base_of(channel, version)
-                # A base in the group has been looked at before.
-                reach, base_crc32 = (patch.reach, patch.base_crc32) if base.outside == patch.base_version else (0, 0)
-                crc32 = patch.crc32
-                based = (patch.base_version, patch.sealed, base.outside, base.hops, reach, base_crc32 or None)
+                crc32 = value.patch.crc32
+                based = _based(value.patch, group.base_of(channel, version))
             if value.parts is not None:
                 self.has_uploads = True
                 upload = value.parts
@@ -132,19 +133,31 @@ class _Rows:
             row = (number, channel, version, value.type, value.data, value_size(value), crc32 or None)
             self.values.append((*row, *based, *upload))
 
-    def _add_writes(self, number: int, put: PutWrites, request_id: bytes) -> int | None:
+    def _add_writes(self, group: Group, number: int, put: PutWrites, request_id: bytes) -> int | None:
         """Adds task writes, and returns what signal they are, if any of them is one."""
         signal = None
         for task_id, task_path, idx, channel, value in put.writes:
-            upload: tuple[object, ...] = (None, None)
+            upload, patched, patch = _NO_UPLOAD, _NO_PATCH, value.patch
             if value.parts is not None:
                 self.has_uploads = True
                 upload = value.parts
                 self._bytes += value.parts.size
+            if patch is not None:
+                self.has_patches = True
+                self.written += _BASES_BYTES
+                base_version, sealed, *based = _based(patch, group.patched(channel, value))
+                patched = (base_version, patch.size, patch.crc32 or None, sealed, *based)
             if idx < 0:
                 signal = SIGNALS.get(channel, signal)
             self._bytes += len(value.data)
             self.written += len(task_id) + len(task_path) + len(channel) + len(value.type) + 64
             row = (number, put.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, request_id)
-            self.writes.append((*row, *upload))
+            self.writes.append((*row, *upload, *patched))
         return signal
+
+
+def _based(patch: Patch, base: Base) -> tuple[object, ...]:
+    """Returns what is told of a patch's base, the base and its chain being as they are in the group."""
+    # A base in the group has been looked at before.
+    reach, base_crc32 = (patch.reach, patch.base_crc32) if base.outside == patch.base_version else (0, 0)
+    return patch.base_version, patch.sealed, base.outside, base.hops, reach, base_crc32 or None

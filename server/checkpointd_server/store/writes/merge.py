@@ -45,6 +45,8 @@ class Group:
         self._bases: dict[tuple[str, str], Base] = {}
         self._changed: set[tuple[str, str]] = set()
         """The values that it stores, and those that it makes empty."""
+        self._written_on: set[tuple[str, str]] = set()
+        """The values from before the group that its task writes are patches on."""
         self._checkpoint_ids: set[str] = set()
         self._places: set[tuple[str, str, int]] = set()
         self.add(first, request_id)
@@ -58,10 +60,14 @@ class Group:
             return False
         if isinstance(write, PutWrites):
             # One statement can't write a row twice. Of regular writes the first one stays anyway.
-            return self._places.isdisjoint(_special_places(write))
+            return self._places.isdisjoint(_special_places(write)) and all(
+                self._has_base(entry.channel, entry.value) for entry in write.writes
+            )
         return (
             write.checkpoint_id not in self._checkpoint_ids
             and all((channel, version) not in self._changed for channel, version, _ in write.values)
+            # Task writes are stored behind all values: they would find another base.
+            and (not self._written_on or all((channel, at) not in self._written_on for channel, at, _ in write.values))
             and all(self._has_base(channel, value) for channel, _, value in write.values if value is not None)
         )
 
@@ -81,8 +87,11 @@ class Group:
         """Whether a patch on a value of the group fits it. What is wrong is said to those that stand alone."""
         if value.patch is None:
             return True
-        base = self._bases.get((channel, value.patch.base_version))
-        return base is None or (value.patch.reach <= base.size and value.patch.base_crc32 in (0, base.crc32))
+        key = (channel, value.patch.base_version)
+        base = self._bases.get(key)
+        if base is None:
+            return key not in self._changed
+        return value.patch.reach <= base.size and value.patch.base_crc32 in (0, base.crc32)
 
     def add(self, pending: PendingWrite, request_id: bytes = b"") -> None:
         """Adds a write that `admits` has let through. `request_id`: what it was given before, if it has none itself."""
@@ -91,6 +100,10 @@ class Group:
         self.request_ids.append(write.request_id or request_id or os.urandom(16))
         if isinstance(write, PutWrites):
             self._places.update(_special_places(write))
+            for task_write in write.writes:
+                patch = task_write.value.patch
+                if patch is not None and (task_write.channel, patch.base_version) not in self._bases:
+                    self._written_on.add((task_write.channel, patch.base_version))
             return
         self.last_put = write
         self.puts += 1
@@ -98,9 +111,10 @@ class Group:
         for channel, version, value in write.values:
             self._changed.add((channel, version))
             if value is not None:
-                self._bases[channel, version] = self._base_of(channel, value)
+                self._bases[channel, version] = self.patched(channel, value)
 
-    def _base_of(self, channel: str, value: TypedValue) -> Base:
+    def patched(self, channel: str, value: TypedValue) -> Base:
+        """How a patch on a channel's value comes about: one of the group's, or a task write."""
         if value.patch is None:
             return Base(None, 0, value_size(value), value.crc32)
         base = self._bases.get((channel, value.patch.base_version))

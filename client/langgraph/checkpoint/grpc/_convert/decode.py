@@ -93,7 +93,7 @@ def checkpoint_tuple(
     message: values.CheckpointTuple,
     metadata: CheckpointMetadata,
     channel_values: Mapping[str, CachedValue],
-    writes: Sequence[bytes],
+    writes: Sequence[tuple[str, bytes]],
 ) -> CheckpointTuple:
     """Reads a checkpoint with all that belongs to it.
 
@@ -102,7 +102,7 @@ def checkpoint_tuple(
         message: The checkpoint.
         metadata: Its metadata.
         channel_values: Its channels' values, without those of empty channels.
-        writes: The stored bytes of its task writes, in their order.
+        writes: The types and the serialized bytes of its task writes, in their order.
     """
     thread_id, checkpoint_ns = message.thread_id, message.checkpoint_ns
     parent_id = message.parent_checkpoint_id
@@ -115,21 +115,22 @@ def checkpoint_tuple(
     )
 
 
-def pending_writes(serde: ValueSerde, message: values.CheckpointTuple, data: Sequence[bytes]) -> list[PendingWrite]:
-    """Reads a checkpoint's task writes, given their stored bytes, in the order they came."""
+def pending_writes(
+    serde: ValueSerde, message: values.CheckpointTuple, data: Sequence[tuple[str, bytes]]
+) -> list[PendingWrite]:
+    """Reads a checkpoint's task writes, given their types and serialized bytes, in the order they came."""
     key = (message.thread_id, message.checkpoint_ns)
     return [
-        task_write(serde, key, message.checkpoint_id, write, stored)
-        for write, stored in zip(message.pending_writes, data, strict=True)
+        task_write(serde, key, message.checkpoint_id, write, opened)
+        for write, opened in zip(message.pending_writes, data, strict=True)
     ]
 
 
 def task_write(
-    serde: ValueSerde, key: tuple[str, str], checkpoint_id: str, write: values.TaskWrite, data: bytes
+    serde: ValueSerde, key: tuple[str, str], checkpoint_id: str, write: values.TaskWrite, opened: tuple[str, bytes]
 ) -> PendingWrite:
-    """Reads a task's write beside a checkpoint, given its stored bytes."""
+    """Reads a task's write beside a checkpoint, given its type and serialized bytes."""
     place = (write_place, key, checkpoint_id, write)
-    opened = serde.open(write.value.type, data, place)
     return write.task_id, write.channel, serde.load_in(write.channel, *opened, place)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -43,8 +44,8 @@ class Found(NamedTuple):
     metadata: CheckpointMetadata = MappingProxyType({})  # type: ignore[assignment]
     values: Mapping[str, CachedValue] = MappingProxyType({})
     """Its channels' values, opened."""
-    writes: Sequence[bytes] = ()
-    """The stored bytes of its task writes."""
+    writes: Sequence[tuple[str, bytes]] = ()
+    """The types and the serialized bytes of its task writes, opened."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,12 +164,12 @@ class Reader:
             seeds = [(found.channel, found.seed_version) for found in page.channels if found.seed_version]
             on_page = [(write.checkpoint_id, write) for found in page.channels for write in found.writes]
             data = yield from self._fetched(key, rows, seeds, on_page)
-            for (beside, write), stored in zip(on_page, data, strict=True):
+            for (beside, write), opened_write in zip(on_page, data, strict=True):
                 if write.channel not in writes:
                     raise CorruptValueError(
                         f"the server answered about channel {write.channel!r}, which wasn't asked for"
                     )
-                opened = decode.task_write(self.serde, key, beside, write, stored)
+                opened = decode.task_write(self.serde, key, beside, write, opened_write)
                 writes[write.channel].setdefault(beside, []).append(opened)
             for channel, version in seeds:
                 seed = rows.value(channel, version)
@@ -218,13 +219,18 @@ class Reader:
         rows: ValueRows,
         versions: Iterable[tuple[str, str]],
         writes: Sequence[tuple[str, values_pb.TaskWrite]],
-    ) -> Flow[list[bytes]]:
-        """Reads what an answer left out of channels' values, for `rows`, and of task writes, whose bytes it returns."""
-        left_out = rows.left_out(versions)
+    ) -> Flow[list[tuple[str, bytes]]]:
+        """Reads what an answer left out of channels' values, for `rows`, and of task writes. Returns these opened."""
+        bases = [
+            (write.channel, write.value.patch.base_version) for _, write in writes if write.value.HasField("patch")
+        ]
+        left_out = rows.left_out(itertools.chain(versions, bases) if bases else versions)
         apart: dict[int, LeftOut] = {}
         for at, (beside, write) in enumerate(writes):
             if write.value.HasField("parts"):
-                request = value_service.GetValueRequest(thread_id=key.thread_id, checkpoint_ns=key.checkpoint_ns)
+                request = value_service.GetValueRequest(
+                    thread_id=key.thread_id, checkpoint_ns=key.checkpoint_ns, patches=True
+                )
                 request.task_write.checkpoint_id = beside
                 request.task_write.task_id, request.task_write.idx = write.task_id, write.idx
                 apart[at] = LeftOut(request, write.value.parts.size)
@@ -232,7 +238,15 @@ class Reader:
             yield from fetch([*left_out.values(), *apart.values()])
             for row, found in left_out.items():
                 rows.take(row, found.data())
-        return [apart[at].data() if at in apart else write.value.data for at, (_, write) in enumerate(writes)]
+        return [
+            rows.write(
+                (decode.write_place, key, beside, write),
+                write.channel,
+                write.value,
+                apart[at].data() if at in apart else write.value.data,
+            )
+            for at, (beside, write) in enumerate(writes)
+        ]
 
     def _rows_of(self, page: pb.ListCheckpointsResponse) -> dict[tuple[str, str], ValueRows]:
         """Returns the rows of a page by namespace."""

@@ -86,6 +86,29 @@ class WriteAssociatedData(NamedTuple):
         return b"write", *_texts(*place, self.task_id, self.task_path, str(self.idx), self.channel)
 
 
+class PatchedWriteAssociatedData(NamedTuple):
+    """One write of a task, as a patch on a version of its channel: bound to its own place, and to the base that it was
+    made on."""
+
+    write: AssociatedData
+    """The place of the write itself."""
+    base_version: str
+    size: int
+    base_digest: bytes
+    """The SHA-256 of the base's serialized bytes."""
+
+    @property
+    def thread_id(self) -> str:
+        return self.write.thread_id
+
+    @property
+    def place(self) -> str:
+        return self.write.place
+
+    def fields(self) -> tuple[bytes, ...]:
+        return b"patched write", *self.write.fields()[1:], *_texts(self.base_version, str(self.size)), self.base_digest
+
+
 class MetadataAssociatedData(NamedTuple):
     """A checkpoint's metadata. It vouches for the checkpoint's plain fields too: for its parent, its body, and its
     channels' versions, so that a checkpoint can't be made to point at other values than its own."""

@@ -178,7 +178,6 @@ class EncryptedThreadCopy:
         """Yields the puts of what lies beside a checkpoint, one for each task."""
         message = found.message
         assert message is not None
-        key = (message.thread_id, message.checkpoint_ns)
         by_task = itertools.groupby(
             zip(message.pending_writes, found.writes, strict=True),
             key=lambda pair: (pair[0].task_path, pair[0].task_id),
@@ -193,9 +192,8 @@ class EncryptedThreadCopy:
                 request_id=request_id(),
             )
             put = OutgoingWrites(self.serde, cache, request)
-            for write, data in writes:
-                place = (decode.write_place, key, message.checkpoint_id, write)
-                put.add(write.idx, write.channel, *self.serde.open(write.value.type, data, place))
+            for write, opened in writes:
+                put.add(write.idx, write.channel, *opened)
             yield put
 
 

@@ -14,6 +14,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde, is_encrypted
 from langgraph.checkpoint.grpc._encryption.aad import (
     ChannelAssociatedData,
     PatchAssociatedData,
+    PatchedWriteAssociatedData,
     WriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
@@ -39,6 +40,8 @@ MAX_ALL_INSTRUCTIONS = 65_536
 """How many instructions a server takes in all patches of a put. Each has two bytes or more."""
 
 _MAX_PATCHES = MAX_ALL_INSTRUCTIONS // MAX_INSTRUCTIONS
+SMALLEST_WRITE = 4096
+"""From how many bytes on a task write is compared with its channel's value."""
 _SMALLEST_UPLOAD = 4096
 _TRIES = 10
 """How often a put is made again whose uploads were deleted before it came."""
@@ -235,7 +238,7 @@ class Outgoing:
     def _fill(self, value: _Value) -> None:
         """Writes a value into its message, as a patch if it lends itself."""
         place, data = value.place, value.data
-        if not isinstance(place, ChannelAssociatedData) or (base := self._base_of(value, place)) is None:
+        if (base := self._base_of(value)) is None:
             return self._fill_whole(value)
         most = min(len(data) // 2, len(data) - base.chain_bytes) - ROW_BYTES
         instructions = diff(base.data, data, most) if most > 0 else None
@@ -247,30 +250,42 @@ class Outgoing:
             value.message.type, value.payload = value.type, instructions
         else:
             patch.sealed = True
-            sealed_place = PatchAssociatedData(*place, base.version, len(data), base.digest)
             sealed = checksum.to_bytes(CRC_BYTES) + instructions
-            value.message.type, value.payload = self._serde.seal(value.type, sealed, sealed_place)
+            value.message.type, value.payload = self._serde.seal(value.type, sealed, _patch_place(value, base))
             # The value's own would tell something of it.
             checksum = crc32(value.payload)
         patch.crc32 = checksum
-        chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
-        value.cached = CachedValue(
-            place.version, value.type, value.message.type, checksum, data, base.depth + 1, chain_bytes
-        )
+        if isinstance(place, ChannelAssociatedData):
+            chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
+            value.cached = CachedValue(
+                place.version, value.type, value.message.type, checksum, data, base.depth + 1, chain_bytes
+            )
         return None
 
-    def _base_of(self, value: _Value, place: ChannelAssociatedData) -> CachedValue | None:
-        """Returns what a channel's value may be a patch on.
+    def _base_of(self, value: _Value) -> CachedValue | None:
+        """Returns what a value may be a patch on: the version of its channel that was put or read last.
 
         That isn't what is stored with another key, which would be needed for as long as the patch. Bytes that the
         serializer has encrypted have nothing in common.
         """
-        if not self._patches or len(value.data) < SMALLEST_BYTES or is_encrypted(value.type):
+        place, size = value.place, len(value.data)
+        smallest = SMALLEST_WRITE if isinstance(place, WriteAssociatedData) else SMALLEST_BYTES
+        if not self._patches or size < smallest or is_encrypted(value.type):
             return None
         base = self._cache.get(self.key, place.channel)
-        if base is None or base.depth >= MAX_DEPTH or base.version == place.version:
+        if base is None or base.stored_type != self._serde.stored_type(value.type):
             return None
-        return base if base.stored_type == self._serde.stored_type(value.type) else None
+        if isinstance(place, WriteAssociatedData):
+            # Nothing is built on it. What is much smaller is mostly something to be added: it isn't in the base.
+            return base if size >= len(base.data) // 2 else None
+        return base if base.depth < MAX_DEPTH and base.version != place.version else None
+
+
+def _patch_place(value: _Value, base: CachedValue) -> PatchAssociatedData | PatchedWriteAssociatedData:
+    """Returns where a value is stored that is a patch."""
+    if isinstance(value.place, WriteAssociatedData):
+        return PatchedWriteAssociatedData(value.place, base.version, len(value.data), base.digest)
+    return PatchAssociatedData(*value.place, base.version, len(value.data), base.digest)
 
 
 class OutgoingCheckpoint(Outgoing):
@@ -302,4 +317,4 @@ class OutgoingWrites(Outgoing):
         request = self.request
         task = (request.checkpoint_id, request.task_id, request.task_path)
         message = request.writes.add(idx=idx, channel=channel).value
-        self._add(message, WriteAssociatedData(*self.key, *task, idx, channel), type_tag, data, _SMALLEST_UPLOAD)
+        self._add(message, WriteAssociatedData(*self.key, *task, idx, channel), type_tag, data, SMALLEST_WRITE)

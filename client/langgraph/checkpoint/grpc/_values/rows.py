@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from zlib import crc32
 
-from langgraph.checkpoint.grpc._convert.serde import ValueSerde
-from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData, PatchAssociatedData
+from langgraph.checkpoint.grpc._convert.serde import PlaceOf, ValueSerde
+from langgraph.checkpoint.grpc._encryption.aad import (
+    AssociatedData,
+    ChannelAssociatedData,
+    PatchAssociatedData,
+    PatchedWriteAssociatedData,
+)
 from langgraph.checkpoint.grpc._values.cache import CachedValue, Key
 from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, ROW_BYTES
 from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES, apply
@@ -89,6 +94,26 @@ class ValueRows:
             found = self._open(chain.pop(), found)
         return found
 
+    def write(self, place: PlaceOf, channel: str, stored: values.TypedValue, payload: bytes) -> tuple[str, bytes]:
+        """Returns the type and the serialized bytes of a task write, opened. Raises CorruptValueError, EncryptionError.
+
+        Args:
+            place: Its WriteAssociatedData.
+            channel: The channel that was written to.
+            stored: What was.
+            payload: Its bytes, also where the answer left them out.
+        """
+        if not stored.HasField("patch"):
+            return self._serde.open(stored.type, payload, place)
+        base = self.value(channel, stored.patch.base_version)
+        if base is None:
+            raise self._corrupt(channel, "what a task's write to it builds on is missing")
+
+        def patched_place(base_version: str, digest: bytes) -> AssociatedData:
+            return PatchedWriteAssociatedData(place[0](*place[1:]), base_version, stored.patch.size, digest)
+
+        return self._apply(channel, stored, payload, base, patched_place)
+
     def _chain(self, channel: str, version: str) -> list[At]:
         """Returns the rows that have to be opened for a value, the last first."""
         chain: list[At] = []
@@ -133,20 +158,32 @@ class ValueRows:
         return opened
 
     def _patched(self, at: At, stored: values.TypedValue, payload: bytes, base: CachedValue) -> CachedValue:
+        def place(base_version: str, digest: bytes) -> AssociatedData:
+            return PatchAssociatedData(*self._key, at[0], _as_put(at[1]), base_version, stored.patch.size, digest)
+
+        type_tag, data = self._apply(at[0], stored, payload, base, place)
+        chain_bytes = base.chain_bytes + len(payload) + ROW_BYTES
+        return CachedValue(at[1], type_tag, stored.type, stored.patch.crc32, data, base.depth + 1, chain_bytes)
+
+    def _apply(
+        self,
+        channel: str,
+        stored: values.TypedValue,
+        payload: bytes,
+        base: CachedValue,
+        place: Callable[[str, bytes], AssociatedData],
+    ) -> tuple[str, bytes]:
+        """Returns the type and the bytes that a patch makes. `place`: its place, of its base's version and digest."""
         patch = stored.patch
         if not 0 <= patch.size <= MAX_VALUE_BYTES:
-            raise self._corrupt(at[0], f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
+            raise self._corrupt(channel, f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
         # What isn't sealed is opened as well: that refuses it where encryption is required.
         digest = base.digest if patch.sealed else b""
-        versions = (_as_put(at[1]), _as_put(base.version))
-        place = (PatchAssociatedData, *self._key, at[0], *versions, patch.size, digest)
-        type_tag, instructions = self._serde.open(stored.type, payload, place)
+        type_tag, instructions = self._serde.open(stored.type, payload, (place, _as_put(base.version), digest))
         checksum = patch.crc32
         if patch.sealed:
             checksum, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
-        data = apply(base.data, instructions, patch.size, checksum)
-        chain_bytes = base.chain_bytes + len(payload) + ROW_BYTES
-        return CachedValue(at[1], type_tag, stored.type, patch.crc32, data, base.depth + 1, chain_bytes)
+        return type_tag, apply(base.data, instructions, patch.size, checksum)
 
     def _corrupt(self, channel: str, what: str) -> CorruptValueError:
         return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")

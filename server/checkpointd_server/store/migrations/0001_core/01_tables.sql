@@ -174,15 +174,27 @@ CREATE TABLE __schema__.task_writes (
     task_path text COLLATE "C" NOT NULL,
     channel text COLLATE "C" NOT NULL,
     type text NOT NULL,
+    -- The bytes, or the instructions of a patch; empty where they were uploaded.
     data bytea NOT NULL,
     upload_id bytea,
     upload_size bigint,
     -- The call that stored it. Null: it was copied from another thread.
     request_id bytea,
+    -- Not null: a patch on this version of the channel, in channel_values, which is there as long as this row is; what it
+    -- makes is told as it is there. All of them are null where the write is whole.
+    base_version text COLLATE "C",
+    size bigint,
+    crc32 bigint,
+    sealed boolean,
+    depth integer,
     PRIMARY KEY (thread, checkpoint_ns, checkpoint_id, task_id, idx)
 ) WITH (toast_tuple_target = 8160, autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE __schema__.task_writes ALTER COLUMN data SET STORAGE EXTERNAL;
+
+-- What is built on a value, before that makes room for another one, or is freed. Only large writes are patches.
+CREATE INDEX task_writes_base
+    ON __schema__.task_writes (thread, checkpoint_ns, channel, base_version) WHERE base_version IS NOT NULL;
 
 -- Calls whose special writes were here before, each for as long as the checkpoint lives: one that is sent again after a lost
 -- answer doesn't undo what replaced it, however often that was.

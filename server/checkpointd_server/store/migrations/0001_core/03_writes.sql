@@ -86,7 +86,16 @@ CREATE TYPE __schema__.write_to_store AS (
     data bytea,
     request bytea,
     upload bytea,
-    upload_size bigint
+    upload_size bigint,
+    -- Of a patch, as a value has them.
+    base text,
+    size bigint,
+    crc32 bigint,
+    sealed boolean,
+    base_outside text,
+    hops integer,
+    reach bigint,
+    base_crc32 bigint
 );
 
 -- Makes room for another value of the version, or for none. What patches are built on stays, under a name that no checkpoint
@@ -97,11 +106,15 @@ CREATE FUNCTION __schema__.set_value_aside(
 DECLARE
     x_aside text := p_version || E'\x1f' || p_put_version;
     x_upload bytea;
+    x_is_base boolean;
 BEGIN
+    UPDATE __schema__.task_writes AS w SET base_version = x_aside
+    WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.channel = p_channel AND w.base_version = p_version;
+    x_is_base := FOUND;
     UPDATE __schema__.channel_values AS v SET base_version = x_aside
     WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = p_channel AND v.base_version = p_version
         AND v.version <> ALL (p_own);
-    IF FOUND THEN
+    IF FOUND OR x_is_base THEN
         UPDATE __schema__.channel_values AS v SET version = x_aside
         WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = p_channel AND v.version = p_version;
     ELSE

@@ -147,17 +147,18 @@ $$;
 --                "conflict", "predecessor"
 --                             the precondition
 --                "base", "chain"
---                             a value: its base or its upload is not there, or too many patches follow one another
+--                             a value or a task write: its base or its upload is not there, or too many patches follow one
+--                             another
 --                "full"       the checkpoint has as many task writes beside it as can be read
 --   o_version    The namespace's. For "ok": after the group. For "repeated", where the group is one call: what its put was
 --                given then, null if its request id is that of another checkpoint, or 0 for task writes.
 --   o_previous   The namespace's version before.
 --   o_last_id    The checkpoint put last.
 --   o_remaining  How long the lease in force lives, in seconds.
---   o_channel    For "base" and "chain": whose value it is. Null where there are none.
+--   o_channel    For "base" and "chain": whose value it is, or which one was written to. Null where there are none.
 --
---   p_max_written  How many bytes the task writes beside a checkpoint may have, without what they write. Null: it isn't looked
---                  at.
+--   p_max_written  How many bytes the task writes beside a checkpoint may have, with what they are built on, and without
+--                  what they write. Null: it isn't looked at.
 --   p_has_patches, p_has_uploads
 --                  Whether any of the values and task writes is one.
 CREATE FUNCTION __schema__.commit_writes(
@@ -177,8 +178,9 @@ DECLARE
     x_thread uuid[];
     x_ns text[];
     x_is_stored boolean[];
-    -- By value.
+    -- By value, and by task write.
     x_depth integer[];
+    x_written_depth integer[];
     x_puts bigint := cardinality(p_puts);
     x_rows bigint;
     x_is_refused boolean;
@@ -295,10 +297,30 @@ BEGIN
             )
         INTO x_depth
         FROM unnest(p_values) AS v;
+        SELECT
+            array_agg(
+                CASE
+                    WHEN w.base_outside IS NULL THEN w.hops
+                    ELSE (
+                        SELECT b.depth + w.hops
+                        FROM __schema__.channel_values AS b
+                        WHERE b.thread = x_thread[w.of_group] AND b.checkpoint_ns = x_ns[w.of_group]
+                            AND b.channel = w.channel AND b.version = w.base_outside AND b.size >= w.reach
+                            AND (w.base_crc32 IS NULL OR b.crc32 = w.base_crc32)
+                    )
+                END
+            )
+        INTO x_written_depth
+        FROM unnest(p_writes) AS w;
         FOR x_row IN
             SELECT v.of_group, v.channel, x_depth[v.ordinality] IS NULL AS is_missing
             FROM unnest(p_values) WITH ORDINALITY AS v
             WHERE (x_depth[v.ordinality] <= p_max_chain) IS NOT TRUE AND o_outcome[v.of_group] = 'ok'
+            UNION ALL
+            SELECT w.of_group, w.channel, x_written_depth[w.ordinality] IS NULL
+            FROM unnest(p_writes) WITH ORDINALITY AS w
+            WHERE w.base IS NOT NULL AND (x_written_depth[w.ordinality] <= p_max_chain) IS NOT TRUE
+                AND o_outcome[w.of_group] = 'ok'
         LOOP
             o_outcome[x_row.of_group] := CASE WHEN x_row.is_missing THEN 'base' ELSE 'chain' END;
             x_is_stored[x_row.of_group] := false;
@@ -352,12 +374,23 @@ BEGIN
                 SELECT
                     sum(
                         octet_length(s.task_id) + octet_length(s.task_path) + octet_length(s.channel)
-                        + octet_length(s.type) + 64
+                        + octet_length(s.type) + coalesce(octet_length(s.base_version), 0) + 64
                     ) AS bytes
                 FROM __schema__.task_writes AS s
                 WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group] AND s.checkpoint_id = w.id
             ) AS written
-            WHERE written.bytes > p_max_written AND x_is_stored[w.of_group]
+            -- The rows that they are built on are read with them.
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(base.bytes), 0) AS bytes
+                FROM (
+                    SELECT max(s.depth * (octet_length(s.channel) + octet_length(s.type) + 320)) AS bytes
+                    FROM __schema__.task_writes AS s
+                    WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group]
+                        AND s.checkpoint_id = w.id AND s.base_version IS NOT NULL
+                    GROUP BY s.channel, s.base_version
+                ) AS base
+            ) AS bases
+            WHERE written.bytes + bases.bytes > p_max_written AND x_is_stored[w.of_group]
         LOOP
             o_outcome[x_row.of_group] := 'full';
             x_is_stored[x_row.of_group] := false;
@@ -453,12 +486,12 @@ BEGIN
         FOR x_try IN 1..2 LOOP
             INSERT INTO __schema__.task_writes AS w (
                 thread, checkpoint_ns, checkpoint_id, task_id, idx, tenant, task_path, channel, type, data,
-                upload_id, upload_size, request_id
+                upload_id, upload_size, request_id, base_version, size, crc32, sealed, depth
             )
             SELECT
                 x_thread[w.of_group], x_ns[w.of_group], w.id, w.task_id, w.idx, p_tenant, w.task_path, w.channel, w.type,
-                w.data, w.upload, w.upload_size, w.request
-            FROM unnest(p_writes) AS w
+                w.data, w.upload, w.upload_size, w.request, w.base, w.size, w.crc32, w.sealed, x_written_depth[w.ordinality]
+            FROM unnest(p_writes) WITH ORDINALITY AS w
             WHERE x_is_stored[w.of_group]
             ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
             GET DIAGNOSTICS x_rows = ROW_COUNT;

@@ -118,6 +118,35 @@ BEGIN
 END
 $$;
 
+-- The values that task writes are built on, as read_values has them: p_versions has a null where a write is whole, p_known_crc32
+-- where there is no checksum.
+CREATE FUNCTION __schema__.read_bases(
+    p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_known_channels text[], p_known_versions text[],
+    p_known_crc32 bigint[], p_max_bytes bigint,
+    OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
+    OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[], OUT x_total bigint,
+    OUT x_names bigint
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_channels text[];
+    x_versions text[];
+    x_crc32 bigint[];
+BEGIN
+    SELECT array_agg(base.channel), array_agg(base.version) INTO x_channels, x_versions
+    FROM (
+        SELECT DISTINCT built.channel, built.version
+        FROM unnest(p_channels, p_versions) AS built (channel, version)
+        WHERE built.version IS NOT NULL
+    ) AS base;
+    SELECT coalesce(array_agg(coalesce(known.crc32, 0)), '{}') INTO x_crc32 FROM unnest(p_known_crc32) AS known (crc32);
+    SELECT v.* INTO
+        v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_total, x_names
+    FROM __schema__.read_values(
+        p_thread, p_ns, x_channels, x_versions, p_known_channels, p_known_versions, x_crc32, p_max_bytes
+    ) AS v;
+END
+$$;
+
 -- A checkpoint with what is needed of its values and its task writes: one row. Where there is no checkpoint, all of it but the
 -- version is null.
 --
@@ -127,7 +156,8 @@ $$;
 --   p_max_bytes      How many bytes of values and task writes the row holds. What goes beyond is left out, and so is what was
 --                    uploaded: its data is null, and v_bytes or w_bytes tell how much it is. Null: none are wanted.
 --
--- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all that they are built on, down to what is known.
+-- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all
+-- that they and its task writes are built on, down to what is known.
 CREATE FUNCTION __schema__.get_checkpoint(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text,
     p_known_channels text[], p_known_versions text[], p_known_crc32 bigint[], p_max_bytes bigint,
@@ -136,12 +166,16 @@ CREATE FUNCTION __schema__.get_checkpoint(
     OUT v_channel text[], OUT v_version text[], OUT v_type text[], OUT v_data bytea[], OUT v_bytes bigint[],
     OUT v_base text[], OUT v_size bigint[], OUT v_crc32 bigint[], OUT v_sealed boolean[],
     OUT w_task_id text[], OUT w_task_path text[], OUT w_idx integer[], OUT w_channel text[], OUT w_type text[],
-    OUT w_data bytea[], OUT w_bytes bigint[]
+    OUT w_data bytea[], OUT w_bytes bigint[],
+    OUT w_base text[], OUT w_size bigint[], OUT w_crc32 bigint[], OUT w_sealed boolean[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text;
     x_total bigint;
     x_names bigint;
+    x_written bigint;
+    x_is_patched boolean;
+    x_bases record;
 BEGIN
     x_setting := set_config('checkpointd.tenant', p_tenant, true);
     SELECT n.version INTO o_version
@@ -179,25 +213,50 @@ BEGIN
     SELECT
         array_agg(w.task_id), array_agg(w.task_path), array_agg(w.idx), array_agg(w.channel), array_agg(w.type),
         array_agg(CASE WHEN w.is_sent THEN w.data END), array_agg(w.bytes),
-        o_bytes + x_names + x_total + coalesce(sum(w.names + CASE WHEN w.is_sent THEN w.bytes ELSE 0 END), 0)
-    INTO w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, o_bytes
+        array_agg(w.base_version), array_agg(w.size), array_agg(w.crc32), array_agg(w.sealed),
+        x_names + coalesce(sum(w.names), 0), coalesce(sum(w.bytes) FILTER (WHERE w.is_sent), 0),
+        coalesce(bool_or(w.base_version IS NOT NULL), false)
+    INTO
+        w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, w_base, w_size, w_crc32, w_sealed, x_names,
+        x_written, x_is_patched
     FROM (
         SELECT w.*, w.counts AND w.total <= p_max_bytes AS is_sent
         FROM (
             SELECT w.*, x_total + sum(CASE WHEN w.counts THEN w.bytes END) OVER (ORDER BY w.bytes ROWS UNBOUNDED PRECEDING) AS total
             FROM (
                 SELECT
-                    w.task_id, w.task_path, w.idx, w.channel, w.type, w.data,
+                    w.task_id, w.task_path, w.idx, w.channel, w.type, w.data, w.base_version, w.size, w.crc32, w.sealed,
                     coalesce(w.upload_size, octet_length(w.data)) AS bytes,
                     w.upload_id IS NULL AND octet_length(w.data) <= p_max_bytes AS counts,
                     octet_length(w.task_id) + octet_length(w.task_path) + octet_length(w.channel)
-                        + octet_length(w.type) + 64 AS names
+                        + octet_length(w.type) + coalesce(octet_length(w.base_version), 0) + 64 AS names
                 FROM __schema__.task_writes AS w
                 WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = o_checkpoint_id
             ) AS w
         ) AS w
         ORDER BY w.task_path, w.task_id, w.idx
     ) AS w;
+
+    IF x_is_patched THEN
+        -- Mostly they are built on what the checkpoint's channels have, which is there already, or known.
+        SELECT v.* INTO x_bases
+        FROM __schema__.read_bases(
+            p_thread, p_ns, w_channel, w_base, p_known_channels || v_channel, p_known_versions || v_version,
+            p_known_crc32 || v_crc32, p_max_bytes - x_total - x_written
+        ) AS v;
+        v_channel := v_channel || x_bases.v_channel;
+        v_version := v_version || x_bases.v_version;
+        v_type := v_type || x_bases.v_type;
+        v_data := v_data || x_bases.v_data;
+        v_bytes := v_bytes || x_bases.v_bytes;
+        v_base := v_base || x_bases.v_base;
+        v_size := v_size || x_bases.v_size;
+        v_crc32 := v_crc32 || x_bases.v_crc32;
+        v_sealed := v_sealed || x_bases.v_sealed;
+        x_total := x_total + x_bases.x_total;
+        x_names := x_names + x_bases.x_names;
+    END IF;
+    o_bytes := o_bytes + x_names + x_total + x_written;
 END
 $$;
 
@@ -228,7 +287,7 @@ $$;
 CREATE FUNCTION __schema__.get_channel_value(
     p_tenant text, p_thread uuid, p_ns text, p_channel text, p_version text, p_offset bigint, p_max_bytes bigint
 ) RETURNS TABLE (
-    data bytea, bytes bigint, type text, base_version text, size bigint, crc32 bigint, sealed boolean
+    data bytea, bytes bigint, channel text, type text, base_version text, size bigint, crc32 bigint, sealed boolean
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -236,7 +295,7 @@ BEGIN
     RETURN QUERY
     SELECT
         __schema__.read_bytes(p_thread, v.data, v.upload_id, p_offset, p_max_bytes),
-        coalesce(v.upload_size, octet_length(v.data)), v.type, v.base_version::text, v.size, v.crc32, v.sealed
+        coalesce(v.upload_size, octet_length(v.data)), p_channel, v.type, v.base_version::text, v.size, v.crc32, v.sealed
     FROM __schema__.channel_values AS v
     WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = p_channel AND v.version = p_version;
 END
@@ -245,14 +304,17 @@ $$;
 CREATE FUNCTION __schema__.get_task_write(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text, p_task_id text, p_idx integer, p_offset bigint,
     p_max_bytes bigint
-) RETURNS TABLE (data bytea, bytes bigint, type text) LANGUAGE plpgsql STABLE AS $$
+) RETURNS TABLE (
+    data bytea, bytes bigint, channel text, type text, base_version text, size bigint, crc32 bigint, sealed boolean
+) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
 BEGIN
     RETURN QUERY
     SELECT
         __schema__.read_bytes(p_thread, w.data, w.upload_id, p_offset, p_max_bytes),
-        coalesce(w.upload_size, octet_length(w.data)), w.type
+        coalesce(w.upload_size, octet_length(w.data)), w.channel::text, w.type, w.base_version::text, w.size, w.crc32,
+        w.sealed
     FROM __schema__.task_writes AS w
     WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = p_checkpoint_id AND w.task_id = p_task_id
         AND w.idx = p_idx;

@@ -79,7 +79,8 @@ CREATE FUNCTION __schema__.list_checkpoints(
     v_channel text[], v_version text[], v_type text[], v_data bytea[], v_bytes bigint[],
     v_base text[], v_size bigint[], v_crc32 bigint[], v_sealed boolean[],
     w_task_id text[], w_task_path text[], w_idx integer[], w_channel text[], w_type text[],
-    w_data bytea[], w_bytes bigint[]
+    w_data bytea[], w_bytes bigint[],
+    w_base text[], w_size bigint[], w_crc32 bigint[], w_sealed boolean[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -126,7 +127,7 @@ BEGIN
         INTO
             o_version, o_checkpoint_id, o_parent, o_body, o_channels, o_versions, o_metadata_type, o_metadata, o_bytes,
             v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed,
-            w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes
+            w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, w_base, w_size, w_crc32, w_sealed
         FROM __schema__.get_checkpoint(
             p_tenant, x_key.thread, x_key.checkpoint_ns, x_key.checkpoint_id, x_known_channel, x_known_version,
             x_known_crc32, CASE WHEN p_with_parts THEN p_max_bytes END

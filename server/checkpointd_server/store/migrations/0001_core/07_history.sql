@@ -34,10 +34,10 @@ $$;
 --   p_mark, p_steps
 --                 For parents in a circle: an ancestor that comes up twice then, and how many steps were made.
 --   p_page_bytes  How many bytes of writes and seeds the page holds, but one write at least; p_max_steps: how many ancestors.
---   p_max_bytes   How many bytes a write may have to go out, and all seeds of one ancestor together.
+--   p_max_bytes   How many bytes a write may have to go out, and all that is in v_ of one ancestor.
 --
 -- A row for each ancestor that has anything: its writes (w_), the channels that have their seed there, and the rows that the
--- seeds are made of (v_). A last row without o_checkpoint_id tells the namespace's version, and the page's end as the next page
+-- seeds are made of, and writes that are patches (v_), each once. A last row without o_checkpoint_id tells the namespace's version, and the page's end as the next page
 -- takes it: without o_from this was the last one. o_is_gone: the ancestor p_from was deleted meanwhile.
 CREATE FUNCTION __schema__.get_delta_history(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text, p_channels text[],
@@ -49,6 +49,7 @@ CREATE FUNCTION __schema__.get_delta_history(
     v_base text[], v_size bigint[], v_crc32 bigint[], v_sealed boolean[],
     w_task_id text[], w_task_path text[], w_idx integer[], w_channel text[], w_type text[],
     w_data bytea[], w_bytes bigint[],
+    w_base text[], w_size bigint[], w_crc32 bigint[], w_sealed boolean[],
     o_version bigint, o_is_gone boolean,
     o_from text, o_after_path text, o_after_task text, o_after_idx integer, o_mark text, o_steps bigint
 ) LANGUAGE plpgsql STABLE AS $$
@@ -61,6 +62,12 @@ DECLARE
     x_found bigint;
     x_taken bigint;
     x_bytes bigint;
+    x_names bigint;
+    x_is_patched boolean;
+    -- The values that are on the page, for what is built on them.
+    x_sent_channel text[] := '{}';
+    x_sent_version text[] := '{}';
+    x_sent_crc32 bigint[] := '{}';
 BEGIN
     o_is_gone := false;
     o_mark := p_mark;
@@ -105,9 +112,13 @@ BEGIN
 
         SELECT
             array_agg(w.task_id), array_agg(w.task_path), array_agg(w.idx), array_agg(w.channel), array_agg(w.type),
-            array_agg(CASE WHEN w.counts THEN w.data END), array_agg(w.bytes), coalesce(max(w.found), 0), count(*),
-            x_left - coalesce(sum(w.costs), 0)
-        INTO w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, x_found, x_taken, x_left
+            array_agg(CASE WHEN w.counts THEN w.data END), array_agg(w.bytes),
+            array_agg(w.base_version), array_agg(w.size), array_agg(w.crc32), array_agg(w.sealed),
+            coalesce(max(w.found), 0), count(*), x_left - coalesce(sum(w.costs), 0),
+            coalesce(bool_or(w.base_version IS NOT NULL), false)
+        INTO
+            w_task_id, w_task_path, w_idx, w_channel, w_type, w_data, w_bytes, w_base, w_size, w_crc32, w_sealed, x_found,
+            x_taken, x_left, x_is_patched
         FROM (
             SELECT
                 w.*, count(*) OVER () AS found,
@@ -116,11 +127,12 @@ BEGIN
                 SELECT
                     w.*, coalesce(w.upload_size, octet_length(w.data)) AS bytes,
                     octet_length(w.task_id) + octet_length(w.task_path) + octet_length(w.channel) + 64
+                        + coalesce(octet_length(w.base_version), 0)
                         + CASE WHEN w.counts THEN octet_length(w.data) ELSE 0 END AS costs
                 FROM (
                     SELECT
-                        w.task_id, w.task_path, w.idx, w.channel, w.type, w.data, w.upload_size,
-                        w.upload_id IS NULL AND octet_length(w.data) <= p_max_bytes AS counts
+                        w.task_id, w.task_path, w.idx, w.channel, w.type, w.data, w.upload_size, w.base_version, w.size,
+                        w.crc32, w.sealed, w.upload_id IS NULL AND octet_length(w.data) <= p_max_bytes AS counts
                     FROM __schema__.task_writes AS w
                     WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.checkpoint_id = x_next
                         AND w.channel IN (SELECT asked.channel COLLATE "C" FROM unnest(x_remaining) AS asked (channel))
@@ -138,25 +150,32 @@ BEGIN
             o_after_path := w_task_path[x_taken];
             o_after_task := w_task_id[x_taken];
             o_after_idx := w_idx[x_taken];
-            RETURN NEXT;
-            EXIT;
+            o_seed_channels := '{}';
+            o_seed_versions := '{}';
+        ELSE
+            SELECT s.o_channels, s.o_versions INTO o_seed_channels, o_seed_versions
+            FROM __schema__.stored_at(
+                p_thread, p_ns, x_ancestor.channels, x_ancestor.channel_versions, x_remaining
+            ) AS s;
         END IF;
-
-        SELECT s.o_channels, s.o_versions INTO o_seed_channels, o_seed_versions
-        FROM __schema__.stored_at(
-            p_thread, p_ns, x_ancestor.channels, x_ancestor.channel_versions, x_remaining
-        ) AS s;
-        IF cardinality(o_seed_channels) > 0 THEN
+        IF x_is_patched OR cardinality(o_seed_channels) > 0 THEN
             SELECT v.* INTO
-                v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_bytes, x_found
-            FROM __schema__.read_values(p_thread, p_ns, o_seed_channels, o_seed_versions, '{}', '{}', '{}', p_max_bytes) AS v;
-            x_left := x_left - x_bytes - x_found;
-            x_remaining := __schema__.without(x_remaining, o_seed_channels);
+                v_channel, v_version, v_type, v_data, v_bytes, v_base, v_size, v_crc32, v_sealed, x_bytes, x_names
+            FROM __schema__.read_bases(
+                p_thread, p_ns, w_channel || o_seed_channels, w_base || o_seed_versions, x_sent_channel, x_sent_version,
+                x_sent_crc32, p_max_bytes
+            ) AS v;
+            x_left := x_left - x_bytes - x_names;
+            x_sent_channel := x_sent_channel || v_channel;
+            x_sent_version := x_sent_version || v_version;
+            x_sent_crc32 := x_sent_crc32 || v_crc32;
         END IF;
         IF x_taken > 0 OR cardinality(o_seed_channels) > 0 THEN
             RETURN NEXT;
             v_channel := NULL;
         END IF;
+        EXIT WHEN x_taken < x_found;
+        x_remaining := __schema__.without(x_remaining, o_seed_channels);
         x_next := CASE WHEN cardinality(x_remaining) > 0 THEN x_ancestor.parent_checkpoint_id END;
     END LOOP;
 

@@ -128,15 +128,21 @@ BEGIN
 END
 $$;
 
--- Deletes the values of a namespace that no checkpoint refers to, and that nothing is built on which one refers to. EXCEPT is
--- never planned as a loop over all pairs.
+-- Deletes the values of a namespace that no checkpoint refers to, and that nothing is built on which one refers to, nor a task
+-- write. EXCEPT is never planned as a loop over all pairs.
 CREATE FUNCTION __schema__.free_values(p_thread uuid, p_ns text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     WITH RECURSIVE used AS (
-        SELECT part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
-        FROM __schema__.checkpoints AS c
-        CROSS JOIN LATERAL unnest(c.channels, c.channel_versions) AS part (channel, version)
-        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
+        (
+            SELECT part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
+            FROM __schema__.checkpoints AS c
+            CROSS JOIN LATERAL unnest(c.channels, c.channel_versions) AS part (channel, version)
+            WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns
+            UNION ALL
+            SELECT w.channel, w.base_version
+            FROM __schema__.task_writes AS w
+            WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.base_version IS NOT NULL
+        )
         UNION
         SELECT v.channel, v.base_version
         FROM used

@@ -126,10 +126,24 @@ BEGIN
         JOIN heads ON heads.checkpoint_ns = c.checkpoint_ns
         RETURNING 1
     ),
+    selected_writes AS MATERIALIZED (
+        SELECT w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.channel, w.base_version
+        FROM __schema__.task_writes AS w
+        WHERE w.thread = p_source AND (
+            -- Also those whose checkpoint isn't there.
+            p_checkpoint_id IS NULL
+            OR (w.checkpoint_ns, w.checkpoint_id) IN (SELECT s.checkpoint_ns, s.checkpoint_id FROM selected AS s)
+            AND (w.checkpoint_ns <> '' OR w.checkpoint_id <> p_checkpoint_id OR NOT (SELECT went_on.answer FROM went_on))
+        )
+    ),
     used AS (
-        SELECT s.checkpoint_ns, part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
-        FROM selected AS s
-        CROSS JOIN LATERAL unnest(s.channels, s.channel_versions) AS part (channel, version)
+        (
+            SELECT s.checkpoint_ns, part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
+            FROM selected AS s
+            CROSS JOIN LATERAL unnest(s.channels, s.channel_versions) AS part (channel, version)
+            UNION ALL
+            SELECT w.checkpoint_ns, w.channel, w.base_version FROM selected_writes AS w WHERE w.base_version IS NOT NULL
+        )
         UNION
         SELECT used.checkpoint_ns, used.channel, v.base_version
         FROM used
@@ -161,18 +175,20 @@ BEGIN
     ),
     copied_writes AS (
         INSERT INTO __schema__.task_writes AS w (
-            thread, checkpoint_ns, checkpoint_id, task_id, idx, tenant, task_path, channel, type, data, upload_id, upload_size
+            thread, checkpoint_ns, checkpoint_id, task_id, idx, tenant, task_path, channel, type, data, upload_id, upload_size,
+            base_version, size, crc32, sealed, depth
         )
         SELECT
             p_target, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, p_tenant, w.task_path, w.channel, w.type, w.data,
-            w.upload_id, w.upload_size
-        FROM __schema__.task_writes AS w
-        WHERE w.thread = p_source AND (
-            -- Also those whose checkpoint isn't there.
-            p_checkpoint_id IS NULL
-            OR (w.checkpoint_ns, w.checkpoint_id) IN (SELECT s.checkpoint_ns, s.checkpoint_id FROM selected AS s)
-            AND (w.checkpoint_ns <> '' OR w.checkpoint_id <> p_checkpoint_id OR NOT (SELECT went_on.answer FROM went_on))
-        )
+            w.upload_id, w.upload_size, w.base_version, w.size, w.crc32, w.sealed, w.depth
+        FROM selected_writes AS s
+        CROSS JOIN LATERAL (
+            SELECT w.*
+            FROM __schema__.task_writes AS w
+            WHERE w.thread = p_source AND w.checkpoint_ns = s.checkpoint_ns AND w.checkpoint_id = s.checkpoint_id
+                AND w.task_id = s.task_id AND w.idx = s.idx
+            LIMIT 1
+        ) AS w
         ON CONFLICT DO NOTHING
         RETURNING w.upload_id
     ),
