@@ -5,55 +5,43 @@ from __future__ import annotations
 import copy
 import os
 import random
-import threading
 import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.grpc import Encryption
 from langgraph.checkpoint.grpc._convert import encode
-from langgraph.checkpoint.grpc._convert.reads import Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import MAX_DEPTH, MESSAGE_BYTES, OutgoingCheckpoint
 from langgraph.checkpoint.grpc._values.transfer import send
-from langgraph.checkpoint.grpc.errors import BaseMissingError
+from langgraph.checkpoint.grpc.errors import (
+    BaseMissingError,
+)
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
+from tests.client.table import (
+    KEY,
+    OTHER_KEY,
+    PLAIN,
+    SEALED,
+    SERDE,
+    Table,
+    put_of,
+    read,
+    version,
+    writes_of,
+)
 
-SERDE = JsonPlusSerializer()
-PLAIN = ValueSerde(serde=SERDE)
-SEALED = ValueSerde(serde=SERDE, encryption=Encryption(keys={"a": bytes(32), "b": bytes(31) + b"b"}, current="a"))
-OTHER_KEY = ValueSerde(serde=SERDE, encryption=Encryption(keys={"a": bytes(32), "b": bytes(31) + b"b"}, current="b"))
-KEY = ("thread", "")
 MEBIBYTE = 1024 * 1024
 
+
 serdes = pytest.mark.parametrize("serde", [PLAIN, SEALED], ids=["plain", "encrypted"])
-numbers = iter(range(1, 10**9))
-
-
-def version() -> str:
-    """A version as savers make them."""
-    return f"{next(numbers):032}.{int.from_bytes(os.urandom(7)):017}"
-
-
-def put_of(
-    serde: ValueSerde, cache: ValueCache, channel_values: dict[str, Any], new: dict[str, Any] | None = None, **more: Any
-) -> OutgoingCheckpoint:
-    """A put of these values, at versions of their own."""
-    new = {channel: version() for channel in channel_values} if new is None else new
-    saved = empty_checkpoint() | {"channel_values": channel_values, "channel_versions": more.pop("versions", new)}
-    config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_ns": KEY[1]}}
-    return encode.put(serde, cache, config, saved | more, {"source": "loop", "step": 1, "parents": {}}, new)
 
 
 def only(put: OutgoingCheckpoint) -> values.TypedValue:
@@ -187,83 +175,6 @@ def only_patch(put: OutgoingCheckpoint) -> bool:
     return put.request.values[0].value.HasField("patch")
 
 
-def checksum_of(value: values.TypedValue) -> int:
-    return value.patch.crc32 or value.crc32
-
-
-class Table:
-    """Rows and uploads, as a server stores them; answers the requests of flows."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], values.TypedValue] = {}
-        self.uploads: dict[bytes, dict[int, bytes]] = {}
-        self.puts: dict[str, pb.PutCheckpointRequest] = {}
-        self.largest = 0
-        self.latest = ""
-        self.left_out_from = 10**9
-        self._lock = threading.Lock()
-
-    def __call__(self, request: Any) -> Any:
-        with self._lock:
-            self.largest = max(self.largest, request.ByteSize())
-            match request:
-                case values_pb.PutPartRequest():
-                    self.uploads.setdefault(request.upload_id, {})[request.offset] = request.data
-                    return values_pb.PutPartResponse()
-                case pb.PutCheckpointRequest():
-                    return self._put(request)
-                case pb.GetCheckpointRequest():
-                    return self._get(request)
-                case values_pb.GetValueRequest():
-                    data = self.rows[request.channel_value.channel, request.channel_value.version].data
-                    part = data[request.offset : request.offset + min(request.max_bytes, 300_000)]
-                    return values_pb.GetValueResponse(data=part, size=len(data), found=True)
-        raise AssertionError(request)
-
-    def _put(self, request: pb.PutCheckpointRequest) -> pb.PutCheckpointResponse:
-        for entry in request.values:
-            value = copy.deepcopy(entry.value)
-            base = self.rows.get((entry.channel, value.patch.base_version))
-            if value.HasField("patch") and (base is None or checksum_of(base) != value.patch.base_crc32):
-                raise BaseMissingError(thread_id=request.thread_id, channel=entry.channel)
-            if value.HasField("parts"):
-                parts = self.uploads.pop(value.parts.upload_id)
-                value.data = b"".join([parts[offset] for offset in sorted(parts)])
-                assert len(value.data) == value.parts.size
-                value.ClearField("parts")
-            self.rows[entry.channel, entry.version] = value
-        self.puts[request.checkpoint_id] = request
-        self.latest = max(self.latest, request.checkpoint_id)
-        return pb.PutCheckpointResponse(version=1)
-
-    def _get(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
-        put = self.puts[request.checkpoint_id or self.latest]
-        found = values.CheckpointTuple(thread_id=put.thread_id, checkpoint_id=put.checkpoint_id, body=put.body)
-        found.parent_checkpoint_id = put.parent_checkpoint_id
-        found.channels.extend(put.channels)
-        found.channel_versions.extend(put.channel_versions)
-        found.metadata.value.CopyFrom(put.metadata.value)
-        answer = pb.GetCheckpointResponse(tuple=found, version=1)
-        known = {(value.channel, value.version, value.crc32) for value in request.known}
-        for channel, at in zip(put.channels, put.channel_versions, strict=True):
-            while (stored := self.rows.get((channel, at))) and (channel, at, checksum_of(stored)) not in known:
-                row = answer.stored_values.add(channel=channel, version=at)
-                row.value.CopyFrom(self.rows[channel, at])
-                if len(row.value.data) >= self.left_out_from:
-                    row.value.parts.size = len(row.value.data)
-                    row.value.data = b""
-                if not row.value.HasField("patch"):
-                    break
-                at = row.value.patch.base_version
-        return answer
-
-
-def read(table: Table, serde: ValueSerde, cache: ValueCache, checkpoint_id: str = "") -> Any:
-    reader = Reader(serde=serde, cache=cache, first_version=str)
-    config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_id": checkpoint_id}}
-    return flows.run(reader.get(encode.get(config)), table)
-
-
 @serdes
 @given(seed=st.integers(0, 2**64))
 @settings(max_examples=40, deadline=None)
@@ -272,6 +183,7 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
     dice, table = random.Random(seed), Table()
     caches = [ValueCache(dice.choice([0, 30_000, 10**7])) for _ in range(2)]
     kept: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    written: dict[str, list[tuple[str, str, Any]]] = {}
     state: Any = {"list": [], "map": {}, "blob": b"", "small": 0}
     versions: dict[str, Any] = {channel: version() for channel in state}
     for number in range(25):
@@ -296,13 +208,25 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
             continue
         flows.run(send(put), table)
         kept[f"{number:04}"] = (state, versions)
+        written[f"{number:04}"] = [
+            ("task", channel, copy.deepcopy(state[channel])) for channel in state if dice.random() < 0.4
+        ]
+        for _, channel, value in written[f"{number:04}"]:
+            if channel == "list":
+                value += [dice.randbytes(300).hex()]
+        by_task = [(channel, value) for _, channel, value in written[f"{number:04}"]]
+        flows.run(send(writes_of(serde, dice.choice(caches), by_task, beside=f"{number:04}")), table)
         if dice.random() < 0.2:
             state, versions = kept[dice.choice(sorted(kept))]
         chosen = dice.choice(sorted(kept))
-        assert read(table, serde, dice.choice(caches), chosen).checkpoint["channel_values"] == kept[chosen][0]
+        found = read(table, serde, dice.choice(caches), chosen)
+        assert found.checkpoint["channel_values"] == kept[chosen][0]
+        assert found.pending_writes == written[chosen]
     for checkpoint_id, (expected, expected_versions) in kept.items():
-        found = read(table, serde, ValueCache(0), checkpoint_id).checkpoint
+        saved = read(table, serde, ValueCache(0), checkpoint_id)
+        found = saved.checkpoint
         assert (found["channel_values"], found["channel_versions"]) == (expected, expected_versions)
+        assert saved.pending_writes == written[checkpoint_id]
 
 
 @serdes

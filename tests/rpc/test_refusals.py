@@ -43,11 +43,17 @@ def wrong_parts(make: Callable[[Any, values.TypedValue], Any], *, data: bytes = 
     return lambda client: make(client, values.TypedValue(type="t", data=data, parts=parts))
 
 
-def wrong_patch(*, data: bytes = b"\x06abc", parts: values.Parts | None = None, **fields: Any) -> Make:
-    """Makes a put with a patch of which something is wrong."""
+def wrong_patch(
+    make: Callable[[Any, values.TypedValue], Any],
+    *,
+    data: bytes = b"\x06abc",
+    parts: values.Parts | None = None,
+    **fields: Any,
+) -> Make:
+    """Makes a request with a patch of which something is wrong."""
     patch = values.Patch(**{"base_version": "i0", "size": 3, **fields})
     value = values.TypedValue(type="t", data=data, patch=patch, parts=parts)
-    return lambda client: client.put_request(values=[channel_value(client, value=value)])
+    return lambda client: make(client, value)
 
 
 def part(**fields: Any) -> value_service_pb2.PutPartRequest:
@@ -60,6 +66,12 @@ def get_value(**fields: Any) -> value_service_pb2.GetValueRequest:
     value = value_service_pb2.KnownChannelValue(channel="c", version="i1")
     return value_service_pb2.GetValueRequest(**{"thread_id": "t", "channel_value": value, **fields})
 
+
+MADE: list[tuple[str, str, Callable[[Any, values.TypedValue], Any]]] = [
+    ("PutCheckpoint", "values", lambda c, v: c.put_request(values=[channel_value(c, value=v)])),
+    ("PutWrites", "writes", lambda c, v: c.writes_request(writes=[task_write(c, value=v)])),
+]
+"""Requests with a value of one's own: their methods, and where in them it is."""
 
 OTHERS: list[tuple[str, str, int | None, Make]] = [
     ("PutCheckpoint", "body", None, lambda c: c.put_request(body=None)),
@@ -139,11 +151,8 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         lambda c: c.writes_request(precondition=values.Precondition(if_last_writer=b"w" * 33)),
     ),
     *(
-        (method, f"{prefix}{field}", limit, make)
-        for method, prefix, make_value in (
-            ("PutCheckpoint", "values[0].value.", lambda c, v: c.put_request(values=[channel_value(c, value=v)])),
-            ("PutWrites", "writes[0].value.", lambda c, v: c.writes_request(writes=[task_write(c, value=v)])),
-        )
+        (method, f"{what}[0].value.{field}", limit, make)
+        for method, what, make_value in MADE
         for field, limit, make in (
             ("parts.upload_id", None, wrong_parts(make_value, upload_id=b"u" * 15)),
             ("parts.size", GIBIBYTE, wrong_parts(make_value, size=0)),
@@ -153,11 +162,11 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         )
     ),
     *(
-        ("PutCheckpoint", f"values[0].value.{field}", limit, wrong_patch(**fields))
+        (method, f"{what}[0].value.{field}", limit, wrong_patch(make_value, **fields))
+        for method, what, make_value in MADE
         for field, limit, fields in (
             ("patch.base_version", None, {"base_version": ""}),
             ("patch.base_version", None, {"base_version": "1"}),
-            ("patch.base_version", None, {"base_version": VERSION}),
             ("patch.base_version", 129, {"base_version": "s" + "x" * 129}),
             ("patch.size", GIBIBYTE, {"size": GIBIBYTE + 1}),
             ("patch.size", GIBIBYTE, {"size": -1}),
@@ -168,10 +177,27 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         )
     ),
     (
-        "PutWrites",
-        "writes[0].value.patch",
+        "PutCheckpoint",
+        "values[0].value.patch.base_version",
         None,
-        lambda c: c.writes_request(writes=[task_write(c, value=values.TypedValue(type="t", patch=values.Patch()))]),
+        wrong_patch(MADE[0][2], base_version=VERSION),
+    ),
+    (
+        "PutWrites",
+        "writes[1].value.data",
+        None,
+        lambda c: c.writes_request(
+            writes=[
+                task_write(
+                    c,
+                    idx=idx,
+                    value=values.TypedValue(
+                        type="t", data=b"\x02x" * 40_000, patch=values.Patch(base_version="i0", size=40_000)
+                    ),
+                )
+                for idx in range(2)
+            ]
+        ),
     ),
     (
         "PutCheckpoint",

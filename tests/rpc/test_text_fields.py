@@ -121,6 +121,14 @@ TEXTS = [
         stored=False,
     ),
     Text(
+        "PutWrites",
+        "writes[0].value.patch.base_version",
+        129,
+        True,
+        lambda c, x: c.writes_request(writes=[task_write(c, value=sealed(tagged(x)))]),
+        stored=False,
+    ),
+    Text(
         "PutCheckpoint",
         "precondition.if_last_checkpoint_id",
         128,
@@ -261,7 +269,7 @@ def test_every_text_field_of_every_request_is_tried() -> None:
     elsewhere = {
         # What must be unset: see test_refusals.py.
         "PutCheckpoint": {"metadata.value.patch.base_version"},
-        "PutWrites": {"writes.task_id", "writes.task_path", "writes.checkpoint_id", "writes.value.patch.base_version"},
+        "PutWrites": {"writes.task_id", "writes.task_path", "writes.checkpoint_id"},
         # What is refused unless it's ours.
         "ListCheckpoints": {"page_token"},
         "GetDeltaChannelHistory": {"page_token"},

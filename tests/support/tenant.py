@@ -232,6 +232,12 @@ class Tenant:
                 return data
             assert found.data
 
+    async def written_bases(self, *, thread: str = "t", ns: str = "") -> dict[tuple[str, str, int], str | None]:
+        """What the task writes of a namespace are patches on, by checkpoint, task and idx; None: they are whole."""
+        query = "SELECT * FROM checkpointd.task_writes WHERE thread = $1 AND checkpoint_ns = $2"
+        found = await self.select(query, self.key(thread), ns)
+        return {(row["checkpoint_id"], row["task_id"], row["idx"]): row["base_version"] for row in found}
+
     async def version(self, *, thread: str = "t", ns: str = "") -> int:
         """The namespace's version."""
         return (await self.get(thread=thread, ns=ns)).version

@@ -52,6 +52,8 @@ BEGIN
     IF p_source = p_target
         OR EXISTS (SELECT FROM __schema__.checkpoints AS c WHERE c.thread = p_target)
         OR x_has_checkpoints AND EXISTS (SELECT FROM __schema__.task_writes AS w WHERE w.thread = p_target)
+        -- Without a checkpoint: what task writes are built on.
+        OR EXISTS (SELECT FROM __schema__.channel_values AS v WHERE v.thread = p_target)
     THEN
         o_outcome := 'exists';
         RETURN;
@@ -207,8 +209,7 @@ BEGIN
 
     IF o_checkpoints = 0 AND p_checkpoint_id IS NOT NULL THEN
         o_outcome := 'not_found';
-    ELSIF o_checkpoints > 0 THEN
-        -- A thread that has only writes leaves no mark in the target, so a repeated copy finds them there.
+    ELSE
         UPDATE __schema__.threads AS t SET copy_request_id = p_request_id, copied_checkpoints = o_checkpoints
         WHERE t.thread = p_target;
     END IF;
