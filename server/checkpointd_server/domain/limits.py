@@ -55,7 +55,7 @@ class Limits:
     max_chain: int = 64
     """How many patches may follow one another on a whole value."""
     max_patch_operations: int = 65_536
-    """The most instructions of all patches that one put brings."""
+    """The most instructions of all patches that one put, or one task's writes, bring."""
     max_checkpoint_bytes: int = 8 * 1024 * 1024
     """The largest checkpoint without its values: its body, its metadata, and the names and versions of its channels."""
     max_written_bytes: int = 8 * 1024 * 1024
