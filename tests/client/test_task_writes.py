@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._values import rows
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.transfer import send
 from langgraph.checkpoint.grpc.errors import CorruptValueError, EncryptionError, TamperedValueError
@@ -104,6 +105,32 @@ class TestTaskWrites:
         table.writes["1", "t", 0].value.CopyFrom(plain.request.writes[0].value)
         with pytest.raises(EncryptionError):
             read_all()
+
+    @serdes
+    def test_what_they_are_built_on_may_be_left_out_and_large(
+        self, serde: ValueSerde, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is fetched once for the checkpoint and its writes, and not kept for the next checkpoint."""
+        monkeypatch.setattr(rows, "_KEPT_BYTES", 0)
+        table, cache = Table(), ValueCache(10**7)
+        blobs = [random.Random(4).randbytes(20_000)]
+        for number in range(4):
+            flows.run(send(put_of(serde, cache, {"a": blobs[-1]}, {"a": number + 1}, id=f"{number}")), table)
+            written = [("a", blobs[-1] + b"."), ("a", blobs[-1]), ("a", blobs[0])]
+            flows.run(send(writes_of(serde, cache, written, beside=f"{number}")), table)
+            blobs.append(blobs[-1] + bytes(50))
+        # Also one that is built on an earlier version than the checkpoint's.
+        table.writes["3", "task", 3] = copy.deepcopy(table.writes["1", "task", 0])
+        if serde is SEALED:
+            del table.writes["3", "task", 3]
+        table.left_out_from = 1000
+        for number in range(4):
+            found = read(table, serde, ValueCache(0), f"{number}")
+            expected = [blobs[number] + b".", blobs[number], blobs[0]]
+            if number == 3 and serde is PLAIN:
+                expected.append(blobs[1] + b".")
+            assert [value for _, _, value in found.pending_writes] == expected
+            assert found.checkpoint["channel_values"] == {"a": blobs[number]}
 
     def test_one_whose_base_is_missing_is_never_shown_as_a_value(self) -> None:
         table, cache = Table(), ValueCache(10**7)

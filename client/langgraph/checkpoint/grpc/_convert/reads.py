@@ -211,6 +211,7 @@ class Reader:
             value = rows.value(channel, at)
             if value is not None:
                 values[channel] = value
+        rows.let_go()
         return Found(message, version, metadata, values, writes)
 
     def _fetched(

@@ -18,7 +18,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     WriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
-from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, diff
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -54,7 +54,7 @@ ROW_BYTES = 64
 class _Value:
     """A value on its way: its message in the request, and the bytes."""
 
-    __slots__ = ("cached", "data", "message", "payload", "place", "type", "upload_id")
+    __slots__ = ("_made_of", "cached", "data", "message", "payload", "place", "type", "upload_id")
 
     def __init__(self, message: values.TypedValue, place: Place, type_tag: str, data: bytes) -> None:
         self.message = message
@@ -66,6 +66,17 @@ class _Value:
         self.upload_id = b""
         """Not empty: the payload goes ahead of the put."""
         self.cached: CachedValue | None = None
+        self._made_of: tuple[bytes, bytes, int, int] | None = None
+
+    def shed(self, base: bytes, instructions: bytes, checksum: int) -> None:
+        """Lets go of its bytes, which a patch makes again of a base: others hold that as well."""
+        self._made_of = (base, instructions, len(self.data), checksum)
+        self.data = b""
+
+    def restore(self) -> None:
+        """Makes its bytes again, if it has let go of them."""
+        if self._made_of is not None:
+            self.data, self._made_of = apply(*self._made_of), None
 
 
 class Outgoing:
@@ -197,6 +208,7 @@ class Outgoing:
         self._patches = False
         for value in self._values:
             value.message.Clear()
+            value.restore()
             value.cached = None
             value.upload_id = value.payload = b""
         self._is_prepared = False
@@ -230,6 +242,7 @@ class Outgoing:
     def _fill_whole(self, value: _Value) -> None:
         """Writes a value into its message, whole, but for the bytes, which become its payload."""
         value.message.Clear()
+        value.restore()
         value.message.type, value.payload = self._serde.seal(value.type, value.data, value.place)
         if isinstance(value.place, ChannelAssociatedData) and len(value.data) >= SMALLEST_BYTES:
             value.message.crc32 = checksum = crc32(value.payload)
@@ -244,7 +257,8 @@ class Outgoing:
         instructions = diff(base.data, data, most) if most > 0 else None
         if instructions is None:
             return self._fill_whole(value)
-        patch, checksum = value.message.patch, crc32(data)
+        patch = value.message.patch
+        checksum = of_value = crc32(data)
         patch.base_version, patch.base_crc32, patch.size = base.version, base.crc32, len(data)
         if self._serde.encryption is None:
             value.message.type, value.payload = value.type, instructions
@@ -260,6 +274,9 @@ class Outgoing:
             value.cached = CachedValue(
                 place.version, value.type, value.message.type, checksum, data, base.depth + 1, chain_bytes
             )
+        else:
+            # Many of them may be in flight: LangGraph waits for none until its run ends.
+            value.shed(base.data, instructions, of_value)
         return None
 
     def _base_of(self, value: _Value) -> CachedValue | None:

@@ -58,6 +58,8 @@ class ValueRows:
         self._fetched: dict[At, bytes] = {}
         self._opened: dict[At, CachedValue] = {}
         self._opened_bytes = 0
+        self._last: dict[str, CachedValue] = {}
+        """The value of each channel that was asked for last: what a checkpoint has, its task writes are built on."""
 
     def left_out(self, versions: Iterable[At]) -> dict[At, LeftOut]:
         """Returns the rows that channels' versions are made of and whose bytes were left out."""
@@ -77,6 +79,10 @@ class ValueRows:
         """Takes the bytes of a row that was left out."""
         self._fetched[at] = data
 
+    def let_go(self) -> None:
+        """Lets go of bytes that were left out: the checkpoint is read that they were fetched for."""
+        self._fetched.clear()
+
     def value(self, channel: str, version: str) -> CachedValue | None:
         """Returns a channel's value at a version; None: the channel is empty.
 
@@ -86,12 +92,15 @@ class ValueRows:
         if found is not None or (row := self._rows.get((channel, version))) is None:
             return found
         if not row.HasField("patch"):
-            return self._open((channel, version), None)
-        chain = self._chain(channel, version)
-        first = self._rows[chain[-1]]
-        found = self._have(channel, first.patch.base_version) if first.HasField("patch") else None
-        while chain:
-            found = self._open(chain.pop(), found)
+            found = self._open((channel, version), None)
+        else:
+            chain = self._chain(channel, version)
+            first = self._rows[chain[-1]]
+            found = self._have(channel, first.patch.base_version) if first.HasField("patch") else None
+            while chain:
+                found = self._open(chain.pop(), found)
+            assert found is not None
+        self._last[channel] = found
         return found
 
     def write(self, place: PlaceOf, channel: str, stored: values.TypedValue, payload: bytes) -> tuple[str, bytes]:
@@ -130,14 +139,15 @@ class ValueRows:
         """Returns a version that needn't be put together any more."""
         at = (channel, version)
         if at in self._rows:
-            return self._opened.get(at)
+            last = self._last.get(channel)
+            return last if last is not None and last.version == version else self._opened.get(at)
         known = self._known.get(channel)
         return known if known is not None and known.version == version else None
 
     def _open(self, at: At, base: CachedValue | None) -> CachedValue:
         """Opens a row, the one that it builds on having been opened."""
         stored = self._rows[at]
-        payload = self._fetched.pop(at, None) if stored.HasField("parts") else stored.data
+        payload = self._fetched.get(at) if stored.HasField("parts") else stored.data
         if payload is None:
             raise self._corrupt(at[0], "bytes of its value are missing")
         if not stored.HasField("patch"):
