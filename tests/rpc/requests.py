@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from zlib import crc32
 
@@ -66,6 +67,33 @@ def patch(base_version: str, base: bytes, new: bytes) -> values.TypedValue:
     )
     described = values.Patch(base_version=base_version, size=len(new), crc32=crc32(new))
     return values.TypedValue(type="msgpack", data=instructions, patch=described)
+
+
+async def put_chain(client: Any, *wholes: bytes, checkpoint_ns: str = "") -> None:
+    """Stores a checkpoint for each value, the first one whole, each next one as a patch. Versions: "s0" and so on."""
+    before = b""
+    for number, whole in enumerate(wholes):
+        value = patch(f"s{number - 1}", before, whole) if number else client.value(whole)
+        put = client.put_request(
+            checkpoint_ns=checkpoint_ns, checkpoint_id=f"{number:04}", **channels(client, f"s{number}", channel=value)
+        )
+        await client.checkpoints.PutCheckpoint(put)
+        before = whole
+
+
+async def get(client: Any, **fields: Any) -> pb.GetCheckpointResponse:
+    answer: pb.GetCheckpointResponse = await client.checkpoints.GetCheckpoint(
+        pb.GetCheckpointRequest(thread_id="thread-1", **fields)
+    )
+    return answer
+
+
+def growing(count: int, step: int) -> list[bytes]:
+    rng = random.Random(count)
+    found = [rng.randbytes(step)]
+    for _ in range(count - 1):
+        found.append(found[-1] + rng.randbytes(step))
+    return found
 
 
 def _number(value: int) -> bytes:

@@ -158,6 +158,46 @@ BEGIN
 END
 $$;
 
+-- How many patches there are to each task write, those of the group included; null: it has no base that is there, or is whole.
+CREATE FUNCTION __schema__.depths_of_writes(p_thread uuid[], p_ns text[], p_writes __schema__.write_to_store[]) RETURNS integer[]
+LANGUAGE sql VOLATILE AS $$
+    SELECT array_agg(
+        CASE
+            WHEN w.base_outside IS NULL THEN w.hops
+            ELSE (
+                SELECT b.depth + w.hops
+                FROM __schema__.channel_values AS b
+                WHERE b.thread = $1[w.of_group] AND b.checkpoint_ns = $2[w.of_group]
+                    AND b.channel = w.channel AND b.version = w.base_outside AND b.size >= w.reach
+                    AND (w.base_crc32 IS NULL OR b.crc32 = w.base_crc32)
+            )
+        END
+    )
+    FROM unnest($3) AS w
+$$;
+
+-- How many bytes the task writes beside a checkpoint have without what they write: their own names, and those of the rows that
+-- they are built on, which are read with them.
+CREATE FUNCTION __schema__.written_bytes(p_thread uuid, p_ns text, p_checkpoint_id text) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+    SELECT (
+        SELECT sum(
+            octet_length(s.task_id) + octet_length(s.task_path) + octet_length(s.channel) + octet_length(s.type)
+            + coalesce(octet_length(s.base_version), 0) + 64
+        )
+        FROM __schema__.task_writes AS s
+        WHERE s.thread = $1 AND s.checkpoint_ns = $2 AND s.checkpoint_id = $3
+    ) + (
+        SELECT coalesce(sum(base.bytes), 0)
+        FROM (
+            SELECT max(s.depth * (octet_length(s.channel) + octet_length(s.type) + 320)) AS bytes
+            FROM __schema__.task_writes AS s
+            WHERE s.thread = $1 AND s.checkpoint_ns = $2 AND s.checkpoint_id = $3 AND s.base_version IS NOT NULL
+            GROUP BY s.channel, s.base_version
+        ) AS base
+    )
+$$;
+
 -- Makes room for special task writes where others are, but not for those of a call that was here before. Remembers the calls
 -- whose writes were there. Returns whether there were any.
 CREATE FUNCTION __schema__.set_writes_aside(

@@ -297,21 +297,9 @@ BEGIN
             )
         INTO x_depth
         FROM unnest(p_values) AS v;
-        SELECT
-            array_agg(
-                CASE
-                    WHEN w.base_outside IS NULL THEN w.hops
-                    ELSE (
-                        SELECT b.depth + w.hops
-                        FROM __schema__.channel_values AS b
-                        WHERE b.thread = x_thread[w.of_group] AND b.checkpoint_ns = x_ns[w.of_group]
-                            AND b.channel = w.channel AND b.version = w.base_outside AND b.size >= w.reach
-                            AND (w.base_crc32 IS NULL OR b.crc32 = w.base_crc32)
-                    )
-                END
-            )
-        INTO x_written_depth
-        FROM unnest(p_writes) AS w;
+        IF cardinality(p_writes) > 0 THEN
+            x_written_depth := __schema__.depths_of_writes(x_thread, x_ns, p_writes);
+        END IF;
         FOR x_row IN
             SELECT v.of_group, v.channel, x_depth[v.ordinality] IS NULL AS is_missing
             FROM unnest(p_values) WITH ORDINALITY AS v
@@ -370,27 +358,8 @@ BEGIN
         FOR x_row IN
             SELECT w.of_group
             FROM (SELECT DISTINCT w.of_group, w.id FROM unnest(p_writes) AS w) AS w
-            CROSS JOIN LATERAL (
-                SELECT
-                    sum(
-                        octet_length(s.task_id) + octet_length(s.task_path) + octet_length(s.channel)
-                        + octet_length(s.type) + coalesce(octet_length(s.base_version), 0) + 64
-                    ) AS bytes
-                FROM __schema__.task_writes AS s
-                WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group] AND s.checkpoint_id = w.id
-            ) AS written
-            -- The rows that they are built on are read with them.
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(base.bytes), 0) AS bytes
-                FROM (
-                    SELECT max(s.depth * (octet_length(s.channel) + octet_length(s.type) + 320)) AS bytes
-                    FROM __schema__.task_writes AS s
-                    WHERE s.thread = x_thread[w.of_group] AND s.checkpoint_ns = x_ns[w.of_group]
-                        AND s.checkpoint_id = w.id AND s.base_version IS NOT NULL
-                    GROUP BY s.channel, s.base_version
-                ) AS base
-            ) AS bases
-            WHERE written.bytes + bases.bytes > p_max_written AND x_is_stored[w.of_group]
+            WHERE x_is_stored[w.of_group]
+                AND __schema__.written_bytes(x_thread[w.of_group], x_ns[w.of_group], w.id) > p_max_written
         LOOP
             o_outcome[x_row.of_group] := 'full';
             x_is_stored[x_row.of_group] := false;
