@@ -68,7 +68,7 @@ def parts_of(message: Message) -> list[Message]:
     """A message and all that are in it."""
     found = [message]
     for field, value in message.ListFields():
-        if field.message_type is not None:
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
             for part in value if field.is_repeated else [value]:
                 found += parts_of(part)
     return found
@@ -78,7 +78,9 @@ def spoil(message: Message, dice: random.Random) -> None:
     """Changes a message somewhere."""
     part = dice.choice(parts_of(message))
     field: Any = dice.choice(list(part.DESCRIPTOR.fields))
-    if field.is_repeated:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        getattr(part, field.name).clear()
+    elif field.is_repeated:
         entries = getattr(part, field.name)
         match dice.randrange(4):
             case 0 if len(entries):

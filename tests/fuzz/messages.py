@@ -89,6 +89,9 @@ SELDOM = {
     "checkpointd.v1.TaskWrite.checkpoint_id",
     "checkpointd.v1.GetCheckpointRequest.known",
     "checkpointd.v1.Precondition.if_last_checkpoint_id",
+    "checkpointd.v1.Metadata.struct",
+    "checkpointd.v1.ListCheckpointsRequest.filter_struct",
+    "checkpointd.v1.ListCheckpointsRequest.all_namespaces",
 }
 """Fields that make most requests fail for the same reason."""
 

@@ -233,9 +233,9 @@ def test_claimed_lengths_allocate_nothing(bomb: bytes, padding: int) -> None:
 class TestImplicitIndex:
     """The metadata's own value as the index: it may be of any size, the index holds what fits."""
 
-    def test_the_value_must_be_msgpack(self) -> None:
-        with pytest.raises(InvalidArgument, match="not of type 'msgpack' but 'json'") as error:
-            project(b"{}", type="json")
+    def test_the_value_must_be_msgpack_or_json(self) -> None:
+        with pytest.raises(InvalidArgument, match="not 'msgpack' or 'json' but 'pickle'") as error:
+            project(b"{}", type="pickle")
         assert error.value.field == "metadata.index"
 
     def test_an_explicit_index_wins(self) -> None:

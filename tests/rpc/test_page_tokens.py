@@ -68,6 +68,9 @@ OTHER_VALUES: dict[str, Any] = {
     "before_checkpoint_id": "other",
     "filter": b"\x81\xa1k\x02",
     "patches": True,
+    "filter_struct": {"k": 2},
+    "all_namespaces": True,
+    "metadata_struct": True,
     "view": CheckpointView.CHECKPOINT_VIEW_METADATA,
 }
 
@@ -83,7 +86,10 @@ def test_a_token_is_bound_to_every_field(field: str) -> None:
     token = write_list_token(POSITION, request, "default")
     changed = ListCheckpointsRequest()
     changed.CopyFrom(request)
-    setattr(changed, field, OTHER_VALUES[field])
+    if field == "filter_struct":
+        changed.filter_struct.update(OTHER_VALUES[field])
+    else:
+        setattr(changed, field, OTHER_VALUES[field])
     for other in (changed, _without(request, field)):
         if other != request:
             with pytest.raises(InvalidArgument, match="another request") as error:

@@ -98,7 +98,7 @@ OTHERS: list[tuple[str, str, int | None, Make]] = [
         "PutCheckpoint",
         "metadata.index",
         None,
-        lambda c: c.put_request(metadata=values.Metadata(value=c.value(b"{}", "json"))),
+        lambda c: c.put_request(metadata=values.Metadata(value=c.value(b"{}", "pickle"))),
     ),
     (
         "PutCheckpoint",

@@ -126,7 +126,7 @@ async def test_the_metadata_view_has_no_values_and_no_writes(client: Any) -> Non
 
     async def listed(view: int) -> values.CheckpointTuple:
         page = await client.checkpoints.ListCheckpoints(
-            pb.ListCheckpointsRequest(thread_id=put.thread_id, view=view)  # type: ignore[arg-type]
+            pb.ListCheckpointsRequest(thread_id=put.thread_id, all_namespaces=True, view=view)  # type: ignore[arg-type]
         )
         (only,) = page.tuples
         return only  # type: ignore[no-any-return]
@@ -163,7 +163,7 @@ async def test_a_list_tells_the_version_of_the_namespace_it_names(client: Any) -
     version = (await client.checkpoints.PutCheckpoint(client.put_request())).version
     named = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(thread_id="thread-1", checkpoint_ns=""))
     assert named.version == version
-    for unnamed in (pb.ListCheckpointsRequest(thread_id="thread-1"), pb.ListCheckpointsRequest(checkpoint_ns="")):
+    for unnamed in (pb.ListCheckpointsRequest(thread_id="thread-1", all_namespaces=True), pb.ListCheckpointsRequest()):
         assert (await client.checkpoints.ListCheckpoints(unnamed)).version == 0
 
 

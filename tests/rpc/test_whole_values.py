@@ -53,7 +53,8 @@ class TestReads:
         wholes = growing(12, 100)
         await put_chain(client, *wholes)
         await put_chain(client, *reversed(wholes[:3]), checkpoint_ns="inner")
-        page = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(thread_id="thread-1"))
+        request = pb.ListCheckpointsRequest(thread_id="thread-1", all_namespaces=True)
+        page = await client.checkpoints.ListCheckpoints(request)
         assert not page.stored_values
         found = {(one.checkpoint_ns, one.checkpoint_id): one.values[0].value for one in page.tuples}
         assert found == {

@@ -9,7 +9,8 @@ import { CorruptValueError, InvalidArgumentError } from "./errors.js";
 
 /** What LangGraph itself writes into metadata: it goes into the index first. */
 const OWN_KEYS = new Set(["source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"]);
-const MAX_INDEX_BYTES = 64 * 1024;
+/** The largest index, in bytes. */
+export const MAX_INDEX_BYTES = 64 * 1024;
 const MAX_INDEX_DEPTH = 32;
 const MAP_HEADER_BYTES = 5;
 const LARGEST_INTEGER = 2n ** 63n;

@@ -39,7 +39,7 @@ export class Reader {
   /** Reads one checkpoint; "" for the latest. */
   async get(key: Key, checkpointId: string, onRead?: OnRead): Promise<CheckpointTuple | undefined> {
     for (let tries = 0; tries < TRIES; tries++) {
-      const answer = await this.transport.call(CheckpointServiceService.getCheckpoint, { ...key, checkpointId, patches: false, known: [] });
+      const answer = await this.transport.call(CheckpointServiceService.getCheckpoint, { ...key, checkpointId, patches: false, known: [], metadataStruct: false });
       onRead?.(answer.version, answer.tuple === undefined ? [] : [answer.tuple.checkpointId]);
       if (answer.tuple === undefined) return undefined;
       try {

@@ -21,6 +21,7 @@ import {
   configOf,
   extraFields,
   filterOf,
+  MAX_INDEX_BYTES,
   indexOf,
   keyOf,
   requestId,
@@ -143,7 +144,8 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
     const checkpointNs = configurable.checkpoint_ns;
     const request: ListCheckpointsRequest = {
       threadId: named ? threadOf(configurable.thread_id) : undefined,
-      checkpointNs: checkpointNs === undefined || checkpointNs === null ? undefined : text("checkpoint_ns", checkpointNs),
+      checkpointNs: text("checkpoint_ns", checkpointNs ?? ""),
+      allNamespaces: checkpointNs === undefined || checkpointNs === null,
       checkpointId: getCheckpointId(config ?? {}) || undefined,
       beforeCheckpointId: before === undefined ? undefined : getCheckpointId(before) || undefined,
       filter: filter === undefined || Object.keys(filter).length === 0 ? Buffer.alloc(0) : Buffer.from(filterOf(await this.plain(filter))),
@@ -151,9 +153,11 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       pageSize: Math.min(left, MAX_PAGE) === MAX_PAGE ? 0 : left,
       pageToken: "",
       patches: false,
+      filterStruct: undefined,
+      metadataStruct: false,
     };
-    const isOneNamespace = request.threadId !== undefined && request.checkpointNs !== undefined;
-    const onRead = isOneNamespace ? this.runs.beginRead(config, { threadId: request.threadId!, checkpointNs: request.checkpointNs! }) : undefined;
+    const isOneNamespace = request.threadId !== undefined && !request.allNamespaces;
+    const onRead = isOneNamespace ? this.runs.beginRead(config, { threadId: request.threadId!, checkpointNs: request.checkpointNs }) : undefined;
     await this.queues.settle(request.threadId);
     for await (const found of this.reader().pages(request, onRead)) {
       yield found;
@@ -339,7 +343,12 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       channels: versions.map(([channel]) => text("channel", channel)),
       channelVersions: versions.map(([, version]) => versionTag(version)),
       values: changed.map(([channel, version], at) => ({ channel: text("channel", channel), version: versionTag(version), value: values[at] })),
-      metadata: { value: stored, index: Buffer.from(indexOf(index)) },
+      // Without an index the server looks into the value itself, if it is small.
+      metadata: {
+        value: stored,
+        index: stored!.type === "json" && stored!.data.length <= MAX_INDEX_BYTES ? Buffer.alloc(0) : Buffer.from(indexOf(index)),
+        struct: undefined,
+      },
       precondition: undefined,
       writer: Buffer.alloc(0),
       requestId: requestId(),

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\xf6\x02\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\n \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\x0b \x01(\x0c\x12\x12\n\nrequest_id\x18\x0c \x01(\x0c\x12\x13\n\x0blease_token\x18\r \x01(\x03\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xff\x01\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12\x12\n\nrequest_id\x18\t \x01(\x0c\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\x93\x01\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07patches\x18\x04 \x01(\x08\x12)\n\x05known\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.KnownValue\"\x8c\x01\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\xcc\x02\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rcheckpoint_ns\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x0f\n\x07patches\x18\t \x01(\x08\x42\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_nsB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\xa8\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x32\n\rstored_values\x18\x04 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x97\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x0f\n\x07patches\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x91\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x14\n\x0cseed_version\x18\x04 \x01(\t\"\xb5\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"@\n\x0fPipelineRequest\x12-\n\noperations\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.Operation\"\xf0\x01\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12>\n\x0eput_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x04 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x05 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x42\x0b\n\toperation\"D\n\x10PipelineResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.OperationResult\"\x97\x02\n\x0fOperationResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12?\n\x0eput_checkpoint\x18\x02 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x03 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x04 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"\xcc\x01\n\x10OperationFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12@\n\x08metadata\x18\x04 \x03(\x0b\x32..checkpointd.v1.OperationFailure.MetadataEntry\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xd1\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12Q\n\x08Pipeline\x12\x1f.checkpointd.v1.PipelineRequest\x1a .checkpointd.v1.PipelineResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xf6\x02\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\n \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\x0b \x01(\x0c\x12\x12\n\nrequest_id\x18\x0c \x01(\x0c\x12\x13\n\x0blease_token\x18\r \x01(\x03\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xff\x01\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12\x12\n\nrequest_id\x18\t \x01(\x0c\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xac\x01\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07patches\x18\x04 \x01(\x08\x12)\n\x05known\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.KnownValue\x12\x17\n\x0fmetadata_struct\x18\x06 \x01(\x08\"\x8c\x01\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x96\x03\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x0f\n\x07patches\x18\t \x01(\x08\x12.\n\rfilter_struct\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x61ll_namespaces\x18\x0b \x01(\x08\x12\x17\n\x0fmetadata_struct\x18\x0c \x01(\x08\x42\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\xa8\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x32\n\rstored_values\x18\x04 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x97\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x0f\n\x07patches\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x91\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x14\n\x0cseed_version\x18\x04 \x01(\t\"\xb5\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"@\n\x0fPipelineRequest\x12-\n\noperations\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.Operation\"\xf0\x01\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12>\n\x0eput_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x04 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x05 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x42\x0b\n\toperation\"D\n\x10PipelineResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.OperationResult\"\x97\x02\n\x0fOperationResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12?\n\x0eput_checkpoint\x18\x02 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x03 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x04 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"\xcc\x01\n\x10OperationFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12@\n\x08metadata\x18\x04 \x03(\x0b\x32..checkpointd.v1.OperationFailure.MetadataEntry\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xd1\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12Q\n\x08Pipeline\x12\x1f.checkpointd.v1.PipelineRequest\x1a .checkpointd.v1.PipelineResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,42 +35,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPERATIONFAILURE_METADATAENTRY']._loaded_options = None
   _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKPOINTVIEW']._serialized_start=2956
-  _globals['_CHECKPOINTVIEW']._serialized_end=3061
-  _globals['_PUTCHECKPOINTREQUEST']._serialized_start=89
-  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=463
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=465
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=505
-  _globals['_PUTWRITESREQUEST']._serialized_start=508
-  _globals['_PUTWRITESREQUEST']._serialized_end=763
-  _globals['_PUTWRITESRESPONSE']._serialized_start=765
-  _globals['_PUTWRITESRESPONSE']._serialized_end=801
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=804
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=951
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=954
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1094
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1097
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1429
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1432
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1600
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1603
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1754
-  _globals['_DELTACHANNELHISTORY']._serialized_start=1757
-  _globals['_DELTACHANNELHISTORY']._serialized_end=1902
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=1905
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2086
-  _globals['_PIPELINEREQUEST']._serialized_start=2088
-  _globals['_PIPELINEREQUEST']._serialized_end=2152
-  _globals['_OPERATION']._serialized_start=2155
-  _globals['_OPERATION']._serialized_end=2395
-  _globals['_PIPELINERESPONSE']._serialized_start=2397
-  _globals['_PIPELINERESPONSE']._serialized_end=2465
-  _globals['_OPERATIONRESULT']._serialized_start=2468
-  _globals['_OPERATIONRESULT']._serialized_end=2747
-  _globals['_OPERATIONFAILURE']._serialized_start=2750
-  _globals['_OPERATIONFAILURE']._serialized_end=2954
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_start=2907
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_end=2954
-  _globals['_CHECKPOINTSERVICE']._serialized_start=3064
-  _globals['_CHECKPOINTSERVICE']._serialized_end=3657
+  _globals['_CHECKPOINTVIEW']._serialized_start=3085
+  _globals['_CHECKPOINTVIEW']._serialized_end=3190
+  _globals['_PUTCHECKPOINTREQUEST']._serialized_start=119
+  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=493
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=495
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=535
+  _globals['_PUTWRITESREQUEST']._serialized_start=538
+  _globals['_PUTWRITESREQUEST']._serialized_end=793
+  _globals['_PUTWRITESRESPONSE']._serialized_start=795
+  _globals['_PUTWRITESRESPONSE']._serialized_end=831
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=834
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1006
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1009
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1149
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1152
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1558
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1561
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1729
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1732
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=1883
+  _globals['_DELTACHANNELHISTORY']._serialized_start=1886
+  _globals['_DELTACHANNELHISTORY']._serialized_end=2031
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=2034
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2215
+  _globals['_PIPELINEREQUEST']._serialized_start=2217
+  _globals['_PIPELINEREQUEST']._serialized_end=2281
+  _globals['_OPERATION']._serialized_start=2284
+  _globals['_OPERATION']._serialized_end=2524
+  _globals['_PIPELINERESPONSE']._serialized_start=2526
+  _globals['_PIPELINERESPONSE']._serialized_end=2594
+  _globals['_OPERATIONRESULT']._serialized_start=2597
+  _globals['_OPERATIONRESULT']._serialized_end=2876
+  _globals['_OPERATIONFAILURE']._serialized_start=2879
+  _globals['_OPERATIONFAILURE']._serialized_end=3083
+  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_start=3036
+  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_end=3083
+  _globals['_CHECKPOINTSERVICE']._serialized_start=3193
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3786
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from checkpointd.v1 import values_pb2 as _values_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -82,18 +83,20 @@ class PutWritesResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known", "metadata_struct")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    METADATA_STRUCT_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
     patches: bool
     known: _containers.RepeatedCompositeFieldContainer[_values_pb2.KnownValue]
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ...) -> None: ...
+    metadata_struct: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ..., metadata_struct: bool = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
     __slots__ = ("tuple", "version", "stored_values")
@@ -106,7 +109,7 @@ class GetCheckpointResponse(_message.Message):
     def __init__(self, tuple: _Optional[_Union[_values_pb2.CheckpointTuple, _Mapping]] = ..., version: _Optional[int] = ..., stored_values: _Optional[_Iterable[_Union[_values_pb2.StoredValue, _Mapping]]] = ...) -> None: ...
 
 class ListCheckpointsRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter", "view", "page_size", "page_token", "patches")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter", "view", "page_size", "page_token", "patches", "filter_struct", "all_namespaces", "metadata_struct")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +119,9 @@ class ListCheckpointsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    FILTER_STRUCT_FIELD_NUMBER: _ClassVar[int]
+    ALL_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_STRUCT_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -125,7 +131,10 @@ class ListCheckpointsRequest(_message.Message):
     page_size: int
     page_token: str
     patches: bool
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter: _Optional[bytes] = ..., view: _Optional[_Union[CheckpointView, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., patches: bool = ...) -> None: ...
+    filter_struct: _struct_pb2.Struct
+    all_namespaces: bool
+    metadata_struct: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter: _Optional[bytes] = ..., view: _Optional[_Union[CheckpointView, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., patches: bool = ..., filter_struct: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., all_namespaces: bool = ..., metadata_struct: bool = ...) -> None: ...
 
 class ListCheckpointsResponse(_message.Message):
     __slots__ = ("tuples", "next_page_token", "version", "stored_values")

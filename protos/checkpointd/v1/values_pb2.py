@@ -22,35 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/values.proto\x12\x0e\x63heckpointd.v1\"\x83\x01\n\nTypedValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12$\n\x05patch\x18\x03 \x01(\x0b\x32\x15.checkpointd.v1.Patch\x12$\n\x05parts\x18\x04 \x01(\x0b\x32\x15.checkpointd.v1.Parts\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"^\n\x05Patch\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x12\n\nbase_crc32\x18\x05 \x01(\x07\"(\n\x05Parts\x12\x11\n\tupload_id\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\"[\n\x0c\x43hannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05value\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"i\n\x0bStoredValue\x12\r\n\x05tuple\x18\x01 \x01(\r\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05value\x18\x04 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"=\n\nKnownValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"D\n\x08Metadata\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\r\n\x05index\x18\x02 \x01(\x0c\"\x8f\x01\n\tTaskWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12)\n\x05value\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x15\n\rcheckpoint_id\x18\x06 \x01(\t\"\xc8\x02\n\x0f\x43heckpointTuple\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x31\n\x0epending_writes\x18\n \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x0f\n\x07version\x18\x0b \x01(\x03\"y\n\x0cPrecondition\x12\x1d\n\x10if_version_match\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0eif_last_writer\x18\x02 \x01(\x0c\x12\x1d\n\x15if_last_checkpoint_id\x18\x03 \x01(\tB\x13\n\x11_if_version_match\"/\n\x0bThreadLease\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/values.proto\x12\x0e\x63heckpointd.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x83\x01\n\nTypedValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12$\n\x05patch\x18\x03 \x01(\x0b\x32\x15.checkpointd.v1.Patch\x12$\n\x05parts\x18\x04 \x01(\x0b\x32\x15.checkpointd.v1.Parts\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"^\n\x05Patch\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x12\n\nbase_crc32\x18\x05 \x01(\x07\"(\n\x05Parts\x12\x11\n\tupload_id\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\"[\n\x0c\x43hannelValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05value\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"i\n\x0bStoredValue\x12\r\n\x05tuple\x18\x01 \x01(\r\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05value\x18\x04 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\"=\n\nKnownValue\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"m\n\x08Metadata\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\r\n\x05index\x18\x02 \x01(\x0c\x12\'\n\x06struct\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x8f\x01\n\tTaskWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\x0b\n\x03idx\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12)\n\x05value\x18\x05 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x15\n\rcheckpoint_id\x18\x06 \x01(\t\"\xc8\x02\n\x0f\x43heckpointTuple\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x31\n\x0epending_writes\x18\n \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x0f\n\x07version\x18\x0b \x01(\x03\"y\n\x0cPrecondition\x12\x1d\n\x10if_version_match\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0eif_last_writer\x18\x02 \x01(\x0c\x12\x1d\n\x15if_last_checkpoint_id\x18\x03 \x01(\tB\x13\n\x11_if_version_match\"/\n\x0bThreadLease\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.values_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TYPEDVALUE']._serialized_start=48
-  _globals['_TYPEDVALUE']._serialized_end=179
-  _globals['_PATCH']._serialized_start=181
-  _globals['_PATCH']._serialized_end=275
-  _globals['_PARTS']._serialized_start=277
-  _globals['_PARTS']._serialized_end=317
-  _globals['_CHANNELVALUE']._serialized_start=319
-  _globals['_CHANNELVALUE']._serialized_end=410
-  _globals['_STOREDVALUE']._serialized_start=412
-  _globals['_STOREDVALUE']._serialized_end=517
-  _globals['_KNOWNVALUE']._serialized_start=519
-  _globals['_KNOWNVALUE']._serialized_end=580
-  _globals['_METADATA']._serialized_start=582
-  _globals['_METADATA']._serialized_end=650
-  _globals['_TASKWRITE']._serialized_start=653
-  _globals['_TASKWRITE']._serialized_end=796
-  _globals['_CHECKPOINTTUPLE']._serialized_start=799
-  _globals['_CHECKPOINTTUPLE']._serialized_end=1127
-  _globals['_PRECONDITION']._serialized_start=1129
-  _globals['_PRECONDITION']._serialized_end=1250
-  _globals['_THREADLEASE']._serialized_start=1252
-  _globals['_THREADLEASE']._serialized_end=1299
+  _globals['_TYPEDVALUE']._serialized_start=78
+  _globals['_TYPEDVALUE']._serialized_end=209
+  _globals['_PATCH']._serialized_start=211
+  _globals['_PATCH']._serialized_end=305
+  _globals['_PARTS']._serialized_start=307
+  _globals['_PARTS']._serialized_end=347
+  _globals['_CHANNELVALUE']._serialized_start=349
+  _globals['_CHANNELVALUE']._serialized_end=440
+  _globals['_STOREDVALUE']._serialized_start=442
+  _globals['_STOREDVALUE']._serialized_end=547
+  _globals['_KNOWNVALUE']._serialized_start=549
+  _globals['_KNOWNVALUE']._serialized_end=610
+  _globals['_METADATA']._serialized_start=612
+  _globals['_METADATA']._serialized_end=721
+  _globals['_TASKWRITE']._serialized_start=724
+  _globals['_TASKWRITE']._serialized_end=867
+  _globals['_CHECKPOINTTUPLE']._serialized_start=870
+  _globals['_CHECKPOINTTUPLE']._serialized_end=1198
+  _globals['_PRECONDITION']._serialized_start=1200
+  _globals['_PRECONDITION']._serialized_end=1321
+  _globals['_THREADLEASE']._serialized_start=1323
+  _globals['_THREADLEASE']._serialized_end=1370
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -75,12 +76,14 @@ class KnownValue(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class Metadata(_message.Message):
-    __slots__ = ("value", "index")
+    __slots__ = ("value", "index", "struct")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
+    STRUCT_FIELD_NUMBER: _ClassVar[int]
     value: TypedValue
     index: bytes
-    def __init__(self, value: _Optional[_Union[TypedValue, _Mapping]] = ..., index: _Optional[bytes] = ...) -> None: ...
+    struct: _struct_pb2.Struct
+    def __init__(self, value: _Optional[_Union[TypedValue, _Mapping]] = ..., index: _Optional[bytes] = ..., struct: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class TaskWrite(_message.Message):
     __slots__ = ("task_id", "task_path", "idx", "channel", "value", "checkpoint_id")

@@ -13,6 +13,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
+from checkpointd_server.rpc.conversion.metadata_struct import write_struct
 from checkpointd_server.rpc.conversion.values import read_known, write_stored_values
 from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.whole_values import WholeValues
@@ -26,6 +27,7 @@ class GetCheckpoint(NamedTuple):
     """None: the latest."""
     known: Known
     patches: bool
+    metadata_struct: bool = False
 
 
 def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:
@@ -36,7 +38,7 @@ def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: L
         if not request.patches:
             raise InvalidArgument("known", "must be empty where values are to come whole: set patches")
         known = read_known(request.known, limits)
-    return GetCheckpoint(namespace, checkpoint_id, known, request.patches)
+    return GetCheckpoint(namespace, checkpoint_id, known, request.patches, request.metadata_struct)
 
 
 class Operations:
@@ -87,12 +89,14 @@ class Operations:
         self, read: GetCheckpoint, response: pb.GetCheckpointResponse, timeout: float | None
     ) -> None:
         """Reads one checkpoint, and fills it in."""
-        namespace, checkpoint_id, known, patches = read
+        namespace, checkpoint_id, known, patches, metadata_struct = read
         found = await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=timeout)
         checkpoint = found.checkpoint
         response.version = found.version
         if checkpoint is None:
             return
+        if metadata_struct:
+            write_struct(checkpoint.metadata, response.tuple.metadata, self.limits)
         if patches:
             write_checkpoint(checkpoint, response.tuple)
             write_stored_values(found.values, response.stored_values)

@@ -63,6 +63,7 @@ class ThreadView:
         request = ListCheckpointsRequest(
             thread_id=thread_id,
             checkpoint_ns=checkpoint_ns,
+            all_namespaces=checkpoint_ns is None,
             checkpoint_id=checkpoint_id,
             view=CHECKPOINT_VIEW_FULL if values else CHECKPOINT_VIEW_METADATA,
         )

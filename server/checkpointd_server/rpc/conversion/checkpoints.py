@@ -18,6 +18,7 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, TypedValue
 from checkpointd_server.rpc.conversion.metadata_index import project_filter, project_metadata
+from checkpointd_server.rpc.conversion.metadata_struct import pack_struct, value_of_struct
 from checkpointd_server.rpc.conversion.page_tokens import read_list_token
 from checkpointd_server.rpc.conversion.validation import (
     check_count,
@@ -61,9 +62,14 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
     if not request.HasField("metadata"):
         raise InvalidArgument("metadata", "is required")
     message = request.metadata
-    if not message.HasField("value"):
+    if message.HasField("value"):
+        if message.HasField("struct"):
+            raise InvalidArgument("metadata.struct", "must be unset where metadata.value is set")
+        metadata = read_whole_value(message.value, "metadata.value", limits)
+    elif message.HasField("struct"):
+        metadata = value_of_struct(message.struct)
+    else:
         raise InvalidArgument("metadata.value", "is required")
-    metadata = read_whole_value(message.value, "metadata.value", limits)
     _check_size(body, metadata, channels, versions, limits)
     index = project_metadata(metadata, message.index, limits)
     writer, request_id = request.writer, request.request_id
@@ -143,9 +149,14 @@ def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -
     thread_id = request.thread_id if request.HasField("thread_id") else None
     if thread_id is not None:
         check_text(thread_id, "thread_id", limits.max_thread_id_bytes)
-    checkpoint_ns = request.checkpoint_ns if request.HasField("checkpoint_ns") else None
-    if checkpoint_ns is not None:
-        check_optional_text(checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
+    check_optional_text(request.checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
+    if request.all_namespaces and request.checkpoint_ns:
+        raise InvalidArgument("checkpoint_ns", "must be empty where all_namespaces is set")
+    filter = request.filter
+    if request.HasField("filter_struct"):
+        if filter:
+            raise InvalidArgument("filter_struct", "must be unset where filter is set")
+        filter = pack_struct(request.filter_struct)
     view = request.view
     if view not in pb.CheckpointView.values():
         raise InvalidArgument("view", f"{view} is not a view that this server knows")
@@ -158,10 +169,10 @@ def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -
     return ListQuery(
         tenant=tenant,
         thread_id=thread_id,
-        checkpoint_ns=checkpoint_ns,
+        checkpoint_ns=None if request.all_namespaces else request.checkpoint_ns,
         checkpoint_id=read_optional_id(request.checkpoint_id, "checkpoint_id", limits),
         before_checkpoint_id=read_optional_id(request.before_checkpoint_id, "before_checkpoint_id", limits),
-        metadata_filter=project_filter(request.filter, limits),
+        metadata_filter=project_filter(filter, limits),
         metadata_only=view == pb.CHECKPOINT_VIEW_METADATA,
         page_size=page_size or min(limits.default_page_size, limits.max_page_size),
         page_bytes=limits.max_page_bytes,

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from json import JSONEncoder
+from json import JSONEncoder, loads
 from math import isfinite
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -90,11 +90,14 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
             return ordinary
         entries = _project_strictly(index, "metadata.index", limits)
         return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
-    if metadata.type != "msgpack":
+    if metadata.type == "json":
+        data = _pack_json(metadata.data, limits)
+    elif metadata.type == "msgpack":
+        data = metadata.data
+    else:
         raise InvalidArgument(
-            "metadata.index", f"is required where metadata.value is not of type 'msgpack' but {metadata.type!r}"
+            "metadata.index", f"is required where metadata.value is not 'msgpack' or 'json' but {metadata.type!r}"
         )
-    data = metadata.data
     if len(data) > limits.max_filter_bytes:
         pairs: Iterable[tuple[Any, Any]] = _fitting(data, limits)
     elif (ordinary := _project_ordinary(data, limits)) is not None:
@@ -111,6 +114,21 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
     if not complete:
         entries.pop(_STEP, None)
     return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
+
+
+def _pack_json(data: bytes, limits: Limits) -> bytes:
+    """Returns JSON as msgpack. It has to be read whole, so it is bounded."""
+    if len(data) > limits.max_filter_bytes:
+        limit = limits.max_filter_bytes
+        problem = f"is required where metadata.value is JSON of more than {limit} bytes"
+        raise InvalidArgument("metadata.index", problem, limit=limit)
+    try:
+        packed: bytes = msgpack.packb(loads(data), unicode_errors="surrogatepass")
+    except (ValueError, OverflowError, RecursionError):
+        raise InvalidArgument(
+            "metadata.value", "is not JSON, nests too deep, or holds an integer of over 64 bits"
+        ) from None
+    return packed
 
 
 def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:

@@ -45,7 +45,17 @@ async def parse(request_type: type[RequestT], raw: bytes) -> RequestT:
 
 @cache
 def _schema(descriptor: Descriptor) -> _Schema:
-    return {field.number: _schema(field.message_type) for field in descriptor.fields if field.message_type is not None}
+    return _schema_among(descriptor, {})
+
+
+def _schema_among(descriptor: Descriptor, known: dict[str, _Schema]) -> _Schema:
+    """Returns the schema of a message, and adds it to those that are known: a Struct holds Structs."""
+    if descriptor.full_name not in known:
+        schema = known[descriptor.full_name] = {}
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                schema[field.number] = _schema_among(field.message_type, known)
+    return known[descriptor.full_name]
 
 
 async def _check_fields(raw: bytes, schema: _Schema) -> None:

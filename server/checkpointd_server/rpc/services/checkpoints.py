@@ -16,6 +16,7 @@ from checkpointd_server.rpc.conversion.checkpoints import (
     write_checkpoint,
     write_values,
 )
+from checkpointd_server.rpc.conversion.metadata_struct import write_struct
 from checkpointd_server.rpc.conversion.page_tokens import read_history_token, write_history_token, write_list_token
 from checkpointd_server.rpc.conversion.validation import check_count, check_texts
 from checkpointd_server.rpc.conversion.values import write_stored_values, write_task_writes, write_value
@@ -61,20 +62,27 @@ class CheckpointServicer:
         after = page.after
         if request.patches or query.metadata_only:
             for stored in page.checkpoints:
-                write_checkpoint(stored, response.tuples.add())
+                message = response.tuples.add()
+                write_checkpoint(stored, message)
+                if request.metadata_struct:
+                    write_struct(stored.metadata, message.metadata, self._limits)
             write_stored_values(page.values, response.stored_values)
         else:
             whole = WholeValues(page.checkpoints, page.values, self._limits)
             if whole.takes_long:
-                after = await self._executor.run(self._write_whole, page, whole, response)
+                after = await self._executor.run(self._write_whole, page, whole, response, request.metadata_struct)
             else:
-                after = self._write_whole(page, whole, response)
+                after = self._write_whole(page, whole, response, request.metadata_struct)
         if after is not None:
             response.next_page_token = write_list_token(after, request, tenant)
         return response.SerializeToString()
 
     def _write_whole(
-        self, page: Page, whole: WholeValues, response: pb.ListCheckpointsResponse
+        self,
+        page: Page,
+        whole: WholeValues,
+        response: pb.ListCheckpointsResponse,
+        metadata_struct: bool,
     ) -> CheckpointPosition | None:
         """Fills checkpoints in with their values, and returns where the next page starts.
 
@@ -86,6 +94,8 @@ class CheckpointServicer:
             message = response.tuples.add()
             values, writes = whole.of(stored)
             write_checkpoint(stored, message, writes)
+            if metadata_struct:
+                write_struct(stored.metadata, message.metadata, self._limits)
             write_values(values, message)
             size += message.ByteSize()
             if size > self._limits.max_page_bytes and before is not None:

@@ -48,7 +48,10 @@ def check_place(
         return
     asked = {"thread_id": request.thread_id, "checkpoint_ns": request.checkpoint_ns}
     if isinstance(request, pb.ListCheckpointsRequest):
-        asked = {name: wanted for name, wanted in asked.items() if request.HasField(name)}
+        if not request.HasField("thread_id"):
+            del asked["thread_id"]
+        if request.all_namespaces:
+            del asked["checkpoint_ns"]
     if request.checkpoint_id:
         asked["checkpoint_id"] = request.checkpoint_id
     for message in messages:

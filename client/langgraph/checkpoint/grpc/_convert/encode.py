@@ -157,12 +157,13 @@ def list_checkpoints(
     """Builds the request for the first page of `list`."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidArgumentError(f"limit: {limit!r} is not a whole number from 0 up, nor None", field="limit")
-    request = pb.ListCheckpointsRequest(before_checkpoint_id=checkpoint_id(before), patches=True)
+    request = pb.ListCheckpointsRequest(before_checkpoint_id=checkpoint_id(before), patches=True, all_namespaces=True)
     if config is not None:
         request.thread_id = namespace(config).thread_id
         checkpoint_ns = config["configurable"].get("checkpoint_ns")
         if checkpoint_ns is not None:
             request.checkpoint_ns = text("checkpoint_ns", checkpoint_ns)
+            request.all_namespaces = False
         if own_id := checkpoint_id(config):
             request.checkpoint_id = own_id
     if filter is not None and not isinstance(filter, Mapping):

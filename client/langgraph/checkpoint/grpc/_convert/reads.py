@@ -114,7 +114,7 @@ class Reader:
         while limit is None or limit > 0:
             page: pb.ListCheckpointsResponse = yield request
             decode.check_place(self.serde, request, page.tuples)
-            if on_read is not None and request.HasField("thread_id") and request.HasField("checkpoint_ns"):
+            if on_read is not None and request.HasField("thread_id") and not request.all_namespaces:
                 on_read(page.version, [message.checkpoint_id for message in page.tuples])
             if not page.tuples:
                 _advice.warn_of_pattern(request)

@@ -198,4 +198,6 @@ class EncryptedThreadCopy:
 
 
 def _page(thread_id: str, size: int = 1000) -> pb.ListCheckpointsRequest:
-    return pb.ListCheckpointsRequest(thread_id=thread_id, view=pb.CHECKPOINT_VIEW_METADATA, page_size=size)
+    return pb.ListCheckpointsRequest(
+        thread_id=thread_id, all_namespaces=True, view=pb.CHECKPOINT_VIEW_METADATA, page_size=size
+    )

@@ -286,7 +286,7 @@ def _namespace(request: Any) -> tuple[str, str | None] | None:
     """Returns the thread that a read is about, and the namespace or None for all of them. None: all threads."""
     match request:
         case pb.ListCheckpointsRequest() if request.HasField("thread_id"):
-            return request.thread_id, request.checkpoint_ns if request.HasField("checkpoint_ns") else None
+            return request.thread_id, None if request.all_namespaces else request.checkpoint_ns
         case pb.GetDeltaChannelHistoryRequest():
             return request.thread_id, request.checkpoint_ns
         case _:
