@@ -230,6 +230,25 @@ class TestOneCall:
                         break
                     await asyncio.sleep(0.05)
 
+    async def test_of_a_stream_whose_results_are_not_read_ends_with_its_connection(self, serve: Serve) -> None:
+        """However much of it the client has room for, and whatever else it does on the connection."""
+        server = {"default_timeout": 5.0, "send_timeout": 1.0}
+        async with serve(server=server) as target, connected(target) as client:
+            await client.checkpoints.PutCheckpoint(large_put(client, MEBIBYTE // 4))
+            get = pb.GetCheckpointRequest(thread_id="thread-1")
+            reads = pb.PipelineRequest(operations=[pb.Operation(id=id, get_checkpoint=get) for id in range(1, 21)])
+
+            def read_nothing() -> None:
+                with Http2Client(target) as raw:
+                    streams = [raw.open(PIPELINE) for _ in range(3)]
+                    for stream in streams:
+                        raw.send(stream, grpc_message(reads.SerializeToString()), end=False)
+                    raw.wait_closed(reading=False)
+                    assert not any(raw.answers[stream].ended for stream in streams)
+
+            await asyncio.to_thread(read_nothing)
+            await client.checkpoints.GetCheckpoint(get)
+
 
 async def until_refused(client: Client, request: values_pb.GetValueRequest) -> None:
     """Makes calls until one is refused."""

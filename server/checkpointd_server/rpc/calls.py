@@ -361,10 +361,19 @@ class Calls:
         """Has the connection closed if an answer isn't read in time: gRPC holds it for as long as the call has."""
         if size <= SMALL_ANSWER_BYTES:
             return
-        seconds = self._limits.send_timeout + size / SENDING_BYTES_PER_SECOND
-        peer, loop = context.peer(), asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self._connections.close, peer, "an answer was not read in time")
-        this_task().add_done_callback(lambda _: timer.cancel())
+        self.close_unread(context.peer(), this_task(), size / SENDING_BYTES_PER_SECOND)
+
+    def close_unread(self, peer: str, task: asyncio.Task[Any], more: float = 0.0) -> None:
+        """Has a connection closed if a call on it isn't over in time.
+
+        Args:
+            peer: The connection, as gRPC names its other end.
+            task: What serves the call. It ends when all that it sent is read.
+            more: How many seconds it has, beside those that each has.
+        """
+        seconds = self._limits.send_timeout + more
+        timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")
+        task.add_done_callback(lambda _: timer.cancel())
 
     def leave(self, call: Call) -> None:
         """Counts a call no longer."""

@@ -196,7 +196,9 @@ class _Stream:
     def _results_unread(self, patience: float | None) -> None:
         """Ends a stream whose results can't be sent. None: its client has gone."""
         if patience is not None:
-            # What is held for a client that doesn't read is needed for others.
+            # What is held for a client that doesn't read is needed for others. gRPC goes on to hold what it was given,
+            # and to tell the client, for as long as the connection is there.
+            self._calls.close_unread(self._peer, self._task)
             self.end(DeadlineExceeded(f"no result of this stream was read for {patience:g} s"))
         self._notify()
 
