@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
+from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, open_store
 
@@ -19,10 +20,12 @@ class LocalServer:
 
     Args:
         database_url: The database.
+        limits: What it holds requests to.
     """
 
-    def __init__(self, database_url: str) -> None:
-        self._options = StoreOptions(dsn=database_url)
+    def __init__(self, database_url: str, *, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._options = StoreOptions(dsn=database_url, limits=self._limits.fitting())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-server", daemon=True)
         self._stack = AsyncExitStack()
@@ -45,10 +48,16 @@ class LocalServer:
         finally:
             self._end()
 
+    @property
+    def thread(self) -> int:
+        """The number of the thread that its event loop runs in."""
+        assert self._thread.ident is not None
+        return self._thread.ident
+
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[str]:
         async with open_store(self._options) as store:
-            server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",)))
+            server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), limits=self._limits))
             (address,) = await server.start()
             server.set_serving(True)
             try:
