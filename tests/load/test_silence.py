@@ -1,16 +1,18 @@
-"""No request within the limits, nor one beyond them, silences the server: health is answered all the while.
+"""No request within the limits, nor one beyond them, silences the server for longer than 250 ms: the worst of each.
 
-Each limit has its worst case here. What a limit bounds takes some 10 to 100 ms of the event loop at a time on an idle
-machine; the bound is generous, since others compute meanwhile. Before there were such limits some of these requests
-took 2 to 200 seconds.
+How long health isn't answered depends on who else computes meanwhile, so what is held to 250 ms is what the server's
+event loop computes without a break, in its own CPU time. That health is answered all the while is asked too, with a
+generous bound. Before there were such limits some of these requests took 2 to 200 seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,12 +28,18 @@ from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from tests.support.cluster import PostgresCluster
+from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
+from tests.support.stretches import Stretches, measured_stretches
 
 LIMITS = Limits()
 MEBIBYTE = 1024 * 1024
+LONGEST_STRETCH = 0.25
+"""For how long the event loop may compute without a break, in seconds of CPU time."""
+TRIES = 3
 LONGEST_SILENCE = 3.0
-"""In seconds."""
+"""For how long health may not be answered, in seconds."""
 SMALL = values.Metadata(value=values.TypedValue(type="msgpack", data=b"\x80"))
 
 
@@ -77,12 +85,6 @@ def whole(channel: str, data: bytes, version: str = "s0") -> values.ChannelValue
     return values.ChannelValue(channel=channel, version=version, value=values.TypedValue(type="msgpack", data=data))
 
 
-class Silence:
-    """The longest that a server has said nothing, in seconds."""
-
-    seconds: float
-
-
 class Attacker:
     """Sends requests to a server, and measures for how long it says nothing meanwhile."""
 
@@ -106,21 +108,57 @@ class Attacker:
             return code
         return grpc.StatusCode.OK
 
-    @contextmanager
-    def watching(self) -> Iterator[Silence]:
-        """Has somebody ask for health without a pause. What the longest silence was is known afterwards."""
-        command = (sys.executable, "-m", "tests.load.onlooker", self.target)
-        silence = Silence()
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as onlooker:
-            assert onlooker.stdout is not None
-            assert onlooker.stdout.readline() == "watching\n"
-            yield silence
-            silence.seconds = float(onlooker.communicate(timeout=60)[0])
+    def expect(self, code: grpc.StatusCode, method: str, request: Any) -> None:
+        """Sends a request of which this should come."""
+        assert self.send(method, request) is code
+
+
+class Silence:
+    """The longest that a server has said nothing, in seconds."""
+
+    seconds: float
+
+
+@contextmanager
+def watching(target: str) -> Iterator[Silence]:
+    """Has somebody ask for health without a pause. What the longest silence was is known afterwards."""
+    command = (sys.executable, "-m", "tests.load.onlooker", target)
+    silence = Silence()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as onlooker:
+        assert onlooker.stdout is not None
+        assert onlooker.stdout.readline() == "watching\n"
+        yield silence
+        silence.seconds = float(onlooker.communicate(timeout=60)[0])
+
+
+class Server(Attacker):
+    """A server in this process, which is attacked."""
+
+    def __init__(self, server: LocalServer, stretches: Stretches) -> None:
+        super().__init__(server.target)
+        self._thread = server.thread
+        self._stretches = stretches
+
+    def silences_nobody(self, attack: Callable[[], None]) -> None:
+        """Attacks, and fails if the server was silent for too long meanwhile.
+
+        What only a busy machine makes long isn't so each time: it is tried again.
+        """
+        for _ in range(TRIES):
+            self._stretches.begin_anew()
+            with watching(self.target) as silence:
+                attack()
+            stretch = self._stretches.longest(self._thread)
+            if stretch < LONGEST_STRETCH and silence.seconds < LONGEST_SILENCE:
+                return
+        raise AssertionError(f"computed {stretch:.2f} s without a break; health was silent for {silence.seconds:.2f} s")
 
 
 @pytest.fixture(scope="module")
-def attacker(shared_server: ServerProcess) -> Attacker:
-    return Attacker(shared_server.target)
+def attacker(postgres_cluster: PostgresCluster) -> Iterator[Server]:
+    database = postgres_cluster.create_migrated_database()
+    with measured_stretches() as stretches, LocalServer(postgres_cluster.dsn(database)) as server:
+        yield Server(server, stretches)
 
 
 OK, REFUSED = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
@@ -275,23 +313,20 @@ WORST: dict[str, tuple[str, str, grpc.StatusCode, Make]] = {
 
 
 @pytest.mark.parametrize("name", WORST)
-def test_a_write_of_all_that_may_be_silences_nobody(name: str, attacker: Attacker) -> None:
+def test_a_write_of_all_that_may_be_silences_nobody(name: str, attacker: Server) -> None:
     _, method, expected, make = WORST[name]
     request = make()
     if "/" not in method:
         method = f"CheckpointService/{method}"
     if make is many_patches:  # on something that is there
         assert attacker.send(method, many_values()) is OK
-    with attacker.watching() as silence:
-        code = attacker.send(method, request)
-    assert code is expected
-    assert silence.seconds < LONGEST_SILENCE
+    attacker.silences_nobody(lambda: attacker.expect(expected, method, request))
 
 
 class TestReads:
     """What was stored under the limits, read by every read."""
 
-    def test_checkpoints_of_very_many_channels(self, attacker: Attacker) -> None:
+    def test_checkpoints_of_very_many_channels(self, attacker: Server) -> None:
         channels = names(LIMITS.max_channels)
         for number in range(30):
             request = put(
@@ -302,15 +337,17 @@ class TestReads:
                 values=[whole(channel, b"v") for channel in channels] if not number else [],
             )
             assert attacker.send("CheckpointService/PutCheckpoint", request) is OK
-        with attacker.watching() as silence:
+
+        def read() -> None:
             for patches in (False, True):
                 page = pb.ListCheckpointsRequest(thread_id="wide", page_size=1000, patches=patches)
                 assert attacker.send("CheckpointService/ListCheckpoints", page) is OK
                 latest = pb.GetCheckpointRequest(thread_id="wide", patches=patches)
                 assert attacker.send("CheckpointService/GetCheckpoint", latest) is OK
-        assert silence.seconds < LONGEST_SILENCE
 
-    def test_the_longest_chain_of_the_largest_patches(self, attacker: Attacker) -> None:
+        attacker.silences_nobody(read)
+
+    def test_the_longest_chain_of_the_largest_patches(self, attacker: Server) -> None:
         """Each of them takes its base apart into bytes."""
         operations = 16_384
         base = random.Random(1).randbytes(operations)
@@ -334,15 +371,17 @@ class TestReads:
             )
             assert attacker.send("CheckpointService/PutCheckpoint", request) is OK
         known = values_pb.KnownChannelValue(channel="c", version=f"s{LIMITS.max_chain}")
-        with attacker.watching() as silence:
+
+        def read() -> None:
             for patches in (False, True):
                 page = pb.ListCheckpointsRequest(thread_id="chain", patches=patches)
                 assert attacker.send("CheckpointService/ListCheckpoints", page) is OK
             wanted = values_pb.GetValueRequest(thread_id="chain", channel_value=known)
             assert attacker.send("ValueService/GetValue", wanted) is OK
-        assert silence.seconds < LONGEST_SILENCE
 
-    def test_a_value_that_is_blown_up(self, attacker: Attacker) -> None:
+        attacker.silences_nobody(read)
+
+    def test_a_value_that_is_blown_up(self, attacker: Server) -> None:
         size = 4096
         first = put(thread_id="blown", channels=["c"], channel_versions=["s0"], values=[whole("c", bytes(size))])
         assert attacker.send("CheckpointService/PutCheckpoint", first) is OK
@@ -358,11 +397,13 @@ class TestReads:
             request = put(thread_id="blown", channels=["c"], channel_versions=[f"s{number}"], values=[change])
             assert attacker.send("CheckpointService/PutCheckpoint", request) is OK
         known = values_pb.KnownChannelValue(channel="c", version="s2")
-        with attacker.watching() as silence:
+
+        def read() -> None:
             for most in (1, 60 * MEBIBYTE):
                 wanted = values_pb.GetValueRequest(thread_id="blown", channel_value=known, max_bytes=most)
                 assert attacker.send("ValueService/GetValue", wanted) is OK
-        assert silence.seconds < LONGEST_SILENCE
+
+        attacker.silences_nobody(read)
 
 
 UNBOUNDED = {
@@ -382,10 +423,22 @@ def test_every_limit_has_its_worst_case() -> None:
     assert not tried & UNBOUNDED
 
 
-def test_a_server_that_is_silent_is_noticed(attacker: Attacker, shared_server: ServerProcess) -> None:
+def test_a_server_that_is_silent_is_noticed(shared_server: ServerProcess) -> None:
     """What the other tests go by."""
-    with attacker.watching() as silence, suppress(ProcessLookupError):
+    with watching(shared_server.target) as silence, suppress(ProcessLookupError):
         shared_server.process.send_signal(19)
         time.sleep(LONGEST_SILENCE + 0.2)
         shared_server.process.send_signal(18)
     assert silence.seconds > LONGEST_SILENCE
+
+
+def test_a_loop_that_computes_for_too_long_is_noticed() -> None:
+    async def compute() -> None:
+        await asyncio.sleep(0)
+        end = time.thread_time() + LONGEST_STRETCH
+        while time.thread_time() < end:
+            pass
+
+    with measured_stretches() as stretches:
+        asyncio.run(compute())
+    assert stretches.longest(threading.get_ident()) >= LONGEST_STRETCH

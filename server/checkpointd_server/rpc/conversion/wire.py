@@ -107,3 +107,12 @@ def _varint(raw: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return number, position + place + 1
     raise ValueError
+
+
+def encode_varint(value: int) -> bytes:
+    """Returns a length as messages have it."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
