@@ -34,7 +34,7 @@ from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, de
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import KeysUnavailable, Needed, Unauthenticated, check_scope
 from checkpointd_server.rpc.load import SMALL_ANSWER_BYTES, Load
-from checkpointd_server.rpc.repeated_lines import RepeatedLines
+from checkpointd_server.rpc.repeated_lines import RepeatedLines, is_enabled
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
@@ -125,7 +125,7 @@ class Calls:
         self._idle = asyncio.Event()
         self._log = structlog.get_logger("checkpointd.rpc").bind()
         # Asked once: a line a call must cost nothing where nobody reads it.
-        self.logs_calls = self._log.is_enabled_for(logging.DEBUG)
+        self.logs_calls = is_enabled(self._log, logging.DEBUG)
         """Whether calls that went well are logged."""
         self._lines = RepeatedLines(self._log)
         self.metrics = RpcMetrics()

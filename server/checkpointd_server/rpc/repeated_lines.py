@@ -15,6 +15,12 @@ MOST_KINDS = 256
 """How many kinds of lines are told apart."""
 
 
+def is_enabled(log: Any, level: int) -> bool:
+    """Tells whether lines of a level are written: structlog's loggers call that by one name or the other."""
+    ask = getattr(log, "isEnabledFor", None) or log.is_enabled_for
+    return bool(ask(level))
+
+
 class _Kind:
     __slots__ = ("event", "level", "number", "since")
 
@@ -51,7 +57,7 @@ class RepeatedLines:
             key: Lines with the same one are of a kind. No client may be able to make up keys.
             fields: What belongs to it.
         """
-        if not self._log.is_enabled_for(level):
+        if not is_enabled(self._log, level):
             return
         now = monotonic()
         kind = self._kinds.get(key)
