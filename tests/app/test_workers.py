@@ -216,11 +216,12 @@ class TestTogether:
                 until_gone(worker)
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.long)])
 async def test_a_worker_that_is_killed_under_load_costs_no_run_and_no_write(
-    server: ServerProcess, database_url: str, tmp_path: Path
+    rounds: int, server: ServerProcess, database_url: str, tmp_path: Path
 ) -> None:
     async with Storm(server.target, tmp_path) as storm:
-        for times in range(1, 4):
+        for times in range(1, rounds + 1):
             # Both in turn, for nobody knows at which of them the agents are.
             for number, worker in enumerate(processes(server)):
                 worker.kill()

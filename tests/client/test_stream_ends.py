@@ -54,7 +54,8 @@ async def test_a_stream_that_the_server_has_ended_is_replaced_unseen(
     assert "unavailable" not in caplog.text
 
 
-async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerProcess) -> None:
+@pytest.mark.parametrize("restarts", [3, pytest.param(8, marks=pytest.mark.long)])
+async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerProcess, restarts: int) -> None:
     """Whatever a stream was doing as it ended: grpc.aio says of one that is just written to that it broke inside."""
     done = 0
 
@@ -70,7 +71,7 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
         ended = asyncio.Event()
         for number in range(24):
             agents.create_task(work(saver, number, ended))
-        for _ in range(8):
+        for _ in range(restarts):
             enough = done + 100
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.restart)

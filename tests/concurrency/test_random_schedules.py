@@ -4,7 +4,7 @@ The model knows only the rule: a run's put is accepted if the last put of the na
 put or deleted there since it read (a run that had found nothing: if nothing is there now); its task writes by the same
 rule; what is refused leaves nothing.
 
-`make test` tries a few hundred, `make test-all` thousands. CHECKPOINTD_TEST_SCHEDULES asks for another number of them,
+`make test` tries a hundred, `make test-all` thousands. CHECKPOINTD_TEST_SCHEDULES asks for another number of them,
 CHECKPOINTD_TEST_SEED for other seeds than those from the usual first one.
 """
 
@@ -28,7 +28,7 @@ from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of
 from tests.support.server_process import ServerProcess
 
-FEW, MANY = 200, 2000
+FEW, MANY = 100, 2000
 ASKED_FOR = os.environ.get("CHECKPOINTD_TEST_SCHEDULES")
 SCHEDULES = [int(ASKED_FOR)] if ASKED_FOR else [FEW, pytest.param(MANY, marks=pytest.mark.long)]
 SEED = int(os.environ.get("CHECKPOINTD_TEST_SEED", "20261121"))

@@ -68,7 +68,7 @@ def test_the_demo_fails_where_something_is_not_as_told(tmp_path: Path, temporary
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_demo_stops_its_server_and_its_agents(temporary: Path, number: signal.Signals) -> None:
     process = demo(ROOT, temporary=temporary)
     assert process.stdout is not None
