@@ -23,7 +23,7 @@ from checkpointd_server.observability.families import Snapshot
 from checkpointd_server.observability.snapshot import ServerSnapshots
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
 from checkpointd_server.signals import StopSignals
-from checkpointd_server.store import Migration, StoreOptions
+from checkpointd_server.store import Migration, SchemaStatus, StoreOptions
 
 GC_SECONDS = 60.0
 """How often it is looked what nobody comes for any more."""
@@ -113,6 +113,13 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
     async with open_database(config) as database:
         options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
         return await store.migrate(options)
+
+
+async def schema_status(config: DatabaseConfig) -> SchemaStatus:
+    """Returns what a database has of the schema, and what it lacks. Raises as `migrate` does."""
+    async with open_database(config) as database:
+        options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
+        return await store.schema_status(options)
 
 
 async def _serve(

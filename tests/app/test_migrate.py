@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd_server.store import database_of
+from tests.support.calls import config_of
 from tests.support.cluster import PostgresCluster
-from tests.support.commands import run
+from tests.support.commands import assert_one_clear_line, run
 from tests.support.server_process import ServerProcess, clean_environment
 
 COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
@@ -85,6 +90,55 @@ def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
     with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path):
         pass
     assert migrate("--database-url", empty_database_url).startswith("schema checkpointd was up to date already, in ")
+
+
+def test_the_status_tells_what_is_lacking_and_changes_nothing(empty_database_url: str) -> None:
+    options = ("--status", "--database-url", empty_database_url)
+    for _ in range(2):
+        before = run("migrate", *options)
+        assert before.returncode == 1
+        assert re.search(r"^0001 +core +breaking +pending$", before.stdout, re.MULTILINE)
+        assert before.stdout.endswith("lacks 1 of 1 migrations: run `checkpointd migrate`\n")
+    migrate("--database-url", empty_database_url)
+    after = run("migrate", *options)
+    assert after.returncode == 0
+    assert re.search(r"^0001 +core +breaking +applied +\d{4}-\d\d-\d\dT\d\d:", after.stdout, re.MULTILINE)
+    assert after.stdout.endswith("is up to date\n")
+    told = json.loads(migrate(*options, "--json"))
+    assert told["can_serve"] is True
+    assert [(row["number"], row["state"]) for row in told["migrations"]] == [(1, "applied")]
+
+
+@pytest.mark.parametrize(("additive", "code"), [("true", 0), ("false", 1)])
+def test_a_server_starts_on_what_the_next_release_has_migrated_if_that_was_additive(
+    additive: str, code: int, postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path
+) -> None:
+    psql(
+        postgres_cluster,
+        database_url,
+        "ALTER TABLE checkpointd.threads ADD COLUMN color text;"
+        f"INSERT INTO checkpointd.migrations (number, name, additive) VALUES (2, 'color', {additive});",
+    )
+    status = run("migrate", "--status", "--database-url", database_url)
+    assert status.returncode == code
+    assert re.search(r"^0002 +color +\w+ +unknown ", status.stdout, re.MULTILINE)
+    if code:
+        refused = run("serve", "--database-url", database_url, "--listen", "127.0.0.1:0")
+        assert_one_clear_line(refused, "migration 2", "newer checkpointd")
+    else:
+        with (
+            ServerProcess("--database-url", database_url, log_dir=tmp_path) as server,
+            GrpcSaver(server.target) as saver,
+        ):
+            config = saver.put(config_of("t"), empty_checkpoint(), {}, {})
+            assert saver.get_tuple(config) is not None
+
+
+@pytest.mark.parametrize("options", [("--print-sql", "--status"), ("--print-sql", "--json"), ("--json",)])
+def test_options_that_do_not_go_together_are_told(options: tuple[str, ...]) -> None:
+    refused = run("migrate", *options)
+    assert refused.returncode == 2
+    assert "go" in refused.stderr
 
 
 def test_printing_needs_no_database(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ class TestStarting:
         database = urlsplit(database_url).path.removeprefix("/")
         server.stop()
         postgres_cluster.execute(
-            "INSERT INTO checkpointd.migrations VALUES (9999, 'from the future')", database=database
+            "INSERT INTO checkpointd.migrations VALUES (9999, 'from the future', false)", database=database
         )
         result = run("serve", "--database-url", database_url)
         assert_one_clear_line(result, "migration 9999", "newer checkpointd")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import tomllib
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import time
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.cli.keys import keys
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth import gate
@@ -46,6 +49,58 @@ class TestMaking:
             assert await code(client, key) is grpc.StatusCode.OK
             refusal = await client.refused(client.checkpoints.PutCheckpoint(client.put_request(), metadata=bearer(key)))
             assert refusal.metadata == {"scope": "write"}
+
+    @pytest.mark.parametrize(
+        ("expires", "lifetime"),
+        [
+            ("90d", timedelta(days=90)),
+            ("2w", timedelta(weeks=2)),
+            ("12h", timedelta(hours=12)),
+            ("5m", timedelta(minutes=5)),
+        ],
+    )
+    def test_it_may_have_a_lifetime(self, expires: str, lifetime: timedelta) -> None:
+        made = CliRunner().invoke(keys, ["new", "--tenant", "acme", "--expires", expires])
+        (entry,) = tomllib.loads(made.stdout)["key"]
+        assert abs(entry["expires"] - datetime.now(UTC) - lifetime) < timedelta(minutes=2)
+
+    @pytest.mark.parametrize(
+        ("expires", "when"),
+        [
+            ("2100-01-31", datetime(2100, 1, 31, tzinfo=UTC)),
+            ("2100-01-31T12:00:00Z", datetime(2100, 1, 31, 12, tzinfo=UTC)),
+            ("2100-01-31T12:00:00+02:00", datetime(2100, 1, 31, 10, tzinfo=UTC)),
+        ],
+    )
+    def test_it_may_end_at_a_time(self, expires: str, when: datetime) -> None:
+        made = CliRunner().invoke(keys, ["new", "--tenant", "acme", "--expires", expires])
+        (entry,) = tomllib.loads(made.stdout)["key"]
+        assert entry["expires"] == when
+
+    @pytest.mark.parametrize(
+        ("expires", "problem"),
+        [
+            ("soon", "neither a lifetime"),
+            ("90", "neither a lifetime"),
+            ("999999999w", "neither a lifetime"),
+            ("2100-01-31T12:00:00", "must have its zone"),
+            ("2020-01-31", "is over already"),
+            ("0d", "is over already"),
+        ],
+    )
+    def test_a_time_that_can_not_be_is_refused_and_no_key_made(self, expires: str, problem: str) -> None:
+        made = CliRunner().invoke(keys, ["new", "--tenant", "acme", "--expires", expires])
+        assert made.exit_code == 2
+        assert made.stdout == ""
+        assert problem in made.stderr
+        assert KEY_PREFIX not in made.stderr
+
+    async def test_one_that_has_expired_opens_nothing(self, serve: Serve, tmp_path: Path) -> None:
+        key, entry = new_key("acme", [Scope.READ], "n", expires=datetime.now(UTC) + timedelta(seconds=1))
+        path = tmp_path / "keys.toml"
+        path.write_text(entry)
+        async with serve(keys_file=path) as target, connected(target) as client:
+            await auntil(partial(code, client, key), lambda answer: answer is grpc.StatusCode.UNAUTHENTICATED)
 
     def test_the_key_is_not_in_what_is_kept(self) -> None:
         made = run("keys", "new", "--tenant", "acme")

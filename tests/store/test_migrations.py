@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,18 @@ import asyncpg
 import pytest
 
 from checkpointd_server.domain.errors import SchemaTooNew, SetupError
-from checkpointd_server.store import StoreOptions, migrate, open_store, print_sql, schema_version
+from checkpointd_server.store import (
+    Migration,
+    StoreOptions,
+    migrate,
+    open_store,
+    print_sql,
+    schema_status,
+    schema_version,
+)
 from checkpointd_server.store.migrations import load_migrations
 from tests.support.cluster import PostgresCluster
+from tests.support.document import Document
 from tests.support.tenant import Tenant, patch, uploaded, write
 
 ODD_SCHEMAS = ["Capitals", "quo\"te's", "sp ace", "back\\slash", "%s {0} $1", "select", "\u00e4\u4e16" * 12]
@@ -23,6 +33,8 @@ LAST = load_migrations()[-1].number
 async def _query(options: StoreOptions, sql: str) -> object:
     connection = await asyncpg.connect(options.dsn)
     try:
+        if ";" in sql:  # several statements, which return nothing
+            return await connection.execute(sql)
         return await connection.fetchval(sql)
     finally:
         await connection.close()
@@ -120,8 +132,90 @@ async def test_a_schema_that_lacks_migrations_is_refused(own_options: StoreOptio
             pass
 
 
+def _next_release(sql: str, *, additive: bool) -> list[Migration]:
+    """The migrations of the next release: one more."""
+    return [*load_migrations(), Migration(number=LAST + 1, name="next", additive=additive, sql=sql)]
+
+
+ADDITIVE = """
+ALTER TABLE __schema__.threads ADD COLUMN color text NOT NULL DEFAULT 'blue';
+CREATE INDEX ON __schema__.threads (color);
+CREATE TABLE __schema__.notes (thread uuid NOT NULL, note text NOT NULL, PRIMARY KEY (thread, note));
+"""
+
+
+async def test_a_release_serves_on_what_the_next_one_has_added(own_options: StoreOptions) -> None:
+    (added,) = await migrate(own_options, known=_next_release(ADDITIVE, additive=True))
+    assert added.number == LAST + 1
+    await _use_every_verb(own_options)
+    assert await migrate(own_options) == []
+    status = await schema_status(own_options)
+    assert [migration.name for migration in status.unknown] == ["next"]
+    assert status.can_serve
+
+
+async def test_a_store_that_is_open_goes_on_while_the_next_release_adds(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1")
+        await migrate(own_options, known=_next_release(ADDITIVE, additive=True))
+        await tenant.put("2", parent="1")
+        assert len(await tenant.listed(thread_id="t")) == 2
+
+
+async def test_a_release_refuses_what_the_next_one_has_broken(own_options: StoreOptions) -> None:
+    broken = _next_release("ALTER TABLE __schema__.threads ADD COLUMN color text", additive=False)
+    late = Migration(number=LAST + 2, name="later", additive=True, sql="SELECT 1")
+    await migrate(own_options, known=[*broken, late])
+    with pytest.raises(SchemaTooNew) as refusal:
+        async with open_store(own_options):
+            pass
+    assert (refusal.value.found, refusal.value.known) == (LAST + 1, LAST)
+    status = await schema_status(own_options)
+    assert status.too_new
+    assert not status.can_serve
+
+
+async def test_the_status_of_a_database_that_was_not_migrated(empty_database_url: str) -> None:
+    status = await schema_status(StoreOptions(dsn=empty_database_url))
+    assert (status.applied, status.unknown) == ((), ())
+    assert [migration.number for migration in status.pending] == list(range(1, LAST + 1))
+    assert not status.can_serve
+
+
+async def test_rights_as_documented_hold_also_for_what_the_next_release_adds(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    database = await connection.fetchval("SELECT current_database()")
+    owner, agents = f"owner_{database}", f"agents_{database}"
+    await connection.execute(f"CREATE ROLE {owner} LOGIN; CREATE ROLE {agents} LOGIN")
+    try:
+        await connection.execute(f"GRANT CREATE ON DATABASE {database} TO {owner}")
+        as_owner, as_agents = (
+            StoreOptions(dsn=empty_database_url.replace("postgres@", f"{role}@")) for role in (owner, agents)
+        )
+        await migrate(as_owner)
+        for _, code in Document("docs/deploying.md").blocks("sql"):
+            await _query(as_owner, re.sub(r"\bowner\b", owner, re.sub(r"\bagents\b", agents, code)))
+        await migrate(as_owner, known=_next_release(ADDITIVE, additive=True))
+        await _use_every_verb(as_agents)
+        assert await _query(as_agents, "SELECT count(*) FROM checkpointd.notes") == 0
+    finally:
+        await connection.execute(f"DROP OWNED BY {owner}; DROP OWNED BY {agents}; DROP ROLE {owner}, {agents}")
+        await connection.close()
+
+
+BREAKING = re.compile(r"\b(DROP|RENAME|SET NOT NULL|SET SCHEMA|ALTER COLUMN \w+ (SET DATA )?TYPE)\b", re.IGNORECASE)
+
+
+def test_a_migration_that_takes_something_away_says_that_it_is_breaking() -> None:
+    for migration in load_migrations():
+        if migration.additive:
+            assert not BREAKING.search(migration.sql), migration
+
+
 async def test_a_newer_schema_is_refused_by_store_and_migration(own_options: StoreOptions) -> None:
-    await _query(own_options, "INSERT INTO checkpointd.migrations (number, name) VALUES (9999, 'future')")
+    future = "INSERT INTO checkpointd.migrations (number, name, additive) VALUES (9999, 'future', false)"
+    await _query(own_options, future)
     with pytest.raises(SchemaTooNew) as refusal:
         async with open_store(own_options):
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,10 +14,10 @@ import pytest
 
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded import EmbeddedPostgres
-from checkpointd_server.store import StoreOptions, migrate, open_store, schema_version
+from checkpointd_server.store import StoreOptions, migrate, open_store, schema_status, schema_version
 
 SECRET = "s3cr3t-Passw0rd"
-VERBS = [migrate, schema_version]
+VERBS: list[Callable[[StoreOptions], Awaitable[object]]] = [migrate, schema_version, schema_status]
 
 
 async def _refusal(options: StoreOptions) -> str:

@@ -5,33 +5,56 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from checkpointd_server.cli.option_types import json_option
+from checkpointd_server.cli.rendering.json import print_json
+from checkpointd_server.cli.rendering.tables import printable, table
 from checkpointd_server.cli.server_options import database_settings, read_database
 from checkpointd_server.cli.unknown_env import known_variables, warn_of_unknown
 from checkpointd_server.logs import LogLevel, configure_logs
 
+if TYPE_CHECKING:
+    from checkpointd_server.store import SchemaStatus
+
 
 @click.command()
 @click.option("--print-sql", is_flag=True, help="Print the SQL and connect to nothing.")
+@click.option("--status", is_flag=True, help="Print what the database has and what it lacks, and change nothing.")
+@json_option
 @database_settings
 def migrate(
-    print_sql: bool, database_url: str | None, data_dir: Path | None, schema: str, database_wait: float
+    print_sql: bool,
+    status: bool,
+    as_json: bool,
+    database_url: str | None,
+    data_dir: Path | None,
+    schema: str,
+    database_wait: float,
 ) -> None:
     """Bring the database's schema up to date, and say which database that was.
 
     `checkpointd serve` does it at its start; this is for those who keep that right for themselves. Safe to run from
     several places at once. Without --database-url it is the embedded PostgreSQL's.
 
+    With --status it exits with 0 if this release serves on the database as it is, and with 1 if it doesn't.
+
     \b
     Examples:
         CHECKPOINTD_DATABASE_URL=postgresql://owner:secret@db/agents checkpointd migrate
+        checkpointd migrate --status
         checkpointd migrate --print-sql | psql --set ON_ERROR_STOP=1 agents
     """
     from checkpointd_server import app, store
 
+    if print_sql and (status or as_json):
+        raise click.UsageError("--print-sql goes with neither --status nor --json.")
+    if as_json and not status:
+        raise click.UsageError("--json goes with --status.")
     if print_sql:
         click.echo(store.print_sql(schema), nl=False)
         return
@@ -39,8 +62,69 @@ def migrate(
     warn_of_unknown(os.environ, known_variables())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
     database = read_database(database_url, data_dir, schema, database_wait)
+    if status:
+        found = asyncio.run(app.schema_status(database))
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            _print_status(found, f"schema {schema}, in {app.describe_database(database)},")
+        sys.exit(0 if found.can_serve else 1)
     applied = asyncio.run(app.migrate(database))
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
     state = "is up to date" if applied else "was up to date already"
     click.echo(f"schema {schema} {state}, in {app.describe_database(database)}")
+
+
+def _rows(status: SchemaStatus) -> list[dict[str, str | int | None]]:
+    """The migrations, oldest first, as a program reads them."""
+    unknown = {migration.number for migration in status.unknown}
+    rows: list[dict[str, str | int | None]] = [
+        {
+            "number": migration.number,
+            "name": migration.name,
+            "compatibility": "additive" if migration.additive else "breaking",
+            "state": "unknown" if migration.number in unknown else "applied",
+            "applied_at": migration.applied_at.isoformat(timespec="seconds"),
+        }
+        for migration in status.applied
+    ]
+    rows += [
+        {
+            "number": migration.number,
+            "name": migration.name,
+            "compatibility": "additive" if migration.additive else "breaking",
+            "state": "pending",
+            "applied_at": None,
+        }
+        for migration in status.pending
+    ]
+    return sorted(rows, key=lambda row: row["number"] or 0)
+
+
+def _as_json(status: SchemaStatus) -> dict[str, object]:
+    return {"can_serve": status.can_serve, "migrations": _rows(status)}
+
+
+def _print_status(status: SchemaStatus, where: str) -> None:
+    cells = [
+        (
+            f"{row['number']:04}",
+            printable(str(row["name"])),
+            str(row["compatibility"]),
+            str(row["state"]),
+            str(row["applied_at"] or ""),
+        )
+        for row in _rows(status)
+    ]
+    for line in table(("number", "name", "compatibility", "state", "applied at"), cells):
+        click.echo(line)
+    if status.too_new:
+        outcome = "was migrated by a newer checkpointd, with which this release can't work: run the newer one"
+    elif status.pending:
+        outcome = f"lacks {len(status.pending)} of {len(cells)} migrations: run `checkpointd migrate`"
+    elif status.unknown:
+        outcome = "was migrated by a newer checkpointd by what is additive: this release serves on it"
+    else:
+        outcome = "is up to date"
+    click.echo(f"{where} {outcome}")

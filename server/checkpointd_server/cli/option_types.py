@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+
+_LIFETIME = re.compile(r"(\d{1,9})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -29,6 +35,35 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
         if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not self._zero):
             self.fail(f"{value!r} is not a number of seconds {'from' if self._zero else 'above'} 0", param, ctx)
         return seconds
+
+
+class Expiry(click.ParamType):  # type: ignore[type-arg]
+    """A time to come: so long from now, or a date or time of ISO 8601."""
+
+    name = "when"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parses it, and checks that it is to come."""
+        if isinstance(value, datetime):
+            return value
+        now = datetime.now(UTC)
+        try:
+            if lifetime := _LIFETIME.fullmatch(value):
+                when = now + int(lifetime[1]) * _UNITS[lifetime[2]]
+            else:
+                when = datetime.fromisoformat(value)
+                if _DAY.fullmatch(value):
+                    when = when.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither a lifetime, such as 90d, nor a date, such as 2030-01-31", param, ctx)
+        if when.tzinfo is None:
+            self.fail(f"{value!r} must have its zone, such as {value}Z", param, ctx)
+        if when <= now:
+            self.fail(f"{value!r} is over already", param, ctx)
+        return when
+
+
+EXPIRY = Expiry()
 
 
 class Whole(click.IntRange):

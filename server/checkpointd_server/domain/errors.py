@@ -241,8 +241,8 @@ class SchemaTooNew(SetupError):
 
     def __init__(self, found: int, known: int) -> None:
         super().__init__(
-            f"the database's schema is at migration {found}, this checkpointd knows only {known}: "
-            "run the newer checkpointd that migrated it"
+            f"the database's schema has migration {found}, with which checkpointd of this release can't work (it knows "
+            f"those up to {known}): run the newer checkpointd that migrated it"
         )
         self.found = found
         self.known = known

@@ -3,14 +3,21 @@
 A migration is a folder, `migrations/0001_name`, whose files run in the order of their names; it is never changed once
 released. Those that a database lacks run in one transaction under an advisory lock, so that any number of servers may
 start at once, also through a transaction pooler.
+
+The first line of its first file says what a migration means for servers of the release before, which goes with it into
+the database, where they find it:
+
+    -- compatibility: additive      they start and serve as before
+    -- compatibility: breaking      they refuse to start
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
@@ -29,6 +36,7 @@ _MIGRATIONS_TABLE = """
 CREATE TABLE IF NOT EXISTS __schema__.migrations (
     number integer PRIMARY KEY,
     name text NOT NULL,
+    additive boolean NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 """
@@ -47,7 +55,7 @@ _PSQL_MIGRATION = """
 SELECT NOT EXISTS (SELECT FROM {schema}.migrations WHERE number = {number}) AS pending \\gset
 \\if :pending
 {sql}
-INSERT INTO {schema}.migrations (number, name) VALUES ({number}, {name});
+INSERT INTO {schema}.migrations (number, name, additive) VALUES ({number}, {name}, {additive});
 \\endif
 """
 
@@ -60,6 +68,8 @@ class Migration:
     """1 and up, without gaps."""
     name: str
     """What it is about, in a word or two."""
+    additive: bool
+    """Whether servers that don't know it work on a database that has it."""
     sql: str = field(repr=False)
     """Its statements, with `__schema__` for the schema."""
 
@@ -67,65 +77,120 @@ class Migration:
         return f"{self.number:04} {self.name}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedMigration:
+    """A step of the schema that a database has."""
+
+    number: int
+    """1 and up."""
+    name: str
+    """What it is about."""
+    additive: bool
+    """Whether servers that don't know it work on the database."""
+    applied_at: datetime
+    """When it was run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStatus:
+    """What a database has of the schema, beside what this checkpointd knows."""
+
+    applied: tuple[AppliedMigration, ...]
+    """What it has, oldest first."""
+    pending: tuple[Migration, ...]
+    """What it lacks."""
+    unknown: tuple[AppliedMigration, ...]
+    """What it has of a newer checkpointd: the last ones of `applied`."""
+
+    @property
+    def too_new(self) -> bool:
+        """Whether this checkpointd can't serve on it, for something unknown is breaking."""
+        return not all(migration.additive for migration in self.unknown)
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether this checkpointd serves on it as it is."""
+        return not self.pending and not self.too_new
+
+
 def load_migrations() -> list[Migration]:
-    """Returns all migrations that this checkpointd knows, oldest first."""
+    """Returns all migrations that this checkpointd knows, oldest first. Raises ValueError if one is malformed."""
     migrations = []
     for folder in sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda folder: folder.name):
         number, _, name = folder.name.partition("_")
         parts = sorted(folder.iterdir(), key=lambda file: file.name)
         sql = "\n".join(part.read_text(encoding="utf-8") for part in parts)
-        migrations.append(Migration(number=int(number), name=name, sql=sql))
+        migrations.append(Migration(number=int(number), name=name, additive=_is_additive(folder.name, sql), sql=sql))
     return migrations
 
 
-async def migrate(options: StoreOptions) -> list[Migration]:
+def _is_additive(folder: str, sql: str) -> bool:
+    match sql.partition("\n")[0].removeprefix("-- compatibility: "):
+        case "additive":
+            return True
+        case "breaking":
+            return False
+    raise ValueError(f"migration {folder} must begin with '-- compatibility: additive' or '-- compatibility: breaking'")
+
+
+async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = None) -> list[Migration]:
     """Brings the schema up to date and returns the migrations that ran: none if it was.
 
+    Args:
+        options: The database.
+        known: All migrations, oldest first. None: those of this checkpointd.
+
     Raises:
-        SchemaTooNew: A newer checkpointd migrated the database.
+        SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
         SetupError: The database can't be reached or doesn't allow it.
     """
-    known = load_migrations()
+    known = load_migrations() if known is None else known
     async with _connect(options) as connection, connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({_lock(options.schema)})")
         # In a statement after the lock, so that it sees what was committed while this one waited. CREATE ... IF NOT
         # EXISTS asks for rights that a server on a ready database need not have.
-        applied = await _applied(connection, options.schema)
-        _check_known(applied, known)
-        pending = [migration for migration in known if migration.number not in applied]
-        if pending and not applied:
+        status = _compare(await _applied(connection, options.schema), known)
+        _check_not_too_new(status, known)
+        if status.pending and not status.applied:
             exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
             if not await connection.fetchval(exists, options.schema):
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(options.schema)}")
             await connection.execute(with_schema(_MIGRATIONS_TABLE, options.schema))
-        insert = with_schema("INSERT INTO __schema__.migrations (number, name) VALUES ($1, $2)", options.schema)
-        for migration in pending:
+        insert = with_schema(
+            "INSERT INTO __schema__.migrations (number, name, additive) VALUES ($1, $2, $3)", options.schema
+        )
+        for migration in status.pending:
             await connection.execute(with_schema(migration.sql, options.schema))
-            await connection.execute(insert, migration.number, migration.name)
-        return pending
+            await connection.execute(insert, migration.number, migration.name, migration.additive)
+        return list(status.pending)
+
+
+async def schema_status(options: StoreOptions) -> SchemaStatus:
+    """Returns what the database has of the schema, and what it lacks. Changes nothing. Raises SetupError."""
+    async with _connect(options) as connection:
+        return _compare(await _applied(connection, options.schema), load_migrations())
 
 
 async def schema_version(options: StoreOptions) -> int:
     """Returns the number of the last migration that the database has; 0: none. Raises SetupError."""
     async with _connect(options) as connection:
-        return max(await _applied(connection, options.schema), default=0)
+        return max((migration.number for migration in await _applied(connection, options.schema)), default=0)
 
 
 async def check_schema(options: StoreOptions) -> None:
-    """Raises SchemaTooNew if a newer checkpointd migrated the database, SetupError if it can't be used as it is."""
+    """Raises SchemaTooNew if a newer checkpointd broke with this one, SetupError if it can't be used as it is."""
     known = load_migrations()
     async with _connect(options) as connection:
         if await connection.fetchval("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"):
             raise read_only()
-        applied = await _applied(connection, options.schema)
-        complete = all(migration.number in applied for migration in known)
-        lacking = await connection.fetchval(load_statements(options.schema)["check"]) if complete else None
-    _check_known(applied, known)
+        status = _compare(await _applied(connection, options.schema), known)
+        lacking = await connection.fetchval(load_statements(options.schema)["check"]) if status.can_serve else None
+    _check_not_too_new(status, known)
     if lacking:
         raise SetupError(lacking_rights(str(lacking)))
-    missing = [migration.number for migration in known if migration.number not in applied]
-    if missing:
-        problem = "is not set up for checkpointd" if not applied else f"lacks the migrations {missing}"
+    if status.pending:
+        missing = [migration.number for migration in status.pending]
+        problem = "is not set up for checkpointd" if not status.applied else f"lacks the migrations {missing}"
         raise SetupError(f"schema {options.schema!r} of the database {problem}: run `checkpointd migrate`")
 
 
@@ -141,6 +206,7 @@ def print_sql(schema: str) -> str:
             schema=quoted,
             number=migration.number,
             name=quote_literal(migration.name),
+            additive="true" if migration.additive else "false",
             sql=with_schema(migration.sql, schema).strip(),
         )
         for migration in known
@@ -162,18 +228,28 @@ async def _connect(options: StoreOptions) -> AsyncIterator[Any]:
         await connection.close()
 
 
-async def _applied(connection: Any, schema: str) -> set[int]:
+async def _applied(connection: Any, schema: str) -> list[AppliedMigration]:
     table = f"{quote_identifier(schema)}.migrations"
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
-        return set()
-    rows = await connection.fetch(f"SELECT number FROM {table}")  # noqa: S608  # only the schema's quoted name
-    return {row["number"] for row in rows}
+        return []
+    # Only the schema's quoted name is not ours.
+    rows = await connection.fetch(f"SELECT number, name, additive, applied_at FROM {table} ORDER BY number")  # noqa: S608
+    return [AppliedMigration(**row) for row in rows]
 
 
-def _check_known(applied: set[int], known: list[Migration]) -> None:
-    found = max(applied, default=0)
-    if found > known[-1].number:
-        raise SchemaTooNew(found, known[-1].number)
+def _compare(applied: Sequence[AppliedMigration], known: Sequence[Migration]) -> SchemaStatus:
+    numbers = {migration.number for migration in applied}
+    return SchemaStatus(
+        applied=tuple(applied),
+        pending=tuple(migration for migration in known if migration.number not in numbers),
+        unknown=tuple(migration for migration in applied if migration.number > known[-1].number),
+    )
+
+
+def _check_not_too_new(status: SchemaStatus, known: Sequence[Migration]) -> None:
+    if status.too_new:
+        breaking = next(migration for migration in status.unknown if not migration.additive)
+        raise SchemaTooNew(breaking.number, known[-1].number)
 
 
 def _lock(schema: str) -> int:

@@ -127,14 +127,26 @@ def parse_key_file(content: bytes) -> KeyFile:
     return KeyFile(keys, certificates)
 
 
-def new_key(tenant: str, scopes: Sequence[Scope], name: str) -> tuple[str, str]:
-    """Returns a new key, and what is to be added to the file for it. Raises ValueError."""
+def new_key(tenant: str, scopes: Sequence[Scope], name: str, *, expires: datetime | None = None) -> tuple[str, str]:
+    """Returns a new key, and what is to be added to the file for it.
+
+    Args:
+        tenant: Whose threads it opens.
+        scopes: What it may do.
+        name: What the log calls its bearer.
+        expires: When it ends, with a zone. None: never.
+
+    Raises:
+        ValueError: The file may not have this.
+    """
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     quoted = ", ".join(f'"{scope.value}"' for scope in scopes)
     text = (
         f"[[key]]\ntenant = {_quoted(tenant)}\nscopes = [{quoted}]\nname = {_quoted(name)}\n"
         f'sha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
     )
+    if expires is not None:
+        text += f"expires = {expires.astimezone(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')}\n"
     parse_key_file(text.encode())
     return key, text
 

@@ -1,3 +1,5 @@
+-- compatibility: breaking
+
 -- The tables. The same schema runs on one PostgreSQL and, distributed by `thread`, on Citus:
 --
 -- * Every key begins with `thread`, which the server computes from the tenant and the thread's name (domain/threads.py).
