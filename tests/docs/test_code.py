@@ -81,7 +81,7 @@ def test_commands_in_a_document_exist(path: str) -> None:
             case ["pip", "install", *wanted]:
                 check_packages(command, wanted)
             case ["buf", "generate"]:
-                assert [path for path in documents() if Document(path).blocks("yaml")] == [path], command
+                assert len(Document(path).blocks("yaml")) == 1, command  # its template, which has a test below
             case [("docker" | "echo" | "pg_dump" | "psql"), *_]:
                 pass
             case _:
@@ -115,7 +115,7 @@ def check_packages(command: str, wanted: list[str]) -> None:
 
 @pytest.mark.parametrize("path", documents())
 def test_options_that_a_document_names_exist(path: str) -> None:
-    known = set[str]().union(*map(options, main.commands))
+    known = {"--help"}.union(*map(options, main.commands))
     named = set(re.findall(r"`(?:checkpointd \w+ )?(--[a-z-]+)", Document(path).prose))
     assert named <= known
 
