@@ -205,9 +205,9 @@ async def test_beyond_a_bound_of_puts_they_wait(local_server: LocalServer, datab
         async with blocked(database_url):
             writes = run.writes()
             await a_moment()
-            for _ in range(handover.MAX_PUTS):
+            for _ in range(handover.MAX_SAVES):
                 await asyncio.wait_for(run.put(), SOON)
             one_more = run.put()
             assert await is_held_up(one_more)
         await asyncio.wait_for(asyncio.gather(writes, one_more), SOON)
-        assert len(await run.stored()) == handover.MAX_PUTS + 2
+        assert len(await run.stored()) == handover.MAX_SAVES + 2

@@ -59,15 +59,14 @@ class RunCalls:
         self._wait(write, pipeline)
 
     def put_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
-        """Stores task writes, and waits for the puts that are handed over to them. Raises CheckpointdError."""
+        """Stores task writes, and waits for what is handed over to them, or hands them over. Raises CheckpointdError."""
         pipeline, waiter = self._pipeline(), ThreadWaiter()
         if writes.goes_ahead:
             self._send_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
         with _discarding(writes):
-            # What this call would wait for may be awaited in the very loop that it blocks.
-            waits = running_loop() is None
-            self._runs.put_writes(config, write, pipeline, takes=waits and not are_special, waits_for_put=waits)
+            blocks_loop = running_loop() is not None
+            self._runs.put_writes(config, write, pipeline, are_special=are_special, blocks_loop=blocks_loop)
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
@@ -148,8 +147,7 @@ class RunCalls:
         write = self._write(PUT, put, request.checkpoint_id, waiter)
         with _discarding(put):
             self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
-        if not write.is_handed_over:
-            await self._await(write)
+        await self._await(write)
         return None
 
     async def aput_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
@@ -161,8 +159,8 @@ class RunCalls:
             await self._asend_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
         with _discarding(writes):
-            self._runs.put_writes(config, write, pipeline, takes=not are_special)
-        return await self._await(write)
+            self._runs.put_writes(config, write, pipeline, are_special=are_special)
+        await self._await(write)
 
     async def acall(self, config: RunnableConfig | None, request: Any) -> Any:
         """Awaits `call`."""
@@ -187,6 +185,8 @@ class RunCalls:
         return operation.response
 
     async def _await(self, write: InFlightWrite) -> None:
+        if write.is_handed_over:
+            return
         assert isinstance(write.waiter, LoopWaiter)
         try:
             await write.waiter.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Kind, Namespace, key_of, varint
@@ -106,11 +106,11 @@ class RunNamespace:
         self.expected: dict[str, list[InFlightWrite]] = {}
         """Task writes that wait for the put of their checkpoint, by checkpoint."""
         self.takers: list[InFlightWrite] = []
-        """Task writes in flight that puts may be handed over to."""
-        self.untaken: list[InFlightWrite] = []
+        """Task writes in flight that others may be handed over to."""
+        self.untaken: deque[InFlightWrite] = deque()
         """Puts in flight that may be handed over."""
         self.handed_over = 0
-        """How many puts in flight were."""
+        """How many saves in flight were."""
 
     def record_put(self, checkpoint_id: str) -> int:
         """Notes a put that is about to be sent, and returns its number."""
