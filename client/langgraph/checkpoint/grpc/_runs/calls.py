@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import Any
 
@@ -54,19 +53,25 @@ class RunCalls:
         if put.goes_ahead:
             self._send_ahead(config, put, request.checkpoint_id)
         write = self._write(PUT, put, request.checkpoint_id, waiter)
-        with _discarding(put):
+        try:
             self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
+        except BaseException:
+            put.discard()
+            raise
         self._wait(write, pipeline)
 
     def put_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
-        """Stores task writes, and waits for what is handed over to them, or hands them over. Raises CheckpointdError."""
+        """Stores task writes, and waits for what is handed over to them. Raises CheckpointdError."""
         pipeline, waiter = self._pipeline(), ThreadWaiter()
         if writes.goes_ahead:
             self._send_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
-        with _discarding(writes):
-            blocks_loop = running_loop() is not None
+        blocks_loop = running_loop() is not None
+        try:
             self._runs.put_writes(config, write, pipeline, are_special=are_special, blocks_loop=blocks_loop)
+        except BaseException:
+            writes.discard()
+            raise
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
@@ -145,8 +150,11 @@ class RunCalls:
         if put.goes_ahead:
             await self._asend_ahead(config, put, request.checkpoint_id)
         write = self._write(PUT, put, request.checkpoint_id, waiter)
-        with _discarding(put):
+        try:
             self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
+        except BaseException:
+            put.discard()
+            raise
         await self._await(write)
         return None
 
@@ -158,9 +166,13 @@ class RunCalls:
         if writes.goes_ahead:
             await self._asend_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
-        with _discarding(writes):
+        try:
             self._runs.put_writes(config, write, pipeline, are_special=are_special)
+        except BaseException:
+            writes.discard()
+            raise
         await self._await(write)
+        return None
 
     async def acall(self, config: RunnableConfig | None, request: Any) -> Any:
         """Awaits `call`."""
@@ -257,16 +269,6 @@ class RunCalls:
     def _end(write: InFlightWrite) -> None:
         if write.error is not None:
             raise write.error
-
-
-@contextmanager
-def _discarding(put: Outgoing) -> Iterator[None]:
-    """Forgets what is known of a put that can't be sent."""
-    try:
-        yield
-    except BaseException:
-        put.discard()
-        raise
 
 
 def _rebuild(put: Outgoing) -> Callable[[], Generator[Any, Any, bytes | None]]:

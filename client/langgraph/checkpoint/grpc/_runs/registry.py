@@ -179,8 +179,9 @@ class Runs:
                     view.fail(own_id, error)
                     raise
                 # LangGraph puts in order: what is older and hasn't come by now is not going to.
-                for older in [expected for expected in view.expected if expected < own_id]:
-                    flush |= self._send_expected(view, older)
+                if view.expected:
+                    for older in [expected for expected in view.expected if expected < own_id]:
+                        flush |= self._send_expected(view, older)
                 write.view, write.execution = view, run.execution
                 operation.chain = view.chain
                 write.after = view.sent
@@ -279,7 +280,8 @@ class Runs:
 
     def settled(self, operation: Operation) -> None:
         """Takes an operation that has an outcome. Called in the thread of its pipeline."""
-        write = operation.owner
+        # Let go: it refers to the operation as well, and only the garbage collector would find the two.
+        write, operation.owner = operation.owner, None
         released: list[Callable[[], None]] = []
         unsent: list[InFlightWrite] = []
         with self._lock:

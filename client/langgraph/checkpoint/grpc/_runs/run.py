@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REMEMBERED_PUTS = 64
 """How many of a run's own checkpoints are remembered in each namespace."""
 
+_LAST_WRITER = key_of(values.Precondition, "if_last_writer")
+_LAST_CHECKPOINT_ID = key_of(values.Precondition, "if_last_checkpoint_id")
 _PUT_PRECONDITION = key_of(pb.PutCheckpointRequest, "precondition")
 _PUT_WRITER = key_of(pb.PutCheckpointRequest, "writer")
 _WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
@@ -156,23 +158,26 @@ class RunNamespace:
         """
         if self.version is None:
             return b""
-        if last_id:
-            expected = values.Precondition(if_last_writer=self.run.token, if_last_checkpoint_id=last_id)
-        else:
-            expected = values.Precondition(if_version_match=self.version)
-        return self._encoded(kind, expected)
+        if not last_id:
+            return self._encoded(kind, values.Precondition(if_version_match=self.version).SerializeToString())
+        token, checkpoint_id = self.run.token, last_id.encode()
+        lengths = varint(len(token)), varint(len(checkpoint_id))
+        return self._encoded(
+            kind, b"".join((_LAST_WRITER, lengths[0], token, _LAST_CHECKPOINT_ID, lengths[1], checkpoint_id))
+        )
 
     def relaxed_tail(self, kind: Kind) -> bytes:
         """Returns the tail of an operation that goes out of turn: it expects only that nobody else has written."""
         if self.version is None:
             return b""
-        return self._encoded(kind, values.Precondition(if_version_match=self.version, if_last_writer=self.run.token))
+        expected = values.Precondition(if_version_match=self.version, if_last_writer=self.run.token)
+        return self._encoded(kind, expected.SerializeToString())
 
-    def _encoded(self, kind: Kind, expected: values.Precondition) -> bytes:
-        encoded, token = expected.SerializeToString(), self.run.token
+    def _encoded(self, kind: Kind, expected: bytes) -> bytes:
         if kind is not PUT:
-            return b"".join((_WRITES_PRECONDITION, varint(len(encoded)), encoded))
-        return b"".join((_PUT_PRECONDITION, varint(len(encoded)), encoded, _PUT_WRITER, varint(len(token)), token))
+            return b"".join((_WRITES_PRECONDITION, varint(len(expected)), expected))
+        token = self.run.token
+        return b"".join((_PUT_PRECONDITION, varint(len(expected)), expected, _PUT_WRITER, varint(len(token)), token))
 
     def knows(self, checkpoint_id: str) -> bool:
         """Whether the run has read this checkpoint or put it itself."""
