@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all js flaky soak fuzz bench lint format protos pins audit clean
+.PHONY: help setup demo test test-all bounds js flaky soak fuzz bench lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-all: setup ## Run all tests, as CI does
 
 js: setup ## Build the JavaScript client, check its types and run its tests (Node.js 20 or later)
 	@cd clients/js && npm ci --no-audit --no-fund && npm run build && npm run check && npm test -- $(ARGS)
+
+bounds: ## Run what dependencies matter to with the oldest releases that are allowed, as CI does (ARGS=newest: the newest)
+	@scripts/test_bounds.sh $(or $(ARGS),oldest)
 
 flaky: setup ## Run the tests again and again, in random order and with pauses (TIMES=10; ARGS="--seed 7 -- tests/rpc")
 	@$(BIN)/python -m scripts.flaky --times $(TIMES) $(ARGS)

@@ -1,34 +1,39 @@
 #!/usr/bin/env bash
-# Runs tests of the client with the oldest releases that its pyproject.toml allows, in an environment of their own.
-# .venv has the newest. Arguments go to pytest; without any it runs those that touch what dependencies do.
+# Runs tests of client and server with the oldest releases that the pyproject.toml files allow, or with the newest, in an
+# environment of their own: .venv may have others.
+#
+#   scripts/test_bounds.sh oldest
+#   scripts/test_bounds.sh newest tests/client -x
+#
+# Behind the first argument go pytest's own; without any it runs the tests that touch what dependencies do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=.build/oldest
+which=${1:-oldest}
+[ $# -eq 0 ] || shift
+venv=.build/$which
+constraints=.build/$which.txt
 python=${PYTHON:-python3}
 mkdir -p .build
-"${VENV:-.venv}/bin/python" - >.build/oldest.txt <<'EOF'
-import re, tomllib
-
-for project in ("client", "protos"):
-    with open(f"{project}/pyproject.toml", "rb") as file:
-        for requirement in tomllib.load(file)["project"]["dependencies"]:
-            if bound := re.match(r"([\w-]+)>=([\w.]+)", requirement):
-                print(f"{bound[1]}=={bound[2]}")
-# The oldest that the tests are for, and what belongs to the grpcio above.
-print("langgraph==1.2.0")
-EOF
-sort -u -o .build/oldest.txt .build/oldest.txt
-if [ ! -f "$venv/.ready" ] || ! diff -q .build/oldest.txt "$venv/.ready" >/dev/null; then
+case $which in
+oldest) "$python" -m scripts.oldest_bounds >"$constraints" ;;
+newest) date +%F >"$constraints" ;; # made anew each day
+*) echo "usage: $0 [oldest|newest] [pytest's arguments]" >&2 && exit 2 ;;
+esac
+if ! diff -q "$constraints" "$venv/.ready" >/dev/null 2>&1; then
     rm -rf "$venv"
     "$python" -m venv "$venv"
     pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet --no-input)
     "${pip[@]}" install "pip>=25.1"
-    "${pip[@]}" install --constraint .build/oldest.txt -e ./protos -e "./client[encryption]" -e "./server[embedded]" \
-        langgraph pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis psutil anyio pycryptodome \
-        langgraph-checkpoint-conformance opentelemetry-instrumentation-grpc
-    cp .build/oldest.txt "$venv/.ready"
+    [ "$which" = newest ] || pip+=(install --constraint "$constraints")
+    [ "$which" = oldest ] || pip+=(install)
+    "${pip[@]}" -e ./protos -e "./client[encryption]" -e "./server[embedded]" \
+        langgraph pytest pytest-asyncio pytest-timeout pytest-xdist pytest-random-order hypothesis psutil anyio h2 \
+        pycryptodome langgraph-checkpoint-conformance opentelemetry-instrumentation-grpc starlette
+    cp "$constraints" "$venv/.ready"
 fi
-[ $# -gt 0 ] || set -- tests/client tests/conformance tests/e2e/test_pruning.py tests/e2e/test_delta_channels.py \
-    tests/concurrency/test_nested_refusals.py
-"$venv/bin/python" -m pytest -q "$@"
+"$venv/bin/python" -m pip --disable-pip-version-check list --format freeze |
+    grep -iE "^($("$python" -m scripts.oldest_bounds | sed 's/==.*//' | paste -sd '|'))=="
+[ $# -gt 0 ] || set -- -m "not long" tests/client tests/conformance tests/rpc tests/store tests/e2e/test_pruning.py \
+    tests/e2e/test_delta_channels.py tests/e2e/test_fidelity.py tests/concurrency/test_nested_refusals.py
+"$venv/bin/python" -m pytest -q -n auto --dist worksteal "$@"
