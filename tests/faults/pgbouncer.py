@@ -12,6 +12,8 @@ from typing import Self
 
 from tests.support.until import until
 
+USER = "nobody"
+"""The user that it runs as, if root starts it."""
 BUILD = Path(__file__).parents[2] / ".build" / "pgbouncer"
 
 _CONFIG = """\
@@ -62,7 +64,7 @@ class PgBouncer:
         """Starts it, and waits until it listens."""
         program, libraries = find()
         # It refuses to run as root, and PostgreSQL's socket is for PostgreSQL's user.
-        user = ["--user=nobody"] if os.geteuid() == 0 else []
+        user = [f"--user={USER}"] if os.geteuid() == 0 else []
         env = {**os.environ, "LD_LIBRARY_PATH": libraries}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([program, *user, self._config], stdout=log, stderr=log, env=env)

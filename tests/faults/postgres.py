@@ -21,6 +21,7 @@ class FaultyPostgres(EmbeddedPostgres):
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
         # What a process owes the disk outlives the process: only a power cut would need fsync.
         super().__init__(data_dir, settings={"fsync": "off", **(settings or {})})
+        self.data_dir = data_dir
 
     async def __aexit__(self, *exc_info: Any) -> None:
         assert self._process is not None
@@ -38,6 +39,12 @@ class FaultyPostgres(EmbeddedPostgres):
         """Starts it again."""
         assert self._socket_dir is not None
         await self._run(self.binaries, self._socket_dir, self._stack)
+
+    async def let_in(self, user: str) -> None:
+        """Lets another user of the system in, as any role."""
+        with (self.data_dir / "postgres" / "pg_ident.conf").open("a") as file:
+            file.write(f'checkpointd "{user}" all\n')
+        await self.execute("SELECT pg_reload_conf()")
 
     @property
     def socket(self) -> str:

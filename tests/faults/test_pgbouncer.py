@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.faults.pgbouncer import PgBouncer
+from tests.faults.pgbouncer import USER, PgBouncer
 from tests.faults.postgres import FaultyPostgres
 from tests.support.gates import build, new_thread, said, turn
 from tests.support.server_process import ServerProcess
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def bouncer(postgres: FaultyPostgres, tmp_path: Path) -> Iterator[PgBouncer]:
+async def bouncer(postgres: FaultyPostgres, tmp_path: Path) -> AsyncIterator[PgBouncer]:
     """A PgBouncer with fewer connections than two servers want."""
+    await postgres.let_in(USER)
     with PgBouncer(tmp_path, postgres.socket) as bouncer:
         yield bouncer
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ import pytest
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import StoreOptions, migrate, open_store, schema_status, schema_version
+from tests.support.until import auntil
 
 SECRET = "s3cr3t-Passw0rd"
 VERBS: list[Callable[[StoreOptions], Awaitable[object]]] = [migrate, schema_version, schema_status]
@@ -81,8 +83,21 @@ async def test_a_server_without_tls_is_told_where_the_url_asks_for_it(tmp_path: 
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
     settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
-    async with EmbeddedPostgres(tmp_path / "data", settings=settings):
+    async with EmbeddedPostgres(tmp_path / "data", settings=settings) as postgres:
+        with (tmp_path / "data" / "postgres" / "pg_hba.conf").open("a") as file:
+            file.write("host all all 127.0.0.1/32 trust\n")
+        connection = await asyncpg.connect(postgres.dsn, port=port)
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.close()
         url = f"postgresql://postgres:{SECRET}@127.0.0.1:{port}/postgres"
+
+        async def is_let_in() -> bool:
+            with suppress(asyncpg.InvalidAuthorizationSpecificationError):
+                await (await asyncpg.connect(url)).close()
+                return True
+            return False
+
+        await auntil(is_let_in)  # PostgreSQL reads the file in its own time
         message = await _refusal(StoreOptions(dsn=f"{url}?sslmode=require", startup_timeout=0))
         assert "(127.0.0.1: it speaks no TLS, for which the URL's sslmode asks)" in message
         assert await schema_version(StoreOptions(dsn=f"{url}?sslmode=prefer")) == 0
@@ -136,7 +151,7 @@ async def test_a_role_without_rights_is_told(own_options: StoreOptions) -> None:
 
 async def test_a_wrong_password_is_told(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
-        connection = await asyncpg.connect(postgres.dsn)
+        connection = await asyncpg.connect(postgres.dsn, port=port)
         await connection.execute(f"CREATE ROLE someone LOGIN PASSWORD '{SECRET}'")
         hba_file = Path(await connection.fetchval("SHOW hba_file"))
         hba_file.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
