@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import ormsgpack
 import pytest
@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import START, StateGraph
 
 from tests.support.server_process import ServerProcess, clean_environment
 
@@ -132,3 +133,23 @@ def test_with_langgraphs_own_switch_a_graph_has_its_classes_and_others_run_nothi
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.stdout == "True\n", ran.stderr
     assert not trace.exists()
+
+
+class State(TypedDict):
+    """A state that has a class of the agent's own."""
+
+    ours: Ours
+
+
+@pytest.mark.skipif(bool(os.environ.get("LANGGRAPH_STRICT_MSGPACK")), reason="LangGraph is strict by itself")
+@pytest.mark.parametrize(("strict", "found"), [(True, {"number": 7}), ([Ours], Ours(7)), (False, Ours(7))], ids=str)
+def test_without_that_switch_langgraph_tells_no_classes_so_strict_is_not_the_default(
+    strict: Any, found: Any, shared_server: ServerProcess
+) -> None:
+    """Once it does, the first of these gives the class itself, and `strict` can be the default."""
+    config: Any = {"configurable": {"thread_id": f"told {strict}"}}
+    with GrpcSaver(shared_server.target, strict=strict) as saver:
+        builder = StateGraph(State).add_node("write", lambda state: {"ours": Ours(7)}).add_edge(START, "write")
+        graph = builder.compile(checkpointer=saver)
+        graph.invoke({}, config)  # type: ignore[call-overload]
+        assert graph.get_state(config).values["ours"] == found

@@ -151,7 +151,7 @@ async def test_a_role_without_rights_is_told(own_options: StoreOptions) -> None:
 
 async def test_a_wrong_password_is_told(data_dir: Path) -> None:
     async with EmbeddedPostgres(data_dir) as postgres:
-        connection = await asyncpg.connect(postgres.dsn, port=port)
+        connection = await asyncpg.connect(postgres.dsn)
         await connection.execute(f"CREATE ROLE someone LOGIN PASSWORD '{SECRET}'")
         hba_file = Path(await connection.fetchval("SHOW hba_file"))
         hba_file.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
