@@ -21,6 +21,7 @@ from checkpointd_server.domain.errors import (
     ChainTooLong,
     CheckpointdError,
     CheckpointNotFound,
+    DatabaseFull,
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
@@ -79,6 +80,7 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (SealedValue(), {}),
     (BrokenPatch("the checksum is another one"), {}),
     (DatabaseUnavailable(), {}),
+    (DatabaseFull(), {}),
     (Draining(), {}),
     (DeadlineExceeded(), {}),
 ]

@@ -24,6 +24,7 @@ from checkpointd_server.domain.errors import (
     ChainTooLong,
     CheckpointdError,
     CheckpointNotFound,
+    DatabaseFull,
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
@@ -173,6 +174,11 @@ RULES: dict[type[CheckpointdError], Rule] = {
         level=logging.WARNING,
     ),
     DatabaseUnavailable: Rule(
+        code=grpc.StatusCode.UNAVAILABLE,
+        reason=errors_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
+        level=logging.WARNING,
+    ),
+    DatabaseFull: Rule(
         code=grpc.StatusCode.UNAVAILABLE,
         reason=errors_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
         level=logging.WARNING,
