@@ -130,6 +130,19 @@ def test_how_values_are_written(content: dict[Any, Any], projected: dict[str, An
     assert filter_json(pack(content)) == projected
 
 
+@given(maps)
+def test_what_is_read_back_is_projected_to_the_same_again(content: dict[str, Any]) -> None:
+    text = project_filter(pack(content), LIMITS)
+    assert text is not None
+    assert filter_json(metadata_index.unproject(text)) == json.loads(text)
+
+
+def test_a_key_that_is_no_text_is_not_read_back() -> None:
+    text = project_filter(pack({1: "one", "two": {3: 4}, "four": 5}), LIMITS)
+    assert text is not None
+    assert msgpack.unpackb(metadata_index.unproject(text)) == {"four": 5}
+
+
 def test_keys_that_python_would_merge_stay_apart() -> None:
     one_true_list = b"\x83\x01\xa1a\xc3\xa1b\x91\x01\xa1c"  # {1: "a", true: "b", [1]: "c"}
     assert filter_json(one_true_list) == {"\ue000k1": "a", "\ue000ktrue": "b", "\ue000k[1]": "c"}

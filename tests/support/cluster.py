@@ -102,7 +102,7 @@ class PostgresCluster:
 
     def create_database(self) -> str:
         """Makes an empty database and returns its name."""
-        return self._copy_database("template0")
+        return self.copy_database("template0")
 
     def create_migrated_database(self, *, role: str = SUPERUSER) -> str:
         """Makes a database with the schema in it, all a role's own, and returns its name.
@@ -115,13 +115,14 @@ class PostgresCluster:
                 self.execute(f"CREATE ROLE {role} LOGIN")
                 self.execute(f"ALTER DATABASE {template} OWNER TO {role}")
             self._run(migrate(StoreOptions(dsn=self.dsn(template, role=role))))
-        return self._copy_database(template, role=role)
+        return self.copy_database(template, role=role)
 
     def drop_database(self, name: str) -> None:
         """Drops a database, ending the sessions on it."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def _copy_database(self, template: str, *, role: str = SUPERUSER) -> str:
+    def copy_database(self, template: str, *, role: str = SUPERUSER) -> str:
+        """Copies a database that nobody is connected to, and returns the copy's name."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} OWNER {role} TEMPLATE {template} {self._strategy}")
         return name

@@ -83,20 +83,22 @@ class PutWritesResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known", "metadata_struct")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known", "metadata_struct", "metadata_index")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     METADATA_STRUCT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_INDEX_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
     patches: bool
     known: _containers.RepeatedCompositeFieldContainer[_values_pb2.KnownValue]
     metadata_struct: bool
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ..., metadata_struct: bool = ...) -> None: ...
+    metadata_index: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ..., metadata_struct: bool = ..., metadata_index: bool = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
     __slots__ = ("tuple", "version", "stored_values")

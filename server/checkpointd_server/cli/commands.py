@@ -1,4 +1,5 @@
-"""The command line: `checkpointd serve | migrate | context | health | info | show | keys`."""
+"""The command line: `checkpointd serve | migrate | context | health | info | show | export | import |
+keys`."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import structlog
 
 from checkpointd_server import __version__
 from checkpointd_server.cli.context import context
+from checkpointd_server.cli.export_threads import export_threads
 from checkpointd_server.cli.health import health
+from checkpointd_server.cli.import_threads import import_threads
 from checkpointd_server.cli.info import info
 from checkpointd_server.cli.keys import keys
 from checkpointd_server.cli.migrate import migrate
@@ -85,5 +88,5 @@ def main() -> None:
     click.get_current_context().call_on_close(flush_logs)
 
 
-for command in (serve, migrate, context, health, info, show, keys):
+for command in (serve, migrate, context, health, info, show, export_threads, import_threads, keys):
     main.add_command(command)

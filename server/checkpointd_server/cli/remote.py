@@ -292,10 +292,12 @@ def _usable(token: str | None) -> str | None:
 def _with_token(channel: Any, token: str) -> Any:
     import grpc
 
-    class Bearer(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
+    class Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  # no types
         def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
             metadata = [*(details.metadata or ()), ("authorization", f"Bearer {token}")]
             return continuation(details._replace(metadata=metadata), request)
+
+        intercept_stream_stream = intercept_unary_unary
 
     return grpc.intercept_channel(channel, Bearer())
 

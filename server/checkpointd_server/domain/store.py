@@ -47,6 +47,12 @@ class CheckpointStore(Protocol):
         """Reads the checkpoint with this id, or the latest if None, without the values that are known."""
         ...
 
+    async def get_metadata_index(
+        self, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
+    ) -> str | None:
+        """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+        ...
+
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:

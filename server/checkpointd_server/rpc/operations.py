@@ -13,6 +13,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
+from checkpointd_server.rpc.conversion.metadata_index import unproject
 from checkpointd_server.rpc.conversion.metadata_struct import write_struct
 from checkpointd_server.rpc.conversion.values import read_known, write_stored_values
 from checkpointd_server.rpc.executor import BoundedExecutor
@@ -28,6 +29,8 @@ class GetCheckpoint(NamedTuple):
     known: Known
     patches: bool
     metadata_struct: bool = False
+    metadata_index: bool = False
+    """Whether what can be searched of its metadata is wanted, too."""
 
 
 def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:
@@ -38,7 +41,9 @@ def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: L
         if not request.patches:
             raise InvalidArgument("known", "must be empty where values are to come whole: set patches")
         known = read_known(request.known, limits)
-    return GetCheckpoint(namespace, checkpoint_id, known, request.patches, request.metadata_struct)
+    return GetCheckpoint(
+        namespace, checkpoint_id, known, request.patches, request.metadata_struct, request.metadata_index
+    )
 
 
 class Operations:
@@ -89,7 +94,7 @@ class Operations:
         self, read: GetCheckpoint, response: pb.GetCheckpointResponse, timeout: float | None
     ) -> None:
         """Reads one checkpoint, and fills it in."""
-        namespace, checkpoint_id, known, patches, metadata_struct = read
+        namespace, checkpoint_id, known, patches, metadata_struct, with_index = read
         found = await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=timeout)
         checkpoint = found.checkpoint
         response.version = found.version
@@ -108,6 +113,9 @@ class Operations:
                 values, writes = whole.of(checkpoint)
             write_checkpoint(checkpoint, response.tuple, writes)
             write_values(values, response.tuple)
+        if with_index:
+            index = await self.store.get_metadata_index(namespace, checkpoint.checkpoint_id, timeout=timeout)
+            response.tuple.metadata.index = unproject(index or "{}")
 
 
 def give_up(writes: Sequence[PendingWrite], now: float) -> None:

@@ -119,6 +119,13 @@ class PostgresStore:
             timeout=timeout,
         )
 
+    async def get_metadata_index(
+        self, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
+    ) -> str | None:
+        """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+        database = self._of(namespace.tenant).database
+        return await reads.get_metadata_index(database, namespace, checkpoint_id, timeout=timeout)
+
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:

@@ -49,6 +49,18 @@ async def get_checkpoint(
     return ReadResult(checkpoint, version, list(read_values(row)))
 
 
+async def get_metadata_index(
+    database: Database, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
+) -> str | None:
+    """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+    key = key_of(namespace)
+    row = await database.fetch_row(
+        "get_metadata_index", key, namespace.checkpoint_ns, checkpoint_id, timeout=timeout, reads=True
+    )
+    index: str | None = row["o_index"]
+    return index
+
+
 def _checkpoint(row: Row, thread_id: str, checkpoint_ns: str) -> StoredCheckpoint:
     return StoredCheckpoint(
         thread_id=thread_id,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 _HEADING = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
@@ -39,11 +40,17 @@ def with_schema(sql: str, schema: str) -> str:
     return in_literals.replace(_SCHEMA, quoted)
 
 
-def load_statements(schema: str) -> Mapping[str, str]:
-    """Returns every statement by its name, ready for a schema."""
+def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[str, str]:
+    """Returns every statement by its name, ready for a schema.
+
+    Args:
+        schema: The schema.
+        folder: Where the .sql files are. None: the store's own.
+    """
     bodies: dict[str, str] = {}
     names: list[str] = []
-    for file in sorted(files(__package__).joinpath("sql").iterdir(), key=lambda file: file.name):
+    folder = folder or files(__package__).joinpath("sql")
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
         _, *parts = _HEADING.split(file.read_text(encoding="utf-8"))
         for kind, name, body in zip(parts[0::3], parts[1::3], parts[2::3], strict=True):
             if name in bodies:

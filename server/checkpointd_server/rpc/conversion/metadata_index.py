@@ -18,8 +18,9 @@ Numbers are equal where Python's are: 1 and 1.0 are, 1 and true are not.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from contextlib import suppress
 from json import JSONEncoder, loads
 from math import isfinite
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from checkpointd_server.domain.values import TypedValue
 
 _ESCAPE = "\ue000"
 _UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
+_ESCAPED = re.compile("\ue000(?:u([0-9a-f]{4})|\ue000)")
 _to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _MAX_KEYS_IN_KEYS = 2
@@ -317,3 +319,51 @@ def _run_id(entries: dict[str, Any], limits: Limits) -> str | None:
 
 def _usable_run_id(run_id: str, limits: Limits) -> str | None:
     return run_id if 0 < len(run_id.encode()) <= limits.max_run_id_bytes else None
+
+
+def unproject(text: str) -> bytes:
+    """Returns msgpack that is projected to a JSON object again.
+
+    Entries in which a key isn't text are left out.
+    """
+    made = {}
+    for key, value in loads(text).items():
+        with suppress(ValueError, OverflowError):
+            made[_unescaped_key(key)] = _unprojected(value)
+    return bytes(msgpack.packb(made, unicode_errors="surrogatepass"))
+
+
+def _unprojected(value: Any) -> Any:
+    if isinstance(value, str):
+        return _unescaped(value)
+    if isinstance(value, list):
+        return [_unprojected(item) for item in value]
+    if isinstance(value, dict):
+        return {_unescaped_key(key): _unprojected(item) for key, item in value.items()}
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value)  # PostgreSQL writes all digits of a large float
+    return value
+
+
+def _unescaped_key(text: str) -> str:
+    key = _unescaped(text)
+    if not isinstance(key, str):
+        raise ValueError
+    return key
+
+
+def _unescaped(text: str) -> Any:
+    if text.startswith(_ESCAPE) and text[1:2] not in ("u", _ESCAPE):
+        match text[1:2]:
+            case "d":
+                return float(text[2:])
+            case "b":
+                return b64decode(text[2:])
+            case "t":
+                seconds, _, nanoseconds = text[2:].partition(".")
+                return msgpack.Timestamp(int(seconds), int(nanoseconds))
+            case "x":
+                code, _, data = text[2:].partition(":")
+                return msgpack.ExtType(int(code), b64decode(data))
+        raise ValueError
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else _ESCAPE, text)

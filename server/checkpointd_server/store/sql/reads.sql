@@ -1,8 +1,12 @@
--- Reads: migrations/0001_core/05_reads.sql, 06_lists.sql and 07_history.sql.
+-- Reads: migrations/0001_core/05_reads.sql, 06_lists.sql, 07_history.sql and 14_metadata_index.sql.
 
 -- name: get_checkpoint
 -- One checkpoint, or its absence, and the namespace's version, in one row.
 SELECT * FROM __schema__.get_checkpoint($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: get_metadata_index
+-- What can be searched of a checkpoint's metadata.
+SELECT * FROM __schema__.get_metadata_index($1, $2, $3, $4)
 
 -- name: list_checkpoints
 -- A page of checkpoints, and a row about the page.

@@ -1,0 +1,176 @@
+"""What a thread holds, wherever it comes from: checkpoints in order, each with the values that none before it had.
+
+A checkpoint is the protocol's CheckpointTuple. Its `values` are whole or patches on versions that came before, and
+never left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+from zlib import crc32
+
+import msgpack
+
+from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
+from checkpointd_server.domain.errors import CheckpointdError
+
+LANGGRAPH_METADATA = frozenset({"source", "step", "parents", "run_id"})
+"""Entries of metadata that LangGraph makes itself; what redaction leaves."""
+
+
+_LENIENT: Any = {"unicode_errors": "surrogatepass"}
+
+
+class MoveError(CheckpointdError):
+    """A thread can't be moved as it is. The message says which, and why."""
+
+
+class ThreadChanged(MoveError):
+    """A thread was changed while it was read."""
+
+
+class ThreadSource(Protocol):
+    """Where threads come from."""
+
+    def thread_ids(self) -> Iterator[str]:
+        """Yields every thread's id, in an order that stays."""
+
+    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+        """Yields a thread's checkpoints by (checkpoint_id, checkpoint_ns), bytewise. Of an unknown thread: none.
+
+        Raises:
+            ThreadChanged: Somebody has changed it meanwhile.
+            MoveError: It holds what can't be read.
+        """
+
+
+class ThreadTarget(Protocol):
+    """Where threads go to."""
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether it has anything of a thread."""
+
+    def writing(self, thread_id: str) -> AbstractContextManager[ThreadWriter]:
+        """Takes a thread in: what was written is kept when the context ends well."""
+
+    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+        """Yields what it has of a thread, as a source does."""
+
+    def delete(self, thread_id: str) -> None:
+        """Deletes a thread."""
+
+
+class ThreadWriter(Protocol):
+    """Takes the checkpoints of one thread."""
+
+    def write(self, checkpoint: CheckpointTuple) -> None:
+        """Takes the next checkpoint."""
+
+
+def sort_key(checkpoint: CheckpointTuple) -> tuple[bytes, bytes]:
+    """Returns what checkpoints are ordered by."""
+    return checkpoint.checkpoint_id.encode(), checkpoint.checkpoint_ns.encode()
+
+
+class ThreadDigest:
+    """Computes a digest over a thread's contents, the same wherever they are stored and however values are encoded."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.checkpoints = 0
+        """How many checkpoints it has seen."""
+        self.writes = 0
+        """How many task writes."""
+
+    def add(self, checkpoint: CheckpointTuple) -> None:
+        """Takes the next checkpoint in."""
+        self.checkpoints += 1
+        self.writes += len(checkpoint.pending_writes)
+        self._text(checkpoint.checkpoint_ns, checkpoint.checkpoint_id, checkpoint.parent_checkpoint_id)
+        self._bytes(_canonical(checkpoint.body))
+        for channel, version in sorted(zip(checkpoint.channels, checkpoint.channel_versions, strict=True)):
+            self._text(channel, version)
+        self._text(checkpoint.metadata.value.type)
+        metadata = checkpoint.metadata.value
+        self._bytes(_canonical(metadata.data) if metadata.type == "msgpack" else metadata.data)
+        self._number(len(checkpoint.values))
+        for value in sorted(checkpoint.values, key=lambda value: (value.channel, value.version)):
+            self._text(value.channel, value.version)
+            self._value(value.value)
+        self._number(len(checkpoint.pending_writes))
+        for write in checkpoint.pending_writes:
+            self._text(write.task_id, write.task_path, write.channel)
+            self._number(write.idx)
+            self._value(write.value)
+
+    def result(self) -> bytes:
+        """Returns the digest of all that was added, 32 bytes."""
+        return self._hash.digest()
+
+    def _value(self, value: TypedValue) -> None:
+        self._text(value.type)
+        if value.HasField("patch") and not value.patch.sealed:
+            self._number(value.patch.size)
+            self._number(value.patch.crc32)
+        else:
+            self._number(len(value.data))
+            self._number(crc32(value.data))
+
+    def _text(self, *texts: str) -> None:
+        for text in texts:
+            self._bytes(text.encode())
+
+    def _bytes(self, data: bytes) -> None:
+        self._number(len(data))
+        self._hash.update(data)
+
+    def _number(self, number: int) -> None:
+        self._hash.update(struct.pack("<q", number))
+
+
+def _canonical(data: bytes) -> bytes:
+    """Returns msgpack with the keys of maps in order, for stores that keep no order."""
+    try:
+        return bytes(msgpack.packb(_sorted(msgpack.unpackb(data, strict_map_key=False, **_LENIENT)), **_LENIENT))
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
+        return data
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        made = {key: _sorted(value[key]) for key in sorted(value, key=repr)}
+        match made.get("extra"):
+            case ["msgpack", bytes(inner)]:
+                made["extra"] = ["msgpack", _canonical(inner)]
+        return made
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
+    """Returns a checkpoint without what agents stored in it: how it hangs together, and LangGraph's own metadata."""
+    made = CheckpointTuple()
+    made.CopyFrom(checkpoint)
+    for value in made.values:
+        value.value.CopyFrom(TypedValue(type="null"))
+    for write in made.pending_writes:
+        write.value.CopyFrom(TypedValue(type="null"))
+    made.metadata.ClearField("index")
+    metadata, kept = checkpoint.metadata.value, {}
+    if metadata.type == "msgpack":
+        found = msgpack.unpackb(metadata.data, strict_map_key=False, ext_hook=_nothing)
+        kept = {name: found[name] for name in sorted(LANGGRAPH_METADATA & found.keys())}
+    made.metadata.value.CopyFrom(TypedValue(type="msgpack", data=msgpack.packb(kept)))
+    body = msgpack.unpackb(checkpoint.body, strict_map_key=False)
+    body.pop("extra", None)
+    made.body = msgpack.packb(body)
+    return made
+
+
+def _nothing(code: int, data: bytes) -> None:
+    """Stands for an object of an agent's."""

@@ -1,0 +1,209 @@
+"""The threads of a server, read through its RPCs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+
+from checkpointd.v1.checkpoint_service_pb2 import (
+    CHECKPOINT_VIEW_METADATA,
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    ListCheckpointsRequest,
+)
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.value_service_pb2 import GetValueRequest, KnownChannelValue, KnownTaskWrite
+from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
+from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, KnownValue, TaskWrite, TypedValue
+from checkpointd_server.moving.content import MoveError, ThreadChanged
+
+PAGE_SIZE = 1000
+"""How many checkpoints are listed in a call."""
+MAX_KNOWN = 1000
+"""How many values a read may name as known."""
+MAX_INDEX_BYTES = 64 * 1024
+"""How large the index of metadata may be in a put."""
+TRIES = 8
+"""How often a call is made that a server can't answer just now."""
+FIRST_PAUSE = 0.1
+"""How long to wait before the second try, in seconds; twice as long before each further one."""
+_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+Answer = TypeVar("Answer")
+
+
+class _Key(NamedTuple):
+    """Names a checkpoint of a thread, with the version that its namespace has."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
+    version: int
+
+
+def repeat(call: Callable[[], Answer]) -> Answer:
+    """Makes a call that is safe to repeat, again and again while the server can't answer it. Raises grpc.RpcError."""
+    pause = FIRST_PAUSE
+    for _ in range(TRIES - 1):
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() not in _AGAIN:
+                raise
+        time.sleep(pause)
+        pause *= 2
+    return call()
+
+
+class RemoteThreads:
+    """The threads of a server's tenant.
+
+    Args:
+        channel: To the server.
+        timeout: How long each call may take, in seconds.
+    """
+
+    def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
+        self._checkpoints: Any = CheckpointServiceStub(channel)
+        self._values: Any = ValueServiceStub(channel)
+        self._timeout = timeout
+
+    def thread_ids(self) -> Iterator[str]:
+        """Yields every thread's id, the one first that was written to last."""
+        seen: set[str] = set()
+        for found in self._list(ListCheckpointsRequest(view=CHECKPOINT_VIEW_METADATA)):
+            if found.thread_id not in seen:
+                seen.add(found.thread_id)
+                yield found.thread_id
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether there are checkpoints in a thread."""
+        request = ListCheckpointsRequest(thread_id=thread_id, view=CHECKPOINT_VIEW_METADATA, page_size=1)
+        response = repeat(lambda: self._checkpoints.ListCheckpoints(request, timeout=self._timeout))
+        return bool(response.tuples)
+
+    def _list(self, request: ListCheckpointsRequest) -> Iterator[CheckpointTuple]:
+        request.page_size = PAGE_SIZE
+        while True:
+            response = repeat(lambda: self._checkpoints.ListCheckpoints(request, timeout=self._timeout))
+            yield from response.tuples
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def _keys(self, thread_id: str) -> list[_Key]:
+        request = ListCheckpointsRequest(thread_id=thread_id, view=CHECKPOINT_VIEW_METADATA)
+        found = [_Key(one.checkpoint_id, one.checkpoint_ns, one.version) for one in self._list(request)]
+        return sorted(found, key=lambda key: (key.checkpoint_id.encode(), key.checkpoint_ns.encode()))
+
+    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+        """Yields a thread's checkpoints in order. Raises ThreadChanged, MoveError, grpc.RpcError."""
+        reader = _ThreadReader(self._checkpoints, self._values, thread_id, self._timeout)
+        keys = self._keys(thread_id)
+        for key in keys:
+            yield reader.read(key.checkpoint_ns, key.checkpoint_id)
+        if self._keys(thread_id) != keys:
+            raise ThreadChanged(f"thread {thread_id!r} was changed while it was read")
+
+
+class _ThreadReader:
+    """Reads the checkpoints of a thread one by one: of each the values that none before it had."""
+
+    def __init__(self, checkpoints: Any, values: Any, thread_id: str, timeout: float) -> None:
+        self._checkpoints = checkpoints
+        self._values = values
+        self._thread_id = thread_id
+        self._timeout = timeout
+        self._given: set[tuple[str, str, str]] = set()
+        """The values that were given: (namespace, channel, version)."""
+        self._latest: dict[str, dict[str, KnownValue]] = {}
+        """Of each namespace and channel, the last of them."""
+
+    def read(self, checkpoint_ns: str, checkpoint_id: str) -> CheckpointTuple:
+        """Returns a checkpoint. Raises ThreadChanged if it is gone."""
+        latest = self._latest.setdefault(checkpoint_ns, {})
+        request = GetCheckpointRequest(
+            thread_id=self._thread_id,
+            checkpoint_ns=checkpoint_ns,
+            checkpoint_id=checkpoint_id,
+            patches=True,
+            metadata_index=True,
+        )
+        request.known.extend(list(latest.values())[:MAX_KNOWN])
+        response: GetCheckpointResponse = repeat(
+            lambda: self._checkpoints.GetCheckpoint(request, timeout=self._timeout)
+        )
+        if not response.HasField("tuple"):
+            raise ThreadChanged(f"thread {self._thread_id!r} was changed while it was read")
+        found = response.tuple
+        rows = {(row.channel, row.version): row.value for row in response.stored_values}
+        for channel, version in zip(found.channels, found.channel_versions, strict=True):
+            key = (checkpoint_ns, channel, version)
+            row = rows.get((channel, version))
+            if row is None or key in self._given:
+                continue
+            value = found.values.add(channel=channel, version=version)
+            self._fill(value.value, row, found, channel, GetValueRequest(channel_value=_named(value)))
+            self._given.add(key)
+            latest[channel] = KnownValue(channel=channel, version=version, crc32=_checksum(row))
+        for write in found.pending_writes:
+            stored = TypedValue()
+            stored.CopyFrom(write.value)
+            write.ClearField("value")
+            self._fill(write.value, stored, found, write.channel, GetValueRequest(task_write=_beside(found, write)))
+        found.ClearField("version")
+        if found.metadata.value.type == "msgpack" and len(found.metadata.index) > MAX_INDEX_BYTES:
+            found.metadata.ClearField("index")  # a server makes the same one of the metadata itself
+        return found
+
+    def _fill(
+        self, value: TypedValue, row: TypedValue, found: CheckpointTuple, channel: str, request: GetValueRequest
+    ) -> None:
+        """Gives a value its bytes: as a patch where its base was given before, else whole."""
+        base = (found.checkpoint_ns, channel, row.patch.base_version)
+        as_patch = row.HasField("patch") and base in self._given
+        if not row.HasField("parts") and (as_patch or not row.HasField("patch")):
+            value.CopyFrom(row)
+            return
+        request.thread_id, request.checkpoint_ns = self._thread_id, found.checkpoint_ns
+        request.patches = as_patch
+        value.type = row.type
+        if as_patch:
+            value.patch.CopyFrom(row.patch)
+        value.data = self._bytes(request)
+        if not as_patch and row.crc32:
+            value.crc32 = row.crc32
+
+    def _bytes(self, request: GetValueRequest) -> bytes:
+        """Reads a value by itself."""
+        made = bytearray()
+        while True:
+            request.offset = len(made)
+            try:
+                part = repeat(lambda: self._values.GetValue(request, timeout=self._timeout))
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                    raise MoveError(
+                        f"thread {self._thread_id!r} has an encrypted patch whose base is gone: only the saver that "
+                        "has the key can copy it"
+                    ) from error
+                raise
+            if not part.found:
+                raise ThreadChanged(f"thread {self._thread_id!r} was changed while it was read")
+            made += part.data
+            if len(made) >= part.size or not part.data:
+                return bytes(made)
+
+
+def _named(value: ChannelValue) -> KnownChannelValue:
+    return KnownChannelValue(channel=value.channel, version=value.version)
+
+
+def _beside(found: CheckpointTuple, write: TaskWrite) -> KnownTaskWrite:
+    return KnownTaskWrite(checkpoint_id=found.checkpoint_id, task_id=write.task_id, idx=write.idx)
+
+
+def _checksum(row: TypedValue) -> int:
+    return row.patch.crc32 if row.HasField("patch") else row.crc32

@@ -1,0 +1,184 @@
+"""Threads written into a server through its RPCs: many operations at once, large values in parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from checkpointd.v1.checkpoint_service_pb2 import (
+    Operation,
+    OperationFailure,
+    PipelineRequest,
+    PutCheckpointRequest,
+    PutWritesRequest,
+)
+from checkpointd.v1.thread_service_pb2 import DeleteThreadRequest
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+from checkpointd.v1.value_service_pb2 import PutPartRequest
+from checkpointd.v1.values_pb2 import CheckpointTuple, TaskWrite, TypedValue
+from checkpointd_server.moving.content import MoveError
+from checkpointd_server.moving.remote_threads import FIRST_PAUSE, TRIES, RemoteThreads, repeat
+
+BATCH_OPERATIONS = 64
+"""How many operations are sent in one message."""
+BATCH_BYTES = 2 * 1024 * 1024
+"""How many bytes they have at the most; an operation that is larger goes alone, in a call of its own."""
+INLINE_BYTES = 256 * 1024
+"""Up to how many bytes a value travels within its operation. A larger one is sent ahead, in parts."""
+PART_BYTES = 1024 * 1024
+"""How large a part is."""
+_TRY_AGAIN = {code.value[0] for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)}
+
+
+class RemoteTarget(RemoteThreads):
+    """A server that takes threads in.
+
+    Args:
+        channel: To the server.
+        timeout: How long each call may take, in seconds.
+    """
+
+    def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
+        super().__init__(channel, timeout=timeout)
+        self._threads: Any = ThreadServiceStub(channel)
+
+    def delete(self, thread_id: str) -> None:
+        """Deletes a thread. Raises grpc.RpcError."""
+        repeat(lambda: self._threads.DeleteThread(DeleteThreadRequest(thread_id=thread_id), timeout=self._timeout))
+
+    @contextmanager
+    def writing(self, thread_id: str) -> Iterator[_RemoteWriter]:
+        """Takes a thread in, bit by bit: what was taken in is there, also where this doesn't end well."""
+        writer = _RemoteWriter(self._checkpoints, self._values, thread_id, self._timeout)
+        yield writer
+        writer.flush()
+
+
+class _RemoteWriter:
+    """Writes the checkpoints of a thread in order."""
+
+    def __init__(self, checkpoints: Any, values: Any, thread_id: str, timeout: float) -> None:
+        self._checkpoints = checkpoints
+        self._values = values
+        self._thread_id = thread_id
+        self._timeout = timeout
+        self._batch: list[Operation] = []
+        self._size = 0
+
+    def write(self, checkpoint: CheckpointTuple) -> None:
+        """Takes the next checkpoint, with the task writes beside it."""
+        put = PutCheckpointRequest(
+            thread_id=self._thread_id,
+            checkpoint_ns=checkpoint.checkpoint_ns,
+            checkpoint_id=checkpoint.checkpoint_id,
+            parent_checkpoint_id=checkpoint.parent_checkpoint_id,
+            body=checkpoint.body,
+            channels=checkpoint.channels,
+            channel_versions=checkpoint.channel_versions,
+            metadata=checkpoint.metadata,
+            request_id=os.urandom(16),
+        )
+        for value in checkpoint.values:
+            sent = put.values.add(channel=value.channel, version=value.version)
+            self._send_ahead(sent.value, value.value)
+        self._add(Operation(put_checkpoint=put))
+        tasks: dict[tuple[str, str], list[TaskWrite]] = {}
+        for write in checkpoint.pending_writes:
+            tasks.setdefault((write.task_id, write.task_path), []).append(write)
+        for (task_id, task_path), written in tasks.items():
+            request = PutWritesRequest(
+                thread_id=self._thread_id,
+                checkpoint_ns=checkpoint.checkpoint_ns,
+                checkpoint_id=checkpoint.checkpoint_id,
+                task_id=task_id,
+                task_path=task_path,
+                request_id=os.urandom(16),
+            )
+            for write in written:
+                self._send_ahead(request.writes.add(idx=write.idx, channel=write.channel).value, write.value)
+            self._add(Operation(put_writes=request))
+
+    def _send_ahead(self, target: TypedValue, value: TypedValue) -> None:
+        """Gives an operation a value: within it, or, where it is large, ahead in parts."""
+        if len(value.data) <= INLINE_BYTES or (value.HasField("patch") and not value.patch.sealed):
+            target.CopyFrom(value)
+            return
+        upload_id = os.urandom(16)
+        for offset in range(0, len(value.data), PART_BYTES):
+            part = PutPartRequest(
+                thread_id=self._thread_id,
+                upload_id=upload_id,
+                offset=offset,
+                data=value.data[offset : offset + PART_BYTES],
+            )
+            repeat(lambda part=part: self._values.PutPart(part, timeout=self._timeout))  # type: ignore[misc]
+        target.type = value.type
+        if value.HasField("patch"):
+            target.patch.CopyFrom(value.patch)
+        target.crc32 = value.crc32
+        target.parts.upload_id = upload_id
+        target.parts.size = len(value.data)
+
+    def _add(self, operation: Operation) -> None:
+        size = operation.ByteSize()
+        if self._batch and (len(self._batch) >= BATCH_OPERATIONS or self._size + size > BATCH_BYTES):
+            self.flush()
+        operation.id = len(self._batch) + 1
+        self._batch.append(operation)
+        self._size += size
+        if size > BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends what wasn't sent, and waits until it is stored. Raises MoveError, grpc.RpcError."""
+        batch, self._batch, size, self._size = self._batch, [], self._size, 0
+        if not batch:
+            return
+        if size > BATCH_BYTES:
+            (operation,) = batch
+            self._call(operation)
+            return
+        pause = FIRST_PAUSE
+        for left in range(TRIES - 1, -1, -1):
+            failure = repeat(lambda: self._send(batch))
+            if failure is None:
+                return
+            if failure.code not in _TRY_AGAIN or not left:
+                raise MoveError(f"thread {self._thread_id!r} is refused ({failure.reason}): {failure.message}")
+            time.sleep(max(pause, failure.retry_after_ms / 1000))
+            pause *= 2
+
+    def _call(self, operation: Operation) -> None:
+        kind = operation.WhichOneof("operation")
+        method = self._checkpoints.PutCheckpoint if kind == "put_checkpoint" else self._checkpoints.PutWrites
+        try:
+            repeat(lambda: method(getattr(operation, kind), timeout=self._timeout))
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED):
+                raise MoveError(f"thread {self._thread_id!r} is refused: {error.details()}") from error
+            raise
+
+    def _send(self, batch: list[Operation]) -> OperationFailure | None:
+        """Sends a batch over a stream. Returns why one of its operations failed, if so: the first one."""
+        requests: SimpleQueue[PipelineRequest | None] = SimpleQueue()
+        requests.put(PipelineRequest(operations=batch))
+        stream = self._checkpoints.Pipeline(iter(requests.get, None), timeout=self._timeout)
+        waiting, failures = len(batch), dict[int, OperationFailure]()
+        try:
+            for response in stream:
+                for result in response.results:
+                    waiting -= 1
+                    if result.HasField("failure"):
+                        failures[result.id] = result.failure
+                if not waiting:
+                    break
+        finally:
+            requests.put(None)
+            stream.cancel()
+        return failures[min(failures)] if failures else None

@@ -1,0 +1,104 @@
+"""The threads of a stock SqliteSaver's file, which is only read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Self
+
+from checkpointd.v1.values_pb2 import CheckpointTuple
+from checkpointd_server.moving.content import MoveError
+from checkpointd_server.moving.stock_checkpoints import Place, build, from_serialized, tag_of, whole_value
+from checkpointd_server.store.statements import load_statements
+
+
+class SqliteThreads:
+    """The threads in a file of SQLite.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MoveError: It can't be opened, or has no stock saver's tables.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            self._connection.text_factory = _text
+            columns = {row[1] for row in self._connection.execute("PRAGMA table_info(writes)")}
+            has_checkpoints = any(self._connection.execute("PRAGMA table_info(checkpoints)"))
+        except sqlite3.Error as error:
+            raise MoveError(f"{path} can't be read as SQLite: {error}") from None
+        if not has_checkpoints or not columns:
+            raise MoveError(f"{path} has no tables of SqliteSaver")
+        statements = load_statements("", files(__package__) / "sql" / "sqlite")
+        self._threads, self._checkpoints = statements["list_threads"], statements["read_checkpoints"]
+        self._writes = statements["read_writes" if "task_path" in columns else "read_writes_without_paths"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+
+    def thread_ids(self) -> Iterator[str]:
+        """Yields every thread's id."""
+        for (thread_id,) in self._connection.execute(self._threads):
+            yield thread_id
+
+    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+        """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
+        self._connection.execute("BEGIN")
+        try:
+            yield from self._read(thread_id)
+        except sqlite3.Error as error:
+            raise MoveError(f"{self._path} can't be read: {error}") from None
+        finally:
+            self._connection.rollback()
+
+    def _read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+        given: dict[tuple[str, str, str], bytes] = {}
+        rows = self._connection.execute(self._checkpoints, (thread_id,))
+        for checkpoint_ns, checkpoint_id, parent, type, data, metadata in rows:
+            place = Place(thread_id, checkpoint_ns, checkpoint_id, parent)
+            stock = from_serialized(type, data, place)
+            made = build(place, stock, "{}" if metadata is None else bytes(metadata).decode())
+            for channel, value in stock.values.items():
+                if channel not in stock.versions:
+                    raise MoveError(f"{place} has a value without a version, of channel {channel!r}")
+                version = tag_of(stock.versions[channel], place)
+                key = (checkpoint_ns, channel, version)
+                if key not in given:
+                    made.values.add(channel=channel, version=version, value=value)
+                    given[key] = _fingerprint(value.data)
+                elif given[key] != _fingerprint(value.data):
+                    raise MoveError(
+                        f"{place} has another value of channel {channel!r} than a checkpoint before it with the same "
+                        "version; checkpointd keeps one for each version"
+                    )
+            writes = self._connection.execute(self._writes, (thread_id, checkpoint_ns, checkpoint_id))
+            for task_id, path, idx, channel, type, value in sorted(writes, key=_write_order):
+                written = made.pending_writes.add(task_id=task_id, task_path=path, idx=idx, channel=channel)
+                written.value.CopyFrom(whole_value(type, value))
+                written.value.ClearField("crc32")
+            yield made
+
+
+def _fingerprint(data: bytes) -> bytes:
+    """Returns what tells values apart, but not the orders in which one set was serialized at different times."""
+    counts = Counter(data)
+    return sha256(b"".join(b"%d:%d;" % (byte, counts[byte]) for byte in sorted(counts))).digest()
+
+
+def _write_order(row: tuple[str, str, int, str, str, bytes]) -> tuple[bytes, bytes, int]:
+    return row[1].encode(), row[0].encode(), row[2]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")

@@ -1,0 +1,97 @@
+"""Servers to move threads between, and stock savers with threads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from checkpointd_server.cli.commands import main
+from tests.moving.played import play
+from tests.support.cluster import PostgresCluster
+from tests.support.local_server import LocalServer
+
+
+@pytest.fixture(autouse=True)
+def servers_log_nothing() -> Iterator[None]:
+    """Servers of this process would write between what commands print."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def new_server(postgres_cluster: PostgresCluster) -> Iterator[Callable[..., str]]:
+    """Starts a server on a database of its own, or on one that it takes over, and returns where it listens."""
+    with ExitStack() as stack:
+
+        def start(name: str | None = None) -> str:
+            name = name or postgres_cluster.create_migrated_database()
+            stack.callback(postgres_cluster.drop_database, name)
+            return stack.enter_context(LocalServer(postgres_cluster.dsn(name))).target
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def played_postgres(postgres_cluster: PostgresCluster) -> str:
+    """The name of a database that a stock saver has filled. Copy it before you change it."""
+    name = postgres_cluster.create_database()
+    with PostgresSaver.from_conn_string(postgres_cluster.dsn(name)) as saver:
+        saver.setup()
+        play(saver)
+    return name
+
+
+@pytest.fixture
+def stock_url(postgres_cluster: PostgresCluster, played_postgres: str) -> Iterator[str]:
+    """The URL of a database of this test's own, filled by the stock saver."""
+    name = postgres_cluster.copy_database(played_postgres)
+    yield postgres_cluster.dsn(name)
+    postgres_cluster.drop_database(name)
+
+
+@pytest.fixture
+def empty_stock_url(empty_database_url: str) -> str:
+    """The URL of a database in which the stock saver has nothing yet."""
+    with PostgresSaver.from_conn_string(empty_database_url) as saver:
+        saver.setup()
+    return empty_database_url
+
+
+@pytest.fixture(scope="session")
+def played_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that a stock saver has filled. Copy it before you change it."""
+    path = tmp_path_factory.mktemp("sqlite") / "checkpoints.sqlite"
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        play(saver)
+    return path
+
+
+@pytest.fixture
+def sqlite_file(played_sqlite: Path, tmp_path: Path) -> Path:
+    """A file of this test's own, filled by the stock saver."""
+    return Path(shutil.copy(played_sqlite, tmp_path / "checkpoints.sqlite"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Runs a command in this process, in a folder of its own: `command("export", "file", "--target", ...)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: Any, code: int = 0, **options: Any) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
