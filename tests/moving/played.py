@@ -101,7 +101,8 @@ def invoke(graph: Any, name: str, inputs: Sequence[Any]) -> None:
         if isinstance(one, type):
             continue
         try:
-            graph.invoke(one, thread(name))
+            # The stock saver on SQLite serializes what it saves in the background, while the graph changes it.
+            graph.invoke(one, thread(name), durability="sync")
         except Exception as error:
             if not isinstance(following, type) or not isinstance(error, following):
                 raise

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from checkpointd.v1.values_pb2 import CheckpointTuple
+from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.moving.content import MoveError
 from checkpointd_server.moving.stock_checkpoints import Place, build, from_serialized, tag_of, whole_value
 from checkpointd_server.store.statements import load_statements
@@ -62,26 +61,40 @@ class SqliteThreads:
         finally:
             self._connection.rollback()
 
+    def _disputed(self, thread_id: str) -> dict[tuple[str, str, str], TypedValue]:
+        """Returns the values that checkpoints have differently at one version: those of the newest.
+
+        There should be none, but the stock saver serializes what it saves in the background while the graph goes on.
+        """
+        first: dict[tuple[str, str, str], bytes] = {}
+        disputed: dict[tuple[str, str, str], TypedValue] = {}
+        for checkpoint_ns, checkpoint_id, parent, type, data, _ in self._connection.execute(
+            self._checkpoints, (thread_id,)
+        ):
+            place = Place(thread_id, checkpoint_ns, checkpoint_id, parent)
+            stock = from_serialized(type, data, place)
+            for channel, value in stock.values.items():
+                if channel not in stock.versions:
+                    raise MoveError(f"{place} has a value without a version, of channel {channel!r}")
+                key = (checkpoint_ns, channel, tag_of(stock.versions[channel], place))
+                if key in disputed or first.setdefault(key, digest := _digest(value)) != digest:
+                    disputed[key] = value
+        return disputed
+
     def _read(self, thread_id: str) -> Iterator[CheckpointTuple]:
-        given: dict[tuple[str, str, str], bytes] = {}
+        given: set[tuple[str, str, str]] = set()
+        disputed = self._disputed(thread_id)
         rows = self._connection.execute(self._checkpoints, (thread_id,))
         for checkpoint_ns, checkpoint_id, parent, type, data, metadata in rows:
             place = Place(thread_id, checkpoint_ns, checkpoint_id, parent)
             stock = from_serialized(type, data, place)
             made = build(place, stock, "{}" if metadata is None else bytes(metadata).decode())
             for channel, value in stock.values.items():
-                if channel not in stock.versions:
-                    raise MoveError(f"{place} has a value without a version, of channel {channel!r}")
                 version = tag_of(stock.versions[channel], place)
                 key = (checkpoint_ns, channel, version)
                 if key not in given:
-                    made.values.add(channel=channel, version=version, value=value)
-                    given[key] = _fingerprint(value.data)
-                elif given[key] != _fingerprint(value.data):
-                    raise MoveError(
-                        f"{place} has another value of channel {channel!r} than a checkpoint before it with the same "
-                        "version; checkpointd keeps one for each version"
-                    )
+                    made.values.add(channel=channel, version=version, value=disputed.get(key, value))
+                    given.add(key)
             writes = self._connection.execute(self._writes, (thread_id, checkpoint_ns, checkpoint_id))
             for task_id, path, idx, channel, type, value in sorted(writes, key=_write_order):
                 written = made.pending_writes.add(task_id=task_id, task_path=path, idx=idx, channel=channel)
@@ -90,10 +103,8 @@ class SqliteThreads:
             yield made
 
 
-def _fingerprint(data: bytes) -> bytes:
-    """Returns what tells values apart, but not the orders in which one set was serialized at different times."""
-    counts = Counter(data)
-    return sha256(b"".join(b"%d:%d;" % (byte, counts[byte]) for byte in sorted(counts))).digest()
+def _digest(value: TypedValue) -> bytes:
+    return sha256(value.data).digest()
 
 
 def _write_order(row: tuple[str, str, int, str, str, bytes]) -> tuple[bytes, bytes, int]:
