@@ -7,6 +7,7 @@ never left out.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -161,9 +162,12 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
     for write in made.pending_writes:
         write.value.CopyFrom(TypedValue(type="null"))
     made.metadata.ClearField("index")
-    metadata, kept = checkpoint.metadata.value, {}
+    metadata, kept, found = checkpoint.metadata.value, {}, {}
     if metadata.type == "msgpack":
         found = msgpack.unpackb(metadata.data, strict_map_key=False, ext_hook=_nothing)
+    elif metadata.type == "json":
+        found = json.loads(metadata.data)
+    if found:
         kept = {name: found[name] for name in sorted(LANGGRAPH_METADATA & found.keys())}
     made.metadata.value.CopyFrom(TypedValue(type="msgpack", data=msgpack.packb(kept)))
     body = msgpack.unpackb(checkpoint.body, strict_map_key=False)

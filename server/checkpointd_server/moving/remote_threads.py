@@ -73,14 +73,16 @@ class RemoteThreads:
     def thread_ids(self) -> Iterator[str]:
         """Yields every thread's id, the one first that was written to last."""
         seen: set[str] = set()
-        for found in self._list(ListCheckpointsRequest(view=CHECKPOINT_VIEW_METADATA)):
+        for found in self._list(ListCheckpointsRequest(all_namespaces=True, view=CHECKPOINT_VIEW_METADATA)):
             if found.thread_id not in seen:
                 seen.add(found.thread_id)
                 yield found.thread_id
 
     def holds(self, thread_id: str) -> bool:
         """Whether there are checkpoints in a thread."""
-        request = ListCheckpointsRequest(thread_id=thread_id, view=CHECKPOINT_VIEW_METADATA, page_size=1)
+        request = ListCheckpointsRequest(
+            thread_id=thread_id, all_namespaces=True, view=CHECKPOINT_VIEW_METADATA, page_size=1
+        )
         response = repeat(lambda: self._checkpoints.ListCheckpoints(request, timeout=self._timeout))
         return bool(response.tuples)
 
@@ -94,7 +96,7 @@ class RemoteThreads:
             request.page_token = response.next_page_token
 
     def _keys(self, thread_id: str) -> list[_Key]:
-        request = ListCheckpointsRequest(thread_id=thread_id, view=CHECKPOINT_VIEW_METADATA)
+        request = ListCheckpointsRequest(thread_id=thread_id, all_namespaces=True, view=CHECKPOINT_VIEW_METADATA)
         found = [_Key(one.checkpoint_id, one.checkpoint_ns, one.version) for one in self._list(request)]
         return sorted(found, key=lambda key: (key.checkpoint_id.encode(), key.checkpoint_ns.encode()))
 

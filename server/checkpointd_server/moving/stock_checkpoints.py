@@ -189,10 +189,11 @@ def to_json(checkpoint: CheckpointTuple, place: Place) -> tuple[str, str]:
         versions = zip(checkpoint.channels, map(version_of, checkpoint.channel_versions), strict=True)
         made = {**body, "id": checkpoint.checkpoint_id, "channel_versions": dict(versions), "channel_values": {}}
         metadata = checkpoint.metadata.value
+        if metadata.type == "json":
+            return _json(made), _json(json.loads(metadata.data))
         if metadata.type != "msgpack":
             raise ValueError
-        unpacked = msgpack.unpackb(metadata.data, ext_hook=_refuse, strict_map_key=False)
-        return _json(made), _json(unpacked)
+        return _json(made), _json(msgpack.unpackb(metadata.data, ext_hook=_refuse, strict_map_key=False))
     except (ValueError, TypeError, struct.error, msgpack.exceptions.UnpackException) as error:
         raise MoveError(
             f"{place} has metadata, or fields of its own, that the stock saver can't keep: it has JSON for them, "
