@@ -51,7 +51,7 @@ scripts_lint() {
         echo "skipped: shellcheck has no wheel for this machine"
         return
     fi
-    "$bin/shellcheck" scripts/*.sh .ci/run
+    "$bin/shellcheck" scripts/*.sh deploy/*.sh .ci/run
 }
 
 dockerfile() {
