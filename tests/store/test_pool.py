@@ -20,6 +20,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_
 from checkpointd_server.store.connections.hosts import urls_of_hosts
 from checkpointd_server.store.connections.pool import Connection, Pool
 from checkpointd_server.store.errors import judge
+from tests.support.cluster import ORDINARY, PostgresCluster
 from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
 from tests.support.until import auntil
 
@@ -343,11 +344,47 @@ async def test_without_prepared_statements_every_call_is_a_transaction(own_optio
         await tenant.put("1")  # the driver looks up the types of arrays once
         await asyncio.sleep(0)  # it tells of a statement a moment later
         statements.clear()
-        await tenant.put("1")
+        await tenant.put("2")
         await asyncio.sleep(0)
         assert (statements[0].split()[0].rstrip(";"), statements[-1]) == ("BEGIN", "COMMIT")
         assert len(statements) == 3
-        assert await tenant.ids() == ["1"]
+        assert await tenant.ids() == ["1", "2"]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_right_that_is_lacking_is_asked_for_once_more(
+    comes_back: bool, postgres_cluster: PostgresCluster
+) -> None:
+    """While Citus moves a shard, tables are denied for a moment."""
+    database = postgres_cluster.create_migrated_database(role=ORDINARY)
+    take, give = (
+        f"{verb} checkpointd.checkpoints {of} {ORDINARY}"
+        for verb, of in (("REVOKE INSERT ON", "FROM"), ("GRANT INSERT ON", "TO"))
+    )
+    failed = []
+
+    def note(record: Any) -> None:
+        if record.exception is not None:
+            failed.append(record)
+            if comes_back:
+                postgres_cluster.execute(give, database=database)
+
+    async with open_store(
+        StoreOptions(dsn=postgres_cluster.dsn(database, role=ORDINARY), pool_max_size=1)
+    ) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("1")
+        postgres_cluster.execute(take, database=database)
+        async with a_connection(store) as connection:
+            connection.add_query_logger(note)
+        if comes_back:
+            await tenant.put("2")
+        else:
+            with pytest.raises(DatabaseUnavailable, match=r"lacks rights \(on table checkpoints\)"):
+                await tenant.put("2")
+        await asyncio.sleep(0)  # the driver tells of a statement a moment later
+        assert len(failed) == (1 if comes_back else 2)
+        assert await tenant.ids() == (["1", "2"] if comes_back else ["1"])
 
 
 async def test_a_changed_table_is_noticed_unseen(own_options: StoreOptions, admin: Any) -> None:

@@ -67,6 +67,8 @@ class Verdict:
     """What the caller is told if it stays."""
     again: bool = True
     """Whether trying again can help. All that the store does is safe to repeat."""
+    once: bool = False
+    """Whether to try again no more than once."""
     waits: bool = False
     """Whether it waited for a lock, and is to go on waiting."""
     reconnect: bool = False
@@ -147,7 +149,8 @@ def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         denied = _DENIED.search(str(error))
         what = f"on {denied[1]} {denied[2]}" if denied else "on a table, sequence or function"
-        return Verdict(error=DatabaseUnavailable(lacking_rights(what)), again=False)
+        # Citus says so now and then while it moves a shard.
+        return Verdict(error=DatabaseUnavailable(lacking_rights(what)), once=True)
     if isinstance(error, asyncpg.PostgresError):
         if reads and error.sqlstate in _UNSTORABLE:
             return None

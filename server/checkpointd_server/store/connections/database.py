@@ -189,7 +189,7 @@ class Connections:
                             self.metrics.lock_waits += 1
                             continue
                         pause = next(pauses, None)
-                        if pause is None or not verdict.again:
+                        if pause is None or not verdict.again or (verdict.once and pause > _PAUSES[0]):
                             raise verdict.error from error
                     self.metrics.retries += 1
                     await asyncio.sleep(pause)
