@@ -20,7 +20,7 @@ from checkpointd_server.domain.errors import (
 )
 from checkpointd_server.domain.values import TypedValue
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
-from checkpointd_server.store.writes.group_commit import MAX_WRITES
+from checkpointd_server.store.writes.group_commit import MAX_SLOW, MAX_WRITES
 from tests.support.blocker import blocked
 from tests.support.tenant import TIMEOUT, Tenant, patch, uploaded, write
 from tests.support.until import auntil
@@ -378,6 +378,24 @@ async def test_a_locked_thread_does_not_hold_up_the_others(own_options: StoreOpt
             assert not any(task.done() for task in stuck)
         await asyncio.gather(*stuck)
         assert await tenant.ids(thread="locked") == ["c0", "c1"]
+
+
+async def test_locked_threads_each_in_a_commit_of_its_own_do_not_hold_up_the_others(own_options: StoreOptions) -> None:
+    """Who finds a thread locked the first time doesn't wait for it; afterwards only a few do at once."""
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        threads = [f"locked{i}" for i in range(6)]
+        await asyncio.gather(*(tenant.put("c0", thread=thread) for thread in threads))
+        async with blocked(own_options.dsn) as blocker:
+            stuck = []
+            for thread in threads:
+                stuck.append(asyncio.create_task(tenant.put("c1", thread=thread)))
+                await tenant.put("c0", thread=f"free beside {thread}")
+                assert await blocker.waiting() <= MAX_SLOW
+            await blocker.until_waiting(MAX_SLOW)
+            assert not any(task.done() for task in stuck)
+        assert all(isinstance(result, int) for result in await asyncio.wait_for(asyncio.gather(*stuck), TIMEOUT))
+        assert [await tenant.ids(thread=thread) for thread in threads] == [["c0", "c1"]] * len(threads)
 
 
 async def test_many_locked_threads_leave_connections_for_others(own_options: StoreOptions) -> None:

@@ -369,9 +369,7 @@ async def test_a_right_that_is_lacking_is_asked_for_once_more(
             if comes_back:
                 postgres_cluster.execute(give, database=database)
 
-    async with open_store(
-        StoreOptions(dsn=postgres_cluster.dsn(database, role=ORDINARY), pool_max_size=1)
-    ) as store:
+    async with open_store(StoreOptions(dsn=postgres_cluster.dsn(database, role=ORDINARY), pool_max_size=1)) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("1")
         postgres_cluster.execute(take, database=database)

@@ -75,7 +75,8 @@ VERBS: dict[str, tuple[Verb, int]] = {
         lambda t, x: t.put("9", thread=x, versions={"a": "9"}, values={"a": uploaded(b"one", 8)}),
         20,
     ),
-    "put again": (lambda t, x: t.put("6", thread=x, versions={"a": "6"}, values={"a": b"else"}, body=b"new"), 30),
+    # Two calls: commit_group finds something there, and leaves it to commit_writes.
+    "put again": (lambda t, x: t.put("6", thread=x, versions={"a": "6"}, values={"a": b"else"}, body=b"new"), 40),
     "put in a new thread": (lambda t, x: t.put("1", thread=f"{x} new", versions={"a": "1"}, values={"a": b"A"}), 5),
     "puts of many threads": (
         lambda t, x: gather_results(

@@ -1,4 +1,4 @@
-"""Groups as `commit_writes` takes them: arrays of rows (migrations/0001_core/03_writes.sql has their types)."""
+"""Groups as `commit_group` and `commit_writes` take them (migrations/0001_core/03_writes.sql has the types of rows)."""
 
 from __future__ import annotations
 
@@ -16,47 +16,79 @@ _NO_PATCH: tuple[object, ...] = (None,) * 8
 _NO_UPLOAD: tuple[object, ...] = (None, None)
 _BASES_BYTES = 16_384
 """About how many bytes the names have of the values that a task write is built on, at the most."""
+_NO_PUT: tuple[object, ...] = (None,) * 13
 _LOOK_EVERY_BYTES = 65_536
 """After how many bytes of task writes it is looked at, about, how many there are beside their checkpoint."""
 
 
-def commit_arguments(groups: Sequence[Group], limits: Limits) -> tuple[object, ...]:
-    """Returns the arguments behind the tenant, for groups that each have a namespace of their own."""
-    rows = _Rows()
-    for group in groups:
-        rows.add_group(group)
-    return (
-        limits.max_chain,
-        limits.max_written_bytes if rows.written > time.perf_counter_ns() % _LOOK_EVERY_BYTES else None,
-        rows.has_patches,
-        rows.has_uploads,
-        rows.groups,
-        rows.puts,
-        rows.values,
-        rows.emptied,
-        rows.writes,
-    )
+class Rows:
+    """What groups hold, as arrays of rows. Each group has a namespace of its own.
 
+    Args:
+        groups: The groups.
+        limits: What they are held to.
+    """
 
-class _Rows:
-    """The arrays, as they fill."""
-
-    def __init__(self) -> None:
-        self.groups: list[tuple[object, ...]] = []
-        self.puts: list[tuple[object, ...]] = []
-        self.values: list[tuple[object, ...]] = []
-        self.emptied: list[tuple[object, ...]] = []
-        self.writes: list[tuple[object, ...]] = []
-        self.written = 0
+    def __init__(self, groups: Sequence[Group], limits: Limits) -> None:
+        self._limits = limits
+        self._groups: list[tuple[object, ...]] = []
+        self._puts: list[tuple[object, ...]] = []
+        self._values: list[tuple[object, ...]] = []
+        self._emptied: list[tuple[object, ...]] = []
+        self._writes: list[tuple[object, ...]] = []
+        self._written = 0
         """How many bytes the task writes have, without what they write."""
-        self.has_patches = False
-        self.has_uploads = False
+        self._has_patches = self._has_patched_writes = False
+        self._has_uploads = False
         self._bytes = 0
         """How many the rows of the group under way have."""
+        for group in groups:
+            self._add_group(group)
+        # A write of so many bytes is the one in which the next look falls due.
+        self._looks = self._written > time.perf_counter_ns() % _LOOK_EVERY_BYTES
 
-    def add_group(self, group: Group) -> None:
-        """Adds a group, and all that it holds."""
-        number, following = len(self.groups) + 1, group.puts
+    @property
+    def are_plain(self) -> bool:
+        """Whether they are what `commit_group` takes: a group alone, all of it here, no reason to look around."""
+        return len(self._groups) == 1 and not (self._has_uploads or self._has_patched_writes or self._looks)
+
+    def as_group(self) -> tuple[object, ...]:
+        """Returns the arguments of `commit_group` behind the tenant, where `are_plain`."""
+        _, thread, thread_id, ns, lease, version, writer, last, may_be_first, _, *of_last = self._groups[0]
+        *earlier, (_, _, _, parent, _, *columns) = self._puts or [_NO_PUT]
+        return (
+            self._limits.max_chain,
+            *(thread, thread_id, ns, lease, version, writer, last, may_be_first),
+            *of_last,
+            parent,
+            *columns,
+            earlier or None,
+            self._values or None,
+            self._emptied or None,
+            self._writes or None,
+        )
+
+    def as_commit(self, *, waits: bool) -> tuple[object, ...]:
+        """Returns the arguments of `commit_writes` behind the tenant.
+
+        Args:
+            waits: Whether to wait for the thread, where all groups are of one.
+        """
+        return (
+            waits,
+            self._limits.max_chain,
+            self._limits.max_written_bytes if self._looks else None,
+            self._has_patches,
+            self._has_uploads,
+            self._groups,
+            self._puts,
+            self._values,
+            self._emptied,
+            self._writes,
+        )
+
+    def _add_group(self, group: Group) -> None:
+        number, following = len(self._groups) + 1, group.puts
         last_request_id = None
         is_root = not group.namespace.checkpoint_ns
         signal: int | None = None
@@ -72,7 +104,7 @@ class _Rows:
                 found = self._add_writes(group, number, write, request_id)
                 signal = found if found and is_root else signal
         namespace, precondition, put = group.namespace, group.precondition, group.last_put
-        self.groups.append(
+        self._groups.append(
             (
                 number,
                 thread_key(namespace.tenant, namespace.thread_id),
@@ -99,7 +131,7 @@ class _Rows:
         names = sum(map(len, put.channels)) + sum(map(len, put.channel_versions))
         size = len(put.body) + len(put.metadata.data) + names
         self._bytes += size
-        self.puts.append(
+        self._puts.append(
             (
                 number,
                 following,
@@ -118,20 +150,20 @@ class _Rows:
         )
         for channel, version, value in put.values:
             if value is None:
-                self.emptied.append((number, channel, version))
+                self._emptied.append((number, channel, version))
                 continue
             crc32, based, upload = value.crc32, _NO_BASE, _NO_UPLOAD
             if value.patch is not None:
-                self.has_patches = True
+                self._has_patches = True
                 crc32 = value.patch.crc32
                 based = _based(value.patch, group.base_of(channel, version))
             if value.parts is not None:
-                self.has_uploads = True
+                self._has_uploads = True
                 upload = value.parts
                 self._bytes += value.parts.size
             self._bytes += len(value.data)
             row = (number, channel, version, value.type, value.data, value_size(value), crc32 or None)
-            self.values.append((*row, *based, *upload))
+            self._values.append((*row, *based, *upload))
 
     def _add_writes(self, group: Group, number: int, put: PutWrites, request_id: bytes) -> int | None:
         """Adds task writes, and returns what signal they are, if any of them is one."""
@@ -139,20 +171,20 @@ class _Rows:
         for task_id, task_path, idx, channel, value in put.writes:
             upload, patched, patch = _NO_UPLOAD, _NO_PATCH, value.patch
             if value.parts is not None:
-                self.has_uploads = True
+                self._has_uploads = True
                 upload = value.parts
                 self._bytes += value.parts.size
             if patch is not None:
-                self.has_patches = True
-                self.written += _BASES_BYTES
+                self._has_patches = self._has_patched_writes = True
+                self._written += _BASES_BYTES
                 base_version, sealed, *based = _based(patch, group.patched(channel, value))
                 patched = (base_version, patch.size, patch.crc32 or None, sealed, *based)
             if idx < 0:
                 signal = SIGNALS.get(channel, signal)
             self._bytes += len(value.data)
-            self.written += len(task_id) + len(task_path) + len(channel) + len(value.type) + 64
+            self._written += len(task_id) + len(task_path) + len(channel) + len(value.type) + 64
             row = (number, put.checkpoint_id, task_id, idx, task_path, channel, value.type, value.data, request_id)
-            self.writes.append((*row, *upload, *patched))
+            self._writes.append((*row, *upload, *patched))
         return signal
 
 

@@ -24,9 +24,15 @@ from checkpointd_server.domain.errors import (
 )
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store.connections.database import Database
-from checkpointd_server.store.writes.columns import commit_arguments
+from checkpointd_server.store.writes.columns import Rows
 from checkpointd_server.store.writes.merge import Group, uploads_of
-from checkpointd_server.store.writes.outcomes import Outcome, read_outcomes, result_of_refused, versions_of_stored
+from checkpointd_server.store.writes.outcomes import (
+    Outcome,
+    read_outcomes,
+    result_of_refused,
+    stored,
+    versions_of_stored,
+)
 
 MAX_IN_FLIGHT = 2
 """How many commits are in flight at once: while the disk works on one, the next is put together."""
@@ -157,8 +163,7 @@ class GroupCommit:
             of_thread: dict[str, Group] = {}
             uploads: set[bytes] = set()
             is_full = False
-            if waiting:  # empty where all of it was cancelled
-                oldest = min(oldest, waiting[0].since)
+            oldest = min(oldest, waiting[0].since)
             while waiting and taken < MAX_WRITES:
                 pending = waiting[0].pending
                 if pending.result is not None:  # nobody waits for it any more
@@ -240,7 +245,8 @@ class GroupCommit:
     async def _store(self, commit: _Commit) -> None:
         """Stores the groups of a commit; those that were refused, write by write."""
         try:
-            outcomes = await self._call(commit.groups)
+            # The first time nobody waits for a thread that others have, so that no commit holds up those behind it.
+            outcomes = await self._call(commit.groups, waits=commit.tries > 0)
         except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
             raise
         except Exception as error:
@@ -307,23 +313,30 @@ class GroupCommit:
     async def _call_alone(self, single: Group) -> Outcome:
         """Stores one write, waiting for its thread."""
         for _ in range(_BUSY_TRIES):
-            (outcome,) = await self._call([single])
+            (outcome,) = await self._call([single], waits=True)
             if outcome.reason != "busy":
                 break
         return outcome
 
-    async def _call(self, groups: Sequence[Group]) -> list[Outcome]:
-        arguments = commit_arguments(groups, self._limits)
+    async def _call(self, groups: Sequence[Group], *, waits: bool = False) -> list[Outcome]:
         metrics, begun = self._database.metrics, perf_counter()
         try:
-            row = await self._database.fetch_row("commit_writes", *arguments, timeout=_latest(groups))
+            outcomes = await self._ask(Rows(groups, self._limits), len(groups), waits, _latest(groups))
         except BaseException:
             metrics.failed_commits += 1
             raise
         metrics.commits += 1
         metrics.commit_seconds.observe(perf_counter() - begun)
         metrics.commit_writes.observe(sum([len(group.entries) for group in groups]))
-        return read_outcomes(row.values(), len(groups))
+        return outcomes
+
+    async def _ask(self, rows: Rows, groups: int, waits: bool, timeout: float | None) -> list[Outcome]:
+        if rows.are_plain and not waits:
+            versions = await self._database.fetch_value("commit_group", *rows.as_group(), timeout=timeout)
+            if versions is not None:
+                return [stored(*versions)]
+        row = await self._database.fetch_row("commit_writes", *rows.as_commit(waits=waits), timeout=timeout)
+        return read_outcomes(row.values(), groups)
 
     def _tick(self) -> None:
         """Refuses what waited for too long, and no longer counts commits that wait for a lock."""

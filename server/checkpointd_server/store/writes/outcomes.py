@@ -34,6 +34,11 @@ class Outcome(NamedTuple):
     channel: str | None
 
 
+def stored(version: int, previous: int) -> Outcome:
+    """Returns the outcome of a group that was stored, of which the namespace's versions are known."""
+    return Outcome("ok", version, previous, None, None, None)
+
+
 def read_outcomes(columns: Iterable[list[Any] | None], groups: int) -> list[Outcome]:
     """Reads the columns of the result, each with an entry for each group."""
     return [Outcome(*entry) for entry in zip(*(column or (None,) * groups for column in columns), strict=True)]

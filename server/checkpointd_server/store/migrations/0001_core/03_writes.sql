@@ -301,9 +301,10 @@ BEGIN
             AND c.request_id IS DISTINCT FROM p.request
         RETURNING c.thread
     )
-    UPDATE __schema__.threads AS t SET checkpoints = t.checkpoints - counted.checkpoints
-    FROM (SELECT replaced.thread, count(*) AS checkpoints FROM replaced GROUP BY replaced.thread) AS counted
-    WHERE t.thread = counted.thread;
+    UPDATE __schema__.threads AS t SET
+        checkpoints = t.checkpoints - (SELECT count(*) FROM replaced WHERE replaced.thread = t.thread)
+    -- An array, and no join, for which a plan made while the table was tiny would walk over all of it.
+    WHERE t.thread = ANY (ARRAY (SELECT replaced.thread FROM replaced));
 END
 $$;
 

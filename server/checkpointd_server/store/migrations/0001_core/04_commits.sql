@@ -72,9 +72,9 @@ LANGUAGE sql VOLATILE AS $$
     END
 $$;
 
--- Locks the threads of groups, makes those that may be new, and returns them. If it is one thread alone it waits, otherwise it
--- leaves out those that others have locked.
-CREATE FUNCTION __schema__.lock_threads(p_tenant text, p_groups __schema__.group_to_store[]) RETURNS uuid[]
+-- Locks the threads of groups, makes those that may be new, and returns them. It leaves out those that others have locked,
+-- unless it is to wait for the one that there is.
+CREATE FUNCTION __schema__.lock_threads(p_tenant text, p_waits boolean, p_groups __schema__.group_to_store[]) RETURNS uuid[]
 LANGUAGE plpgsql AS $$
 DECLARE
     x_threads uuid[];
@@ -83,7 +83,7 @@ DECLARE
     x_now timestamptz := clock_timestamp();
 BEGIN
     SELECT array_agg(DISTINCT g.thread) INTO x_threads FROM unnest(p_groups) AS g;
-    IF cardinality(x_threads) = 1 THEN
+    IF p_waits THEN
         UPDATE __schema__.threads AS t SET
             active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
             checkpoints = t.checkpoints + of_thread.puts, bytes = t.bytes + of_thread.bytes
@@ -139,8 +139,7 @@ $$;
 -- have an entry for each group:
 --
 --   o_outcome    "ok", or why nothing of the group was stored:
---                "busy"       a transaction that takes longer has the thread: send it again, alone. Where all groups are of one
---                             thread, it waits.
+--                "busy"       another transaction has the thread: send it again, to wait
 --                "repeated"   some of it was stored before
 --                "held", "lost"
 --                             the lease
@@ -157,12 +156,13 @@ $$;
 --   o_remaining  How long the lease in force lives, in seconds.
 --   o_channel    For "base" and "chain": whose value it is, or which one was written to. Null where there are none.
 --
+--   p_waits        Whether to wait for the thread, where all groups are of one.
 --   p_max_written  How many bytes the task writes beside a checkpoint may have, with what they are built on, and without
 --                  what they write. Null: it isn't looked at.
 --   p_has_patches, p_has_uploads
 --                  Whether any of the values and task writes is one.
 CREATE FUNCTION __schema__.commit_writes(
-    p_tenant text, p_max_chain integer, p_max_written bigint, p_has_patches boolean, p_has_uploads boolean,
+    p_tenant text, p_waits boolean, p_max_chain integer, p_max_written bigint, p_has_patches boolean, p_has_uploads boolean,
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[],
     OUT o_outcome text[], OUT o_version bigint[], OUT o_previous bigint[], OUT o_last_id text[], OUT o_remaining float8[],
@@ -170,9 +170,6 @@ CREATE FUNCTION __schema__.commit_writes(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
-    x_one __schema__.group_to_store;
-    x_lock record;
-    x_head __schema__.namespaces;
     x_locked uuid[];
     -- By the number of the group.
     x_thread uuid[];
@@ -184,83 +181,45 @@ DECLARE
     x_puts bigint := cardinality(p_puts);
     x_rows bigint;
     x_is_refused boolean;
-    x_again boolean;
     x_row record;
-    x_now timestamptz := clock_timestamp();
     -- Whether lists are to be told of something else than that there is more.
     x_is_news boolean;
 BEGIN
     -- The lock comes first. What is asked after it sees what those did who had it before.
-    IF cardinality(p_groups) = 1 THEN
-        x_one := p_groups[1];
-        UPDATE __schema__.threads AS t SET
-            active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
-            checkpoints = t.checkpoints + x_one.puts, bytes = t.bytes + x_one.bytes
-        WHERE t.thread = x_one.thread
-        RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint INTO x_lock;
-        IF NOT FOUND AND x_one.may_be_first THEN
-            INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes)
-            VALUES (x_one.thread, p_tenant, x_one.thread_id, x_now, x_now, x_one.puts, x_one.bytes)
-            -- An UPDATE, and not NOTHING: somebody else may have made it meanwhile.
-            ON CONFLICT (thread) DO UPDATE SET
-                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
-                checkpoints = t.checkpoints + x_one.puts, bytes = t.bytes + x_one.bytes
-            RETURNING true AS is_there, t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint INTO x_lock;
-        END IF;
-        SELECT n.* INTO x_head
-        FROM __schema__.namespaces AS n
-        WHERE n.thread = x_one.thread AND n.checkpoint_ns = x_one.ns;
-        x_thread := ARRAY[x_one.thread];
-        x_ns := ARRAY[x_one.ns];
-        o_outcome := ARRAY[
-            __schema__.judge(
-                x_one, coalesce(x_lock.is_there, false), x_head.version IS NOT NULL,
-                CASE WHEN x_lock.lease_expires_at > clock_timestamp() THEN x_lock.lease_token END, x_head.version,
-                x_head.last_checkpoint_id, x_head.last_writer, x_head.last_request_id, x_head.pruned_below
-            )
-        ];
-        o_previous := ARRAY[coalesce(x_head.version, 0)];
-        o_version := ARRAY[__schema__.next_version(x_head.version, x_lock.floor, x_one.puts)];
-        o_last_id := ARRAY[x_head.last_checkpoint_id];
-        o_remaining := ARRAY[date_part('epoch', x_lock.lease_expires_at - clock_timestamp())];
-        x_is_stored := ARRAY[o_outcome[1] = 'ok'];
-        x_is_refused := NOT x_is_stored[1];
-    ELSE
-        x_locked := __schema__.lock_threads(p_tenant, p_groups);
+    x_locked := __schema__.lock_threads(p_tenant, p_waits, p_groups);
+    SELECT
+        array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
+        array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
+        array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'), bool_or(judged.is_news)
+    INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused, x_is_news
+    FROM (
         SELECT
-            array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
-            array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
-            array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'), bool_or(judged.is_news)
-        INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused, x_is_news
-        FROM (
+            g.thread, g.ns,
+            __schema__.judge(
+                g, g.thread = ANY (x_locked), t.floor IS NOT NULL, t.lease_token, n.version, n.last_checkpoint_id,
+                n.last_writer, n.last_request_id, n.pruned_below
+            ) AS outcome,
+            coalesce(n.version, 0) AS previous,
+            __schema__.next_version(n.version, t.floor, g.puts) AS version,
+            n.last_checkpoint_id AS last_id, t.remaining,
+            g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
+                AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint) AS is_news
+        FROM unnest(p_groups) AS g
+        LEFT JOIN LATERAL (
             SELECT
-                g.thread, g.ns,
-                __schema__.judge(
-                    g, g.thread = ANY (x_locked), t.floor IS NOT NULL, t.lease_token, n.version, n.last_checkpoint_id,
-                    n.last_writer, n.last_request_id, n.pruned_below
-                ) AS outcome,
-                coalesce(n.version, 0) AS previous,
-                __schema__.next_version(n.version, t.floor, g.puts) AS version,
-                n.last_checkpoint_id AS last_id, t.remaining,
-                g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
-                    AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint) AS is_news
-            FROM unnest(p_groups) AS g
-            LEFT JOIN LATERAL (
-                SELECT
-                    t.floor, t.signal, t.fingerprint, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
-                    date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
-                FROM __schema__.threads AS t
-                WHERE t.thread = g.thread
-                LIMIT 1
-            ) AS t ON true
-            LEFT JOIN LATERAL (
-                SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below
-                FROM __schema__.namespaces AS n
-                WHERE n.thread = g.thread AND n.checkpoint_ns = g.ns
-                LIMIT 1
-            ) AS n ON true
-        ) AS judged;
-    END IF;
+                t.floor, t.signal, t.fingerprint, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
+                date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
+            FROM __schema__.threads AS t
+            WHERE t.thread = g.thread
+            LIMIT 1
+        ) AS t ON true
+        LEFT JOIN LATERAL (
+            SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below
+            FROM __schema__.namespaces AS n
+            WHERE n.thread = g.thread AND n.checkpoint_ns = g.ns
+            LIMIT 1
+        ) AS n ON true
+    ) AS judged;
 
     IF x_is_refused THEN
         FOR i IN 1..cardinality(o_outcome) LOOP
@@ -394,29 +353,18 @@ BEGIN
             END LOOP;
         END IF;
 
-        IF x_head.version IS NOT NULL THEN
-            -- One namespace alone, which is there: as nearly always.
-            UPDATE __schema__.namespaces AS n SET
-                version = o_version[1],
-                last_checkpoint_id = x_one.last,
-                last_writer = x_one.writer,
-                last_request_id = x_one.request,
-                pruned_below = NULL
-            WHERE n.thread = x_one.thread AND n.checkpoint_ns = x_one.ns AND x_is_stored[1];
-        ELSE
-            INSERT INTO __schema__.namespaces AS n (
-                thread, checkpoint_ns, tenant, version, last_checkpoint_id, last_writer, last_request_id
-            )
-            SELECT g.thread, g.ns, p_tenant, o_version[g.number], g.last, g.writer, g.request
-            FROM unnest(p_groups) AS g
-            WHERE g.puts > 0 AND x_is_stored[g.number]
-            ON CONFLICT (thread, checkpoint_ns) DO UPDATE SET
-                version = excluded.version,
-                last_checkpoint_id = excluded.last_checkpoint_id,
-                last_writer = excluded.last_writer,
-                last_request_id = excluded.last_request_id,
-                pruned_below = NULL;
-        END IF;
+        INSERT INTO __schema__.namespaces AS n (
+            thread, checkpoint_ns, tenant, version, last_checkpoint_id, last_writer, last_request_id
+        )
+        SELECT g.thread, g.ns, p_tenant, o_version[g.number], g.last, g.writer, g.request
+        FROM unnest(p_groups) AS g
+        WHERE g.puts > 0 AND x_is_stored[g.number]
+        ON CONFLICT (thread, checkpoint_ns) DO UPDATE SET
+            version = excluded.version,
+            last_checkpoint_id = excluded.last_checkpoint_id,
+            last_writer = excluded.last_writer,
+            last_request_id = excluded.last_request_id,
+            pruned_below = NULL;
     END IF;
 
     IF cardinality(p_values) > 0 THEN
@@ -475,22 +423,11 @@ BEGIN
     END IF;
 
     -- What lists show of the threads.
-    IF x_one.number IS NULL THEN
-        IF x_is_news THEN
-            PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
-        END IF;
-        IF x_is_refused THEN
-            PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_locked);
-        END IF;
-    ELSIF NOT x_is_stored[1] THEN
-        UPDATE __schema__.threads AS t SET
-            checkpoints = t.checkpoints - x_one.puts, bytes = t.bytes - x_one.bytes,
-            listed_at = CASE WHEN t.checkpoints > x_one.puts OR t.bytes > x_one.bytes THEN t.listed_at END
-        WHERE t.thread = x_one.thread;
-    ELSIF x_one.signal IS NOT NULL OR x_one.fingerprint IS NOT NULL
-        AND (x_lock.signal IS NOT NULL OR x_lock.fingerprint IS DISTINCT FROM x_one.fingerprint)
-    THEN
-        PERFORM __schema__.note_root(p_tenant, x_one.thread, x_one.last, x_one.signal, x_one.fingerprint);
+    IF x_is_news THEN
+        PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
+    END IF;
+    IF x_is_refused THEN
+        PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_locked);
     END IF;
 END
 $$;

@@ -143,7 +143,7 @@ BEGIN
         WHERE NOT p_is_stored[g.number] AND g.thread = ANY (p_locked)
         GROUP BY g.thread
     ) AS of_thread
-    WHERE t.thread = of_thread.thread;
+    WHERE t.thread = of_thread.thread AND t.thread = ANY (p_locked);
 END
 $$;
 
