@@ -177,3 +177,10 @@ async def test_the_kept_head_has_no_parent(calls: Calls) -> None:
     assert (await calls.get()).parent_config is None
     [listed] = await calls.listed(config_of(calls.thread_id))
     assert listed.parent_config is None
+
+
+@pytest.mark.parametrize("strategy", ["delete", "delete_all"])
+async def test_the_whole_thread_goes_by_either_name(calls: Calls, strategy: str) -> None:
+    await calls.put(checkpoint("1", {"a": 1}))
+    await calls.do("prune", [calls.thread_id], strategy=strategy)
+    assert await calls.ids(config_of(calls.thread_id)) == []

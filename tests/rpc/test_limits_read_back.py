@@ -225,7 +225,8 @@ class Place:
             operation = pb.Operation(id=1, get_checkpoint=request)
             (answer,) = self.checkpoints.Pipeline(iter([pb.PipelineRequest(operations=[operation])]), timeout=60)
             self._compare(draft, answer.results[0].get_checkpoint.tuple, patches)
-            for wanted in (named, {"thread_id": draft.thread_id}, {**named, "filter": draft.index}):
+            everywhere = {"thread_id": draft.thread_id, "all_namespaces": True}
+            for wanted in (named, everywhere, {**named, "filter": draft.index}):
                 (listed,) = self._list(draft, patches=patches, **wanted)
                 self._compare(draft, listed, patches)
             self._read_history(draft, patches)
@@ -310,12 +311,12 @@ class Place:
 
     def read_what_is_there(self, draft: Draft) -> None:
         """Of a checkpoint and its task writes one may have been refused: the other can be read."""
-        if found := self._list(draft, thread_id=draft.thread_id):
+        if found := self._list(draft, thread_id=draft.thread_id, all_namespaces=True):
             self.read_back(replace(draft, writes=len(found[0].pending_writes)))
 
     def assert_nothing_of(self, draft: Draft) -> None:
         """The checkpoint isn't there; what came before it may be."""
-        assert not self._list(draft, thread_id=draft.thread_id[: self.limits.max_thread_id_bytes])
+        assert not self._list(draft, thread_id=draft.thread_id[: self.limits.max_thread_id_bytes], all_namespaces=True)
 
 
 def _base_version(draft: Draft, number: int) -> str:
