@@ -102,6 +102,16 @@ async def test_a_repeated_copy_answers_the_same_even_if_its_target_went_on(tenan
         await tenant.copy("t", "copy", request_id=b"other")
 
 
+async def test_the_request_id_of_a_put_is_not_that_of_a_copy(tenant: Tenant) -> None:
+    await _thread(tenant)
+    await tenant.put("1", thread="taken", request_id=b"r")
+    with pytest.raises(ThreadExists):
+        await tenant.copy("t", "taken", request_id=b"r")
+    assert await tenant.copy("t", "copy", request_id=b"r") == 16
+    version = await tenant.version(thread="copy")
+    assert await tenant.put("2", thread="copy", request_id=b"r") > version
+
+
 async def test_of_copies_to_one_thread_at_once_one_wins(tenant: Tenant) -> None:
     await _thread(tenant)
     results = await gather_results(*(tenant.copy("t", "copy") for _ in range(6)))

@@ -38,16 +38,19 @@ class BoundedExecutor:
         self._queued += 1
         work = self._pool.submit(function, *args, **kwargs)
         ended = asyncio.wrap_future(work)
+        # Not when the call ends: one that is cancelled twice doesn't wait for it.
+        ended.add_done_callback(self._ended)
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
             if not work.cancel():
                 await asyncio.wait((ended,))
-                if not ended.cancelled():
-                    ended.exception()  # nobody else asks for it
             raise
-        finally:
-            self._queued -= 1
+
+    def _ended(self, work: asyncio.Future[T]) -> None:
+        self._queued -= 1
+        if not work.cancelled():
+            work.exception()  # it may be that nobody else asks for it
 
     def stop(self) -> None:
         """Ends the threads, as soon as what they do is done."""
