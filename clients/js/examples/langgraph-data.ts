@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 
 import { Decoder, Encoder, ExtData, ExtensionCodec } from "@msgpack/msgpack";
 
-import type { TypedValue } from "@checkpointd/langgraph-checkpoint/protocol";
+import { TypedValue } from "@checkpointd/langgraph-checkpoint/protocol";
 
 const codec = new ExtensionCodec();
 const decoder = new Decoder({ extensionCodec: codec });
@@ -45,7 +45,7 @@ export function bodyOf(body: Uint8Array): Record<string, any> {
 /** Makes a value of plain data, and of what `message` returns. */
 export function msgpack(value: unknown): TypedValue {
   const data = value === null ? Buffer.alloc(0) : Buffer.from(encoder.encode(value));
-  return { type: value === null ? "null" : "msgpack", data, patch: undefined, parts: undefined, crc32: 0 };
+  return TypedValue.fromPartial({ type: value === null ? "null" : "msgpack", data });
 }
 
 /** Makes a message as LangChain for Python reads it. */

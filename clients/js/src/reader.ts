@@ -12,7 +12,7 @@ import {
 
 import { configOf, readBody, versionOf, type Key } from "./convert.js";
 import { CheckpointdError, CorruptValueError, SerializerMismatchError } from "./errors.js";
-import { CheckpointServiceService, type ListCheckpointsRequest } from "./gen/checkpointd/v1/checkpoint_service.js";
+import { CheckpointServiceService, GetCheckpointRequest, GetDeltaChannelHistoryRequest, type ListCheckpointsRequest } from "./gen/checkpointd/v1/checkpoint_service.js";
 import type { CheckpointTuple as StoredTuple, TaskWrite, TypedValue } from "./gen/checkpointd/v1/values.js";
 import type { Transport } from "./transport.js";
 import { ValueGoneError, fetchAll, type Place, type Whole } from "./values.js";
@@ -39,7 +39,7 @@ export class Reader {
   /** Reads one checkpoint; "" for the latest. */
   async get(key: Key, checkpointId: string, onRead?: OnRead): Promise<CheckpointTuple | undefined> {
     for (let tries = 0; tries < TRIES; tries++) {
-      const answer = await this.transport.call(CheckpointServiceService.getCheckpoint, { ...key, checkpointId, patches: false, known: [], metadataStruct: false });
+      const answer = await this.transport.call(CheckpointServiceService.getCheckpoint, GetCheckpointRequest.fromPartial({ ...key, checkpointId }));
       onRead?.(answer.version, answer.tuple === undefined ? [] : [answer.tuple.checkpointId]);
       if (answer.tuple === undefined) return undefined;
       try {
@@ -94,13 +94,8 @@ export class Reader {
     let pageToken = "";
     let empty = 0;
     for (;;) {
-      const page = await this.transport.call(CheckpointServiceService.getDeltaChannelHistory, {
-        ...key,
-        checkpointId,
-        channels,
-        patches: false,
-        pageToken,
-      });
+      const request = GetDeltaChannelHistoryRequest.fromPartial({ ...key, checkpointId, channels, pageToken });
+      const page = await this.transport.call(CheckpointServiceService.getDeltaChannelHistory, request);
       let onPage = 0;
       for (const found of page.channels) {
         const own = writes.get(found.channel);

@@ -14,7 +14,7 @@ import type { RunnableConfig } from "@langchain/core/runnables";
 
 import type { Key } from "./convert.js";
 import { CheckpointdError, VersionConflictError, WriteConflictError, again } from "./errors.js";
-import type { Precondition } from "./gen/checkpointd/v1/values.js";
+import { Precondition } from "./gen/checkpointd/v1/values.js";
 
 /** How many of a run's own checkpoints, and of those it read, are remembered in each namespace. */
 const REMEMBERED = 256;
@@ -23,7 +23,7 @@ const MAX_CONTEXT_READS = 8;
 /** How long task writes wait for the put of their checkpoint to begin, in milliseconds. */
 const PUT_EXPECTED_WITHIN_MS = 1000;
 
-const noPrecondition: Precondition = { ifVersionMatch: undefined, ifLastWriter: Buffer.alloc(0), ifLastCheckpointId: "" };
+const noPrecondition = Precondition.fromPartial({});
 
 /** One execution of a graph, with all graphs nested in it. */
 class Execution {

@@ -34,13 +34,13 @@ import { BaseMissingError, CheckpointdError, InvalidArgumentError } from "./erro
 import {
   CheckpointServiceService,
   CheckpointView,
-  type ListCheckpointsRequest,
-  type PutCheckpointRequest,
-  type PutWritesRequest,
+  ListCheckpointsRequest,
+  PutCheckpointRequest,
+  PutWritesRequest,
 } from "./gen/checkpointd/v1/checkpoint_service.js";
-import { InfoServiceService } from "./gen/checkpointd/v1/info_service.js";
-import { PruneStrategy, ThreadServiceService } from "./gen/checkpointd/v1/thread_service.js";
-import type { TaskWrite, TypedValue } from "./gen/checkpointd/v1/values.js";
+import { GetServerInfoRequest, InfoServiceService } from "./gen/checkpointd/v1/info_service.js";
+import { CopyThreadRequest, DeleteThreadRequest, PruneStrategy, PruneThreadsRequest, ThreadServiceService } from "./gen/checkpointd/v1/thread_service.js";
+import { TaskWrite, type TypedValue } from "./gen/checkpointd/v1/values.js";
 import { settingsOf, type GrpcSaverOptions } from "./options.js";
 import { Queues } from "./order.js";
 import { Reader } from "./reader.js";
@@ -89,7 +89,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
 
   /** Checks that the server answers, within the retry budget. There is nothing to set up: tables are the server's affair. */
   async setup(): Promise<void> {
-    await this.transport.call(InfoServiceService.getServerInfo, {});
+    await this.transport.call(InfoServiceService.getServerInfo, GetServerInfoRequest.fromPartial({}));
   }
 
   /** Closes the connections. */
@@ -142,7 +142,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
     const configurable = config?.configurable ?? {};
     const named = configurable.thread_id !== undefined && configurable.thread_id !== null;
     const checkpointNs = configurable.checkpoint_ns;
-    const request: ListCheckpointsRequest = {
+    const request = ListCheckpointsRequest.fromPartial({
       threadId: named ? threadOf(configurable.thread_id) : undefined,
       checkpointNs: text("checkpoint_ns", checkpointNs ?? ""),
       allNamespaces: checkpointNs === undefined || checkpointNs === null,
@@ -151,11 +151,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       filter: filter === undefined || Object.keys(filter).length === 0 ? Buffer.alloc(0) : Buffer.from(filterOf(await this.plain(filter))),
       view: CheckpointView.FULL,
       pageSize: Math.min(left, MAX_PAGE) === MAX_PAGE ? 0 : left,
-      pageToken: "",
-      patches: false,
-      filterStruct: undefined,
-      metadataStruct: false,
-    };
+    });
     const isOneNamespace = request.threadId !== undefined && !request.allNamespaces;
     const onRead = isOneNamespace ? this.runs.beginRead(config, { threadId: request.threadId!, checkpointNs: request.checkpointNs }) : undefined;
     await this.queues.settle(request.threadId);
@@ -246,16 +242,14 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       try {
         const values = await serialized;
         await view?.waitForPut(checkpointId);
-        const request: PutWritesRequest = {
+        const request = PutWritesRequest.fromPartial({
           ...key,
           checkpointId,
           taskId: text("task_id", taskId),
           taskPath: text("task_path", taskPath),
-          writes: [],
           precondition: view?.writesPrecondition(),
-          leaseToken: 0n,
           requestId: requestId(),
-        };
+        });
         await this.storing(key, values, (whole) =>
           this.transport.call(CheckpointServiceService.putWrites, {
             ...request,
@@ -274,19 +268,19 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
   override async deleteThread(threadId: string): Promise<void> {
     this.runs.forgetContext();
     await this.queues.settle(threadOf(threadId));
-    await this.transport.call(ThreadServiceService.deleteThread, { threadId: threadOf(threadId), leaseToken: 0n });
+    await this.transport.call(ThreadServiceService.deleteThread, DeleteThreadRequest.fromPartial({ threadId: threadOf(threadId) }));
   }
 
   /** Copies a thread, or forks it at a checkpoint of its root namespace, into a thread that must not exist yet. */
   async copyThread(source: string, target: string, options: { checkpointId?: string } = {}): Promise<void> {
     await this.queues.settle(threadOf(source));
-    await this.transport.call(ThreadServiceService.copyThread, {
+    const request = CopyThreadRequest.fromPartial({
       sourceThreadId: threadOf(source),
       targetThreadId: threadOf(target),
       checkpointId: options.checkpointId || undefined,
       requestId: requestId(),
-      leaseToken: 0n,
     });
+    await this.transport.call(ThreadServiceService.copyThread, request);
   }
 
   /** Deletes history: all but the newest checkpoint of each namespace ("keepLatest"), or all of it ("delete"). */
@@ -296,7 +290,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
     this.runs.forgetContext();
     for (const threadId of threadIds.map(threadOf)) {
       await this.queues.settle(threadId);
-      await this.transport.call(ThreadServiceService.pruneThreads, { threadIds: [threadId], strategy, leases: [] });
+      await this.transport.call(ThreadServiceService.pruneThreads, PruneThreadsRequest.fromPartial({ threadIds: [threadId], strategy }));
     }
   }
 
@@ -335,7 +329,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       ...changed.map(([channel]) => (holds(channelValues, channel) ? this.dump(channelValues[channel], true) : undefined)),
     ]);
     const versions = Object.entries(checkpoint.channel_versions ?? {});
-    const request: PutCheckpointRequest = {
+    const request = PutCheckpointRequest.fromPartial({
       ...key,
       checkpointId: text("checkpoint_id", checkpoint.id),
       parentCheckpointId: text("checkpoint_id", parentId),
@@ -347,13 +341,9 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
       metadata: {
         value: stored,
         index: stored!.type === "json" && stored!.data.length <= MAX_INDEX_BYTES ? Buffer.alloc(0) : Buffer.from(indexOf(index)),
-        struct: undefined,
       },
-      precondition: undefined,
-      writer: Buffer.alloc(0),
       requestId: requestId(),
-      leaseToken: 0n,
-    };
+    });
     return { request, values: values.filter((value) => value !== undefined) };
   }
 
@@ -374,5 +364,5 @@ function holds(values: Record<string, unknown>, channel: string): boolean {
 }
 
 function taskWrite(channel: string, idx: number, value: TypedValue): TaskWrite {
-  return { taskId: "", taskPath: "", idx, channel, value, checkpointId: "" };
+  return { ...TaskWrite.fromPartial({ idx, channel }), value };
 }

@@ -3,8 +3,8 @@ import { randomBytes } from "node:crypto";
 import { crc32 } from "node:zlib";
 
 import { CorruptValueError } from "./errors.js";
-import type { TypedValue } from "./gen/checkpointd/v1/values.js";
-import { GetValueRequest, ValueServiceService } from "./gen/checkpointd/v1/value_service.js";
+import { TypedValue } from "./gen/checkpointd/v1/values.js";
+import { GetValueRequest, PutPartRequest, ValueServiceService } from "./gen/checkpointd/v1/value_service.js";
 import type { Transport } from "./transport.js";
 
 /** The largest part, in bytes; a value that is larger is sent ahead. */
@@ -28,7 +28,7 @@ export type Place = GetValueRequest["value"];
 /** Makes the message of a serialized value. */
 export function typedValue(type: string, data: Uint8Array, checksum: boolean): TypedValue {
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  return { type, data: bytes, patch: undefined, parts: undefined, crc32: checksum ? crc32(bytes) : 0 };
+  return TypedValue.fromPartial({ type, data: bytes, crc32: checksum ? crc32(bytes) : 0 });
 }
 
 /**
@@ -53,7 +53,7 @@ export async function sendAhead(transport: Transport, threadId: string, values: 
     const offsets = Array.from({ length: Math.ceil(data.length / PART_BYTES) }, (_, part) => part * PART_BYTES);
     return offsets.map((offset) => ({ threadId, uploadId, offset: BigInt(offset), data: data.subarray(offset, offset + PART_BYTES) }));
   });
-  await forEach(parts, (part) => transport.call(ValueServiceService.putPart, part));
+  await forEach(parts, (part) => transport.call(ValueServiceService.putPart, PutPartRequest.fromPartial(part)));
   return values.map((value, at) => {
     const uploadId = uploads.get(at);
     if (uploadId === undefined) return value;
@@ -90,13 +90,8 @@ async function fetchOne(
   let have = 0;
   let checksum = 0;
   while (have < Number(size)) {
-    const range = await transport.call(ValueServiceService.getValue, {
-      ...key,
-      value: place,
-      offset: BigInt(have),
-      maxBytes: BigInt(PART_BYTES),
-      patches: false,
-    });
+    const request = GetValueRequest.fromPartial({ ...key, value: place, offset: BigInt(have), maxBytes: BigInt(PART_BYTES) });
+    const range = await transport.call(ValueServiceService.getValue, request);
     if (!range.found || range.size !== size) throw new ValueGoneError();
     if (range.data.length === 0 || have + range.data.length > Number(size)) {
       throw new CorruptValueError("the server answered with another range of a value than was asked for");
