@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2
 from checkpointd.v1 import value_service_pb2 as values_pb
+from checkpointd.v1.thread_service_pb2 import DeleteThreadRequest
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import RpcServer, ServerOptions
@@ -308,8 +309,9 @@ class TestTime:
             await client.checkpoints.PutCheckpoint(client.put_request())
             async with blocker() as blocked:
                 for _ in range(3):
-                    # As many as the pool has connections, each in a namespace of its own: others would wait in line.
-                    calls = [asyncio.ensure_future(put(client, thread_id=thread)) for thread in "abc"]
+                    # As many as the pool has connections, two of them for writes: no more of them wait for locks.
+                    calls = [asyncio.ensure_future(put(client, thread_id=thread)) for thread in "ab"]
+                    calls.append(asyncio.ensure_future(client.threads.DeleteThread(DeleteThreadRequest(thread_id="c"))))
                     await blocked.until_waiting(3)
                     for call in calls:
                         call.cancel()
