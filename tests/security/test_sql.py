@@ -34,7 +34,7 @@ NOT_WRITTEN_OUT = {
     ("store/migrations.py", "with_schema(migration.sql, options.schema)"): SCHEMA,
     ("store/migrations.py", "with_schema(_MIGRATIONS_TABLE, options.schema)"): SCHEMA,
     ("store/migrations.py", "f'CREATE SCHEMA IF NOT EXISTS {quote_identifier(options.schema)}'"): SCHEMA,
-    ("store/migrations.py", "f'SELECT number FROM {table}'"): SCHEMA,
+    ("store/migrations.py", "f'SELECT number, name, additive, applied_at FROM {table} ORDER BY number'"): SCHEMA,
     ("store/migrations.py", "f'SELECT pg_advisory_xact_lock({_lock(options.schema)})'"): "a number",
 }
 """SQL that isn't written out where it is run, and why nothing that comes in is part of it."""
