@@ -219,7 +219,7 @@ class _Stream:
             self.end(error)
             return
         identity: Identity | None = None
-        refusal: Exception = Overloaded(limit=self._load.max_calls)
+        refusal: Exception | None = None
         self._taken.unsent += count
         admitted = 0
         try:
@@ -240,6 +240,7 @@ class _Stream:
                 operation = StreamOperation(message.id, kind, key)
                 if not admitted or identity is None:
                     operation.identity = identity
+                    refusal = refusal or Overloaded(limit=self._load.max_calls)
                     operation.failure = self._calls.refused(operation.as_call(), refusal)
                 else:
                     self._read_operation(operation, message, request, identity)

@@ -1,12 +1,11 @@
 """The SQL, read from the .sql files beside this module.
 
-A file holds statements and fragments, each begun by a line that names it and described by the comments below:
+Each statement in a file begins with a line that names it, and is described by the comments below:
 
-    -- name: put_checkpoint
-    -- fragment: put_checkpoint_rows
+    -- name: put_part
 
-A line `-- include: put_checkpoint_rows` stands for that fragment. The only thing that is ever put into the text is the
-schema's name, quoted, for `__schema__`; values are bound. Comments don't go to the database.
+The only thing that is ever put into the text is the schema's name, quoted, for `__schema__`; values are bound. Comments
+don't go to the database.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-_HEADING = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
-_INCLUDE = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
+_HEADING = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^ *--.*\n?", re.MULTILINE)
 _SCHEMA = "__schema__"
 
@@ -47,22 +45,12 @@ def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[s
         schema: The schema.
         folder: Where the .sql files are. None: the store's own.
     """
-    bodies: dict[str, str] = {}
-    names: list[str] = []
+    statements: dict[str, str] = {}
     folder = folder or files(__package__).joinpath("sql")
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         _, *parts = _HEADING.split(file.read_text(encoding="utf-8"))
-        for kind, name, body in zip(parts[0::3], parts[1::3], parts[2::3], strict=True):
-            if name in bodies:
+        for name, body in zip(parts[0::2], parts[1::2], strict=True):
+            if name in statements:
                 raise ValueError(f"two statements are named {name}")
-            bodies[name] = body
-            if kind == "name":
-                names.append(name)
-
-    def include(match: re.Match[str]) -> str:
-        return expand(match.group(1))
-
-    def expand(name: str) -> str:
-        return _INCLUDE.sub(include, bodies[name]).strip("\n")
-
-    return {name: with_schema(_COMMENT.sub("", expand(name)), schema).strip() for name in names}
+            statements[name] = with_schema(_COMMENT.sub("", body), schema).strip()
+    return statements
