@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Interrupt, Send
 
-from checkpointd_server.cli.rendering.values import plain, text
+from checkpointd_server.rpc.conversion.plain_data import plain, text
 from tests.support.properties import given
 
 

@@ -32,7 +32,9 @@ from checkpointd_server.domain.errors import (
     ResultTooLarge,
     SealedValue,
     SetupError,
+    ThreadArchived,
     ThreadExists,
+    ThreadNotFound,
     VersionConflict,
 )
 from checkpointd_server.rpc.errors import (
@@ -66,6 +68,8 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (LeaseHeld("t", remaining=1.5), {"thread_id": "t", "remaining_ms": "1500"}),
     (LeaseHeld("t", remaining=None), {"thread_id": "t"}),
     (LeaseLost("t"), {"thread_id": "t"}),
+    (ThreadArchived("t"), {"thread_id": "t"}),
+    (ThreadNotFound("t"), {"thread_id": "t"}),
     (ThreadExists("t"), {"thread_id": "t"}),
     (CheckpointNotFound("t", "c"), {"thread_id": "t", "checkpoint_id": "c"}),
     (RequestTooLarge(9, limit=8), {"limit": "8"}),

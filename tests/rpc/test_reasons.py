@@ -90,6 +90,19 @@ async def thread_exists(world: World) -> Any:
         return await client.refused(client.threads.CopyThread(request))
 
 
+async def thread_archived(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request())
+        await client.threads.ArchiveThread(thread_service_pb2.ArchiveThreadRequest(thread_id="thread-1"))
+        return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2")))
+
+
+async def thread_not_found(world: World) -> Any:
+    async with world.serve() as (_, client):
+        request = thread_service_pb2.GetThreadRequest(thread_id="thread-1")
+        return await client.refused(client.threads.GetThread(request))
+
+
 async def checkpoint_not_found(world: World) -> Any:
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request(thread_id="source"))
@@ -233,6 +246,8 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
         {"thread_id": "thread-1", "checkpoint_ns": "", "expected_version": "7", "current_version": "0"},
     ),
     "THREAD_EXISTS": (thread_exists, grpc.StatusCode.ALREADY_EXISTS, {"thread_id": "target"}),
+    "THREAD_ARCHIVED": (thread_archived, grpc.StatusCode.FAILED_PRECONDITION, {"thread_id": "thread-1"}),
+    "THREAD_NOT_FOUND": (thread_not_found, grpc.StatusCode.NOT_FOUND, {"thread_id": "thread-1"}),
     "CHECKPOINT_NOT_FOUND": (
         checkpoint_not_found,
         grpc.StatusCode.NOT_FOUND,

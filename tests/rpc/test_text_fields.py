@@ -63,6 +63,22 @@ def write(checkpoint_id: str, task_id: str) -> values_pb.KnownTaskWrite:
     return values_pb.KnownTaskWrite(checkpoint_id=checkpoint_id, task_id=task_id)
 
 
+def tag(name: str, text: str) -> thread_service_pb2.ThreadTag:
+    return thread_service_pb2.ThreadTag(name=name, text=text)
+
+
+def listed(**fields: Any) -> thread_service_pb2.ListThreadsRequest:
+    return thread_service_pb2.ListThreadsRequest(filter=thread_service_pb2.ThreadFilter(**fields))
+
+
+def counted(**fields: Any) -> thread_service_pb2.CountThreadsRequest:
+    return thread_service_pb2.CountThreadsRequest(filter=thread_service_pb2.ThreadFilter(**fields))
+
+
+def updated(**fields: Any) -> thread_service_pb2.UpdateThreadRequest:
+    return thread_service_pb2.UpdateThreadRequest(**{"thread_id": "t", **fields})
+
+
 TEXTS = [
     Text("PutCheckpoint", "thread_id", 512, True, lambda c, x: c.put_request(thread_id=x)),
     Text("PutCheckpoint", "checkpoint_ns", 1408, False, lambda c, x: c.put_request(checkpoint_ns=x)),
@@ -241,6 +257,33 @@ TEXTS = [
         True,
         lambda c, x: thread_service_pb2.PruneThreadsRequest(thread_ids=[x]),
     ),
+    Text("ListThreads", "filter.thread_id_prefix", 512, False, lambda c, x: listed(thread_id_prefix=x)),
+    Text("ListThreads", "filter.tags[0].name", 128, True, lambda c, x: listed(tags=[tag(x, "")])),
+    Text("ListThreads", "filter.tags[1].text", 512, False, lambda c, x: listed(tags=[tag("a", ""), tag("b", x)])),
+    Text("CountThreads", "filter.thread_id_prefix", 512, False, lambda c, x: counted(thread_id_prefix=x)),
+    Text("CountThreads", "filter.tags[0].name", 128, True, lambda c, x: counted(tags=[tag(x, "")])),
+    Text("CountThreads", "filter.tags[0].text", 512, False, lambda c, x: counted(tags=[tag("a", x)])),
+    Text("GetThreadTree", "thread_id", 512, True, lambda c, x: thread_service_pb2.GetThreadTreeRequest(thread_id=x)),
+    Text(
+        "GetThread",
+        "thread_id",
+        512,
+        True,
+        lambda c, x: thread_service_pb2.GetThreadRequest(thread_id=x),
+        stored=False,
+    ),
+    Text(
+        "ArchiveThread",
+        "thread_id",
+        512,
+        True,
+        lambda c, x: thread_service_pb2.ArchiveThreadRequest(thread_id=x),
+        stored=False,
+    ),
+    Text("UpdateThread", "thread_id", 512, True, lambda c, x: updated(thread_id=x), stored=False),
+    Text("UpdateThread", "set_tags[0].name", 128, True, lambda c, x: updated(set_tags=[tag(x, "")]), stored=False),
+    Text("UpdateThread", "set_tags[0].text", 512, False, lambda c, x: updated(set_tags=[tag("a", x)]), stored=False),
+    Text("UpdateThread", "remove_tags[1]", 128, True, lambda c, x: updated(remove_tags=["a", x]), stored=False),
 ]
 
 
@@ -275,6 +318,8 @@ def test_every_text_field_of_every_request_is_tried() -> None:
         # What is refused unless it's ours.
         "ListCheckpoints": {"page_token"},
         "GetDeltaChannelHistory": {"page_token"},
+        "ListThreads": {"page_token"},
+        "GetThreadTree": {"page_token"},
         # Refused unless the lease is there: see test_leases.py, where LeaseService is too.
         "DeleteRuns": {"leases.thread_id"},
         "PruneThreads": {"leases.thread_id"},

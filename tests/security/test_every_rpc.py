@@ -205,6 +205,14 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         ),
         "PutPart": value_service_pb2.PutPartRequest(**target, upload_id=b"u" * 16, data=b"their part"),
         "CopyThread": thread_service_pb2.CopyThreadRequest(source_thread_id=thread_id, target_thread_id="copied"),
+        "ListThreads": thread_service_pb2.ListThreadsRequest(
+            filter=thread_service_pb2.ThreadFilter(thread_id_prefix=thread_id)
+        ),
+        "CountThreads": thread_service_pb2.CountThreadsRequest(),
+        "GetThread": thread_service_pb2.GetThreadRequest(**target),
+        "GetThreadTree": thread_service_pb2.GetThreadTreeRequest(**target),
+        "ArchiveThread": thread_service_pb2.ArchiveThreadRequest(**target),
+        "UpdateThread": thread_service_pb2.UpdateThreadRequest(**target, pinned=True, remove_tags=["secret"]),
         "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),
         "DeleteThread": thread_service_pb2.DeleteThreadRequest(**target),
         "PruneThreads": thread_service_pb2.PruneThreadsRequest(

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.store import PostgresStore
-from tests.support.tenant import TIMEOUT, Tenant, patch, uploaded, write
+from tests.support.tenant import TIMEOUT, Tenant, gather_results, patch, uploaded, write
 
 
 async def fill(store: PostgresStore, name: str) -> Tenant:
@@ -32,7 +33,14 @@ async def fill(store: PostgresStore, name: str) -> Tenant:
         await tenant.writes("2", write("task", 0, "a", own), write("task", -1, "a", own))
     await tenant.upload(b"one", own)
     await tenant.acquire("holder", thread="leased", ttl=3600)
+    await tenant.tag("t", owner=f"of {name}", kind="any")
     return tenant
+
+
+async def nodes(tenant: Tenant) -> str:
+    """Says whose checkpoints there are, if any."""
+    found, _ = await tenant.store.list_nodes(tenant.name, "t", after=None, page_size=9, timeout=TIMEOUT)
+    return f"{len(found)} of {tenant.name}" if found else ""
 
 
 async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
@@ -78,4 +86,12 @@ VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
     "acquire what is held": lambda t: t.acquire("holder", thread="leased"),
     "release": lambda t: t.release("holder", thread="leased"),
     "see the lease": lambda t: t.lease(thread="leased"),
+    "list threads": lambda t: t.threads(),
+    "list threads by name": lambda t: t.threads(ThreadFilter(prefix="t")),
+    "list threads by tag": lambda t: t.threads(ThreadFilter(tags={"kind": "any"})),
+    "count threads": lambda t: t.store.count_threads(t.name, ThreadFilter(), timeout=TIMEOUT),
+    "list nodes": nodes,
+    "tag": lambda t: gather_results(t.tag("t", colour="blue")),
+    "archive": lambda t: gather_results(t.archive("t")),
+    "unarchive": lambda t: gather_results(t.archive("t", archives=False)),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from checkpointd_server.domain.threads import thread_key
 
 _FILL = """
-INSERT INTO checkpointd.threads (thread, tenant, thread_id)
-    SELECT CASE n WHEN 1 THEN '{key}'::uuid ELSE gen_random_uuid() END, 't', '{thread}' || n
+INSERT INTO checkpointd.threads (thread, tenant, thread_id, active_at, listed_at)
+    SELECT CASE n WHEN 1 THEN '{key}'::uuid ELSE gen_random_uuid() END, 't', '{thread}' || n,
+        now() - n * interval '1 second', now() - n * interval '1 second'
     FROM generate_series(1, {last}) AS n;
 INSERT INTO checkpointd.namespaces (tenant, thread, checkpoint_ns, version, last_checkpoint_id)
     SELECT 't', thread, '', 1, '{last:08}' FROM checkpointd.threads WHERE thread_id LIKE '{thread}%';

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from zlib import crc32
 
+from checkpointd_server.domain.thread_lists import ThreadFilter, ThreadStatus
 from checkpointd_server.domain.values import KnownValue
 from tests.support.tenant import Tenant, a_connection, gather_results, patch, uploaded, write
 
@@ -112,5 +113,18 @@ VERBS: dict[str, tuple[Verb, int]] = {
     "delete a run": (lambda t, x: t.delete_runs(f"run {x} 2"), 250),
     "prune": (lambda t, x: t.prune(x), 300),
     "delete": (lambda t, x: t.delete(f"{x} copy"), 200),
+    "list threads": (lambda t, x: t.threads(page_size=3), 150),
+    "list threads by name": (lambda t, x: t.threads(ThreadFilter(prefix=f"{x}1"), page_size=3), 300),
+    "list threads by metadata": (lambda t, x: t.threads(ThreadFilter(metadata='{"user": "none"}')), 20),
+    "list threads by status": (lambda t, x: t.threads(ThreadFilter(statuses=[ThreadStatus.FAILED])), 50),
+    "count threads": (lambda t, x: t.store.count_threads(t.name, ThreadFilter(prefix="none"), timeout=60), 10),
+    "get a thread": (lambda t, x: t.store.get_thread(t.name, x, timeout=60), 50),
+    "list nodes": (
+        lambda t, x: t.store.list_nodes(t.name, x, after=None, page_size=2, timeout=60),
+        50,
+    ),
+    "tag": (lambda t, x: t.tag(x, colour="blue"), 30),
+    "archive": (lambda t, x: t.archive(x), 10),
+    "unarchive": (lambda t, x: t.archive(x, archives=False), 10),
     "collect": (lambda t, x: t.store.run_gc(), 50),
 }

@@ -24,6 +24,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.store import NO_LEASES
+from checkpointd_server.domain.thread_lists import ThreadChange, ThreadFilter, ThreadPage, ThreadPosition
 from checkpointd_server.domain.threads import VOLATILE_KEYS, CopyThread, PruneStrategy, thread_key
 from checkpointd_server.domain.values import (
     ChannelValue,
@@ -142,6 +143,28 @@ class Tenant:
             fingerprint=crc32(repr([entry for entry in metadata.items() if entry[0] not in VOLATILE_KEYS]).encode()),
             **more,
         )
+
+    async def threads(
+        self, wanted: ThreadFilter | None = None, *, after: ThreadPosition | None = None, page_size: int = 100
+    ) -> ThreadPage:
+        """Reads a page of threads."""
+        return await self.store.list_threads(
+            self.name,
+            wanted or ThreadFilter(),
+            after=after,
+            page_size=page_size,
+            page_bytes=1024 * 1024,
+            timeout=TIMEOUT,
+        )
+
+    async def archive(self, thread: str = "t", *, archives: bool = True, lease: int = 0) -> bool:
+        """Archives a thread, or brings it back."""
+        return await self.store.archive_thread(self.name, thread, archives=archives, lease=lease, timeout=TIMEOUT)
+
+    async def tag(self, thread: str = "t", *, remove: Sequence[str] = (), **tags: str) -> None:
+        """Changes tags of a thread."""
+        change = ThreadChange(tenant=self.name, thread_id=thread, set_tags=tags, removed_tags=remove)
+        await self.store.update_thread(change, timeout=TIMEOUT)
 
     async def writes(
         self,

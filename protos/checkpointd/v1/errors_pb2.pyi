@@ -27,6 +27,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_CHAIN_TOO_LONG: _ClassVar[ErrorReason]
     ERROR_REASON_SEALED: _ClassVar[ErrorReason]
     ERROR_REASON_CORRUPT_VALUE: _ClassVar[ErrorReason]
+    ERROR_REASON_THREAD_ARCHIVED: _ClassVar[ErrorReason]
+    ERROR_REASON_THREAD_NOT_FOUND: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason
 ERROR_REASON_VERSION_CONFLICT: ErrorReason
@@ -48,3 +50,5 @@ ERROR_REASON_BASE_MISSING: ErrorReason
 ERROR_REASON_CHAIN_TOO_LONG: ErrorReason
 ERROR_REASON_SEALED: ErrorReason
 ERROR_REASON_CORRUPT_VALUE: ErrorReason
+ERROR_REASON_THREAD_ARCHIVED: ErrorReason
+ERROR_REASON_THREAD_NOT_FOUND: ErrorReason

@@ -1,4 +1,7 @@
+import datetime
+
 from checkpointd.v1 import values_pb2 as _values_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -13,9 +16,22 @@ class PruneStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRUNE_STRATEGY_UNSPECIFIED: _ClassVar[PruneStrategy]
     PRUNE_STRATEGY_KEEP_LATEST: _ClassVar[PruneStrategy]
     PRUNE_STRATEGY_DELETE: _ClassVar[PruneStrategy]
+
+class ThreadStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    THREAD_STATUS_UNSPECIFIED: _ClassVar[ThreadStatus]
+    THREAD_STATUS_IDLE: _ClassVar[ThreadStatus]
+    THREAD_STATUS_RUNNING: _ClassVar[ThreadStatus]
+    THREAD_STATUS_INTERRUPTED: _ClassVar[ThreadStatus]
+    THREAD_STATUS_FAILED: _ClassVar[ThreadStatus]
 PRUNE_STRATEGY_UNSPECIFIED: PruneStrategy
 PRUNE_STRATEGY_KEEP_LATEST: PruneStrategy
 PRUNE_STRATEGY_DELETE: PruneStrategy
+THREAD_STATUS_UNSPECIFIED: ThreadStatus
+THREAD_STATUS_IDLE: ThreadStatus
+THREAD_STATUS_RUNNING: ThreadStatus
+THREAD_STATUS_INTERRUPTED: ThreadStatus
+THREAD_STATUS_FAILED: ThreadStatus
 
 class DeleteThreadRequest(_message.Message):
     __slots__ = ("thread_id", "lease_token")
@@ -80,3 +96,197 @@ class PruneThreadsResponse(_message.Message):
     DELETED_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     deleted_checkpoints: int
     def __init__(self, deleted_checkpoints: _Optional[int] = ...) -> None: ...
+
+class ThreadTag(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class ThreadSignal(_message.Message):
+    __slots__ = ("task_id", "is_error", "json")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    is_error: bool
+    json: str
+    def __init__(self, task_id: _Optional[str] = ..., is_error: bool = ..., json: _Optional[str] = ...) -> None: ...
+
+class Thread(_message.Message):
+    __slots__ = ("thread_id", "status", "checkpoints", "bytes", "created_at", "active_at", "checkpoint_id", "metadata_json", "next", "signals", "tags", "archived_at", "pinned", "ttl_seconds")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_AT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_AT_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    status: ThreadStatus
+    checkpoints: int
+    bytes: int
+    created_at: _timestamp_pb2.Timestamp
+    active_at: _timestamp_pb2.Timestamp
+    checkpoint_id: str
+    metadata_json: str
+    next: _containers.RepeatedScalarFieldContainer[str]
+    signals: _containers.RepeatedCompositeFieldContainer[ThreadSignal]
+    tags: _containers.RepeatedCompositeFieldContainer[ThreadTag]
+    archived_at: _timestamp_pb2.Timestamp
+    pinned: bool
+    ttl_seconds: int
+    def __init__(self, thread_id: _Optional[str] = ..., status: _Optional[_Union[ThreadStatus, str]] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., next: _Optional[_Iterable[str]] = ..., signals: _Optional[_Iterable[_Union[ThreadSignal, _Mapping]]] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+
+class ThreadFilter(_message.Message):
+    __slots__ = ("thread_id_prefix", "metadata", "tags", "statuses", "created_from", "created_before", "active_from", "active_before", "archived")
+    THREAD_ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FROM_FIELD_NUMBER: _ClassVar[int]
+    CREATED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FROM_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_FIELD_NUMBER: _ClassVar[int]
+    thread_id_prefix: str
+    metadata: bytes
+    tags: _containers.RepeatedCompositeFieldContainer[ThreadTag]
+    statuses: _containers.RepeatedScalarFieldContainer[ThreadStatus]
+    created_from: _timestamp_pb2.Timestamp
+    created_before: _timestamp_pb2.Timestamp
+    active_from: _timestamp_pb2.Timestamp
+    active_before: _timestamp_pb2.Timestamp
+    archived: bool
+    def __init__(self, thread_id_prefix: _Optional[str] = ..., metadata: _Optional[bytes] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., statuses: _Optional[_Iterable[_Union[ThreadStatus, str]]] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., archived: bool = ...) -> None: ...
+
+class ListThreadsRequest(_message.Message):
+    __slots__ = ("filter", "page_size", "page_token")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    filter: ThreadFilter
+    page_size: int
+    page_token: str
+    def __init__(self, filter: _Optional[_Union[ThreadFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListThreadsResponse(_message.Message):
+    __slots__ = ("threads", "next_page_token")
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    threads: _containers.RepeatedCompositeFieldContainer[Thread]
+    next_page_token: str
+    def __init__(self, threads: _Optional[_Iterable[_Union[Thread, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetThreadRequest(_message.Message):
+    __slots__ = ("thread_id",)
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    def __init__(self, thread_id: _Optional[str] = ...) -> None: ...
+
+class GetThreadResponse(_message.Message):
+    __slots__ = ("thread",)
+    THREAD_FIELD_NUMBER: _ClassVar[int]
+    thread: Thread
+    def __init__(self, thread: _Optional[_Union[Thread, _Mapping]] = ...) -> None: ...
+
+class CountThreadsRequest(_message.Message):
+    __slots__ = ("filter",)
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: ThreadFilter
+    def __init__(self, filter: _Optional[_Union[ThreadFilter, _Mapping]] = ...) -> None: ...
+
+class CountThreadsResponse(_message.Message):
+    __slots__ = ("count", "at_least")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    at_least: bool
+    def __init__(self, count: _Optional[int] = ..., at_least: bool = ...) -> None: ...
+
+class GetThreadTreeRequest(_message.Message):
+    __slots__ = ("thread_id", "page_size", "page_token")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, thread_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class CheckpointNode(_message.Message):
+    __slots__ = ("checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "created_at", "step", "source", "run_id", "writes", "interrupted", "failed")
+    CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str
+    created_at: _timestamp_pb2.Timestamp
+    step: str
+    source: str
+    run_id: str
+    writes: int
+    interrupted: bool
+    failed: bool
+    def __init__(self, checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., step: _Optional[str] = ..., source: _Optional[str] = ..., run_id: _Optional[str] = ..., writes: _Optional[int] = ..., interrupted: bool = ..., failed: bool = ...) -> None: ...
+
+class GetThreadTreeResponse(_message.Message):
+    __slots__ = ("nodes", "next_page_token")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[CheckpointNode]
+    next_page_token: str
+    def __init__(self, nodes: _Optional[_Iterable[_Union[CheckpointNode, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ArchiveThreadRequest(_message.Message):
+    __slots__ = ("thread_id", "unarchive", "lease_token")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    UNARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    unarchive: bool
+    lease_token: int
+    def __init__(self, thread_id: _Optional[str] = ..., unarchive: bool = ..., lease_token: _Optional[int] = ...) -> None: ...
+
+class ArchiveThreadResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    def __init__(self, changed: bool = ...) -> None: ...
+
+class UpdateThreadRequest(_message.Message):
+    __slots__ = ("thread_id", "set_tags", "remove_tags", "pinned", "ttl_seconds")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    SET_TAGS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_TAGS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    set_tags: _containers.RepeatedCompositeFieldContainer[ThreadTag]
+    remove_tags: _containers.RepeatedScalarFieldContainer[str]
+    pinned: bool
+    ttl_seconds: int
+    def __init__(self, thread_id: _Optional[str] = ..., set_tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+
+class UpdateThreadResponse(_message.Message):
+    __slots__ = ("thread",)
+    THREAD_FIELD_NUMBER: _ClassVar[int]
+    thread: Thread
+    def __init__(self, thread: _Optional[_Union[Thread, _Mapping]] = ...) -> None: ...

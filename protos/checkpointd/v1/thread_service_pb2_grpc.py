@@ -38,6 +38,36 @@ class ThreadServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.ListThreads = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/ListThreads',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsResponse.FromString,
+                _registered_method=True)
+        self.GetThread = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/GetThread',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadResponse.FromString,
+                _registered_method=True)
+        self.CountThreads = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/CountThreads',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsResponse.FromString,
+                _registered_method=True)
+        self.GetThreadTree = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/GetThreadTree',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.FromString,
+                _registered_method=True)
+        self.ArchiveThread = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/ArchiveThread',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadResponse.FromString,
+                _registered_method=True)
+        self.UpdateThread = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/UpdateThread',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadResponse.FromString,
+                _registered_method=True)
         self.DeleteThread = channel.unary_unary(
                 '/checkpointd.v1.ThreadService/DeleteThread',
                 request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.DeleteThreadRequest.SerializeToString,
@@ -66,6 +96,52 @@ class ThreadServiceServicer(object):
     that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
     one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
     """
+
+    def ListThreads(self, request, context):
+        """Lists threads, newest activity first, with what is known of each without reading its values. Threads that hold nothing
+        aren't listed. What is found by an index (thread_id_prefix, metadata, tags, status) costs what is found; otherwise a page
+        ends after some thousands of threads that were looked at, although it isn't full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetThread(self, request, context):
+        """Returns what lists show of one thread, archived or not. NOT_FOUND if it holds nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountThreads(self, request, context):
+        """Counts threads, as far as that is cheap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetThreadTree(self, request, context):
+        """Lists the checkpoints of a thread without what they hold, newest first: the nodes of a tree for each namespace, whose
+        branches are forks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveThread(self, request, context):
+        """Makes a thread read-only and takes it out of lists, or brings it back. Writes, deletions, prunes and leases are refused
+        with THREAD_ARCHIVED; reads and copies go on. LEASE_HELD if somebody else has the lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateThread(self, request, context):
+        """Changes what is noted of a thread itself: tags, whether it is pinned, how long it is kept. Nothing that it holds changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def DeleteThread(self, request, context):
         """Deletes a thread: all its namespaces, values and writes. Succeeds if there is no such thread.
@@ -100,6 +176,36 @@ class ThreadServiceServicer(object):
 
 def add_ThreadServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListThreads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListThreads,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsResponse.SerializeToString,
+            ),
+            'GetThread': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetThread,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadResponse.SerializeToString,
+            ),
+            'CountThreads': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountThreads,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsResponse.SerializeToString,
+            ),
+            'GetThreadTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetThreadTree,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.SerializeToString,
+            ),
+            'ArchiveThread': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveThread,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadResponse.SerializeToString,
+            ),
+            'UpdateThread': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateThread,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadResponse.SerializeToString,
+            ),
             'DeleteThread': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteThread,
                     request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.DeleteThreadRequest.FromString,
@@ -134,6 +240,168 @@ class ThreadService(object):
     that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
     one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
     """
+
+    @staticmethod
+    def ListThreads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/ListThreads',
+            checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.ListThreadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetThread(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/GetThread',
+            checkpointd_dot_v1_dot_thread__service__pb2.GetThreadRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.GetThreadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountThreads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/CountThreads',
+            checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.CountThreadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetThreadTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/GetThreadTree',
+            checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveThread(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/ArchiveThread',
+            checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateThread(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/UpdateThread',
+            checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.UpdateThreadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def DeleteThread(request,

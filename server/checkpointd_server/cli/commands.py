@@ -1,4 +1,4 @@
-"""The command line: `checkpointd serve | migrate | context | health | info | show | export | import |
+"""The command line: `checkpointd serve | migrate | context | health | info | show | threads | export | import |
 keys`."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from checkpointd_server.cli.keys import keys
 from checkpointd_server.cli.migrate import migrate
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.cli.show import show
+from checkpointd_server.cli.threads import threads
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
 
@@ -88,5 +89,5 @@ def main() -> None:
     click.get_current_context().call_on_close(flush_logs)
 
 
-for command in (serve, migrate, context, health, info, show, export_threads, import_threads, keys):
+for command in (serve, migrate, context, health, info, show, threads, export_threads, import_threads, keys):
     main.add_command(command)

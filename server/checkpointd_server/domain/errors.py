@@ -6,6 +6,8 @@
     │   └── PredecessorMissing what the write builds on was refused or lost
     ├── LeaseHeld              somebody else holds the lease on the thread
     ├── LeaseLost              the lease that a write names is not in force
+    ├── ThreadArchived         the thread is read-only
+    ├── ThreadNotFound         there is no such thread
     ├── ThreadExists           the target of a copy holds checkpoints already
     ├── CheckpointNotFound     the checkpoint to fork at is not there
     ├── BaseMissing            a patch's base, or an upload, is not stored
@@ -106,6 +108,39 @@ class LeaseLost(CheckpointdError):
     def __init__(self, thread_id: str) -> None:
         super().__init__(f"thread {thread_id!r}: the lease is no longer in force; take a new one and read again")
         self.thread_id = thread_id
+
+
+class ThreadArchived(CheckpointdError):
+    """The thread is archived, and so read-only. Nothing was stored, deleted or granted."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id!r} is archived, and read-only: unarchive it first")
+        self.thread_id = thread_id
+
+
+class ThreadNotFound(CheckpointdError):
+    """There is no such thread."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"there is no thread {thread_id!r}")
+        self.thread_id = thread_id
+
+
+_ARCHIVED_SECONDS = 1e10
+"""No lease lives as long as this. On an archived thread nobody's does."""
+
+
+def lease_refusal(outcome: str, thread_id: str, remaining: float | None) -> CheckpointdError:
+    """Returns the error for what the database said of a lease.
+
+    Args:
+        outcome: "held" or "lost".
+        thread_id: The thread.
+        remaining: How long the lease in force lives, in seconds; None: there is none.
+    """
+    if remaining is not None and remaining > _ARCHIVED_SECONDS:
+        return ThreadArchived(thread_id)
+    return LeaseHeld(thread_id, remaining=remaining) if outcome == "held" else LeaseLost(thread_id)
 
 
 class ThreadExists(CheckpointdError):

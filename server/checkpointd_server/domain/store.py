@@ -16,6 +16,16 @@ from checkpointd_server.domain.checkpoints import (
     ReadResult,
 )
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.thread_lists import (
+    Node,
+    NodePosition,
+    Thread,
+    ThreadChange,
+    ThreadCount,
+    ThreadFilter,
+    ThreadPage,
+    ThreadPosition,
+)
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 
@@ -123,6 +133,46 @@ class CheckpointStore(Protocol):
         timeout: float | None,
     ) -> int:
         """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+        ...
+
+    async def list_threads(
+        self,
+        tenant: str,
+        wanted: ThreadFilter,
+        *,
+        after: ThreadPosition | None,
+        page_size: int,
+        page_bytes: int,
+        timeout: float | None,
+    ) -> ThreadPage:
+        """Reads a page of threads, newest activity first. One that isn't full is the last only if it says so."""
+        ...
+
+    async def count_threads(self, tenant: str, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
+        """Counts threads, as far as that is cheap."""
+        ...
+
+    async def get_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> Thread:
+        """Reads what lists show of a thread, archived or not. Raises ThreadNotFound."""
+        ...
+
+    async def list_nodes(
+        self, tenant: str, thread_id: str, *, after: NodePosition | None, page_size: int, timeout: float | None
+    ) -> tuple[list[Node], NodePosition | None]:
+        """Reads a page of a thread's checkpoints without what they hold, newest first, and where the next starts."""
+        ...
+
+    async def archive_thread(
+        self, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
+    ) -> bool:
+        """Archives a thread, or brings it back; tells whether that changed anything.
+
+        Raises ThreadNotFound, LeaseHeld, LeaseLost.
+        """
+        ...
+
+    async def update_thread(self, change: ThreadChange, *, timeout: float | None) -> None:
+        """Changes tags, the pin and the time to live of a thread. Raises ThreadNotFound, InvalidArgument."""
         ...
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:

@@ -34,7 +34,9 @@ from checkpointd_server.domain.errors import (
     PredecessorMissing,
     ResultTooLarge,
     SealedValue,
+    ThreadArchived,
     ThreadExists,
+    ThreadNotFound,
     VersionConflict,
 )
 from checkpointd_server.rpc.identity import KeysUnavailable, PermissionDenied, Unauthenticated
@@ -115,6 +117,16 @@ RULES: dict[type[CheckpointdError], Rule] = {
     LeaseLost: Rule(
         code=grpc.StatusCode.ABORTED,
         reason=errors_pb2.ERROR_REASON_LEASE_LOST,
+        metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    ThreadArchived: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_THREAD_ARCHIVED,
+        metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    ThreadNotFound: Rule(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason=errors_pb2.ERROR_REASON_THREAD_NOT_FOUND,
         metadata=lambda error: {"thread_id": error.thread_id},
     ),
     ThreadExists: Rule(

@@ -10,7 +10,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, LeaseHeld, LeaseLost
+from checkpointd_server.domain.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    LeaseLost,
+    ThreadArchived,
+    lease_refusal,
+)
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.threads import thread_key
 from checkpointd_server.store.connections.database import Database
@@ -50,8 +56,9 @@ class Leases:
             token, remaining = await self._attempt(acquire)
             pause = _FRONT_PAUSE
             while token is None:
-                if time() >= end:
-                    raise LeaseHeld(acquire.thread_id, remaining=remaining)
+                refusal = lease_refusal("held", acquire.thread_id, remaining)
+                if time() >= end or isinstance(refusal, ThreadArchived):
+                    raise refusal
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(pause, end - time())):
                         await released.wait()

@@ -22,9 +22,19 @@ from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, 
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
+from checkpointd_server.domain.thread_lists import (
+    Node,
+    NodePosition,
+    Thread,
+    ThreadChange,
+    ThreadCount,
+    ThreadFilter,
+    ThreadPage,
+    ThreadPosition,
+)
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
-from checkpointd_server.store import history, reads, threads, values
+from checkpointd_server.store import history, reads, thread_lists, threads, values
 from checkpointd_server.store.connections.database import Connections, Database, open_connections
 from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc
@@ -217,6 +227,52 @@ class PostgresStore:
         """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
         database = self._of(tenant).database
         return await threads.prune_threads(database, tenant, thread_ids, strategy, leases=leases, timeout=timeout)
+
+    async def list_threads(
+        self,
+        tenant: str,
+        wanted: ThreadFilter,
+        *,
+        after: ThreadPosition | None,
+        page_size: int,
+        page_bytes: int,
+        timeout: float | None,
+    ) -> ThreadPage:
+        """Reads a page of threads, newest activity first."""
+        database = self._of(tenant).database
+        return await thread_lists.list_threads(
+            database, wanted, after=after, page_size=page_size, page_bytes=page_bytes, timeout=timeout
+        )
+
+    async def count_threads(self, tenant: str, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
+        """Counts threads, as far as that is cheap."""
+        return await thread_lists.count_threads(self._of(tenant).database, wanted, timeout=timeout)
+
+    async def get_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> Thread:
+        """Reads what lists show of a thread. Raises ThreadNotFound."""
+        return await thread_lists.get_thread(self._of(tenant).database, tenant, thread_id, timeout=timeout)
+
+    async def list_nodes(
+        self, tenant: str, thread_id: str, *, after: NodePosition | None, page_size: int, timeout: float | None
+    ) -> tuple[list[Node], NodePosition | None]:
+        """Reads a page of a thread's checkpoints without what they hold, and where the next page starts."""
+        database = self._of(tenant).database
+        return await thread_lists.list_nodes(
+            database, tenant, thread_id, after=after, page_size=page_size, timeout=timeout
+        )
+
+    async def archive_thread(
+        self, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
+    ) -> bool:
+        """Archives a thread, or brings it back; tells whether that changed anything."""
+        database = self._of(tenant).database
+        return await thread_lists.archive_thread(
+            database, tenant, thread_id, archives=archives, lease=lease, timeout=timeout
+        )
+
+    async def update_thread(self, change: ThreadChange, *, timeout: float | None) -> None:
+        """Changes tags, the pin and the time to live of a thread. Raises ThreadNotFound, InvalidArgument."""
+        await thread_lists.update_thread(self._of(change.tenant).database, change, timeout=timeout)
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""

@@ -14,9 +14,8 @@ from contextlib import asynccontextmanager
 from checkpointd_server.domain.errors import (
     CheckpointNotFound,
     DeadlineExceeded,
-    LeaseHeld,
-    LeaseLost,
     ThreadExists,
+    lease_refusal,
 )
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy, thread_key
 from checkpointd_server.store.connections.database import Database
@@ -85,10 +84,8 @@ async def _for_each(
 
 
 def _judge(outcome: str, thread_id: str, remaining: float | None) -> None:
-    if outcome == "held":
-        raise LeaseHeld(thread_id, remaining=remaining)
-    if outcome == "lost":
-        raise LeaseLost(thread_id)
+    if outcome in ("held", "lost"):
+        raise lease_refusal(outcome, thread_id, remaining)
 
 
 async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | None) -> int:

@@ -19,7 +19,9 @@ from langgraph.checkpoint.grpc.errors import (
     ServerError,
     ServerUnavailableError,
     TamperedValueError,
+    ThreadArchivedError,
     ThreadExistsError,
+    ThreadNotFoundError,
     UnknownKeyError,
     UnsupportedError,
     VersionConflictError,
@@ -28,11 +30,13 @@ from langgraph.checkpoint.grpc.errors import (
 from langgraph.checkpoint.grpc.leases import Lease
 from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, UnportableValueError
 from langgraph.checkpoint.grpc.saver import GrpcSaver
+from langgraph.checkpoint.grpc.threads import CheckpointNode, ThreadDiff, ThreadInfo, Threads
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
 __all__ = [
     "AccessDeniedError",
     "BaseMissingError",
+    "CheckpointNode",
     "CheckpointNotFoundError",
     "CheckpointdError",
     "CorruptValueError",
@@ -52,7 +56,12 @@ __all__ = [
     "ServerError",
     "ServerUnavailableError",
     "TamperedValueError",
+    "ThreadArchivedError",
+    "ThreadDiff",
     "ThreadExistsError",
+    "ThreadInfo",
+    "ThreadNotFoundError",
+    "Threads",
     "TlsOptions",
     "UnknownKeyError",
     "UnportableValueError",

@@ -28,8 +28,8 @@ def warn_of_pattern(request: pb.ListCheckpointsRequest) -> None:
     """A thread_id that looks like a pattern, under which nothing was found, is none."""
     if not request.page_token and any(sign in request.thread_id for sign in "*%?"):
         logger.warning(
-            "no checkpoint is in the thread that is called %r: a thread_id is compared as it is. To find threads, give "
-            "their configs metadata, such as a user, and call saver.list(None, filter={...})",
+            "no checkpoint is in the thread that is called %r: a thread_id is compared as it is. To find threads by "
+            "how their ids begin, or by metadata, call saver.threads.search(prefix=..., metadata={...})",
             request.thread_id,
         )
 

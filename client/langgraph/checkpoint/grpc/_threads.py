@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from langgraph.checkpoint.grpc import _advice
 from langgraph.checkpoint.grpc._convert import thread_requests as requests
@@ -14,6 +15,10 @@ from langgraph.checkpoint.grpc._runs.registry import Runs
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc.encryption import Encryption
+from langgraph.checkpoint.grpc.threads import Threads
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc.saver import GrpcSaver
 
 
 class ThreadOperations:
@@ -28,19 +33,34 @@ class ThreadOperations:
     def _value_serde(self) -> ValueSerde:
         raise NotImplementedError  # the saver has one
 
+    @property
+    def threads(self) -> Threads:
+        """Threads as their operator sees them: searching, looking at, archiving and tagging them."""
+        return Threads(cast("GrpcSaver", self))
+
     def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
-        self._runs.forget_context()
-        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
-        self._calls.wait_for_writes(request.thread_id)
-        _advice.tell_deleted(request, self._client.call(request))
+        self._delete_thread(thread_id)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Awaits `delete_thread`."""
+        await self._adelete_thread(thread_id)
+
+    def _delete_thread(self, thread_id: str) -> int:
+        self._runs.forget_context()
+        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
+        self._calls.wait_for_writes(request.thread_id)
+        response = self._client.call(request)
+        _advice.tell_deleted(request, response)
+        return int(response.deleted_checkpoints)
+
+    async def _adelete_thread(self, thread_id: str) -> int:
         self._runs.forget_context()
         request = self._lease_tokens.attach(requests.delete_thread(thread_id))
         await self._calls.await_writes(request.thread_id)
-        _advice.tell_deleted(request, await self._client.acall(request))
+        response = await self._client.acall(request)
+        _advice.tell_deleted(request, response)
+        return int(response.deleted_checkpoints)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
@@ -100,19 +120,33 @@ class ThreadOperations:
             strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
                 "delete" removes the threads; "delete_all", as LangGraph's platform calls it, is the same.
         """
-        self._runs.forget_context()
-        for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
-            for thread_id in request.thread_ids:
-                self._calls.wait_for_writes(thread_id)
-            _advice.tell_deleted(request, self._client.call(request))
+        self._prune(thread_ids, strategy)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Awaits `prune`."""
+        await self._aprune(thread_ids, strategy)
+
+    def _prune(self, thread_ids: Sequence[str], strategy: str) -> int:
         self._runs.forget_context()
+        deleted = 0
+        for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
+            for thread_id in request.thread_ids:
+                self._calls.wait_for_writes(thread_id)
+            response = self._client.call(request)
+            _advice.tell_deleted(request, response)
+            deleted += response.deleted_checkpoints
+        return deleted
+
+    async def _aprune(self, thread_ids: Sequence[str], strategy: str) -> int:
+        self._runs.forget_context()
+        deleted = 0
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:
                 await self._calls.await_writes(thread_id)
-            _advice.tell_deleted(request, await self._client.acall(request))
+            response = await self._client.acall(request)
+            _advice.tell_deleted(request, response)
+            deleted += response.deleted_checkpoints
+        return deleted
 
     def _encrypted_copy(self) -> EncryptedThreadCopy:
         return EncryptedThreadCopy(serde=self._value_serde(), attach_lease=self._lease_tokens.attach)

@@ -7,6 +7,8 @@
     │   │   └── PredecessorMissingError        what this write builds on was refused, or never arrived
     │   ├── LeaseHeldError                     it holds the lease on the thread
     │   └── LeaseLostError                     the lease that this run held has ended
+    ├── ThreadArchivedError                    the thread is read-only until it is brought back
+    ├── ThreadNotFoundError (LookupError)      there is no such thread
     ├── ThreadExistsError                      the target of a copy holds checkpoints already
     ├── CheckpointNotFoundError (LookupError)  the checkpoint to fork at is not there
     ├── EncryptionError                        a stored value can't be read as what this saver would have written
@@ -222,6 +224,14 @@ def _unpickle_lost(thread_id: str) -> LeaseLostError:
     return LeaseLostError(thread_id=thread_id)
 
 
+class ThreadArchivedError(CheckpointdError):
+    """The thread is archived, and so read-only: `saver.threads.unarchive` brings it back. Nothing was stored."""
+
+
+class ThreadNotFoundError(CheckpointdError, LookupError):
+    """There is no such thread."""
+
+
 class ThreadExistsError(CheckpointdError):
     """The target of a copy holds checkpoints already. Nothing was copied."""
 
@@ -408,6 +418,10 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             return BaseMissingError(thread_id=thread_id, channel=metadata.get("channel", ""))
         case "INVALID_ARGUMENT", _:
             return InvalidArgumentError(details, field=metadata.get("field", ""), limit=_integer(metadata, "limit"))
+        case "THREAD_ARCHIVED", _:
+            return ThreadArchivedError(details)
+        case "THREAD_NOT_FOUND", _:
+            return ThreadNotFoundError(details)
         case "THREAD_EXISTS", _:
             return ThreadExistsError(details)
         case "CHECKPOINT_NOT_FOUND", _:

@@ -17,7 +17,7 @@ from checkpointd.v1.checkpoint_service_pb2 import (
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.cli.rendering.tables import printable, table
-from checkpointd_server.cli.rendering.values import left_out, plain, text
+from checkpointd_server.rpc.conversion.plain_data import left_out, plain, text
 
 _PAGE_SIZE = 1000
 
@@ -88,7 +88,7 @@ class ThreadView:
         return cls(thread_id=thread_id, checkpoints=checkpoints, more=more, detail=detail)
 
     def as_json(self) -> dict[str, Any]:
-        """The view as JSON has it. Values are written as `rendering.values.plain` says."""
+        """The view as JSON has it. Values are written as `plain_data.plain` says."""
         return {
             "thread_id": self.thread_id,
             "checkpoints": [_json(checkpoint) for checkpoint in self.checkpoints],

@@ -66,11 +66,11 @@ class Projection(NamedTuple):
     """What tells whether anything changed of it but what changes with each step (`domain.threads.VOLATILE_KEYS`)."""
 
 
-def project_filter(data: bytes, limits: Limits) -> str | None:
+def project_filter(data: bytes, limits: Limits, *, field: str = "filter") -> str | None:
     """Returns a list's filter as JSON; None: there is no filter. Raises InvalidArgument."""
     if not data:
         return None
-    return _to_json(_project_strictly(data, "filter", limits))
+    return _to_json(_project_strictly(data, field, limits))
 
 
 def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Projection:

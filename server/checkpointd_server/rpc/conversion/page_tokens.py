@@ -13,11 +13,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd_server.domain.checkpoints import CheckpointPosition
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.thread_lists import NodePosition, ThreadPosition
 from checkpointd_server.rpc.conversion.validation import check_optional_text, check_text
 
 _DIGEST_BYTES = 16
@@ -27,7 +31,12 @@ _MAX_TOKEN_CHARACTERS = 64 * 1024
 _MALFORMED = (binascii.Error, ValueError, TypeError, AttributeError, RecursionError, InvalidArgument)
 _NOT_OURS = "is not a token that this server gave out"
 
-_Paged = pb.ListCheckpointsRequest | pb.GetDeltaChannelHistoryRequest
+_Paged = (
+    pb.ListCheckpointsRequest
+    | pb.GetDeltaChannelHistoryRequest
+    | threads_pb.ListThreadsRequest
+    | threads_pb.GetThreadTreeRequest
+)
 
 
 def write_list_token(position: CheckpointPosition, request: pb.ListCheckpointsRequest, tenant: str) -> str:
@@ -74,6 +83,47 @@ def read_history_token(request: pb.GetDeltaChannelHistoryRequest, tenant: str) -
     return after
 
 
+def write_threads_token(position: ThreadPosition, request: threads_pb.ListThreadsRequest, tenant: str) -> str:
+    """Returns the token of the page that starts behind `position`."""
+    return _write([position.active_at.isoformat(), str(position.thread)], request, tenant)
+
+
+def read_threads_token(request: threads_pb.ListThreadsRequest, tenant: str) -> ThreadPosition | None:
+    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    if not request.page_token:
+        return None
+    try:
+        digest, content = _read(request.page_token)
+        active_at, thread = content
+        position = ThreadPosition(datetime.fromisoformat(active_at), UUID(thread))
+        if position.active_at.utcoffset() != timedelta():
+            raise ValueError
+    except _MALFORMED:
+        raise InvalidArgument("page_token", _NOT_OURS) from None
+    _check(digest, request, tenant)
+    return position
+
+
+def write_nodes_token(position: NodePosition, request: threads_pb.GetThreadTreeRequest, tenant: str) -> str:
+    """Returns the token of the page that starts behind `position`."""
+    return _write(position, request, tenant)
+
+
+def read_nodes_token(request: threads_pb.GetThreadTreeRequest, tenant: str, limits: Limits) -> NodePosition | None:
+    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    if not request.page_token:
+        return None
+    try:
+        digest, content = _read(request.page_token)
+        checkpoint_id, checkpoint_ns = content
+        check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
+        check_optional_text(checkpoint_ns, "checkpoint_ns", limits.max_checkpoint_ns_bytes)
+    except _MALFORMED:
+        raise InvalidArgument("page_token", _NOT_OURS) from None
+    _check(digest, request, tenant)
+    return NodePosition(checkpoint_id, checkpoint_ns)
+
+
 def _write(position: Sequence[str], request: _Paged, tenant: str) -> str:
     """Returns a token: URL-safe text without padding."""
     content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
@@ -98,7 +148,7 @@ def _check(digest: bytes, request: _Paged, tenant: str) -> None:
 
 def _digest(request: _Paged, tenant: str) -> bytes:
     bound = deepcopy(request)
-    if isinstance(bound, pb.ListCheckpointsRequest):
+    if not isinstance(bound, pb.GetDeltaChannelHistoryRequest):
         bound.page_size = 0
     bound.page_token = ""
     content = tenant.encode() + b"\0" + bound.SerializeToString(deterministic=True)

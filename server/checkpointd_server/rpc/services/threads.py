@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.rpc.conversion.leases import read_thread_leases
+from checkpointd_server.rpc.conversion.page_tokens import (
+    read_nodes_token,
+    read_threads_token,
+    write_nodes_token,
+    write_threads_token,
+)
+from checkpointd_server.rpc.conversion.threads import (
+    read_change,
+    read_filter,
+    read_page_size,
+    write_node,
+    write_thread,
+)
 from checkpointd_server.rpc.conversion.validation import (
     check_count,
     check_lease_token,
@@ -25,7 +40,10 @@ _STRATEGIES = {
 
 
 class ThreadServicer:
-    """Deletes, copies and prunes threads of a store. Each method takes a request and returns the encoded response."""
+    """Lists, changes, deletes, copies and prunes threads of a store.
+
+    Each method takes a request and returns the encoded response.
+    """
 
     def __init__(self, store: CheckpointStore, limits: Limits) -> None:
         self._store = store
@@ -78,3 +96,66 @@ class ThreadServicer:
         leases = read_thread_leases(request.leases, self._limits)
         deleted = await self._store.prune_threads(tenant, thread_ids, strategy, leases=leases, timeout=timeout)
         return pb.PruneThreadsResponse(deleted_checkpoints=deleted).SerializeToString()
+
+    async def list_threads(self, request: pb.ListThreadsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Lists a page of threads."""
+        page = await self._store.list_threads(
+            tenant,
+            read_filter(request.filter, self._limits),
+            after=read_threads_token(request, tenant),
+            page_size=read_page_size(request.page_size, self._limits.default_page_size, self._limits),
+            page_bytes=self._limits.max_page_bytes,
+            timeout=timeout,
+        )
+        response = pb.ListThreadsResponse()
+        for thread in page.threads:
+            write_thread(thread, response.threads.add())
+            await asyncio.sleep(0)  # an interrupt takes a while to decode
+        if page.after is not None:
+            response.next_page_token = write_threads_token(page.after, request, tenant)
+        return response.SerializeToString()
+
+    async def count_threads(self, request: pb.CountThreadsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Counts threads."""
+        found = await self._store.count_threads(tenant, read_filter(request.filter, self._limits), timeout=timeout)
+        return pb.CountThreadsResponse(count=found.number, at_least=not found.is_complete).SerializeToString()
+
+    async def get_thread(self, request: pb.GetThreadRequest, tenant: str, timeout: float | None) -> bytes:
+        """Tells what is known of a thread."""
+        check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
+        response = pb.GetThreadResponse()
+        write_thread(await self._store.get_thread(tenant, request.thread_id, timeout=timeout), response.thread)
+        return response.SerializeToString()
+
+    async def get_thread_tree(self, request: pb.GetThreadTreeRequest, tenant: str, timeout: float | None) -> bytes:
+        """Lists a page of a thread's checkpoints."""
+        check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
+        nodes, after = await self._store.list_nodes(
+            tenant,
+            request.thread_id,
+            after=read_nodes_token(request, tenant, self._limits),
+            page_size=read_page_size(request.page_size, self._limits.max_page_size, self._limits),
+            timeout=timeout,
+        )
+        response = pb.GetThreadTreeResponse()
+        for node in nodes:
+            write_node(node, response.nodes.add())
+        if after is not None:
+            response.next_page_token = write_nodes_token(after, request, tenant)
+        return response.SerializeToString()
+
+    async def archive_thread(self, request: pb.ArchiveThreadRequest, tenant: str, timeout: float | None) -> bytes:
+        """Archives a thread, or brings it back."""
+        check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
+        token = check_lease_token(request.lease_token)
+        changed = await self._store.archive_thread(
+            tenant, request.thread_id, archives=not request.unarchive, lease=token, timeout=timeout
+        )
+        return pb.ArchiveThreadResponse(changed=changed).SerializeToString()
+
+    async def update_thread(self, request: pb.UpdateThreadRequest, tenant: str, timeout: float | None) -> bytes:
+        """Changes tags, the pin and the time to live of a thread."""
+        await self._store.update_thread(read_change(request, tenant, self._limits), timeout=timeout)
+        response = pb.UpdateThreadResponse()
+        write_thread(await self._store.get_thread(tenant, request.thread_id, timeout=timeout), response.thread)
+        return response.SerializeToString()

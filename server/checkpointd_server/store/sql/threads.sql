@@ -27,3 +27,27 @@ SELECT * FROM __schema__.make_thread($1, $2, $3)
 -- name: copy_thread
 -- Copies a thread, or forks it.
 SELECT * FROM __schema__.copy_thread($1, $2, $3, $4, $5, $6)
+
+-- name: list_threads
+-- A page of threads: migrations/0001_core/14_thread_lists.sql.
+SELECT * FROM __schema__.list_threads($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+
+-- name: count_threads
+-- How many threads there are.
+SELECT * FROM __schema__.count_threads($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+
+-- name: describe_thread
+-- One thread, as lists show it.
+SELECT * FROM __schema__.describe_thread($1, $2, $3)
+
+-- name: archive_thread
+-- Archives a thread, or brings it back: migrations/0001_core/15_thread_changes.sql.
+SELECT * FROM __schema__.archive_thread($1, $2, $3, $4)
+
+-- name: update_thread
+-- Changes what people note of a thread.
+SELECT * FROM __schema__.update_thread($1, $2, $3, $4, $5, $6, $7)
+
+-- name: list_nodes
+-- The checkpoints of a thread, without what they hold.
+SELECT * FROM __schema__.list_nodes($1, $2, $3, $4, $5)

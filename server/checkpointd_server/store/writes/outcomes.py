@@ -12,10 +12,9 @@ from checkpointd_server.domain.errors import (
     CheckpointdError,
     DatabaseUnavailable,
     InvalidArgument,
-    LeaseHeld,
-    LeaseLost,
     PredecessorMissing,
     VersionConflict,
+    lease_refusal,
 )
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.store.writes.merge import NO_PRECONDITION, Group
@@ -67,10 +66,8 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits
                 "request_id",
                 "is that of the namespace's last put, of another checkpoint; choose one at random for each put",
             )
-        case "held":
-            return LeaseHeld(thread_id, remaining=outcome.remaining)
-        case "lost":
-            return LeaseLost(thread_id)
+        case "held" | "lost":
+            return lease_refusal(outcome.reason, thread_id, outcome.remaining)
         case "conflict" | "predecessor":
             error = PredecessorMissing if outcome.reason == "predecessor" else VersionConflict
             return error(

@@ -15,7 +15,13 @@ from typing import TypeVar
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 
-OfOneThread = TypeVar("OfOneThread", pb.PutCheckpointRequest, pb.PutWritesRequest, threads_pb.DeleteThreadRequest)
+OfOneThread = TypeVar(
+    "OfOneThread",
+    pb.PutCheckpointRequest,
+    pb.PutWritesRequest,
+    threads_pb.DeleteThreadRequest,
+    threads_pb.ArchiveThreadRequest,
+)
 OfManyThreads = TypeVar("OfManyThreads", threads_pb.DeleteRunsRequest, threads_pb.PruneThreadsRequest)
 
 

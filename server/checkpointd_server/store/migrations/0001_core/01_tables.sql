@@ -69,8 +69,9 @@ CREATE TABLE __schema__.threads (
 CREATE INDEX threads_listed ON __schema__.threads (tenant, (archived_at IS NOT NULL), listed_at, thread)
     WHERE listed_at IS NOT NULL;
 
--- Lists of threads by the beginning of their names.
-CREATE INDEX threads_names ON __schema__.threads (tenant, thread_id) WHERE listed_at IS NOT NULL;
+-- Lists of threads by the beginning of their names. "POSIX" is "C" by another name: only the query that asks for it by that
+-- name gets this index.
+CREATE INDEX threads_names ON __schema__.threads (tenant COLLATE "POSIX", thread_id COLLATE "POSIX");
 
 -- What threads can be found by, each thing as a hash of the tenant and of what it is (thread_labels): entries of the metadata of
 -- the root namespace's latest checkpoint, tags, signals. Hashes are compared by an operator that row-level security lets indexes

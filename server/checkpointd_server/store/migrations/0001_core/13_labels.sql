@@ -140,7 +140,7 @@ BEGIN
     FROM (
         SELECT g.thread, sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes
         FROM unnest(p_groups) AS g
-        WHERE NOT p_is_stored[g.number] AND g.thread = ANY (p_locked)
+        WHERE NOT p_is_stored[g.number]
         GROUP BY g.thread
     ) AS of_thread
     WHERE t.thread = of_thread.thread AND t.thread = ANY (p_locked);

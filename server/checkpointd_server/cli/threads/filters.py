@@ -1,0 +1,124 @@
+"""The options that say which threads are meant."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+import msgpack
+
+from checkpointd_server.cli.option_types import stacked
+
+STATUSES = ("idle", "running", "interrupted", "failed")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Time(click.ParamType):  # type: ignore[type-arg]
+    """A time: ISO 8601, of this machine's zone if it names none, or how long ago it is."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parses it."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            if match := re.fullmatch(r"([0-9]{1,9})([smhd])", value):
+                return datetime.now(UTC) - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither a time, as 2026-05-01T12:00, nor how long ago it is, as 30m, 12h or 7d")
+
+
+def read_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Returns what was given as NAME=TEXT, several times. Raises UsageError."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"{option}: {pair!r} is not NAME=TEXT")
+        found[name] = text
+    return found
+
+
+def read_metadata(pairs: Sequence[str]) -> bytes:
+    """Returns the filter that --metadata gives, as the protocol has it. A value that is JSON counts as what it says."""
+    found: dict[str, Any] = {}
+    for name, text in read_pairs(pairs, "--metadata").items():
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return bytes(msgpack.packb(found)) if found else b""
+
+
+_filter_options = stacked(
+    click.option("--prefix", default="", metavar="TEXT", help="What their ids begin with."),
+    click.option(
+        "--metadata",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="What the metadata of their latest checkpoint has; VALUE is JSON, else text. May be given several times.",
+    ),
+    click.option(
+        "--tag", "tags", multiple=True, metavar="NAME=TEXT", help="A tag that they have. May be given several times."
+    ),
+    click.option(
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice(STATUSES),
+        help="What becomes of them. May be given several times.",
+    ),
+    click.option("--created-from", type=Time(), help="Created from then on: 2026-05-01T12:00, or 7d for days ago."),
+    click.option("--created-before", type=Time(), help="Created before then."),
+    click.option("--active-from", type=Time(), help="Last written to from then on."),
+    click.option("--active-before", type=Time(), help="Last written to before then."),
+    click.option("--archived", is_flag=True, help="Those that are archived, instead of those that aren't."),
+)
+
+
+def filter_options(command: Callable[..., None]) -> Any:
+    """Gives a command the options that say which threads are meant, and calls it with `wanted`, a ThreadFilter."""
+
+    @functools.wraps(command)
+    def read(
+        *,
+        prefix: str,
+        metadata: Sequence[str],
+        tags: Sequence[str],
+        statuses: Sequence[str],
+        created_from: datetime | None,
+        created_before: datetime | None,
+        active_from: datetime | None,
+        active_before: datetime | None,
+        archived: bool,
+        **others: Any,
+    ) -> None:
+        from checkpointd.v1 import thread_service_pb2 as pb
+
+        message = pb.ThreadFilter(
+            thread_id_prefix=prefix,
+            metadata=read_metadata(metadata),
+            statuses=[f"THREAD_STATUS_{status.upper()}" for status in statuses],
+            archived=archived,
+        )
+        for name, text in read_pairs(tags, "--tag").items():
+            message.tags.add(name=name, text=text)
+        times = (
+            ("created_from", created_from),
+            ("created_before", created_before),
+            ("active_from", active_from),
+            ("active_before", active_before),
+        )
+        for field, time in times:
+            if time is not None:
+                getattr(message, field).FromDatetime(time)
+        command(wanted=message, **others)
+
+    return _filter_options(read)

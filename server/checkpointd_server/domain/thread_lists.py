@@ -1,0 +1,142 @@
+"""Lists of threads: what is asked, and what is told of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+MAX_TAGS = 64
+"""How many tags a thread has."""
+MAX_TAG_NAME_BYTES = 128
+MAX_TAG_BYTES = 512
+"""How many bytes a tag's text has."""
+
+
+class ThreadStatus(Enum):
+    """What becomes of a thread, by the latest checkpoint of its root namespace."""
+
+    IDLE = "idle"
+    """It is finished; or, if it has tasks left, its run was cut off or stopped at a breakpoint."""
+    RUNNING = "running"
+    """It has tasks left, and was written to within a minute or is leased."""
+    INTERRUPTED = "interrupted"
+    """It waits for an answer."""
+    FAILED = "failed"
+    """Its last run ended in an error."""
+
+
+class ThreadPosition(NamedTuple):
+    """Where a page ended: lists go by activity descending, then by key descending."""
+
+    active_at: datetime
+    thread: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadFilter:
+    """Which threads. What is left out stands for any."""
+
+    prefix: str = ""
+    """What their names begin with."""
+    metadata: str | None = None
+    """A JSON object, as text, that the metadata index of the latest checkpoint must contain."""
+    tags: Mapping[str, str] | None = None
+    """Tags that they must have, with these texts."""
+    statuses: Sequence[ThreadStatus] = ()
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    active_from: datetime | None = None
+    active_before: datetime | None = None
+    is_archived: bool = False
+    """Those that are archived alone; or those that aren't."""
+
+
+class Signal(NamedTuple):
+    """An interrupt or an error beside a thread's latest checkpoint."""
+
+    task_id: str
+    is_error: bool
+    type: str
+    data: bytes | None
+    """None: it is larger than is sent here."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thread:
+    """What is told of a thread without reading its values."""
+
+    thread_id: str
+    status: ThreadStatus
+    checkpoints: int
+    bytes: int
+    """About how many its rows have in the database."""
+    created_at: datetime
+    active_at: datetime
+    """When it was last written to."""
+    checkpoint_id: str | None
+    """The latest of the root namespace; None: there is none."""
+    metadata: str
+    """What filters see of that one's metadata: a JSON object, as text."""
+    next: Sequence[str]
+    """The nodes whose turn it is."""
+    signals: Sequence[Signal]
+    tags: Mapping[str, str]
+    archived_at: datetime | None
+    is_pinned: bool
+    ttl_seconds: int | None
+
+
+class ThreadPage(NamedTuple):
+    """A page of a list of threads."""
+
+    threads: list[Thread]
+    after: ThreadPosition | None
+    """Where the next page starts. None: this was the last one."""
+
+
+class ThreadCount(NamedTuple):
+    """How many threads there are, or at least, where not all were looked at."""
+
+    number: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadChange:
+    """What to change of a thread itself."""
+
+    tenant: str
+    thread_id: str
+    set_tags: Mapping[str, str]
+    removed_tags: Sequence[str]
+    is_pinned: bool | None = None
+    """None: as it is."""
+    ttl_seconds: int | None = None
+    """None: as it is; 0: none of its own."""
+
+
+class Node(NamedTuple):
+    """A checkpoint as a node of a thread's trees, of which each namespace has at least one."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    created_at: datetime
+    step: str | None
+    source: str | None
+    run_id: str | None
+    writes: int
+    is_interrupted: bool
+    has_failed: bool
+
+
+class NodePosition(NamedTuple):
+    """Where a page of nodes ended: they go by checkpoint_id descending, then by namespace."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
