@@ -238,8 +238,8 @@ async def test_a_server_that_is_killed_and_comes_back(server: ServerProcess, fle
     async with GrpcSaver(server.target, retry_budget=60) as saver:
         runs = await fleet.run(saver)
         await until_half_way(fleet)
-        server.process.kill()
-        await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
         outcomes = await settled(runs)
     async with GrpcSaver(server.target) as direct:
         for thread_id, outcome in zip(fleet.threads, outcomes, strict=True):
