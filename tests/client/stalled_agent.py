@@ -39,17 +39,17 @@ class State(TypedDict):
 class WatchedBounds(HandoverBounds):
     """Counts what is handed over, and keeps the most."""
 
-    puts = most_puts = most_bytes = 0
+    saves = most_saves = most_bytes = 0
 
-    def _hand_over(self, view: Any, put: InFlightWrite, writes: InFlightWrite) -> None:
-        super()._hand_over(view, put, writes)
-        self.puts += 1
-        self.most_puts = max(self.most_puts, self.puts)
+    def _hand_over(self, *args: Any) -> None:
+        super()._hand_over(*args)
+        self.saves += 1
+        self.most_saves = max(self.most_saves, self.saves)
         self.most_bytes = max(self.most_bytes, self._bytes)
 
     def end(self, put: InFlightWrite) -> None:
         super().end(put)
-        self.puts -= 1
+        self.saves -= 1
 
 
 class Agent:
@@ -111,7 +111,7 @@ class Agent:
                 # What it has begun goes on when it has made its steps.
                 most, self.moved_at = now, time.monotonic()
             time.sleep(0.01)
-        held = {"puts": self.bounds.most_puts, "bytes": self.bounds.most_bytes}
+        held = {"saves": self.bounds.most_saves, "bytes": self.bounds.most_bytes}
         return {"made": self.made, "megabytes": (most - before) / 1e6, **held}
 
 

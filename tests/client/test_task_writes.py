@@ -8,16 +8,25 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._encryption.aad import WriteAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values import rows
 from langgraph.checkpoint.grpc._values.cache import ValueCache
+from langgraph.checkpoint.grpc._values.outgoing import OutgoingWrites
 from langgraph.checkpoint.grpc._values.transfer import send
 from langgraph.checkpoint.grpc.errors import CorruptValueError, EncryptionError, TamperedValueError
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from tests.client.table import OTHER_KEY, PLAIN, SEALED, SERDE, Table, put_of, read, writes_of
+from tests.client.table import KEY, OTHER_KEY, PLAIN, SEALED, SERDE, Table, put_of, read, writes_of
 
 serdes = pytest.mark.parametrize("serde", [PLAIN, SEALED], ids=["plain", "encrypted"])
+
+
+def opened(serde: ValueSerde, writes: OutgoingWrites) -> tuple[str, bytes]:
+    """Returns the type and the bytes of the first of some writes, which is whole."""
+    value = writes.request.writes[0].value
+    place = (WriteAssociatedData, *KEY, "1", "task", "", 0, "a")
+    return serde.open(value.type, value.data, place)
 
 
 class TestTaskWrites:
@@ -68,7 +77,11 @@ class TestTaskWrites:
         writes = writes_of(serde, cache, [("a", text), ("b", 1)])
         writes.request.precondition.if_version_match = 7
         assert writes.request.writes[0].value.HasField("patch")
+        # In flight, it holds no more than it sends: the base is there anyway.
+        assert writes.size < 100
         assert writes.make_whole()
+        assert writes.size > 5000
+        assert text in repr(SERDE.loads_typed(opened(serde, writes)))
         assert [write.value.HasField("patch") for write in writes.request.writes] == [False, False]
         assert (writes.request.precondition.if_version_match, writes.request.writes[0].idx) == (7, 0)
         assert not writes.make_whole()

@@ -68,15 +68,19 @@ class _Value:
         self.cached: CachedValue | None = None
         self._made_of: tuple[bytes, bytes, int, int] | None = None
 
-    def shed(self, base: bytes, instructions: bytes, checksum: int) -> None:
-        """Lets go of its bytes, which a patch makes again of a base: others hold that as well."""
-        self._made_of = (base, instructions, len(self.data), checksum)
-        self.data = b""
+    def shed(self, base: bytes, instructions: bytes, checksum: int) -> int:
+        """Lets go of its bytes, which a patch makes again of a base that others hold too. Returns how many less."""
+        size, self.data = len(self.data), b""
+        self._made_of = (base, instructions, size, checksum)
+        return size - len(instructions)
 
-    def restore(self) -> None:
-        """Makes its bytes again, if it has let go of them."""
-        if self._made_of is not None:
-            self.data, self._made_of = apply(*self._made_of), None
+    def restore(self) -> int:
+        """Makes its bytes again, if it has let go of them. Returns how many more it holds then."""
+        if self._made_of is None:
+            return 0
+        instructions = self._made_of[1]
+        self.data, self._made_of = apply(*self._made_of), None
+        return len(self.data) - len(instructions)
 
 
 class Outgoing:
@@ -208,7 +212,7 @@ class Outgoing:
         self._patches = False
         for value in self._values:
             value.message.Clear()
-            value.restore()
+            self.size += value.restore()
             value.cached = None
             value.upload_id = value.payload = b""
         self._is_prepared = False
@@ -242,7 +246,7 @@ class Outgoing:
     def _fill_whole(self, value: _Value) -> None:
         """Writes a value into its message, whole, but for the bytes, which become its payload."""
         value.message.Clear()
-        value.restore()
+        self.size += value.restore()
         value.message.type, value.payload = self._serde.seal(value.type, value.data, value.place)
         if isinstance(value.place, ChannelAssociatedData) and len(value.data) >= SMALLEST_BYTES:
             value.message.crc32 = checksum = crc32(value.payload)
@@ -276,7 +280,7 @@ class Outgoing:
             )
         else:
             # Many of them may be in flight: LangGraph waits for none until its run ends.
-            value.shed(base.data, instructions, of_value)
+            self.size -= value.shed(base.data, instructions, of_value)
         return None
 
     def _base_of(self, value: _Value) -> CachedValue | None:
