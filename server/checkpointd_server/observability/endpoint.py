@@ -10,7 +10,6 @@ from http import HTTPStatus
 import structlog
 
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.observability.exposition import encode
 from checkpointd_server.observability.families import Snapshot
 
 MAX_SCRAPES = 8
@@ -70,8 +69,15 @@ class MetricsEndpoint:
             return _response(error.status, text.encode(), "text/plain; charset=utf-8")
         snapshot = await self._take()
         # In a thread: the event loop has calls to serve meanwhile.
-        body, content_type = await asyncio.to_thread(encode, snapshot, headers.get("accept", ""))
+        body, content_type = await asyncio.to_thread(_encode, snapshot, headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type, send_body=method == "GET")
+
+
+def _encode(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    # prometheus-client takes its time to load: a server that nobody scrapes starts without.
+    from checkpointd_server.observability.exposition import encode
+
+    return encode(snapshot, accept)
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]]:

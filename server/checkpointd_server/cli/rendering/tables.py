@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tabulate import tabulate
-
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | int]], *, right: Sequence[str] = ()) -> list[str]:
     """Returns the lines of a table without rules, columns two spaces apart.
@@ -15,6 +13,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | int]], *, right: 
         rows: The cells. Texts stand as they are: a name that may hold control characters is made `printable` first.
         right: The names of columns that are aligned to the right, as numbers are.
     """
+    from tabulate import tabulate  # takes its time to load: most commands print no table
+
     align = ["right" if name in right else "left" for name in header]
     cells = [[str(cell) for cell in row] for row in rows]
     text = tabulate(
