@@ -257,7 +257,7 @@ class TestProcesses:
             assert holder.communicate(timeout=60)[0] == "done\n"
         assert said(saver, config) == turns_of("holder")
 
-    @either
+    @pytest.mark.parametrize("concurrency", ["optimistic", pytest.param("last_write_wins", marks=pytest.mark.long)])
     @durabilities
     def test_a_holder_that_was_paused_and_overtaken_writes_nothing_when_it_wakes_up(
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str

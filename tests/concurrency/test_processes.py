@@ -21,7 +21,9 @@ def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) ->
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
-@pytest.mark.parametrize("old", [False, True], ids=["fresh-thread", "old-thread"])
+@pytest.mark.parametrize(
+    "old", [pytest.param(False, marks=pytest.mark.long, id="fresh-thread"), pytest.param(True, id="old-thread")]
+)
 def test_the_process_that_was_overtaken_is_told(shared_server: ServerProcess, durability: str, old: bool) -> None:
     config = new_thread()
     thread_id = config["configurable"]["thread_id"]
