@@ -17,8 +17,10 @@ from checkpointd_server.descriptors import room_for_clients
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
 from checkpointd_server.domain.metrics import UpkeepMetrics
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.domain.tracing import Tracing
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.observability.endpoint import serve_metrics
+from checkpointd_server.observability.exporting import exporting_traces
 from checkpointd_server.observability.families import Snapshot
 from checkpointd_server.observability.snapshot import ServerSnapshots
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
@@ -70,14 +72,15 @@ async def serve(
     """
     _log.info("starting", version=__version__)
     shared = worker is not None
-    with StopSignals() as signals:
+    with StopSignals() as signals, exporting_traces(config.traces) as tracing:
         try:
             check(config, shared=shared)
             async with open_database(config.database) as database:
                 if config.migrate:
                     await bring_up_to_date(config, database)
                 async with store.open_store(_store_options(config, database)) as opened:
-                    await _serve(config, opened, database, signals, announce, shared, worker)
+                    opened.connections.tracing = tracing
+                    await _serve(config, opened, database, signals, announce, shared, worker, tracing)
         except asyncio.CancelledError:
             if not signals.received:
                 raise
@@ -130,6 +133,7 @@ async def _serve(
     announce: Callable[[Sequence[str]], None],
     shared: bool,
     worker: WorkerPlace | None,
+    tracing: Tracing | None,
 ) -> None:
     server = RpcServer(
         opened,
@@ -149,6 +153,7 @@ async def _serve(
             reflection=config.reflection,
             so_reuseport=shared,
         ),
+        tracing,
     )
     upkeep = UpkeepMetrics()
     snapshots = ServerSnapshots(server, opened, upkeep, worker=worker.number if worker else 0)

@@ -70,6 +70,8 @@ class ServeConfig:
     """The most time that a call gets, whatever its deadline, in seconds."""
     reflection: bool = True
     """Tell clients the services' descriptors, for tools like grpcurl."""
+    traces: bool = False
+    """Send OpenTelemetry spans, as the OTEL_... variables of the environment say."""
     slow_call_seconds: float = 1.0
     """From when on the log is told of a call, in seconds. 0: of none."""
     warn_checkpoint_bytes: int = 16 * 1024 * 1024

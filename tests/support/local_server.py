@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tracing import Tracing
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, open_store
 
@@ -21,10 +22,12 @@ class LocalServer:
     Args:
         database_url: The database.
         limits: What it holds requests to.
+        tracing: What it tells of calls and statements.
     """
 
-    def __init__(self, database_url: str, *, limits: Limits | None = None) -> None:
+    def __init__(self, database_url: str, *, limits: Limits | None = None, tracing: Tracing | None = None) -> None:
         self._limits = limits or Limits()
+        self._tracing = tracing
         self._options = StoreOptions(dsn=database_url, limits=self._limits.fitting())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-server", daemon=True)
@@ -57,7 +60,8 @@ class LocalServer:
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[str]:
         async with open_store(self._options) as store:
-            server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), limits=self._limits))
+            store.connections.tracing = self._tracing
+            server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), limits=self._limits), self._tracing)
             (address,) = await server.start()
             server.set_serving(True)
             try:

@@ -197,18 +197,20 @@ class PipelineRequest(_message.Message):
     def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("id", "timeout_ms", "put_checkpoint", "put_writes", "get_checkpoint")
+    __slots__ = ("id", "timeout_ms", "put_checkpoint", "put_writes", "get_checkpoint", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PUT_WRITES_FIELD_NUMBER: _ClassVar[int]
     GET_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     timeout_ms: int
     put_checkpoint: PutCheckpointRequest
     put_writes: PutWritesRequest
     get_checkpoint: GetCheckpointRequest
-    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class PipelineResponse(_message.Message):
     __slots__ = ("results",)

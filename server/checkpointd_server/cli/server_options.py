@@ -237,6 +237,13 @@ serve_settings = stacked(
         help="Describe the services to tools like grpcurl.",
     ),
     setting(
+        "--traces/--no-traces",
+        default=_DEFAULTS.traces,
+        show_default=True,
+        help="Send OpenTelemetry spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, by OTLP over HTTP. "
+        "Needs checkpointd[otel].",
+    ),
+    setting(
         "--slow-call-seconds",
         type=Seconds(zero=True),
         default=_DEFAULTS.slow_call_seconds,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from checkpointd_server.domain.tracing import Span
 from checkpointd_server.domain.values import ChannelValue, KnownValue, StoredValue, TypedValue
 
 _NAMES_BYTES = 150
@@ -121,6 +122,8 @@ class PendingWrite:
     """Takes the writes that have a result now. Must not raise."""
     tag: Any = None
     """The caller's own, to know it by."""
+    spans: Sequence[Span] = ()
+    """What it is traced by."""
     result: int | Exception | None = None
     """The namespace's version (of a put: its own), or why nothing was stored: a CheckpointdError, or a fault of ours.
     None: not done yet. Who no longer waits gives it a result: then it isn't begun any more, and isn't handed back."""

@@ -25,6 +25,7 @@ from google.protobuf.message_factory import GetMessageClass
 from checkpointd_server.domain.access import ANYBODY, Identity, Scope
 from checkpointd_server.domain.errors import DeadlineExceeded, InvalidArgument, Overloaded, ResultTooLarge
 from checkpointd_server.domain.metrics import RpcMetrics
+from checkpointd_server.domain.tracing import Span, Tracing, current_spans
 from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.audit import AuditTrail, is_audited
 from checkpointd_server.rpc.auth import Gate
@@ -78,7 +79,7 @@ class Call:
         via: The way in which it came: "unary", or "pipeline" for an operation of one.
     """
 
-    __slots__ = ("at_work", "held", "identity", "method", "request", "started", "unread", "via")
+    __slots__ = ("at_work", "held", "identity", "method", "request", "span", "started", "unread", "via")
 
     def __init__(self, method: str, via: str = "unary") -> None:
         self.method = method
@@ -94,6 +95,8 @@ class Call:
         """Whether it counts as at work."""
         self.unread = False
         """Whether it ended without a request."""
+        self.span: Span | None = None
+        """What it is traced by."""
 
     def fields(self) -> dict[str, Any]:
         """Returns what every line of the log says of it. Ids may be in a log, values never."""
@@ -112,8 +115,12 @@ class Call:
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
-    def __init__(self, limits: CallLimits, gate: Gate, load: Load, connections: Connections) -> None:
+    def __init__(
+        self, limits: CallLimits, gate: Gate, load: Load, connections: Connections, tracing: Tracing | None = None
+    ) -> None:
         self._limits = limits
+        self.tracing = tracing
+        """What is told of calls."""
         self._connections = connections
         self._load = load
         self._gate = gate
@@ -231,12 +238,16 @@ class Calls:
                 size = len(raw)
                 self.begin(call, size)
                 call.request = await parse(request_type, raw)
+                if self.tracing is not None:
+                    self._trace(call, context, self.tracing)
                 del raw  # as large as what was made of it
                 response = await self.work(call, method, context.time_remaining())
                 load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
                 self._time_sending(len(response), context)
                 seconds = perf_counter() - call.started
                 counted.succeeded(seconds, size, len(response))
+                if call.span is not None:
+                    call.span.end()
                 if seconds >= self.attention.slow_seconds and not getattr(call.request, "wait_ms", 0):
                     self.attention.slow(call.fields(), size, len(response))
                 if audited:
@@ -270,6 +281,15 @@ class Calls:
             return answer
 
         return grpc.stream_unary_rpc_method_handler(serve)
+
+    @staticmethod
+    def _trace(call: Call, context: grpc.aio.ServicerContext, tracing: Tracing) -> None:
+        """Begins the span of a call."""
+        headers = dict(context.invocation_metadata() or ())
+        parent = headers.get("traceparent", "")
+        thread_id = getattr(call.request, "thread_id", "")
+        call.span = tracing.serve(call.method, parent if isinstance(parent, str) else "", thread_id)
+        current_spans.set((call.span,))
 
     def enter(self, method: str) -> Call:
         """Counts a call that has come in, until `leave`."""
@@ -390,6 +410,8 @@ class Calls:
     def cancelled(self, call: Call) -> None:
         """Notes that a call was cancelled."""
         self.metrics.failed(call.method, call.via, "CANCELLED", "CANCELLED", perf_counter() - call.started)
+        if call.span is not None:
+            call.span.end("CANCELLED")
         if call.unread:
             # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
             self._lines.log(
@@ -419,6 +441,8 @@ class Calls:
         failure = describe_error(error, retry_after=retry_after)
         seconds = perf_counter() - call.started
         self.metrics.failed(call.method, call.via, failure.code.name, failure.reason, seconds)
+        if call.span is not None:
+            call.span.end(failure.reason)
         self._log_failure(call.fields(), failure, error)
         return failure
 

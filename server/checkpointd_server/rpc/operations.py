@@ -11,6 +11,7 @@ from checkpointd_server.domain.checkpoints import Known, Namespace, PendingWrite
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
 from checkpointd_server.rpc.conversion.metadata_index import unproject
@@ -75,6 +76,7 @@ class Operations:
                 delivered.set_result(None)
 
         pending = PendingWrite(write, write.size, None if timeout is None else loop.time() + timeout, deliver)
+        pending.spans = current_spans.get()
         self.store.submit((pending,))
         try:
             await asyncio.shield(delivered)

@@ -26,7 +26,7 @@ from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
 from checkpointd_server.rpc.identity import OPERATIONS, Unauthenticated, check_scope
 from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
-from checkpointd_server.rpc.stream_operations import StreamOperation, StreamOperations
+from checkpointd_server.rpc.stream_operations import OPERATION_METHODS, StreamOperation, StreamOperations
 
 MAX_STREAMS = 1024
 """How many streams there are at once. Most of them are idle at any moment."""
@@ -261,6 +261,8 @@ class _Stream:
         timeout = self._calls.time_for(message.timeout_ms / 1000 or None)
         deadline = operation.deadline = None if timeout is None else self._loop.time() + timeout
         operation.started = perf_counter()
+        if (tracing := self._calls.tracing) is not None:
+            operation.span = tracing.serve(OPERATION_METHODS[kind], message.traceparent, operation.key[0])
         try:
             if kind is None:
                 raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
@@ -277,6 +279,8 @@ class _Stream:
                     write = read_put_writes(request, identity.tenant, self._limits)
                 operation.size = write.size
                 operation.pending = PendingWrite(write, operation.size, deadline, self._taken.take_results, operation)
+                if operation.span is not None:
+                    operation.pending.spans = (operation.span,)
         except Exception as error:
             operation.failure = self._calls.refused(operation.as_call(), error)
         self._taken.unsent_bytes += operation.size

@@ -27,6 +27,7 @@ from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.metrics import RpcMetrics
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.domain.tracing import Tracing
 from checkpointd_server.rpc.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
 from checkpointd_server.rpc.addresses import bind
 from checkpointd_server.rpc.auth import Gate
@@ -119,7 +120,7 @@ class RpcServer:
     Create it in the event loop that it shall run in, then `start`, `set_serving(True)`, and `drain` in the end.
     """
 
-    def __init__(self, store: CheckpointStore, options: ServerOptions) -> None:
+    def __init__(self, store: CheckpointStore, options: ServerOptions, tracing: Tracing | None = None) -> None:
         limits = options.limits.fitting()
         self._options = options
         self._certificates = _certificates_of(options.access)
@@ -142,7 +143,7 @@ class RpcServer:
         )
         self._load = load
         self._connections = Connections(rate=options.max_wasted_calls)
-        self._calls = Calls(call_limits, self._gate, load, self._connections)
+        self._calls = Calls(call_limits, self._gate, load, self._connections, tracing)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor, self._calls.attention)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load)

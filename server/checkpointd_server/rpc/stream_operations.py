@@ -17,6 +17,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import ResultTooLarge
+from checkpointd_server.domain.tracing import Span, current_spans
 from checkpointd_server.rpc.calls import Call, Calls, this_task
 from checkpointd_server.rpc.errors import Failure
 from checkpointd_server.rpc.load import Load
@@ -26,7 +27,7 @@ from checkpointd_server.rpc.outbox import Outbox
 READS_AT_ONCE = 4
 """How many reads of a stream are done at once."""
 
-_NAMES = {
+OPERATION_METHODS = {
     "put_checkpoint": "CheckpointService/PutCheckpoint",
     "put_writes": "CheckpointService/PutWrites",
     "get_checkpoint": "CheckpointService/GetCheckpoint",
@@ -41,7 +42,8 @@ class StreamOperation:
     """An operation that was taken, until its result is in the outbox."""
 
     __slots__ = (
-        "deadline", "failure", "id", "identity", "is_reserved", "key", "kind", "pending", "read", "size", "started"
+        "deadline", "failure", "id", "identity", "is_reserved", "key", "kind", "pending", "read", "size", "span",
+        "started",
     )  # fmt: skip
 
     def __init__(self, number: int, kind: str | None, key: NamespaceKey) -> None:
@@ -55,6 +57,7 @@ class StreamOperation:
         """The bytes that are held for it."""
         self.deadline: float | None = None
         self.started = 0.0
+        self.span: Span | None = None
         # One of these three is set.
         self.pending: PendingWrite | None = None
         self.read: GetCheckpoint | None = None
@@ -62,8 +65,8 @@ class StreamOperation:
 
     def as_call(self) -> Call:
         """Returns it as the call that it stands for, for the log."""
-        call = Call(_NAMES[self.kind], "pipeline")
-        call.identity, call.request = self.identity, _Named(self.key)
+        call = Call(OPERATION_METHODS[self.kind], "pipeline")
+        call.identity, call.request, call.span = self.identity, _Named(self.key), self.span
         call.started = self.started or call.started
         return call
 
@@ -118,7 +121,7 @@ class StreamOperations:
         self._load = load
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._metrics = {kind: calls.metrics.of(name, "pipeline") for kind, name in _NAMES.items() if kind}
+        self._metrics = {kind: calls.metrics.of(name, "pipeline") for kind, name in OPERATION_METHODS.items() if kind}
         self._namespaces: dict[NamespaceKey, _Namespace] = {}
         self._writes: set[PendingWrite] = set()
         self._reads: set[asyncio.Task[None]] = set()
@@ -223,6 +226,8 @@ class StreamOperations:
         result = response.results.add(id=operation.id)
         when_sent: list[Callable[[object], None]] = []
         assert operation.read is not None
+        if operation.span is not None:
+            current_spans.set((operation.span,))
         try:
             timeout = None if operation.deadline is None else max(operation.deadline - self._loop.time(), 0)
             result.get_checkpoint.SetInParent()
@@ -248,6 +253,8 @@ class StreamOperations:
         assert operation.kind is not None
         seconds = perf_counter() - operation.started
         self._metrics[operation.kind].succeeded(seconds, operation.size, response_bytes)
+        if operation.span is not None:
+            operation.span.end()
         if seconds >= self._calls.attention.slow_seconds:
             self._calls.attention.slow(operation.as_call().fields(), operation.size, response_bytes)
         if self._calls.logs_calls:

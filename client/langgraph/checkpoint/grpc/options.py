@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from langgraph.checkpoint.grpc._transport.routes import is_local, proxy_variable
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.tls import TlsOptions
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 Concurrency = Literal["optimistic", "last_write_wins"]
 """What happens when two runs write to one thread: the later one is refused, or it overwrites the other."""
@@ -57,6 +60,8 @@ class ClientOptions:
     server accepts pings every 10 seconds and more seldom."""
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """How much of large states is kept in memory, so that what was sent or received once needn't be received again."""
+    tracing: bool | TracerProvider = False
+    """Whether calls are traced by OpenTelemetry: with its global tracer provider, or this one."""
     concurrency: Concurrency = "optimistic"
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -56,6 +56,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 
@@ -98,6 +101,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         keepalive: How often an idle connection with calls under way is pinged, in seconds.
         cache_bytes: How much of large states is kept in memory, so that what was sent or received once needn't be
             received again; 0: nothing.
+        tracing: Whether calls are traced by OpenTelemetry, from here to the server's statements: True for its global
+            tracer provider, or a provider. Needs the extra `otel`.
         concurrency: "optimistic" (default): a run that was overtaken by another on its thread gets
             VersionConflictError. "last_write_wins": it overwrites the other, as stock savers do.
     """
@@ -117,6 +122,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         retry_budget: float = 30.0,
         keepalive: float = 20.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
     ) -> None:
         super().__init__(serde=serde if strict is None else strict_serde(strict, serde))
@@ -135,6 +141,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
             retry_budget=retry_budget,
             keepalive=keepalive,
             cache_bytes=cache_bytes,
+            tracing=tracing,
             concurrency=concurrency,
         )
         if self.options.exposes_token:
@@ -162,6 +169,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         retry_budget: float = 30.0,
         keepalive: float = 20.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
     ) -> Self:
         """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
@@ -178,6 +186,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
             retry_budget=retry_budget,
             keepalive=keepalive,
             cache_bytes=cache_bytes,
+            tracing=tracing,
             concurrency=concurrency,
         )
 

@@ -18,6 +18,7 @@ import asyncpg
 
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.metrics import StoreMetrics
+from checkpointd_server.domain.tracing import Tracing, current_spans
 from checkpointd_server.store.connections.connector import Connector
 from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
 from checkpointd_server.store.connections.queue import ConnectionQueue
@@ -88,6 +89,11 @@ class Database:
         """What is counted of statements and commits."""
         return self._connections.metrics
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether somebody is told of statements."""
+        return self._connections.tracing is not None
+
     async def fetch(
         self,
         statement: str,
@@ -139,6 +145,8 @@ class Connections:
         """Whether the database's disk has room."""
         self.metrics = StoreMetrics()
         """What is counted of statements and commits."""
+        self.tracing: Tracing | None = None
+        """What is told of statements."""
         self._counted = {name: self.metrics.statement(name) for name in statements}
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(
@@ -211,6 +219,8 @@ class Connections:
             self.queue.release()
             raise
         self._watchdog.watch(connection)
+        spans = current_spans.get() if self.tracing is not None else ()
+        span = self.tracing.statement(statement, spans) if self.tracing is not None and spans else None
         sent = perf_counter()
         self.metrics.pool_waits.observe(sent - begun)
         try:
@@ -221,7 +231,11 @@ class Connections:
             else:
                 rows = await connection.fetch(sql, *args)
             self._counted[statement].observe(perf_counter() - sent)
+            if span is not None:
+                span.end()
         except BaseException as error:
+            if span is not None:
+                span.end(type(error).__name__)
             verdict = judge(error) if isinstance(error, Exception) else None
             if verdict is not None and verdict.pooled:
                 self._connector.notice_pooler()

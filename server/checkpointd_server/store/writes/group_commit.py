@@ -23,6 +23,7 @@ from checkpointd_server.domain.errors import (
     Overloaded,
 )
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.writes.columns import Rows
 from checkpointd_server.store.writes.merge import Group, uploads_of
@@ -320,6 +321,8 @@ class GroupCommit:
 
     async def _call(self, groups: Sequence[Group], *, waits: bool = False) -> list[Outcome]:
         metrics, begun = self._database.metrics, perf_counter()
+        if self._database.is_traced:
+            current_spans.set([span for group in groups for pending in group.entries for span in pending.spans])
         try:
             outcomes = await self._ask(Rows(groups, self._limits), len(groups), waits, _latest(groups))
         except BaseException:

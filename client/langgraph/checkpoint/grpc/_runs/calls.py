@@ -250,6 +250,8 @@ class RunCalls:
 
     def _attach_token(self, operation: Operation) -> None:
         operation.metadata = self._client.options.metadata()
+        if self._client.tracing is not None:
+            operation.trace_by(self._client.tracing.begin(operation.kind.method, operation.namespace[0]))
         if self._token_differs:
             operation.context = copy_context()
 

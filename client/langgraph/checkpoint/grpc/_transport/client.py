@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from langgraph.checkpoint.grpc._tracing import Headers, tracing_of
 from langgraph.checkpoint.grpc._transport import flows, fork
 from langgraph.checkpoint.grpc._transport.channels import Channels, Connection, Stubs
 from langgraph.checkpoint.grpc._transport.retry import Attempts
@@ -55,6 +56,8 @@ class Client:
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
+        self.tracing = tracing_of(options.tracing)
+        """What traces calls. None: nothing does."""
         self.channels = Channels(options, self._adrive, self._drive)
 
     def call(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
@@ -65,29 +68,43 @@ class Client:
             timeout: How long one attempt may take, in seconds. Default: the saver's.
             retry_budget: How long to try again what waiting can mend, in seconds. Default: the saver's.
         """
+        if self.tracing is not None:
+            with self.tracing.call(_RPCS[type(request)][0], request) as headers:
+                return self._call_traced(request, timeout, retry_budget, headers)
+        return self._call_traced(request, timeout, retry_budget, ())
+
+    def _call_traced(self, request: Any, timeout: float | None, retry_budget: float | None, headers: Headers) -> Any:
         if fork.lost_aio():
-            return self._call(request, timeout, retry_budget)
+            return self._call(request, timeout, retry_budget, headers)
         connection = self.channels.in_background()
-        elsewhere = self._acall(connection, request, timeout, retry_budget)
+        elsewhere = self._acall(connection, request, timeout, retry_budget, headers)
         return asyncio.run_coroutine_threadsafe(elsewhere, connection.loop).result()
 
     async def acall(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:
         """Awaits `call`."""
+        if self.tracing is not None:
+            with self.tracing.call(_RPCS[type(request)][0], request) as headers:
+                return await self._acall_traced(request, timeout, retry_budget, headers)
+        return await self._acall_traced(request, timeout, retry_budget, ())
+
+    async def _acall_traced(
+        self, request: Any, timeout: float | None, retry_budget: float | None, headers: Headers
+    ) -> Any:
         if fork.lost_aio():
-            return await asyncio.to_thread(self._call, request, timeout, retry_budget)
+            return await asyncio.to_thread(self._call, request, timeout, retry_budget, headers)
         connection = self.channels.aio()
-        elsewhere = self._acall(connection, request, timeout, retry_budget)
+        elsewhere = self._acall(connection, request, timeout, retry_budget, headers)
         if connection.loop is asyncio.get_running_loop():
             return await elsewhere
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere, connection.loop))
 
-    def _call(self, request: Any, timeout: float | None, retry_budget: float | None) -> Any:
+    def _call(self, request: Any, timeout: float | None, retry_budget: float | None, headers: Headers) -> Any:
         name, method = _RPCS[type(request)]
         timeout = timeout or self.options.timeout
         attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(self.channels.sync())
-            metadata = self.options.metadata()
+            metadata = self.options.metadata() + headers
             attempts.attempt()
             try:
                 return rpc(request, timeout=timeout, metadata=metadata)
@@ -98,14 +115,19 @@ class Client:
             time.sleep(pause)
 
     async def _acall(
-        self, connection: Connection, request: Any, timeout: float | None, retry_budget: float | None
+        self,
+        connection: Connection,
+        request: Any,
+        timeout: float | None,
+        retry_budget: float | None,
+        headers: Headers,
     ) -> Any:
         name, method = _RPCS[type(request)]
         timeout = timeout or self.options.timeout
         attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
         while True:
             rpc = method(connection.stubs)
-            metadata = self.options.metadata()
+            metadata = self.options.metadata() + headers
             attempts.attempt()
             try:
                 return await rpc(request, timeout=timeout, metadata=metadata)

@@ -19,6 +19,7 @@ import grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc._tracing import CallSpan
     from langgraph.checkpoint.grpc._transport.lane import Lane
     from langgraph.checkpoint.grpc._transport.retry import Attempts
 
@@ -50,6 +51,7 @@ def key_of(message: Any, field: str, wire_type: int = 2) -> bytes:
 _OPERATIONS = key_of(pb.PipelineRequest, "operations")
 _ID = key_of(pb.Operation, "id", 0)
 _TIMEOUT = key_of(pb.Operation, "timeout_ms", 0)
+_TRACEPARENT = key_of(pb.Operation, "traceparent")
 
 
 class Kind(NamedTuple):
@@ -132,8 +134,10 @@ class Operation:
         "refresh",
         "response",
         "sent_at",
+        "span",
         "spared",
         "tail",
+        "trace",
     )
 
     def __init__(self, kind: Kind, namespace: Namespace, body: bytes, settled: Callable[[Operation], None]) -> None:
@@ -168,6 +172,10 @@ class Operation:
         self.attempts: Attempts | None = None
         self.spared = False
         """Whether a broken stream was mended for it already, without counting as a failure."""
+        self.span: CallSpan | None = None
+        """What it is traced by."""
+        self.trace = b""
+        """The field that tells the server of it, serialized."""
         self.id = 0
         self.lane: Lane | None = None
         self.response: Any = None
@@ -190,13 +198,25 @@ class Operation:
     def write_to(self, parts: list[bytes], timeout: bytes) -> None:
         """Appends it to the parts of a PipelineRequest, serialized."""
         size = len(self.body) + len(self.tail)
-        head = b"".join((_ID, varint(self.id), timeout, self.kind.field, varint(size)))
+        head = b"".join((_ID, varint(self.id), timeout, self.trace, self.kind.field, varint(size)))
         parts += (_OPERATIONS, varint(len(head) + size), head, self.body, self.tail)
+
+    def trace_by(self, span: CallSpan) -> None:
+        """Has it traced, until it is settled."""
+        traceparent = span.traceparent.encode()
+        self.span, self.trace = span, _TRACEPARENT + varint(len(traceparent)) + traceparent
+
+    @property
+    def headers(self) -> Metadata:
+        """What goes beside it in a call of its own."""
+        return self.metadata if self.span is None else self.metadata + self.span.headers
 
     def settle(self, response: Any, error: CheckpointdError | None) -> None:
         """Notes its outcome, and tells who waits for it."""
         if self.response is None and self.error is None:
             self.response, self.error, self.lane = response, error, None
+            if self.span is not None:
+                self.span.end(error)
             self.on_settled(self)
 
 

@@ -240,7 +240,7 @@ class Pipeline:
     async def _call(self, operation: Operation) -> None:
         call = self._calls[operation.kind]
         try:
-            response = await call(operation.request(), timeout=self._options.timeout, metadata=operation.metadata)
+            response = await call(operation.request(), timeout=self._options.timeout, metadata=operation.headers)
         except grpc.RpcError as error:
             self.refused(operation, error)
         except grpc.aio.UsageError:

@@ -95,7 +95,7 @@ class PlainPipeline:
             attempts.attempt()
             try:
                 return self._calls[operation.kind](
-                    operation.request(), timeout=self._options.timeout, metadata=operation.metadata
+                    operation.request(), timeout=self._options.timeout, metadata=operation.headers
                 )
             except grpc.RpcError as error:
                 if not self._mend(operation, error):

@@ -1,0 +1,34 @@
+"""What the server tells a tracer: which calls it serves, and which statements it runs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Span(Protocol):
+    """Something that takes its time."""
+
+    def end(self, error: str | None = None) -> None:
+        """Notes that it is over, and what it failed with, if so. A second call does nothing."""
+
+
+class Tracing(Protocol):
+    """Makes spans."""
+
+    def serve(self, method: str, traceparent: str, thread_id: str) -> Span:
+        """Begins the span of a call, or of an operation of a pipeline.
+
+        Args:
+            method: The method, e.g. "CheckpointService/PutCheckpoint".
+            traceparent: The client's span, as the W3C's Trace Context has it. Empty, or no such text: there is none.
+            thread_id: The thread that it is about, or "".
+        """
+
+    def statement(self, name: str, spans: Sequence[Span]) -> Span:
+        """Begins the span of a statement that is run for the calls, or operations, of these spans."""
+
+
+current_spans: ContextVar[Sequence[Span]] = ContextVar("current_spans", default=())
+"""The spans of the calls that the running task works for."""
