@@ -15,6 +15,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 Kind = Literal["checkpointd", "postgres", "memory"]
 """Which saver: ours, the stock one, or the one in memory (what serialization alone costs)."""
+LARGEST_POOL = 10
+"""How many connections a pool of the stock saver has at the most. More are of no use to it: it runs one statement at a
+time, under a lock of its own."""
 ENCRYPTION = Encryption(keys={"bench": bytes(32)}, current="bench")
 
 
@@ -25,7 +28,7 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
     Args:
         kind: Which saver.
         address: The server's target for ours, the database's URL for the stock one.
-        pool_size: The most connections of the stock saver's pool.
+        pool_size: How many agents there are: the stock saver's pool has a connection for each, but for its bound.
     """
     if kind == "checkpointd":
         async with GrpcSaver(address) as saver:
@@ -36,7 +39,9 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
         from psycopg_pool import AsyncConnectionPool
 
         options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-        async with AsyncConnectionPool(address, min_size=1, max_size=pool_size, kwargs=options) as pool:
+        size = min(pool_size, LARGEST_POOL)
+        async with AsyncConnectionPool(address, min_size=size, max_size=size, kwargs=options) as pool:
+            await pool.wait()  # no connection is made while the clock runs
             yield AsyncPostgresSaver(pool)
     else:
         yield InMemorySaver()

@@ -1,4 +1,4 @@
-"""A put returns as soon as it is sent where task writes of its run end, or raise, when it is durable as well."""
+"""A save returns as soon as it is sent where task writes of its run end, or raise, when it is durable as well."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
+from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError
 from langgraph.checkpoint.grpc._runs import handover
 
 from tests.support.blocker import blocked
@@ -198,6 +198,57 @@ async def test_puts_that_were_handed_over_are_awaited_though_the_writes_fail(
         assert await run.stored() == [1, 2]
 
 
+async def test_writes_return_at_once_where_others_of_their_run_are_under_way(
+    local_server: LocalServer, database_url: str, blocking: bool
+) -> None:
+    async with GrpcSaver(local_server.target) as saver:
+        run = Run(saver, blocking=blocking)
+        await run.begin()
+        async with blocked(database_url):
+            first = run.writes(task_id="1")
+            await a_moment()
+            await asyncio.wait_for(run.writes(task_id="2"), SOON)
+            await asyncio.wait_for(run.put(), SOON)
+            await asyncio.wait_for(run.writes(task_id="3"), SOON)
+            assert await is_held_up(first)
+        await asyncio.wait_for(first, SOON)
+        async with GrpcSaver(local_server.target) as other:
+            beside = {saved.checkpoint["channel_values"]["a"]: saved async for saved in other.alist(run.thread)}
+        assert {value: [task for task, *_ in saved.pending_writes or ()] for value, saved in beside.items()} == {
+            1: ["1", "2"],
+            2: ["3"],
+        }
+
+
+async def test_which_writes_are_not_handed_over(local_server: LocalServer, database_url: str, blocking: bool) -> None:
+    cases = [("sync", "a"), ("exit", "a"), (None, "__error__"), (None, "__interrupt__"), (None, "__resume__")]
+    async with GrpcSaver(local_server.target) as saver:
+        runs = [(Run(saver, blocking=blocking, durability=durability), channel) for durability, channel in cases]
+        await asyncio.gather(*(run.begin() for run, _ in runs))
+        async with blocked(database_url):
+            first = [run.writes(task_id="1") for run, _ in runs]
+            await a_moment()
+            others = [run.writes(channel, task_id="2") for run, channel in runs]
+            assert all(await asyncio.gather(*map(is_held_up, others)))
+        await asyncio.wait_for(asyncio.gather(*first, *others), SOON)
+
+
+async def test_the_writes_under_way_raise_what_others_would_have(
+    local_server: LocalServer, database_url: str, blocking: bool
+) -> None:
+    async with GrpcSaver(local_server.target) as saver:
+        run = Run(saver, blocking=blocking)
+        await run.begin()
+        async with blocked(database_url):
+            first = run.writes(task_id="1")
+            await a_moment()
+            await asyncio.wait_for(run.writes(task_id="x" * 200), SOON)
+            await asyncio.wait_for(run.put(), SOON)
+        with pytest.raises(InvalidArgumentError, match="task_id"):
+            await asyncio.wait_for(first, SOON)
+        assert await run.stored() == [1, 2]
+
+
 async def test_beyond_a_bound_of_puts_they_wait(local_server: LocalServer, database_url: str, blocking: bool) -> None:
     async with GrpcSaver(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
@@ -205,9 +256,9 @@ async def test_beyond_a_bound_of_puts_they_wait(local_server: LocalServer, datab
         async with blocked(database_url):
             writes = run.writes()
             await a_moment()
-            for _ in range(handover.MAX_PUTS):
+            for _ in range(handover.MAX_SAVES):
                 await asyncio.wait_for(run.put(), SOON)
             one_more = run.put()
             assert await is_held_up(one_more)
         await asyncio.wait_for(asyncio.gather(writes, one_more), SOON)
-        assert len(await run.stored()) == handover.MAX_PUTS + 2
+        assert len(await run.stored()) == handover.MAX_SAVES + 2

@@ -373,7 +373,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Stores a task's writes beside the checkpoint that the config names.
+        """Stores a task's writes beside the checkpoint that the config names. Like puts, they may be handed over.
 
         Raises:
             WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.

@@ -164,7 +164,8 @@ class GroupCommit:
             of_thread: dict[str, Group] = {}
             uploads: set[bytes] = set()
             is_full = False
-            oldest = min(oldest, waiting[0].since)
+            if waiting:  # empty where all of it was cancelled
+                oldest = min(oldest, waiting[0].since)
             while waiting and taken < MAX_WRITES:
                 pending = waiting[0].pending
                 if pending.result is not None:  # nobody waits for it any more

@@ -41,11 +41,11 @@ def config_of(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> Runnabl
 
 def thread(thread_id: Any, field: str = "thread_id") -> str:
     """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
-    if thread_id is None or (
-        isinstance(thread_id, bytes | bytearray | Sequence | Set | Mapping) and not isinstance(thread_id, str)
+    if not isinstance(thread_id, str) and (
+        thread_id is None or isinstance(thread_id, bytes | bytearray | Sequence | Set | Mapping)
     ):
         raise InvalidArgumentError(f"{field}: must be one name, not {type(thread_id).__name__}", field=field)
-    name = text(field, str(thread_id))
+    name = text(field, thread_id if type(thread_id) is str else str(thread_id))
     if not name:
         raise InvalidArgumentError(f"{field}: must not be empty", field=field)
     return name
@@ -84,7 +84,7 @@ def version_tag(version: Any) -> str:
     """Returns a channel's version as tagged text."""
     kind = type(version)
     if kind is str:
-        return "s" + text("channel_versions", version)
+        return f"s{version}" if version.isascii() else "s" + text("channel_versions", version)
     if kind is int and -(2**63) <= version < 2**63:
         return f"i{version}"
     if kind is float:

@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.grpc._convert.arguments import (
+    Key,
     checkpoint_id,
     names,
     namespace,
@@ -26,7 +27,7 @@ from langgraph.checkpoint.grpc._convert.arguments import (
     version_tag,
 )
 from langgraph.checkpoint.grpc._convert.metadata import filter_of, index_of
-from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde, pack_exactly
 from langgraph.checkpoint.grpc._encryption.aad import ExtraAssociatedData, MetadataAssociatedData
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
@@ -41,16 +42,6 @@ _ELSEWHERE = frozenset({"id", "channel_versions", "channel_values"})
 """Keys of a checkpoint that travel beside the body."""
 _PLAIN = frozenset({"v", "ts", "versions_seen", "updated_channels"})
 """Keys that are in the body as msgpack, if that holds them exactly. All others are serialized, and encrypted."""
-_EXACTLY = (
-    ormsgpack.OPT_PASSTHROUGH_BIG_INT
-    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATETIME
-    | ormsgpack.OPT_PASSTHROUGH_ENUM
-    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
-    | ormsgpack.OPT_PASSTHROUGH_UUID
-)
-"""What msgpack would give back as something else is a TypeError."""
 
 
 def put(
@@ -75,7 +66,7 @@ def put(
     versions = checkpoint.get("channel_versions") or {}
     channels = [text("channel", channel) for channel in versions]
     tags = [version_tag(version) for version in versions.values()]
-    body = _body(serde, checkpoint, ExtraAssociatedData(*key, own_id))
+    body = _body(serde, checkpoint, key, own_id)
     merged = get_checkpoint_metadata(config, metadata)
     type_tag, data = serde.dump(merged)
     if serde.encryption is not None:
@@ -187,19 +178,18 @@ def delta_history(config: RunnableConfig, channels: Sequence[str]) -> pb.GetDelt
     )
 
 
-def _body(serde: ValueSerde, checkpoint: Checkpoint, place: ExtraAssociatedData) -> bytes:
+def _body(serde: ValueSerde, checkpoint: Checkpoint, key: Key, own_id: str) -> bytes:
     """Returns a checkpoint's own fields as a msgpack map: plain where that is exact, the others in `extra`."""
-    body = {name: value for name, value in checkpoint.items() if name in _PLAIN}
-    extra = {name: value for name, value in checkpoint.items() if name not in _PLAIN and name not in _ELSEWHERE}
-    if not extra:
-        try:
-            return ormsgpack.packb(body, option=_EXACTLY)
-        except TypeError:
-            pass
+    body, extra = dict[str, Any](), dict[str, Any]()
+    for name, value in checkpoint.items():
+        if name in _PLAIN:
+            body[name] = value
+        elif name not in _ELSEWHERE:
+            extra[name] = value
+    if not extra and (packed := pack_exactly(body)) is not None:
+        return packed
     for name in list(body):
-        try:
-            ormsgpack.packb(body[name], option=_EXACTLY)
-        except TypeError:
+        if pack_exactly(body[name]) is None:
             extra[name] = body.pop(name)
-    body["extra"] = list(serde.seal(*serde.dump(extra), place))
-    return ormsgpack.packb(body, option=_EXACTLY)
+    body["extra"] = list(serde.seal(*serde.dump(extra), ExtraAssociatedData(*key, own_id)))
+    return ormsgpack.packb(body)

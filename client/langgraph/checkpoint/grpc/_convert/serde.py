@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import ormsgpack
 from langgraph.checkpoint.grpc._encryption.aad import AssociatedData
 from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
 from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError, InvalidArgumentError
@@ -17,6 +18,17 @@ LANGGRAPH_KEYS = frozenset(
     {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
 )
 """What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
+
+_EXACTLY = (
+    ormsgpack.OPT_PASSTHROUGH_BIG_INT
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+"""What msgpack would give back as something else is a TypeError."""
 
 PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
 """What makes a place, and its arguments: places of plain values are made for messages only."""
@@ -104,6 +116,14 @@ class ValueSerde:
     def encrypts(self) -> bool:
         """Whether what this saver stores is encrypted, by itself or by its serializer."""
         return self.encryption is not None or is_encrypted(self.serde.dumps_typed({})[0])
+
+
+def pack_exactly(value: Any) -> bytes | None:
+    """Returns plain data as msgpack. None: it holds something that msgpack would give back as something else."""
+    try:
+        return ormsgpack.packb(value, option=_EXACTLY)
+    except TypeError:
+        return None
 
 
 def _made(place: PlaceOf) -> AssociatedData:

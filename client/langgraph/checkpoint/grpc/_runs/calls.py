@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import Any
 
@@ -54,20 +53,25 @@ class RunCalls:
         if put.goes_ahead:
             self._send_ahead(config, put, request.checkpoint_id)
         write = self._write(PUT, put, request.checkpoint_id, waiter)
-        with _discarding(put):
+        try:
             self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
+        except BaseException:
+            put.discard()
+            raise
         self._wait(write, pipeline)
 
     def put_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
-        """Stores task writes, and waits for the puts that are handed over to them. Raises CheckpointdError."""
+        """Stores task writes, and waits for what is handed over to them. Raises CheckpointdError."""
         pipeline, waiter = self._pipeline(), ThreadWaiter()
         if writes.goes_ahead:
             self._send_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
-        with _discarding(writes):
-            # What this call would wait for may be awaited in the very loop that it blocks.
-            waits = running_loop() is None
-            self._runs.put_writes(config, write, pipeline, takes=waits and not are_special, waits_for_put=waits)
+        blocks_loop = running_loop() is not None
+        try:
+            self._runs.put_writes(config, write, pipeline, are_special=are_special, blocks_loop=blocks_loop)
+        except BaseException:
+            writes.discard()
+            raise
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
@@ -146,10 +150,12 @@ class RunCalls:
         if put.goes_ahead:
             await self._asend_ahead(config, put, request.checkpoint_id)
         write = self._write(PUT, put, request.checkpoint_id, waiter)
-        with _discarding(put):
+        try:
             self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
-        if not write.is_handed_over:
-            await self._await(write)
+        except BaseException:
+            put.discard()
+            raise
+        await self._await(write)
         return None
 
     async def aput_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
@@ -160,9 +166,13 @@ class RunCalls:
         if writes.goes_ahead:
             await self._asend_ahead(config, writes, None)
         write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
-        with _discarding(writes):
-            self._runs.put_writes(config, write, pipeline, takes=not are_special)
-        return await self._await(write)
+        try:
+            self._runs.put_writes(config, write, pipeline, are_special=are_special)
+        except BaseException:
+            writes.discard()
+            raise
+        await self._await(write)
+        return None
 
     async def acall(self, config: RunnableConfig | None, request: Any) -> Any:
         """Awaits `call`."""
@@ -187,6 +197,8 @@ class RunCalls:
         return operation.response
 
     async def _await(self, write: InFlightWrite) -> None:
+        if write.is_handed_over:
+            return
         assert isinstance(write.waiter, LoopWaiter)
         try:
             await write.waiter.wait()
@@ -259,16 +271,6 @@ class RunCalls:
     def _end(write: InFlightWrite) -> None:
         if write.error is not None:
             raise write.error
-
-
-@contextmanager
-def _discarding(put: Outgoing) -> Iterator[None]:
-    """Forgets what is known of a put that can't be sent."""
-    try:
-        yield
-    except BaseException:
-        put.discard()
-        raise
 
 
 def _rebuild(put: Outgoing) -> Callable[[], Generator[Any, Any, bytes | None]]:

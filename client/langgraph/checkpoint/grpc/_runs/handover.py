@@ -1,12 +1,15 @@
-"""The hand-over: a put returns as soon as it is sent, and task writes of its run end when it is durable as well.
+"""The hand-over: a save returns as soon as it is sent, and task writes of its run end when it is durable as well.
 
 LangGraph doesn't begin a put before the one before it has returned. But before a run returns it waits for all saves
 that it has begun, and raises what they raised. So a put needn't be waited for if task writes of the same run and
 namespace are in flight, or come meanwhile: it is handed over to them. They end, or raise, when the put is durable, too.
 Nothing is answered early.
 
-Not to writes on special channels, for what they raise a node's error handler may swallow; and not beyond a bound: a
-slow server must not pile up state in the agent.
+Task writes that come while others of the run are in flight are handed over in the same way. Blocking ones would each
+hold a thread otherwise, of the few that LangGraph saves in: on two cores six, and the puts behind them wait for one.
+
+Neither to writes on special channels, for what they raise a node's error handler may swallow, nor those themselves; and
+not beyond a bound: a slow server must not pile up state in the agent.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._transport.waiters import Waiter
     from langgraph.checkpoint.grpc.errors import CheckpointdError
 
-MAX_PUTS = 16
-"""How many puts of a run in one namespace are in flight that nobody waits for but its task writes."""
+MAX_SAVES = 32
+"""How many puts and task writes of a run in one namespace are in flight that nobody waits for but its task writes."""
 MAX_BYTES = 16 * 1024 * 1024
-"""How many bytes such puts of all runs have."""
+"""How many bytes such saves of all runs have."""
 
 
 class InFlightWrite:
@@ -74,7 +77,7 @@ class InFlightWrite:
         self.is_handed_over = False
         """Whether nobody waits for it but its taker."""
         self.taker: InFlightWrite | None = None
-        """The task writes that end when this put has ended."""
+        """The task writes that end when this one has ended."""
         self.pending = 0
         """How much these task writes wait for: themselves, and what was handed over to them. 0: they take nothing."""
         self.error: CheckpointdError | None = None
@@ -87,9 +90,9 @@ class InFlightWrite:
             operation.tail = self.view.relaxed_tail(operation.kind)
             operation.refresh = operation.chain = None
 
-    def take(self, put: InFlightWrite) -> None:
-        """Takes a put over."""
-        put.taker = self
+    def take(self, other: InFlightWrite) -> None:
+        """Takes another one over."""
+        other.taker = self
         self.pending += 1
 
     def settled(self, bounds: HandoverBounds) -> list[Callable[[], None]]:
@@ -123,37 +126,39 @@ class HandoverBounds:
     def __init__(self) -> None:
         self._bytes = 0
 
-    def offer(self, view: RunNamespace, put: InFlightWrite) -> None:
+    def offer_put(self, view: RunNamespace, put: InFlightWrite) -> None:
         """Hands a put over, now or when task writes come."""
-        if view.takers and self._has_room(view, put):
-            self._hand_over(view, put, view.takers[-1])
+        view.untaken.append(put)
+        self._hand_over_untaken(view)
+
+    def offer_writes(self, view: RunNamespace, writes: InFlightWrite) -> list[Callable[[], None]]:
+        """Hands task writes over to others, or puts to them. Returns what to call, once the lock is free."""
+        if view.takers and self._has_room(view, writes):
+            self._hand_over(view, writes)
         else:
-            view.untaken.append(put)
+            writes.pending = 1
+            view.takers.append(writes)
+        return self._hand_over_untaken(view)
 
-    def begin_taking(self, view: RunNamespace, writes: InFlightWrite) -> list[Callable[[], None]]:
-        """Hands puts over to task writes that come. Returns what to call, once the lock is free."""
-        writes.pending = 1
-        view.takers.append(writes)
+    def end(self, save: InFlightWrite) -> None:
+        """Counts a save out that has an outcome."""
+        assert save.view is not None
+        save.view.handed_over -= 1
+        self._bytes -= save.size
+
+    def _hand_over_untaken(self, view: RunNamespace) -> list[Callable[[], None]]:
         taken = []
-        for put in view.untaken:
-            if self._has_room(view, put):
-                self._hand_over(view, put, writes)
-                taken.append(put)
-        for put in taken:
-            view.untaken.remove(put)
-        return [put.waiter.release for put in taken]
+        while view.untaken and view.takers and self._has_room(view, view.untaken[0]):
+            put = view.untaken.popleft()
+            self._hand_over(view, put)
+            taken.append(put.waiter.release)
+        return taken
 
-    def end(self, put: InFlightWrite) -> None:
-        """Counts a put out that has an outcome."""
-        assert put.view is not None
-        put.view.handed_over -= 1
-        self._bytes -= put.size
+    def _has_room(self, view: RunNamespace, save: InFlightWrite) -> bool:
+        return view.handed_over < MAX_SAVES and self._bytes + save.size <= MAX_BYTES
 
-    def _has_room(self, view: RunNamespace, put: InFlightWrite) -> bool:
-        return view.handed_over < MAX_PUTS and self._bytes + put.size <= MAX_BYTES
-
-    def _hand_over(self, view: RunNamespace, put: InFlightWrite, writes: InFlightWrite) -> None:
-        put.is_handed_over = True
-        writes.take(put)
+    def _hand_over(self, view: RunNamespace, save: InFlightWrite) -> None:
+        save.is_handed_over = True
+        view.takers[-1].take(save)
         view.handed_over += 1
-        self._bytes += put.size
+        self._bytes += save.size

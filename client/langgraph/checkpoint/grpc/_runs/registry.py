@@ -179,8 +179,9 @@ class Runs:
                     view.fail(own_id, error)
                     raise
                 # LangGraph puts in order: what is older and hasn't come by now is not going to.
-                for older in [expected for expected in view.expected if expected < own_id]:
-                    flush |= self._send_expected(view, older)
+                if view.expected:
+                    for older in [expected for expected in view.expected if expected < own_id]:
+                        flush |= self._send_expected(view, older)
                 write.view, write.execution = view, run.execution
                 operation.chain = view.chain
                 write.after = view.sent
@@ -193,7 +194,7 @@ class Runs:
             flush |= self._send(write, pipeline)
             if view is not None:
                 if run is not None and run.execution is not None and pipeline.hands_over and _is_background(config):
-                    self._bounds.offer(view, write)
+                    self._bounds.offer_put(view, write)
                 flush |= self._send_expected(view, own_id)
         if flush:
             pipeline.flush()
@@ -204,17 +205,17 @@ class Runs:
         write: InFlightWrite,
         pipeline: Any,
         *,
-        takes: bool,
-        waits_for_put: bool = True,
+        are_special: bool,
+        blocks_loop: bool = False,
     ) -> None:
-        """Sends task writes, behind what the run has sent before.
+        """Sends task writes, behind what the run has sent before, and hands them over if they can be.
 
         Args:
             config: Their config.
             write: The task writes.
             pipeline: What they go over.
-            takes: Whether puts may be handed over to them.
-            waits_for_put: Whether they may wait until the put of their checkpoint begins.
+            are_special: Whether any of them is on a special channel. Then they are waited for themselves.
+            blocks_loop: Whether the call blocks an event loop: what it would wait for may be awaited in that very loop.
 
         Raises:
             CheckpointdError: As `put`.
@@ -228,11 +229,12 @@ class Runs:
             if run is not None and view is not None:
                 view.check(beside)
                 write.view, write.execution = view, run.execution
-                is_expected = waits_for_put and view.version is not None and not view.knows(beside)
+                is_expected = not blocks_loop and view.version is not None and not view.knows(beside)
                 if is_expected and view.broken is not None:
                     raise again(view.broken)
-                if takes and run.execution is not None and pipeline.hands_over and _is_background(config):
-                    released = self._bounds.begin_taking(view, write)
+                may_take = not blocks_loop and not are_special and run.execution is not None and pipeline.hands_over
+                if may_take and _is_background(config):
+                    released = self._bounds.offer_writes(view, write)
                 if is_expected:
                     write.pipeline = pipeline
                     self._states.begin_write(operation.namespace, write.execution or BY_HAND)
@@ -278,7 +280,8 @@ class Runs:
 
     def settled(self, operation: Operation) -> None:
         """Takes an operation that has an outcome. Called in the thread of its pipeline."""
-        write = operation.owner
+        # Let go: it refers to the operation as well, and only the garbage collector would find the two.
+        write, operation.owner = operation.owner, None
         released: list[Callable[[], None]] = []
         unsent: list[InFlightWrite] = []
         with self._lock:

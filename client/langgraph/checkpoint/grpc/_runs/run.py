@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Kind, Namespace, key_of, varint
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REMEMBERED_PUTS = 64
 """How many of a run's own checkpoints are remembered in each namespace."""
 
+_LAST_WRITER = key_of(values.Precondition, "if_last_writer")
+_LAST_CHECKPOINT_ID = key_of(values.Precondition, "if_last_checkpoint_id")
 _PUT_PRECONDITION = key_of(pb.PutCheckpointRequest, "precondition")
 _PUT_WRITER = key_of(pb.PutCheckpointRequest, "writer")
 _WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
@@ -106,11 +108,11 @@ class RunNamespace:
         self.expected: dict[str, list[InFlightWrite]] = {}
         """Task writes that wait for the put of their checkpoint, by checkpoint."""
         self.takers: list[InFlightWrite] = []
-        """Task writes in flight that puts may be handed over to."""
-        self.untaken: list[InFlightWrite] = []
+        """Task writes in flight that others may be handed over to."""
+        self.untaken: deque[InFlightWrite] = deque()
         """Puts in flight that may be handed over."""
         self.handed_over = 0
-        """How many puts in flight were."""
+        """How many saves in flight were."""
 
     def record_put(self, checkpoint_id: str) -> int:
         """Notes a put that is about to be sent, and returns its number."""
@@ -156,23 +158,26 @@ class RunNamespace:
         """
         if self.version is None:
             return b""
-        if last_id:
-            expected = values.Precondition(if_last_writer=self.run.token, if_last_checkpoint_id=last_id)
-        else:
-            expected = values.Precondition(if_version_match=self.version)
-        return self._encoded(kind, expected)
+        if not last_id:
+            return self._encoded(kind, values.Precondition(if_version_match=self.version).SerializeToString())
+        token, checkpoint_id = self.run.token, last_id.encode()
+        lengths = varint(len(token)), varint(len(checkpoint_id))
+        return self._encoded(
+            kind, b"".join((_LAST_WRITER, lengths[0], token, _LAST_CHECKPOINT_ID, lengths[1], checkpoint_id))
+        )
 
     def relaxed_tail(self, kind: Kind) -> bytes:
         """Returns the tail of an operation that goes out of turn: it expects only that nobody else has written."""
         if self.version is None:
             return b""
-        return self._encoded(kind, values.Precondition(if_version_match=self.version, if_last_writer=self.run.token))
+        expected = values.Precondition(if_version_match=self.version, if_last_writer=self.run.token)
+        return self._encoded(kind, expected.SerializeToString())
 
-    def _encoded(self, kind: Kind, expected: values.Precondition) -> bytes:
-        encoded, token = expected.SerializeToString(), self.run.token
+    def _encoded(self, kind: Kind, expected: bytes) -> bytes:
         if kind is not PUT:
-            return b"".join((_WRITES_PRECONDITION, varint(len(encoded)), encoded))
-        return b"".join((_PUT_PRECONDITION, varint(len(encoded)), encoded, _PUT_WRITER, varint(len(token)), token))
+            return b"".join((_WRITES_PRECONDITION, varint(len(expected)), expected))
+        token = self.run.token
+        return b"".join((_PUT_PRECONDITION, varint(len(expected)), expected, _PUT_WRITER, varint(len(token)), token))
 
     def knows(self, checkpoint_id: str) -> bool:
         """Whether the run has read this checkpoint or put it itself."""

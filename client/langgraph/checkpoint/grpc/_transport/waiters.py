@@ -32,16 +32,20 @@ class ThreadWaiter:
 class LoopWaiter:
     """Is awaited in the event loop in which it was made, until it is released from any thread."""
 
-    __slots__ = ("_future", "_thread", "loop")
+    __slots__ = ("_future", "_is_released", "_thread", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._future: asyncio.Future[None] = self.loop.create_future()
+        self._future: asyncio.Future[None] | None = None
+        self._is_released = False
 
     def wait(self) -> asyncio.Future[None]:
         """Returns what to await."""
-        return self._future
+        future = self._future = self.loop.create_future()
+        if self._is_released:
+            future.set_result(None)
+        return future
 
     def release(self) -> None:
         """Lets the task go on. More than once is as good as once."""
@@ -52,7 +56,8 @@ class LoopWaiter:
                 self.loop.call_soon_threadsafe(self._release)
 
     def _release(self) -> None:
-        if not self._future.done():
+        self._is_released = True
+        if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
 

@@ -109,6 +109,7 @@ class Outgoing:
         self._cache = cache
         self._values: list[_Value] = []
         self._is_prepared = False
+        self._has_uploads = False
         self._is_staged = False
         self._patches = True
         self._tries = _TRIES
@@ -116,15 +117,16 @@ class Outgoing:
     @property
     def goes_ahead(self) -> bool:
         """Whether there is something to do before the request can be sent: see `transfer.send_ahead`."""
-        return not self._is_prepared or any(value.upload_id for value in self._values)
+        return not self._is_prepared or self._has_uploads
 
-    def _add(self, message: values.TypedValue, place: Place, type_tag: str, data: bytes, smallest: int) -> None:
-        """Adds a value. What is smaller than `smallest` is written into the request at once."""
-        self.size += len(data)
-        if len(data) < smallest and self._serde.encryption is None:
-            message.type, message.data = type_tag, data
-        else:
-            self._values.append(_Value(message, place, type_tag, data))
+    def _writes_at_once(self, message: values.TypedValue, type_tag: str, data: bytes, smallest: int) -> bool:
+        """Counts a value, and writes it into the request if it has fewer bytes than that. Returns whether it has."""
+        size = len(data)
+        self.size += size
+        if size >= smallest or self._serde.encryption is not None:
+            return False
+        message.type, message.data = type_tag, data
+        return True
 
     def prepare_small(self) -> None:
         """Does what `prepare` does, unless that takes long."""
@@ -180,6 +182,7 @@ class Outgoing:
 
     def sent_ahead(self) -> None:
         """Marks what goes ahead as stored."""
+        self._has_uploads = False
         for value in self._values:
             value.upload_id, value.payload = b"", b""
 
@@ -215,7 +218,7 @@ class Outgoing:
             self.size += value.restore()
             value.cached = None
             value.upload_id = value.payload = b""
-        self._is_prepared = False
+        self._is_prepared = self._has_uploads = False
         self.prepare_small()
         return True
 
@@ -240,6 +243,7 @@ class Outgoing:
             if value.message.HasField("patch") and not value.message.patch.sealed:
                 # The server reads instructions when they come.
                 self._fill_whole(value)
+            self._has_uploads = True
             value.upload_id = value.message.parts.upload_id = os.urandom(16)
             value.message.parts.size = len(value.payload)
 
@@ -321,7 +325,9 @@ class OutgoingCheckpoint(Outgoing):
     def add(self, channel: str, version: str, type_tag: str, data: bytes) -> None:
         """Adds a channel's value at a version, given as tagged text."""
         message = self.request.values.add(channel=channel, version=version).value
-        self._add(message, ChannelAssociatedData(*self.key, channel, version), type_tag, data, SMALLEST_BYTES)
+        if not self._writes_at_once(message, type_tag, data, SMALLEST_BYTES):
+            place = ChannelAssociatedData(*self.key, channel, version)
+            self._values.append(_Value(message, place, type_tag, data))
 
 
 class OutgoingWrites(Outgoing):
@@ -336,6 +342,8 @@ class OutgoingWrites(Outgoing):
     def add(self, idx: int, channel: str, type_tag: str, data: bytes) -> None:
         """Adds a write."""
         request = self.request
-        task = (request.checkpoint_id, request.task_id, request.task_path)
         message = request.writes.add(idx=idx, channel=channel).value
-        self._add(message, WriteAssociatedData(*self.key, *task, idx, channel), type_tag, data, SMALLEST_WRITE)
+        if not self._writes_at_once(message, type_tag, data, SMALLEST_WRITE):
+            task = (request.checkpoint_id, request.task_id, request.task_path)
+            place = WriteAssociatedData(*self.key, *task, idx, channel)
+            self._values.append(_Value(message, place, type_tag, data))
