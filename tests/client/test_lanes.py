@@ -12,7 +12,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerError, VersionConflictError
-from langgraph.checkpoint.grpc._transport import pipeline
+from langgraph.checkpoint.grpc._transport import stream_pool
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.gates import new_thread
@@ -226,7 +226,7 @@ async def test_a_patch_without_its_base_is_sent_again_whole(shared_server: Serve
 async def test_the_new_stream_is_used_when_the_old_one_has_answered(
     shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "LIFETIME", 0.05)
+    monkeypatch.setattr(stream_pool, "LIFETIME", 0.05)
     thread = new_thread()
     async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target) as saver:
         save = Save(saver, thread)

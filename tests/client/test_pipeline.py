@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, InvalidArgumentError, VersionConflictError
-from langgraph.checkpoint.grpc._transport import pipeline, stream
+from langgraph.checkpoint.grpc._transport import stream, stream_pool
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from checkpointd_server.domain.access import Scope
@@ -222,7 +222,7 @@ async def test_where_a_server_has_too_much_to_do_another_stream_is_tried(
 async def test_who_has_another_token_has_another_stream(
     database_url: str, tmp_path: Path, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "MAX_STREAMS", 2)
+    monkeypatch.setattr(stream_pool, "MAX_STREAMS", 2)
     keys = {tenant: new_key(tenant, [Scope.ADMIN], tenant) for tenant in ("a", "b", "c")}
     file = tmp_path / "keys.toml"
     file.write_text("\n".join(entry for _, entry in keys.values()))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
-from langgraph.checkpoint.grpc._transport import pipeline
+from langgraph.checkpoint.grpc._transport import stream_pool
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from tests.client import fork_while_saving
@@ -82,7 +82,7 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
 async def test_a_stream_that_nobody_uses_is_ended(
     shared_server: ServerProcess, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "LIFETIME", 0.2)
+    monkeypatch.setattr(stream_pool, "LIFETIME", 0.2)
     async with GrpcSaver(shared_server.target) as saver:
         await saver.aget_tuple(config_of("idle"))
         await auntil(lambda: not opened[0].is_open)

@@ -11,7 +11,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
-from langgraph.checkpoint.grpc._runs.registry import Runs
+from langgraph.checkpoint.grpc._runs.run_index import forget_context
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc.encryption import Encryption
@@ -28,7 +28,6 @@ class ThreadOperations:
     _client: Client
     _calls: RunCalls
     _lease_tokens: LeaseTokens
-    _runs: Runs
 
     def _value_serde(self) -> ValueSerde:
         raise NotImplementedError  # the saver has one
@@ -47,7 +46,7 @@ class ThreadOperations:
         await self._adelete_thread(thread_id)
 
     def _delete_thread(self, thread_id: str) -> int:
-        self._runs.forget_context()
+        forget_context()
         request = self._lease_tokens.attach(requests.delete_thread(thread_id))
         self._calls.wait_for_writes(request.thread_id)
         response = self._client.call(request)
@@ -55,7 +54,7 @@ class ThreadOperations:
         return int(response.deleted_checkpoints)
 
     async def _adelete_thread(self, thread_id: str) -> int:
-        self._runs.forget_context()
+        forget_context()
         request = self._lease_tokens.attach(requests.delete_thread(thread_id))
         await self._calls.await_writes(request.thread_id)
         response = await self._client.acall(request)
@@ -64,13 +63,13 @@ class ThreadOperations:
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
-        self._runs.forget_context()
+        forget_context()
         for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
             _advice.tell_deleted(request, self._client.call(request))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Awaits `delete_for_runs`."""
-        self._runs.forget_context()
+        forget_context()
         for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
             _advice.tell_deleted(request, await self._client.acall(request))
 
@@ -87,7 +86,7 @@ class ThreadOperations:
             ThreadExistsError: The target holds checkpoints already.
             CheckpointNotFoundError: The thread has no such checkpoint.
         """
-        self._runs.forget_context()
+        forget_context()
         request = self._lease_tokens.attach_to_copy(
             requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
         )
@@ -101,7 +100,7 @@ class ThreadOperations:
         self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
         """Awaits `copy_thread`."""
-        self._runs.forget_context()
+        forget_context()
         request = self._lease_tokens.attach_to_copy(
             requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
         )
@@ -127,7 +126,7 @@ class ThreadOperations:
         await self._aprune(thread_ids, strategy)
 
     def _prune(self, thread_ids: Sequence[str], strategy: str) -> int:
-        self._runs.forget_context()
+        forget_context()
         deleted = 0
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:
@@ -138,7 +137,7 @@ class ThreadOperations:
         return deleted
 
     async def _aprune(self, thread_ids: Sequence[str], strategy: str) -> int:
-        self._runs.forget_context()
+        forget_context()
         deleted = 0
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:

@@ -1,12 +1,7 @@
 """What each run has read and written, so that a write can say what it expects to find; and who waits for which save.
 
 A run's base is what *it* read, not what its saver last saw: two runs through one saver collide as two processes do. So
-the base is kept for each run, and a run is recognized by what LangGraph passes along:
-
-- Within one execution of a graph every config carries the same object under `configurable["__pregel_runtime"]`. It
-  compares by value, so it is recognized by identity: see `identities`. A nested graph has a runtime of its own, and
-  shares `runtime.control` with the graphs around it.
-- `update_state` has no runtime. There the read leaves a note in a context variable, which the put finds again.
+the base is kept for each run: see `run_index`.
 
 A run's operations go out one behind the other, without waiting for answers. So each says what went before it: the base
 as long as the run has put nothing, then the put that it sent last. What the server refuses for it, since that was lost
@@ -21,35 +16,24 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
-from itertools import count
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc._runs.handover import HandoverBounds, InFlightWrite
-from langgraph.checkpoint.grpc._runs.identities import SWEEP_SECONDS, Identities
+from langgraph.checkpoint.grpc._runs.identities import SWEEP_SECONDS
 from langgraph.checkpoint.grpc._runs.namespace_state import BY_HAND, SETTLING_SECONDS, NamespaceStates
-from langgraph.checkpoint.grpc._runs.run import Execution, Refusal, Run, RunNamespace
+from langgraph.checkpoint.grpc._runs.run import Execution, Refusal, RunNamespace
+from langgraph.checkpoint.grpc._runs.run_index import RunIndex, is_background
 from langgraph.checkpoint.grpc._transport import fork
 from langgraph.checkpoint.grpc._transport.loops import running_loop
 from langgraph.checkpoint.grpc._transport.operation import PUT, Namespace, Operation
 from langgraph.checkpoint.grpc._transport.waiters import Waiter
 from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError, WriteConflictError, again
 
-MAX_CONTEXT_READS = 8
-"""How many reads without a runtime are remembered in one context."""
 PUT_EXPECTED_WITHIN = 1.0
 """How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
 after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
-
-_RUNTIME = "__pregel_runtime"
-_DURABILITY = "__pregel_durability"
-
-
-_context_runs: ContextVar[dict[tuple[object, Namespace], Run] | None] = ContextVar(
-    "checkpointd_context_runs", default=None
-)
 
 
 class Runs:
@@ -66,9 +50,7 @@ class Runs:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._self = object()
-        self._clock = count(1)
-        self._identities = Identities()
+        self._index = RunIndex(optimistic=self._optimistic)
         self._states = NamespaceStates()
         self._bounds = HandoverBounds()
         self._next_look = 0.0
@@ -88,7 +70,7 @@ class Runs:
             Whether it was sent, or will be. Otherwise: see `wait_for_others`.
         """
         with self._lock:
-            if patient and self._others_write(operation.namespace, self._execution(config)):
+            if patient and self._others_write(operation.namespace, self._index.execution(config)):
                 return False
             flush = self._states.wait_for_turn(operation, pipeline)
             self._look_later(pipeline)
@@ -111,7 +93,7 @@ class Runs:
         """Whether writes of other runs on a namespace are in flight. If so, the waiter is released when one settles."""
         with self._lock:
             state = self._states.find(namespace)
-            if state is None or not state.is_written_by_others(self._execution(config)):
+            if state is None or not state.is_written_by_others(self._index.execution(config)):
                 return False
             if waiter is not None:
                 state.waiters.append(waiter.release)
@@ -136,28 +118,8 @@ class Runs:
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
         """Notes what a run has found. Its base is its first read, until it has written itself."""
-        runtime = _runtime(config)
-        if runtime is not None:
-            with self._lock:
-                run = self._run(runtime)
-                view = run.namespaces.get(namespace)
-                if view is None:
-                    view = run.namespaces[namespace] = RunNamespace(run, None)
-                    self._begins_anew(run, namespace)
-                if self._optimistic:
-                    if view.version is None and not view.sent:
-                        view.version = version
-                    view.read.update(checkpoint_ids)
-        elif self._optimistic:
-            run = Run(next(self._clock))
-            run.namespaces[namespace] = view = RunNamespace(run, version)
-            view.read.update(checkpoint_ids)
-            self._note_in_context(namespace, run)
-
-    def forget_context(self) -> None:
-        """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
-        if _context_runs.get():
-            _context_runs.set(None)
+        with self._lock:
+            self._index.record_read(config, namespace, version, checkpoint_ids)
 
     # Writing.
 
@@ -171,7 +133,7 @@ class Runs:
         namespace, own_id = operation.namespace, write.checkpoint_id
         flush = False
         with self._lock:
-            run, view = self._find(config, namespace, parent_id)
+            run, view = self._index.find(config, namespace, parent_id)
             if run is not None and view is not None:
                 try:
                     view.check(parent_id)
@@ -193,7 +155,7 @@ class Runs:
                     operation.refresh = self._refresh
             flush |= self._send(write, pipeline)
             if view is not None:
-                if run is not None and run.execution is not None and pipeline.hands_over and _is_background(config):
+                if run is not None and run.execution is not None and pipeline.hands_over and is_background(config):
                     self._bounds.offer_put(view, write)
                 flush |= self._send_expected(view, own_id)
         if flush:
@@ -225,7 +187,7 @@ class Runs:
         released: list[Callable[[], None]] = []
         flush = False
         with self._lock:
-            run, view = self._find(config, operation.namespace, beside)
+            run, view = self._index.find(config, operation.namespace, beside)
             if run is not None and view is not None:
                 view.check(beside)
                 write.view, write.execution = view, run.execution
@@ -233,7 +195,7 @@ class Runs:
                 if is_expected and view.broken is not None:
                     raise again(view.broken)
                 may_take = not blocks_loop and not are_special and run.execution is not None and pipeline.hands_over
-                if may_take and _is_background(config):
+                if may_take and is_background(config):
                     released = self._bounds.offer_writes(view, write)
                 if is_expected:
                     write.pipeline = pipeline
@@ -253,9 +215,7 @@ class Runs:
         """Notes that a put has failed before it could be sent."""
         told = error if isinstance(error, CheckpointdError) else _as_told(error)
         with self._lock:
-            runtime = _runtime(config)
-            run = self._identities.find(runtime) if runtime is not None else None
-            view = run.namespaces.get(namespace) if run is not None else None
+            view = self._index.view(config, namespace)
             if view is None:
                 return
             view.fail(checkpoint_id, told)
@@ -268,7 +228,7 @@ class Runs:
     def about_to_write(self, config: RunnableConfig, namespace: Namespace, loop: Any) -> Iterator[None]:
         """Has reads of other runs wait while a write's large values go ahead of it."""
         with self._lock:
-            execution = self._execution(config) or BY_HAND
+            execution = self._index.execution(config) or BY_HAND
             self._states.begin_write(namespace, execution)
         try:
             yield
@@ -312,7 +272,7 @@ class Runs:
     def _look_later(self, pipeline: Any) -> None:
         """Has runs that are over forgotten, also if nothing more happens. The lock is held."""
         now = time.monotonic()
-        if now >= self._next_look and len(self._identities):
+        if now >= self._next_look and len(self._index):
             # Once more if the last one was lost with its loop.
             self._next_look = now + 2 * SWEEP_SECONDS
             pipeline.call_later(SWEEP_SECONDS, partial(_look, weakref.ref(self), pipeline))
@@ -320,7 +280,7 @@ class Runs:
     def look(self, pipeline: Any) -> None:
         """Forgets runs that are over."""
         with self._lock:
-            gone = self._identities.sweep()
+            gone = self._index.sweep()
             self._next_look = 0.0
             self._look_later(pipeline)
         del gone
@@ -394,7 +354,7 @@ class Runs:
             )
         if isinstance(error, WriteConflictError) and write.execution is not None:
             thread_id, checkpoint_ns = operation.namespace
-            refusal = Refusal(again(error), checkpoint_ns, next(self._clock))  # type: ignore[arg-type]
+            refusal = Refusal(again(error), checkpoint_ns, self._index.tick())  # type: ignore[arg-type]
             write.execution.refusals.setdefault(thread_id, refusal)
         if operation.kind is not PUT:
             return []
@@ -403,86 +363,10 @@ class Runs:
             return []
         return view.record_failed(write.checkpoint_id, again(error), operation.chain)
 
-    def _find(
-        self, config: RunnableConfig, namespace: Namespace, builds_on: str
-    ) -> tuple[Run | None, RunNamespace | None]:
-        """Finds the run of a write and its view of the namespace; None where nothing is known.
-
-        A write without a runtime belongs to the context's read only if it builds on what was read (or on a put since);
-        otherwise it is a hand-made one. `builds_on` is empty for a put without a parent.
-        """
-        runtime = _runtime(config)
-        if runtime is not None:
-            run = self._run(runtime)
-            refusal = run.execution.refusals.get(namespace[0]) if run.execution is not None else None
-            if refusal is not None and run.began < refusal.at:
-                raise again(refusal.error) from refusal.error
-            view = run.namespaces.get(namespace)
-            if view is None:
-                view = run.namespaces[namespace] = RunNamespace(run, None)
-            return run, view
-        if not self._optimistic:
-            return None, None
-        noted = (_context_runs.get() or {}).get((self._self, namespace))
-        if noted is None:
-            return None, None
-        view = noted.namespaces[namespace]
-        return (noted, view) if (view.knows(builds_on) if builds_on else not view.read) else (None, None)
-
-    def _run(self, runtime: object) -> Run:
-        """Finds or begins the run of a runtime."""
-        run: Run | None = self._identities.find(runtime)
-        if run is None:
-            control = getattr(runtime, "control", None)
-            # A runtime without a control is an execution of its own.
-            execution = self._identities.find(control) if control is not None else None
-            if execution is None:
-                execution = Execution()
-                if control is not None:
-                    self._identities.remember(control, execution)
-            run = Run(next(self._clock), execution)
-            self._identities.remember(runtime, run)
-        return run
-
-    def _execution(self, config: RunnableConfig | None) -> Execution | None:
-        """Finds the execution that a config belongs to."""
-        runtime = _runtime(config) if config is not None else None
-        if runtime is None:
-            return None
-        run: Run | None = self._identities.find(runtime)
-        if run is not None:
-            return run.execution
-        control = getattr(runtime, "control", None)
-        return self._identities.find(control) if control is not None else None
-
-    def _begins_anew(self, run: Run, namespace: Namespace) -> None:
-        """A new run reads where one of its execution was refused: so that was told, and is tried again."""
-        if run.execution is not None:
-            refusal = run.execution.refusals.get(namespace[0])
-            if refusal is not None and refusal.checkpoint_ns == namespace[1] and run.began > refusal.at:
-                del run.execution.refusals[namespace[0]]
-
-    def _note_in_context(self, namespace: Namespace, run: Run) -> None:
-        notes = dict(_context_runs.get() or {})
-        notes.pop((self._self, namespace), None)
-        notes[(self._self, namespace)] = run
-        while len(notes) > MAX_CONTEXT_READS:
-            notes.pop(next(iter(notes)))
-        _context_runs.set(notes)
-
 
 def _look(runs: weakref.ref[Runs], pipeline: Any) -> None:
     if (found := runs()) is not None:
         found.look(pipeline)
-
-
-def _runtime(config: RunnableConfig) -> object | None:
-    return (config.get("configurable") or {}).get(_RUNTIME)
-
-
-def _is_background(config: RunnableConfig) -> bool:
-    """Whether LangGraph saves in the background: then it waits for its saves at the end of the run."""
-    return config["configurable"].get(_DURABILITY) not in ("sync", "exit")
 
 
 def _as_told(error: Exception) -> CheckpointdError:

@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import Context
-from random import SystemRandom
 from typing import Any
 
 from langgraph.checkpoint.grpc._transport import stream as streams
@@ -27,7 +26,6 @@ from langgraph.checkpoint.grpc._transport.lane import Lane
 from langgraph.checkpoint.grpc._transport.operation import (
     PUT,
     Kind,
-    Metadata,
     Namespace,
     Operation,
     OperationError,
@@ -36,6 +34,13 @@ from langgraph.checkpoint.grpc._transport.operation import (
 from langgraph.checkpoint.grpc._transport.replicas import Picker
 from langgraph.checkpoint.grpc._transport.retry import Attempts
 from langgraph.checkpoint.grpc._transport.stream import Stream
+from langgraph.checkpoint.grpc._transport.stream_pool import (
+    HELD_UP_SECONDS,
+    LIFETIME,
+    TROUBLE_SECONDS,
+    OpenStream,
+    StreamPool,
+)
 from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerError, again, error_info, from_rpc_error, is_away
 from langgraph.checkpoint.grpc.options import ClientOptions
 
@@ -43,16 +48,6 @@ import grpc
 import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
-LIFETIME = 30.0
-"""For how long a stream is used at the most, in seconds, and kept where nobody uses it."""
-MAX_STREAMS = 16
-"""How many streams are in use at once. What goes under more tokens than that is served without."""
-HELD_UP_SECONDS = 300.0
-"""For how long no other stream is tried after one that something on the way held up, in seconds."""
-TROUBLE_SECONDS = 1.0
-"""How often a stream is changed for another at the most since its server is in trouble, in seconds."""
-
-OpenStream = Callable[..., grpc.aio.StreamStreamCall]
 Drive = Callable[[Generator[Any, Any, bytes | None]], Awaitable[bytes | None]]
 
 _WHOLE = frozenset({"BASE_MISSING", "CHAIN_TOO_LONG"})
@@ -89,17 +84,14 @@ class Pipeline:
         self._thread = threading.get_ident()
         self._options = options
         self._picker = picker
-        self._openers = openers
         self._calls = calls
         self._drive = drive
         self._inbox: deque[Operation] = deque()
         self._scheduled = False
         self._lanes: dict[Namespace, Lane] = {}
-        self._streams: dict[Metadata, dict[int, Stream]] = {}
-        self._retired: set[Stream] = set()
+        self._streams = StreamPool(self, options, picker, openers)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._without_streams_until = 0.0
-        self._changed_at = self._announced_at = -TROUBLE_SECONDS
+        self._announced_at = -TROUBLE_SECONDS
         self._idle: asyncio.Event | None = None
         self._closed = False
 
@@ -167,7 +159,8 @@ class Pipeline:
         self._lanes.clear()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(stream.close() for stream in self._all_streams()), *self._tasks, return_exceptions=True)
+        closing = [stream.close() for stream in self._streams.running()]
+        await asyncio.gather(*closing, *self._tasks, return_exceptions=True)
 
     # Sending.
 
@@ -191,7 +184,7 @@ class Pipeline:
                 if operation.after_puts and any(sent.kind is PUT for sent in lane.sent):
                     return
             else:
-                stream = lane.stream = None if goes_alone else self._stream_for(operation.metadata, lane.tried)
+                stream = lane.stream = None if goes_alone else self._streams.find(operation.metadata, lane.tried)
             waiting.popleft()
             lane.sent[operation] = None
             if stream is None:
@@ -202,33 +195,6 @@ class Pipeline:
             del self._lanes[lane.namespace]
             if self._idle is not None and not self._lanes:
                 self._idle.set()
-
-    def _stream_for(self, metadata: Metadata, tried: set[int]) -> Stream | None:
-        """Returns a stream for a lane in which nothing is in flight. None: do without one."""
-        now = time.monotonic()
-        if now < self._without_streams_until:
-            return None
-        order = self._picker.pick_order()
-        server = next((number for number in order if number not in tried), order[0])
-        by_server = self._streams.setdefault(metadata, {})
-        stream = by_server.get(server)
-        if stream is not None:
-            if stream.is_open and now < stream.until:
-                return stream
-            self._retire(stream)
-            by_server = self._streams.setdefault(metadata, {})
-        if sum(map(len, self._streams.values())) >= MAX_STREAMS * len(self._openers):
-            self._retire_oldest(now)
-        if sum(map(len, self._streams.values())) >= MAX_STREAMS * len(self._openers):
-            return None
-        try:
-            call = self._openers[server](metadata=metadata)
-        except grpc.aio.UsageError:  # the channel was closed
-            return None
-        # Not all clients of a server that has restarted at the same moment.
-        until = now + LIFETIME * SystemRandom().uniform(0.75, 1.0)
-        stream = by_server[server] = Stream(self, call, server, metadata, self._options.timeout, until)
-        return stream
 
     def _send_alone(self, lane: Lane, operation: Operation) -> None:
         lane.alone = True
@@ -291,7 +257,7 @@ class Pipeline:
             self._hold(lane, 0.0)
         else:
             if lane.stream is not None and (away or reason == "OVERLOADED"):
-                self._change(lane.stream)
+                self._streams.change(lane.stream)
             try:
                 pause = self._pause(operation, error)
             except CheckpointdError as final:
@@ -305,7 +271,7 @@ class Pipeline:
         if error is not None and not stream.works and not is_away(error) and error.code() not in _OWN_CODES:
             # This server, or what is before it, takes no streams. A call alone will tell more.
             rest = float("inf") if error.code() is grpc.StatusCode.UNIMPLEMENTED else LIFETIME
-            self._do_without_streams(rest)
+            self._streams.do_without(rest)
             spared = True
         self._take_back(stream, None if spared else error)
 
@@ -316,7 +282,7 @@ class Pipeline:
 
     def stream_held_up(self, stream: Stream) -> None:
         """Takes back what was sent over a stream that something on the way doesn't let through."""
-        self._do_without_streams(HELD_UP_SECONDS)
+        self._streams.do_without(HELD_UP_SECONDS)
         self._take_back(stream, None)
 
     def _answered(self, operation: Operation, response: Any) -> None:
@@ -396,7 +362,7 @@ class Pipeline:
 
     def _take_back(self, stream: Stream, error: grpc.RpcError | None) -> None:
         """Sends what a stream hasn't answered again. None: at once, whatever the retry budget is."""
-        self._forget(stream)
+        self._streams.forget(stream)
         lanes = dict.fromkeys(operation.lane for operation in stream.unanswered.values())
         stream.unanswered.clear()
         for lane in lanes:
@@ -450,42 +416,6 @@ class Pipeline:
             return True
         lane.tried.clear()
         return False
-
-    # Streams.
-
-    def _all_streams(self) -> list[Stream]:
-        in_use = [stream for by_server in self._streams.values() for stream in by_server.values()]
-        return [stream for stream in (*in_use, *self._retired) if not stream.ended]
-
-    def _change(self, stream: Stream) -> None:
-        """Uses another stream from now on: where a name stands for several servers, it may be another one's."""
-        now = time.monotonic()
-        if stream.is_open and now - self._changed_at >= TROUBLE_SECONDS:
-            self._changed_at = now
-            self._retire(stream)
-
-    def _retire(self, stream: Stream) -> None:
-        self._forget(stream)
-        if not stream.ended:
-            self._retired.add(stream)
-            stream.retire()
-
-    def _retire_oldest(self, now: float) -> None:
-        """Retires streams whose time is over."""
-        for stream in self._all_streams():
-            if now >= stream.until or not stream.is_open:
-                self._retire(stream)
-
-    def _forget(self, stream: Stream) -> None:
-        self._retired.discard(stream)
-        by_server = self._streams.get(stream.metadata)
-        if by_server is not None and by_server.get(stream.server) is stream:
-            del by_server[stream.server]
-            if not by_server:
-                del self._streams[stream.metadata]
-
-    def _do_without_streams(self, seconds: float) -> None:
-        self._without_streams_until = max(self._without_streams_until, time.monotonic() + seconds)
 
 
 def _expects_less(operation: Operation, metadata: Mapping[str, str]) -> bool:

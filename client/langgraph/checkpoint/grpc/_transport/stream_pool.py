@@ -1,0 +1,111 @@
+"""The streams of a pipeline: one for each server and token at a time, each for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import SystemRandom
+
+from langgraph.checkpoint.grpc._transport.operation import Metadata
+from langgraph.checkpoint.grpc._transport.replicas import Picker
+from langgraph.checkpoint.grpc._transport.stream import Stream, StreamOwner
+from langgraph.checkpoint.grpc.options import ClientOptions
+
+import grpc.aio
+
+LIFETIME = 30.0
+"""For how long a stream is used at the most, in seconds, and kept where nobody uses it."""
+MAX_STREAMS = 16
+"""How many streams are in use at once. What goes under more tokens than that is served without."""
+HELD_UP_SECONDS = 300.0
+"""For how long no other stream is tried after one that something on the way held up, in seconds."""
+TROUBLE_SECONDS = 1.0
+"""How often a stream is changed for another at the most since its server is in trouble, in seconds."""
+
+OpenStream = Callable[..., grpc.aio.StreamStreamCall]
+
+
+class StreamPool:
+    """The streams that a pipeline has open.
+
+    Args:
+        owner: Who is told of results.
+        options: The saver's options.
+        picker: Picks the servers.
+        openers: Opens a stream to each of them.
+    """
+
+    def __init__(self, owner: StreamOwner, options: ClientOptions, picker: Picker, openers: list[OpenStream]) -> None:
+        self._owner = owner
+        self._timeout = options.timeout
+        self._picker = picker
+        self._openers = openers
+        self._in_use: dict[Metadata, dict[int, Stream]] = {}
+        self._retired: set[Stream] = set()
+        self._none_until = 0.0
+        self._changed_at = -TROUBLE_SECONDS
+
+    def find(self, metadata: Metadata, tried: set[int]) -> Stream | None:
+        """Returns a stream for a lane in which nothing is in flight. None: do without one."""
+        now = time.monotonic()
+        if now < self._none_until:
+            return None
+        order = self._picker.pick_order()
+        server = next((number for number in order if number not in tried), order[0])
+        by_server = self._in_use.setdefault(metadata, {})
+        stream = by_server.get(server)
+        if stream is not None:
+            if stream.is_open and now < stream.until:
+                return stream
+            self._retire(stream)
+            by_server = self._in_use.setdefault(metadata, {})
+        if sum(map(len, self._in_use.values())) >= MAX_STREAMS * len(self._openers):
+            self._retire_oldest(now)
+        if sum(map(len, self._in_use.values())) >= MAX_STREAMS * len(self._openers):
+            return None
+        try:
+            call = self._openers[server](metadata=metadata)
+        except grpc.aio.UsageError:  # the channel was closed
+            return None
+        # Not all clients of a server that has restarted at the same moment.
+        until = now + LIFETIME * SystemRandom().uniform(0.75, 1.0)
+        stream = by_server[server] = Stream(self._owner, call, server, metadata, self._timeout, until)
+        return stream
+
+    def running(self) -> list[Stream]:
+        """Returns the streams that haven't ended, those included that only answer what they were given."""
+        in_use = [stream for by_server in self._in_use.values() for stream in by_server.values()]
+        return [stream for stream in (*in_use, *self._retired) if not stream.ended]
+
+    def change(self, stream: Stream) -> None:
+        """Uses another stream from now on: where a name stands for several servers, it may be another one's."""
+        now = time.monotonic()
+        if stream.is_open and now - self._changed_at >= TROUBLE_SECONDS:
+            self._changed_at = now
+            self._retire(stream)
+
+    def _retire(self, stream: Stream) -> None:
+        """Gives a stream no more to do."""
+        self.forget(stream)
+        if not stream.ended:
+            self._retired.add(stream)
+            stream.retire()
+
+    def _retire_oldest(self, now: float) -> None:
+        """Retires streams whose time is over."""
+        for stream in self.running():
+            if now >= stream.until or not stream.is_open:
+                self._retire(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """Drops a stream that has ended, or is about to."""
+        self._retired.discard(stream)
+        by_server = self._in_use.get(stream.metadata)
+        if by_server is not None and by_server.get(stream.server) is stream:
+            del by_server[stream.server]
+            if not by_server:
+                del self._in_use[stream.metadata]
+
+    def do_without(self, seconds: float) -> None:
+        """Finds none for so many seconds."""
+        self._none_until = max(self._none_until, time.monotonic() + seconds)
