@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc._transport import pipeline
+from langgraph.checkpoint.grpc._transport import stream_pool
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 
@@ -27,6 +27,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stream]]:
             super().__init__(*args)
             known.append(self)
 
-    monkeypatch.setattr(pipeline, "Stream", Known)
+    monkeypatch.setattr(stream_pool, "Stream", Known)
     yield known
     known.clear()

@@ -49,29 +49,17 @@ class RunCalls:
     def put(self, config: RunnableConfig, put: OutgoingCheckpoint) -> None:
         """Stores a checkpoint, or has it stored before the task writes of its run end. Raises CheckpointdError."""
         pipeline, waiter = self._pipeline(), ThreadWaiter()
-        request = put.request
         if put.goes_ahead:
-            self._send_ahead(config, put, request.checkpoint_id)
-        write = self._write(PUT, put, request.checkpoint_id, waiter)
-        try:
-            self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
-        except BaseException:
-            put.discard()
-            raise
-        self._wait(write, pipeline)
+            self._send_ahead(config, put, put.request.checkpoint_id)
+        self._wait(self._send_put(config, put, pipeline, waiter), pipeline)
 
     def put_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
         """Stores task writes, and waits for what is handed over to them. Raises CheckpointdError."""
         pipeline, waiter = self._pipeline(), ThreadWaiter()
         if writes.goes_ahead:
             self._send_ahead(config, writes, None)
-        write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
         blocks_loop = running_loop() is not None
-        try:
-            self._runs.put_writes(config, write, pipeline, are_special=are_special, blocks_loop=blocks_loop)
-        except BaseException:
-            writes.discard()
-            raise
+        write = self._send_writes(config, writes, pipeline, waiter, are_special=are_special, blocks_loop=blocks_loop)
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
@@ -146,17 +134,9 @@ class RunCalls:
         if fork.lost_aio():
             return await asyncio.to_thread(self.put, config, put)
         pipeline, waiter = self._client.channels.aio().pipeline, LoopWaiter()
-        request = put.request
         if put.goes_ahead:
-            await self._asend_ahead(config, put, request.checkpoint_id)
-        write = self._write(PUT, put, request.checkpoint_id, waiter)
-        try:
-            self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
-        except BaseException:
-            put.discard()
-            raise
-        await self._await(write)
-        return None
+            await self._asend_ahead(config, put, put.request.checkpoint_id)
+        return await self._await(self._send_put(config, put, pipeline, waiter))
 
     async def aput_writes(self, config: RunnableConfig, writes: Outgoing, *, are_special: bool) -> None:
         """Awaits `put_writes`."""
@@ -165,14 +145,7 @@ class RunCalls:
         pipeline, waiter = self._client.channels.aio().pipeline, LoopWaiter()
         if writes.goes_ahead:
             await self._asend_ahead(config, writes, None)
-        write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
-        try:
-            self._runs.put_writes(config, write, pipeline, are_special=are_special)
-        except BaseException:
-            writes.discard()
-            raise
-        await self._await(write)
-        return None
+        return await self._await(self._send_writes(config, writes, pipeline, waiter, are_special=are_special))
 
     async def acall(self, config: RunnableConfig | None, request: Any) -> Any:
         """Awaits `call`."""
@@ -242,6 +215,29 @@ class RunCalls:
     def _pipeline(self) -> Any:
         channels = self._client.channels
         return channels.plain() if fork.lost_aio() else channels.in_background().pipeline
+
+    def _send_put(
+        self, config: RunnableConfig, put: OutgoingCheckpoint, pipeline: Any, waiter: Waiter
+    ) -> InFlightWrite:
+        request = put.request
+        write = self._write(PUT, put, request.checkpoint_id, waiter)
+        try:
+            self._runs.put(config, write, request.parent_checkpoint_id, pipeline)
+        except BaseException:
+            put.discard()
+            raise
+        return write
+
+    def _send_writes(
+        self, config: RunnableConfig, writes: Outgoing, pipeline: Any, waiter: Waiter, **how: bool
+    ) -> InFlightWrite:
+        write = self._write(WRITES, writes, writes.request.checkpoint_id, waiter)
+        try:
+            self._runs.put_writes(config, write, pipeline, **how)
+        except BaseException:
+            writes.discard()
+            raise
+        return write
 
     def _write(self, kind: Any, put: Outgoing, checkpoint_id: str, waiter: Waiter) -> InFlightWrite:
         """Makes the operation that stores a put or task writes."""
