@@ -74,4 +74,4 @@ audit: setup ## Look for known vulnerabilities in what the server image is made 
 	@$(BIN)/python -m scripts.audit
 
 clean: ## Remove everything that can be made again
-	rm -rf $(VENV) .build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .build clients/js/node_modules clients/js/dist clients/js/build clients/js/src/gen .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,7 +15,7 @@ from langgraph.types import interrupt
 
 from tests.support.api_keys import key_entry
 from tests.support.authority import Authority
-from tests.support.javascript import build, npm, run
+from tests.support.javascript import build, run
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.long
@@ -33,9 +33,7 @@ def ask(state: MessagesState) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def example() -> Path:
-    client = build()
-    npm("run", "examples")
-    return client / "build" / "examples"
+    return build() / "build" / "examples"
 
 
 def shown(output: str) -> dict[str, list[str]]:
