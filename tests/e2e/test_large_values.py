@@ -6,13 +6,14 @@ import copy
 import operator
 import os
 import random
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import asyncpg
 import pytest
-from langgraph.checkpoint.grpc import CorruptValueError, GrpcSaver, InvalidArgumentError
+from langgraph.checkpoint.grpc import CorruptValueError, Encryption, GrpcSaver, InvalidArgumentError
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
@@ -169,6 +170,76 @@ async def test_a_list_that_grows_is_stored_once(local_server: LocalServer, datab
         history = list(graph.get_state_history(config))
         assert [len(saved.values["items"]) for saved in history[:-1]] == list(range(100, -1, -1))
         assert all(history[0].values["items"][: len(h.values["items"])] == h.values["items"] for h in history[:-1])
+
+
+class Document(TypedDict):
+    text: str
+    edits: int
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_a_node_that_returns_a_large_value_with_little_changed_costs_little(
+    server: ServerProcess, database: Database, flavour: Flavour, encrypted: bool
+) -> None:
+    """LangGraph saves it twice: as what the task has written, and as what the channel has then."""
+    size, steps = 200_000, 30
+    whole = text(random.Random(3), size)
+
+    def edit(state: Document) -> Document:
+        at = state["edits"] * 1000
+        changed = state["text"] if state["edits"] % 2 else f"{state['text'][:at]}!{state['text'][at + 1 :]}"
+        return {"text": changed, "edits": state["edits"] + 1}
+
+    builder = StateGraph(Document)
+    builder.add_node("edit", edit)
+    builder.add_edge(START, "edit")
+    builder.add_conditional_edges("edit", lambda state: END if state["edits"] == steps else "edit")
+    encryption = Encryption(keys={"a": bytes(32)}, current="a") if encrypted else None
+    async with GrpcSaver(server.target, encryption=encryption) as saver:
+        graph = builder.compile(checkpointer=saver)
+        config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 100}
+        given: Any = {"text": whole, "edits": 0}
+        state = await graph.ainvoke(given, config) if flavour == "ainvoke" else graph.invoke(given, config)
+        # The input, what it became, and what the first tasks had written before there was anything to compare it with.
+        assert await database.value_bytes() < 6 * size
+    async with GrpcSaver(server.target, encryption=encryption) as fresh:
+        history = [saved async for saved in fresh.alist(config)]
+    assert history[0].checkpoint["channel_values"]["text"] == state["text"]
+    for saved, later in zip(history[1:], history, strict=False):
+        if saved.metadata["source"] == "loop" and saved.metadata["step"] > 0:
+            written = {channel: value for _, channel, value in saved.pending_writes or ()}
+            assert written["text"] == later.checkpoint["channel_values"]["text"]
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+async def test_a_task_write_whose_patch_is_large_itself(
+    server: ServerProcess, database: Database, encrypted: bool
+) -> None:
+    """Sealed, it goes ahead of its message in parts. Plain, it is the whole value: the server reads instructions."""
+    dice = random.Random(11)
+    blob = dice.randbytes(4 * MEBIBYTE)
+    written = blob[:MEBIBYTE] + dice.randbytes(3 * MEBIBYTE // 2) + blob[5 * MEBIBYTE // 2 :]
+    encryption = Encryption(keys={"a": bytes(32)}, current="a") if encrypted else None
+    async with GrpcSaver(server.target, encryption=encryption) as saver:
+        calls = Calls(saver, "ainvoke")
+        await calls.put(checkpoint("1", {"blob": blob}, {"blob": version(1)}))
+        await calls.write("1", [("blob", written), ("blob", blob)])
+        await calls.put(checkpoint("2", {}, {}), parent="1")
+        copied = str(uuid.uuid4())
+        await calls.do("copy_thread", calls.thread_id, copied)
+    patches = "SELECT count(*) FROM checkpointd.task_writes WHERE base_version IS NOT NULL AND upload_id IS NOT NULL"
+    assert await database.fetch_value(patches) == (2 if encrypted else 0)
+    async with GrpcSaver(server.target, encryption=encryption) as fresh:
+        for thread_id in (calls.thread_id, copied):
+            others = Calls(fresh, "ainvoke")
+            others.thread_id = thread_id
+            saved = await others.get("1")
+            assert saved.checkpoint["channel_values"] == {"blob": blob}
+            assert [value for _, _, value in saved.pending_writes or ()] == [written, blob]
+            assert [len(saved.pending_writes or ()) for saved in await others.listed(config_of(thread_id))] == [0, 2]
+            await others.do("prune", [thread_id])
+    assert await database.value_bytes() == 0
 
 
 @every_way
