@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,11 +18,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.checkpoint.grpc.encryption import Encryption
 
+from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd_server.moving.export_file import ExportReader
 from tests.moving.played import KINDS, contents, go_on, play, thread
 from tests.support.api_keys import key_entry
 from tests.support.calls import checkpoint
 from tests.support.cluster import PostgresCluster
+from tests.support.rpc_client import connected
 from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import until
 
@@ -51,7 +54,7 @@ def played_server(postgres_cluster: PostgresCluster, played_database: str, new_s
 def exported(file: Path) -> list[str]:
     """The threads of a file."""
     with file.open("rb") as opened:
-        return [thread_id for thread_id, _ in ExportReader(opened).threads()]
+        return [thread.thread_id for thread, _ in ExportReader(opened).threads()]
 
 
 def test_all_threads_travel_and_go_on_as_before(
@@ -168,11 +171,10 @@ def test_an_export_goes_on_where_it_was_killed(command: Command, played_server: 
     with whole.open("rb") as opened:
         reader = ExportReader(opened)
         threads = reader.threads()
-        kept = [next(threads)[0], next(threads)[0]]
-        next(threads)
+        for _ in range(3):
+            next(threads)
         next(next(threads)[1])
         partial.write_bytes(whole.read_bytes()[: reader.offset + 100])
-    del kept
     report = json.loads(command("export", file, "--target", played_server, "--json").stdout)
     assert report["there_already"] == 3
     assert report["threads"] == len(KINDS) - 3
@@ -289,6 +291,25 @@ def test_a_thread_that_agents_write_to_is_whole_in_the_file(
         found = contents(target, "busy")
         assert [one.checkpoint["id"] for one in found] == [f"{step:04}" for step in range(55)]
         assert found == contents(saver, "busy")
+
+
+async def test_tags_and_how_threads_are_kept_come_along(
+    command: Command, played_server: str, new_server: NewServer, tmp_path: Path
+) -> None:
+    other, file = new_server(), tmp_path / "tagged.export"
+    async with connected(played_server) as client:
+        tags = [pb.ThreadTag(name="customer", text="7")]
+        update = pb.UpdateThreadRequest(thread_id="line", set_tags=tags, pinned=True, ttl_seconds=3600)
+        await client.threads.UpdateThread(update)
+        await client.threads.ArchiveThread(pb.ArchiveThreadRequest(thread_id="chat"))
+    await asyncio.to_thread(command, "export", file, "--target", played_server)
+    await asyncio.to_thread(command, "import", file, "--target", other)
+    async with connected(other) as client:
+        line = (await client.threads.GetThread(pb.GetThreadRequest(thread_id="line"))).thread
+        chat = (await client.threads.GetThread(pb.GetThreadRequest(thread_id="chat"))).thread
+    assert (list(line.tags), line.pinned, line.ttl_seconds) == (tags, True, 3600)
+    assert chat.HasField("archived_at")
+    assert not line.HasField("archived_at")
 
 
 def test_with_a_token(command: Command, database_url: str, played_server: str, tmp_path: Path) -> None:

@@ -22,24 +22,25 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from checkpointd.v1 import thread_service_pb2 as checkpointd_dot_v1_dot_thread__service__pb2
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/export.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\"\x95\x02\n\x0c\x45xportRecord\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ExportHeaderH\x00\x12\x30\n\x06thread\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ExportedThreadH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTupleH\x00\x12\x30\n\x03\x65nd\x18\x04 \x01(\x0b\x32!.checkpointd.v1.ExportedThreadEndH\x00\x12\x30\n\x07trailer\x18\x05 \x01(\x0b\x32\x1d.checkpointd.v1.ExportTrailerH\x00\x42\x08\n\x06record\"E\n\x0c\x45xportHeader\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\x03\x12\x10\n\x08redacted\x18\x03 \x01(\x08\"#\n\x0e\x45xportedThread\x12\x11\n\tthread_id\x18\x01 \x01(\t\"H\n\x11\x45xportedThreadEnd\x12\x13\n\x0b\x63heckpoints\x18\x01 \x01(\x03\x12\x0e\n\x06writes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\" \n\rExportTrailer\x12\x0f\n\x07threads\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/export.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/thread_service.proto\x1a\x1b\x63heckpointd/v1/values.proto\"\x95\x02\n\x0c\x45xportRecord\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ExportHeaderH\x00\x12\x30\n\x06thread\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ExportedThreadH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTupleH\x00\x12\x30\n\x03\x65nd\x18\x04 \x01(\x0b\x32!.checkpointd.v1.ExportedThreadEndH\x00\x12\x30\n\x07trailer\x18\x05 \x01(\x0b\x32\x1d.checkpointd.v1.ExportTrailerH\x00\x42\x08\n\x06record\"E\n\x0c\x45xportHeader\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\x03\x12\x10\n\x08redacted\x18\x03 \x01(\x08\"\x83\x01\n\x0e\x45xportedThread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\'\n\x04tags\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x05 \x01(\x08\"H\n\x11\x45xportedThreadEnd\x12\x13\n\x0b\x63heckpoints\x18\x01 \x01(\x03\x12\x0e\n\x06writes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\" \n\rExportTrailer\x12\x0f\n\x07threads\x18\x01 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.export_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTRECORD']._serialized_start=77
-  _globals['_EXPORTRECORD']._serialized_end=354
-  _globals['_EXPORTHEADER']._serialized_start=356
-  _globals['_EXPORTHEADER']._serialized_end=425
-  _globals['_EXPORTEDTHREAD']._serialized_start=427
-  _globals['_EXPORTEDTHREAD']._serialized_end=462
-  _globals['_EXPORTEDTHREADEND']._serialized_start=464
-  _globals['_EXPORTEDTHREADEND']._serialized_end=536
-  _globals['_EXPORTTRAILER']._serialized_start=538
-  _globals['_EXPORTTRAILER']._serialized_end=570
+  _globals['_EXPORTRECORD']._serialized_start=114
+  _globals['_EXPORTRECORD']._serialized_end=391
+  _globals['_EXPORTHEADER']._serialized_start=393
+  _globals['_EXPORTHEADER']._serialized_end=462
+  _globals['_EXPORTEDTHREAD']._serialized_start=465
+  _globals['_EXPORTEDTHREAD']._serialized_end=596
+  _globals['_EXPORTEDTHREADEND']._serialized_start=598
+  _globals['_EXPORTEDTHREADEND']._serialized_end=670
+  _globals['_EXPORTTRAILER']._serialized_start=672
+  _globals['_EXPORTTRAILER']._serialized_end=704
 # @@protoc_insertion_point(module_scope)

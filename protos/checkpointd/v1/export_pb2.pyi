@@ -1,7 +1,9 @@
+from checkpointd.v1 import thread_service_pb2 as _thread_service_pb2
 from checkpointd.v1 import values_pb2 as _values_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -31,10 +33,18 @@ class ExportHeader(_message.Message):
     def __init__(self, version: _Optional[str] = ..., created_at: _Optional[int] = ..., redacted: bool = ...) -> None: ...
 
 class ExportedThread(_message.Message):
-    __slots__ = ("thread_id",)
+    __slots__ = ("thread_id", "tags", "pinned", "ttl_seconds", "archived")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
-    def __init__(self, thread_id: _Optional[str] = ...) -> None: ...
+    tags: _containers.RepeatedCompositeFieldContainer[_thread_service_pb2.ThreadTag]
+    pinned: bool
+    ttl_seconds: int
+    archived: bool
+    def __init__(self, thread_id: _Optional[str] = ..., tags: _Optional[_Iterable[_Union[_thread_service_pb2.ThreadTag, _Mapping]]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ..., archived: bool = ...) -> None: ...
 
 class ExportedThreadEnd(_message.Message):
     __slots__ = ("checkpoints", "writes", "digest")

@@ -16,6 +16,7 @@ from zlib import crc32
 
 import msgpack
 
+from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.domain.errors import CheckpointdError
 
@@ -38,7 +39,10 @@ class ThreadSource(Protocol):
     """Where threads come from."""
 
     def thread_ids(self) -> Iterator[str]:
-        """Yields every thread's id, in an order that stays."""
+        """Yields every thread's id once."""
+
+    def describe(self, thread_id: str) -> ExportedThread:
+        """Returns what is known of a thread beside its contents."""
 
     def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
         """Yields a thread's checkpoints by (checkpoint_id, checkpoint_ns), bytewise. Of an unknown thread: none.
@@ -55,7 +59,7 @@ class ThreadTarget(Protocol):
     def holds(self, thread_id: str) -> bool:
         """Whether it has anything of a thread."""
 
-    def writing(self, thread_id: str) -> AbstractContextManager[ThreadWriter]:
+    def writing(self, thread: ExportedThread) -> AbstractContextManager[ThreadWriter]:
         """Takes a thread in: what was written is kept when the context ends well."""
 
     def read(self, thread_id: str) -> Iterator[CheckpointTuple]:

@@ -61,17 +61,17 @@ class ExportWriter:
         self._file.flush()
 
     @contextmanager
-    def writing(self, thread_id: str) -> Iterator[_Spool]:
+    def writing(self, thread: ExportedThread) -> Iterator[_Spool]:
         """Takes a thread in."""
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as spooled:
             spool = _Spool(spooled)
-            _write(spooled, ExportRecord(thread=ExportedThread(thread_id=thread_id)))
+            _write(spooled, ExportRecord(thread=thread))
             yield spool
             _write(spooled, ExportRecord(end=_end(spool.digest)))
             spooled.seek(0)
             shutil.copyfileobj(spooled, self._file, 1024 * 1024)
             self._file.flush()
-        self.done.add(thread_id)
+        self.done.add(thread.thread_id)
 
     def finish(self) -> None:
         """Writes what a complete file ends with."""
@@ -128,7 +128,7 @@ class ExportReader:
         self.is_complete = False
         """Whether its end was read."""
 
-    def threads(self) -> Iterator[tuple[str, Iterator[CheckpointTuple]]]:
+    def threads(self) -> Iterator[tuple[ExportedThread, Iterator[CheckpointTuple]]]:
         """Yields each thread, whose checkpoints are to be read before the next one.
 
         Raises:
@@ -145,7 +145,7 @@ class ExportReader:
             if not record.HasField("thread"):
                 raise self._damaged("a thread should begin")
             checkpoints = self._checkpoints(record.thread.thread_id)
-            yield record.thread.thread_id, checkpoints
+            yield record.thread, checkpoints
             for _ in checkpoints:  # what nobody wanted is checked all the same
                 pass
             threads += 1
@@ -188,10 +188,10 @@ def check_file(path: Path) -> dict[str, bytes]:
     """Reads a whole file, and returns the digest of each thread. Raises ExportFileError if anything is wrong."""
     digests = {}
     with path.open("rb") as file:
-        for thread_id, checkpoints in (reader := ExportReader(file)).threads():
+        for thread, checkpoints in (reader := ExportReader(file)).threads():
             for _ in checkpoints:
                 pass
-            digests[thread_id] = reader.digest
+            digests[thread.thread_id] = reader.digest
     return digests
 
 
@@ -244,10 +244,10 @@ class PartialFile:
                 raise MoveError(f"{self.partial} was begun {how} values: remove it, or go on as it was begun")
             end = reader.offset
             try:
-                for thread_id, checkpoints in reader.threads():
+                for thread, checkpoints in reader.threads():
                     for _ in checkpoints:
                         pass
-                    done.add(thread_id)
+                    done.add(thread.thread_id)
                     end = reader.offset
             except ExportFileError:
                 pass  # where it was killed

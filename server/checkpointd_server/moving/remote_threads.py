@@ -15,6 +15,9 @@ from checkpointd.v1.checkpoint_service_pb2 import (
     ListCheckpointsRequest,
 )
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
+from checkpointd.v1.export_pb2 import ExportedThread
+from checkpointd.v1.thread_service_pb2 import GetThreadRequest, ListThreadsRequest, Thread, ThreadFilter
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2 import GetValueRequest, KnownChannelValue, KnownTaskWrite
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, KnownValue, TaskWrite, TypedValue
@@ -68,15 +71,43 @@ class RemoteThreads:
     def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
         self._checkpoints: Any = CheckpointServiceStub(channel)
         self._values: Any = ValueServiceStub(channel)
+        self._threads: Any = ThreadServiceStub(channel)
         self._timeout = timeout
 
     def thread_ids(self) -> Iterator[str]:
-        """Yields every thread's id, the one first that was written to last."""
+        """Yields the id of every thread that has checkpoints, archived ones too."""
         seen: set[str] = set()
-        for found in self._list(ListCheckpointsRequest(all_namespaces=True, view=CHECKPOINT_VIEW_METADATA)):
-            if found.thread_id not in seen:
-                seen.add(found.thread_id)
-                yield found.thread_id
+        for archived in (False, True):
+            # What is written to meanwhile moves to the front: so until a list has nothing new.
+            more = True
+            while more:
+                more = False
+                for thread in self._list_threads(archived=archived):
+                    if thread.checkpoints and thread.thread_id not in seen:
+                        seen.add(thread.thread_id)
+                        more = True
+                        yield thread.thread_id
+
+    def _list_threads(self, *, archived: bool) -> Iterator[Thread]:
+        request = ListThreadsRequest(filter=ThreadFilter(archived=archived), page_size=PAGE_SIZE)
+        while True:
+            response = repeat(lambda: self._threads.ListThreads(request, timeout=self._timeout))
+            yield from response.threads
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def describe(self, thread_id: str) -> ExportedThread:
+        """Returns a thread's tags, and how it is kept."""
+        request = GetThreadRequest(thread_id=thread_id)
+        found: Thread = repeat(lambda: self._threads.GetThread(request, timeout=self._timeout)).thread
+        return ExportedThread(
+            thread_id=thread_id,
+            tags=found.tags,
+            pinned=found.pinned,
+            ttl_seconds=found.ttl_seconds,
+            archived=found.HasField("archived_at"),
+        )
 
     def holds(self, thread_id: str) -> bool:
         """Whether there are checkpoints in a thread."""

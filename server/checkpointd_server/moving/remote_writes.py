@@ -18,8 +18,8 @@ from checkpointd.v1.checkpoint_service_pb2 import (
     PutCheckpointRequest,
     PutWritesRequest,
 )
-from checkpointd.v1.thread_service_pb2 import DeleteThreadRequest
-from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+from checkpointd.v1.export_pb2 import ExportedThread
+from checkpointd.v1.thread_service_pb2 import ArchiveThreadRequest, DeleteThreadRequest, UpdateThreadRequest
 from checkpointd.v1.value_service_pb2 import PutPartRequest
 from checkpointd.v1.values_pb2 import CheckpointTuple, TaskWrite, TypedValue
 from checkpointd_server.moving.content import MoveError
@@ -44,20 +44,24 @@ class RemoteTarget(RemoteThreads):
         timeout: How long each call may take, in seconds.
     """
 
-    def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
-        super().__init__(channel, timeout=timeout)
-        self._threads: Any = ThreadServiceStub(channel)
-
     def delete(self, thread_id: str) -> None:
         """Deletes a thread. Raises grpc.RpcError."""
         repeat(lambda: self._threads.DeleteThread(DeleteThreadRequest(thread_id=thread_id), timeout=self._timeout))
 
     @contextmanager
-    def writing(self, thread_id: str) -> Iterator[_RemoteWriter]:
+    def writing(self, thread: ExportedThread) -> Iterator[_RemoteWriter]:
         """Takes a thread in, bit by bit: what was taken in is there, also where this doesn't end well."""
-        writer = _RemoteWriter(self._checkpoints, self._values, thread_id, self._timeout)
+        writer = _RemoteWriter(self._checkpoints, self._values, thread.thread_id, self._timeout)
         yield writer
         writer.flush()
+        if thread.tags or thread.pinned or thread.ttl_seconds:
+            update = UpdateThreadRequest(
+                thread_id=thread.thread_id, set_tags=thread.tags, pinned=thread.pinned, ttl_seconds=thread.ttl_seconds
+            )
+            repeat(lambda: self._threads.UpdateThread(update, timeout=self._timeout))
+        if thread.archived:
+            archive = ArchiveThreadRequest(thread_id=thread.thread_id)
+            repeat(lambda: self._threads.ArchiveThread(archive, timeout=self._timeout))
 
 
 class _RemoteWriter:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.domain.patches import apply_patch
 from checkpointd_server.moving.content import MoveError
@@ -119,6 +120,10 @@ class PostgresThreads:
             for table in ("writes", "blobs", "checkpoints"):
                 self._fetch(f"delete_{table}", thread_id)
 
+    def describe(self, thread_id: str) -> ExportedThread:
+        """Returns its name: nothing else is known of it."""
+        return ExportedThread(thread_id=thread_id)
+
     def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
         """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
         with self._transaction("begin_reading"):
@@ -160,10 +165,10 @@ class PostgresThreads:
         return made
 
     @contextmanager
-    def writing(self, thread_id: str) -> Iterator[_Writer]:
-        """Takes a thread in, in one transaction."""
+    def writing(self, thread: ExportedThread) -> Iterator[_Writer]:
+        """Takes a thread in, in one transaction. There is no place for its tags."""
         with self._transaction("begin_writing"):
-            yield _Writer(self, thread_id)
+            yield _Writer(self, thread.thread_id)
 
     def run(self, statement: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """Runs a statement for a writer, in its transaction."""

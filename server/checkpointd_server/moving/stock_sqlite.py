@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
+from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.moving.content import MoveError
 from checkpointd_server.moving.stock_checkpoints import Place, build, from_serialized, tag_of, whole_value
@@ -50,6 +51,10 @@ class SqliteThreads:
         """Yields every thread's id."""
         for (thread_id,) in self._connection.execute(self._threads):
             yield thread_id
+
+    def describe(self, thread_id: str) -> ExportedThread:
+        """Returns its name: nothing else is known of it."""
+        return ExportedThread(thread_id=thread_id)
 
     def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
         """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
+from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.moving.content import (
     MoveError,
@@ -25,10 +26,15 @@ READS = 5
 """How often a thread is read that somebody changes meanwhile, before it is given up."""
 
 
+Found = TypeVar("Found")
+
+
 class MovableThread(NamedTuple):
     """A thread that is to be moved."""
 
     thread_id: str
+    describe: Callable[[], ExportedThread]
+    """Returns what is known of it beside its contents."""
     read: Callable[[], Iterator[CheckpointTuple]]
     """Reads it from its beginning."""
     digest: Callable[[], bytes | None]
@@ -113,7 +119,11 @@ def threads_of(source: ThreadSource, chosen: Sequence[str]) -> Threads:
     """Yields the threads of a source that can be read again: those that are chosen, or all."""
     for thread_id in chosen or source.thread_ids():
         read = partial(source.read, thread_id)
-        yield MovableThread(thread_id, read, lambda read=read: digest_of(read()).result())  # type: ignore[misc]
+        yield MovableThread(thread_id, partial(source.describe, thread_id), read, partial(_read_digest, read))
+
+
+def _read_digest(read: Callable[[], Iterator[CheckpointTuple]]) -> bytes:
+    return digest_of(read()).result()
 
 
 def threads_of_file(reader: ExportReader, chosen: Sequence[str], digests: Mapping[str, bytes]) -> Threads:
@@ -125,16 +135,18 @@ def threads_of_file(reader: ExportReader, chosen: Sequence[str], digests: Mappin
         digests: What is known of the contents. Empty: nothing.
     """
     missing = set(chosen)
-    for thread_id, checkpoints in reader.threads():
+    for thread, checkpoints in reader.threads():
+        thread_id = thread.thread_id
         if not chosen or thread_id in missing:
             missing.discard(thread_id)
-            yield MovableThread(thread_id, partial(_itself, checkpoints), partial(digests.get, thread_id))
+            read, digest = partial(_itself, checkpoints), partial(digests.get, thread_id)
+            yield MovableThread(thread_id, partial(_itself, thread), read, digest)
     if missing:
         raise MoveError(f"the file has no thread {min(missing)!r}")
 
 
-def _itself(checkpoints: Iterator[CheckpointTuple]) -> Iterator[CheckpointTuple]:
-    return checkpoints
+def _itself(found: Found) -> Found:
+    return found
 
 
 def export_threads(threads: Threads, target: ExportWriter, *, redact: bool, progress: Progress) -> Report:
@@ -147,12 +159,13 @@ def export_threads(threads: Threads, target: ExportWriter, *, redact: bool, prog
         progress: Told of each checkpoint that was read.
     """
     report = Report()
-    for thread_id, read, _ in threads:
+    for thread in threads:
+        thread_id = thread.thread_id
         if thread_id in target.done:
             report.there += 1
             continue
         try:
-            digest = _copy_steadily(thread_id, read, target, redact=redact, progress=progress)
+            digest = _copy_steadily(thread, target, redact=redact, progress=progress)
         except MoveError as error:
             report.failed[thread_id] = str(error)
             continue
@@ -161,17 +174,12 @@ def export_threads(threads: Threads, target: ExportWriter, *, redact: bool, prog
 
 
 def _copy_steadily(
-    thread_id: str,
-    read: Callable[[], Iterator[CheckpointTuple]],
-    target: ExportWriter | ThreadTarget,
-    *,
-    redact: bool,
-    progress: Progress,
+    thread: MovableThread, target: ExportWriter | ThreadTarget, *, redact: bool, progress: Progress
 ) -> ThreadDigest:
     """Copies a thread as it is at one moment: reads it again where somebody has changed it meanwhile."""
     for left in range(READS - 1, -1, -1):
         try:
-            return _copy(thread_id, read(), target, redact=redact, progress=progress)
+            return _copy(thread, target, redact=redact, progress=progress)
         except ThreadChanged:
             if not left:
                 raise
@@ -179,18 +187,17 @@ def _copy_steadily(
 
 
 def _copy(
-    thread_id: str,
-    checkpoints: Iterator[CheckpointTuple],
-    target: ExportWriter | ThreadTarget,
-    *,
-    redact: bool,
-    progress: Progress,
+    thread: MovableThread, target: ExportWriter | ThreadTarget, *, redact: bool, progress: Progress
 ) -> ThreadDigest:
     digest = ThreadDigest()
+    checkpoints = thread.read()
     first = next(checkpoints, None)
     if first is None:
-        raise MoveError(f"there is no thread {thread_id!r}")
-    with target.writing(thread_id) as writer:
+        raise MoveError(f"there is no thread {thread.thread_id!r}")
+    described = thread.describe()
+    if redact:
+        described.ClearField("tags")
+    with target.writing(described) as writer:
         checkpoint: CheckpointTuple | None = first
         while checkpoint is not None:
             if redact:
@@ -236,7 +243,7 @@ def import_threads(
 def _import(
     thread: MovableThread, target: ThreadTarget, journal: Journal, report: Report, *, replace: bool, progress: Progress
 ) -> None:
-    thread_id, read, _ = thread
+    thread_id = thread.thread_id
     if target.holds(thread_id) and not journal.is_begun(thread_id):
         if thread.digest() == digest_of(target.read(thread_id)).result():
             report.there += 1
@@ -245,7 +252,7 @@ def _import(
             raise MoveError(f"thread {thread_id!r} is there already, with other contents; --replace deletes it first")
         target.delete(thread_id)
     journal.begin(thread_id)
-    digest = _copy_steadily(thread_id, read, target, redact=False, progress=progress)
+    digest = _copy_steadily(thread, target, redact=False, progress=progress)
     found = digest_of(target.read(thread_id))
     if found.result() != digest.result():
         raise MoveError(
