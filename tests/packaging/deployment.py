@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from checkpointd_server.cli import main
+from checkpointd_server.cli.server_options import read_database
 from checkpointd_server.cli.unknown_env import variables_of
 from tests.support.document import ROOT
 
@@ -21,6 +22,7 @@ def options_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) 
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
     options = serve.make_context("serve", []).params
+    read_database(*(options[name] for name in ("database_url", "data_dir", "schema", "database_wait")))
     for name in ours:
         monkeypatch.delenv(name)
     return dict(options)

@@ -40,10 +40,20 @@ def test_what_is_wrong_would_be_found(wrong: str, tmp_path: Path) -> None:
     assert verify(tmp_path, UNIT.read_text().replace("KillMode=mixed", wrong))
 
 
+def variables(text: str) -> dict[str, str]:
+    """The variables that an environment file sets."""
+    return dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+
+
 def test_the_server_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [line for line in ENVIRONMENT.read_text().splitlines() if not line.startswith("#")]
-    options = options_of(dict(line.split("=", 1) for line in lines), monkeypatch)
     settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
-    assert float(str(options["drain_seconds"])) < float(settings["TimeoutStopSec"])
-    assert str(options["data_dir"]) == f"/var/lib/{settings['StateDirectory']}"
     assert settings["EnvironmentFile"] == f"/etc/checkpointd/{ENVIRONMENT.name}"
+    text = ENVIRONMENT.read_text()
+    options = options_of(variables(text), monkeypatch)
+    assert float(str(options["drain_seconds"])) < float(settings["TimeoutStopSec"])
+    embedded = text.replace("\nCHECKPOINTD_DATABASE_URL", "\n#").replace(
+        "\n#CHECKPOINTD_DATA_DIR", "\nCHECKPOINTD_DATA_DIR"
+    )
+    options = options_of(variables(embedded), monkeypatch)
+    assert options["database_url"] is None
+    assert str(options["data_dir"]) == f"/var/lib/{settings['StateDirectory']}"
