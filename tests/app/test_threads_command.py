@@ -7,12 +7,15 @@ from contextlib import suppress
 from typing import Any, TypedDict
 from uuid import uuid4
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
+from checkpointd.v1 import thread_service_pb2 as pb
+from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd_server.cli import main
 from tests.support.server_process import ServerProcess
 
@@ -178,6 +181,37 @@ class TestViews:
         result = commands.run(command[0], "no such", *command[1:])
         assert result.exit_code == 1
         assert "thread 'no such'" in result.output
+
+
+def test_one_checkpoint_is_shown_by_the_server_as_plain_data(commands: Commands) -> None:
+    with grpc.insecure_channel(commands.target) as channel:
+        stub = ThreadServiceStub(channel)
+        latest = json.loads(stub.ShowCheckpoint(pb.ShowCheckpointRequest(thread_id=commands.id("asks"))).json)
+        assert latest["values"]["name"] == "asks"
+        assert latest["metadata"]["user"] == "ann"
+        assert latest["pending_writes"][0]["value"][0]["$type"] == "langgraph.types.Interrupt"
+        request = pb.ShowCheckpointRequest(thread_id=commands.id("asks"), checkpoint_id=latest["parent_checkpoint_id"])
+        assert json.loads(stub.ShowCheckpoint(request).json)["metadata"]["step"] == -1
+        request.checkpoint_id = "gone"
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.ShowCheckpoint(request)
+        assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_value_that_is_large_is_shown_by_its_size(commands: Commands) -> None:
+    thread_id = commands.id("large")
+    with GrpcSaver.from_conn_string(commands.target) as saver:
+        builder = StateGraph(State)
+        builder.add_node("work", lambda state: {"lines": ["x" * 300_000]})
+        builder.add_edge(START, "work")
+        builder.compile(checkpointer=saver).invoke({"name": "n"}, {"configurable": {"thread_id": thread_id}})
+    with grpc.insecure_channel(commands.target) as channel:
+        shown = json.loads(
+            ThreadServiceStub(channel).ShowCheckpoint(pb.ShowCheckpointRequest(thread_id=thread_id)).json
+        )
+    assert shown["values"]["lines"]["$serialized"] == "msgpack"
+    assert shown["values"]["lines"]["$bytes"] > 300_000
+    assert shown["values"]["name"] == "n"
 
 
 class TestChanges:

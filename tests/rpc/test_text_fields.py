@@ -75,6 +75,11 @@ def counted(**fields: Any) -> thread_service_pb2.CountThreadsRequest:
     return thread_service_pb2.CountThreadsRequest(filter=thread_service_pb2.ThreadFilter(**fields))
 
 
+def diffed(**fields: Any) -> thread_service_pb2.DiffCheckpointsRequest:
+    named = {"thread_id": "t", "before_checkpoint_id": "1", "after_checkpoint_id": "2", **fields}
+    return thread_service_pb2.DiffCheckpointsRequest(**named)
+
+
 def updated(**fields: Any) -> thread_service_pb2.UpdateThreadRequest:
     return thread_service_pb2.UpdateThreadRequest(**{"thread_id": "t", **fields})
 
@@ -279,6 +284,33 @@ TEXTS = [
         True,
         lambda c, x: thread_service_pb2.ArchiveThreadRequest(thread_id=x),
         stored=False,
+    ),
+    *(
+        Text(
+            "ShowCheckpoint",
+            field,
+            limit,
+            field == "thread_id",
+            lambda c, x, field=field: thread_service_pb2.ShowCheckpointRequest(**{"thread_id": "t", field: x}),  # type: ignore[misc]
+            stored=False,
+        )
+        for field, limit in (("thread_id", 512), ("checkpoint_ns", 1408), ("checkpoint_id", 128))
+    ),
+    *(
+        Text(
+            "DiffCheckpoints",
+            field,
+            limit,
+            field != "checkpoint_ns",
+            lambda c, x, field=field: diffed(**{field: x}),  # type: ignore[misc]
+            stored=False,
+        )
+        for field, limit in (
+            ("thread_id", 512),
+            ("checkpoint_ns", 1408),
+            ("before_checkpoint_id", 128),
+            ("after_checkpoint_id", 128),
+        )
     ),
     Text("UpdateThread", "thread_id", 512, True, lambda c, x: updated(thread_id=x), stored=False),
     Text("UpdateThread", "set_tags[0].name", 128, True, lambda c, x: updated(set_tags=[tag(x, "")]), stored=False),

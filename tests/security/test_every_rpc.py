@@ -211,6 +211,10 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "CountThreads": thread_service_pb2.CountThreadsRequest(),
         "GetThread": thread_service_pb2.GetThreadRequest(**target),
         "GetThreadTree": thread_service_pb2.GetThreadTreeRequest(**target),
+        "ShowCheckpoint": thread_service_pb2.ShowCheckpointRequest(**target),
+        "DiffCheckpoints": thread_service_pb2.DiffCheckpointsRequest(
+            **target, before_checkpoint_id="checkpoint-1", after_checkpoint_id="checkpoint-1"
+        ),
         "ArchiveThread": thread_service_pb2.ArchiveThreadRequest(**target),
         "UpdateThread": thread_service_pb2.UpdateThreadRequest(**target, pinned=True, remove_tags=["secret"]),
         "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),

@@ -255,6 +255,40 @@ class GetThreadTreeResponse(_message.Message):
     next_page_token: str
     def __init__(self, nodes: _Optional[_Iterable[_Union[CheckpointNode, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class ShowCheckpointRequest(_message.Message):
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
+
+class ShowCheckpointResponse(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class DiffCheckpointsRequest(_message.Message):
+    __slots__ = ("thread_id", "checkpoint_ns", "before_checkpoint_id", "after_checkpoint_id")
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    thread_id: str
+    checkpoint_ns: str
+    before_checkpoint_id: str
+    after_checkpoint_id: str
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., after_checkpoint_id: _Optional[str] = ...) -> None: ...
+
+class DiffCheckpointsResponse(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
 class ArchiveThreadRequest(_message.Message):
     __slots__ = ("thread_id", "unarchive", "lease_token")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]

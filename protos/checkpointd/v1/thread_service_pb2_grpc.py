@@ -58,6 +58,16 @@ class ThreadServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.FromString,
                 _registered_method=True)
+        self.ShowCheckpoint = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/ShowCheckpoint',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointResponse.FromString,
+                _registered_method=True)
+        self.DiffCheckpoints = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/DiffCheckpoints',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsResponse.FromString,
+                _registered_method=True)
         self.ArchiveThread = channel.unary_unary(
                 '/checkpointd.v1.ThreadService/ArchiveThread',
                 request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ArchiveThreadRequest.SerializeToString,
@@ -123,6 +133,20 @@ class ThreadServiceServicer(object):
     def GetThreadTree(self, request, context):
         """Lists the checkpoints of a thread without what they hold, newest first: the nodes of a tree for each namespace, whose
         branches are forks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowCheckpoint(self, request, context):
+        """Returns a checkpoint as plain data, without building anyone's classes. NOT_FOUND if it isn't there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffCheckpoints(self, request, context):
+        """Returns what differs between two checkpoints of a namespace, as plain data. NOT_FOUND if one isn't there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,6 +219,16 @@ def add_ThreadServiceServicer_to_server(servicer, server):
                     servicer.GetThreadTree,
                     request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.SerializeToString,
+            ),
+            'ShowCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowCheckpoint,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointResponse.SerializeToString,
+            ),
+            'DiffCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffCheckpoints,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsResponse.SerializeToString,
             ),
             'ArchiveThread': grpc.unary_unary_rpc_method_handler(
                     servicer.ArchiveThread,
@@ -339,6 +373,60 @@ class ThreadService(object):
             '/checkpointd.v1.ThreadService/GetThreadTree',
             checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeRequest.SerializeToString,
             checkpointd_dot_v1_dot_thread__service__pb2.GetThreadTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/ShowCheckpoint',
+            checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.ShowCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/DiffCheckpoints',
+            checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.DiffCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

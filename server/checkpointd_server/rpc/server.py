@@ -159,7 +159,10 @@ class RpcServer:
                 value_service_pb2.DESCRIPTOR.services_by_name["ValueService"],
                 ValueServicer(store, limits, RangeReader(store, limits, self._executor)),
             ),
-            (thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"], ThreadServicer(store, limits)),
+            (
+                thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"],
+                ThreadServicer(operations, self._executor),
+            ),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], self._info),
         ]

@@ -15,9 +15,10 @@ from checkpointd.v1.checkpoint_service_pb2 import (
     ListCheckpointsRequest,
 )
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
+from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.cli.rendering.tables import printable, table
-from checkpointd_server.rpc.conversion.plain_data import left_out, plain, text
+from checkpointd_server.rpc.conversion.plain_data import text
+from checkpointd_server.rpc.conversion.shown_checkpoints import Decoder, show, ts_of
 
 _PAGE_SIZE = 1000
 
@@ -91,7 +92,7 @@ class ThreadView:
         """The view as JSON has it. Values are written as `plain_data.plain` says."""
         return {
             "thread_id": self.thread_id,
-            "checkpoints": [_json(checkpoint) for checkpoint in self.checkpoints],
+            "checkpoints": [show(checkpoint, Decoder()) for checkpoint in self.checkpoints],
             "more": self.more,
         }
 
@@ -107,31 +108,15 @@ class ThreadView:
             yield from _detail(self.detail)
 
 
-def _json(checkpoint: CheckpointTuple) -> dict[str, Any]:
-    return {
-        "checkpoint_ns": checkpoint.checkpoint_ns,
-        "checkpoint_id": checkpoint.checkpoint_id,
-        "parent_checkpoint_id": checkpoint.parent_checkpoint_id or None,
-        "ts": _ts(checkpoint) or None,
-        "namespace_version": checkpoint.version,
-        "metadata": _plain(checkpoint.metadata.value),
-        "values": {value.channel: _plain(value.value) for value in checkpoint.values},
-        "pending_writes": [
-            {"task_id": write.task_id, "idx": write.idx, "channel": write.channel, "value": _plain(write.value)}
-            for write in checkpoint.pending_writes
-        ],
-    }
-
-
 def _row(checkpoint: CheckpointTuple) -> tuple[str, ...]:
-    metadata = _plain(checkpoint.metadata.value)
+    metadata = Decoder().decode(checkpoint.metadata.value)
     known = metadata if isinstance(metadata, dict) else {}
     return (
         printable(checkpoint.checkpoint_id),
         printable(checkpoint.checkpoint_ns) or "-",
         str(known.get("step", "-")),
         printable(str(known.get("source", "-"))),
-        printable(_ts(checkpoint)) or "-",
+        printable(ts_of(checkpoint)) or "-",
     )
 
 
@@ -141,14 +126,16 @@ def _detail(checkpoint: CheckpointTuple) -> Iterator[str]:
         yield f"  namespace  {printable(checkpoint.checkpoint_ns)}"
     if checkpoint.parent_checkpoint_id:
         yield f"  parent     {printable(checkpoint.parent_checkpoint_id)}"
-    yield f"  metadata   {text(_plain(checkpoint.metadata.value))}"
+    yield f"  metadata   {text(Decoder().decode(checkpoint.metadata.value))}"
     yield "  values"
     for value in checkpoint.values:
-        yield from _entry(f"    {printable(value.channel)} =", _plain(value.value))
+        yield from _entry(f"    {printable(value.channel)} =", Decoder().decode(value.value))
     if checkpoint.pending_writes:
         yield "  pending writes"
         for write in checkpoint.pending_writes:
-            yield from _entry(f"    task {printable(write.task_id)}: {printable(write.channel)} =", _plain(write.value))
+            yield from _entry(
+                f"    task {printable(write.task_id)}: {printable(write.channel)} =", Decoder().decode(write.value)
+            )
 
 
 def _entry(label: str, value: Any) -> Iterator[str]:
@@ -159,16 +146,3 @@ def _entry(label: str, value: Any) -> Iterator[str]:
         yield "    ]"
     else:
         yield f"{label} {text(value)}"
-
-
-def _ts(checkpoint: CheckpointTuple) -> str:
-    """When a checkpoint was written, as its client says; empty: it doesn't."""
-    body = plain("msgpack", checkpoint.body)
-    ts = body.get("ts") if isinstance(body, dict) else None
-    return ts if isinstance(ts, str) else ""
-
-
-def _plain(value: TypedValue) -> Any:
-    if value.HasField("parts"):
-        return left_out(value.type, value.parts.size)
-    return plain(value.type, value.data)

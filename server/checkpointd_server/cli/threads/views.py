@@ -93,24 +93,20 @@ def diff(remote: Remote, thread_id: str, before: str, after: str, checkpoint_ns:
     Example:
         checkpointd threads diff support-42 1ef-older 1ef-newer
     """
-    from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
-    from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-    from checkpointd_server.cli.rendering.differences import compare, difference_lines
+    import json
 
-    def ask(channel: Any) -> list[Any]:
-        stub = CheckpointServiceStub(channel)
-        found = []
-        for checkpoint_id in (before, after):
-            request = GetCheckpointRequest(
-                thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id
-            )
-            response = stub.GetCheckpoint(request, timeout=remote.timeout)
-            if not response.HasField("tuple"):
-                raise click.ClickException(f"thread {thread_id!r} has no checkpoint {checkpoint_id!r}")
-            found.append(response.tuple)
-        return found
+    from checkpointd.v1 import thread_service_pb2 as pb
+    from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+    from checkpointd_server.cli.rendering.differences import difference_lines
 
-    differences = compare(*remote.ask(ask))
+    request = pb.DiffCheckpointsRequest(
+        thread_id=thread_id, checkpoint_ns=checkpoint_ns, before_checkpoint_id=before, after_checkpoint_id=after
+    )
+
+    def ask(channel: Any) -> Any:
+        return ThreadServiceStub(channel).DiffCheckpoints(request, timeout=remote.timeout)
+
+    differences = json.loads(remote.ask(ask).json)
     if as_json:
         print_json(differences)
         return

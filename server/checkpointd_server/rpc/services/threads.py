@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
+from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
 from checkpointd.v1 import thread_service_pb2 as pb
-from checkpointd_server.domain.errors import InvalidArgument
-from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.store import CheckpointStore
+from checkpointd.v1.values_pb2 import CheckpointTuple
+from checkpointd_server.domain.errors import CheckpointNotFound, InvalidArgument
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.rpc.conversion.leases import read_thread_leases
 from checkpointd_server.rpc.conversion.page_tokens import (
@@ -16,6 +17,7 @@ from checkpointd_server.rpc.conversion.page_tokens import (
     write_nodes_token,
     write_threads_token,
 )
+from checkpointd_server.rpc.conversion.shown_checkpoints import MAX_TOTAL_BYTES, Decoder, compare, show
 from checkpointd_server.rpc.conversion.threads import (
     read_change,
     read_filter,
@@ -31,6 +33,8 @@ from checkpointd_server.rpc.conversion.validation import (
     check_token,
     read_optional_id,
 )
+from checkpointd_server.rpc.executor import BoundedExecutor
+from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
 
 _STRATEGIES = {
     pb.PRUNE_STRATEGY_UNSPECIFIED: PruneStrategy.KEEP_LATEST,
@@ -45,9 +49,11 @@ class ThreadServicer:
     Each method takes a request and returns the encoded response.
     """
 
-    def __init__(self, store: CheckpointStore, limits: Limits) -> None:
-        self._store = store
-        self._limits = limits
+    def __init__(self, operations: Operations, executor: BoundedExecutor) -> None:
+        self._operations = operations
+        self._store = operations.store
+        self._limits = operations.limits
+        self._executor = executor
 
     async def delete_thread(self, request: pb.DeleteThreadRequest, tenant: str, timeout: float | None) -> bytes:
         """Deletes a thread."""
@@ -143,6 +149,47 @@ class ThreadServicer:
         if after is not None:
             response.next_page_token = write_nodes_token(after, request, tenant)
         return response.SerializeToString()
+
+    async def show_checkpoint(self, request: pb.ShowCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
+        """Tells what a checkpoint holds, as plain data."""
+        found = await self._read(request, request.checkpoint_id, "checkpoint_id", tenant, timeout)
+        shown = await self._executor.run(lambda: json.dumps(show(found, Decoder(MAX_TOTAL_BYTES))))
+        return pb.ShowCheckpointResponse(json=shown).SerializeToString()
+
+    async def diff_checkpoints(self, request: pb.DiffCheckpointsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Tells what differs between two checkpoints, as plain data."""
+        limit = self._limits.max_checkpoint_id_bytes
+        for field in ("before_checkpoint_id", "after_checkpoint_id"):
+            check_text(getattr(request, field), field, limit)
+        before, after = [
+            await self._read(request, checkpoint_id, field, tenant, timeout)
+            for field, checkpoint_id in (
+                ("before_checkpoint_id", request.before_checkpoint_id),
+                ("after_checkpoint_id", request.after_checkpoint_id),
+            )
+        ]
+        shown = await self._executor.run(lambda: json.dumps(compare(before, after, Decoder(MAX_TOTAL_BYTES))))
+        return pb.DiffCheckpointsResponse(json=shown).SerializeToString()
+
+    async def _read(
+        self,
+        request: pb.ShowCheckpointRequest | pb.DiffCheckpointsRequest,
+        checkpoint_id: str,
+        field: str,
+        tenant: str,
+        timeout: float | None,
+    ) -> CheckpointTuple:
+        """Reads a checkpoint whole. Raises CheckpointNotFound."""
+        read_optional_id(checkpoint_id, field, self._limits)
+        wanted = checkpoints_pb.GetCheckpointRequest(
+            thread_id=request.thread_id, checkpoint_ns=request.checkpoint_ns, checkpoint_id=checkpoint_id
+        )
+        response = checkpoints_pb.GetCheckpointResponse()
+        read = read_get_checkpoint(wanted, tenant, self._limits)
+        await self._operations.get_checkpoint(read, response, timeout)
+        if not response.HasField("tuple"):
+            raise CheckpointNotFound(request.thread_id, checkpoint_id)
+        return response.tuple
 
     async def archive_thread(self, request: pb.ArchiveThreadRequest, tenant: str, timeout: float | None) -> bytes:
         """Archives a thread, or brings it back."""
