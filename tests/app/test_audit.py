@@ -89,6 +89,22 @@ async def test_what_failed_half_way_has_a_line_too_and_tokens_are_in_none(loggin
     assert str(lease.token) not in logging_server.stderr
 
 
+async def test_changes_of_how_a_thread_is_kept_have_lines(logging_server: ServerProcess) -> None:
+    async with connected(logging_server.target) as client:
+        await client.checkpoints.PutCheckpoint(client.put_request(thread_id="noted"))
+        update = pb.UpdateThreadRequest(thread_id="noted", pinned=False, ttl_seconds=60)
+        update.set_tags.add(name="customer", text="a private name")
+        await client.threads.UpdateThread(update)
+        await client.threads.ArchiveThread(pb.ArchiveThreadRequest(thread_id="noted"))
+        await client.threads.GetThread(pb.GetThreadRequest(thread_id="noted"))
+    (update_line,) = until(lambda: lines(logging_server, "audit", action="UpdateThread"))
+    assert (update_line["pinned"], update_line["ttl_seconds"], update_line["set_tags_count"]) == (False, 60, 1)
+    (archive_line,) = until(lambda: lines(logging_server, "audit", action="ArchiveThread"))
+    assert archive_line["thread_id"] == "noted"
+    assert not lines(logging_server, "audit", action="GetThread")
+    assert "a private name" not in logging_server.stderr
+
+
 async def test_every_deletion_has_its_line_and_only_failures_are_counted(logging_server: ServerProcess) -> None:
     number = 3 * FIRST_LINES
     async with connected(logging_server.target) as client:

@@ -80,7 +80,10 @@ def _plain_fields(message: Any, depth: int) -> Iterable[tuple[str, Any]]:
             continue
         value = getattr(message, field.name)
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            if not field.is_repeated and depth and message.HasField(field.name):
+            if field.is_repeated:
+                if value:
+                    yield f"{field.name}_count", len(value)
+            elif depth and message.HasField(field.name):
                 yield from _plain_fields(value, depth - 1)
         elif field.is_repeated:
             if value:
