@@ -9,16 +9,13 @@ import sys
 from typing import IO, Any
 
 import pytest
-from langgraph.checkpoint.grpc._runs.handover import MAX_BYTES
+from langgraph.checkpoint.grpc._runs.handover import MAX_BYTES, MAX_SAVES
 
 from tests.client import stalled_agent
 from tests.client.stalled_agent import ITEMS, STEPS
 from tests.support.comparison import FLAVOURS
 from tests.support.pauses import own_pauses
 from tests.support.server_process import ServerProcess
-
-MOST_SAVES = 32
-"""How many saves of a run in a namespace LangGraph needn't wait for: docs/limits.md."""
 
 
 def heard(output: IO[str] | None, word: str) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def test_memory_is_bounded(server: ServerProcess, flavour: str) -> None:
             agent.kill()
     # It has run on without an answer. Blocking calls are on threads, of which LangGraph has only so many.
     assert held["made"] > (STEPS - 1 if flavour == "ainvoke" else 3), held
-    assert 0 < held["saves"] <= MOST_SAVES, held
+    assert 0 < held["saves"] <= MAX_SAVES, held
     assert 0 < held["bytes"] <= MAX_BYTES, held
     assert held["megabytes"] < 60, held
     # And all of it is there in the end, in order.
