@@ -36,7 +36,7 @@ test-all: setup ## Run all tests, as CI does
 js: setup ## Build the JavaScript client, check its types and run its tests (Node.js 20 or later)
 	@cd clients/js && npm ci --no-audit --no-fund && npm run build && npm run check && npm test -- $(ARGS)
 
-bounds: ## Run what dependencies matter to with the oldest releases that are allowed, as CI does (ARGS=newest: the newest)
+bounds: ## Run what dependencies matter to with the oldest releases that are allowed (ARGS=newest: the newest)
 	@scripts/test_bounds.sh $(or $(ARGS),oldest)
 
 flaky: setup ## Run the tests again and again, in random order and with pauses (TIMES=10; ARGS="--seed 7 -- tests/rpc")
