@@ -283,6 +283,8 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
     chance = random.Random(seed)
     at_once, one_by_one = Tenant(store, f"{tenant.name}-{seed}-a"), Tenant(store, f"{tenant.name}-{seed}-b")
     threads = [f"t{i}" for i in range(6 if seed % 3 else 1)]
+    # Of one namespace, and without uploads: groups that come alone (commit_group).
+    is_plain = seed % 6 == 0
     for each in (at_once, one_by_one):
         for thread in threads:
             for upload_id in (b"u1", b"u2", b"u3", b"u4"):
@@ -292,13 +294,16 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         kind = chance.random()
         if kind < 0.3:
             return patch(chance.choice("1234"), chance.choice([b"1", b"22"]), reach=chance.choice([0, 0, 1, 2]))
-        if kind < 0.4:
+        if kind < 0.4 and not is_plain:
             return uploaded(chance.choice([b"u1", b"u2", b"u3"]), chance.choice([5, 5, 5, 4]))
         return chance.choice([None, b"1", b"22"])
 
     def make() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         writer = chance.choice([b"", b"ada", b"ben"])
-        more: dict[str, Any] = {"thread": chance.choice(threads), "ns": chance.choice(["", "", "n"])}
+        more: dict[str, Any] = {
+            "thread": chance.choice(threads),
+            "ns": "" if is_plain else chance.choice(["", "", "n"]),
+        }
         if chance.random() < 0.7:
             more["expect"] = chance.choice([0, 10**15, None])
             if chance.random() < 0.8:
@@ -315,7 +320,7 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
         writes: dict[int, bytes | TypedValue] = {
             chance.choice([-1, -4, 0, 1]): chance.choice([b"1", b"2", b"\0"]) for _ in range(chance.randrange(3))
         }
-        if chance.random() < 0.2:
+        if chance.random() < 0.2 and not is_plain:
             writes[chance.choice([-1, 0])] = uploaded(b"u4", 5)
         task = chance.choice(["one", "two", "three"])
         path = chance.choice(["", "~p"])
@@ -359,6 +364,20 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
     for thread in threads:
         assert await everything(at_once, thread) == await everything(one_by_one, thread)
         assert await parts(at_once, thread) == await parts(one_by_one, thread)
+
+
+async def test_a_patch_stays_whose_base_is_put_anew_in_the_same_commit(tenant: Tenant) -> None:
+    await tenant.put("c0", versions={"a": "1"}, values={"a": b"22"})
+    results = await outcomes(
+        tenant.put("c1", versions={"a": "2"}, values={"a": patch("1", b"1")}),
+        tenant.put("c2", versions={"a": "1"}, values={"a": b"1"}),
+    )
+    assert all(isinstance(result, int) for result in results)
+    rows = await tenant.rows("c1")
+    aside = rows["a", "2"].patch
+    assert aside is not None
+    assert rows["a", aside.base_version].data == b"22"
+    assert await tenant.values("c2") == {"a": b"1"}
 
 
 async def test_a_locked_thread_does_not_hold_up_the_others(own_options: StoreOptions) -> None:

@@ -89,7 +89,7 @@ class Rows:
 
     def _add_group(self, group: Group) -> None:
         number, following = len(self._groups) + 1, group.puts
-        last_request_id = None
+        first_request_id = last_request_id = None
         is_root = not group.namespace.checkpoint_ns
         signal: int | None = None
         self._bytes = 0
@@ -98,6 +98,7 @@ class Rows:
             if isinstance(write, PutCheckpoint):
                 following -= 1
                 last_request_id = request_id
+                first_request_id = first_request_id or request_id
                 signal = None
                 self._add_put(group, number, following, write, request_id)
             else:
@@ -124,6 +125,7 @@ class Rows:
                 self._bytes,
                 signal,
                 put.fingerprint if put is not None and is_root else None,
+                first_request_id,
             )
         )
 

@@ -30,7 +30,9 @@ CREATE TYPE __schema__.group_to_store AS (
     -- Of the root namespace: what lies beside its last put (threads.signal), and of the last put's metadata
     -- (threads.fingerprint), null without one.
     signal smallint,
-    fingerprint bigint
+    fingerprint bigint,
+    -- The first put's request.
+    first_request bytea
 );
 
 CREATE TYPE __schema__.put_to_store AS (

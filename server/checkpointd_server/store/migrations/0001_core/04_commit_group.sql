@@ -21,7 +21,7 @@ $$;
 -- Judges as judge() does, without saying why. Each expression and statement costs a lone put its microseconds: what differs
 -- from put to put is a parameter of its own, and what is seldom there is null.
 --
---   p_lease to p_fingerprint
+--   p_lease to p_first_request
 --                  As group_to_store has them.
 --   p_parent to p_size
 --                  The last put, as put_to_store has it; null if there is none. The others are p_earlier.
@@ -30,9 +30,9 @@ $$;
 CREATE FUNCTION __schema__.commit_group(
     p_tenant text, p_max_chain integer, p_thread uuid, p_thread_id text, p_ns text, p_lease bigint, p_if_version bigint,
     p_if_writer bytea, p_if_last text, p_may_be_first boolean, p_puts integer, p_id text, p_writer bytea, p_request bytea,
-    p_least_parent text, p_bytes bigint, p_signal smallint, p_fingerprint bigint, p_parent text, p_body bytea,
-    p_channels text[], p_versions text[], p_metadata_type text, p_metadata bytea, p_metadata_index jsonb, p_run_id text,
-    p_size integer, p_earlier __schema__.put_to_store[], p_values __schema__.value_to_store[],
+    p_least_parent text, p_bytes bigint, p_signal smallint, p_fingerprint bigint, p_first_request bytea, p_parent text,
+    p_body bytea, p_channels text[], p_versions text[], p_metadata_type text, p_metadata bytea, p_metadata_index jsonb,
+    p_run_id text, p_size integer, p_earlier __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[]
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
@@ -79,7 +79,7 @@ BEGIN
         INTO x_previous, x_last, x_writer, x_request, x_pruned_below
         FROM __schema__.namespaces AS n
         WHERE n.thread = p_thread AND n.checkpoint_ns = p_ns;
-        IF x_request = p_request
+        IF x_request IN (p_request, p_first_request)
             OR p_lease <> (CASE WHEN x_lease_expires_at > clock_timestamp() THEN x_lease ELSE 0 END)
             OR (p_if_version IS NOT NULL OR p_if_writer IS NOT NULL) AND (
                 p_least_parent < x_pruned_below
@@ -201,7 +201,7 @@ BEGIN
                 ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
                 GET DIAGNOSTICS x_rows = ROW_COUNT;
                 -- Where some were there, special ones make room.
-                EXIT WHEN x_rows = cardinality(p_writes)
+                EXIT WHEN x_try = 2 OR x_rows = cardinality(p_writes)
                     OR NOT __schema__.set_writes_aside(ARRAY[p_thread], ARRAY[p_ns], ARRAY[true], p_writes);
             END LOOP;
         END IF;

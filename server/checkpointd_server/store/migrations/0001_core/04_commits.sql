@@ -9,7 +9,7 @@ CREATE FUNCTION __schema__.judge(
 ) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN NOT $2 AND ($3 OR ($1).may_be_first) THEN 'busy'
-        WHEN $8 = ($1).request THEN 'repeated'
+        WHEN $8 IN (($1).request, ($1).first_request) THEN 'repeated'
         WHEN coalesce($4, 0) <> ($1).lease THEN CASE WHEN ($1).lease = 0 THEN 'held' ELSE 'lost' END
         WHEN ($1).if_version IS NULL AND ($1).if_writer IS NULL THEN 'ok'
         WHEN ($1).least_parent COLLATE "C" < $9 THEN 'conflict'
@@ -380,8 +380,9 @@ BEGIN
             WHERE x_is_stored[v.of_group]
             ON CONFLICT (thread, checkpoint_ns, channel, version) DO NOTHING;
             GET DIAGNOSTICS x_rows = ROW_COUNT;
-            -- Where some were there, those that are something else now make room.
-            EXIT WHEN x_rows = cardinality(p_values)
+            -- Where some were there, those that are something else now make room: once, for then patches name their bases by
+            -- other names than the group.
+            EXIT WHEN x_try = 2 OR x_rows = cardinality(p_values)
                 OR NOT __schema__.set_values_aside(x_thread, x_ns, o_version, x_is_stored, p_values);
         END LOOP;
     END IF;
@@ -413,7 +414,7 @@ BEGIN
             ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
             GET DIAGNOSTICS x_rows = ROW_COUNT;
             -- Where some were there, special ones make room.
-            EXIT WHEN x_rows = cardinality(p_writes)
+            EXIT WHEN x_try = 2 OR x_rows = cardinality(p_writes)
                 OR NOT __schema__.set_writes_aside(x_thread, x_ns, x_is_stored, p_writes);
         END LOOP;
     END IF;
