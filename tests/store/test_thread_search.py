@@ -28,10 +28,11 @@ TRIES = 5
 # thousandth has failed, each tenth is archived. The other tenant has as many.
 _FILL = """
 INSERT INTO checkpointd.threads (
-    thread, tenant, thread_id, active_at, listed_at, created_at, checkpoints, bytes, signal, fingerprint, archived_at
+    thread, tenant, thread_id, active_at, listed_at, created_at, checkpoints, bytes, signal, fingerprint, archived_at,
+    is_archived
 ) SELECT
     md5('{tenant}' || n)::uuid, '{tenant}', 'user-' || n % 1000 || ':' || n, t, t, t, 3, 3000,
-    CASE WHEN n % 1000 = 0 THEN 2 WHEN n % 100 = 0 THEN 1 END, 1, CASE WHEN n % 10 = 5 THEN t END
+    CASE WHEN n % 1000 = 0 THEN 2 WHEN n % 100 = 0 THEN 1 END, 1, CASE WHEN n % 10 = 5 THEN t END, n % 10 = 5
     FROM generate_series(1, {threads}) AS n, LATERAL (SELECT now() - n * interval '1 second' AS t) AS at;
 INSERT INTO checkpointd.namespaces (tenant, thread, checkpoint_ns, version, last_checkpoint_id)
     SELECT '{tenant}', md5('{tenant}' || n)::uuid, '', 1, '3' FROM generate_series(1, {threads}) AS n;

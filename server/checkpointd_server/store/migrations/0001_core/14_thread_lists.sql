@@ -143,7 +143,7 @@ BEGIN
         IF NOT x_is_indexed THEN
             SELECT t.listed_at INTO x_low
             FROM __schema__.threads AS t
-            WHERE t.tenant = p_tenant AND (t.archived_at IS NOT NULL) = p_is_archived AND t.listed_at <= x_upper
+            WHERE t.tenant = p_tenant AND t.is_archived = p_is_archived AND t.listed_at <= x_upper
                 AND t.listed_at >= p_active_from - interval '2 seconds'
             ORDER BY t.listed_at DESC
             OFFSET x_chunk
@@ -162,7 +162,7 @@ BEGIN
         FOR x_row IN
             SELECT t.thread, t.active_at, t.lease_expires_at
             FROM __schema__.threads AS t
-            WHERE NOT x_is_indexed AND t.tenant = p_tenant AND (t.archived_at IS NOT NULL) = p_is_archived
+            WHERE NOT x_is_indexed AND t.tenant = p_tenant AND t.is_archived = p_is_archived
                 AND t.listed_at >= x_low AND t.listed_at <= x_upper
                 AND t.active_at >= x_floor AND (t.active_at, t.thread) < (x_upper, x_upper_thread)
                 AND t.created_at >= p_created_from AND t.created_at < p_created_to
@@ -177,7 +177,7 @@ BEGIN
                 WHERE t.thread = candidate.thread
                 LIMIT 1
             ) AS t
-            WHERE x_is_indexed AND t.tenant = p_tenant AND (t.archived_at IS NOT NULL) = p_is_archived
+            WHERE x_is_indexed AND t.tenant = p_tenant AND t.is_archived = p_is_archived
                 AND t.listed_at IS NOT NULL
                 AND t.active_at >= x_floor AND (t.active_at, t.thread) < (x_upper, x_upper_thread)
                 AND t.created_at >= p_created_from AND t.created_at < p_created_to
@@ -330,7 +330,7 @@ BEGIN
         FROM (
             SELECT
             FROM __schema__.threads AS t
-            WHERE t.tenant = p_tenant AND (t.archived_at IS NOT NULL) = p_is_archived AND t.listed_at IS NOT NULL
+            WHERE t.tenant = p_tenant AND t.is_archived = p_is_archived AND t.listed_at IS NOT NULL
             LIMIT p_limit
         ) AS listed;
         o_is_complete := o_count < p_limit;

@@ -28,6 +28,7 @@ BEGIN
         o_is_changed := true;
         UPDATE __schema__.threads AS t SET
             archived_at = CASE WHEN p_archives THEN x_now END,
+            is_archived = p_archives,
             lease_holder = NULL,
             lease_token = greatest(t.lease_token + 1, t.floor + 1, (date_part('epoch', x_now) * 1000000)::bigint),
             lease_expires_at = CASE WHEN p_archives THEN '9999-01-01 00:00:00+00'::timestamptz END
