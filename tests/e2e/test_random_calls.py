@@ -260,14 +260,16 @@ class SaversInStep(RuleBasedStateMachine):
         self.same("list", self.config(0, None))
 
 
-def run_machine(target: str, mode: Mode, *, reference: type[ReferenceSaver] = ReferenceSaver) -> None:
-    """Drives both savers with random calls, 25 times 30. Raises AssertionError where they differ."""
+def run_machine(
+    target: str, mode: Mode, *, examples: int = 25, reference: type[ReferenceSaver] = ReferenceSaver
+) -> None:
+    """Drives both savers with random calls, so many times 30. Raises AssertionError where they differ."""
     machine = type("Machine", (SaversInStep,), {"target": target, "mode": mode, "reference_class": reference})
     # What else it raises than an answer that differs is a fault of the test, and as loud.
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=examples,
             stateful_step_count=30,
             deadline=None,
             database=None,
@@ -278,9 +280,10 @@ def run_machine(target: str, mode: Mode, *, reference: type[ReferenceSaver] = Re
     )
 
 
+@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", ["blocking", "awaiting", "mixed"])
-def test_the_same_calls_give_the_same_answers(shared_server: ServerProcess, mode: Mode) -> None:
-    run_machine(shared_server.target, mode)
+def test_the_same_calls_give_the_same_answers(shared_server: ServerProcess, mode: Mode, examples: int) -> None:
+    run_machine(shared_server.target, mode, examples=examples)
 
 
 class TakesTheLatestPut(ReferenceSaver):
