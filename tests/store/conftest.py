@@ -1,13 +1,15 @@
 """Stores on real PostgreSQL. Tests that share a database each have a tenant of their own.
 
-They run on every PostgreSQL that the wheel has, on the older one in `make test-all` only, and on one more if
-CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
+They run on every PostgreSQL that the wheel has and on Debian's, on the older ones in `make test-all` only, and on one
+more if CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.support.cluster import ORDINARY, PostgresCluster
 from tests.support.tenant import Tenant
 
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 OTHER_POSTGRES = os.environ.get("CHECKPOINTD_TEST_POSTGRES", "")
 
 _numbers = itertools.count(1)
@@ -40,8 +43,23 @@ def other_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def debian_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
+    """Debian's PostgreSQL: 15 in Debian 12."""
+    if not (found := sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"))) and shutil.which("apt-get") and os.geteuid() == 0:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (("update",), ("install", "-y", "--no-install-recommends", "postgresql-15")):
+            subprocess.run(("apt-get", "-qq", *command), env=environment, capture_output=True, timeout=300)
+        found = sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("Debian's PostgreSQL is not installed, and can't be: that takes apt-get, as root")
+    with PostgresCluster(tmp_path_factory.mktemp("debian-postgres"), binaries=found[0].parent) as cluster:
+        yield cluster
+
+
 CLUSTERS = [
     pytest.param("postgres_cluster", id="pg18"),
+    pytest.param("debian_postgres_cluster", id="debian", marks=pytest.mark.long),
     pytest.param("old_postgres_cluster", id="pg16", marks=pytest.mark.long),
     *([pytest.param("other_postgres_cluster", id="other")] if OTHER_POSTGRES else []),
 ]
