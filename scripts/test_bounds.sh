@@ -11,9 +11,11 @@ cd "$(dirname "$0")/.."
 
 which=${1:-oldest}
 [ $# -eq 0 ] || shift
-venv=.build/$which
-constraints=.build/$which.txt
 python=${PYTHON:-python3}
+# One for each Python: 3.11's is not 3.13's.
+name=$which-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+venv=.build/$name
+constraints=.build/$name.txt
 mkdir -p .build
 case $which in
 oldest) "$python" -m scripts.oldest_bounds >"$constraints" ;;
