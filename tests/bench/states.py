@@ -108,8 +108,8 @@ def _files(environment: Environment, kind: Kind, pace: Pace) -> float:
         thread = _thread()
         config = _put(saver, thread, files, 0)
         before = environment.stored_bytes(kind)
-        # Enough for what is stored to be some pages of PostgreSQL's, and less than a chain of patches has.
-        steps = pace.changes * 5 // 2
+        # Some times as many as a chain of patches has.
+        steps = pace.changes * 8
         for number in range(1, steps + 1):
             for name in dice.sample(sorted(files), 3):
                 place = dice.randrange(19_000)

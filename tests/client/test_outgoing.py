@@ -53,28 +53,48 @@ def only(put: OutgoingCheckpoint) -> values.TypedValue:
 def test_a_list_that_grows_becomes_patches_in_short_chains(serde: ValueSerde) -> None:
     cache, dice = ValueCache(10**7), random.Random(1)
     items: list[str] = []
-    base, checksum, depth, total, wholes = "", 0, 0, 0, 0
+    base, whole, checksums, depth, total, wholes = "", "", {"": 0}, 0, 0, 0
     for _ in range(300):
         items.append(dice.randbytes(450).hex())
         put = put_of(serde, cache, {"items": items})
-        value = only(put)
+        value, made = only(put), put.request.values[0].version
         if value.HasField("patch"):
-            depth += 1
-            assert value.patch.base_version == base
+            # One patch takes the place of a chain that is as long as it may be, and lies on what that began with.
+            assert value.patch.base_version == (base if depth < MAX_DEPTH else whole)
+            depth = depth + 1 if depth < MAX_DEPTH else 1
             assert value.patch.sealed == (serde is SEALED)
             assert (value.patch.crc32 == zlib.crc32(SERDE.dumps_typed(items)[1])) == (serde is PLAIN)
             assert value.patch.size == len(SERDE.dumps_typed(items)[1])
-            assert value.patch.base_crc32 == checksum
+            assert value.patch.base_crc32 == checksums[value.patch.base_version]
         else:
-            depth, wholes = 0, wholes + 1
-        checksum = value.patch.crc32 or value.crc32
+            whole, depth, wholes = made, 0, wholes + 1
+        checksums[made] = value.patch.crc32 or value.crc32
         assert depth <= MAX_DEPTH
         put.stage()
-        base = put.request.values[0].version
+        base = made
         total += put.request.ByteSize()
     # Whole each time it would be 40 MB.
-    assert total < 2_500_000
-    assert 7 <= wholes < 25
+    assert total < 2_000_000
+    assert wholes < 10
+
+
+@serdes
+def test_edits_in_many_places_are_small_however_many_follow(serde: ValueSerde) -> None:
+    table, cache, dice = Table(), ValueCache(10**7), random.Random(4)
+    files = {f"file-{number}": dice.randbytes(5_000).hex() for number in range(20)}
+    total = 0
+    for step in range(1, 4 * MAX_DEPTH):
+        for name in dice.sample(sorted(files), 3):
+            at = dice.randrange(9_000)
+            files[name] = files[name][:at] + dice.randbytes(20).hex() + files[name][at + 40 :]
+        put = put_of(serde, cache, {"files": files}, {"files": step}, id=f"{step:04}")
+        flows.run(send(put), table)
+        total += sum(len(entry.value.data) for entry in put.request.values)
+        if step % 17 == 0:
+            assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"files": files}
+    assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"files": files}
+    # Once whole, and no more than a few kB a step.
+    assert total < 200_000 + 4 * MAX_DEPTH * 2_000, total
 
 
 def test_a_chain_has_no_more_bytes_than_its_value() -> None:

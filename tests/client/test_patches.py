@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.grpc import CorruptValueError
-from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, diff
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, compose, diff
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd_server.domain.patches import apply_patch, check_instructions
@@ -206,6 +206,48 @@ def edit(dice: random.Random, value: Any, new: Any) -> Any:
             break
         at = at[key]
     return value
+
+
+class TestComposed:
+    @corpora
+    def test_one_patch_does_what_many_did(self, corpus: Corpus) -> None:
+        dice = random.Random(5)
+        data = first = corpus(dice, 50_000)
+        patches = []
+        for _ in range(40):
+            new = edited(dice, data, corpus(dice, dice.randrange(200)))
+            patch = diff(data, new, len(new) + 64)
+            assert patch is not None
+            patches.append(patch)
+            data = new
+        composed = compose(patches, len(data) + 1000)
+        assert composed is not None
+        assert apply(first, composed, len(data), zlib.crc32(data)) == data
+        assert apply_patch(first, composed, size=len(data), checksum=zlib.crc32(data)) == data
+        assert len(composed) <= sum(map(len, patches)) + 40 * 16
+        assert check_instructions(composed, len(data), max_operations=MAX_INSTRUCTIONS).reach <= len(first)
+
+    @given(base=st.binary(max_size=60), versions=st.lists(st.binary(max_size=60), min_size=1, max_size=5))
+    @settings(max_examples=300)
+    def test_whatever_they_do(self, base: bytes, versions: list[bytes]) -> None:
+        # A part of the version before in each, so that there is something to copy.
+        versions = [b"".join(pair) for pair in itertools.pairwise([base * 3, *versions])]
+        patches = [diff(old, new, 1000) for old, new in itertools.pairwise([base * 3, *versions])]
+        composed = compose([patch for patch in patches if patch is not None], 1000)
+        assert composed is not None
+        assert apply(base * 3, composed, len(versions[-1]), zlib.crc32(versions[-1])) == versions[-1]
+
+    def test_what_was_appended_is_one_insertion(self) -> None:
+        data, patches = b"x" * 100, []
+        for number in range(10):
+            patches.append(diff(data, data + bytes([number]) * 20, 1000) or b"")
+            data += bytes([number]) * 20
+        assert compose(patches, 1000) == diff(b"x" * 100, data, 1000)
+
+    def test_it_gives_up_where_nothing_is_saved(self) -> None:
+        patch = diff(b"x" * 100, b"x" * 100 + b"y" * 50, 1000) or b""
+        assert compose([patch], 10) is None
+        assert compose([patch], len(patch)) == patch
 
 
 class TestBounds:

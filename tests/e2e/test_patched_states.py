@@ -267,3 +267,44 @@ async def test_much_of_it_is_patches(server: ServerProcess, database_url: str, e
             assert patches > 3, table
     finally:
         await connection.close()
+
+
+@ways
+async def test_a_long_chain_begins_anew_on_what_it_began_with(
+    server: ServerProcess, database_url: str, encrypted: bool
+) -> None:
+    dice, thread_id = random.Random(11), str(uuid.uuid4())
+    options: dict[str, Any] = {"encryption": Encryption(keys=KEYS, current="a")} if encrypted else {}
+    files = {f"{n}.py": text(dice, 3000) for n in range(20)}
+    made: list[tuple[str, dict[str, str]]] = []
+    config = config_of(thread_id)
+    async with GrpcSaver.from_conn_string(server.target, **options) as saver:
+        for step in range(1, 100):
+            name = dice.choice(sorted(files))
+            at = dice.randrange(2900)
+            files = {**files, name: files[name][:at] + text(dice, 40) + files[name][at + 40 :]}
+            made.append((f"{step:03}", files))
+            saved = checkpoint(f"{step:03}", {"files": files}, {"files": f"{step:03}"})
+            config = await saver.aput(config, saved, {"run_id": str(step)}, {"files": f"{step:03}"})
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(
+            "SELECT base_version, depth FROM checkpointd.channel_values WHERE thread = $1 ORDER BY version",
+            thread_key("default", thread_id),
+        )
+    finally:
+        await connection.close()
+    # One is whole, and what follows a chain of 40 lies on it again.
+    assert [row["depth"] for row in rows] == [0, *range(1, 41), *range(1, 41), *range(1, 19)]
+    assert len({rows[at]["base_version"] for at in (1, 41, 81)}) == 1
+    async with GrpcSaver.from_conn_string(server.target, **options) as saver:
+        for checkpoint_id, expected in made:
+            found = await saver.aget_tuple(config_of(thread_id, "", checkpoint_id))
+            assert found is not None
+            assert found.checkpoint["channel_values"] == {"files": expected}
+        await saver.adelete_for_runs([str(number) for number in range(1, 95)])
+        await saver.aprune([thread_id])
+    async with GrpcSaver.from_conn_string(server.target, **options) as saver:
+        found = await saver.aget_tuple(config_of(thread_id))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"files": files}

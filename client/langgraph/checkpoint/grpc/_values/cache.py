@@ -12,6 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import NamedTuple
 
 SMALLEST_BYTES = 512
 """Smaller values aren't kept: to send them whole costs nothing."""
@@ -23,10 +24,23 @@ Key = tuple[str, str]
 """A thread and a namespace in it."""
 
 
+class Chain(NamedTuple):
+    """The patches that make a version, from one that is stored whole."""
+
+    version: str
+    """The one that is stored whole."""
+    crc32: int
+    """Its `CachedValue.crc32`."""
+    digest: bytes | None
+    """Its `CachedValue.digest`; None: nothing has asked for it, so no patch is sealed."""
+    patches: tuple[bytes, ...]
+    """The instructions of the patches, not encrypted."""
+
+
 class CachedValue:
     """A version of a channel: its bytes, and how they are stored."""
 
-    __slots__ = ("_digest", "chain_bytes", "crc32", "data", "depth", "stored_type", "type", "version")
+    __slots__ = ("_digest", "chain", "chain_bytes", "crc32", "data", "stored_type", "type", "version")
 
     def __init__(
         self,
@@ -35,7 +49,7 @@ class CachedValue:
         stored_type: str,
         crc32: int,
         data: bytes,
-        depth: int = 0,
+        chain: Chain | None = None,
         chain_bytes: int = 0,
     ) -> None:
         self.version = version
@@ -48,11 +62,27 @@ class CachedValue:
         """The checksum that the value, or its patch, is stored with; 0: none."""
         self.data = data
         """The serialized bytes, not encrypted."""
-        self.depth = depth
-        """How many patches lie on the value that is stored whole."""
+        self.chain = chain
+        """The patches that it is stored as; None: it is stored whole."""
         self.chain_bytes = chain_bytes
-        """How many bytes of instructions these have."""
+        """How many bytes these take where they are stored."""
         self._digest: bytes | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many patches lie on the value that is stored whole."""
+        return 0 if self.chain is None else len(self.chain.patches)
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of memory it holds."""
+        return len(self.data) + self.chain_bytes + _ENTRY_BYTES
+
+    def with_patch(self, instructions: bytes) -> Chain:
+        """Returns the chain of a version that is a patch on this one."""
+        if self.chain is None:
+            return Chain(self.version, self.crc32, self._digest, (instructions,))
+        return self.chain._replace(patches=(*self.chain.patches, instructions))
 
     @property
     def digest(self) -> bytes:
@@ -101,8 +131,7 @@ class ValueCache:
 
     def put(self, key: Key, channel: str, value: CachedValue) -> None:
         """Keeps a version of a channel in place of the one before."""
-        size = len(value.data)
-        if size < SMALLEST_BYTES or size > self._max_bytes or not value.crc32:
+        if len(value.data) < SMALLEST_BYTES or len(value.data) > self._max_bytes or not value.crc32:
             return self.remove(key, channel)
         with self._lock:
             kept = self._namespaces.setdefault(key, {})
@@ -110,9 +139,9 @@ class ValueCache:
             before = kept.pop(channel, None)
             # At the end: the oldest of its namespace is the first to go.
             kept[channel] = value
-            self._size += size + _ENTRY_BYTES
+            self._size += value.held_bytes
             if before is not None:
-                self._size -= len(before.data) + _ENTRY_BYTES
+                self._size -= before.held_bytes
             while self._size > self._max_bytes:
                 self._forget_oldest()
         return None
@@ -125,14 +154,14 @@ class ValueCache:
             if kept is None or value is None or version not in (None, value.version):
                 return
             del kept[channel]
-            self._size -= len(value.data) + _ENTRY_BYTES
+            self._size -= value.held_bytes
             if not kept:
                 del self._namespaces[key]
 
     def _forget_oldest(self) -> None:
         key, kept = next(iter(self._namespaces.items()))
         channel = next(iter(kept))
-        self._size -= len(kept.pop(channel).data) + _ENTRY_BYTES
+        self._size -= kept.pop(channel).held_bytes
         if not kept:
             del self._namespaces[key]
 

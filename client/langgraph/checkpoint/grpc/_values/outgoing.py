@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 from zlib import crc32
 
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, is_encrypted
@@ -17,8 +18,8 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     PatchedWriteAssociatedData,
     WriteAssociatedData,
 )
-from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
-from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, diff
+from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, Chain, ValueCache
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, compose, diff
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
@@ -32,7 +33,7 @@ PART_BYTES = 1024 * 1024 - 4096
 OFFLOADED_BYTES = 1024 * 1024
 """From how many bytes on values are compared and encrypted outside an event loop."""
 MAX_DEPTH = 40
-"""How many patches follow one another at the most."""
+"""How many patches follow one another at the most. Then one takes the place of all of them, if it is small enough."""
 
 Place = ChannelAssociatedData | WriteAssociatedData
 
@@ -49,6 +50,8 @@ CRC_BYTES = 4
 """In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
 ROW_BYTES = 64
 """What a patch takes beside its instructions."""
+REPLACED = "\x1f"
+"""Stands in the version of a value that another one has replaced, behind the version that it was put with."""
 
 
 class _Value:
@@ -81,6 +84,22 @@ class _Value:
         instructions = self._made_of[1]
         self.data, self._made_of = apply(*self._made_of), None
         return len(self.data) - len(instructions)
+
+
+class _Patched(NamedTuple):
+    """How a value is stored as a patch."""
+
+    base_version: str
+    base_crc32: int
+    base_digest: bytes
+    """Only where it is sealed."""
+    base: bytes
+    """The base's bytes, for a task write."""
+    instructions: bytes
+    chain: Chain | None
+    """The patches that it is stored as; None: a task write, which nothing is built on."""
+    chain_bytes: int
+    """How many bytes those before it take."""
 
 
 class Outgoing:
@@ -258,34 +277,56 @@ class Outgoing:
 
     def _fill(self, value: _Value) -> None:
         """Writes a value into its message, as a patch if it lends itself."""
-        place, data = value.place, value.data
-        if (base := self._base_of(value)) is None:
+        base = self._base_of(value)
+        made = None if base is None else self._patched(value, base)
+        if made is None:
             return self._fill_whole(value)
-        most = min(len(data) // 2, len(data) - base.chain_bytes) - ROW_BYTES
-        instructions = diff(base.data, data, most) if most > 0 else None
-        if instructions is None:
-            return self._fill_whole(value)
-        patch = value.message.patch
+        place, data, patch = value.place, value.data, value.message.patch
         checksum = of_value = crc32(data)
-        patch.base_version, patch.base_crc32, patch.size = base.version, base.crc32, len(data)
+        patch.base_version, patch.base_crc32, patch.size = made.base_version, made.base_crc32, len(data)
         if self._serde.encryption is None:
-            value.message.type, value.payload = value.type, instructions
+            value.message.type, value.payload = value.type, made.instructions
         else:
             patch.sealed = True
-            sealed = checksum.to_bytes(CRC_BYTES) + instructions
-            value.message.type, value.payload = self._serde.seal(value.type, sealed, _patch_place(value, base))
+            sealed = checksum.to_bytes(CRC_BYTES) + made.instructions
+            value.message.type, value.payload = self._serde.seal(value.type, sealed, _patch_place(value, made))
             # The value's own would tell something of it.
             checksum = crc32(value.payload)
         patch.crc32 = checksum
-        if isinstance(place, ChannelAssociatedData):
-            chain_bytes = base.chain_bytes + len(value.payload) + ROW_BYTES
+        if made.chain is not None:
+            assert isinstance(place, ChannelAssociatedData)
+            chain_bytes = made.chain_bytes + len(value.payload) + ROW_BYTES
             value.cached = CachedValue(
-                place.version, value.type, value.message.type, checksum, data, base.depth + 1, chain_bytes
+                place.version, value.type, value.message.type, checksum, data, made.chain, chain_bytes
             )
         else:
             # Many of them may be in flight: LangGraph waits for none until its run ends.
-            self.size -= value.shed(base.data, instructions, of_value)
+            self.size -= value.shed(made.base, made.instructions, of_value)
         return None
+
+    def _patched(self, value: _Value, base: CachedValue) -> _Patched | None:
+        """Returns how a value is stored as a patch; None: it is too different, and is stored whole."""
+        half = len(value.data) // 2 - ROW_BYTES
+        is_write = isinstance(value.place, WriteAssociatedData)
+        begins_anew = not is_write and base.depth >= MAX_DEPTH
+        most = half if begins_anew else min(half, len(value.data) - base.chain_bytes - ROW_BYTES)
+        instructions = diff(base.data, value.data, most) if most > 0 else None
+        if instructions is None:
+            return None
+        digest = b"" if self._serde.encryption is None else base.digest
+        if is_write:
+            return _Patched(base.version, base.crc32, digest, base.data, instructions, None, 0)
+        assert isinstance(value.place, ChannelAssociatedData)
+        chain = base.with_patch(instructions)
+        if not begins_anew:
+            return _Patched(base.version, base.crc32, digest, base.data, instructions, chain, base.chain_bytes)
+        # One patch does what the whole chain did. A version that was replaced since has another name in its place.
+        is_usable = chain.version != value.place.version and REPLACED not in chain.version
+        composed = compose(chain.patches, half) if is_usable else None
+        if composed is None or (digest and chain.digest is None):
+            return None
+        chain = chain._replace(patches=(composed,))
+        return _Patched(chain.version, chain.crc32, chain.digest or b"", b"", composed, chain, 0)
 
     def _base_of(self, value: _Value) -> CachedValue | None:
         """Returns what a value may be a patch on: the version of its channel that was put or read last.
@@ -303,14 +344,14 @@ class Outgoing:
         if isinstance(place, WriteAssociatedData):
             # Nothing is built on it. What is much smaller is mostly something to be added: it isn't in the base.
             return base if size >= len(base.data) // 2 else None
-        return base if base.depth < MAX_DEPTH and base.version != place.version else None
+        return base if base.version != place.version else None
 
 
-def _patch_place(value: _Value, base: CachedValue) -> PatchAssociatedData | PatchedWriteAssociatedData:
+def _patch_place(value: _Value, made: _Patched) -> PatchAssociatedData | PatchedWriteAssociatedData:
     """Returns where a value is stored that is a patch."""
     if isinstance(value.place, WriteAssociatedData):
-        return PatchedWriteAssociatedData(value.place, base.version, len(value.data), base.digest)
-    return PatchAssociatedData(*value.place, base.version, len(value.data), base.digest)
+        return PatchedWriteAssociatedData(value.place, made.base_version, len(value.data), made.base_digest)
+    return PatchAssociatedData(*value.place, made.base_version, len(value.data), made.base_digest)
 
 
 class OutgoingCheckpoint(Outgoing):

@@ -13,6 +13,8 @@ The format is described in values.proto (Patch).
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from langgraph.checkpoint.grpc.errors import CorruptValueError
@@ -127,6 +129,94 @@ def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
     if zlib.crc32(new) != crc32:
         raise CorruptValueError("a patched value isn't what was stored: its checksum is another one")
     return new
+
+
+def compose(patches: Iterable[bytes], most: int) -> bytes | None:
+    """Returns the instructions that do what patches do one after the other, without the bytes that they are made on.
+
+    Args:
+        patches: Their instructions, each on what the one before makes. They have been applied, so they are in order.
+        most: How many bytes of instructions are of use.
+
+    Returns:
+        The instructions; None if they would be too many.
+    """
+    composed: list[_Piece] | None = None
+    for instructions in patches:
+        pieces = _pieces(instructions)
+        composed = pieces if composed is None else _composed(composed, pieces)
+        if len(composed) > MAX_INSTRUCTIONS:
+            return None
+    parts: list[bytes] = []
+    for piece in composed or ():
+        if piece.inserted is None:
+            parts.append(_number(piece.size << 1 | 1) + _number(piece.base))
+        else:
+            parts.append(_number(piece.size << 1))
+            parts.append(piece.inserted)
+    return b"".join(parts) if sum(map(len, parts)) <= most else None
+
+
+class _Piece(NamedTuple):
+    """An instruction: bytes of the base from a place on, or bytes that are inserted."""
+
+    size: int
+    base: int
+    inserted: bytes | None
+
+    def cut(self, start: int, end: int) -> _Piece:
+        """Returns what it makes from one of its bytes to another."""
+        if self.inserted is None:
+            return _Piece(end - start, self.base + start, None)
+        return _Piece(end - start, 0, self.inserted[start:end])
+
+
+def _pieces(instructions: bytes) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    at = 0
+    while at < len(instructions):
+        number, at = _read_number(instructions, at)
+        size = number >> 1
+        if number & 1:
+            base, at = _read_number(instructions, at)
+            pieces.append(_Piece(size, base, None))
+        else:
+            pieces.append(_Piece(size, 0, instructions[at : at + size]))
+            at += size
+    return pieces
+
+
+def _composed(first: list[_Piece], then: list[_Piece]) -> list[_Piece]:
+    """Returns the pieces that make of the first's base what `then` makes of what the first make."""
+    starts = [0]
+    for piece in first:
+        starts.append(starts[-1] + piece.size)
+    made: list[_Piece] = []
+    for piece in then:
+        if piece.inserted is not None:
+            _append(made, piece)
+            continue
+        start, end = piece.base, piece.base + piece.size
+        number = bisect_right(starts, start) - 1
+        while start < end:
+            cut = min(end, starts[number + 1])
+            _append(made, first[number].cut(start - starts[number], cut - starts[number]))
+            start = cut
+            number += 1
+    return made
+
+
+def _append(pieces: list[_Piece], piece: _Piece) -> None:
+    """Appends a piece, to the last one if it goes on with it."""
+    if not piece.size:
+        return
+    last = pieces[-1] if pieces else None
+    if last is not None and last.inserted is not None and piece.inserted is not None:
+        pieces[-1] = _Piece(last.size + piece.size, 0, last.inserted + piece.inserted)
+    elif last is not None and last.inserted is piece.inserted and last.base + last.size == piece.base:
+        pieces[-1] = _Piece(last.size + piece.size, last.base, None)
+    else:
+        pieces.append(piece)
 
 
 class _Writer:

@@ -14,7 +14,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     PatchedWriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import CachedValue, Key
-from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, ROW_BYTES
+from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, REPLACED, ROW_BYTES
 from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES, apply
 from langgraph.checkpoint.grpc._values.transfer import LeftOut
 from langgraph.checkpoint.grpc.errors import CorruptValueError
@@ -24,7 +24,6 @@ from checkpointd.v1 import values_pb2 as values
 
 MAX_CHAIN = 1024
 """How many patches of a chain are followed. Servers accept far fewer."""
-_REPLACED = "\x1f"
 
 At = tuple[str, str]
 """A channel and a version of it."""
@@ -121,7 +120,8 @@ class ValueRows:
         def patched_place(base_version: str, digest: bytes) -> AssociatedData:
             return PatchedWriteAssociatedData(place[0](*place[1:]), base_version, stored.patch.size, digest)
 
-        return self._apply(channel, stored, payload, base, patched_place)
+        type_tag, data, _ = self._apply(channel, stored, payload, base, patched_place)
+        return type_tag, data
 
     def _chain(self, channel: str, version: str) -> list[At]:
         """Returns the rows that have to be opened for a value, the last first."""
@@ -171,9 +171,9 @@ class ValueRows:
         def place(base_version: str, digest: bytes) -> AssociatedData:
             return PatchAssociatedData(*self._key, at[0], _as_put(at[1]), base_version, stored.patch.size, digest)
 
-        type_tag, data = self._apply(at[0], stored, payload, base, place)
-        chain_bytes = base.chain_bytes + len(payload) + ROW_BYTES
-        return CachedValue(at[1], type_tag, stored.type, stored.patch.crc32, data, base.depth + 1, chain_bytes)
+        type_tag, data, instructions = self._apply(at[0], stored, payload, base, place)
+        chain, chain_bytes = base.with_patch(instructions), base.chain_bytes + len(payload) + ROW_BYTES
+        return CachedValue(at[1], type_tag, stored.type, stored.patch.crc32, data, chain, chain_bytes)
 
     def _apply(
         self,
@@ -182,8 +182,11 @@ class ValueRows:
         payload: bytes,
         base: CachedValue,
         place: Callable[[str, bytes], AssociatedData],
-    ) -> tuple[str, bytes]:
-        """Returns the type and the bytes that a patch makes. `place`: its place, of its base's version and digest."""
+    ) -> tuple[str, bytes, bytes]:
+        """Returns the type and the bytes that a patch makes, and its instructions.
+
+        `place`: its place, of its base's version and digest.
+        """
         patch = stored.patch
         if not 0 <= patch.size <= MAX_VALUE_BYTES:
             raise self._corrupt(channel, f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
@@ -193,7 +196,7 @@ class ValueRows:
         checksum = patch.crc32
         if patch.sealed:
             checksum, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
-        return type_tag, apply(base.data, instructions, patch.size, checksum)
+        return type_tag, apply(base.data, instructions, patch.size, checksum), instructions
 
     def _corrupt(self, channel: str, what: str) -> CorruptValueError:
         return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")
@@ -201,4 +204,4 @@ class ValueRows:
 
 def _as_put(version: str) -> str:
     """Returns the version that a row was put with: something is behind it if other bytes have replaced it since."""
-    return version.partition(_REPLACED)[0]
+    return version.partition(REPLACED)[0]
