@@ -6,6 +6,7 @@ time; what fails is made as small as it goes, and shown.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -23,8 +24,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from checkpointd.v1 import checkpoint_service_pb2, checkpoint_service_pb2_grpc, thread_service_pb2, thread_service_pb2_grpc
 from checkpointd.v1.errors_pb2 import ErrorReason
-from tests.fuzz.messages import broken, messages
+from tests.fuzz.messages import CHECKPOINTS, THREADS, broken, messages
 from tests.support.cluster import PostgresCluster
 from tests.support.rpcs import METHODS
 from tests.support.server_process import ServerProcess
@@ -53,7 +55,7 @@ DOCUMENTED = {
 """With what a request that holds anything at all may fail, while nothing else is wrong."""
 REASONS = {"INVALID_ARGUMENT", "VERSION_CONFLICT", "THREAD_EXISTS", "CHECKPOINT_NOT_FOUND", "MESSAGE_TOO_LARGE"}
 REASONS |= {"LEASE_HELD", "LEASE_LOST", "PREDECESSOR_MISSING", "BASE_MISSING", "CHAIN_TOO_LONG"}
-REASONS |= {"SEALED", "CORRUPT_VALUE"}
+REASONS |= {"SEALED", "CORRUPT_VALUE", "THREAD_NOT_FOUND", "THREAD_ARCHIVED"}
 SLOWEST = 5.0
 """How long an answer may take, in seconds, on a machine with other things to do."""
 
@@ -72,6 +74,22 @@ class Target:
     def resident(self) -> int:
         """Its memory, in bytes."""
         return int(self._process.memory_info().rss)
+
+    def prepare(self) -> None:
+        """Sees to it that the threads are there which requests are about, and aren't archived."""
+        threads: Any = thread_service_pb2_grpc.ThreadServiceStub(self._channel)
+        checkpoints: Any = checkpoint_service_pb2_grpc.CheckpointServiceStub(self._channel)
+        for thread_id in THREADS:
+            with contextlib.suppress(grpc.RpcError):
+                threads.ArchiveThread(thread_service_pb2.ArchiveThreadRequest(thread_id=thread_id, unarchive=True))
+            for checkpoint_id in CHECKPOINTS:
+                request = checkpoint_service_pb2.PutCheckpointRequest(
+                    thread_id=thread_id, checkpoint_id=checkpoint_id, body=b"\x80"
+                )
+                request.metadata.value.type, request.metadata.value.data = "msgpack", b"\x80"
+                # Somebody may hold a lease.
+                with contextlib.suppress(grpc.RpcError):
+                    checkpoints.PutCheckpoint(request)
 
     def throw(self, name: str, data: bytes) -> None:
         """Sends a request, and checks what comes back."""
@@ -150,6 +168,7 @@ def test_hostile_messages(name: str, target: Target) -> None:
         target.throw(name, request.SerializeToString())
 
     target.codes.clear()
+    target.prepare()
     attack()
     target.check()
     # What is refused for its first field says nothing about the others. A conflict comes after all of them.
@@ -164,5 +183,6 @@ def test_broken_bytes(name: str, target: Target) -> None:
     def attack(data: st.DataObject) -> None:
         target.throw(name, data.draw(broken(METHODS[name].input_type)))
 
+    target.prepare()
     attack()
     target.check()

@@ -24,8 +24,8 @@ INSTALLED_AT = "/opt/checkpointd"
 INSECURE = {"CHECKPOINTD_INSECURE_WITHOUT_TLS": "true", "CHECKPOINTD_INSECURE_WITHOUT_TOKENS": "true"}
 NEEDED = {
     *("asyncpg", "cffi", "checkpointd", "checkpointd-protos", "click", "cryptography", "googleapis-common-protos"),
-    *("grpcio", "grpcio-health-checking", "grpcio-reflection", "msgpack", "protobuf", "pycparser", "PyJWT"),
-    *("structlog", "tabulate", "typing_extensions"),
+    *("grpcio", "grpcio-health-checking", "grpcio-reflection", "msgpack", "prometheus_client", "protobuf", "pycparser"),
+    *("PyJWT", "structlog", "tabulate", "typing_extensions"),
 }
 
 

@@ -27,6 +27,18 @@ _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 """For what needn't outlive a power cut."""
 
 
+def for_everybody(data_dir: Path) -> dict[str, str]:
+    """Returns the setting that lets every user of the system in, as any role: servers under test have users of their own.
+
+    Args:
+        data_dir: The data folder. The file that says so lies beside it.
+    """
+    access = data_dir.with_name(f"{data_dir.name}.pg_hba.conf")
+    access.parent.mkdir(exist_ok=True)
+    access.write_text("local all all trust\nlocal replication all trust\n")
+    return {"hba_file": str(access)}
+
+
 class PostgresCluster:
     """A PostgreSQL that many tests use, each its own database. Usable from sync and async tests alike.
 
@@ -51,7 +63,7 @@ class PostgresCluster:
         own = {"max_connections": "300", **({} if durable else _FORGETFUL)}
         self._postgres = EmbeddedPostgres(
             data_dir,
-            settings={**own, **(settings or {})},
+            settings={**own, **for_everybody(data_dir), **(settings or {})},
             binaries=binaries,
             major_version=_major_version(binaries) if binaries else MAJOR_VERSION,
         )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import asyncpg
 
 from checkpointd_server.embedded import EmbeddedPostgres
+from tests.support.cluster import for_everybody
 from tests.support.pauses import own_pauses
 from tests.support.until import auntil
 
@@ -37,7 +38,9 @@ class ReplicatedPostgres:
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(exist_ok=True)
-        self._primary = _Primary(data_dir / "primary", settings=_SETTINGS)
+        folder = data_dir / "primary"
+        # The standby's user is another one than the server's, and comes in too.
+        self._primary = _Primary(folder, settings={**_SETTINGS, **for_everybody(folder)})
         self._standby = _Standby(data_dir / "standby", self._primary)
         self._stack = AsyncExitStack()
 
