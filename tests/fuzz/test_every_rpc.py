@@ -24,7 +24,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from checkpointd.v1 import checkpoint_service_pb2, checkpoint_service_pb2_grpc, thread_service_pb2, thread_service_pb2_grpc
+from checkpointd.v1 import (
+    checkpoint_service_pb2,
+    checkpoint_service_pb2_grpc,
+    thread_service_pb2,
+    thread_service_pb2_grpc,
+)
 from checkpointd.v1.errors_pb2 import ErrorReason
 from tests.fuzz.messages import CHECKPOINTS, THREADS, broken, messages
 from tests.support.cluster import PostgresCluster
