@@ -28,7 +28,7 @@ _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 
 
 def for_everybody(data_dir: Path) -> dict[str, str]:
-    """Returns the setting that lets every user of the system in, as any role: servers under test have users of their own.
+    """Returns the setting that lets every user of the system in, as any role: some servers under test have their own.
 
     Args:
         data_dir: The data folder. The file that says so lies beside it.
