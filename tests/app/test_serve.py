@@ -22,7 +22,7 @@ from checkpointd_server.embedded import EmbeddedPostgres
 from tests.app.checkpoints import is_there, put
 from tests.app.locked_tables import LockedTables
 from tests.app.ports import taken_port
-from tests.support.cluster import PostgresCluster
+from tests.support.cluster import PostgresCluster, access_file
 from tests.support.commands import assert_one_clear_line, run
 from tests.support.server_process import UNPRIVILEGED, ServerProcess, clean_environment
 
@@ -46,7 +46,7 @@ def open_tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def password_role(postgres_cluster: PostgresCluster) -> Iterator[str]:
     """A user of the database who must give a password, which isn't "hunter2"."""
-    access = postgres_cluster.data_dir / "postgres" / "pg_hba.conf"
+    access = access_file(postgres_cluster.data_dir)
     before = access.read_text()
     access.write_text(f"local all careful scram-sha-256\n{before}")
     postgres_cluster.execute("CREATE ROLE careful LOGIN PASSWORD 'correct horse'; SELECT pg_reload_conf()")

@@ -27,13 +27,18 @@ _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 """For what needn't outlive a power cut."""
 
 
+def access_file(data_dir: Path) -> Path:
+    """Returns the file that says who may connect, where `for_everybody` has made it."""
+    return data_dir.with_name(f"{data_dir.name}.pg_hba.conf")
+
+
 def for_everybody(data_dir: Path) -> dict[str, str]:
     """Returns the setting that lets every user of the system in, as any role: some servers under test have their own.
 
     Args:
         data_dir: The data folder. The file that says so lies beside it.
     """
-    access = data_dir.with_name(f"{data_dir.name}.pg_hba.conf")
+    access = access_file(data_dir)
     access.parent.mkdir(exist_ok=True)
     access.write_text("local all all trust\nlocal replication all trust\n")
     return {"hba_file": str(access)}
