@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana" / "checkpointd.json"
-DRAWING = ROOT / "docs" / "figures" / "dashboard.svg"
+DRAWING = ROOT / "docs" / "drawings" / "dashboard.svg"
 
 _OF = '{job=~"$job",instance=~"$instance"}'
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
