@@ -16,9 +16,10 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
+from tests.support.debian import LONGEST_SECONDS, install
 from tests.support.server_process import ServerProcess
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -31,11 +32,10 @@ PACKAGES = (
 )
 LIBRARIES = Path("/usr/share/gocode")
 """Where Debian keeps the sources of Go's libraries."""
-LONGEST_SECONDS = 600
 
 
 def run(*command: str, cwd: Path = ROOT, **env: str) -> str:
-    environment = {**os.environ, "GO111MODULE": "off", "DEBIAN_FRONTEND": "noninteractive", **env}
+    environment = {**os.environ, "GO111MODULE": "off", **env}
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -59,11 +59,8 @@ def is_installed() -> bool:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, compiled."""
-    if not is_installed():
-        if shutil.which("apt-get") is None or os.geteuid() != 0:
-            pytest.skip("Debian's packages of Go are not installed, and can't be: that takes apt-get, as root")
-        run("apt-get", "update", "-qq")
-        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES)
+    if not is_installed() and not (install(*PACKAGES) and is_installed()):
+        pytest.skip("Debian's packages of Go are not installed, and can't be: that takes apt-get, as root")
     clone = tmp_path_factory.mktemp("go")
     for name in ("protos", "examples/go"):
         shutil.copytree(ROOT / name, clone / name)

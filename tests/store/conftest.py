@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 from checkpointd_server.embedded import find_binaries
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.support.cluster import ORDINARY, PostgresCluster
+from tests.support.debian import LONGEST_SECONDS, install
 from tests.support.tenant import Tenant
 
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
@@ -46,10 +45,7 @@ def other_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def debian_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """Debian's PostgreSQL: 15 in Debian 12."""
-    if not (found := sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"))) and shutil.which("apt-get") and os.geteuid() == 0:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (("update",), ("install", "-y", "--no-install-recommends", "postgresql-15")):
-            subprocess.run(("apt-get", "-qq", *command), env=environment, capture_output=True, timeout=300)
+    if not (found := sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"))) and install("postgresql-15"):
         found = sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"))
     if not found:
         pytest.skip("Debian's PostgreSQL is not installed, and can't be: that takes apt-get, as root")
@@ -59,7 +55,9 @@ def debian_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 CLUSTERS = [
     pytest.param("postgres_cluster", id="pg18"),
-    pytest.param("debian_postgres_cluster", id="debian", marks=pytest.mark.long),
+    pytest.param(
+        "debian_postgres_cluster", id="debian", marks=[pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
+    ),
     pytest.param("old_postgres_cluster", id="pg16", marks=pytest.mark.long),
     *([pytest.param("other_postgres_cluster", id="other")] if OTHER_POSTGRES else []),
 ]
