@@ -249,6 +249,11 @@ class TestComposed:
         assert compose([patch], 10) is None
         assert compose([patch], len(patch)) == patch
 
+    def test_it_gives_up_where_it_would_take_long(self) -> None:
+        patch = b"\x02x\x03\x00" * 600
+        assert compose([patch], 10_000) == patch
+        assert compose([patch, patch], 10_000) is None
+
 
 class TestBounds:
     def test_it_gives_up_where_nothing_is_saved(self) -> None:

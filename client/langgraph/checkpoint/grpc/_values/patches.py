@@ -23,6 +23,9 @@ MAX_VALUE_BYTES = 1024 * 1024 * 1024
 """The largest value that is taken from a server, in bytes."""
 MAX_INSTRUCTIONS = 4096
 """The most instructions in a patch that is made here."""
+_MOST_COMPOSED = 2048
+"""The most instructions that are put together into one patch: no more come of them, and an event
+loop waits for it."""
 
 _SHORTEST_COPY = 16
 """What is shorter is inserted: the instructions of a copy have up to 10 bytes."""
@@ -139,16 +142,17 @@ def compose(patches: Iterable[bytes], most: int) -> bytes | None:
         most: How many bytes of instructions are of use.
 
     Returns:
-        The instructions; None if they would be too many.
+        The instructions; None if they would be too many, or putting them together would take long.
     """
-    composed: list[_Piece] | None = None
-    for instructions in patches:
-        pieces = _pieces(instructions)
-        composed = pieces if composed is None else _composed(composed, pieces)
-        if len(composed) > MAX_INSTRUCTIONS:
-            return None
+    chain = [_pieces(instructions) for instructions in patches]
+    if sum(map(len, chain)) > _MOST_COMPOSED:
+        return None
+    # Neighbours first, and those again: one after the other would go through what has come together again and again.
+    while len(chain) > 1:
+        last = chain[-1:] if len(chain) % 2 else []
+        chain = [_composed(first, then) for first, then in zip(chain[::2], chain[1::2], strict=False)] + last
     parts: list[bytes] = []
-    for piece in composed or ():
+    for piece in chain[0] if chain else ():
         if piece.inserted is None:
             parts.append(_number(piece.size << 1 | 1) + _number(piece.base))
         else:
