@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -58,7 +58,7 @@ class Hosts:
 
 def urls_of_hosts(dsn: str) -> list[str]:
     """Takes a URL that may name several hosts apart, in either of the places where the driver looks for them."""
-    url = urlsplit(dsn)
+    url = _split(dsn)
     login, at, hosts = url.netloc.rpartition("@")
     if hosts:
         return [urlunsplit(url._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
@@ -73,13 +73,15 @@ def urls_of_hosts(dsn: str) -> list[str]:
 
 def host_of(dsn: str) -> str:
     """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
-    url = urlsplit(dsn)
-    return url.hostname or dict(parse_qsl(url.query)).get("host") or "the driver's default"
+    url = _split(dsn)
+    address = url.netloc.rpartition("@")[2]
+    host = re.sub(r":[^:\]]*$", "", address).strip("[]")
+    return host or dict(parse_qsl(url.query)).get("host") or "the driver's default"
 
 
 def database_of(dsn: str) -> str:
     """Names the database of a URL and where it is, without user and password."""
-    url = urlsplit(dsn)
+    url = _split(dsn)
     query = dict(parse_qsl(url.query))
     given = [unquote(host) for host in url.netloc.rpartition("@")[2].split(",") if host]
     port = query.get("port") or os.environ.get("PGPORT") or "5432"
@@ -88,3 +90,11 @@ def database_of(dsn: str) -> str:
     where = ",".join(host if re.search(r":[0-9]*$", host) and given else f"{host}:{port}" for host in hosts)
     database = unquote(url.path[1:]) or query.get("dbname") or query.get("database") or os.environ.get("PGDATABASE")
     return f"database {database} at {where}" if database else f"the user's own database at {where}"
+
+
+def _split(dsn: str) -> SplitResult:
+    """Splits a URL. Patched Pythons refuse several hosts of which one but the first is an IPv6 address."""
+    found = re.match(r"([^:/?#]+://)([^/?#]*)", dsn)
+    if found is None:
+        return urlsplit(dsn)
+    return urlsplit(found[1] + dsn[found.end() :])._replace(netloc=found[2])
