@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +15,8 @@ import pytest
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded import EmbeddedPostgres
 from checkpointd_server.store import StoreOptions, migrate, open_store, schema_status, schema_version
-from tests.support.until import auntil
+from tests.support.cluster import PostgresCluster
+from tests.support.tenant import a_connection
 
 SECRET = "s3cr3t-Passw0rd"
 VERBS: list[Callable[[StoreOptions], Awaitable[object]]] = [migrate, schema_version, schema_status]
@@ -78,29 +78,34 @@ async def test_an_option_of_the_url_that_can_not_be_is_named(option: str, named:
     assert "bogus" not in message
 
 
-async def test_a_server_without_tls_is_told_where_the_url_asks_for_it(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tcp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL that is reached over TCP, without TLS."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
     settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
-    async with EmbeddedPostgres(tmp_path / "data", settings=settings) as postgres:
-        with (tmp_path / "data" / "postgres" / "pg_hba.conf").open("a") as file:
-            file.write("host all all 127.0.0.1/32 trust\n")
-        connection = await asyncpg.connect(postgres.dsn, port=port)
-        await connection.execute("SELECT pg_reload_conf()")
-        await connection.close()
-        url = f"postgresql://postgres:{SECRET}@127.0.0.1:{port}/postgres"
+    with PostgresCluster(tmp_path_factory.mktemp("tcp"), settings=settings):
+        yield f"postgresql://postgres:{SECRET}@127.0.0.1:{port}/postgres"
 
-        async def is_let_in() -> bool:
-            with suppress(asyncpg.InvalidAuthorizationSpecificationError):
-                await (await asyncpg.connect(url)).close()
-                return True
-            return False
 
-        await auntil(is_let_in)  # PostgreSQL reads the file in its own time
-        message = await _refusal(StoreOptions(dsn=f"{url}?sslmode=require", startup_timeout=0))
-        assert "(127.0.0.1: it speaks no TLS, for which the URL's sslmode asks)" in message
-        assert await schema_version(StoreOptions(dsn=f"{url}?sslmode=prefer")) == 0
+async def test_a_server_without_tls_is_told_where_the_url_asks_for_it(tcp_url: str) -> None:
+    message = await _refusal(StoreOptions(dsn=f"{tcp_url}?sslmode=require", startup_timeout=0))
+    assert "(127.0.0.1: it speaks no TLS, for which the URL's sslmode asks)" in message
+    await schema_version(StoreOptions(dsn=f"{tcp_url}?sslmode=prefer"))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+async def test_the_database_gives_up_a_server_whose_host_is_gone(tcp_url: str) -> None:
+    options = StoreOptions(dsn=tcp_url)
+    await migrate(options)
+    async with open_store(options) as store, a_connection(store) as connection:
+        in_force = [
+            await connection.fetchval(f"SHOW tcp_{name}")
+            for name in ("user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+        ]
+    # PostgreSQL asks the system for what is in force: over a Unix socket it shows 0.
+    assert in_force == ["10000", "5", "2", "3"]
 
 
 async def test_a_host_that_does_not_answer_is_told_after_the_time_to_wait() -> None:

@@ -34,13 +34,14 @@ def access_file(data_dir: Path) -> Path:
 
 def for_everybody(data_dir: Path) -> dict[str, str]:
     """Returns the setting that lets every user of the system in, as any role: some servers under test have their own.
+    Where `listen_addresses` is set it lets in over TCP too.
 
     Args:
         data_dir: The data folder. The file that says so lies beside it.
     """
     access = access_file(data_dir)
     access.parent.mkdir(exist_ok=True)
-    access.write_text("local all all trust\nlocal replication all trust\n")
+    access.write_text("local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\n")
     return {"hba_file": str(access)}
 
 

@@ -55,6 +55,12 @@ _PREPARE = "; ".join(
         # Each statement of a function has to see what became of rows until it had the lock.
         "SET default_transaction_isolation = 'read committed'",
         *(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()),
+        # Where a server's host is gone, the database notices after some 10 s, as the watchdog does on this side.
+        # It passes these over where there is no TCP, or where its system has no such option.
+        "SET tcp_keepalives_idle = 5",
+        "SET tcp_keepalives_interval = 2",
+        "SET tcp_keepalives_count = 3",
+        "SET tcp_user_timeout = '10s'",
     ]
 )
 """What a connection is told once."""
