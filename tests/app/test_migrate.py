@@ -109,6 +109,18 @@ def test_the_status_tells_what_is_lacking_and_changes_nothing(empty_database_url
     assert [(row["number"], row["state"]) for row in told["migrations"]] == [(1, "applied")]
 
 
+def test_the_status_tells_of_another_builds_schema_and_a_server_refuses_it_in_one_line(
+    postgres_cluster: PostgresCluster, database_url: str
+) -> None:
+    psql(postgres_cluster, database_url, "UPDATE checkpointd.migrations SET checksum = 'another' WHERE number = 1")
+    told = run("migrate", "--status", "--database-url", database_url)
+    assert told.returncode == 1
+    assert re.search(r"^0001 +core +breaking +changed", told.stdout, re.MULTILINE)
+    assert "was made by another build of checkpointd" in told.stdout
+    refused = run("serve", "--listen", "127.0.0.1:0", "--database-url", database_url)
+    assert_one_clear_line(refused, "made by another build of checkpointd")
+
+
 @pytest.mark.parametrize(("additive", "code"), [("true", 0), ("false", 1)])
 def test_a_server_starts_on_what_the_next_release_has_migrated_if_that_was_additive(
     additive: str, code: int, postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path

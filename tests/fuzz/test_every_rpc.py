@@ -156,7 +156,7 @@ def target(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathF
     """A server for this module's calls, which delete whatever there is."""
     database = postgres_cluster.create_migrated_database()
     folder = tmp_path_factory.mktemp("fuzzed")
-    # Hundreds of requests a second that are refused are a flood, whose connection is closed (tests/security/test_floods.py).
+    # Hundreds of refused requests a second are a flood, whose connection is closed (tests/security/test_floods.py).
     more = {"CHECKPOINTD_LOG_LEVEL": "info", "CHECKPOINTD_MAX_WASTED_CALLS": "0"}
     with ServerProcess("--database-url", postgres_cluster.dsn(database), log_dir=folder, env=more) as server:
         options = [("grpc.max_receive_message_length", -1)]

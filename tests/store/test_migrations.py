@@ -11,7 +11,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from checkpointd_server.domain.errors import SchemaTooNew, SetupError
+from checkpointd_server.domain.errors import SchemaChanged, SchemaTooNew, SetupError
 from checkpointd_server.store import (
     Migration,
     StoreOptions,
@@ -225,6 +225,44 @@ async def test_a_newer_schema_is_refused_by_store_and_migration(own_options: Sto
     assert await schema_version(own_options) == 9999
 
 
+OTHER_BUILD = {
+    "another checksum": "UPDATE checkpointd.migrations SET checksum = '0123456789abcdef' WHERE number = 1",
+    "before checksums": "ALTER TABLE checkpointd.migrations DROP COLUMN checksum",
+}
+
+
+@pytest.mark.parametrize("change", OTHER_BUILD.values(), ids=OTHER_BUILD)
+async def test_a_schema_of_another_build_is_told_with_what_to_do(
+    change: str, own_options: StoreOptions, postgres_cluster: PostgresCluster
+) -> None:
+    # What the other build lacks would be an error of the database's own, which tells nobody anything.
+    await _query(own_options, "ALTER TABLE checkpointd.threads DROP COLUMN listed_at")
+    await _query(own_options, change)
+    with pytest.raises(
+        SchemaChanged, match="schema 'checkpointd' of the database was made by another build"
+    ) as refusal:
+        async with open_store(own_options):
+            pass
+    assert "--data-dir" in str(refusal.value)
+    assert "checkpointd export" in str(refusal.value)
+    assert refusal.value.number == 1
+    with pytest.raises(SchemaChanged):
+        await migrate(own_options)
+    status = await schema_status(own_options)
+    assert 1 in {migration.number for migration in status.changed}
+    assert not status.can_serve
+    psql = _psql(postgres_cluster, own_options.dsn, print_sql("checkpointd"))
+    assert psql.returncode != 0
+    assert "another build of checkpointd" in psql.stderr
+
+
+def test_a_migrations_checksum_is_its_statements() -> None:
+    def checksum(sql: str) -> str:
+        return Migration(number=1, name="n", additive=True, sql=sql).checksum
+
+    assert checksum("-- Why.\nSELECT 1;\n") == checksum("SELECT\n    1;") != checksum("SELECT 2;")
+
+
 async def test_schemas_with_odd_names_work_side_by_side(empty_database_url: str) -> None:
     for schema in ODD_SCHEMAS:
         options = StoreOptions(dsn=empty_database_url, schema=schema)
@@ -237,19 +275,23 @@ async def test_schemas_with_odd_names_work_side_by_side(empty_database_url: str)
     assert sorted(found) == sorted(ODD_SCHEMAS)
 
 
+def _psql(cluster: PostgresCluster, dsn: str, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [cluster.binaries / "psql", "--no-psqlrc", "--quiet", dsn],
+        input=script,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("schema", ["checkpointd", *ODD_SCHEMAS[:4]])
 async def test_the_printed_script_makes_the_schema_and_may_be_run_again(
     empty_database_url: str, postgres_cluster: PostgresCluster, schema: str
 ) -> None:
     script = print_sql(schema)
     for _ in range(2):
-        psql = subprocess.run(
-            [postgres_cluster.binaries / "psql", "--no-psqlrc", "--quiet", empty_database_url],
-            input=script,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        psql = _psql(postgres_cluster, empty_database_url, script)
         assert psql.returncode == 0, psql.stderr
         assert psql.stdout == ""
     options = StoreOptions(dsn=empty_database_url, schema=schema)

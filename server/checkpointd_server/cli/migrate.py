@@ -78,13 +78,14 @@ def migrate(
 
 def _rows(status: SchemaStatus) -> list[dict[str, str | int | None]]:
     """The migrations, oldest first, as a program reads them."""
-    unknown = {migration.number for migration in status.unknown}
+    states = {migration.number: "unknown" for migration in status.unknown}
+    states |= {migration.number: "changed" for migration in status.changed}
     rows: list[dict[str, str | int | None]] = [
         {
             "number": migration.number,
             "name": migration.name,
             "compatibility": "additive" if migration.additive else "breaking",
-            "state": "unknown" if migration.number in unknown else "applied",
+            "state": states.get(migration.number, "applied"),
             "applied_at": migration.applied_at.isoformat(timespec="seconds"),
         }
         for migration in status.applied
@@ -121,6 +122,8 @@ def _print_status(status: SchemaStatus, where: str) -> None:
         click.echo(line)
     if status.too_new:
         outcome = "was migrated by a newer checkpointd, with which this release can't work: run the newer one"
+    elif status.changed:
+        outcome = "was made by another build of checkpointd, on whose schema this one can't work: run the other one"
     elif status.pending:
         outcome = f"lacks {len(status.pending)} of {len(cells)} migrations: run `checkpointd migrate`"
     elif status.unknown:

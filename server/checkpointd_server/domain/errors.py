@@ -281,3 +281,19 @@ class SchemaTooNew(SetupError):
         )
         self.found = found
         self.known = known
+
+
+class SchemaChanged(SetupError):
+    """The database was migrated by another build of checkpointd, whose migration of the same number is another one.
+
+    Releases never change a migration; builds between releases do.
+    """
+
+    def __init__(self, schema: str, number: int) -> None:
+        super().__init__(
+            f"schema {schema!r} of the database was made by another build of checkpointd: its migration {number} is "
+            "another one, and no migration leads from there to here. Serve on an empty database, schema or data folder "
+            "(--database-url, --schema, --data-dir). To bring threads over, `checkpointd export` them from a server of "
+            "the build that made it, and `checkpointd import` them"
+        )
+        self.number = number

@@ -1,8 +1,9 @@
 """The schema, in numbered steps.
 
 A migration is a folder, `migrations/0001_name`, whose files run in the order of their names; it is never changed once
-released. Those that a database lacks run in one transaction under an advisory lock, so that any number of servers may
-start at once, also through a transaction pooler.
+released. A database keeps the checksums of those that it has: one that was changed nevertheless, as happens between
+releases, is told at the start. Those that a database lacks run in one transaction under an advisory lock, so that any
+number of servers may start at once, also through a transaction pooler.
 
 The first line of its first file says what a migration means for servers of the release before, which goes with it into
 the database, where they find it:
@@ -14,6 +15,7 @@ the database, where they find it:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from typing import Any
 
 import asyncpg
 
-from checkpointd_server.domain.errors import SchemaTooNew, SetupError
+from checkpointd_server.domain.errors import SchemaChanged, SchemaTooNew, SetupError
 from checkpointd_server.store.connections.connector import Connector
 from checkpointd_server.store.connections.database import keep_trying
 from checkpointd_server.store.errors import explain_setup, lacking_rights, read_only
@@ -37,9 +39,13 @@ CREATE TABLE IF NOT EXISTS __schema__.migrations (
     number integer PRIMARY KEY,
     name text NOT NULL,
     additive boolean NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    -- Of its statements. Null: not known.
+    checksum text
 );
 """
+
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 _PSQL_HEAD = """\
 -- The schema of checkpointd, for psql:  psql --no-psqlrc --file this.sql DATABASE
@@ -51,11 +57,23 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 {table}
 """
 
+# As text, since a table of a checkpointd before checksums lacks the column.
+_PSQL_CHECK = """
+DO $checkpointd$ BEGIN
+    IF EXISTS (
+        SELECT FROM {schema}.migrations AS m
+        WHERE number = {number} AND to_jsonb(m) ->> 'checksum' IS DISTINCT FROM {checksum}
+    ) THEN
+        RAISE EXCEPTION 'migration {number} of this schema was made by another build of checkpointd';
+    END IF;
+END $checkpointd$;
+"""
+
 _PSQL_MIGRATION = """
 SELECT NOT EXISTS (SELECT FROM {schema}.migrations WHERE number = {number}) AS pending \\gset
 \\if :pending
 {sql}
-INSERT INTO {schema}.migrations (number, name, additive) VALUES ({number}, {name}, {additive});
+INSERT INTO {schema}.migrations (number, name, additive, checksum) VALUES ({number}, {name}, {additive}, {checksum});
 \\endif
 """
 
@@ -73,6 +91,15 @@ class Migration:
     sql: str = field(repr=False)
     """Its statements, with `__schema__` for the schema."""
 
+    @property
+    def checksum(self) -> str:
+        """What tells its statements from others: the first 16 hexadecimal digits of a SHA-256 of them.
+
+        Comments and white space don't count.
+        """
+        statements = " ".join(_COMMENT.sub("", self.sql).split())
+        return hashlib.sha256(statements.encode()).hexdigest()[:16]
+
     def __str__(self) -> str:
         return f"{self.number:04} {self.name}"
 
@@ -89,6 +116,8 @@ class AppliedMigration:
     """Whether servers that don't know it work on the database."""
     applied_at: datetime
     """When it was run."""
+    checksum: str | None
+    """Of its statements, as `Migration.checksum` has it. None: it was made by a checkpointd that noted none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +130,8 @@ class SchemaStatus:
     """What it lacks."""
     unknown: tuple[AppliedMigration, ...]
     """What it has of a newer checkpointd: the last ones of `applied`."""
+    changed: tuple[AppliedMigration, ...]
+    """What it has, but from other statements than this checkpointd's: some of `applied`."""
 
     @property
     def too_new(self) -> bool:
@@ -110,7 +141,7 @@ class SchemaStatus:
     @property
     def can_serve(self) -> bool:
         """Whether this checkpointd serves on it as it is."""
-        return not self.pending and not self.too_new
+        return not self.pending and not self.too_new and not self.changed
 
 
 def load_migrations() -> list[Migration]:
@@ -142,6 +173,7 @@ async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = 
 
     Raises:
         SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
+        SchemaChanged: Another build of checkpointd migrated the database, by other statements.
         SetupError: The database can't be reached or doesn't allow it.
     """
     known = load_migrations() if known is None else known
@@ -150,18 +182,19 @@ async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = 
         # In a statement after the lock, so that it sees what was committed while this one waited. CREATE ... IF NOT
         # EXISTS asks for rights that a server on a ready database need not have.
         status = _compare(await _applied(connection, options.schema), known)
-        _check_not_too_new(status, known)
+        _check_compatible(status, known, options.schema)
         if status.pending and not status.applied:
             exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
             if not await connection.fetchval(exists, options.schema):
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_identifier(options.schema)}")
             await connection.execute(with_schema(_MIGRATIONS_TABLE, options.schema))
         insert = with_schema(
-            "INSERT INTO __schema__.migrations (number, name, additive) VALUES ($1, $2, $3)", options.schema
+            "INSERT INTO __schema__.migrations (number, name, additive, checksum) VALUES ($1, $2, $3, $4)",
+            options.schema,
         )
         for migration in status.pending:
             await connection.execute(with_schema(migration.sql, options.schema))
-            await connection.execute(insert, migration.number, migration.name, migration.additive)
+            await connection.execute(insert, migration.number, migration.name, migration.additive, migration.checksum)
         return list(status.pending)
 
 
@@ -178,14 +211,20 @@ async def schema_version(options: StoreOptions) -> int:
 
 
 async def check_schema(options: StoreOptions) -> None:
-    """Raises SchemaTooNew if a newer checkpointd broke with this one, SetupError if it can't be used as it is."""
+    """Raises SetupError if the database can't be served on as it is.
+
+    Raises:
+        SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
+        SchemaChanged: Another build of checkpointd migrated the database, by other statements.
+        SetupError: It lacks migrations, or can't be used.
+    """
     known = load_migrations()
     async with _connect(options) as connection:
         if await connection.fetchval("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"):
             raise read_only()
         status = _compare(await _applied(connection, options.schema), known)
         lacking = await connection.fetchval(load_statements(options.schema)["check"]) if status.can_serve else None
-    _check_not_too_new(status, known)
+    _check_compatible(status, known, options.schema)
     if lacking:
         raise SetupError(lacking_rights(str(lacking)))
     if status.pending:
@@ -202,13 +241,15 @@ def print_sql(schema: str) -> str:
         last=known[-1].number, lock=_lock(schema), schema=quoted, table=with_schema(_MIGRATIONS_TABLE, schema).strip()
     )
     steps = [
-        _PSQL_MIGRATION.format(
+        template.format(
             schema=quoted,
             number=migration.number,
             name=quote_literal(migration.name),
             additive="true" if migration.additive else "false",
+            checksum=quote_literal(migration.checksum),
             sql=with_schema(migration.sql, schema).strip(),
         )
+        for template in (_PSQL_CHECK, _PSQL_MIGRATION)
         for migration in known
     ]
     return head + "".join(steps) + "\nCOMMIT;\n"
@@ -232,24 +273,35 @@ async def _applied(connection: Any, schema: str) -> list[AppliedMigration]:
     table = f"{quote_identifier(schema)}.migrations"
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return []
+    # As JSON, since a table of a checkpointd before checksums lacks the column.
+    columns = "number, name, additive, applied_at, to_jsonb(m) ->> 'checksum' AS checksum"
     # Only the schema's quoted name is not ours.
-    rows = await connection.fetch(f"SELECT number, name, additive, applied_at FROM {table} ORDER BY number")  # noqa: S608
+    rows = await connection.fetch(f"SELECT {columns} FROM {table} AS m ORDER BY number")  # noqa: S608
     return [AppliedMigration(**row) for row in rows]
 
 
 def _compare(applied: Sequence[AppliedMigration], known: Sequence[Migration]) -> SchemaStatus:
     numbers = {migration.number for migration in applied}
+    checksums = {migration.number: migration.checksum for migration in known}
     return SchemaStatus(
         applied=tuple(applied),
         pending=tuple(migration for migration in known if migration.number not in numbers),
         unknown=tuple(migration for migration in applied if migration.number > known[-1].number),
+        changed=tuple(
+            migration
+            for migration in applied
+            if migration.number in checksums and migration.checksum != checksums[migration.number]
+        ),
     )
 
 
-def _check_not_too_new(status: SchemaStatus, known: Sequence[Migration]) -> None:
+def _check_compatible(status: SchemaStatus, known: Sequence[Migration], schema: str) -> None:
+    """Raises SchemaTooNew, or SchemaChanged, if this checkpointd can't work on what the database has."""
     if status.too_new:
         breaking = next(migration for migration in status.unknown if not migration.additive)
         raise SchemaTooNew(breaking.number, known[-1].number)
+    if status.changed:
+        raise SchemaChanged(schema, status.changed[0].number)
 
 
 def _lock(schema: str) -> int:
