@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bounds js reference flaky soak fuzz bench lint format protos pins audit clean
+.PHONY: help setup demo test test-all bounds js reference flaky soak fuzz bench docs lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ format: setup ## Put code into the house's format
 
 protos: ## Make the Python stubs from the .proto files
 	@scripts/generate_stubs.sh
+
+docs: setup ## Build the documentation site, in .build/site (ARGS=serve shows it while you write)
+	@scripts/docs.sh $(ARGS)
 
 reference: setup ## Make the protocol's reference as HTML, in .build/reference
 	@scripts/protocol_reference.sh

@@ -13,7 +13,7 @@ LONGEST_FILE = 500
 DOMAIN = Path("server/checkpointd_server/domain")
 TESTS = Path("tests")
 SHARED = "support"
-FOLDERS = (".ci", "client", "deploy", "docs", "examples", "protos", "scripts", "server", "tests")
+FOLDERS = (".ci", ".github", "client", "deploy", "docs", "examples", "protos", "scripts", "server", "tests")
 SUFFIXES = {"", ".md", ".proto", ".py", ".sh", ".sql", ".toml", ".yaml", ".yml"}
 
 FORBIDDEN_IMPORTS = {
