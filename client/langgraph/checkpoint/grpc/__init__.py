@@ -11,6 +11,7 @@ from langgraph.checkpoint.grpc.errors import (
     DeadlineExceededError,
     EncryptionError,
     InvalidArgumentError,
+    InvalidStateError,
     LeaseHeldError,
     LeaseLostError,
     MessageTooLargeError,
@@ -18,6 +19,8 @@ from langgraph.checkpoint.grpc.errors import (
     PredecessorMissingError,
     ServerError,
     ServerUnavailableError,
+    StateMigrationError,
+    StateVersionError,
     TamperedValueError,
     ThreadArchivedError,
     ThreadExistsError,
@@ -30,6 +33,8 @@ from langgraph.checkpoint.grpc.errors import (
 from langgraph.checkpoint.grpc.leases import Lease
 from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, UnportableValueError
 from langgraph.checkpoint.grpc.saver import GrpcSaver
+from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
+from langgraph.checkpoint.grpc.thread_migration import ThreadMigration
 from langgraph.checkpoint.grpc.threads import CheckpointNode, ThreadDiff, ThreadInfo, Threads
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
@@ -45,6 +50,7 @@ __all__ = [
     "EncryptionError",
     "GrpcSaver",
     "InvalidArgumentError",
+    "InvalidStateError",
     "Lease",
     "LeaseHeldError",
     "LeaseLostError",
@@ -55,11 +61,16 @@ __all__ = [
     "SerializerMismatchError",
     "ServerError",
     "ServerUnavailableError",
+    "StateHooks",
+    "StateMigrationError",
+    "StatePlace",
+    "StateVersionError",
     "TamperedValueError",
     "ThreadArchivedError",
     "ThreadDiff",
     "ThreadExistsError",
     "ThreadInfo",
+    "ThreadMigration",
     "ThreadNotFoundError",
     "Threads",
     "TlsOptions",

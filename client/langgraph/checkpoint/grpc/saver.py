@@ -29,6 +29,7 @@ from langgraph.checkpoint.grpc._convert import encode
 from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
 from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
+from langgraph.checkpoint.grpc._convert.state import StateFilter
 from langgraph.checkpoint.grpc._probe import ConnectionProbe
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
@@ -51,6 +52,7 @@ from langgraph.checkpoint.grpc.options import (
     default_target,
     default_token,
 )
+from langgraph.checkpoint.grpc.state_hooks import StateHooks
 from langgraph.checkpoint.grpc.tls import TlsOptions
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -105,6 +107,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
             tracer provider, or a provider. Needs the extra `otel`.
         concurrency: "optimistic" (default): a run that was overtaken by another on its thread gets
             VersionConflictError. "last_write_wins": it overwrites the other, as stock savers do.
+        hooks: Which channels are never stored, which values may not be, and how old states become today's.
     """
 
     def __init__(
@@ -124,12 +127,17 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
+        hooks: StateHooks | None = None,
     ) -> None:
         super().__init__(serde=serde if strict is None else strict_serde(strict, serde))
         if not isinstance(encryption, Encryption | None):
             raise InvalidArgumentError(
                 f"encryption: must be an Encryption, not {type(encryption).__name__}", field="encryption"
             )
+        if not isinstance(hooks, StateHooks | None):
+            raise InvalidArgumentError(f"hooks: must be StateHooks, not {type(hooks).__name__}", field="hooks")
+        self.hooks = hooks
+        self._state = None if hooks is None else StateFilter(hooks)
         self.encryption = encryption
         self.searchable_metadata = searchable_keys(searchable_metadata)
         self.options = ClientOptions(
@@ -171,6 +179,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
+        hooks: StateHooks | None = None,
     ) -> Self:
         """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
         return cls(
@@ -188,6 +197,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
             cache_bytes=cache_bytes,
             tracing=tracing,
             concurrency=concurrency,
+            hooks=hooks,
         )
 
     # The object.
@@ -262,6 +272,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         found = flows.run(flow, partial(self._calls.call, config))
         if found is None:
             _advice.warn_of_absent(config, request)
+        elif self._state is not None:
+            return self._state.loaded(found)
         return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -271,6 +283,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         found = await flows.arun(flow, partial(self._calls.acall, config))
         if found is None:
             _advice.warn_of_absent(config, request)
+        elif self._state is not None:
+            return self._state.loaded(found)
         return found
 
     def list(
@@ -291,7 +305,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         """
         request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
         flow = self._reader().pages(request, limit, self._on_read(config, request))
-        return flows.iterate(flow, partial(self._calls.call, config))
+        found = flows.iterate(flow, partial(self._calls.call, config))
+        return found if self._state is None else map(self._state.loaded, found)
 
     def alist(
         self,
@@ -304,7 +319,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         """Yields what `list` returns."""
         request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
         flow = self._reader().pages(request, limit, self._on_read(config, request))
-        return flows.aiterate(flow, partial(self._calls.acall, config))
+        found = flows.aiterate(flow, partial(self._calls.acall, config))
+        return found if self._state is None else self._state.aloaded(found)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -418,6 +434,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         new_versions: ChannelVersions,
     ) -> OutgoingCheckpoint:
         try:
+            if self._state is not None:
+                checkpoint, metadata, new_versions = self._state.outgoing(config, checkpoint, metadata, new_versions)
             put = encode.put(self._value_serde(), self._cache, config, checkpoint, metadata, new_versions)
         except Exception as error:
             # What waits for this put needn't wait any more.
@@ -430,6 +448,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
     def _outgoing_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> OutgoingWrites:
+        if self._state is not None:
+            writes = self._state.outgoing_writes(config, writes)
         outgoing = encode.put_writes(self._value_serde(), self._cache, config, writes, task_id, task_path)
         self._lease_tokens.attach(outgoing.request)
         return outgoing

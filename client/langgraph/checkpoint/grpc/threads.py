@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from langgraph.checkpoint.grpc._convert import thread_queries as queries
 from langgraph.checkpoint.grpc._convert.arguments import config_of, thread
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc.errors import CheckpointNotFoundError
+from langgraph.checkpoint.grpc.thread_migration import ThreadMigration, migrate
 
 from checkpointd.v1 import thread_service_pb2 as pb
 
@@ -319,6 +321,36 @@ class Threads:
         """Awaits `fork`."""
         await self._saver.acopy_thread(source_thread_id, target_thread_id, checkpoint_id=checkpoint_id)
         return await self.aget(target_thread_id)
+
+    def migrate(
+        self, *, prefix: str = "", thread_ids: Collection[str] | None = None, dry_run: bool = True
+    ) -> Iterator[ThreadMigration]:
+        """Rewrites threads with the saver's hook `migrate`: every checkpoint whose state is of an older version.
+
+        A checkpoint keeps its id, its parent and the writes beside it, so threads that wait go on. Each thread is
+        rewritten under a lease, oldest checkpoint first; what was done when it fails stays, and the next call goes on.
+
+        Args:
+            prefix: Only threads whose ids begin with this.
+            thread_ids: Only these threads. Default: all that aren't archived.
+            dry_run: Whether hooks are only tried, and what would be done is told.
+
+        Yields:
+            What becomes of each thread. One that fails doesn't hold up the others.
+
+        Raises:
+            InvalidArgumentError: The saver was built without the hook.
+        """
+        found = iter(thread_ids) if thread_ids is not None else (info.thread_id for info in self.search(prefix=prefix))
+        return migrate(self._saver, (one for one in found if one.startswith(prefix)), dry_run=dry_run)
+
+    async def amigrate(
+        self, *, prefix: str = "", thread_ids: Collection[str] | None = None, dry_run: bool = True
+    ) -> AsyncIterator[ThreadMigration]:
+        """Yields what `migrate` does. Hooks are called in another thread."""
+        outcomes = self.migrate(prefix=prefix, thread_ids=thread_ids, dry_run=dry_run)
+        while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
+            yield outcome
 
     def _filter(
         self,

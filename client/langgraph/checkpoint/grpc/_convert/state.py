@@ -1,0 +1,268 @@
+"""State hooks at work: on what is about to be stored, and on what was loaded."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.grpc._convert.arguments import checkpoint_id, namespace
+from langgraph.checkpoint.grpc.errors import InvalidStateError, StateMigrationError, StateVersionError
+from langgraph.checkpoint.grpc.state_hooks import VERSION_KEY, StateHooks, StatePlace, is_reserved
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
+
+_START = "__start__"
+_NO_WRITES = "__no_writes__"
+"""The channel that LangGraph has a task write to that has written nothing: so it counts as done."""
+_MARK = "~s"
+"""Stands in the version of a channel whose value a migration has made, behind the version that it was made of."""
+_NO_VERSION = f"{0:032}.{0:017}"
+MAX_CURRENT = 10_000
+"""How many checkpoints are remembered as being of today's version."""
+
+
+class StateFilter:
+    """Applies a saver's hooks.
+
+    A state that was migrated when it was loaded is stored with the run's first put. Until then its values are nowhere,
+    so their channels get versions of their own when they are loaded: LangGraph passes these on from checkpoint to
+    checkpoint, and the put that builds on what isn't known to be of today's version stores them.
+
+    Args:
+        hooks: The hooks.
+    """
+
+    def __init__(self, hooks: StateHooks) -> None:
+        self._hooks = hooks
+        self._exclude = frozenset(hooks.exclude)
+        self._current: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # To the server.
+
+    def outgoing(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> tuple[Checkpoint, CheckpointMetadata, ChannelVersions]:
+        """Returns what to store of a put. Raises InvalidStateError."""
+        key = namespace(config)
+        values, versions = checkpoint.get("channel_values") or {}, checkpoint.get("channel_versions") or {}
+        if self._hooks.version:
+            metadata = cast(CheckpointMetadata, {**metadata, VERSION_KEY: self._hooks.version})
+            if self._hooks.migrate is not None:
+                if not self._is_current((*key, checkpoint_id(config))):
+                    new_versions = {**new_versions, **made_by_migration(versions)}
+                self._note_current((*key, checkpoint.get("id", "")))
+        self.check(config, checkpoint, new_versions)
+        if self._exclude:
+            values = {
+                channel: self._stripped(channel, value)
+                for channel, value in values.items()
+                if channel not in self._exclude
+            }
+            checkpoint = cast(Checkpoint, {**checkpoint, "channel_values": values})
+        return checkpoint, metadata, new_versions
+
+    def check(self, config: RunnableConfig, checkpoint: Checkpoint, new_versions: ChannelVersions) -> None:
+        """Raises InvalidStateError if a value of these channels may not be stored."""
+        if self._hooks.validate is not None:
+            values = checkpoint.get("channel_values") or {}
+            for channel in new_versions:
+                if channel in values:
+                    self._validate(namespace(config), channel, values[channel])
+
+    def outgoing_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+        """Returns what to store of a task's writes. Raises InvalidStateError."""
+        if self._hooks.validate is not None:
+            key = namespace(config)
+            for channel, value in writes:
+                self._validate(key, channel, value)
+        if not self._exclude:
+            return writes
+        left = [(channel, self._stripped(channel, value)) for channel, value in writes if channel not in self._exclude]
+        # Otherwise the task would count as one that hasn't run.
+        return left if left or not writes else [(_NO_WRITES, None)]
+
+    def _validate(self, key: tuple[str, str], channel: str, value: Any) -> None:
+        validate = self._hooks.validate
+        assert validate is not None
+        if channel == _START:
+            for name, item in (_fields(value) or {}).items():
+                self._validate(key, str(name), item)
+        elif not is_reserved(channel) and channel not in self._exclude:
+            try:
+                validate(channel, value)
+            except Exception as error:
+                raise InvalidStateError(
+                    thread_id=key[0], checkpoint_ns=key[1], channel=channel, reason=type(error).__name__
+                ) from error
+
+    def _stripped(self, channel: str, value: Any) -> Any:
+        """Returns a value of one of LangGraph's own channels without what it holds of excluded ones."""
+        if channel == _START:
+            return self._without(value)
+        if channel == TASKS:
+            return [self._sent(item) for item in value] if isinstance(value, list | tuple) else self._sent(value)
+        return value
+
+    def _sent(self, send: Any) -> Any:
+        if not hasattr(send, "arg"):
+            return send
+        argument = self._without(send.arg)
+        if argument is send.arg:
+            return send
+        stripped = copy.copy(send)
+        stripped.arg = argument
+        return stripped
+
+    def _without(self, state: Any) -> Any:
+        fields = _fields(state)
+        if fields is None or self._exclude.isdisjoint(fields):
+            return state
+        return {name: item for name, item in fields.items() if name not in self._exclude}
+
+    # From the server.
+
+    def loaded(self, saved: CheckpointTuple) -> CheckpointTuple:
+        """Returns a checkpoint with its state as of today. Raises StateVersionError, StateMigrationError."""
+        today = self._hooks.version
+        if not today:
+            return saved
+        key = namespace(saved.config)
+        own_id, found = saved.checkpoint["id"], version_of(saved.metadata)
+        if found == today or (self._hooks.migrate is None and found < today):
+            self._note_current((*key, own_id))
+            return saved
+        if found > today:
+            raise StateVersionError(thread_id=key[0], checkpoint_id=own_id, version=found, known=today)
+        return self._migrated(
+            saved,
+            StatePlace(
+                thread_id=key[0],
+                checkpoint_ns=key[1],
+                checkpoint_id=own_id,
+                version=found,
+                metadata=saved.metadata,
+            ),
+        )
+
+    async def aloaded(self, found: AsyncIterator[CheckpointTuple]) -> AsyncIterator[CheckpointTuple]:
+        """Yields what `loaded` makes of checkpoints."""
+        async for saved in found:
+            yield self.loaded(saved)
+
+    def _migrated(self, saved: CheckpointTuple, place: StatePlace) -> CheckpointTuple:
+        assert self._hooks.migrate is not None
+        checkpoint = saved.checkpoint
+        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+        state = {channel: value for channel, value in values.items() if _is_state(channel, value)}
+        given = frozenset(state)
+        try:
+            made = dict(self._hooks.migrate(state, place))
+            if wrong := next((name for name in made if not isinstance(name, str) or is_reserved(name)), None):
+                raise ValueError(f"{wrong!r} is no channel of a state")
+        except Exception as error:
+            raise StateMigrationError(
+                thread_id=place.thread_id,
+                checkpoint_id=place.checkpoint_id,
+                version=place.version,
+                reason=type(error).__name__,
+            ) from error
+        mark = f"{_MARK}{self._hooks.version}-{blake2b(place.checkpoint_id.encode(), digest_size=6).hexdigest()}"
+        # Versions of another type don't sort beside those that are made here: then all become texts.
+        all_texts = all(isinstance(version, str) for version in versions.values())
+        renamed: dict[str, dict[Any, Any]] = {}
+        new_versions: dict[str, Any] = {}
+        for channel, version in versions.items():
+            if channel in made or (channel not in given and not all_texts):
+                renamed[channel] = {version: f"{_text(version)}{mark}"}
+                version = renamed[channel][version]
+            if channel in made or channel not in given:
+                new_versions[channel] = version
+        for channel in made:
+            new_versions.setdefault(channel, f"{_NO_VERSION}{mark}")
+        migrated = cast(
+            Checkpoint,
+            {
+                **checkpoint,
+                "channel_values": {name: item for name, item in values.items() if name not in given} | made,
+                "channel_versions": new_versions,
+                "versions_seen": _seen(checkpoint["versions_seen"], renamed, new_versions, all_texts),
+            },
+        )
+        return saved._replace(checkpoint=migrated)
+
+    def _is_current(self, place: tuple[str, str, str]) -> bool:
+        with self._lock:
+            return place in self._current
+
+    def _note_current(self, place: tuple[str, str, str]) -> None:
+        with self._lock:
+            self._current[place] = None
+            if len(self._current) > MAX_CURRENT:
+                self._current.popitem(last=False)
+
+
+def version_of(metadata: Mapping[str, Any]) -> int:
+    """Returns the version of the state that a checkpoint with this metadata has; 0: none."""
+    found = metadata.get(VERSION_KEY)
+    return found if type(found) is int and found > 0 else 0
+
+
+def _is_state(channel: str, value: Any) -> bool:
+    """Whether a value is one that is migrated. A delta channel's is made of writes, which stay as they are."""
+    return not is_reserved(channel) and not isinstance(value, _DeltaSnapshot)
+
+
+def made_by_migration(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the channels whose values migrations have made, with their versions."""
+    return {channel: version for channel, version in versions.items() if isinstance(version, str) and _MARK in version}
+
+
+def _text(version: Any) -> str:
+    """Returns what a new version is made of: a text that sorts where the old version did."""
+    if isinstance(version, str):
+        return version.partition(_MARK)[0]
+    return f"{int(version):032}.{0:017}"
+
+
+def _seen(
+    seen: Mapping[str, Any], renamed: Mapping[str, Mapping[Any, Any]], versions: Mapping[str, Any], all_texts: bool
+) -> dict[str, Any]:
+    """Returns which versions each node has seen, so that a migration triggers none."""
+    result: dict[str, Any] = {}
+    for node, found in seen.items():
+        result[node] = of_node = {}
+        for channel, version in found.items():
+            other = version if all_texts else _text(version)
+            of_node[channel] = renamed.get(channel, {}).get(version, other)
+        if of_node:
+            of_node.update(
+                (channel, version)
+                for channel, version in versions.items()
+                if channel not in found and version.startswith(_NO_VERSION)
+            )
+    return result
+
+
+def _fields(state: Any) -> Mapping[str, Any] | None:
+    """Returns what a state holds, by channel; None: it isn't known."""
+    if isinstance(state, Mapping):
+        return state
+    names = [name for kind in type(state).__mro__ for name in inspect.get_annotations(kind)]
+    names += getattr(type(state), "model_fields", ())
+    if not names:
+        return None
+    given: Collection[str] = getattr(state, "model_fields_set", ())
+    return {
+        name: item for name in dict.fromkeys(names) if (item := getattr(state, name, None)) is not None or name in given
+    }
