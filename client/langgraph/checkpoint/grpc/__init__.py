@@ -11,7 +11,6 @@ from langgraph.checkpoint.grpc.errors import (
     DeadlineExceededError,
     EncryptionError,
     InvalidArgumentError,
-    InvalidStateError,
     LeaseHeldError,
     LeaseLostError,
     MessageTooLargeError,
@@ -19,8 +18,6 @@ from langgraph.checkpoint.grpc.errors import (
     PredecessorMissingError,
     ServerError,
     ServerUnavailableError,
-    StateMigrationError,
-    StateVersionError,
     TamperedValueError,
     ThreadArchivedError,
     ThreadExistsError,
@@ -33,6 +30,7 @@ from langgraph.checkpoint.grpc.errors import (
 from langgraph.checkpoint.grpc.leases import Lease
 from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, UnportableValueError
 from langgraph.checkpoint.grpc.saver import GrpcSaver
+from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigrationError, StateVersionError
 from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration
 from langgraph.checkpoint.grpc.threads import CheckpointNode, ThreadDiff, ThreadInfo, Threads

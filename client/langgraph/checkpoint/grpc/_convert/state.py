@@ -13,7 +13,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.grpc._convert.arguments import checkpoint_id, namespace
-from langgraph.checkpoint.grpc.errors import InvalidStateError, StateMigrationError, StateVersionError
+from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigrationError, StateVersionError
 from langgraph.checkpoint.grpc.state_hooks import VERSION_KEY, StateHooks, StatePlace, is_reserved
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
