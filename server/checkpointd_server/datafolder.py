@@ -78,8 +78,10 @@ def _users(uid: int) -> str:
 
 
 class DataFolder:
-    """A data folder and the files in it. PostgreSQL refuses to run as root, so as root it runs as another user: the one
-    who owns the cluster or the folder, or where that is root too `checkpointd`, or `nobody` if there is no such user.
+    """A data folder and the files in it.
+
+    PostgreSQL refuses to run as root, so as root it runs as another user: the one who owns the cluster or the folder,
+    or where that is root too `checkpointd`, or `nobody` if there is no such user.
 
     Args:
         path: The folder. It need not exist yet.
@@ -255,8 +257,10 @@ class DataFolder:
         return (sys.executable, "-I", "-S", "-c", _RUN_AS, *ids, program, *arguments)
 
     def process_options(self) -> dict[str, Any]:
-        """How such a command is started: in a session of its own (a terminal's Ctrl-C is for checkpointd alone), and
-        with nothing of our environment, which may hold secrets and PG* variables.
+        """Returns how such a command is started.
+
+        In a session of its own (a terminal's Ctrl-C is for checkpointd alone), and with nothing of our environment,
+        which may hold secrets and PG* variables.
         """
         return {
             "cwd": self.path,

@@ -1,5 +1,4 @@
-"""The command line: `checkpointd serve | migrate | context | health | info | show | threads | export | import |
-keys`."""
+"""The command line: `checkpointd`, and its commands."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def list_contexts(as_json: bool) -> None:
 @click.argument("name", required=False)
 @json_option
 def show(name: str | None, as_json: bool) -> None:
-    """Print a context, without its token.  [default: the one in use]
+    """Print a context (by default the one in use), without its token.
 
     \b
     Example:

@@ -102,8 +102,10 @@ class LeaseHeld(CheckpointdError):
 
 
 class LeaseLost(CheckpointdError):
-    """The lease that a call names is not in force: it expired, was released, or somebody else has one now. Nothing was
-    stored."""
+    """The lease that a call names is not in force. Nothing was stored.
+
+    It expired, was released, or somebody else has one now.
+    """
 
     def __init__(self, thread_id: str) -> None:
         super().__init__(f"thread {thread_id!r}: the lease is no longer in force; take a new one and read again")

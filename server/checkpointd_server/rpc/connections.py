@@ -1,5 +1,7 @@
-"""Connections that only cost: their calls are cancelled as soon as they are made, refused for who makes them, or never
-get a request. gRPC has no way to close one from Python, so the socket is shut down under it.
+"""Connections that only cost, and how they are closed.
+
+Their calls are cancelled as soon as they are made, refused for who makes them, or never get a request. gRPC has no way
+to close one from Python, so the socket is shut down under it.
 
 A call that comes to nothing takes a fifth of a millisecond or two, and honest calls wait behind it. A connection may
 make some of them at once and some in every second. One that makes more is closed, with all that it has under way:

@@ -23,6 +23,7 @@ class LargeHeaders(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
         self._handler = grpc.stream_stream_rpc_method_handler(serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Returns what refuses a call with too many headers, and nothing for others."""
         size = 0
         for name, value in handler_call_details.invocation_metadata or ():
             size += len(name) + len(value)
@@ -43,4 +44,5 @@ class UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
         self._handler = grpc.stream_stream_rpc_method_handler(serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Returns what answers any call."""
         return self._handler

@@ -205,8 +205,10 @@ def is_worth_waiting(error: Exception) -> bool:
 
 
 def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
-    """Says what an operator must mend. Of the driver's words only names are kept, never the URL: it may hold a
-    password."""
+    """Returns an error that says what an operator must mend.
+
+    Of the driver's message only names are kept, never the URL: it may hold a password.
+    """
     if isinstance(error, SetupError):
         return error
     if isinstance(error, asyncpg.PostgresError):

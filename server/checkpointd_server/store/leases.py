@@ -116,8 +116,10 @@ class Leases:
                 self._waiting.pop(thread, None)
 
     async def _attempt(self, acquire: AcquireLease) -> tuple[int | None, float | None]:
-        """Takes the lease if it is free for this holder; else lets it wait, if it wants to. Returns the token, and how
-        long the lease lives."""
+        """Takes the lease if it is free for this holder; else lets it wait, if it wants to.
+
+        Returns the token, and how long the lease lives, in seconds.
+        """
         row = await self._database.fetch_row(
             "acquire_lease",
             thread_key(acquire.tenant, acquire.thread_id),

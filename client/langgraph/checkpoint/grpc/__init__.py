@@ -32,8 +32,9 @@ from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMis
 from langgraph.checkpoint.grpc.saver import GrpcSaver
 from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigrationError, StateVersionError
 from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
+from langgraph.checkpoint.grpc.thread_info import CheckpointNode, ThreadDiff, ThreadInfo
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration
-from langgraph.checkpoint.grpc.threads import CheckpointNode, ThreadDiff, ThreadInfo, Threads
+from langgraph.checkpoint.grpc.threads import Threads
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
 __all__ = [

@@ -55,6 +55,9 @@ class ConnectionProbe:
         For code that was written for LangGraph's own savers. `saver.setup()` blocks until the server answers, within
         the retry budget; `await saver.setup()` awaits it. In an event loop nothing is checked until it is awaited.
 
+        Returns:
+            Something that may be awaited, and need not be.
+
         Raises:
             CheckpointdError: As any call.
         """

@@ -38,7 +38,15 @@ class ThreadOperations:
         return Threads(cast("GrpcSaver", self))
 
     def delete_thread(self, thread_id: str) -> None:
-        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict."""
+        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict.
+
+        Args:
+            thread_id: The thread. If there is none, nothing happens.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on it.
+            ThreadArchivedError: It is archived.
+        """
         self._delete_thread(thread_id)
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -62,7 +70,11 @@ class ThreadOperations:
         return int(response.deleted_checkpoints)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Deletes the checkpoints of these runs (by the metadata's `run_id`) in all threads, with their writes."""
+        """Deletes the checkpoints of runs in all threads, with their writes.
+
+        Args:
+            run_ids: The runs, by the `run_id` in their metadata.
+        """
         forget_context()
         for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
             _advice.tell_deleted(request, self._client.call(request))

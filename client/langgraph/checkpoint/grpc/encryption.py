@@ -108,7 +108,11 @@ class Encryption:
         return sealed_type, nonce + self._ciphers[self.current].encrypt(nonce, data, self._bound(sealed_type, place))
 
     def sealed_type(self, type_tag: str) -> str:
-        """Returns the tag that a value with this one is stored with."""
+        """Returns the type tag that a sealed value is stored with.
+
+        Args:
+            type_tag: The serializer's type tag.
+        """
         return f"{type_tag}+{_FORMAT}.{self.current}"
 
     def open(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:

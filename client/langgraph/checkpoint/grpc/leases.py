@@ -251,5 +251,5 @@ class LeaseMixin:
         return LeaseContext(self._client, self._lease_tokens, thread_id, ttl, wait)
 
     def alease(self, thread_id: str, *, ttl: float = 30.0, wait: float | None = None) -> AsyncLeaseContext:
-        """Does what `lease` does, for `async with`."""
+        """Awaits `lease`: for `async with`."""
         return AsyncLeaseContext(self._client, self._lease_tokens, thread_id, ttl, wait)

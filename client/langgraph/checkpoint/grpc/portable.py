@@ -90,7 +90,14 @@ class PortableSerializer(SerializerProtocol):
     """
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        """Returns the type and the bytes of a value. Raises UnportableValueError."""
+        """Returns the type and the bytes of a value.
+
+        Args:
+            obj: The value.
+
+        Raises:
+            UnportableValueError: LangGraph.js couldn't read it.
+        """
         if isinstance(obj, bytes | bytearray | memoryview):
             return "bytes", bytes(obj)
         try:
@@ -100,7 +107,15 @@ class PortableSerializer(SerializerProtocol):
             raise UnportableValueError("it nests too deep, or holds itself") from None
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """Returns the value of a type and bytes. Raises UnportableValueError, or ValueError for what isn't JSON."""
+        """Returns the value of a type and bytes.
+
+        Args:
+            data: The type tag and the bytes.
+
+        Raises:
+            UnportableValueError: The type is that of another serializer.
+            ValueError: The bytes aren't JSON.
+        """
         type_tag, content = data
         if type_tag == "bytes":
             return content

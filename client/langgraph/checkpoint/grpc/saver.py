@@ -250,6 +250,10 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
 
         The digits after the point are random, so that two branches of a thread never make the same version for
         different values. They come from the operating system: a seeded `random` would repeat them.
+
+        Args:
+            current: The version that the channel has; None: none yet.
+            channel: Not used. LangGraph passes it.
         """
         if current is None:
             number = 0
@@ -263,6 +267,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Reads one checkpoint: the latest, or the one that the config names.
+
+        Args:
+            config: Names the thread and, if need be, `checkpoint_ns` (default: the root graph) and `checkpoint_id`.
 
         Returns:
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
@@ -302,6 +309,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
             filter: Only checkpoints whose metadata contains this, as PostgreSQL's JSONB `@>` has it.
             before: Only checkpoints whose id is less than this config's.
             limit: The most checkpoints to return; None for all.
+
+        Returns:
+            An iterator, which asks for the next page when it gets there.
         """
         request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
         flow = self._reader().pages(request, limit, self._on_read(config, request))
@@ -316,7 +326,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Yields what `list` returns."""
+        """Awaits what `list` returns."""
         request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
         flow = self._reader().pages(request, limit, self._on_read(config, request))
         found = flows.aiterate(flow, partial(self._calls.acall, config))
@@ -325,7 +335,15 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Reads each channel's writes since its nearest stored value, and that value."""
+        """Reads each channel's writes since its nearest stored value, and that value.
+
+        Args:
+            config: The checkpoint whose channels are wanted. Its own writes aren't among them.
+            channels: The names of delta channels.
+
+        Returns:
+            The history of each channel, by its name.
+        """
         if not channels:
             return {}
         flow = self._reader().delta_history(encode.delta_history(config, channels))
@@ -390,6 +408,12 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         task_path: str = "",
     ) -> None:
         """Stores a task's writes beside the checkpoint that the config names. Like puts, they may be handed over.
+
+        Args:
+            config: Names the thread, the namespace and the checkpoint.
+            writes: Channels and values, in order.
+            task_id: The task.
+            task_path: Where the task stands among others; pending writes are ordered by it.
 
         Raises:
             WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from langgraph.checkpoint.grpc import _thread_flows as thread_flows
 from langgraph.checkpoint.grpc._convert import thread_queries as queries
 from langgraph.checkpoint.grpc._convert.arguments import config_of, thread
 from langgraph.checkpoint.grpc._transport import flows
-from langgraph.checkpoint.grpc.errors import CheckpointNotFoundError
+from langgraph.checkpoint.grpc.thread_info import (
+    CheckpointNode,
+    ThreadCount,
+    ThreadDiff,
+    ThreadInfo,
+    ThreadStatus,
+)
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration, migrate
 
 from checkpointd.v1 import thread_service_pb2 as pb
@@ -21,90 +26,14 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.saver import GrpcSaver
 
 Result = TypeVar("Result")
-ThreadStatus = Literal["idle", "running", "interrupted", "failed"]
-"""What becomes of a thread, by its latest checkpoint."""
-
-STATUSES: tuple[ThreadStatus, ...] = get_args(ThreadStatus)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadSignal:
-    """An interrupt or an error beside the latest checkpoint of a thread."""
-
-    task_id: str
-    is_error: bool
-    value: Any
-    """As plain data: an object is {"$type": name, ...its fields}; what the server can't decode, because it is encrypted
-    or of another serializer, or is large, is {"$serialized": type tag, "$bytes": size}."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadInfo:
-    """What is known of a thread without reading its values."""
-
-    thread_id: str
-    status: ThreadStatus
-    checkpoints: int
-    """How many it holds, in all namespaces."""
-    bytes: int
-    """About how many its rows have in the database."""
-    created_at: datetime
-    active_at: datetime
-    """When it was last written to."""
-    checkpoint_id: str | None
-    """The latest of the root namespace."""
-    metadata: Mapping[str, Any]
-    """What filters see of that one's metadata."""
-    next: Sequence[str]
-    """The nodes whose turn it is."""
-    interrupts: Sequence[ThreadSignal]
-    errors: Sequence[ThreadSignal]
-    tags: Mapping[str, str]
-    archived_at: datetime | None
-    pinned: bool
-    """Retention passes it over."""
-    ttl_seconds: int | None
-    """How long after its last activity it is kept, if it has a time of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadCount:
-    """How many threads there are."""
-
-    count: int
-    at_least: bool
-    """There may be more: counting ends at some number."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointNode:
-    """A checkpoint in the tree of its namespace."""
-
-    checkpoint_ns: str
-    checkpoint_id: str
-    parent_checkpoint_id: str | None
-    created_at: datetime
-    step: int | None
-    source: str | None
-    run_id: str | None
-    writes: int
-    """How many task writes lie beside it."""
-    interrupted: bool
-    failed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadDiff:
-    """What differs between two checkpoints' values, channel by channel."""
-
-    added: Mapping[str, Any]
-    removed: Mapping[str, Any]
-    changed: Mapping[str, tuple[Any, Any]]
-    """Before and after."""
 
 
 class Threads:
-    """Finding, looking at and keeping threads. Each verb blocks; with an "a" before its name it is awaited."""
+    """Finding, looking at and keeping threads. Each verb blocks; with an "a" before its name it is awaited.
+
+    Args:
+        saver: The saver whose connections are used.
+    """
 
     def __init__(self, saver: GrpcSaver) -> None:
         self._saver = saver
@@ -149,7 +78,7 @@ class Threads:
             times=(created_from, created_before, active_from, active_before),
             archived=archived,
         )
-        return flows.iterate(_search(wanted, limit), self._saver._client.call)
+        return flows.iterate(thread_flows.search(wanted, limit), self._saver._client.call)
 
     def asearch(
         self,
@@ -165,7 +94,7 @@ class Threads:
         archived: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[ThreadInfo]:
-        """Yields what `search` does."""
+        """Awaits what `search` yields."""
         wanted = queries.filter_of(
             self._saver._value_serde(),
             prefix=prefix,
@@ -175,7 +104,7 @@ class Threads:
             times=(created_from, created_before, active_from, active_before),
             archived=archived,
         )
-        return flows.aiterate(_search(wanted, limit), self._saver._client.acall)
+        return flows.aiterate(thread_flows.search(wanted, limit), self._saver._client.acall)
 
     def count(
         self,
@@ -186,8 +115,16 @@ class Threads:
         status: ThreadStatus | Collection[ThreadStatus] = (),
         archived: bool = False,
     ) -> ThreadCount:
-        """Counts threads, as far as that is cheap: to a million, with a filter to ten thousand."""
-        return self._run(_count(self._filter(prefix, metadata, tags, status, archived)))
+        """Returns how many threads `search` would find: exact up to a million, with a filter up to ten thousand.
+
+        Args:
+            prefix: What their ids begin with.
+            metadata: What the metadata of their latest checkpoint contains.
+            tags: Tags that they have, with these texts.
+            status: One of "idle", "running", "interrupted", "failed", or several.
+            archived: Those that are archived, instead of those that aren't.
+        """
+        return self._run(thread_flows.count(self._filter(prefix, metadata, tags, status, archived)))
 
     async def acount(
         self,
@@ -199,52 +136,85 @@ class Threads:
         archived: bool = False,
     ) -> ThreadCount:
         """Awaits `count`."""
-        return await self._arun(_count(self._filter(prefix, metadata, tags, status, archived)))
+        return await self._arun(thread_flows.count(self._filter(prefix, metadata, tags, status, archived)))
 
     def get(self, thread_id: str) -> ThreadInfo:
-        """Returns what is known of a thread, archived or not. Raises ThreadNotFoundError."""
-        return self._run(_get(thread_id))
+        """Returns what is known of a thread, archived or not.
+
+        Args:
+            thread_id: The thread.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+        """
+        return self._run(thread_flows.get(thread_id))
 
     async def aget(self, thread_id: str) -> ThreadInfo:
         """Awaits `get`."""
-        return await self._arun(_get(thread_id))
+        return await self._arun(thread_flows.get(thread_id))
 
     def tree(self, thread_id: str) -> Iterator[CheckpointNode]:
-        """Yields a thread's checkpoints without what they hold, newest first. Those with one parent are forks."""
-        return flows.iterate(_tree(thread(thread_id)), self._saver._client.call)
+        """Yields a thread's checkpoints without their values, newest first. Several with one parent are forks.
+
+        Args:
+            thread_id: The thread.
+        """
+        return flows.iterate(thread_flows.tree(thread(thread_id)), self._saver._client.call)
 
     def atree(self, thread_id: str) -> AsyncIterator[CheckpointNode]:
-        """Yields what `tree` does."""
-        return flows.aiterate(_tree(thread(thread_id)), self._saver._client.acall)
+        """Awaits what `tree` yields."""
+        return flows.aiterate(thread_flows.tree(thread(thread_id)), self._saver._client.acall)
 
     def diff(self, thread_id: str, before: str, after: str, *, checkpoint_ns: str = "") -> ThreadDiff:
-        """Compares the values of two checkpoints of a namespace. Raises CheckpointNotFoundError."""
+        """Returns how the values of two checkpoints of a namespace differ.
+
+        Args:
+            thread_id: The thread.
+            before: The id of one checkpoint.
+            after: The id of the other.
+            checkpoint_ns: Their namespace. Default: the root graph.
+
+        Raises:
+            CheckpointNotFoundError: One of them isn't there.
+        """
         configs = [config_of(thread(thread_id), checkpoint_ns, one) for one in (before, after)]
-        return _compare(configs, [self._saver.get_tuple(config) for config in configs])
+        return thread_flows.compare(configs, [self._saver.get_tuple(config) for config in configs])
 
     async def adiff(self, thread_id: str, before: str, after: str, *, checkpoint_ns: str = "") -> ThreadDiff:
         """Awaits `diff`."""
         configs = [config_of(thread(thread_id), checkpoint_ns, one) for one in (before, after)]
-        return _compare(configs, [await self._saver.aget_tuple(config) for config in configs])
+        return thread_flows.compare(configs, [await self._saver.aget_tuple(config) for config in configs])
 
     def archive(self, thread_id: str) -> bool:
-        """Makes a thread read-only and takes it out of lists; tells whether it wasn't so before.
+        """Makes a thread read-only and takes it out of lists. Returns whether it wasn't archived before.
 
-        Raises ThreadNotFoundError, LeaseHeldError.
+        Args:
+            thread_id: The thread.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+            LeaseHeldError: Somebody else holds the lease on it.
         """
-        return self._run(_archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
+        return self._run(thread_flows.archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
 
     async def aarchive(self, thread_id: str) -> bool:
         """Awaits `archive`."""
-        return await self._arun(_archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
+        return await self._arun(thread_flows.archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
 
     def unarchive(self, thread_id: str) -> bool:
-        """Brings an archived thread back; tells whether it was archived."""
-        return self._run(_archive(queries.archive(thread_id, unarchive=True)))
+        """Brings an archived thread back. Returns whether it was archived.
+
+        Args:
+            thread_id: The thread.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+        """
+        return self._run(thread_flows.archive(queries.archive(thread_id, unarchive=True)))
 
     async def aunarchive(self, thread_id: str) -> bool:
         """Awaits `unarchive`."""
-        return await self._arun(_archive(queries.archive(thread_id, unarchive=True)))
+        return await self._arun(thread_flows.archive(queries.archive(thread_id, unarchive=True)))
 
     def update(
         self,
@@ -265,7 +235,7 @@ class Threads:
         Raises:
             ThreadNotFoundError: There is no such thread.
         """
-        return self._run(_update(queries.update(thread_id, tags, pinned, ttl_seconds)))
+        return self._run(thread_flows.update(queries.update(thread_id, tags, pinned, ttl_seconds)))
 
     async def aupdate(
         self,
@@ -276,10 +246,15 @@ class Threads:
         ttl_seconds: int | None = None,
     ) -> ThreadInfo:
         """Awaits `update`."""
-        return await self._arun(_update(queries.update(thread_id, tags, pinned, ttl_seconds)))
+        return await self._arun(thread_flows.update(queries.update(thread_id, tags, pinned, ttl_seconds)))
 
     def tag(self, thread_id: str, **tags: str | None) -> ThreadInfo:
-        """Sets tags of a thread; None removes one."""
+        """Sets tags of a thread, and returns what is known of it then.
+
+        Args:
+            thread_id: The thread.
+            **tags: Tags and their texts; None removes a tag.
+        """
         return self.update(thread_id, tags=tags)
 
     async def atag(self, thread_id: str, **tags: str | None) -> ThreadInfo:
@@ -287,7 +262,11 @@ class Threads:
         return await self.aupdate(thread_id, tags=tags)
 
     def delete(self, thread_id: str) -> int:
-        """Deletes a thread, and returns how many checkpoints it had."""
+        """Deletes a thread, and returns how many checkpoints it had.
+
+        Args:
+            thread_id: The thread. If there is none, nothing happens.
+        """
         return self._saver._delete_thread(thread_id)
 
     async def adelete(self, thread_id: str) -> int:
@@ -295,7 +274,12 @@ class Threads:
         return await self._saver._adelete_thread(thread_id)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int:
-        """Removes history from threads (`saver.prune`), and returns how many checkpoints went."""
+        """Removes history from threads, and returns how many checkpoints went.
+
+        Args:
+            thread_ids: The threads. Unknown ones are passed over.
+            strategy: "keep_latest" or "delete", as `GrpcSaver.prune` has them.
+        """
         return self._saver._prune(thread_ids, strategy)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int:
@@ -303,7 +287,16 @@ class Threads:
         return await self._saver._aprune(thread_ids, strategy)
 
     def copy(self, source_thread_id: str, target_thread_id: str) -> ThreadInfo:
-        """Copies a thread into one that doesn't exist yet, and returns what is known of that (`saver.copy_thread`)."""
+        """Copies a thread, and returns what is known of the copy.
+
+        Args:
+            source_thread_id: The thread to copy.
+            target_thread_id: The thread to make.
+
+        Raises:
+            ThreadExistsError: The target holds checkpoints already.
+            ThreadNotFoundError: There is no thread to copy.
+        """
         self._saver.copy_thread(source_thread_id, target_thread_id)
         return self.get(target_thread_id)
 
@@ -313,7 +306,17 @@ class Threads:
         return await self.aget(target_thread_id)
 
     def fork(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> ThreadInfo:
-        """Copies a checkpoint and what led to it into a thread that doesn't exist yet (`saver.copy_thread`)."""
+        """Copies a checkpoint and what led to it, and returns what is known of the new thread.
+
+        Args:
+            source_thread_id: The thread to copy from.
+            checkpoint_id: The checkpoint, of the root graph.
+            target_thread_id: The thread to make.
+
+        Raises:
+            ThreadExistsError: The target holds checkpoints already.
+            CheckpointNotFoundError: The thread has no such checkpoint.
+        """
         self._saver.copy_thread(source_thread_id, target_thread_id, checkpoint_id=checkpoint_id)
         return self.get(target_thread_id)
 
@@ -347,7 +350,7 @@ class Threads:
     async def amigrate(
         self, *, prefix: str = "", thread_ids: Collection[str] | None = None, dry_run: bool = True
     ) -> AsyncIterator[ThreadMigration]:
-        """Yields what `migrate` does. Hooks are called in another thread."""
+        """Awaits what `migrate` yields. Hooks are called in another thread."""
         outcomes = self.migrate(prefix=prefix, thread_ids=thread_ids, dry_run=dry_run)
         while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
             yield outcome
@@ -369,123 +372,3 @@ class Threads:
 
     async def _arun(self, flow: flows.Flow[Result]) -> Result:
         return await flows.arun(flow, self._saver._client.acall)
-
-
-def _search(wanted: pb.ThreadFilter, limit: int | None) -> Generator[Any, Any, None]:
-    request = pb.ListThreadsRequest(filter=wanted)
-    remaining = limit
-    while remaining is None or remaining > 0:
-        if remaining is not None:
-            request.page_size = min(remaining, queries.MAX_PAGE)
-        page = yield request
-        for found in page.threads:
-            yield flows.Emit(_info(found))
-        if remaining is not None:
-            remaining -= len(page.threads)
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
-
-
-def _count(wanted: pb.ThreadFilter) -> flows.Flow[ThreadCount]:
-    response = yield pb.CountThreadsRequest(filter=wanted)
-    return ThreadCount(count=response.count, at_least=response.at_least)
-
-
-def _get(thread_id: str) -> flows.Flow[ThreadInfo]:
-    response = yield pb.GetThreadRequest(thread_id=thread(thread_id))
-    return _info(response.thread)
-
-
-def _tree(thread_id: str) -> Generator[Any, Any, None]:
-    request = pb.GetThreadTreeRequest(thread_id=thread_id)
-    while True:
-        page = yield request
-        for node in page.nodes:
-            yield flows.Emit(_node(node))
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
-
-
-def _archive(request: pb.ArchiveThreadRequest) -> flows.Flow[bool]:
-    response = yield request
-    return bool(response.changed)
-
-
-def _update(request: pb.UpdateThreadRequest) -> flows.Flow[ThreadInfo]:
-    response = yield request
-    return _info(response.thread)
-
-
-def _info(found: pb.Thread) -> ThreadInfo:
-    signals = [
-        ThreadSignal(task_id=signal.task_id, is_error=signal.is_error, value=json.loads(signal.json))
-        for signal in found.signals
-    ]
-    # A status that a newer server tells is none of ours: what is certain is that it isn't running.
-    status = queries.STATUS_NAMES.get(found.status, "idle")
-    return ThreadInfo(
-        thread_id=found.thread_id,
-        status=status,
-        checkpoints=found.checkpoints,
-        bytes=found.bytes,
-        created_at=queries.time_of(found.created_at),
-        active_at=queries.time_of(found.active_at),
-        checkpoint_id=found.checkpoint_id or None,
-        metadata=json.loads(found.metadata_json),
-        next=list(found.next),
-        interrupts=[signal for signal in signals if not signal.is_error],
-        errors=[signal for signal in signals if signal.is_error],
-        tags={tag.name: tag.text for tag in found.tags},
-        archived_at=queries.time_of(found.archived_at) if found.HasField("archived_at") else None,
-        pinned=found.pinned,
-        ttl_seconds=found.ttl_seconds or None,
-    )
-
-
-def _node(node: pb.CheckpointNode) -> CheckpointNode:
-    return CheckpointNode(
-        checkpoint_ns=node.checkpoint_ns,
-        checkpoint_id=node.checkpoint_id,
-        parent_checkpoint_id=node.parent_checkpoint_id or None,
-        created_at=queries.time_of(node.created_at),
-        step=int(node.step) if queries.INTEGER.fullmatch(node.step) else None,
-        source=node.source or None,
-        run_id=node.run_id or None,
-        writes=node.writes,
-        interrupted=node.interrupted,
-        failed=node.failed,
-    )
-
-
-def _compare(configs: Sequence[Any], found: Sequence[Any]) -> ThreadDiff:
-    for config, saved in zip(configs, found, strict=True):
-        if saved is None:
-            named = config["configurable"]
-            raise CheckpointNotFoundError(
-                f"thread {named['thread_id']!r} has no checkpoint {named['checkpoint_id']!r} in namespace "
-                f"{named['checkpoint_ns']!r}"
-            )
-    old, new = (saved.checkpoint for saved in found)
-    before, after = old["channel_values"], new["channel_values"]
-    versions = [saved["channel_versions"] for saved in (old, new)]
-    return ThreadDiff(
-        added={channel: after[channel] for channel in after if channel not in before},
-        removed={channel: before[channel] for channel in before if channel not in after},
-        changed={
-            channel: (before[channel], after[channel])
-            for channel in before
-            # Two versions may hold the same; two equal versions do.
-            if channel in after
-            and versions[0].get(channel) != versions[1].get(channel)
-            and not _same(before[channel], after[channel])
-        },
-    )
-
-
-def _same(before: Any, after: Any) -> bool:
-    try:
-        return bool(before == after)
-    except Exception:  # whatever a class of the user's, or an array, says of being compared
-        return False

@@ -1,16 +1,16 @@
-"""What can be searched of metadata: msgpack in, the text of a JSON object out.
+r"""What can be searched of metadata: msgpack in, the text of a JSON object out.
 
 The index of a checkpoint and the filter of a list are projected by the same rules, and different values never look
 alike, so that the JSON of one contains the JSON of the other exactly if the values do. JSON and PostgreSQL can't say
 all that msgpack can; the rest is written as text behind an escape character, which is itself doubled where it occurs:
 
-    NUL, lone surrogate       \\ue000 u 4 hex digits
-    \\ue000                    \\ue000 \\ue000
-    NaN, infinities           \\ue000 d nan | inf | -inf
-    bytes                     \\ue000 b base64
-    timestamp                 \\ue000 t seconds . nanoseconds
-    other extension           \\ue000 x code : base64
-    a key that is not text    \\ue000 k its value's JSON (or the value itself where it's one of the above)
+    NUL, lone surrogate       \ue000 u 4 hex digits
+    \ue000                    \ue000 \ue000
+    NaN, infinities           \ue000 d nan | inf | -inf
+    bytes                     \ue000 b base64
+    timestamp                 \ue000 t seconds . nanoseconds
+    other extension           \ue000 x code : base64
+    a key that is not text    \ue000 k its value's JSON (or the value itself where it's one of the above)
 
 Numbers are equal where Python's are: 1 and 1.0 are, 1 and true are not.
 """

@@ -17,7 +17,7 @@ from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from checkpointd.v1 import thread_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.grpc.threads import ThreadStatus
+    from langgraph.checkpoint.grpc.thread_info import ThreadStatus
 
 __all__ = ["INTEGER", "MAX_PAGE", "STATUS_NAMES", "archive", "filter_of", "time_of", "update"]
 

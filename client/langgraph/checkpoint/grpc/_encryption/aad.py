@@ -46,8 +46,10 @@ class ChannelAssociatedData(NamedTuple):
 
 
 class PatchAssociatedData(NamedTuple):
-    """The value of a channel at one of its versions, as a patch: bound to the base that it was made on, so that no
-    chain can be arranged otherwise."""
+    """The value of a channel at one of its versions, as a patch.
+
+    It is bound to the base that it was made on, so that no chain can be arranged otherwise.
+    """
 
     thread_id: str
     checkpoint_ns: str
@@ -87,8 +89,10 @@ class WriteAssociatedData(NamedTuple):
 
 
 class PatchedWriteAssociatedData(NamedTuple):
-    """One write of a task, as a patch on a version of its channel: bound to its own place, and to the base that it was
-    made on."""
+    """One write of a task, as a patch on a version of its channel.
+
+    It is bound to its own place, and to the base that it was made on.
+    """
 
     write: AssociatedData
     """The place of the write itself."""
@@ -110,8 +114,11 @@ class PatchedWriteAssociatedData(NamedTuple):
 
 
 class MetadataAssociatedData(NamedTuple):
-    """A checkpoint's metadata. It vouches for the checkpoint's plain fields too: for its parent, its body, and its
-    channels' versions, so that a checkpoint can't be made to point at other values than its own."""
+    """A checkpoint's metadata, which vouches for the checkpoint's plain fields too.
+
+    These are its parent, its body, and its channels' versions, so that a checkpoint can't be made to point at other
+    values than its own.
+    """
 
     thread_id: str
     checkpoint_ns: str

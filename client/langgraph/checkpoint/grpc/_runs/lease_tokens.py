@@ -26,7 +26,13 @@ OfManyThreads = TypeVar("OfManyThreads", threads_pb.DeleteRunsRequest, threads_p
 
 
 class Lease:
-    """A lease on a thread. Made by `GrpcSaver.lease` and `alease`, and held as long as their block lasts."""
+    """A lease on a thread. Made by `GrpcSaver.lease` and `alease`, and held as long as their block lasts.
+
+    Args:
+        thread_id: The thread.
+        token: The fencing token.
+        valid_until: Until when it is in force without a renewal, on this process's monotonic clock, in seconds.
+    """
 
     def __init__(self, thread_id: str, token: int, valid_until: float) -> None:
         self.thread_id = thread_id
@@ -40,8 +46,10 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease has ended before its block, as far as this process knows. Its writes are refused then, or
-        will be. Worth a look before a step that can't be taken back."""
+        """Whether the lease has ended before its block, as far as this process knows.
+
+        Its writes are refused then, or will be. Worth a look before a step that can't be taken back.
+        """
         return self._lost or (not self._released and time.monotonic() >= self._valid_until)
 
     def __repr__(self) -> str:

@@ -1,0 +1,89 @@
+"""What is known of threads: the types that `saver.threads` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+ThreadStatus = Literal["idle", "running", "interrupted", "failed"]
+"""What becomes of a thread, by its latest checkpoint."""
+
+STATUSES: tuple[ThreadStatus, ...] = get_args(ThreadStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadSignal:
+    """An interrupt or an error beside the latest checkpoint of a thread."""
+
+    task_id: str
+    is_error: bool
+    value: Any
+    """As plain data: an object is {"$type": name, ...its fields}; what the server can't decode, because it is encrypted
+    or of another serializer, or is large, is {"$serialized": type tag, "$bytes": size}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadInfo:
+    """What is known of a thread without reading its values."""
+
+    thread_id: str
+    status: ThreadStatus
+    checkpoints: int
+    """How many it holds, in all namespaces."""
+    bytes: int
+    """About how many its rows have in the database."""
+    created_at: datetime
+    active_at: datetime
+    """When it was last written to."""
+    checkpoint_id: str | None
+    """The latest of the root namespace."""
+    metadata: Mapping[str, Any]
+    """What filters see of that one's metadata."""
+    next: Sequence[str]
+    """The nodes whose turn it is."""
+    interrupts: Sequence[ThreadSignal]
+    errors: Sequence[ThreadSignal]
+    tags: Mapping[str, str]
+    archived_at: datetime | None
+    pinned: bool
+    """Retention passes it over."""
+    ttl_seconds: int | None
+    """How long after its last activity it is kept, if it has a time of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadCount:
+    """How many threads there are."""
+
+    count: int
+    at_least: bool
+    """There may be more: counting ends at some number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointNode:
+    """A checkpoint in the tree of its namespace."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    created_at: datetime
+    step: int | None
+    source: str | None
+    run_id: str | None
+    writes: int
+    """How many task writes lie beside it."""
+    interrupted: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadDiff:
+    """What differs between two checkpoints' values, channel by channel."""
+
+    added: Mapping[str, Any]
+    removed: Mapping[str, Any]
+    changed: Mapping[str, tuple[Any, Any]]
+    """Before and after."""
