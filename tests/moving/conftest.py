@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 from click.testing import CliRunner, Result
+from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 
@@ -18,6 +19,7 @@ from checkpointd_server.cli.commands import main
 from tests.moving.played import play
 from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,25 @@ def new_server(postgres_cluster: PostgresCluster) -> Iterator[Callable[..., str]
             return stack.enter_context(LocalServer(postgres_cluster.dsn(name))).target
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def played_database(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database in which a server has a thread of each kind. Copy it before you change it."""
+    name = postgres_cluster.create_migrated_database()
+    folder = tmp_path_factory.mktemp("played")
+    with (
+        ServerProcess("--database-url", postgres_cluster.dsn(name), log_dir=folder) as server,
+        GrpcSaver.from_conn_string(server.target) as saver,
+    ):
+        play(saver)
+    return name
+
+
+@pytest.fixture
+def played_server(postgres_cluster: PostgresCluster, played_database: str, new_server: Callable[..., str]) -> str:
+    """Where a server with a thread of each kind listens."""
+    return new_server(postgres_cluster.copy_database(played_database))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from click.testing import Result
 from langchain_core.runnables import RunnableConfig
@@ -19,36 +22,19 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.checkpoint.grpc.encryption import Encryption
 
 from checkpointd.v1 import thread_service_pb2 as pb
-from checkpointd_server.moving.export_file import ExportReader
-from tests.moving.played import KINDS, contents, go_on, play, thread
+from checkpointd.v1.values_pb2 import CheckpointTuple
+from checkpointd_server.moving.export_file import ExportReader, ExportWriter
+from checkpointd_server.moving.remote_threads import RemoteThreads
+from checkpointd_server.moving.transfer import export_threads, threads_of
+from tests.moving.played import KINDS, contents, go_on, thread
 from tests.support.api_keys import key_entry
-from tests.support.calls import checkpoint
-from tests.support.cluster import PostgresCluster
+from tests.support.calls import checkpoint, config_of
 from tests.support.rpc_client import connected
 from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import until
 
 Command = Callable[..., Result]
 NewServer = Callable[[], str]
-
-
-@pytest.fixture(scope="module")
-def played_database(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a database in which a server has a thread of each kind. Copy it before you change it."""
-    name = postgres_cluster.create_migrated_database()
-    folder = tmp_path_factory.mktemp("played")
-    with (
-        ServerProcess("--database-url", postgres_cluster.dsn(name), log_dir=folder) as server,
-        GrpcSaver.from_conn_string(server.target) as saver,
-    ):
-        play(saver)
-    return name
-
-
-@pytest.fixture
-def played_server(postgres_cluster: PostgresCluster, played_database: str, new_server: Callable[..., str]) -> str:
-    """Where a server with a thread of each kind listens."""
-    return new_server(postgres_cluster.copy_database(played_database))
 
 
 def exported(file: Path) -> list[str]:
@@ -266,6 +252,35 @@ def test_encrypted_threads_travel_as_they_are(command: Command, new_server: NewS
         assert len(list(target.list(thread("sealed"), filter={"step": 3}))) == 1
 
 
+@pytest.mark.parametrize("redact", [False, True], ids=["whole", "redacted"])
+def test_what_encrypted_patches_are_built_on_comes_along_when_it_was_pruned(
+    redact: bool, command: Command, new_server: NewServer, tmp_path: Path
+) -> None:
+    source, other, file = new_server(), new_server(), tmp_path / "pruned.export"
+    keys = Encryption(keys={"k": os.urandom(32)}, current="k")
+    with GrpcSaver(source, encryption=keys) as saver, GrpcSaver(other, encryption=keys) as target:
+        config, texts = config_of("sealed"), {"a": "a secret " * 10_000, "b": "another secret " * 10_000}
+        for step in range(5):
+            texts = {channel: f"{text} step {step}" for channel, text in texts.items()}
+            versions: dict[str, str | int | float] = dict.fromkeys(texts, step)
+            config = saver.put(config, checkpoint(f"{step:03}", texts, versions), {"step": step}, versions)
+        saver.put_writes(config, [("a", texts["a"] + " beside")], "task")
+        saver.prune(["sealed"])
+        assert len(contents(saver, "sealed")) == 1
+        command("export", file, "--target", source, *(["--redact"] if redact else []))
+        assert b"secret" not in file.read_bytes()
+        assert file.stat().st_size < (10_000 if redact else 500_000)
+        command("import", file, "--target", other, *(["--allow-redacted"] if redact else []))
+        if redact:
+            return
+        assert contents(target, "sealed") == contents(saver, "sealed")
+        saver.put(config, checkpoint("005", texts, versions), {"step": 5}, {})
+        again = tmp_path / "again.export"
+        command("export", again, "--target", other)
+        command("import", again, "--target", source, "--replace", "--yes")
+        assert contents(target, "sealed") == contents(saver, "sealed")
+
+
 def test_a_thread_that_agents_write_to_is_whole_in_the_file(
     command: Command, new_server: NewServer, tmp_path: Path
 ) -> None:
@@ -291,6 +306,44 @@ def test_a_thread_that_agents_write_to_is_whole_in_the_file(
         found = contents(target, "busy")
         assert [one.checkpoint["id"] for one in found] == [f"{step:04}" for step in range(55)]
         assert found == contents(saver, "busy")
+
+
+@pytest.mark.parametrize("disturbed", [2, 100], ids=["twice", "always"])
+def test_a_thread_that_is_written_to_while_it_is_read_is_whole_or_left_out(
+    disturbed: int, new_server: NewServer, tmp_path: Path
+) -> None:
+    source, file = new_server(), io.BytesIO()
+    with GrpcSaver.from_conn_string(source) as saver, grpc.insecure_channel(source) as channel:
+        threads = RemoteThreads(channel, timeout=30)
+        steps, reads = itertools.count(), itertools.count(1)
+
+        def write() -> None:
+            step = next(steps)
+            saver.put(config_of("busy"), checkpoint(f"{step:04}", {"a": step}, {"a": step}), {}, {"a": step})
+
+        def read() -> Iterator[CheckpointTuple]:
+            disturbs = next(reads) <= disturbed
+            for position, found in enumerate(threads.read("busy")):
+                if position == 2 and disturbs:
+                    write()
+                yield found
+
+        for _ in range(5):
+            write()
+        busy = [thread._replace(read=read) for thread in threads_of(threads, ["busy"])]
+        writer = ExportWriter(file)
+        writer.begin(redacted=False)
+        report = export_threads(busy, writer, redact=False, progress=lambda _: None)
+        writer.finish()
+        now = [found.checkpoint["id"] for found in contents(saver, "busy")]
+    file.seek(0)
+    found = {thread.thread_id: [one.checkpoint_id for one in read] for thread, read in ExportReader(file).threads()}
+    if disturbed == 2:
+        assert (report.failed, found) == ({}, {"busy": now})
+        assert len(now) == 7
+    else:
+        assert report.failed == {"busy": "thread 'busy' was changed while it was read"}
+        assert found == {}
 
 
 async def test_tags_and_how_threads_are_kept_come_along(

@@ -115,3 +115,15 @@ def test_everything_gets_out_to_postgres_and_goes_on_as_here(
         with PostgresSaver.from_conn_string(empty_stock_url) as stock:
             for name in KINDS:
                 assert contents(stock, name) == contents(ours, name), name
+
+
+def test_graphs_on_the_stock_saver_go_on_from_where_ours_stood(
+    command: Command, played_server: str, empty_stock_url: str
+) -> None:
+    command("export", "--to-postgres", empty_stock_url, "--target", played_server)
+    with (
+        GrpcSaver.from_conn_string(played_server) as ours,
+        PostgresSaver.from_conn_string(empty_stock_url) as stock,
+    ):
+        for name in KINDS:
+            assert go_on(stock, name) == go_on(ours, name), name

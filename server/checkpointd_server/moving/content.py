@@ -1,7 +1,8 @@
 """What a thread holds, wherever it comes from: checkpoints in order, each with the values that none before it had.
 
 A checkpoint is the protocol's CheckpointTuple. Its `values` are whole or patches on versions that came before, and
-never left out.
+never left out. Where an encrypted patch is built on a version that no checkpoint has any more, that one comes ahead of
+it, in the same checkpoint.
 """
 
 from __future__ import annotations
@@ -161,8 +162,11 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
     """Returns a checkpoint without what agents stored in it: how it hangs together, and LangGraph's own metadata."""
     made = CheckpointTuple()
     made.CopyFrom(checkpoint)
-    for value in made.values:
-        value.value.CopyFrom(TypedValue(type="null"))
+    made.ClearField("values")
+    versions = dict(zip(checkpoint.channels, checkpoint.channel_versions, strict=True))
+    for value in checkpoint.values:
+        if versions.get(value.channel) == value.version:  # what patches were built on is nothing's any more
+            made.values.add(channel=value.channel, version=value.version, value=TypedValue(type="null"))
     for write in made.pending_writes:
         write.value.CopyFrom(TypedValue(type="null"))
     made.metadata.ClearField("index")

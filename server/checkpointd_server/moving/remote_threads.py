@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -173,23 +173,40 @@ class _ThreadReader:
         found = response.tuple
         rows = {(row.channel, row.version): row.value for row in response.stored_values}
         for channel, version in zip(found.channels, found.channel_versions, strict=True):
-            key = (checkpoint_ns, channel, version)
-            row = rows.get((channel, version))
-            if row is None or key in self._given:
-                continue
-            value = found.values.add(channel=channel, version=version)
-            self._fill(value.value, row, found, channel, GetValueRequest(channel_value=_named(value)))
-            self._given.add(key)
-            latest[channel] = KnownValue(channel=channel, version=version, crc32=_checksum(row))
+            if (row := rows.get((channel, version))) is not None:
+                self._give(found, channel, version, rows)
+                latest[channel] = KnownValue(channel=channel, version=version, crc32=_checksum(row))
         for write in found.pending_writes:
             stored = TypedValue()
             stored.CopyFrom(write.value)
             write.ClearField("value")
+            if stored.HasField("patch") and stored.patch.sealed:
+                self._give(found, write.channel, stored.patch.base_version, rows)
             self._fill(write.value, stored, found, write.channel, GetValueRequest(task_write=_beside(found, write)))
         found.ClearField("version")
         if found.metadata.value.type == "msgpack" and len(found.metadata.index) > MAX_INDEX_BYTES:
             found.metadata.ClearField("index")  # a server makes the same one of the metadata itself
         return found
+
+    def _give(
+        self, found: CheckpointTuple, channel: str, version: str, rows: Mapping[tuple[str, str], TypedValue]
+    ) -> None:
+        """Adds a value to a checkpoint's, unless one before had it, and ahead of it what nobody could do without.
+
+        That is what an encrypted patch is built on, which no checkpoint names any more: they were pruned.
+        """
+        chain: list[tuple[str, TypedValue]] = []
+        row = rows.get((channel, version))
+        while row is not None and (found.checkpoint_ns, channel, version) not in self._given:
+            chain.append((version, row))
+            if not (row.HasField("patch") and row.patch.sealed):
+                break
+            version = row.patch.base_version
+            row = rows.get((channel, version))
+        for version, row in reversed(chain):
+            value = found.values.add(channel=channel, version=version)
+            self._fill(value.value, row, found, channel, GetValueRequest(channel_value=_named(value)))
+            self._given.add((found.checkpoint_ns, channel, version))
 
     def _fill(
         self, value: TypedValue, row: TypedValue, found: CheckpointTuple, channel: str, request: GetValueRequest

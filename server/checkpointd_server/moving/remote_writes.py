@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +21,7 @@ from checkpointd.v1.checkpoint_service_pb2 import (
 from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.thread_service_pb2 import ArchiveThreadRequest, DeleteThreadRequest, UpdateThreadRequest
 from checkpointd.v1.value_service_pb2 import PutPartRequest
-from checkpointd.v1.values_pb2 import CheckpointTuple, TaskWrite, TypedValue
+from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, TaskWrite, TypedValue
 from checkpointd_server.moving.content import MoveError
 from checkpointd_server.moving.remote_threads import FIRST_PAUSE, TRIES, RemoteThreads, repeat
 
@@ -77,21 +77,22 @@ class _RemoteWriter:
 
     def write(self, checkpoint: CheckpointTuple) -> None:
         """Takes the next checkpoint, with the task writes beside it."""
-        put = PutCheckpointRequest(
-            thread_id=self._thread_id,
-            checkpoint_ns=checkpoint.checkpoint_ns,
-            checkpoint_id=checkpoint.checkpoint_id,
-            parent_checkpoint_id=checkpoint.parent_checkpoint_id,
-            body=checkpoint.body,
-            channels=checkpoint.channels,
-            channel_versions=checkpoint.channel_versions,
-            metadata=checkpoint.metadata,
-            request_id=os.urandom(16),
-        )
-        for value in checkpoint.values:
-            sent = put.values.add(channel=value.channel, version=value.version)
-            self._send_ahead(sent.value, value.value)
-        self._add(Operation(put_checkpoint=put))
+        for values in _rounds(checkpoint.values):
+            put = PutCheckpointRequest(
+                thread_id=self._thread_id,
+                checkpoint_ns=checkpoint.checkpoint_ns,
+                checkpoint_id=checkpoint.checkpoint_id,
+                parent_checkpoint_id=checkpoint.parent_checkpoint_id,
+                body=checkpoint.body,
+                channels=checkpoint.channels,
+                channel_versions=checkpoint.channel_versions,
+                metadata=checkpoint.metadata,
+                request_id=os.urandom(16),
+            )
+            for value in values:
+                sent = put.values.add(channel=value.channel, version=value.version)
+                self._send_ahead(sent.value, value.value)
+            self._add(Operation(put_checkpoint=put))
         tasks: dict[tuple[str, str], list[TaskWrite]] = {}
         for write in checkpoint.pending_writes:
             tasks.setdefault((write.task_id, write.task_path), []).append(write)
@@ -186,3 +187,19 @@ class _RemoteWriter:
             requests.put(None)
             stream.cancel()
         return failures[min(failures)] if failures else None
+
+
+def _rounds(values: Iterable[ChannelValue]) -> list[list[ChannelValue]]:
+    """Returns values in the puts that bring them, at least one: each has one value of a channel at the most.
+
+    There are several of a channel where what an encrypted patch is built on comes along.
+    """
+    rounds: list[list[ChannelValue]] = [[]]
+    counts: dict[str, int] = {}
+    for value in values:
+        number = counts.get(value.channel, 0)
+        counts[value.channel] = number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(value)
+    return rounds
