@@ -31,7 +31,7 @@ if ! diff -q "$constraints" "$venv/.ready" >/dev/null 2>&1; then
     [ "$which" = oldest ] || pip+=(install)
     "${pip[@]}" -e ./protos -e "./client[encryption]" -e "./server[embedded]" \
         langgraph pytest pytest-asyncio pytest-timeout pytest-xdist pytest-random-order hypothesis psutil anyio h2 \
-        pycryptodome langgraph-checkpoint-conformance opentelemetry-instrumentation-grpc starlette
+        packaging pycryptodome langgraph-checkpoint-conformance opentelemetry-instrumentation-grpc starlette
     cp "$constraints" "$venv/.ready"
 fi
 "$venv/bin/python" -m pip --disable-pip-version-check list --format freeze |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from importlib.metadata import version
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -12,10 +13,17 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite
+from packaging.version import Version
 
 from tests.support import graphs
 from tests.support.comparison import Compare, Play, Way, every_way
 from tests.support.server_process import ServerProcess
+
+ORDERED_AT_EXIT = Version("1.2.15")
+"""The first langgraph that stores, in exit mode, what tasks side by side have written to a delta channel in their order.
+
+Before, it keeps the writes that it loads with a question in the order in which the tasks happened to end.
+"""
 
 CHANNELS = ["log", "quiet", "count", "nowhere"]
 
@@ -64,6 +72,9 @@ def test_deltas_on_a_fork(compare: Compare, way: Way) -> None:
 
 @every_way
 def test_deltas_with_a_question_replays_and_overwrites(compare: Compare, way: Way) -> None:
+    if way.durability == "exit" and Version(version("langgraph")) < ORDERED_AT_EXIT:
+        pytest.skip(f"before {ORDERED_AT_EXIT} LangGraph leaves the order to chance, whatever the saver")
+
     async def scenario(play: Play) -> None:
         agent = play.on(graphs.delta(play.ledger, asks=True).compile(checkpointer=play.saver))
         await agent.invoke({"log": ["first"]})
