@@ -8,7 +8,7 @@ import time
 from typing import Any, TypedDict
 
 import pytest
-from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
 from langgraph.checkpoint.grpc._runs import registry
 from langgraph.graph import START, StateGraph
 
@@ -42,6 +42,7 @@ def test_a_value_that_can_t_be_serialized(
     with GrpcSaver(shared_server.target) as saver:
         graph = builder.compile(checkpointer=saver)
         run = (lambda *given: asyncio.run(graph.ainvoke(*given))) if awaited else graph.invoke
-        with pytest.raises(TypeError):
+        # LangGraph raises whichever of its saves it comes upon first: the put, or task writes beside its checkpoint.
+        with pytest.raises((TypeError, CheckpointdError), match=r"serializable|TypeError"):
             run({"value": 0}, config_of(thread_id))
     assert time.monotonic() - begun < 30

@@ -20,9 +20,9 @@ from tests.support.comparison import Compare, Play, Way, every_way
 from tests.support.server_process import ServerProcess
 
 ORDERED_AT_EXIT = Version("1.2.15")
-"""The first langgraph that stores, in exit mode, what tasks side by side have written to a delta channel in their order.
+"""The first langgraph that keeps, in exit mode, the order in which tasks side by side write to a delta channel.
 
-Before, it keeps the writes that it loads with a question in the order in which the tasks happened to end.
+Before, it stored the writes that it had loaded with a question in the order in which the tasks happened to end.
 """
 
 CHANNELS = ["log", "quiet", "count", "nowhere"]
