@@ -5,10 +5,12 @@ A server is the real program, `checkpointd serve`, in a process of its own.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpointd_server.embedded import EmbeddedPostgres
 from tests.support.blocker import Blocker, blocked
 from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer
@@ -101,6 +104,27 @@ def empty_database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def kept_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that an embedded PostgreSQL was made in, which has stopped since."""
+    folder = tmp_path_factory.mktemp("embedded") / "data"
+
+    async def make() -> None:
+        async with EmbeddedPostgres(folder):
+            pass
+
+    asyncio.run(make())
+    return folder
+
+
+@pytest.fixture
+def data_dir(kept_data_dir: Path, tmp_path: Path) -> Path:
+    """A data folder of the test's own as an embedded PostgreSQL leaves it: a copy, for to make one takes much longer."""
+    folder = tmp_path / "data"
+    subprocess.run(["cp", "-a", kept_data_dir, folder], check=True)  # with its owner, who may be another one than ours
+    return folder
 
 
 @pytest.fixture

@@ -111,8 +111,8 @@ def test_a_dump_is_restored_into_another_database(
         go_on(restored.target)
 
 
-def test_the_embedded_database_is_dumped_and_restored_and_its_folder_copied(tmp_path: Path) -> None:
-    data_dir, copy_dir, other_dir = (tmp_path / name for name in ("data", "copy", "other"))
+def test_the_embedded_database_is_dumped_and_restored_and_its_folder_copied(data_dir: Path, tmp_path: Path) -> None:
+    copy_dir, other_dir = tmp_path / "copy", tmp_path / "other"
     where: dict[str, str | Path] = {"DATA_DIR": data_dir, "COPY_DIR": copy_dir}
     with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as server:
         fill(server.target)

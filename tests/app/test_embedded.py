@@ -67,27 +67,28 @@ def runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+def new_dir(tmp_path: Path) -> Path:
+    """A data folder that isn't there yet."""
+    return tmp_path / "new"
 
 
-async def test_data_survives_a_restart(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir) as postgres:
+async def test_data_survives_a_restart(new_dir: Path) -> None:
+    async with EmbeddedPostgres(new_dir) as postgres:
         await execute(postgres.dsn, "CREATE TABLE kept (number int); INSERT INTO kept VALUES (42)")
-    async with EmbeddedPostgres(data_dir) as postgres:
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
 
 
-async def test_keys_sort_bytewise_and_writes_are_durable(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir) as postgres:
+async def test_keys_sort_bytewise_and_writes_are_durable(new_dir: Path) -> None:
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT 'Z' < 'a' AND 'z' < 'ä'") is True
         assert await fetch(postgres.dsn, "SHOW server_encoding") == "UTF8"
         assert await fetch(postgres.dsn, "SHOW fsync") == "on"
         assert await fetch(postgres.dsn, "SHOW synchronous_commit") == "on"
 
 
-async def test_nobody_else_can_connect(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir) as postgres:
+async def test_nobody_else_can_connect(new_dir: Path) -> None:
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SHOW listen_addresses") == ""
         socket_dir = await fetch(postgres.dsn, "SHOW unix_socket_directories")
         assert Path(str(socket_dir).strip('"')).stat().st_mode & 0o777 == 0o700
@@ -160,11 +161,11 @@ async def test_a_stale_lock_with_a_living_process_s_number_does_not_stop_it(data
         stranger.kill()
 
 
-async def test_an_unfinished_cluster_is_made_anew(data_dir: Path) -> None:
-    partial = data_dir / "postgres.partial"
+async def test_an_unfinished_cluster_is_made_anew(new_dir: Path) -> None:
+    partial = new_dir / "postgres.partial"
     partial.mkdir(parents=True)
     (partial / "PG_VERSION").write_text("18\n")
-    async with EmbeddedPostgres(data_dir) as postgres:
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT 1") == 1
     assert not partial.exists()
 
@@ -204,28 +205,28 @@ async def test_a_cluster_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", ".bashrc", "postgres/notes.sql", "src/"])
-async def test_a_folder_of_other_things_is_refused_and_left_as_it_was(name: str, data_dir: Path) -> None:
-    stranger = data_dir / name
+async def test_a_folder_of_other_things_is_refused_and_left_as_it_was(name: str, new_dir: Path) -> None:
+    stranger = new_dir / name
     stranger.parent.mkdir(parents=True)
     stranger.mkdir() if name.endswith("/") else stranger.write_text("x")
-    data_dir.chmod(0o755)
-    before = sorted(data_dir.rglob("*"))
+    new_dir.chmod(0o755)
+    before = sorted(new_dir.rglob("*"))
     with pytest.raises(SetupError, match=r"isn't empty and holds no data of checkpointd .*--data-dir") as refusal:
-        await EmbeddedPostgres(data_dir).__aenter__()
+        await EmbeddedPostgres(new_dir).__aenter__()
     assert f"there is '{name.partition('/')[0]}'" in str(refusal.value)
-    assert sorted(data_dir.rglob("*")) == before
-    assert data_dir.stat().st_mode & 0o777 == 0o755
+    assert sorted(new_dir.rglob("*")) == before
+    assert new_dir.stat().st_mode & 0o777 == 0o755
 
 
-async def test_what_file_systems_and_starts_that_were_cut_off_leave_does_not_matter(data_dir: Path) -> None:
+async def test_what_file_systems_and_starts_that_were_cut_off_leave_does_not_matter(new_dir: Path) -> None:
     for folder in ("lost+found", "socket", "postgres.partial"):
-        (data_dir / folder).mkdir(parents=True)
+        (new_dir / folder).mkdir(parents=True)
     for file in ("checkpointd.lock", "postgres.log", "postgres.log.old"):
-        (data_dir / file).write_text("")
-    async with EmbeddedPostgres(data_dir) as postgres:
+        (new_dir / file).write_text("")
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT 1") == 1
-    (data_dir / "notes.txt").write_text("put beside our own data")
-    async with EmbeddedPostgres(data_dir) as postgres:
+    (new_dir / "notes.txt").write_text("put beside our own data")
+    async with EmbeddedPostgres(new_dir) as postgres:
         assert await fetch(postgres.dsn, "SELECT 1") == 1
 
 

@@ -209,9 +209,9 @@ class TestStopping:
 
 
 class TestStarting:
-    def test_it_waits_for_a_database_that_is_not_up_yet(self, tmp_path: Path) -> None:
-        postgres = EmbeddedPostgres(tmp_path / "data")
-        url = f"postgresql://postgres@/postgres?host={tmp_path}/data/socket"
+    def test_it_waits_for_a_database_that_is_not_up_yet(self, data_dir: Path, tmp_path: Path) -> None:
+        postgres = EmbeddedPostgres(data_dir)
+        url = f"postgresql://postgres@/postgres?host={data_dir}/socket"
         process = ServerProcess("--database-url", url, log_dir=tmp_path)
         process.launch()
         process.await_log("waiting")
@@ -304,30 +304,27 @@ class TestEmbedded:
             process.restart()
             assert is_there(process.target, "kept")
 
-    def test_after_sigkill_the_next_server_takes_over(self, tmp_path: Path) -> None:
-        with ServerProcess("--data-dir", str(tmp_path / "data"), log_dir=tmp_path) as process:
+    def test_after_sigkill_the_next_server_takes_over(self, data_dir: Path, tmp_path: Path) -> None:
+        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             put(process.target, "kept")
             process.kill()
             process.restart()
             assert "stopping the PostgreSQL that a killed checkpointd left behind" in process.stderr
             assert is_there(process.target, "kept")
 
-    def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(self, tmp_path: Path) -> None:
-        data_dir = tmp_path / "data"
+    def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(self, data_dir: Path, tmp_path: Path) -> None:
         with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             result = run("serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0")
             assert_one_clear_line(result, f"data folder {data_dir}", f"pid {process.process.pid}")
             put(process.target, "t")
 
-    def test_it_ends_when_its_postgresql_does(self, tmp_path: Path) -> None:
-        data_dir = tmp_path / "data"
+    def test_it_ends_when_its_postgresql_does(self, data_dir: Path, tmp_path: Path) -> None:
         with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             os.kill(int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
             assert process.wait() == 1
             assert "the embedded PostgreSQL stopped by itself" in process.stderr.splitlines()[-1]
 
-    def test_ctrl_c_in_a_terminal_does_not_cut_calls_in_flight_short(self, tmp_path: Path) -> None:
-        data_dir = tmp_path / "data"
+    def test_ctrl_c_in_a_terminal_does_not_cut_calls_in_flight_short(self, data_dir: Path, tmp_path: Path) -> None:
         with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path, prefix=["setsid"]) as process:
             versions: list[int] = []
             with LockedTables(f"postgresql://postgres@/postgres?host={data_dir}/socket") as lock:

@@ -196,8 +196,9 @@ class TestTogether:
             authority.write(tmp_path, "after")
             assert {shown_name(process.target) for _ in range(20)} == {"after"}
 
-    def test_an_embedded_postgresql_is_started_once_and_ends_all_when_it_ends(self, tmp_path: Path) -> None:
-        data_dir = tmp_path / "data"
+    def test_an_embedded_postgresql_is_started_once_and_ends_all_when_it_ends(
+        self, data_dir: Path, tmp_path: Path
+    ) -> None:
         options = ("--workers", "2", "--data-dir", str(data_dir), "--log-format", "json")
         with ServerProcess(*options, log_dir=tmp_path) as process:
             with channels(process) as found:

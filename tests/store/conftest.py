@@ -87,9 +87,3 @@ def tenant(store: PostgresStore) -> Tenant:
 def own_options(database_url: str) -> StoreOptions:
     """A migrated database that only this test uses."""
     return StoreOptions(dsn=database_url)
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    """A folder for a PostgreSQL of the test's own."""
-    return tmp_path / "postgres"
