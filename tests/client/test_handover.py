@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError
-from langgraph.checkpoint.grpc._runs import handover
+from langgraph.checkpoint.grpc._runs import handover, registry
 
 from tests.support.blocker import blocked
 from tests.support.gates import new_thread
@@ -246,6 +246,28 @@ async def test_the_writes_under_way_raise_what_others_would_have(
             await asyncio.wait_for(run.put(), SOON)
         with pytest.raises(InvalidArgumentError, match="task_id"):
             await asyncio.wait_for(first, SOON)
+        assert await run.stored() == [1, 2]
+
+
+async def test_writes_do_not_wait_for_those_of_a_later_step_whose_put_waits_for_them(
+    local_server: LocalServer, database_url: str, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With delta channels LangGraph puts a checkpoint only when the writes of the step before have returned."""
+    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
+    async with GrpcSaver(local_server.target) as saver:
+        run = Run(saver, blocking=blocking)
+        await run.begin()
+        checkpoint = holding(2, "00000002")
+        later = at(run.config, checkpoint)
+        async with blocked(database_url):
+            writes = run.writes(task_id="1")
+            await a_moment()
+            others = [run._call("put_writes", later, [("a", 2)], task_id) for task_id in "23"]
+            await a_moment()
+        await asyncio.wait_for(writes, SOON)
+        assert not all(call.done() for call in others)  # one of them waits for the others
+        await asyncio.wait_for(run._call("put", run.last, checkpoint, {"step": 2}, {"a": "00000002"}), SOON)
+        await asyncio.wait_for(asyncio.gather(*others), SOON)
         assert await run.stored() == [1, 2]
 
 

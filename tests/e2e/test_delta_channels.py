@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from importlib.metadata import version
 from typing import Annotated, Any, TypedDict
@@ -10,13 +11,14 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc._runs import registry
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite
 from packaging.version import Version
 
 from tests.support import graphs
-from tests.support.comparison import Compare, Play, Way, every_way
+from tests.support.comparison import FLAVOURS, Compare, Ledger, Play, Way, every_way
 from tests.support.server_process import ServerProcess
 
 ORDERED_AT_EXIT = Version("1.2.15")
@@ -52,6 +54,21 @@ def test_deltas_and_snapshots_over_turns(compare: Compare, way: Way) -> None:
         play.note("no channels", await delta_history(play, play.thread, []))
 
     compare(scenario, way)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_a_run_waits_for_no_time(
+    shared_server: ServerProcess, thread_id: str, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangGraph puts a checkpoint when the writes that led to it have returned: they mustn't wait for what is behind."""
+    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 3600.0)
+    async with GrpcSaver(shared_server.target) as saver:
+        agent: Any = graphs.delta(Ledger()).compile(checkpointer=saver)
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        given = {"log": ["in"], "quiet": []}
+        run = asyncio.to_thread(agent.invoke, given, config) if flavour == "invoke" else agent.ainvoke(given, config)
+        result = await asyncio.wait_for(run, 60)
+        assert len(result["log"]) == 4
 
 
 @every_way

@@ -8,7 +8,8 @@ Nothing is answered early.
 Task writes that come while others of the run are in flight are handed over in the same way. Blocking ones would each
 hold a thread otherwise, of the few that LangGraph saves in: on two cores six, and the puts behind them wait for one.
 
-Neither to writes on special channels, for what they raise a node's error handler may swallow, nor those themselves; and
+Never to writes of an earlier step, if they wait for the put of their own checkpoint: before a put of a graph with delta
+channels LangGraph waits for the writes that led to it. Neither to writes on special channels, for what they raise a node's error handler may swallow, nor those themselves; and
 not beyond a bound: a slow server must not pile up state in the agent.
 """
 
@@ -131,9 +132,17 @@ class HandoverBounds:
         view.untaken.append(put)
         self._hand_over_untaken(view)
 
-    def offer_writes(self, view: RunNamespace, writes: InFlightWrite) -> list[Callable[[], None]]:
-        """Hands task writes over to others, or puts to them. Returns what to call, once the lock is free."""
-        if view.takers and self._has_room(view, writes):
+    def offer_writes(self, view: RunNamespace, writes: InFlightWrite, *, is_expected: bool) -> list[Callable[[], None]]:
+        """Hands task writes over to others, or puts to them. Returns what to call, once the lock is free.
+
+        Args:
+            view: Their run's view of the namespace.
+            writes: The task writes.
+            is_expected: Whether they wait for the put of their checkpoint. LangGraph may begin that put only when the
+                writes of the step before have returned, so those must not wait for these.
+        """
+        may_wait = view.takers and (not is_expected or view.takers[-1].checkpoint_id == writes.checkpoint_id)
+        if may_wait and self._has_room(view, writes):
             self._hand_over(view, writes)
         else:
             writes.pending = 1

@@ -196,7 +196,7 @@ class Runs:
                     raise again(view.broken)
                 may_take = not blocks_loop and not are_special and run.execution is not None and pipeline.hands_over
                 if may_take and is_background(config):
-                    released = self._bounds.offer_writes(view, write)
+                    released = self._bounds.offer_writes(view, write, is_expected=is_expected)
                 if is_expected:
                     write.pipeline = pipeline
                     self._states.begin_write(operation.namespace, write.execution or BY_HAND)
