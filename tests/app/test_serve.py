@@ -312,7 +312,9 @@ class TestEmbedded:
             assert "stopping the PostgreSQL that a killed checkpointd left behind" in process.stderr
             assert is_there(process.target, "kept")
 
-    def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(self, data_dir: Path, tmp_path: Path) -> None:
+    def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(
+        self, data_dir: Path, tmp_path: Path
+    ) -> None:
         with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             result = run("serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0")
             assert_one_clear_line(result, f"data folder {data_dir}", f"pid {process.process.pid}")

@@ -44,10 +44,14 @@ def reads(server: ServerProcess) -> int:
 @pytest.mark.parametrize("native", [False, True], ids=["names", "addresses-as-grpc-writes-them"])
 async def test_calls_go_round(servers: list[ServerProcess], native: bool) -> None:
     async with GrpcSaver(("ipv4:" if native else "") + named(servers)) as saver:
-        for _ in range(20):
+
+        async def read() -> list[int]:
             saver.get_tuple(config_of("t"))
             await saver.aget_tuple(config_of("t"))
-    assert all(reads(server) >= 5 for server in servers)
+            return list(map(reads, servers))
+
+        # Where grpc goes round, it does so among the servers that it is connected to by then.
+        await auntil(read, lambda numbers: min(numbers) >= 5)
 
 
 async def test_one_name_with_several_addresses_is_several_servers(database_url: str, tmp_path: Path) -> None:
