@@ -121,7 +121,7 @@ def kept_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(kept_data_dir: Path, tmp_path: Path) -> Path:
-    """A data folder of the test's own as an embedded PostgreSQL leaves it: a copy, for to make one takes much longer."""
+    """A data folder of the test's own as an embedded PostgreSQL leaves it. A copy: to make one takes much longer."""
     folder = tmp_path / "data"
     subprocess.run(["cp", "-a", kept_data_dir, folder], check=True)  # with its owner, who may be another one than ours
     return folder

@@ -60,7 +60,7 @@ def test_deltas_and_snapshots_over_turns(compare: Compare, way: Way) -> None:
 async def test_a_run_waits_for_no_time(
     shared_server: ServerProcess, thread_id: str, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LangGraph puts a checkpoint when the writes that led to it have returned: they mustn't wait for what is behind."""
+    """LangGraph puts a checkpoint when the writes that led to it have returned: they must not wait for later ones."""
     monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 3600.0)
     async with GrpcSaver(shared_server.target) as saver:
         agent: Any = graphs.delta(Ledger()).compile(checkpointer=saver)

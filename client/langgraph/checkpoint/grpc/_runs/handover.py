@@ -9,8 +9,9 @@ Task writes that come while others of the run are in flight are handed over in t
 hold a thread otherwise, of the few that LangGraph saves in: on two cores six, and the puts behind them wait for one.
 
 Never to writes of an earlier step, if they wait for the put of their own checkpoint: before a put of a graph with delta
-channels LangGraph waits for the writes that led to it. Neither to writes on special channels, for what they raise a node's error handler may swallow, nor those themselves; and
-not beyond a bound: a slow server must not pile up state in the agent.
+channels LangGraph waits for the writes that led to it. Neither to writes on special channels, for what they raise a
+node's error handler may swallow, nor those themselves; and not beyond a bound: a slow server must not pile up state in
+the agent.
 """
 
 from __future__ import annotations
