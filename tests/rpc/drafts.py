@@ -138,6 +138,19 @@ NOT_WRITTEN = {
     "min_lease_ttl_ms": "a time",
     "max_lease_ttl_ms": "a time",
     "max_lease_wait_ms": "a time",
+    **dict.fromkeys(
+        (
+            "max_item_labels",
+            "max_item_namespace_bytes",
+            "max_item_key_bytes",
+            "max_item_bytes",
+            "max_item_vectors",
+            "max_vector_dims",
+            "max_item_text_bytes",
+            "max_search_limit",
+        ),
+        "of items, which are no part of threads: tests/rpc/test_item_limits.py",
+    ),
 }
 OF_READS = {"max_known", "max_batch", "max_page_size"}
 UNREFUSED = {"max_inline_bytes", "max_page_bytes"}

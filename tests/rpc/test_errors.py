@@ -25,6 +25,7 @@ from checkpointd_server.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
+    ItemVersionConflict,
     LeaseHeld,
     LeaseLost,
     Overloaded,
@@ -35,6 +36,7 @@ from checkpointd_server.domain.errors import (
     ThreadArchived,
     ThreadExists,
     ThreadNotFound,
+    VectorsUnavailable,
     VersionConflict,
 )
 from checkpointd_server.rpc.errors import (
@@ -71,6 +73,11 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (ThreadArchived("t"), {"thread_id": "t"}),
     (ThreadNotFound("t"), {"thread_id": "t"}),
     (ThreadExists("t"), {"thread_id": "t"}),
+    (
+        ItemVersionConflict(("a", "b"), "k", expected_version=7, current_version=0),
+        {"namespace": '["a", "b"]', "key": "k", "expected_version": "7", "current_version": "0"},
+    ),
+    (VectorsUnavailable(), {}),
     (CheckpointNotFound("t", "c"), {"thread_id": "t", "checkpoint_id": "c"}),
     (RequestTooLarge(9, limit=8), {"limit": "8"}),
     (ResultTooLarge(9, limit=8), {"limit": "8"}),

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
@@ -237,6 +238,19 @@ async def keys_unavailable(world: World) -> Any:
         return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(), metadata=metadata))
 
 
+async def item_version_conflict(world: World) -> Any:
+    async with world.serve() as (_, client):
+        value = store_pb.ItemValue(type="json", data=b"{}")
+        put = store_pb.PutItemRequest(namespace=["a", "b"], key="k", value=value, if_version_match=7)
+        return await client.refused(client.store.PutItem(put))
+
+
+async def vectors_unavailable(world: World) -> Any:
+    async with world.serve() as (_, client):
+        query = store_pb.VectorQuery(values=[1.0])
+        return await client.refused(client.store.SearchItems(store_pb.SearchItemsRequest(limit=1, vector=query)))
+
+
 Provoke = Callable[[World], Awaitable[Any]]
 PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "INVALID_ARGUMENT": (invalid_argument, grpc.StatusCode.INVALID_ARGUMENT, {"field": "thread_id"}),
@@ -248,6 +262,12 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "THREAD_EXISTS": (thread_exists, grpc.StatusCode.ALREADY_EXISTS, {"thread_id": "target"}),
     "THREAD_ARCHIVED": (thread_archived, grpc.StatusCode.FAILED_PRECONDITION, {"thread_id": "thread-1"}),
     "THREAD_NOT_FOUND": (thread_not_found, grpc.StatusCode.NOT_FOUND, {"thread_id": "thread-1"}),
+    "ITEM_VERSION_CONFLICT": (
+        item_version_conflict,
+        grpc.StatusCode.ABORTED,
+        {"namespace": '["a", "b"]', "key": "k", "expected_version": "7", "current_version": "0"},
+    ),
+    "VECTORS_UNAVAILABLE": (vectors_unavailable, grpc.StatusCode.FAILED_PRECONDITION, {}),
     "CHECKPOINT_NOT_FOUND": (
         checkpoint_not_found,
         grpc.StatusCode.NOT_FOUND,

@@ -36,10 +36,11 @@ def serve(rpc_store: CheckpointStore) -> Serve:
 def keys_file(tmp_path: Path) -> Path:
     """A file of keys for two tenants, each key named by what it may do."""
     path = tmp_path / "keys.toml"
-    scopes = ("read", "write", "delete", "admin")
+    scopes = ("read", "write", "delete", "store:read", "store:write", "admin")
+    every = scopes[:-1]
     entries = [key_entry(f"ckd_{tenant}-{scope}", tenant, scope) for tenant in ("acme", "other") for scope in scopes]
-    entries += [key_entry("ckd_acme-none", "acme"), key_entry("ckd_acme-all", "acme", "read", "write", "delete")]
-    entries += [key_entry("ckd_other-all", "other", "read", "write", "delete")]
+    entries += [key_entry("ckd_acme-none", "acme"), key_entry("ckd_acme-all", "acme", *every)]
+    entries += [key_entry("ckd_other-all", "other", *every)]
     entries.append(key_entry("ckd_expired", "acme", "admin", more="expires = 2020-01-01T00:00:00Z"))
     path.write_text("\n".join(entries))
     return path

@@ -16,8 +16,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2, values_pb2
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.access import JwtOptions, Scope
-from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, Each
+from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, STORE_OPERATIONS, Each
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.operations import operation
@@ -25,12 +26,7 @@ from tests.support.rpc_client import Client, bearer, connected
 from tests.support.rpcs import METHODS
 
 UPLOADED = b"a part of a large value"
-WEAKER = {
-    Scope.READ: ("none", "write", "delete"),
-    Scope.WRITE: ("none", "read", "delete"),
-    Scope.DELETE: ("none", "read", "write"),
-    Scope.ADMIN: ("none", "read", "write", "delete"),
-}
+WEAKER = {scope: ("none", *(other.value for other in Scope if other not in (scope, Scope.ADMIN))) for scope in Scope}
 """Keys that lack a scope."""
 
 
@@ -165,7 +161,7 @@ async def test_what_needs_no_scope_is_open_to_every_identity_but_only_to_those(n
 def test_what_needs_no_scope_is_known_by_name() -> None:
     assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is None} == {"GetServerInfo"}
     by_operation = {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION}
-    assert by_operation == {"Pipeline"}
+    assert by_operation == {"Batch", "Pipeline"}
 
 
 async def test_each_operation_of_a_pipeline_needs_its_own_scope(guarded: Any) -> None:
@@ -183,6 +179,43 @@ async def test_each_operation_of_a_pipeline_needs_its_own_scope(guarded: Any) ->
             assert failure.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
             assert failure.reason == "PERMISSION_DENIED"
             assert failure.metadata["scope"] in ("read", "write")
+
+
+def test_every_operation_of_a_batch_says_which_scope_it_needs() -> None:
+    assert set(STORE_OPERATIONS) == {
+        field.name for field in store_pb.StoreOperation.DESCRIPTOR.oneofs_by_name["operation"].fields
+    }
+
+
+async def test_each_operation_of_a_batch_needs_its_own_scope(guarded: Any) -> None:
+    client, _ = guarded
+    method = METHODS["checkpointd.v1.StoreService.Batch"]
+    operations = [
+        store_pb.StoreOperation(get=get_item()),
+        store_pb.StoreOperation(put=put_item()),
+        store_pb.StoreOperation(delete=store_pb.DeleteItemRequest(namespace=["thread-1"], key="k")),
+        store_pb.StoreOperation(search=store_pb.SearchItemsRequest(limit=1)),
+        store_pb.StoreOperation(list_namespaces=store_pb.ListNamespacesRequest(limit=1)),
+        store_pb.StoreOperation(count=store_pb.CountItemsRequest()),
+    ]
+    request = store_pb.BatchRequest(operations=operations)
+    reads, writes = {0, 3, 4, 5}, {1, 2}
+    for scope, allowed in (("read", set()), ("store:read", reads), ("store:write", writes), ("admin", reads | writes)):
+        answer = await call(client, method, request, bearer(f"ckd_acme-{scope}"))
+        failed = {number: one.failure for number, one in enumerate(answer.results) if one.HasField("failure")}
+        assert set(failed) == set(range(6)) - allowed
+        for failure in failed.values():
+            assert failure.reason == "PERMISSION_DENIED"
+            assert failure.metadata["scope"] in ("store:read", "store:write")
+
+
+def get_item() -> store_pb.GetItemRequest:
+    return store_pb.GetItemRequest(namespace=["thread-1"], key="k")
+
+
+def put_item(content: bytes = b"{}") -> store_pb.PutItemRequest:
+    value = store_pb.ItemValue(type="json", data=content)
+    return store_pb.PutItemRequest(namespace=["thread-1"], key="k", value=value)
 
 
 def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
@@ -204,6 +237,19 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
             **target, channel_value=value_service_pb2.KnownChannelValue(channel="channel", version="s1")
         ),
         "PutPart": value_service_pb2.PutPartRequest(**target, upload_id=b"u" * 16, data=b"their part"),
+        "Batch": store_pb.BatchRequest(
+            operations=[
+                store_pb.StoreOperation(get=get_item()),
+                store_pb.StoreOperation(put=put_item()),
+                store_pb.StoreOperation(search=store_pb.SearchItemsRequest(limit=10)),
+            ]
+        ),
+        "GetItem": get_item(),
+        "PutItem": put_item(),
+        "DeleteItem": store_pb.DeleteItemRequest(namespace=["thread-1"], key="k"),
+        "SearchItems": store_pb.SearchItemsRequest(limit=10, filter_json='{"of": "secret"}'),
+        "CountItems": store_pb.CountItemsRequest(),
+        "ListNamespaces": store_pb.ListNamespacesRequest(limit=10),
         "CopyThread": thread_service_pb2.CopyThreadRequest(source_thread_id=thread_id, target_thread_id="copied"),
         "ListThreads": thread_service_pb2.ListThreadsRequest(
             filter=thread_service_pb2.ThreadFilter(thread_id_prefix=thread_id)
@@ -240,6 +286,7 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
     put.values.add(channel="channel", version="s1", value=client.value(b"secret"))
     await client.checkpoints.PutCheckpoint(put, metadata=mine)
     await client.checkpoints.PutWrites(client.writes_request(), metadata=mine)
+    await client.store.PutItem(put_item(b'{"of": "secret"}'), metadata=mine)
     part = value_service_pb2.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=UPLOADED)
     await client.values.PutPart(part, metadata=mine)
     lease = lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"me")
@@ -249,7 +296,9 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
         listed = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(), metadata=mine)
         lease = await client.leases.GetLease(lease_service_pb2.GetLeaseRequest(thread_id="thread-1"), metadata=mine)
         value = await client.values.GetValue(requests["GetValue"], metadata=mine)
-        return [listed.SerializeToString(deterministic=True), str(lease.waiting).encode(), value.SerializeToString()]
+        item = await client.store.GetItem(get_item(), metadata=mine)
+        states = (listed, value, item)
+        return [str(lease.waiting).encode(), *(state.SerializeToString(deterministic=True) for state in states)]
 
     before = await state()
     seen = b""

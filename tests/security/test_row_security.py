@@ -21,7 +21,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.tenant import Tenant, a_connection
 from tests.support.until import until
 
-OPEN_TABLES = {"gc_queue"}
+OPEN_TABLES = {"gc_queue", "item_sweeps"}
 """Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but threads' keys."""
 
 

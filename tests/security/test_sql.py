@@ -28,6 +28,7 @@ NOT_WRITTEN_OUT = {
     ): "a number, which the database gave",
     ("store/connections/watchdog.py", "_SESSIONS"): "a constant",
     ("store/threads.py", "statement"): "a name, for `Database`",
+    ("store/items/tenant.py", "statement"): "a name, for `Database`",
     ("store/migrations.py", "load_statements(options.schema)['check']"): "found under a name",
     ("store/migrations.py", "exists"): "written out above",
     ("store/migrations.py", "insert"): SCHEMA,

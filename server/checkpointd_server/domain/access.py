@@ -11,7 +11,7 @@ DEFAULT_TENANT = "default"
 
 
 class Scope(StrEnum):
-    """What an identity may do with its tenant's threads."""
+    """What an identity may do with its tenant's threads and items."""
 
     READ = "read"
     """Read checkpoints, lists, histories and leases."""
@@ -19,6 +19,10 @@ class Scope(StrEnum):
     """Put checkpoints and task writes, copy threads, take leases."""
     DELETE = "delete"
     """Delete and prune threads and runs."""
+    STORE_READ = "store:read"
+    """Read and search items of long-term memory."""
+    STORE_WRITE = "store:write"
+    """Store and delete items of long-term memory."""
     ADMIN = "admin"
     """Everything that the others allow, and what is for a tenant's administrator alone."""
 

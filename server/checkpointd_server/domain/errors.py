@@ -9,6 +9,8 @@
     ├── ThreadArchived         the thread is read-only
     ├── ThreadNotFound         there is no such thread
     ├── ThreadExists           the target of a copy holds checkpoints already
+    ├── ItemVersionConflict    an item doesn't have the version that is expected
+    ├── VectorsUnavailable     the database has no vectors
     ├── CheckpointNotFound     the checkpoint to fork at is not there
     ├── BaseMissing            a patch's base, or an upload, is not stored
     ├── ChainTooLong           as many patches as may follow one another do so already
@@ -209,6 +211,37 @@ class SealedValue(CheckpointdError):
 
 class BrokenPatch(CheckpointdError, ValueError):
     """A patch's instructions can't be read or applied, or what they make is not what the patch says."""
+
+
+class ItemVersionConflict(CheckpointdError):
+    """An item doesn't have the version that a change expects; nothing of it was stored or deleted.
+
+    Attributes:
+        namespace: The item's namespace.
+        key: Its key.
+        expected_version: What the change expected (0: nothing there).
+        current_version: What was found (0: nothing there).
+    """
+
+    def __init__(self, namespace: tuple[str, ...], key: str, *, expected_version: int, current_version: int) -> None:
+        super().__init__(
+            f"item {key!r} of namespace {'/'.join(namespace)!r} has version {current_version}, "
+            f"version {expected_version} was expected"
+        )
+        self.namespace = namespace
+        self.key = key
+        self.expected_version = expected_version
+        self.current_version = current_version
+
+
+class VectorsUnavailable(CheckpointdError):
+    """The database has no vectors, for the extension pgvector is not installed in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database has no vectors: install its extension pgvector (CREATE EXTENSION vector), then run "
+            "`checkpointd migrate`; all else of the store works without"
+        )
 
 
 class ResultTooLarge(CheckpointdError):

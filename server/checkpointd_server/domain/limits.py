@@ -73,6 +73,34 @@ class Limits:
     """The largest message of a pipeline."""
     max_batch: int = 1000
     """The most threads, runs or channels that one request names."""
+    max_item_labels: int = 32
+    """The most labels of an item's namespace."""
+    max_item_namespace_bytes: int = 1024
+    """The longest namespace of an item, in bytes of all its labels."""
+    max_item_key_bytes: int = 512
+    """The longest key of an item, in bytes."""
+    max_item_bytes: int = 8 * 1024 * 1024
+    """The largest value of an item, in bytes."""
+    max_item_vectors: int = 1000
+    """The most vectors of an item."""
+    max_vector_dims: int = 4000
+    """The most components of a vector: as many as pgvector has an index for."""
+    max_item_components: int = 1_000_000
+    """The most components of all vectors of an item, or of a batch."""
+    max_item_text_bytes: int = 256 * 1024
+    """The most bytes of an item's texts that searches for words see."""
+    max_text_query_bytes: int = 8 * 1024
+    """The longest text of a search for words, in bytes."""
+    max_search_limit: int = 1000
+    """The most items that a search returns."""
+    max_search_offset: int = 100_000
+    """The most items, or namespaces, that are left out before the first."""
+    max_namespaces: int = 10_000
+    """The most namespaces that a list returns."""
+    max_namespace_conditions: int = 16
+    """The most conditions of a list of namespaces."""
+    max_ttl_minutes: int = 100 * 366 * 24 * 60
+    """The longest time to live of an item, in minutes."""
     default_lease_ttl_ms: int = 30_000
     """How long a lease lives if the request doesn't say, in milliseconds."""
     min_lease_ttl_ms: int = 1_000
@@ -93,4 +121,5 @@ class Limits:
             max_page_bytes=min(self.max_page_bytes, quarter),
             max_part_bytes=min(self.max_part_bytes, self.max_message_bytes - _AROUND_DATA),
             max_pipeline_bytes=min(self.max_pipeline_bytes, self.max_message_bytes),
+            max_item_bytes=min(self.max_item_bytes, quarter),
         )

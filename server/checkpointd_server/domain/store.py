@@ -15,6 +15,7 @@ from checkpointd_server.domain.checkpoints import (
     PendingWrite,
     ReadResult,
 )
+from checkpointd_server.domain.items import ItemStore
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.thread_lists import (
     Node,
@@ -192,6 +193,10 @@ class CheckpointStore(Protocol):
 
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
         """Tells who may write to a thread."""
+        ...
+
+    def items(self, tenant: str) -> ItemStore:
+        """Returns what keeps a tenant's items."""
         ...
 
     async def check(self, *, timeout: float | None) -> None:

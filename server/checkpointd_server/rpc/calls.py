@@ -33,7 +33,7 @@ from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
-from checkpointd_server.rpc.identity import KeysUnavailable, Needed, Unauthenticated, check_scope
+from checkpointd_server.rpc.identity import Each, KeysUnavailable, Needed, Unauthenticated, check_scope
 from checkpointd_server.rpc.load import SMALL_ANSWER_BYTES, Load
 from checkpointd_server.rpc.repeated_lines import RepeatedLines, is_enabled
 
@@ -226,6 +226,7 @@ class Calls:
         name = f"{described.containing_service.name}/{described.name}"
         request_type = GetMessageClass(described.input_type)
         audited = is_audited(described, needed)
+        by_operation, only_reads = needed is Each.OPERATION, needed in (Scope.READ, Scope.STORE_READ)
         identify, load, counted = self._gate.identify, self._load, self.metrics.of(name)
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
@@ -241,8 +242,8 @@ class Calls:
                 if self.tracing is not None:
                     self._trace(call, context, self.tracing)
                 del raw  # as large as what was made of it
-                response = await self.work(call, method, context.time_remaining())
-                load.take_answer(len(response), context.add_done_callback, refuse=needed is Scope.READ)
+                response = await self.work(call, method, context.time_remaining(), whole=by_operation)
+                load.take_answer(len(response), context.add_done_callback, refuse=only_reads)
                 self._time_sending(len(response), context)
                 seconds = perf_counter() - call.started
                 counted.succeeded(seconds, size, len(response))
@@ -351,18 +352,20 @@ class Calls:
         self._load.take(size)
         call.held = size
 
-    async def work(self, call: Call, method: Method[Any], timeout: float | None) -> bytes:
+    async def work(self, call: Call, method: Method[Any], timeout: float | None, *, whole: bool = False) -> bytes:
         """Does what a request asks for, and returns the encoded answer.
 
         Args:
             call: The call, with its request and identity.
             method: What serves it.
             timeout: How long the call may take, in seconds. None: its client set no deadline.
+            whole: Whether the method takes the identity, not its tenant alone.
         """
         assert call.identity is not None
         limit = self._limits.message_bytes
+        who = call.identity if whole else call.identity.tenant
         try:
-            response = await method(call.request, call.identity.tenant, self.time_for(timeout))
+            response = await method(call.request, who, self.time_for(timeout))
         except EncodeError:
             # Protobuf gives up at 2 GiB, whatever our own limit is.
             raise ResultTooLarge(2**31, limit=limit) from None

@@ -6,6 +6,7 @@ table is a fault of the server: the client is told its error_id and nothing else
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from checkpointd_server.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
+    ItemVersionConflict,
     LeaseHeld,
     LeaseLost,
     Overloaded,
@@ -37,6 +39,7 @@ from checkpointd_server.domain.errors import (
     ThreadArchived,
     ThreadExists,
     ThreadNotFound,
+    VectorsUnavailable,
     VersionConflict,
 )
 from checkpointd_server.rpc.identity import KeysUnavailable, PermissionDenied, Unauthenticated
@@ -138,6 +141,20 @@ RULES: dict[type[CheckpointdError], Rule] = {
         code=grpc.StatusCode.NOT_FOUND,
         reason=errors_pb2.ERROR_REASON_CHECKPOINT_NOT_FOUND,
         metadata=lambda error: {"thread_id": error.thread_id, "checkpoint_id": error.checkpoint_id},
+    ),
+    ItemVersionConflict: Rule(
+        code=grpc.StatusCode.ABORTED,
+        reason=errors_pb2.ERROR_REASON_ITEM_VERSION_CONFLICT,
+        metadata=lambda error: {
+            "namespace": json.dumps(error.namespace, ensure_ascii=False),
+            "key": error.key,
+            "expected_version": error.expected_version,
+            "current_version": error.current_version,
+        },
+    ),
+    VectorsUnavailable: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_VECTORS_UNAVAILABLE,
     ),
     BaseMissing: Rule(
         code=grpc.StatusCode.FAILED_PRECONDITION,

@@ -35,6 +35,13 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.LeaseService.GetLease": Scope.READ,
     "checkpointd.v1.LeaseService.ReleaseLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.RenewLease": Scope.WRITE,
+    "checkpointd.v1.StoreService.Batch": Each.OPERATION,
+    "checkpointd.v1.StoreService.CountItems": Scope.STORE_READ,
+    "checkpointd.v1.StoreService.DeleteItem": Scope.STORE_WRITE,
+    "checkpointd.v1.StoreService.GetItem": Scope.STORE_READ,
+    "checkpointd.v1.StoreService.ListNamespaces": Scope.STORE_READ,
+    "checkpointd.v1.StoreService.PutItem": Scope.STORE_WRITE,
+    "checkpointd.v1.StoreService.SearchItems": Scope.STORE_READ,
     "checkpointd.v1.ThreadService.ArchiveThread": Scope.WRITE,
     "checkpointd.v1.ThreadService.CopyThread": Scope.WRITE,
     "checkpointd.v1.ThreadService.CountThreads": Scope.READ,
@@ -58,6 +65,16 @@ OPERATIONS: Mapping[str, Scope] = {
     "put_writes": Scope.WRITE,
 }
 """The scope that each operation of a pipeline needs, by its field."""
+
+STORE_OPERATIONS: Mapping[str, Scope] = {
+    "count": Scope.STORE_READ,
+    "delete": Scope.STORE_WRITE,
+    "get": Scope.STORE_READ,
+    "list_namespaces": Scope.STORE_READ,
+    "put": Scope.STORE_WRITE,
+    "search": Scope.STORE_READ,
+}
+"""The scope that each operation of a batch of the store needs, by its field."""
 
 
 class Unauthenticated(CheckpointdError):

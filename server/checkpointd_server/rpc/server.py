@@ -20,6 +20,7 @@ from checkpointd.v1 import (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
+    store_service_pb2,
     thread_service_pb2,
     value_service_pb2,
 )
@@ -45,6 +46,7 @@ from checkpointd_server.rpc.ranges import RangeReader
 from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
+from checkpointd_server.rpc.services.store import StoreServicer
 from checkpointd_server.rpc.services.threads import ThreadServicer
 from checkpointd_server.rpc.services.values import ValueServicer
 
@@ -162,6 +164,10 @@ class RpcServer:
             (
                 thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"],
                 ThreadServicer(operations, self._executor),
+            ),
+            (
+                store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
+                StoreServicer(store, limits, self._executor),
             ),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], self._info),

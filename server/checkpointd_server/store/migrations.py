@@ -83,7 +83,7 @@ class Migration:
     """A step of the schema."""
 
     number: int
-    """1 and up, without gaps."""
+    """1 and up."""
     name: str
     """What it is about, in a word or two."""
     additive: bool

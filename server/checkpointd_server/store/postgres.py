@@ -20,7 +20,6 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
-from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.thread_lists import (
     Node,
@@ -35,9 +34,11 @@ from checkpointd_server.domain.thread_lists import (
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 from checkpointd_server.store import history, reads, thread_lists, threads, values
-from checkpointd_server.store.connections.database import Connections, Database, open_connections
+from checkpointd_server.store.connections.database import Connections, open_connections
 from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc
+from checkpointd_server.store.items.features import ItemFeatures
+from checkpointd_server.store.items.tenant import TenantItems
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
@@ -64,22 +65,24 @@ class TableSize(NamedTuple):
 class _Tenant:
     """What a store does for one tenant. Tenants share no commit: a transaction acts for one of them."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
-        self.database = database
-        self.commits = GroupCommit(database, limits)
+    def __init__(self, connections: Connections, name: str, options: StoreOptions, features: ItemFeatures) -> None:
+        self.database = database = connections.of(name)
+        self.commits = GroupCommit(database, options.limits)
         self.leases = Leases(database)
+        self.items = TenantItems(connections, database, features, options.max_queue)
 
     @property
     def is_idle(self) -> bool:
-        return self.commits.is_idle and self.leases.is_idle
+        return self.commits.is_idle and self.leases.is_idle and self.items.is_idle
 
 
 class PostgresStore:
     """A CheckpointStore on PostgreSQL; `open_store` makes one. Many servers may share one database."""
 
-    def __init__(self, connections: Connections, options: StoreOptions) -> None:
+    def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures | None = None) -> None:
         self._connections = connections
         self._options = options
+        self._features = features or ItemFeatures()
         self._limits = options.limits
         self._tenants: dict[str, _Tenant] = {}
 
@@ -88,7 +91,7 @@ class PostgresStore:
         if found is None:
             if len(self._tenants) >= MAX_TENANTS:
                 self._tenants = {name: known for name, known in self._tenants.items() if not known.is_idle}
-            found = self._tenants[tenant] = _Tenant(self._connections.of(tenant), self._limits)
+            found = self._tenants[tenant] = _Tenant(self._connections, tenant, self._options, self._features)
         return found
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
@@ -289,6 +292,10 @@ class PostgresStore:
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
         """Tells who may write to a thread."""
         return await self._of(tenant).leases.state(tenant, thread_id, timeout=timeout)
+
+    def items(self, tenant: str) -> TenantItems:
+        """Returns what keeps a tenant's items."""
+        return self._of(tenant).items
 
     @property
     def connections(self) -> Connections:

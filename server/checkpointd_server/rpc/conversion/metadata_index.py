@@ -33,10 +33,11 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.threads import VOLATILE_KEYS
 from checkpointd_server.domain.values import TypedValue
 
-_ESCAPE = "\ue000"
-_UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
+ESCAPE = "\ue000"
+"""Begins what JSON and PostgreSQL can't say."""
+UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
 _ESCAPED = re.compile("\ue000(?:u([0-9a-f]{4})|\ue000)")
-_to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _MAX_KEYS_IN_KEYS = 2
 """How often a list or a map may be a key within a key. Each time its text is quoted once more, which doubles it."""
@@ -70,7 +71,7 @@ def project_filter(data: bytes, limits: Limits, *, field: str = "filter") -> str
     """Returns a list's filter as JSON; None: there is no filter. Raises InvalidArgument."""
     if not data:
         return None
-    return _to_json(_project_strictly(data, field, limits))
+    return to_json(_project_strictly(data, field, limits))
 
 
 def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Projection:
@@ -91,7 +92,7 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
         if len(index) <= limits.max_filter_bytes and (ordinary := _project_ordinary(index, limits)) is not None:
             return ordinary
         entries = _project_strictly(index, "metadata.index", limits)
-        return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
+        return Projection(to_json(entries), _run_id(entries, limits), _fingerprint(entries))
     if metadata.type == "json":
         data = _pack_json(metadata.data, limits)
     elif metadata.type == "msgpack":
@@ -105,17 +106,17 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
     elif (ordinary := _project_ordinary(data, limits)) is not None:
         return ordinary
     else:
-        pairs = _read_map(data, "metadata.value")
+        pairs = read_map(data, "metadata.value")
     entries = {}
     complete = True
     for key, entry in pairs:
         try:
-            entries[_key(key, limits.max_filter_depth - 1)] = _project(entry, limits.max_filter_depth - 1)
-        except _TooDeep:
+            entries[project_key(key, limits.max_filter_depth - 1)] = project(entry, limits.max_filter_depth - 1)
+        except TooDeep:
             complete = complete and key != _COUNTERS
     if not complete:
         entries.pop(_STEP, None)
-    return Projection(_to_json(entries), _run_id(entries, limits), _fingerprint(entries))
+    return Projection(to_json(entries), _run_id(entries, limits), _fingerprint(entries))
 
 
 def _pack_json(data: bytes, limits: Limits) -> bytes:
@@ -136,18 +137,18 @@ def _pack_json(data: bytes, limits: Limits) -> bytes:
 def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
     """Returns what can be searched of metadata that JSON says as it is, as nearly all is; None: look at it closely.
 
-    It does in a few passes in C what `_project` does entry by entry.
+    It does in a few passes in C what `project` does entry by entry.
     """
     try:
         content = msgpack.unpackb(data, max_array_len=_ORDINARY_ENTRIES, max_map_len=_ORDINARY_ENTRIES, max_ext_len=0)
-        json = _to_json(content)
+        json = to_json(content)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
         return None
     if (
         type(content) is not dict
         or json.count("{") + json.count("[") > min(_ORDINARY_CONTAINERS, limits.max_filter_depth)
         or "\\u0000" in json
-        or _ESCAPE in json
+        or ESCAPE in json
     ):
         return None
     run_id = content.get("run_id")
@@ -164,24 +165,24 @@ def _project_strictly(data: bytes, field: str, limits: Limits) -> dict[str, Any]
         limit = limits.max_filter_bytes
         raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
     try:
-        return _project_map(_read_map(data, field), limits.max_filter_depth)
-    except _TooDeep:
+        return project_map(read_map(data, field), limits.max_filter_depth)
+    except TooDeep:
         limit = limits.max_filter_depth
         problem = f"nests more than {limit} deep, or keys in keys more than {_MAX_KEYS_IN_KEYS}"
         raise InvalidArgument(field, problem, limit=limit) from None
 
 
-class _TooDeep(Exception):
-    pass
+class TooDeep(Exception):
+    """A value nests deeper than it may."""
 
 
-class _Map(list[tuple[Any, Any]]):
+class PairMap(list[tuple[Any, Any]]):
     """A msgpack map as the unpacker found it. A dict would merge keys that differ (1 and true) and fail on lists."""
 
     __slots__ = ()
 
 
-def _read_map(data: bytes, field: str) -> _Map:
+def read_map(data: bytes, field: str) -> PairMap:
     """Unpacks a map. Whatever the bytes are, no more memory is used than a small multiple of their length."""
     try:
         # Lengths in msgpack are only claims, and the unpacker allocates by them. Skipping doesn't, and fails unless
@@ -193,7 +194,7 @@ def _read_map(data: bytes, field: str) -> _Map:
         content = _unpack(data)
     except (ValueError, msgpack.UnpackException):
         raise InvalidArgument(field, "is not msgpack") from None
-    if type(content) is not _Map:
+    if type(content) is not PairMap:
         raise InvalidArgument(field, "is not a msgpack map")
     return content
 
@@ -206,7 +207,7 @@ def _unpacker(data: bytes) -> Any:
 
 def _unpack(data: bytes | memoryview) -> Any:
     # Extensions stay ExtType or Timestamp: nobody's classes are built here.
-    return msgpack.unpackb(data, strict_map_key=False, object_pairs_hook=_Map, unicode_errors="surrogatepass")
+    return msgpack.unpackb(data, strict_map_key=False, object_pairs_hook=PairMap, unicode_errors="surrogatepass")
 
 
 def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
@@ -263,58 +264,63 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
     return fitting
 
 
-def _project(value: Any, depth: int, keys: int = 0) -> Any:
-    """Returns a value as JSON can say it, with at most `depth` containers within each other. It is in `keys` keys."""
+def project(value: Any, depth: int, keys: int = 0) -> Any:
+    """Returns a value as JSON can say it, with at most `depth` containers within each other. It is in `keys` keys.
+
+    Raises TooDeep.
+    """
     kind = type(value)
     if kind is str:
         return _text(value)
     if kind is int or kind is bool or value is None:
         return value
     if kind is float:
-        return value if isfinite(value) else f"{_ESCAPE}d{value!r}"
-    if kind is _Map:
-        return _project_map(value, depth, keys)
+        return value if isfinite(value) else f"{ESCAPE}d{value!r}"
+    if kind is PairMap:
+        return project_map(value, depth, keys)
     if kind is list:
         if not depth:
-            raise _TooDeep
-        return [_project(item, depth - 1, keys) for item in value]
+            raise TooDeep
+        return [project(item, depth - 1, keys) for item in value]
     if kind is bytes:
-        return f"{_ESCAPE}b{b64encode(value).decode()}"
+        return f"{ESCAPE}b{b64encode(value).decode()}"
     if kind is msgpack.Timestamp:
-        return f"{_ESCAPE}t{value.seconds}.{value.nanoseconds:09}"
-    return f"{_ESCAPE}x{value.code}:{b64encode(value.data).decode()}"
+        return f"{ESCAPE}t{value.seconds}.{value.nanoseconds:09}"
+    return f"{ESCAPE}x{value.code}:{b64encode(value.data).decode()}"
 
 
-def _project_map(pairs: Iterable[tuple[Any, Any]], depth: int, keys: int = 0) -> dict[str, Any]:
+def project_map(pairs: Iterable[tuple[Any, Any]], depth: int, keys: int = 0) -> dict[str, Any]:
+    """Returns a map as JSON can say it. Raises TooDeep."""
     if not depth:
-        raise _TooDeep
-    return {_key(key, depth - 1, keys): _project(value, depth - 1, keys) for key, value in pairs}
+        raise TooDeep
+    return {project_key(key, depth - 1, keys): project(value, depth - 1, keys) for key, value in pairs}
 
 
-def _key(key: Any, depth: int, keys: int = 0) -> str:
+def project_key(key: Any, depth: int, keys: int = 0) -> str:
+    """Returns a map's key as JSON can say it. Raises TooDeep."""
     if type(key) is str:
         return _text(key)
-    if keys == _MAX_KEYS_IN_KEYS and type(key) in (list, _Map):
-        raise _TooDeep
-    projected = _project(key, depth, keys + 1)
+    if keys == _MAX_KEYS_IN_KEYS and type(key) in (list, PairMap):
+        raise TooDeep
+    projected = project(key, depth, keys + 1)
     # A text here begins with the escape character already: no key that is text looks like it.
-    return projected if type(projected) is str else f"{_ESCAPE}k{_to_json(projected)}"
+    return projected if type(projected) is str else f"{ESCAPE}k{to_json(projected)}"
 
 
 def _text(text: str) -> str:
-    return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
+    return UNSAFE.sub(_escaped, text) if UNSAFE.search(text) else text
 
 
 def _escaped(match: re.Match[str]) -> str:
     character = match[0]
-    return _ESCAPE * 2 if character == _ESCAPE else f"{_ESCAPE}u{ord(character):04x}"
+    return ESCAPE * 2 if character == ESCAPE else f"{ESCAPE}u{ord(character):04x}"
 
 
 def _run_id(entries: dict[str, Any], limits: Limits) -> str | None:
     text = entries.get("run_id")
-    if type(text) is not str or _ESCAPE in text.replace(_ESCAPE * 2, ""):
+    if type(text) is not str or ESCAPE in text.replace(ESCAPE * 2, ""):
         return None  # It isn't text, or has what no request can say.
-    return _usable_run_id(text.replace(_ESCAPE * 2, _ESCAPE), limits)
+    return _usable_run_id(text.replace(ESCAPE * 2, ESCAPE), limits)
 
 
 def _usable_run_id(run_id: str, limits: Limits) -> str | None:
@@ -353,7 +359,7 @@ def _unescaped_key(text: str) -> str:
 
 
 def _unescaped(text: str) -> Any:
-    if text.startswith(_ESCAPE) and text[1:2] not in ("u", _ESCAPE):
+    if text.startswith(ESCAPE) and text[1:2] not in ("u", ESCAPE):
         match text[1:2]:
             case "d":
                 return float(text[2:])
@@ -366,4 +372,4 @@ def _unescaped(text: str) -> Any:
                 code, _, data = text[2:].partition(":")
                 return msgpack.ExtType(int(code), b64decode(data))
         raise ValueError
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else _ESCAPE, text)
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else ESCAPE, text)

@@ -25,6 +25,7 @@ class InfoServicer:
                 pb.CAPABILITY_LEASES,
                 pb.CAPABILITY_PIPELINE,
                 pb.CAPABILITY_PATCHES,
+                pb.CAPABILITY_STORE,
             ],
             limits=pb.Limits(**told),
         )

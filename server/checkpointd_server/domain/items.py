@@ -1,0 +1,235 @@
+"""Long-term memory: items under a namespace and a key, and the interface of a store that keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from checkpointd_server.domain.errors import ItemVersionConflict
+
+Namespace = tuple[str, ...]
+"""An item's namespace: its labels."""
+Filter = Mapping[str, Any]
+"""Conditions on a value, as SearchItemsRequest.filter has them, in the form in which `doc` has values."""
+
+FUSION_CONSTANT = 60
+"""How much the first places count in reciprocal rank fusion: the smaller, the more."""
+
+K = TypeVar("K")
+
+
+class ItemKey(NamedTuple):
+    """Which item."""
+
+    namespace: Namespace
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemVector:
+    """A vector that an item can be found by."""
+
+    path: str
+    """What it was made of."""
+    components: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemText:
+    """What of an item searches for words see."""
+
+    text: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutItem:
+    """An item to store."""
+
+    key: ItemKey
+    type: str
+    """The serializer's tag."""
+    data: bytes
+    doc: str
+    """What filters see of the value: a JSON object, as text."""
+    vectors: Sequence[ItemVector] = ()
+    text: ItemText | None = None
+    ttl: float | None = None
+    """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
+    expected_version: int | None = None
+    """The version that the item must have; 0: it must not be there; None: any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteItem:
+    """An item to delete."""
+
+    key: ItemKey
+    expected_version: int | None = None
+    """The version that the item must have; None: any."""
+
+
+ItemChange = PutItem | DeleteItem
+
+
+class Changed(NamedTuple):
+    """What became of a change."""
+
+    version: int
+    """The item's new version."""
+    found: bool
+    """Of a deletion, whether there was such an item."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredItem:
+    """An item as it is stored."""
+
+    key: ItemKey
+    type: str
+    data: bytes | None
+    """The value's bytes. None: they were left out, for there are too many."""
+    size: int
+    """How many bytes there are."""
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    """None: it doesn't expire."""
+
+
+class Distance(StrEnum):
+    """How far two vectors are apart."""
+
+    COSINE = "cosine"
+    L2 = "l2"
+    INNER_PRODUCT = "inner_product"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorQuery:
+    """What to be near to."""
+
+    components: Sequence[float]
+    distance: Distance
+    exact: bool = False
+    """Whether no index may be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextQuery:
+    """Which words to look for."""
+
+    query: str
+    language: str
+    web: bool = False
+    """Whether they are as people write to search engines; else any of them will do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSearch:
+    """What to look for."""
+
+    prefix: Namespace
+    filter: Filter = field(default_factory=dict)
+    limit: int
+    offset: int = 0
+    refreshes: bool = False
+    """Whether the time to live of what is found begins anew."""
+    vector: VectorQuery | None = None
+    text: TextQuery | None = None
+
+
+class FoundItem(NamedTuple):
+    """An item that was found."""
+
+    item: StoredItem
+    score: float | None
+    """More is better. None: it isn't ranked."""
+
+
+class FoundItems(NamedTuple):
+    """What a search found."""
+
+    items: list[FoundItem]
+    is_truncated: bool
+    """Whether more were found within the limit than fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceCondition:
+    """A condition on a namespace."""
+
+    path: Namespace
+    """Labels; "*" stands for any."""
+    at_end: bool = False
+    """Whether they are compared with the namespace's last labels; else with its first ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceQuery:
+    """Which namespaces to list."""
+
+    conditions: Sequence[NamespaceCondition] = ()
+    max_depth: int | None = None
+    """How many labels to return at the most. None: all."""
+    limit: int
+    offset: int = 0
+
+
+class ItemStore(Protocol):
+    """Keeps the items of one tenant.
+
+    Arguments have passed the limits already. `timeout` and errors are those of CheckpointStore.
+    """
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether vectors can be stored and searched."""
+        ...
+
+    async def check(self, wanted: ItemChange | ItemSearch, *, timeout: float | None) -> None:
+        """Raises VectorsUnavailable, or InvalidArgument for a language that the database doesn't know."""
+        ...
+
+    async def change(
+        self, changes: Sequence[ItemChange], *, timeout: float | None
+    ) -> list[Changed | ItemVersionConflict]:
+        """Stores and deletes items in one transaction, and returns what became of each, refusals included.
+
+        Each has passed `check`. Raises Overloaded.
+        """
+        ...
+
+    async def get(
+        self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
+    ) -> list[StoredItem | None]:
+        """Reads items, each with whether its time to live begins anew; None: it isn't there.
+
+        At most so many bytes of values come with them, those of the first.
+        """
+        ...
+
+    async def search(self, search: ItemSearch, *, max_bytes: int, timeout: float | None) -> FoundItems:
+        """Finds items. The search has passed `check`."""
+        ...
+
+    async def count(self, prefix: Namespace, wanted: Filter, *, timeout: float | None) -> int:
+        """Counts items."""
+        ...
+
+    async def list_namespaces(self, query: NamespaceQuery, *, timeout: float | None) -> list[Namespace]:
+        """Lists the namespaces that hold items, in order."""
+        ...
+
+
+def fuse(*rankings: Sequence[K]) -> list[tuple[K, float]]:
+    """Merges rankings, each best first, by reciprocal rank fusion. Returns keys and scores, best first."""
+    scores: dict[K, float] = {}
+    for ranking in rankings:
+        for place, key in enumerate(ranking, 1):
+            scores[key] = scores.get(key, 0.0) + 1 / (FUSION_CONSTANT + place)
+    return sorted(scores.items(), key=lambda entry: -entry[1])

@@ -1,0 +1,236 @@
+"""Items of long-term memory: protobuf to domain and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from checkpointd.v1 import store_service_pb2 as pb
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.items import (
+    DeleteItem,
+    Distance,
+    FoundItems,
+    ItemKey,
+    ItemSearch,
+    ItemText,
+    ItemVector,
+    Namespace,
+    NamespaceCondition,
+    NamespaceQuery,
+    PutItem,
+    StoredItem,
+    TextQuery,
+    VectorQuery,
+)
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.conversion.item_index import project_item, read_filter
+from checkpointd_server.rpc.conversion.validation import check_count, check_optional_text, check_text
+
+DEFAULT_LANGUAGE = "simple"
+"""The language of texts and queries that name none: words as they are."""
+_MAX_LANGUAGE_BYTES = 63
+_MAX_PATH_BYTES = 512
+_MAX_TEXTS = 1000
+_DISTANCES = {
+    pb.VECTOR_DISTANCE_UNSPECIFIED: Distance.COSINE,
+    pb.VECTOR_DISTANCE_COSINE: Distance.COSINE,
+    pb.VECTOR_DISTANCE_L2: Distance.L2,
+    pb.VECTOR_DISTANCE_INNER_PRODUCT: Distance.INNER_PRODUCT,
+}
+_MATCHES = {pb.TEXT_MATCH_UNSPECIFIED: False, pb.TEXT_MATCH_ANY: False, pb.TEXT_MATCH_WEB: True}
+_AT_END = {
+    pb.NAMESPACE_MATCH_UNSPECIFIED: False,
+    pb.NAMESPACE_MATCH_PREFIX: False,
+    pb.NAMESPACE_MATCH_SUFFIX: True,
+}
+
+
+def read_labels(labels: Sequence[str], field: str, limits: Limits) -> Namespace:
+    """Returns a namespace that may be empty. Raises InvalidArgument."""
+    check_count(len(labels), field, limits.max_item_labels)
+    left = limits.max_item_namespace_bytes
+    for position, label in enumerate(labels):
+        check_text(label, f"{field}[{position}]", limits.max_item_namespace_bytes)
+        left -= len(label.encode())
+    if left < 0:
+        limit = limits.max_item_namespace_bytes
+        raise InvalidArgument(field, f"has {limit - left} bytes, at most {limit} are allowed", limit=limit)
+    return tuple(labels)
+
+
+def read_key(request: pb.GetItemRequest | pb.PutItemRequest | pb.DeleteItemRequest, limits: Limits) -> ItemKey:
+    """Returns which item a request names. Raises InvalidArgument."""
+    if not request.namespace:
+        raise InvalidArgument("namespace", "is required")
+    namespace = read_labels(request.namespace, "namespace", limits)
+    check_text(request.key, "key", limits.max_item_key_bytes)
+    return ItemKey(namespace, request.key)
+
+
+def read_put(request: pb.PutItemRequest, limits: Limits) -> PutItem:
+    """Returns the item to store. Raises InvalidArgument."""
+    key = read_key(request, limits)
+    if not request.HasField("value"):
+        raise InvalidArgument("value", "is required")
+    value = request.value
+    check_text(value.type, "value.type", limits.max_type_bytes)
+    for field, data in (("value.data", value.data), ("value.index", value.index)):
+        if len(data) > limits.max_item_bytes:
+            limit = limits.max_item_bytes
+            raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
+    return PutItem(
+        key=key,
+        type=value.type,
+        data=value.data,
+        doc=project_item(value.type, value.data, value.index, limits),
+        vectors=_read_vectors(request.vectors, limits),
+        text=_read_text(request.text, limits) if request.HasField("text") else None,
+        ttl=_read_ttl(request, limits),
+        expected_version=_read_version(request),
+    )
+
+
+def read_delete(request: pb.DeleteItemRequest, limits: Limits) -> DeleteItem:
+    """Returns the item to delete. Raises InvalidArgument."""
+    return DeleteItem(key=read_key(request, limits), expected_version=_read_version(request))
+
+
+def _read_version(request: pb.PutItemRequest | pb.DeleteItemRequest) -> int | None:
+    if not request.HasField("if_version_match"):
+        return None
+    if request.if_version_match < 0:
+        raise InvalidArgument("if_version_match", "is negative")
+    return request.if_version_match
+
+
+def _read_ttl(request: pb.PutItemRequest, limits: Limits) -> float | None:
+    if not request.HasField("ttl_minutes"):
+        return None
+    minutes = request.ttl_minutes
+    if not 0 < minutes <= limits.max_ttl_minutes:
+        limit = limits.max_ttl_minutes
+        raise InvalidArgument("ttl_minutes", f"is {minutes}, must be more than 0 and at most {limit}", limit=limit)
+    return minutes * 60
+
+
+def _read_vectors(vectors: Sequence[pb.ItemVector], limits: Limits) -> list[ItemVector]:
+    check_count(len(vectors), "vectors", limits.max_item_vectors)
+    read: list[ItemVector] = []
+    for position, vector in enumerate(vectors):
+        check_optional_text(vector.path, f"vectors[{position}].path", _MAX_PATH_BYTES)
+        components = _read_components(vector.values, f"vectors[{position}].values", limits)
+        if read and len(components) != len(read[0].components):
+            problem = f"has {len(components)} components, those before have {len(read[0].components)}"
+            raise InvalidArgument(f"vectors[{position}].values", problem)
+        read.append(ItemVector(path=vector.path, components=components))
+    total = sum(len(vector.components) for vector in read)
+    if total > limits.max_item_components:
+        limit = limits.max_item_components
+        raise InvalidArgument("vectors", f"have {total} components, at most {limit} are allowed", limit=limit)
+    return read
+
+
+def _read_components(values: Sequence[float], field: str, limits: Limits) -> list[float]:
+    components = list(values)
+    if not components:
+        raise InvalidArgument(field, "is required")
+    check_count(len(components), field, limits.max_vector_dims)
+    if not all(map(isfinite, components)):
+        raise InvalidArgument(field, "has a component that is no finite number")
+    return components
+
+
+def _read_text(text: pb.ItemText, limits: Limits) -> ItemText | None:
+    check_count(len(text.texts), "text.texts", _MAX_TEXTS)
+    joined = "\n".join(text.texts)
+    check_optional_text(joined, "text.texts", limits.max_item_text_bytes)
+    language = _read_language(text.language)
+    return ItemText(text=joined, language=language) if joined else None
+
+
+def _read_language(language: str) -> str:
+    check_optional_text(language, "text.language", _MAX_LANGUAGE_BYTES)
+    return language or DEFAULT_LANGUAGE
+
+
+def read_search(request: pb.SearchItemsRequest, limits: Limits) -> ItemSearch:
+    """Returns what to look for. Raises InvalidArgument."""
+    return ItemSearch(
+        prefix=read_labels(request.namespace_prefix, "namespace_prefix", limits),
+        filter=read_filter(request.filter, request.filter_json, limits),
+        limit=_read_number(request.limit, "limit", limits.max_search_limit),
+        offset=_read_number(request.offset, "offset", limits.max_search_offset),
+        refreshes=request.refresh_ttl,
+        vector=_read_vector_query(request.vector, limits) if request.HasField("vector") else None,
+        text=_read_text_query(request.text, limits) if request.HasField("text") else None,
+    )
+
+
+def _read_vector_query(query: pb.VectorQuery, limits: Limits) -> VectorQuery:
+    distance = _DISTANCES.get(query.distance)
+    if distance is None:
+        raise InvalidArgument("vector.distance", f"{query.distance} is not a distance that this server knows")
+    components = _read_components(query.values, "vector.values", limits)
+    return VectorQuery(components=components, distance=distance, exact=query.exact)
+
+
+def _read_text_query(query: pb.TextQuery, limits: Limits) -> TextQuery:
+    check_text(query.query, "text.query", limits.max_text_query_bytes)
+    web = _MATCHES.get(query.match)
+    if web is None:
+        raise InvalidArgument("text.match", f"{query.match} is not a match that this server knows")
+    return TextQuery(query=query.query, language=_read_language(query.language), web=web)
+
+
+def _read_number(number: int, field: str, limit: int) -> int:
+    if not 0 <= number <= limit:
+        raise InvalidArgument(field, f"is {number}, must be from 0 to {limit}", limit=limit)
+    return number
+
+
+def read_namespace_query(request: pb.ListNamespacesRequest, limits: Limits) -> NamespaceQuery:
+    """Returns which namespaces to list. Raises InvalidArgument."""
+    check_count(len(request.conditions), "conditions", limits.max_namespace_conditions)
+    conditions = []
+    for position, condition in enumerate(request.conditions):
+        field = f"conditions[{position}]"
+        at_end = _AT_END.get(condition.match)
+        if at_end is None:
+            raise InvalidArgument(f"{field}.match", f"{condition.match} is not a match that this server knows")
+        path = read_labels(condition.path, f"{field}.path", limits)
+        conditions.append(NamespaceCondition(path=path, at_end=at_end))
+    if request.max_depth < 0:
+        raise InvalidArgument("max_depth", "is negative")
+    return NamespaceQuery(
+        conditions=conditions,
+        max_depth=min(request.max_depth, limits.max_item_labels) or None,
+        limit=_read_number(request.limit, "limit", limits.max_namespaces),
+        offset=_read_number(request.offset, "offset", limits.max_search_offset),
+    )
+
+
+def write_item(item: StoredItem, message: pb.Item) -> None:
+    """Fills in an item, whose value is there."""
+    message.namespace.extend(item.key.namespace)
+    message.key = item.key.key
+    message.value.type = item.type
+    message.value.data = item.data or b""
+    message.created_at.FromDatetime(item.created_at)
+    message.updated_at.FromDatetime(item.updated_at)
+    message.version = item.version
+    if item.expires_at is not None:
+        expires: Timestamp = message.expires_at
+        expires.FromDatetime(item.expires_at)
+
+
+def write_found(found: FoundItems, response: pb.SearchItemsResponse) -> None:
+    """Fills in what a search found."""
+    response.truncated = found.is_truncated
+    for item, score in found.items:
+        message = response.items.add()
+        write_item(item, message.item)
+        if score is not None:
+            message.score = score

@@ -1,0 +1,268 @@
+"""StoreService: long-term memory."""
+
+from __future__ import annotations
+
+from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
+from checkpointd.v1 import store_service_pb2 as pb
+from checkpointd_server.domain.access import Identity
+from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, ItemVersionConflict, ResultTooLarge
+from checkpointd_server.domain.items import Changed, DeleteItem, ItemChange, ItemKey, ItemStore, PutItem, StoredItem
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.conversion.item_index import read_filter
+from checkpointd_server.rpc.conversion.items import (
+    read_delete,
+    read_key,
+    read_labels,
+    read_namespace_query,
+    read_put,
+    read_search,
+    write_found,
+    write_item,
+)
+from checkpointd_server.rpc.conversion.validation import check_count
+from checkpointd_server.rpc.errors import describe_error
+from checkpointd_server.rpc.executor import BoundedExecutor
+from checkpointd_server.rpc.identity import STORE_OPERATIONS, check_scope
+
+_LARGE_BYTES = 64 * 1024
+"""From what size on a put is read on a thread of its own."""
+_VALUES_PART = 2
+"""An answer holds values up to this part of the largest message; the rest is for what is around them."""
+
+
+class StoreServicer:
+    """Serves the items of a store. Each method takes a request and returns the encoded response."""
+
+    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor) -> None:
+        self._store = store
+        self._limits = limits
+        self._executor = executor
+        self._value_bytes = limits.max_message_bytes // _VALUES_PART
+
+    async def get_item(self, request: pb.GetItemRequest, tenant: str, timeout: float | None) -> bytes:
+        """Reads an item."""
+        key = read_key(request, self._limits)
+        (item,) = await self._store.items(tenant).get(
+            [(key, request.refresh_ttl)], max_bytes=self._value_bytes, timeout=timeout
+        )
+        response = pb.GetItemResponse()
+        if item is not None:
+            write_item(_whole(item, self._limits), response.item)
+        return response.SerializeToString()
+
+    async def put_item(self, request: pb.PutItemRequest, tenant: str, timeout: float | None) -> bytes:
+        """Stores an item."""
+        items = self._store.items(tenant)
+        put = await self._read_put(request)
+        await items.check(put, timeout=timeout)
+        (changed,) = await items.change([put], timeout=timeout)
+        return pb.PutItemResponse(version=_done(changed).version).SerializeToString()
+
+    async def delete_item(self, request: pb.DeleteItemRequest, tenant: str, timeout: float | None) -> bytes:
+        """Deletes an item."""
+        delete = read_delete(request, self._limits)
+        (changed,) = await self._store.items(tenant).change([delete], timeout=timeout)
+        return pb.DeleteItemResponse(deleted=_done(changed).found).SerializeToString()
+
+    async def search_items(self, request: pb.SearchItemsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Finds items."""
+        response = pb.SearchItemsResponse()
+        await self._search(request, self._store.items(tenant), response, self._value_bytes, timeout)
+        return response.SerializeToString()
+
+    async def count_items(self, request: pb.CountItemsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Counts items."""
+        response = pb.CountItemsResponse(count=await self._count(request, self._store.items(tenant), timeout))
+        return response.SerializeToString()
+
+    async def list_namespaces(self, request: pb.ListNamespacesRequest, tenant: str, timeout: float | None) -> bytes:
+        """Lists namespaces."""
+        response = pb.ListNamespacesResponse()
+        await self._list_namespaces(request, self._store.items(tenant), response, timeout)
+        return response.SerializeToString()
+
+    async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
+        """Does several operations: reads first, then what changes items."""
+        check_count(len(request.operations), "operations", self._limits.max_batch)
+        return await _Batch(self, request, identity, self._store.items(identity.tenant), timeout).run()
+
+    async def _read_put(self, request: pb.PutItemRequest) -> PutItem:
+        size = len(request.value.data) + len(request.value.index)
+        if size > _LARGE_BYTES:
+            return await self._executor.run(read_put, request, self._limits)
+        return read_put(request, self._limits)
+
+    async def _search(
+        self,
+        request: pb.SearchItemsRequest,
+        items: ItemStore,
+        response: pb.SearchItemsResponse,
+        max_bytes: int,
+        timeout: float | None,
+    ) -> int:
+        """Finds items, fills them in, and returns how many bytes of values they have."""
+        search = read_search(request, self._limits)
+        await items.check(search, timeout=timeout)
+        found = await items.search(search, max_bytes=max_bytes, timeout=timeout)
+        write_found(found, response)
+        return sum(one.item.size for one in found.items)
+
+    async def _count(self, request: pb.CountItemsRequest, items: ItemStore, timeout: float | None) -> int:
+        prefix = read_labels(request.namespace_prefix, "namespace_prefix", self._limits)
+        wanted = read_filter(request.filter, request.filter_json, self._limits)
+        return await items.count(prefix, wanted, timeout=timeout)
+
+    async def _list_namespaces(
+        self,
+        request: pb.ListNamespacesRequest,
+        items: ItemStore,
+        response: pb.ListNamespacesResponse,
+        timeout: float | None,
+    ) -> None:
+        query = read_namespace_query(request, self._limits)
+        for labels in await items.list_namespaces(query, timeout=timeout):
+            response.namespaces.add(labels=labels)
+
+
+class _Batch:
+    """A batch that is being done."""
+
+    def __init__(
+        self,
+        servicer: StoreServicer,
+        request: pb.BatchRequest,
+        identity: Identity,
+        items: ItemStore,
+        timeout: float | None,
+    ) -> None:
+        self._servicer = servicer
+        self._limits = servicer._limits
+        self._identity = identity
+        self._operations = request.operations
+        self._items = items
+        self._timeout = timeout
+        self._response = pb.BatchResponse()
+        self._results = [self._response.results.add() for _ in request.operations]
+        self._room = servicer._value_bytes
+        """How many bytes of values there is room for."""
+
+    async def run(self) -> bytes:
+        """Does the operations, and returns the encoded response."""
+        gets: dict[int, tuple[ItemKey, bool]] = {}
+        changes: dict[int, ItemChange] = {}
+        others: list[int] = []
+        for number, operation in enumerate(self._operations):
+            try:
+                kind = self._check(operation)
+                if kind == "get":
+                    gets[number] = read_key(operation.get, self._limits), operation.get.refresh_ttl
+                elif kind == "put":
+                    changes[number] = await self._servicer._read_put(operation.put)
+                    await self._items.check(changes[number], timeout=self._timeout)
+                elif kind == "delete":
+                    changes[number] = read_delete(operation.delete, self._limits)
+                else:
+                    others.append(number)
+            except CheckpointdError as error:
+                changes.pop(number, None)
+                self._fail(number, error)
+        if gets:
+            await self._get(gets)
+        for number in others:
+            try:
+                await self._read(number)
+            except CheckpointdError as error:
+                self._fail(number, error)
+        if changes:
+            await self._change(changes)
+        return self._response.SerializeToString()
+
+    def _check(self, operation: pb.StoreOperation) -> str:
+        """Returns which operation it is, if its caller may do it."""
+        kind = operation.WhichOneof("operation")
+        if kind is None:
+            raise InvalidArgument("operation", "is required: set one of its fields")
+        check_scope(self._identity, STORE_OPERATIONS[kind])
+        return str(kind)
+
+    def _fail(self, number: int, error: CheckpointdError) -> None:
+        """Says why an operation failed; raises what isn't about the operation."""
+        failure = describe_error(error)
+        if failure.reason not in _OF_ONE:
+            raise error
+        self._results[number].failure.CopyFrom(
+            checkpoints_pb.OperationFailure(
+                code=failure.code.value[0],
+                message=failure.message,
+                reason=failure.reason,
+                metadata=failure.metadata,
+            )
+        )
+
+    async def _get(self, gets: dict[int, tuple[ItemKey, bool]]) -> None:
+        found = await self._items.get(list(gets.values()), max_bytes=self._room, timeout=self._timeout)
+        for number, item in zip(gets, found, strict=True):
+            if item is None:
+                self._results[number].get.SetInParent()
+            elif item.data is None:
+                self._fail(number, ResultTooLarge(item.size, limit=self._limits.max_message_bytes))
+            else:
+                self._room -= item.size
+                write_item(item, self._results[number].get.item)
+
+    async def _read(self, number: int) -> None:
+        operation, result = self._operations[number], self._results[number]
+        if operation.HasField("search"):
+            response = pb.SearchItemsResponse()
+            self._room -= await self._servicer._search(
+                operation.search, self._items, response, self._room, self._timeout
+            )
+            result.search.CopyFrom(response)
+        elif operation.HasField("count"):
+            count = await self._servicer._count(operation.count, self._items, self._timeout)
+            result.count.count = count
+            result.count.SetInParent()
+        else:
+            listed = pb.ListNamespacesResponse()
+            await self._servicer._list_namespaces(operation.list_namespaces, self._items, listed, self._timeout)
+            result.list_namespaces.CopyFrom(listed)
+
+    async def _change(self, changes: dict[int, ItemChange]) -> None:
+        last = {change.key: change for change in changes.values()}
+        done = await self._items.change(list(last.values()), timeout=self._timeout)
+        outcomes = dict(zip(last, done, strict=True))
+        for number, change in changes.items():
+            outcome = outcomes[change.key]
+            if isinstance(outcome, ItemVersionConflict):
+                self._fail(number, outcome)
+            elif isinstance(change, DeleteItem):
+                found = outcome.found and isinstance(last[change.key], DeleteItem)
+                self._results[number].delete.deleted = found
+                self._results[number].delete.SetInParent()
+            else:
+                self._results[number].put.version = outcome.version
+
+
+_OF_ONE = frozenset(
+    {
+        "INVALID_ARGUMENT",
+        "ITEM_VERSION_CONFLICT",
+        "MESSAGE_TOO_LARGE",
+        "PERMISSION_DENIED",
+        "VECTORS_UNAVAILABLE",
+    }
+)
+"""Reasons that are about one operation of a batch: the others fail the call."""
+
+
+def _done(changed: Changed | ItemVersionConflict) -> Changed:
+    if isinstance(changed, ItemVersionConflict):
+        raise changed
+    return changed
+
+
+def _whole(item: StoredItem, limits: Limits) -> StoredItem:
+    if item.data is None:
+        raise ResultTooLarge(item.size, limit=limits.max_message_bytes)
+    return item

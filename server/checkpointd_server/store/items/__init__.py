@@ -1,0 +1,1 @@
+"""Long-term memory on PostgreSQL: items, their filters, vectors and words."""

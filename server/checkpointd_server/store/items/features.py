@@ -1,0 +1,46 @@
+"""What a database can do for items: whether it has vectors, which indexes on them, which languages."""
+
+from __future__ import annotations
+
+import re
+
+from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.items import Distance
+from checkpointd_server.store.connections.database import Connections
+
+_NEAR = re.compile(r"near_items_(?:([0-9]+)_)?([a-z0-9_]+)", re.ASCII)
+
+
+class ItemFeatures:
+    """What the database can do. Languages are looked up when one is named that isn't known yet.
+
+    Args:
+        functions: The names of the functions that search vectors, as `vectors.installed_functions` found them.
+    """
+
+    def __init__(self, functions: tuple[str, ...] = ()) -> None:
+        self._functions = frozenset(functions)
+        self._languages: frozenset[str] = frozenset()
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether vectors can be stored and searched."""
+        return bool(self._functions)
+
+    def ranking(self, dims: int, distance: Distance, *, exact: bool) -> tuple[str, bool]:
+        """Returns the statement that ranks by vectors, and whether it uses an index."""
+        indexed = f"near_items_{dims}_{distance.value}"
+        if not exact and indexed in self._functions:
+            return indexed, True
+        return f"near_items_{distance.value}", False
+
+    async def check_language(
+        self, connections: Connections, language: str, field: str, *, timeout: float | None
+    ) -> None:
+        """Raises InvalidArgument if the database doesn't know a language."""
+        if language in self._languages:
+            return
+        rows = await connections.of(None).fetch("languages", timeout=timeout, reads=True)
+        self._languages = frozenset(row["name"] for row in rows)
+        if language not in self._languages:
+            raise InvalidArgument(field, "is no text search configuration of the database")

@@ -1,0 +1,229 @@
+"""The items of one tenant: an ItemStore on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from checkpointd_server.domain.errors import DeadlineExceeded, ItemVersionConflict, VectorsUnavailable
+from checkpointd_server.domain.items import (
+    Changed,
+    DeleteItem,
+    Filter,
+    FoundItem,
+    FoundItems,
+    ItemChange,
+    ItemKey,
+    ItemSearch,
+    Namespace,
+    NamespaceQuery,
+    StoredItem,
+    TextQuery,
+    VectorQuery,
+    fuse,
+)
+from checkpointd_server.store.connections.database import Connections, Database, Row
+from checkpointd_server.store.items.features import ItemFeatures
+from checkpointd_server.store.items.filters import to_path
+from checkpointd_server.store.items.names import decode, encode, known_prefix, patterns, range_below
+from checkpointd_server.store.items.writes import ItemWrites
+
+_FUSED_AT_LEAST = 50
+"""How many items of each ranking are merged, at the least."""
+_FUSED_TIMES = 4
+"""How many times as many items of each ranking are merged as are wanted."""
+
+Place = tuple[str, str]
+"""An item's namespace, as the database has it, and its key."""
+
+
+class TenantItems:
+    """Keeps the items of one tenant.
+
+    Args:
+        connections: The connections to the database.
+        database: The database in the tenant's name.
+        features: What the database can do.
+        limit: How many changes may wait.
+    """
+
+    def __init__(self, connections: Connections, database: Database, features: ItemFeatures, limit: int) -> None:
+        self._connections = connections
+        self._database = database
+        self._features = features
+        self._writes = ItemWrites(database, limit)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether vectors can be stored and searched."""
+        return self._features.has_vectors
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and no change is under way."""
+        return self._writes.is_idle
+
+    async def check(self, wanted: ItemChange | ItemSearch, *, timeout: float | None) -> None:
+        """Raises VectorsUnavailable, or InvalidArgument for a language that the database doesn't know."""
+        if isinstance(wanted, DeleteItem):
+            return
+        has_vectors = wanted.vector is not None if isinstance(wanted, ItemSearch) else bool(wanted.vectors)
+        if has_vectors and not self.has_vectors:
+            raise VectorsUnavailable
+        if wanted.text is not None:
+            await self._features.check_language(
+                self._connections, wanted.text.language, "text.language", timeout=timeout
+            )
+
+    async def change(
+        self, changes: Sequence[ItemChange], *, timeout: float | None
+    ) -> list[Changed | ItemVersionConflict]:
+        """Stores and deletes items in one transaction, and returns what became of each, refusals included."""
+        return await self._writes.change(changes, timeout=timeout)
+
+    async def get(
+        self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
+    ) -> list[StoredItem | None]:
+        """Reads items, each with whether its time to live begins anew; None: it isn't there."""
+        places = [(encode(key.namespace), key.key) for key, _ in keys]
+        rows = await self._read(places, [refreshes for _, refreshes in keys], max_bytes, timeout)
+        found = {row["o_position"]: _item(row) for row in rows}
+        return [found.get(number) for number in range(1, len(keys) + 1)]
+
+    async def search(self, search: ItemSearch, *, max_bytes: int, timeout: float | None) -> FoundItems:
+        """Finds items."""
+        async with _deadline(timeout):
+            if search.vector is None and search.text is None:
+                rows = await self._list(search, search.offset, search.limit, None, max_bytes)
+                return _found([(_item(row), None) for row in rows])
+            ranked = await self._rank(search)
+            wanted = ranked[search.offset : search.offset + search.limit]
+            places = [place for place, _ in wanted]
+            rows = await self._read(places, [search.refreshes] * len(places), max_bytes, None)
+            found = _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
+            if search.text is None and not found.is_truncated and len(wanted) < search.limit:
+                # Behind what has vectors comes what has none.
+                missing = search.limit - len(wanted)
+                skipped = max(search.offset - len(ranked), 0)
+                rest = max_bytes - sum(one.item.size for one in found.items)
+                rows = await self._list(search, skipped, missing, False, rest)
+                behind = _found([(_item(row), None) for row in rows])
+                return FoundItems(found.items + behind.items, behind.is_truncated)
+            return found
+
+    async def count(self, prefix: Namespace, wanted: Filter, *, timeout: float | None) -> int:
+        """Counts items."""
+        return int(
+            await self._database.fetch_value("count_items", *range_below(prefix), to_path(wanted), timeout=timeout)
+        )
+
+    async def list_namespaces(self, query: NamespaceQuery, *, timeout: float | None) -> list[Namespace]:
+        """Lists the namespaces that hold items, in order."""
+        rows = await self._database.fetch(
+            "list_namespaces",
+            *range_below(known_prefix(query.conditions)),
+            patterns(query.conditions),
+            query.max_depth,
+            query.offset,
+            query.limit,
+            timeout=timeout,
+            reads=True,
+        )
+        return [decode(row["o_namespace"]) for row in rows]
+
+    async def _rank(self, search: ItemSearch) -> list[tuple[Place, float]]:
+        """Returns the best items, at least as many as are wanted, with their scores."""
+        wanted = search.offset + search.limit
+        if not wanted:
+            return []
+        if search.vector is not None and search.text is not None:
+            merged = max(wanted * _FUSED_TIMES, _FUSED_AT_LEAST)
+            near = await self._rank_by_vector(search, search.vector, merged)
+            worded = await self._rank_by_words(search, search.text, merged)
+            return fuse([place for place, _ in near], [place for place, _ in worded])
+        if search.vector is not None:
+            return await self._rank_by_vector(search, search.vector, wanted)
+        assert search.text is not None
+        return await self._rank_by_words(search, search.text, wanted)
+
+    async def _rank_by_vector(self, search: ItemSearch, query: VectorQuery, count: int) -> list[tuple[Place, float]]:
+        statement, _ = self._features.ranking(len(query.components), query.distance, exact=query.exact)
+        rows = await self._database.fetch(
+            statement,
+            *range_below(search.prefix),
+            to_path(search.filter),
+            query.components,
+            count,
+            timeout=None,
+            reads=True,
+        )
+        return [((row["o_namespace"], row["o_key"]), row["o_score"]) for row in rows]
+
+    async def _rank_by_words(self, search: ItemSearch, query: TextQuery, count: int) -> list[tuple[Place, float]]:
+        rows = await self._database.fetch(
+            "rank_items_by_words",
+            *range_below(search.prefix),
+            to_path(search.filter),
+            query.query,
+            query.language,
+            query.web,
+            count,
+            timeout=None,
+            reads=True,
+        )
+        return [((row["o_namespace"], row["o_key"]), row["o_score"]) for row in rows]
+
+    async def _list(
+        self, search: ItemSearch, skipped: int, limit: int, with_vectors: bool | None, max_bytes: int
+    ) -> Sequence[Row]:
+        return await self._database.fetch(
+            "search_items",
+            *range_below(search.prefix),
+            to_path(search.filter),
+            skipped,
+            limit,
+            with_vectors,
+            search.refreshes,
+            max_bytes,
+            timeout=None,
+        )
+
+    async def _read(
+        self, places: Sequence[Place], refreshes: Sequence[bool], max_bytes: int, timeout: float | None
+    ) -> Sequence[Row]:
+        namespaces, keys = [place[0] for place in places], [place[1] for place in places]
+        return await self._database.fetch("get_items", namespaces, keys, refreshes, max_bytes, timeout=timeout)
+
+
+def _item(row: Row) -> StoredItem:
+    return StoredItem(
+        key=ItemKey(decode(row["o_namespace"]), row["o_key"]),
+        type=row["o_type"],
+        data=row["o_data"],
+        size=row["o_bytes"],
+        version=row["o_version"],
+        created_at=row["o_created_at"],
+        updated_at=row["o_updated_at"],
+        expires_at=row["o_expires_at"],
+    )
+
+
+def _found(items: Sequence[tuple[StoredItem, float | None]]) -> FoundItems:
+    """Returns what fits: the items up to the first that was left out."""
+    fitting: list[FoundItem] = []
+    for item, score in items:
+        if item.data is None:
+            return FoundItems(fitting, True)
+        fitting.append(FoundItem(item, score))
+    return FoundItems(fitting, False)
+
+
+@asynccontextmanager
+async def _deadline(timeout: float | None) -> AsyncIterator[None]:
+    """Ends several calls together when their time is over."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded from error

@@ -1,0 +1,198 @@
+"""Changes of items, gathered: what comes while a commit is under way goes with the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
+
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    ItemVersionConflict,
+    Overloaded,
+)
+from checkpointd_server.domain.items import Changed, ItemChange, PutItem
+from checkpointd_server.store.connections.database import Database
+from checkpointd_server.store.items.names import encode
+
+MAX_CHANGES = 256
+"""From how many changes on a commit takes no more."""
+MAX_COMMIT_BYTES = 4 * 1024 * 1024
+"""From how many bytes on a commit takes no more."""
+COMMITS_AT_ONCE = 2
+"""How many commits of a tenant are under way at once, at the most."""
+
+Results = list[Changed | ItemVersionConflict]
+
+
+class _Pending:
+    """Changes of one caller, which are committed together."""
+
+    __slots__ = ("changes", "deadline", "done", "size")
+
+    def __init__(self, changes: Sequence[ItemChange], deadline: float | None, done: asyncio.Future[Results]) -> None:
+        self.changes = changes
+        self.deadline = deadline
+        self.done = done
+        self.size = sum(_size(change) for change in changes)
+
+
+class ItemWrites:
+    """Commits the changes of one tenant's items.
+
+    Args:
+        database: The database in the tenant's name.
+        limit: How many callers may wait.
+    """
+
+    def __init__(self, database: Database, limit: int) -> None:
+        self._database = database
+        self._limit = limit
+        self._waiting: deque[_Pending] = deque()
+        self._commits: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._waiting and not self._commits
+
+    async def change(self, changes: Sequence[ItemChange], *, timeout: float | None) -> Results:
+        """Commits changes together, and returns what became of each. Raises what `Database.fetch` raises.
+
+        A cancelled call is no longer waited for: nothing of it is stored unless its commit was under way.
+        """
+        if len(self._waiting) >= self._limit:
+            raise Overloaded("queue", limit=self._limit)
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        pending = _Pending(changes, deadline, loop.create_future())
+        self._waiting.append(pending)
+        self._begin()
+        try:
+            async with asyncio.timeout(timeout):
+                return await pending.done
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
+
+    def _begin(self) -> None:
+        """Begins a commit, if there is anything to commit and not too many are under way."""
+        while self._waiting and len(self._commits) < COMMITS_AT_ONCE:
+            task = asyncio.get_running_loop().create_task(self._commit(self._take()))
+            self._commits.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled():
+            self._begin()
+
+    def _take(self) -> list[_Pending]:
+        """Takes what goes with the next commit: the first that wait, at least one."""
+        taken: list[_Pending] = []
+        changes = size = 0
+        while self._waiting and (not taken or (changes < MAX_CHANGES and size < MAX_COMMIT_BYTES)):
+            pending = self._waiting.popleft()
+            if not pending.done.done():  # else nobody waits for it any more
+                taken.append(pending)
+                changes += len(pending.changes)
+                size += pending.size
+        return taken
+
+    async def _commit(self, group: list[_Pending]) -> None:
+        if not group:
+            return
+        try:
+            try:
+                results = await self._store([change for pending in group for change in pending.changes], _until(group))
+            except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
+                raise
+            except Exception:
+                if len(group) == 1:
+                    raise
+                # One that can't be stored takes nobody along.
+                for pending in group:
+                    await self._commit([pending])
+                return
+        except Exception as error:
+            for pending in group:
+                if not pending.done.done():
+                    pending.done.set_exception(_copy(error))
+            return
+        start = 0
+        for pending in group:
+            end = start + len(pending.changes)
+            if not pending.done.done():
+                pending.done.set_result(results[start:end])
+            start = end
+
+    async def _store(self, changes: Sequence[ItemChange], timeout: float | None) -> Results:
+        puts = [change if isinstance(change, PutItem) else None for change in changes]
+        texts = [put.text if put else None for put in puts]
+        vectors = [(number, vector) for number, put in enumerate(puts, 1) if put for vector in put.vectors]
+        dims = [len(vector.components) for _, vector in vectors]
+        rows = await self._database.fetch(
+            "change_items",
+            [encode(change.key.namespace) for change in changes],
+            [change.key.key for change in changes],
+            [change.expected_version for change in changes],
+            [put.type if put else None for put in puts],
+            [put.data if put else None for put in puts],
+            [put.doc if put else None for put in puts],
+            [text.text if text else None for text in texts],
+            [text.language if text else None for text in texts],
+            [put.ttl if put else None for put in puts],
+            [len(put.vectors) if put else 0 for put in puts],
+            [number for number, _ in vectors],
+            [vector.path for _, vector in vectors],
+            dims,
+            list(accumulate(dims, initial=0))[:-1],
+            [component for _, vector in vectors for component in vector.components],
+            timeout=timeout,
+        )
+        results: dict[int, Changed | ItemVersionConflict] = {}
+        for row in rows:
+            change = changes[row["o_position"] - 1]
+            if row["o_outcome"] == "conflict":
+                results[row["o_position"]] = ItemVersionConflict(
+                    *change.key,
+                    expected_version=change.expected_version or 0,
+                    current_version=row["o_version"],
+                )
+            else:
+                results[row["o_position"]] = Changed(row["o_version"], row["o_outcome"] == "ok")
+        return [results[number] for number in range(1, len(changes) + 1)]
+
+
+def _size(change: ItemChange) -> int:
+    if not isinstance(change, PutItem):
+        return 0
+    components = sum(len(vector.components) for vector in change.vectors)
+    return len(change.data) + len(change.doc) + 4 * components
+
+
+def _until(group: Sequence[_Pending]) -> float | None:
+    """Returns how long a commit may take, in seconds: as long as any of its callers waits."""
+    deadlines = [pending.deadline for pending in group]
+    latest = max((deadline for deadline in deadlines if deadline is not None), default=None)
+    if latest is None or None in deadlines:
+        return None
+    return max(latest - asyncio.get_running_loop().time(), 0.0)
+
+
+def _copy(error: Exception) -> Exception:
+    """Returns an error for one caller: what is raised more than once collects the traces of all."""
+    if isinstance(error, Overloaded):
+        made: Exception = Overloaded(error.bound, limit=error.limit)
+    elif isinstance(error, DeadlineExceeded):
+        made = DeadlineExceeded(str(error))
+    elif isinstance(error, DatabaseUnavailable) and type(error) is DatabaseUnavailable:
+        made = DatabaseUnavailable(str(error))
+    elif isinstance(error, CheckpointdError):
+        return error
+    else:
+        return error
+    made.__cause__ = error.__cause__
+    return made

@@ -1,0 +1,54 @@
+-- compatibility: additive
+-- Long-term memory: items, which belong to a tenant and to no thread. What is searched is a tenant's, so its items lie together:
+-- every key begins with the tenant, by which the tables are distributed where there is more than one database.
+--
+-- A namespace is one text: of each label its characters and U+0001 behind them. In a label, U+0001 is U+0002 U+0002, and U+0002
+-- is U+0002 U+0003. So texts compare as lists of labels do, and what begins with a namespace lies behind it.
+
+CREATE TABLE __schema__.items (
+    tenant text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    -- Grows whenever the item is stored.
+    version bigint NOT NULL,
+    type text NOT NULL,
+    data bytea NOT NULL,
+    -- What filters see of the value.
+    doc jsonb NOT NULL,
+    -- What searches for words see. Null: nothing.
+    words tsvector,
+    -- How many vectors it has, and how many the value had that it replaced.
+    vectors integer NOT NULL,
+    replaced_vectors integer NOT NULL DEFAULT 0,
+    -- How long it lives after it was stored or read. Null: it doesn't expire.
+    ttl interval,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, namespace, key)
+) WITH (fillfactor = 90, toast_tuple_target = 8160, autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
+
+ALTER TABLE __schema__.items ALTER COLUMN data SET STORAGE EXTERNAL;
+
+CREATE INDEX items_words ON __schema__.items USING gin (words) WHERE words IS NOT NULL;
+
+CREATE INDEX items_expires_at ON __schema__.items (tenant, expires_at) WHERE expires_at IS NOT NULL;
+
+-- Tenants that have, or had, items that expire, and when to look after them. Asked across all tenants.
+CREATE TABLE __schema__.item_sweeps (
+    tenant text COLLATE "C" NOT NULL,
+    due_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant)
+) WITH (fillfactor = 70);
+
+ALTER TABLE __schema__.items ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON __schema__.items
+    USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus') THEN
+        ALTER TABLE __schema__.items FORCE ROW LEVEL SECURITY;
+    END IF;
+END
+$$;

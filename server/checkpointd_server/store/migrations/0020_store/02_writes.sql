@@ -1,0 +1,154 @@
+-- Storing and deleting items: any number of changes of a tenant, in one call. Each locks its item by changing it, in the order of
+-- the keys, so that calls can't wait for each other in a circle.
+
+-- Changes items. Of several changes of one item, each builds on the one before.
+--
+--   p_namespaces, p_keys  Which item each is about.
+--   p_expected            The version that the item must have, 0: it must not be there; null: any.
+--   p_types               The value's type. Null: the item is deleted.
+--   p_data, p_docs        The value, and what filters see of it, as JSON.
+--   p_texts, p_languages  What searches for words see. Null: nothing.
+--   p_ttls                How long it lives, in seconds. Null: it doesn't expire.
+--   p_vectors             How many vectors it has.
+--   p_owners              Of each vector, which change it belongs to, counted from 1. Only where there are vectors:
+--   p_paths               what it was made of,
+--   p_dims                how many components it has,
+--   p_starts              how many components come before,
+--   p_components          and the components of all.
+--
+--   o_position  Which change, counted from 1.
+--   o_outcome   "ok"; "absent": there was nothing to delete; "conflict".
+--   o_version   The new version; of a conflict, the one that was found, 0: nothing.
+CREATE FUNCTION __schema__.change_items(
+    p_tenant text, p_namespaces text[], p_keys text[], p_expected bigint[], p_types text[], p_data bytea[], p_docs text[],
+    p_texts text[], p_languages text[], p_ttls float8[], p_vectors integer[], p_owners integer[], p_paths text[],
+    p_dims integer[], p_starts integer[], p_components real[]
+) RETURNS TABLE (o_position integer, o_outcome text, o_version bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x record;
+    x_now timestamptz;
+    x_version bigint;
+    x_words tsvector;
+    x_ttl interval;
+    x_vectors integer;
+    x_expires timestamptz;
+    x_expiring boolean := false;
+BEGIN
+    FOR x IN
+        SELECT c.*
+        FROM unnest(
+            p_namespaces, p_keys, p_expected, p_types, p_data, p_docs, p_texts, p_languages, p_ttls, p_vectors
+        ) WITH ORDINALITY AS c (
+            namespace, key, expected, type, data, doc, text, language, ttl, vectors, position
+        )
+        ORDER BY c.namespace COLLATE "C", c.key COLLATE "C", c.position
+    LOOP
+        x_now := clock_timestamp();
+        o_position := x.position;
+        o_outcome := 'ok';
+        IF x.type IS NULL THEN
+            DELETE FROM __schema__.items AS i
+            WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
+                AND (x.expected IS NULL OR (i.version = x.expected AND (i.expires_at IS NULL OR i.expires_at > x_now)))
+            RETURNING i.version, i.vectors, i.expires_at INTO o_version, x_vectors, x_expires;
+            IF NOT FOUND THEN
+                o_outcome := 'absent';
+            ELSIF x_expires <= x_now THEN
+                o_outcome := 'absent';
+            END IF;
+        ELSE
+            x_version := extract(epoch FROM x_now) * 1000000;
+            x_words := to_tsvector(x.language::regconfig, x.text);
+            x_ttl := make_interval(secs => x.ttl);
+            x_expiring := x_expiring OR x_ttl IS NOT NULL;
+            IF x.expected > 0 THEN
+                UPDATE __schema__.items AS i
+                SET version = greatest(i.version + 1, x_version), type = x.type, data = x.data, doc = x.doc::jsonb,
+                    words = x_words, vectors = x.vectors, replaced_vectors = i.vectors, ttl = x_ttl,
+                    expires_at = x_now + x_ttl, updated_at = x_now
+                WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key AND i.version = x.expected
+                    AND (i.expires_at IS NULL OR i.expires_at > x_now)
+                RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
+            ELSE
+                INSERT INTO __schema__.items AS i (
+                    tenant, namespace, key, version, type, data, doc, words, vectors, ttl, expires_at, created_at, updated_at
+                )
+                VALUES (
+                    p_tenant, x.namespace, x.key, x_version, x.type, x.data, x.doc::jsonb, x_words, x.vectors, x_ttl,
+                    x_now + x_ttl, x_now, x_now
+                )
+                ON CONFLICT (tenant, namespace, key) DO UPDATE
+                SET version = greatest(i.version + 1, excluded.version), type = excluded.type, data = excluded.data,
+                    doc = excluded.doc, words = excluded.words, vectors = excluded.vectors, replaced_vectors = i.vectors,
+                    ttl = excluded.ttl, expires_at = excluded.expires_at,
+                    created_at = CASE WHEN i.expires_at <= x_now THEN x_now ELSE i.created_at END, updated_at = x_now
+                WHERE x.expected IS NULL OR i.expires_at <= x_now
+                RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
+            END IF;
+            IF NOT FOUND THEN
+                o_outcome := 'conflict';
+            END IF;
+        END IF;
+        IF o_version IS NULL THEN
+            -- Nothing was changed. Somebody may be about to store it: then it is as if they came later.
+            SELECT i.version INTO o_version
+            FROM __schema__.items AS i
+            WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
+                AND (i.expires_at IS NULL OR i.expires_at > x_now);
+            o_version := coalesce(o_version, 0);
+            IF x.type IS NULL AND coalesce(x.expected, 0) <> o_version THEN
+                o_outcome := 'conflict';
+            END IF;
+        ELSE
+            -- Where pgvector isn't there, there are no vectors, and no such table.
+            IF x_vectors > 0 THEN
+                DELETE FROM __schema__.item_vectors AS v
+                WHERE v.tenant = p_tenant AND v.namespace = x.namespace AND v.key = x.key;
+            END IF;
+            IF x.type IS NOT NULL AND x.vectors > 0 THEN
+                INSERT INTO __schema__.item_vectors (tenant, namespace, key, position, path, dims, embedding)
+                SELECT
+                    p_tenant, x.namespace, x.key, row_number() OVER (), v.path, v.dims,
+                    p_components[v.start + 1 : v.start + v.dims]::vector
+                FROM unnest(p_owners, p_paths, p_dims, p_starts) AS v (owner, path, dims, start)
+                WHERE v.owner = x.position;
+            END IF;
+        END IF;
+        RETURN NEXT;
+        o_version := NULL;
+    END LOOP;
+    IF x_expiring THEN
+        INSERT INTO __schema__.item_sweeps (tenant, due_at) VALUES (p_tenant, clock_timestamp()) ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+
+-- Deletes items that have expired, at most p_limit, and returns how many. What somebody else is changing is left for later.
+CREATE FUNCTION __schema__.sweep_items(p_tenant text, p_limit integer) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x record;
+    x_vectors integer;
+    x_gone bigint := 0;
+BEGIN
+    FOR x IN
+        SELECT i.namespace, i.key
+        FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.expires_at <= clock_timestamp()
+        ORDER BY i.expires_at
+        LIMIT p_limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        DELETE FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key AND i.expires_at <= clock_timestamp()
+        RETURNING i.vectors INTO x_vectors;
+        IF x_vectors > 0 THEN
+            DELETE FROM __schema__.item_vectors AS v
+            WHERE v.tenant = p_tenant AND v.namespace = x.namespace AND v.key = x.key;
+        END IF;
+        x_gone := x_gone + 1;
+    END LOOP;
+    RETURN x_gone;
+END
+$$;

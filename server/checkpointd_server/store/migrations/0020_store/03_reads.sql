@@ -1,0 +1,192 @@
+-- Reading items: by their keys, by what they hold, by their words.
+
+-- Reads items. One that isn't there, or has expired, has no row.
+--
+--   p_refreshes  Whether the time to live of each begins anew.
+--   p_max_bytes  How many bytes of data the result holds, at the most. What comes behind is left out: its data is null.
+--
+--   o_position  Which item, counted from 1.
+--   o_bytes     How many bytes of data there are.
+CREATE FUNCTION __schema__.get_items(
+    p_tenant text, p_namespaces text[], p_keys text[], p_refreshes boolean[], p_max_bytes bigint
+) RETURNS TABLE (
+    o_position integer, o_namespace text, o_key text, o_type text, o_data bytea, o_bytes integer, o_version bigint,
+    o_created_at timestamptz, o_updated_at timestamptz, o_expires_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x record;
+    x_ttl interval;
+    x_total bigint := 0;
+    x_refreshed_namespaces text[];
+    x_refreshed_keys text[];
+BEGIN
+    FOR x IN
+        SELECT w.*
+        FROM unnest(p_namespaces, p_keys, p_refreshes) WITH ORDINALITY AS w (namespace, key, refreshes, position)
+    LOOP
+        SELECT
+            i.namespace, i.key, i.type, CASE WHEN x_total + octet_length(i.data) <= p_max_bytes THEN i.data END,
+            octet_length(i.data), i.version, i.created_at, i.updated_at, i.expires_at, i.ttl
+        INTO
+            o_namespace, o_key, o_type, o_data, o_bytes, o_version, o_created_at, o_updated_at, o_expires_at, x_ttl
+        FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
+            AND (i.expires_at IS NULL OR i.expires_at > x_now)
+        LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        x_total := x_total + o_bytes;
+        IF x.refreshes AND x_ttl IS NOT NULL AND o_data IS NOT NULL THEN
+            o_expires_at := x_now + x_ttl;
+            x_refreshed_namespaces := x_refreshed_namespaces || x.namespace;
+            x_refreshed_keys := x_refreshed_keys || x.key;
+        END IF;
+        o_position := x.position;
+        RETURN NEXT;
+    END LOOP;
+    IF x_refreshed_keys IS NOT NULL THEN
+        -- In the order of the keys, as changes lock items.
+        FOR x IN
+            SELECT DISTINCT w.namespace COLLATE "C" AS namespace, w.key COLLATE "C" AS key
+            FROM unnest(x_refreshed_namespaces, x_refreshed_keys) AS w (namespace, key)
+            ORDER BY 1, 2
+        LOOP
+            UPDATE __schema__.items AS i SET expires_at = x_now + i.ttl
+            WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key AND i.expires_at > x_now;
+        END LOOP;
+    END IF;
+END
+$$;
+
+-- Reads items whose namespace is from p_from to before p_to and whose doc matches p_filter, those stored last first.
+--
+--   p_filter   A JSON path. Null: any doc.
+--   p_skipped  How many are left out before the first.
+--   p_only     Null, or whether only items with (true) or without (false) vectors count.
+CREATE FUNCTION __schema__.search_items(
+    p_tenant text, p_from text, p_to text, p_filter text, p_skipped integer, p_limit integer, p_only boolean,
+    p_refreshes boolean, p_max_bytes bigint
+) RETURNS TABLE (
+    o_position integer, o_namespace text, o_key text, o_type text, o_data bytea, o_bytes integer, o_version bigint,
+    o_created_at timestamptz, o_updated_at timestamptz, o_expires_at timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x_filter jsonpath := p_filter::jsonpath;
+    x_namespaces text[];
+    x_keys text[];
+    x_flags boolean[];
+BEGIN
+    SELECT array_agg(w.namespace), array_agg(w.key), array_agg(p_refreshes)
+    INTO x_namespaces, x_keys, x_flags
+    FROM (
+        SELECT i.namespace, i.key
+        FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.namespace >= p_from AND i.namespace < p_to
+            AND (i.expires_at IS NULL OR i.expires_at > x_now)
+            AND (p_only IS NULL OR (i.vectors > 0) = p_only)
+            AND (x_filter IS NULL OR i.doc @@ x_filter)
+        ORDER BY i.updated_at DESC, i.namespace, i.key
+        OFFSET p_skipped LIMIT p_limit
+    ) AS w;
+    RETURN QUERY SELECT * FROM __schema__.get_items(p_tenant, x_namespaces, x_keys, x_flags, p_max_bytes);
+END
+$$;
+
+-- Counts items, as search_items finds them.
+CREATE FUNCTION __schema__.count_items(p_tenant text, p_from text, p_to text, p_filter text)
+RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x_filter jsonpath := p_filter::jsonpath;
+BEGIN
+    RETURN (
+        SELECT count(*)
+        FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.namespace >= p_from AND i.namespace < p_to
+            AND (i.expires_at IS NULL OR i.expires_at > x_now)
+            AND (x_filter IS NULL OR i.doc @@ x_filter)
+    );
+END
+$$;
+
+-- Ranks items by words.
+--
+--   p_query, p_language  The words.
+--   p_web                Whether they are as people write to search engines; else any of them will do.
+--   p_count              How many items to return.
+CREATE FUNCTION __schema__.rank_items_by_words(
+    p_tenant text, p_from text, p_to text, p_filter text, p_query text, p_language text, p_web boolean, p_count integer
+) RETURNS TABLE (o_namespace text, o_key text, o_score float8) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x_filter jsonpath := p_filter::jsonpath;
+    x_query tsquery;
+BEGIN
+    IF p_web THEN
+        x_query := websearch_to_tsquery(p_language::regconfig, p_query);
+    ELSE
+        -- A lexeme is quoted as tsquery reads it.
+        SELECT string_agg('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery INTO x_query
+        FROM unnest(to_tsvector(p_language::regconfig, p_query)) AS w;
+    END IF;
+    RETURN QUERY
+    SELECT i.namespace, i.key, ts_rank(i.words, x_query)::float8 AS score
+    FROM __schema__.items AS i
+    WHERE i.tenant = p_tenant AND i.namespace >= p_from AND i.namespace < p_to
+        AND i.words IS NOT NULL AND i.words @@ x_query
+        AND (i.expires_at IS NULL OR i.expires_at > x_now)
+        AND (x_filter IS NULL OR i.doc @@ x_filter)
+    ORDER BY score DESC, i.updated_at DESC, i.namespace, i.key
+    LIMIT p_count;
+END
+$$;
+
+-- Lists namespaces that hold items, in order, from p_from to before p_to.
+--
+--   p_patterns  Regular expressions that all must match.
+--   p_depth     How many labels to return at the most. Null: all.
+CREATE FUNCTION __schema__.list_namespaces(
+    p_tenant text, p_from text, p_to text, p_patterns text[], p_depth integer, p_skipped integer, p_limit integer
+) RETURNS TABLE (o_namespace text) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x_from text := p_from;
+    x_namespace text;
+    x_skipped integer := p_skipped;
+    x_found integer := 0;
+BEGIN
+    WHILE x_found < p_limit LOOP
+        -- A look-up for each namespace, however many items it holds.
+        SELECT i.namespace INTO x_namespace
+        FROM __schema__.items AS i
+        WHERE i.tenant = p_tenant AND i.namespace >= x_from AND i.namespace < p_to
+            AND (i.expires_at IS NULL OR i.expires_at > x_now)
+        ORDER BY i.namespace
+        LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        x_from := x_namespace || chr(1);
+        CONTINUE WHEN NOT x_namespace ~ ALL (p_patterns);
+        IF p_depth IS NOT NULL THEN
+            x_namespace := array_to_string((string_to_array(x_namespace, chr(1)))[: p_depth], chr(1));
+            IF right(x_namespace, 1) <> chr(1) THEN
+                x_namespace := x_namespace || chr(1);
+            END IF;
+            -- Behind all that begins with it.
+            x_from := greatest(x_from COLLATE "C", left(x_namespace, -1) || chr(2));
+        END IF;
+        IF x_skipped > 0 THEN
+            x_skipped := x_skipped - 1;
+        ELSE
+            o_namespace := x_namespace;
+            x_found := x_found + 1;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;

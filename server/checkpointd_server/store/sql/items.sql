@@ -1,0 +1,47 @@
+-- Long-term memory: migrations/0020_store, and vectors/ where pgvector is there.
+
+-- name: change_items
+-- Stores and deletes items.
+SELECT * FROM __schema__.change_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+
+-- name: get_items
+-- Items by their keys.
+SELECT * FROM __schema__.get_items($1, $2, $3, $4, $5)
+
+-- name: search_items
+-- Items by what they hold.
+SELECT * FROM __schema__.search_items($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: count_items
+-- How many items there are.
+SELECT __schema__.count_items($1, $2, $3, $4)
+
+-- name: rank_items_by_words
+-- Which items have words.
+SELECT * FROM __schema__.rank_items_by_words($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: list_namespaces
+-- The namespaces that hold items.
+SELECT * FROM __schema__.list_namespaces($1, $2, $3, $4, $5, $6, $7)
+
+-- name: sweep_items
+-- Deletes what has expired.
+SELECT __schema__.sweep_items($1, $2)
+
+-- name: claim_sweeps
+-- The tenants whose items are to be looked after, at most $1. For $2 seconds they are nobody else's.
+UPDATE __schema__.item_sweeps AS s SET due_at = clock_timestamp() + make_interval(secs => $2)
+FROM (
+    SELECT s.tenant
+    FROM __schema__.item_sweeps AS s
+    WHERE s.due_at <= clock_timestamp()
+    ORDER BY s.due_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE s.tenant = due.tenant
+RETURNING s.tenant
+
+-- name: languages
+-- The text search configurations that can be named without their schema.
+SELECT c.cfgname::text AS name FROM pg_catalog.pg_ts_config AS c WHERE pg_catalog.pg_ts_config_is_visible(c.oid)
