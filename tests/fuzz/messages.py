@@ -80,6 +80,8 @@ SANE: dict[str, list[Any]] = {
     "ttl_ms": [0, 1000],
     "lease_token": [0],
     "if_version_match": [0],
+    "filter_json": ["", '{"run": "run"}', '{"n": {"$gt": 1, "$nin": [2]}}', '{"a": {"b": [null, {"c": true}]}}'],
+    "language": ["", "english"],
 }
 """What fields hold that aren't odd, where another field of their type would hold something else."""
 
@@ -94,6 +96,8 @@ SELDOM = {
     "checkpointd.v1.Metadata.struct",
     "checkpointd.v1.ListCheckpointsRequest.filter_struct",
     "checkpointd.v1.ListCheckpointsRequest.all_namespaces",
+    "checkpointd.v1.SearchItemsRequest.filter_json",
+    "checkpointd.v1.CountItemsRequest.filter_json",
 }
 """Fields that make most requests fail for the same reason."""
 
@@ -101,6 +105,7 @@ ORDINARY: dict[int, list[Any]] = {
     FieldDescriptor.CPPTYPE_STRING: ["channel", "task-1", "1"],
     FieldDescriptor.CPPTYPE_BOOL: [False, True],
     FieldDescriptor.CPPTYPE_DOUBLE: [1.0, 2.5],
+    FieldDescriptor.CPPTYPE_FLOAT: [1.0, 2.5],
     FieldDescriptor.CPPTYPE_INT32: [0, 1],
     FieldDescriptor.CPPTYPE_INT64: [1, 2],
     FieldDescriptor.CPPTYPE_UINT32: [0, 1],
@@ -173,6 +178,8 @@ def odd(kind: int) -> st.SearchStrategy[Any]:
         return st.booleans()
     if kind == FieldDescriptor.TYPE_DOUBLE:
         return st.sampled_from(DOUBLES) | st.floats()
+    if kind == FieldDescriptor.TYPE_FLOAT:
+        return st.sampled_from([0.0, -0.0, 1.0, float("inf"), float("nan")]) | st.floats(width=32)
     return integers(kind)
 
 
