@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,64 +28,12 @@ from tests.support.server_process import ServerProcess
 from tests.support.until import auntil
 
 
-@contextmanager
-def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Gives the sizes of the messages that are sent."""
-    sizes: list[int] = []
-    take = Stream._message
-
-    def noted(self: Stream) -> bytes:
-        message = take(self)
-        if message:
-            sizes.append(len(message))
-        return message
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stream, "_message", noted)
-        yield sizes
-
-
 async def test_all_goes_over_one_stream(shared_server: ServerProcess, opened: list[Stream], thread_id: str) -> None:
     async with GrpcSaver(shared_server.target) as saver:
         for number in range(1, 4):
             await saver.aput(config_of(thread_id), checkpoint(str(number)), {}, {})
         await asyncio.gather(*(saver.aget_tuple(config_of(thread_id)) for _ in range(20)))
     assert len(opened) == 1
-
-
-async def test_calls_made_at_once_share_messages(shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    with messages(monkeypatch) as sent:
-        async with GrpcSaver(shared_server.target) as saver:
-            threads = [new_thread() for _ in range(50)]
-            await asyncio.gather(*(saver.aput(config, holding(i), {}, {"a": 1}) for i, config in enumerate(threads)))
-            found = await asyncio.gather(*(saver.aget_tuple(config) for config in threads))
-    values = [saved.checkpoint["channel_values"]["a"] for saved in found if saved is not None]
-    assert values == list(range(50))
-    assert len(sent) < 20
-
-
-async def test_a_call_alone_is_a_message_of_its_own(
-    shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with messages(monkeypatch) as sent:
-        async with GrpcSaver(shared_server.target) as saver:
-            config = new_thread()
-            for i in range(3):
-                await saver.aput(config, holding(i), {}, {"a": 1})
-    assert len(sent) == 3
-
-
-async def test_messages_are_bounded(shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    with messages(monkeypatch) as sent:
-        async with GrpcSaver(shared_server.target) as saver:
-            value = os.urandom(300_000)
-            threads = [new_thread() for _ in range(20)]
-            await asyncio.gather(*(saver.aput(config, holding(value), {}, {"a": 1}) for config in threads))
-            for config in threads:
-                found = await saver.aget_tuple(config)
-                assert found is not None
-                assert found.checkpoint["channel_values"]["a"] == value
-    assert max(sent) <= 1024 * 1024
 
 
 async def test_what_a_run_saves_at_once_is_stored_in_order(shared_server: ServerProcess) -> None:

@@ -1,7 +1,9 @@
 """Long-lived streams that carry operations to a server, and their results back.
 
-A writer drains the outbox, one message at a time: what comes while one is being sent goes together in the next. A
-reader hands out results as they come. An operation is an entry in a table, and nothing more.
+A writer drains the outbox, one message at a time. What comes while operations are on their way lingers until a result
+comes, as small packets do in TCP (Nagle's algorithm), but no longer than two milliseconds: agents that share a stream
+then share messages, and on the server commits and answers. A reader hands out results as they come. An operation is an
+entry in a table, and nothing more.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ MAX_OPERATIONS = 256
 """The most operations in a message."""
 MAX_MESSAGE_BYTES = 1000 * 1024
 """Where a message is closed, in bytes. A larger operation goes alone, in a call of its own."""
+LINGER_SECONDS = 0.002
+"""How long operations wait for others at the most, while the server has some to answer."""
+LINGER_OPERATIONS = 64
+"""Up to how many of them do."""
+LINGER_BYTES = 64 * 1024
+"""Up to how large they are. A larger one goes at once, with all that waits."""
 MAX_IN_FLIGHT = 1024
 """The most operations that a server is given before it has answered. The others wait here."""
 GRACE = 0.25
@@ -95,6 +103,9 @@ class Stream:
         self._last_id = 0
         self._received_at = 0.0
         self._writer: asyncio.Task[None] | None = None
+        self._is_due = False
+        """Whether what is in the outbox is to be sent now."""
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._write_failed = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._idle_timer = self._loop.call_later(max(until - time.monotonic(), 0.0), self.retire)
@@ -114,7 +125,7 @@ class Stream:
         self.unanswered[number] = operation
         self._outbox.append(number)
         if self._writer is None:
-            self._write_soon()
+            self._write_in_time(operation.size)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._timeout + GRACE, self._look)
             if not self._received_at:
@@ -152,15 +163,33 @@ class Stream:
 
     # Writing.
 
+    def _write_in_time(self, size: int) -> None:
+        """Sends what is in the outbox, now or when it has waited for others, given how large the last operation is."""
+        waiting = len(self._outbox)
+        in_flight = len(self.unanswered) - waiting
+        if in_flight >= MAX_IN_FLIGHT:
+            return  # a result has it sent
+        if in_flight <= 0 or waiting > LINGER_OPERATIONS or size > LINGER_BYTES:
+            self._write_soon()
+        elif self._linger_timer is None:
+            self._linger_timer = self._loop.call_later(LINGER_SECONDS, self._write_soon)
+
     def _write_soon(self) -> None:
+        self._is_due = True
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
         if self._writer is None and not self.ended:
             self._writer = self._loop.create_task(self._write())
 
     async def _write(self) -> None:
+        outbox, unanswered = self._outbox, self.unanswered
         try:
-            while self._outbox and len(self.unanswered) - len(self._outbox) < MAX_IN_FLIGHT:
-                if message := self._message():
-                    await self._call.write(message)
+            while self._is_due:
+                self._is_due, last = False, self._last_id
+                while outbox and outbox[0] <= last and len(unanswered) - len(outbox) < MAX_IN_FLIGHT:
+                    if message := self._message():
+                        await self._call.write(message)
             if self.retired and not self.unanswered:
                 await self._call.done_writing()
         except asyncio.CancelledError:
@@ -170,6 +199,8 @@ class Stream:
             self._write_failed = True
         finally:
             self._writer = None
+        if outbox and not self.ended and not self._write_failed:
+            self._write_in_time(0)
 
     def _message(self) -> bytes:
         """Takes what fits into a message out of the outbox."""
@@ -240,7 +271,7 @@ class Stream:
             return False
         self.ended = True
         self._outbox.clear()
-        for timer in (self._idle_timer, self._watchdog, self._silence_timer):
+        for timer in (self._idle_timer, self._watchdog, self._silence_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
         return True
