@@ -1,6 +1,8 @@
 """GrpcSaver: a LangGraph checkpointer that keeps its threads on a checkpointd server."""
 
 from langgraph.checkpoint.grpc import _noise  # noqa: F401  # before all that imports grpc
+from langgraph.checkpoint.grpc._store.index import TextIndexConfig, VectorIndexConfig
+from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.errors import (
     AccessDeniedError,
@@ -32,6 +34,8 @@ from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMis
 from langgraph.checkpoint.grpc.saver import GrpcSaver
 from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigrationError, StateVersionError
 from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
+from langgraph.checkpoint.grpc.store import GrpcStore
+from langgraph.checkpoint.grpc.store_errors import ItemConflictError, VectorsUnavailableError
 from langgraph.checkpoint.grpc.thread_info import CheckpointNode, ThreadDiff, ThreadInfo
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration
 from langgraph.checkpoint.grpc.threads import Threads
@@ -47,9 +51,12 @@ __all__ = [
     "DeadlineExceededError",
     "Encryption",
     "EncryptionError",
+    "FoundItem",
     "GrpcSaver",
+    "GrpcStore",
     "InvalidArgumentError",
     "InvalidStateError",
+    "ItemConflictError",
     "Lease",
     "LeaseHeldError",
     "LeaseLostError",
@@ -64,7 +71,9 @@ __all__ = [
     "StateMigrationError",
     "StatePlace",
     "StateVersionError",
+    "StoredItem",
     "TamperedValueError",
+    "TextIndexConfig",
     "ThreadArchivedError",
     "ThreadDiff",
     "ThreadExistsError",
@@ -76,6 +85,8 @@ __all__ = [
     "UnknownKeyError",
     "UnportableValueError",
     "UnsupportedError",
+    "VectorIndexConfig",
+    "VectorsUnavailableError",
     "VersionConflictError",
     "WriteConflictError",
 ]

@@ -31,6 +31,7 @@ class ConnectionProbe:
     """The part of a saver that asks whether its server is there."""
 
     _client: Client
+    _asked: Any = _ASKED
 
     def ping(self, *, timeout: float = PING_TIMEOUT) -> None:
         """Reads something from the server, once: a probe for readiness.
@@ -43,11 +44,11 @@ class ConnectionProbe:
             DeadlineExceededError: It took too long.
             AccessDeniedError: The token is not accepted, or may not read.
         """
-        self._client.call(_ASKED, timeout=timeout, retry_budget=0.0)
+        self._client.call(self._asked, timeout=timeout, retry_budget=0.0)
 
     async def aping(self, *, timeout: float = PING_TIMEOUT) -> None:
         """Awaits `ping`."""
-        await self._client.acall(_ASKED, timeout=timeout, retry_budget=0.0)
+        await self._client.acall(self._asked, timeout=timeout, retry_budget=0.0)
 
     def setup(self) -> SetUp:
         """Checks that the server answers. There is nothing to set up: the tables are the server's affair.
@@ -63,9 +64,9 @@ class ConnectionProbe:
         """
         if running_loop() is not None:
             return SetUp(self)
-        self._client.call(_ASKED)
+        self._client.call(self._asked)
         return SetUp(None)
 
     async def asetup(self) -> None:
         """Awaits what `setup` checks."""
-        await self._client.acall(_ASKED)
+        await self._client.acall(self._asked)

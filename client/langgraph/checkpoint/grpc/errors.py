@@ -431,6 +431,10 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             return CheckpointNotFoundError(details)
         case "MESSAGE_TOO_LARGE", _:
             return MessageTooLargeError(f"{method}: {details}")
+        case (("ITEM_VERSION_CONFLICT" | "VECTORS_UNAVAILABLE"), _):
+            from langgraph.checkpoint.grpc.store_errors import item_error
+
+            return item_error(reason, details, metadata)
         case "SEALED", _:
             return EncryptionError(details, thread_id=thread_id, place="a value")
         case _, grpc.StatusCode.INVALID_ARGUMENT:

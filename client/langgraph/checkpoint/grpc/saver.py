@@ -11,7 +11,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.runnables import RunnableConfig
@@ -37,8 +36,8 @@ from langgraph.checkpoint.grpc._runs.registry import Runs
 from langgraph.checkpoint.grpc._strict import Strict, strict_serde
 from langgraph.checkpoint.grpc._threads import ThreadOperations
 from langgraph.checkpoint.grpc._transport import flows
-from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc._transport.client import Client
+from langgraph.checkpoint.grpc._transport.lifetime import ConnectionLifetime
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
 from langgraph.checkpoint.grpc.encryption import Encryption
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 
-class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSaver[str]):
+class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetime, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads on a checkpointd server.
 
     One class for `invoke` and `ainvoke`. It can be built anywhere (also where no event loop runs), and used from
@@ -201,49 +200,6 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, BaseCheckpointSav
         )
 
     # The object.
-
-    def __copy__(self) -> Self:
-        """LangGraph clones savers at compile time. A clone shares the connections; each is closed on its own."""
-        clone = object.__new__(type(self))
-        clone.__dict__.update(self.__dict__)
-        if not self._closed:
-            self._client.channels.share()
-        return clone
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        self._client.channels.retain_loop()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await run_to_end(self._leave())
-
-    async def _leave(self) -> None:
-        try:
-            await self.aclose()
-        finally:
-            await self._client.channels.release_loop()
-
-    def close(self) -> None:
-        """Closes the connections, unless a clone of this saver still uses them. A second call does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._client.channels.close()
-
-    async def aclose(self) -> None:
-        """Closes the connections like `close`, and waits until those of this event loop are closed."""
-        if not self._closed:
-            self._closed = True
-            await self._client.channels.aclose()
 
     def get_next_version(self, current: str | int | float | None, channel: None = None) -> str:
         """Returns a channel's next version: text that sorts after the current one.

@@ -33,6 +33,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.store_service_pb2_grpc import StoreServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 
@@ -49,6 +50,7 @@ class Stubs:
         self.values = ValueServiceStub(channel)
         self.threads = ThreadServiceStub(channel)
         self.leases = LeaseServiceStub(channel)
+        self.store = StoreServiceStub(channel)
         self.info = InfoServiceStub(channel)
         self.operations: dict[Kind, Callable[..., Any]] = {
             kind: channel.unary_unary(_SERVICE + kind.method, response_deserializer=kind.response.FromString)

@@ -1,0 +1,1 @@
+"""GrpcStore's parts: values, the index, operations, and batches of them."""

@@ -1,0 +1,123 @@
+"""Operations of many callers in one call: those that wait in an event loop go out together.
+
+What comes while calls are in flight waits for the next one, so batches grow with the load, and alone an operation waits
+for nothing. Writes on one item never share a call: of these the server would do the last only, whatever they expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextvars import Context, copy_context
+from typing import Any
+
+from langgraph.checkpoint.grpc._store.operations import check_results, written_item
+from langgraph.checkpoint.grpc._transport.client import Client
+from langgraph.checkpoint.grpc.errors import CheckpointdError, again
+
+from checkpointd.v1 import store_service_pb2 as pb
+
+MAX_IN_FLIGHT = 4
+"""How many calls are in flight at once."""
+MAX_OPERATIONS = 256
+"""How many operations go into a call."""
+MAX_BYTES = 2 * 1024 * 1024
+"""How many bytes they have together, unless one alone has more."""
+
+
+class _Submission:
+    """Operations that one caller waits for."""
+
+    __slots__ = ("context", "done", "metadata", "operations", "size", "written")
+
+    def __init__(self, operations: Sequence[pb.StoreOperation], metadata: Any, done: asyncio.Future[Any]) -> None:
+        self.operations = operations
+        self.metadata = metadata
+        self.done = done
+        self.context: Context = copy_context()
+        self.size = sum(operation.ByteSize() for operation in operations)
+        self.written = {key for operation in operations if (key := written_item(operation)) is not None}
+
+
+class BatchQueue:
+    """The operations that wait in one event loop. Used in that loop only.
+
+    Args:
+        client: What makes the calls.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Submission] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_scheduled = False
+
+    async def submit(self, operations: Sequence[pb.StoreOperation]) -> Sequence[pb.StoreResult]:
+        """Has operations done, in one call, and returns their results. Raises CheckpointdError."""
+        # Tokens may differ from caller to caller: those of one call are the same.
+        metadata = self._client.options.metadata()
+        done: asyncio.Future[Sequence[pb.StoreResult]] = self._loop.create_future()
+        self._waiting.append(_Submission(operations, metadata, done))
+        self._schedule()
+        return await done
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled and self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
+            self._is_scheduled = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._is_scheduled = False
+        while self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
+            if group := self._take():
+                task = self._loop.create_task(self._call(group), context=group[0].context)
+                self._tasks.add(task)
+
+    def _take(self) -> list[_Submission]:
+        """Takes what goes into the next call, in the order of submission."""
+        group: list[_Submission] = []
+        written: set[tuple[str, ...]] = set()
+        operations = size = 0
+        while self._waiting:
+            first = self._waiting[0]
+            if first.done.done():  # its caller was cancelled
+                self._waiting.popleft()
+                continue
+            operations += len(first.operations)
+            size += first.size
+            if group and (
+                operations > MAX_OPERATIONS
+                or size > MAX_BYTES
+                or first.metadata != group[0].metadata
+                or not written.isdisjoint(first.written)
+            ):
+                break
+            written |= first.written
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _call(self, group: list[_Submission]) -> None:
+        request = pb.BatchRequest(operations=[one for submission in group for one in submission.operations])
+        try:
+            results = check_results(await self._client.acall(request), request)
+            at = 0
+            for submission in group:
+                end = at + len(submission.operations)
+                if not submission.done.done():
+                    submission.done.set_result(results[at:end])
+                at = end
+        except asyncio.CancelledError:  # the loop ends
+            for submission in group:
+                submission.done.cancel()
+            raise
+        except Exception as error:
+            for submission in group:
+                if not submission.done.done():
+                    submission.done.set_exception(again(error) if isinstance(error, CheckpointdError) else error)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
+            self._schedule()

@@ -1,0 +1,136 @@
+"""What GrpcStore has beside LangGraph's methods: counts, and updates that lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, cast
+
+from langgraph.checkpoint.grpc._store.items import StoredItem
+from langgraph.checkpoint.grpc._store.operations import AnyOp, CountOp
+from langgraph.checkpoint.grpc.store_errors import ItemConflictError
+from langgraph.store.base import NOT_PROVIDED, GetOp, NotProvided, _validate_namespace_labels
+
+Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
+"""Takes an item's value, None if there is no item, and returns the value to store; None: delete it."""
+Index = Literal[False] | list[str] | None
+Ttl = float | NotProvided | None
+
+
+class StoreExtras:
+    """The part of a store that LangGraph's BaseStore doesn't have."""
+
+    def _run(self, operations: Iterable[AnyOp]) -> list[Any]:
+        raise NotImplementedError  # the store has it, as what follows
+
+    async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
+        raise NotImplementedError
+
+    def _put(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        value: Mapping[str, Any],
+        index: Index,
+        ttl: Ttl,
+        version: int | None,
+    ) -> AnyOp:
+        raise NotImplementedError
+
+    def _delete(self, namespace: tuple[str, ...], key: str, version: int | None) -> AnyOp:
+        raise NotImplementedError
+
+    def count(self, namespace_prefix: tuple[str, ...] = (), *, filter: dict[str, Any] | None = None) -> int:
+        """Counts the items in a namespace and below.
+
+        Args:
+            namespace_prefix: The namespace; empty: all.
+            filter: Conditions on the values, as `search` has them.
+        """
+        return cast(int, self._run([self._count(namespace_prefix, filter)])[0])
+
+    async def acount(self, namespace_prefix: tuple[str, ...] = (), *, filter: dict[str, Any] | None = None) -> int:
+        """Awaits `count`."""
+        return cast(int, (await self._arun([self._count(namespace_prefix, filter)]))[0])
+
+    def update(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        change: Change,
+        *,
+        index: Index = None,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
+        attempts: int = 10,
+    ) -> None:
+        """Reads an item, changes its value and stores it, again and again until no other writer came between.
+
+        Args:
+            namespace: Its namespace.
+            key: Its key.
+            change: Takes its value, None if there is no item, and returns what to store; None: delete it. It is called
+                once for each attempt.
+            index: As `put` has it.
+            ttl: As `put` has it.
+            attempts: How often to try.
+
+        Raises:
+            ItemConflictError: Another writer came between each time.
+            CheckpointdError: A call failed.
+            InvalidNamespaceError: The namespace can't be one.
+        """
+        for left in reversed(range(attempts)):
+            found = cast("StoredItem | None", self._run([_get(namespace, key)])[0])
+            operation = self._changed(namespace, key, found, change, index, ttl)
+            try:
+                if operation is not None:
+                    self._run([operation])
+                return
+            except ItemConflictError:
+                if not left:
+                    raise
+
+    async def aupdate(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        change: Change,
+        *,
+        index: Index = None,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
+        attempts: int = 10,
+    ) -> None:
+        """Awaits `update`."""
+        for left in reversed(range(attempts)):
+            found = cast("StoredItem | None", (await self._arun([_get(namespace, key)]))[0])
+            operation = self._changed(namespace, key, found, change, index, ttl)
+            try:
+                if operation is not None:
+                    await self._arun([operation])
+                return
+            except ItemConflictError:
+                if not left:
+                    raise
+
+    def _count(self, namespace_prefix: tuple[str, ...], filter: dict[str, Any] | None) -> CountOp:
+        _validate_namespace_labels(namespace_prefix)
+        return CountOp(namespace_prefix, filter)
+
+    def _changed(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        found: StoredItem | None,
+        change: Change,
+        index: Index,
+        ttl: float | NotProvided | None,
+    ) -> AnyOp | None:
+        """Returns what stores a changed value; None: there is nothing to do."""
+        value = change(None if found is None else found.value)
+        if value is None:
+            return None if found is None else self._delete(namespace, key, found.version)
+        return self._put(namespace, key, value, index, ttl, 0 if found is None else found.version)
+
+
+def _get(namespace: tuple[str, ...], key: str) -> GetOp:
+    _validate_namespace_labels(namespace)
+    return GetOp(namespace, str(key))

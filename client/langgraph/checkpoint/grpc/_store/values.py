@@ -1,0 +1,169 @@
+"""Items' values as bytes, and what the server sees of them to filter by.
+
+A value comes back as it was put. What msgpack holds exactly goes as msgpack. JSON, as Python writes and reads it, holds
+large integers and lone surrogates beside that. Everything else is LangGraph's serializer's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import ormsgpack
+from langgraph.checkpoint.grpc._convert.serde import is_encrypted, pack_exactly
+from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from checkpointd.v1 import store_service_pb2 as pb
+
+NOTHING = ormsgpack.packb({})
+_INTEGERS = range(-(2**63), 2**64)
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class ItemSerde:
+    """Turns items' values into bytes and back.
+
+    Args:
+        serde: A serializer of the user's. None: values are kept exactly, and made into no classes but LangGraph's safe
+            ones.
+        searchable: The entries that filters may see; None: all, or none where the serializer encrypts.
+    """
+
+    def __init__(self, serde: SerializerProtocol | None, searchable: Collection[str] | None) -> None:
+        self._serde = serde
+        self._reader = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
+        self._searchable = None if searchable is None else frozenset(searchable)
+
+    def write(self, value: Mapping[str, Any], message: pb.ItemValue) -> None:
+        """Writes a value into its message. Raises InvalidArgumentError."""
+        if not isinstance(value, Mapping):
+            raise InvalidArgumentError(f"value: must be a dict, not {type(value).__name__}", field="value")
+        content = value if type(value) is dict else dict(value)
+        packed = pack_exactly(content) if self._serde is None else None
+        if packed is not None:
+            message.type, message.data = "msgpack", packed
+            if self._searchable is None:
+                return
+        elif self._serde is None and _is_json(content):
+            message.type, message.data = "json", json.dumps(content).encode()
+            if self._searchable is None:
+                return
+        else:
+            message.type, message.data = self._dump(content)
+        message.index = self._index(content, message.type)
+
+    def read(self, message: pb.ItemValue) -> dict[str, Any]:
+        """Returns a value. Raises CorruptValueError."""
+        try:
+            if message.type == "json" and self._serde is None:
+                value = json.loads(message.data)
+            else:
+                value = self._reader.loads_typed((message.type, message.data))
+        except Exception as error:  # whatever it is: the value can't be read
+            raise CorruptValueError(f"an item's value of the type {message.type!r} can't be read") from error
+        if not isinstance(value, dict):
+            raise CorruptValueError("an item's value is no map")
+        return value
+
+    def write_filter(
+        self, given: Mapping[str, Any] | None, request: pb.SearchItemsRequest | pb.CountItemsRequest
+    ) -> None:
+        """Writes a filter into a request, in the form that values are seen in. Raises InvalidArgumentError."""
+        if not given:
+            return
+        if not isinstance(given, Mapping):
+            raise InvalidArgumentError(f"filter: must be a dict, not {type(given).__name__}", field="filter")
+        if self._searchable is not None and (hidden := sorted(set(map(str, given)) - self._searchable)):
+            raise InvalidArgumentError(
+                f"filter: {', '.join(hidden)}: not among the store's searchable entries", field="filter"
+            )
+        try:
+            seen = _seen(given, strict=True, exact=True)
+            if _is_json(seen):
+                request.filter_json = json.dumps(seen)
+            else:
+                request.filter = ormsgpack.packb(_seen(given, strict=True))
+        except TypeError as error:
+            raise InvalidArgumentError(
+                f"filter: holds a value that can't be compared ({error})", field="filter"
+            ) from None
+
+    def _dump(self, content: dict[str, Any]) -> tuple[str, bytes]:
+        try:
+            return self._reader.dumps_typed(content)
+        except Exception as error:  # whatever it is: the serializer couldn't write one of the entries down
+            raise InvalidArgumentError(
+                f"value: holds something that can't be serialized ({type(error).__name__})", field="value"
+            ) from error
+
+    def _index(self, content: dict[str, Any], type_tag: str) -> bytes:
+        if self._searchable is not None:
+            content = {key: item for key, item in content.items() if key in self._searchable}
+        elif is_encrypted(type_tag):
+            return NOTHING
+        return ormsgpack.packb(_seen(content, strict=False))
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON, as Python writes and reads it, gives a value back as it is."""
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and _is_json(item) for key, item in value.items())
+    if kind is list:
+        return all(map(_is_json, value))
+    return kind in _PLAIN
+
+
+def _seen(value: Any, *, strict: bool, exact: bool = False) -> Any:
+    """Returns what filters see of a value: plain data, with times as ISO texts.
+
+    Args:
+        value: The value.
+        strict: Whether what can't be seen is a TypeError; otherwise it isn't there.
+        exact: Whether integers and texts stay as they are that msgpack can't hold.
+    """
+    match value:
+        case bool() | None | bytes():
+            return value
+        case Enum() if isinstance(value, str | int | float):
+            return _seen(value.value, strict=strict, exact=exact)
+        case str():
+            return str(value) if exact else value.encode(errors="replace").decode()
+        case int():
+            # As near as a number comes that msgpack can hold.
+            return int(value) if exact or value in _INTEGERS else _float(value)
+        case float():
+            return float(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case Decimal():
+            return float(value)
+        case Mapping():
+            items = ((str(key), _seen(item, strict=strict, exact=exact)) for key, item in value.items())
+            return {key: item for key, item in items if item is not _UNSEEN}
+        case list() | tuple() | set() | frozenset():
+            seen = (_seen(item, strict=strict, exact=exact) for item in value)
+            return [item for item in seen if item is not _UNSEEN]
+    if strict:
+        raise TypeError(type(value).__name__)
+    return _UNSEEN
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+_UNSEEN = object()

@@ -1,0 +1,404 @@
+"""GrpcStore: LangGraph's long-term memory over a checkpointd server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from weakref import WeakKeyDictionary
+
+from langchain_core.embeddings import Embeddings
+from langgraph.checkpoint.grpc._probe import ConnectionProbe
+from langgraph.checkpoint.grpc._store.batches import BatchQueue
+from langgraph.checkpoint.grpc._store.embedding import aembed, embed
+from langgraph.checkpoint.grpc._store.extras import StoreExtras
+from langgraph.checkpoint.grpc._store.index import ItemIndex, SearchMode, TextIndexConfig, VectorIndexConfig, Wanted
+from langgraph.checkpoint.grpc._store.operations import (
+    AnyOp,
+    ModedSearch,
+    Submit,
+    VersionedPut,
+    check_results,
+    run_batch,
+)
+from langgraph.checkpoint.grpc._store.values import ItemSerde
+from langgraph.checkpoint.grpc._transport import flows, fork
+from langgraph.checkpoint.grpc._transport.client import Client
+from langgraph.checkpoint.grpc._transport.lifetime import ConnectionLifetime
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError
+from langgraph.checkpoint.grpc.options import (
+    ClientOptions,
+    default_insecure_token,
+    default_target,
+    default_token,
+)
+from langgraph.checkpoint.grpc.tls import TlsOptions
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.store.base import (
+    NOT_PROVIDED,
+    BaseStore,
+    IndexConfig,
+    NotProvided,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    TTLConfig,
+    _ensure_refresh,
+    _ensure_ttl,
+    _validate_namespace,
+    _validate_namespace_labels,
+)
+
+from checkpointd.v1 import store_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc.saver import GrpcSaver
+    from opentelemetry.trace import TracerProvider
+
+_PING = pb.GetItemRequest(namespace=["checkpointd-ping"], key="ping")
+
+
+class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
+    """A LangGraph store that keeps its items on a checkpointd server.
+
+    One class for sync and async, for any threads and event loops at once, forked workers included. Calls that are made
+    at the same time go out together.
+
+    Example:
+        ```python
+        with GrpcSaver("127.0.0.1:50051") as saver, GrpcStore.from_saver(saver) as store:
+            graph = builder.compile(checkpointer=saver, store=store)
+        ```
+
+    Args:
+        target: The server, as GrpcSaver has it.
+        index: Vectors: `dims`, `embed`, `fields` as LangGraph's IndexConfig has them, and `distance_type` ("cosine",
+            "l2" or "inner_product"). Default: none, and `query` is searched for by words, if at all.
+        text: Words: `fields`, as those of `index`, and `language`, a text search configuration of PostgreSQL. Default:
+            items can't be found by words.
+        ttl: Default times to live: `default_ttl` in minutes, and `refresh_on_read`. Expired items are never returned,
+            and the server sweeps them.
+        serde: Turns values into bytes and back. Default: they come back exactly as they were put, and classes but
+            LangGraph's safe ones come back as plain data.
+        searchable: The entries of values that the server may filter by. Default: all, or with a serializer that
+            encrypts none.
+        token: A bearer token, or a callable that returns one, as GrpcSaver has it. It needs the scopes `store:read` and
+            `store:write`.
+        insecure_token: As GrpcSaver has it, as all that follow.
+        tls: True, or TlsOptions with certificates.
+        timeout: How long one attempt of a call may take, in seconds.
+        retry_budget: How long a call is tried again while the server is unavailable, in seconds.
+        keepalive: How often an idle connection with calls under way is pinged, in seconds.
+        tracing: Whether calls are traced by OpenTelemetry.
+
+    Raises:
+        InvalidArgumentError: An argument can't be used.
+    """
+
+    supports_ttl = True
+    _asked = _PING
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        index: VectorIndexConfig | IndexConfig | None = None,
+        text: TextIndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        serde: SerializerProtocol | None = None,
+        searchable: Collection[str] | None = None,
+        token: str | Callable[[], str] | None = None,
+        insecure_token: bool | None = None,
+        tls: bool | TlsOptions = False,
+        timeout: float = 30.0,
+        retry_budget: float = 30.0,
+        keepalive: float = 20.0,
+        tracing: bool | TracerProvider = False,
+    ) -> None:
+        options = ClientOptions(
+            target=target if target is not None else default_target(),
+            token=token if token is not None else default_token(),
+            insecure_token=insecure_token if insecure_token is not None else default_insecure_token(),
+            tls=tls,
+            timeout=timeout,
+            retry_budget=retry_budget,
+            keepalive=keepalive,
+            tracing=tracing,
+        )
+        self._build(index, text, ttl, serde, searchable)
+        self._client = Client(options)
+
+    def _build(
+        self,
+        index: VectorIndexConfig | IndexConfig | None,
+        text: TextIndexConfig | None,
+        ttl: TTLConfig | None,
+        serde: SerializerProtocol | None,
+        searchable: Collection[str] | None,
+    ) -> None:
+        if isinstance(searchable, str):
+            raise InvalidArgumentError('searchable: must be a collection of keys, like {"kind"}', field="searchable")
+        self.index_config = index
+        self.text_config = text
+        self.ttl_config = ttl
+        self._index = ItemIndex(index, text)
+        self._serde = ItemSerde(serde, searchable)
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, BatchQueue] = WeakKeyDictionary()
+        self._closed = False
+
+    @classmethod
+    def from_conn_string(cls, conn_string: str, **options: Any) -> Self:
+        """Builds a store for use in a `with` or `async with` block. The arguments are those of the class."""
+        return cls(conn_string, **options)
+
+    @classmethod
+    def from_saver(
+        cls,
+        saver: GrpcSaver,
+        *,
+        index: VectorIndexConfig | IndexConfig | None = None,
+        text: TextIndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        serde: SerializerProtocol | None = None,
+        searchable: Collection[str] | None = None,
+    ) -> Self:
+        """Builds a store on a saver's connections, token and tenant included. Each is closed on its own.
+
+        Args:
+            saver: The saver. If it encrypts, the store needs a `serde` that does: `Encryption` is for threads.
+            index: Vectors, as the class has it, as all that follow.
+            text: Words.
+            ttl: Default times to live.
+            serde: Turns values into bytes and back.
+            searchable: The entries of values that the server may filter by.
+
+        Raises:
+            InvalidArgumentError: An argument can't be used.
+        """
+        if saver.encryption is not None and serde is None:
+            raise InvalidArgumentError(
+                "serde: this saver encrypts, and items would be stored in plain text; give LangGraph's "
+                "EncryptedSerializer, or build the store by itself",
+                field="serde",
+            )
+        store = cls.__new__(cls)
+        store._build(index, text, ttl, serde, searchable)
+        store._client = saver._client
+        store._client.channels.share()
+        return store
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """What embeds texts, or None."""
+        return self._index.embeddings
+
+    # Operations, many at once.
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Does operations, and returns their results in order.
+
+        Reads see the store as it was before. Of several puts of one item only the last is done. An operation that fails
+        raises; others may have been done.
+
+        Raises:
+            CheckpointdError: An operation failed.
+            InvalidNamespaceError: A namespace can't be one.
+        """
+        return self._run(ops)
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Awaits `batch`."""
+        return await self._arun(ops)
+
+    def _run(self, operations: Iterable[AnyOp]) -> list[Any]:
+        return flows.run(self._flow(operations), self._call)
+
+    async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
+        return await flows.arun(self._flow(operations), self._acall)
+
+    def _flow(self, operations: Iterable[AnyOp]) -> flows.Flow[list[Any]]:
+        return run_batch(operations, self._serde, self._index, self._client.options.target)
+
+    def _call(self, step: Any) -> Any:
+        match step:
+            case Wanted():
+                return embed(self._index.embeddings, step)
+            case Submit() if not fork.lost_aio():
+                loop = self._client.channels.in_background().loop
+                return asyncio.run_coroutine_threadsafe(self._submit(step), loop).result()
+            case Submit():
+                request = pb.BatchRequest(operations=step.operations)
+                return check_results(self._client.call(request), request)
+        return self._client.call(step)
+
+    async def _acall(self, step: Any) -> Any:
+        match step:
+            case Wanted():
+                return await aembed(self._index.embeddings, step)
+            case Submit() if not fork.lost_aio():
+                loop = self._client.channels.aio().loop
+                if loop is asyncio.get_running_loop():
+                    return await self._submit(step)
+                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._submit(step), loop))
+            case Submit():
+                return await asyncio.to_thread(self._call, step)
+        return await self._client.acall(step)
+
+    async def _submit(self, step: Submit) -> Any:
+        """Hands operations to the queue of the running event loop."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = self._queues[loop] = BatchQueue(self._client)
+        return await queue.submit(step.operations)
+
+    # What LangGraph's methods don't have.
+
+    def search(
+        self,
+        namespace_prefix: tuple[str, ...],
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+        mode: SearchMode | None = None,
+        exact: bool = False,
+    ) -> list[SearchItem]:
+        """Searches for items within a namespace prefix. They are `FoundItem`s, which have their versions.
+
+        Args:
+            namespace_prefix: The namespace to look in and below.
+            query: What to look for. Without it, what was put last comes first.
+            filter: Conditions on the values: what an entry equals, or `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`,
+                `$in`, `$nin` and `$exists`, nested as values are.
+            limit: The most items.
+            offset: How many to leave out before them.
+            refresh_ttl: Whether times to live begin anew. Default: as the store's `ttl` says, else yes.
+            mode: "vector", "text" or "hybrid". Default: all that the store was built for.
+            exact: Whether to compare with all vectors, without an index.
+
+        Raises:
+            CheckpointdError: The search failed.
+            InvalidNamespaceError: The prefix can't be one.
+        """
+        operation = self._search(namespace_prefix, query, filter, limit, offset, refresh_ttl, mode, exact)
+        return cast("list[SearchItem]", self._run([operation])[0])
+
+    async def asearch(
+        self,
+        namespace_prefix: tuple[str, ...],
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+        mode: SearchMode | None = None,
+        exact: bool = False,
+    ) -> list[SearchItem]:
+        """Awaits `search`."""
+        operation = self._search(namespace_prefix, query, filter, limit, offset, refresh_ttl, mode, exact)
+        return cast("list[SearchItem]", (await self._arun([operation]))[0])
+
+    def put(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        value: Mapping[str, Any],
+        index: Literal[False] | list[str] | None = None,
+        *,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
+        if_version_match: int | None = None,
+    ) -> None:
+        """Stores an item, in place of the one that is there.
+
+        Args:
+            namespace: Its namespace.
+            key: Its key.
+            value: Its value.
+            index: Which fields it is found by: None for the store's, paths for others, False for none. What it was
+                found by before is gone.
+            ttl: Its time to live in minutes; None: it doesn't expire. Default: the store's.
+            if_version_match: The version that it must still have, as `StoredItem.version`; 0: there must be none.
+                Default: whatever is there.
+
+        Raises:
+            ItemConflictError: It has another version. After an answer that was lost, that may be the version which this
+                very put made: read it again.
+            CheckpointdError: The call failed.
+            InvalidNamespaceError: The namespace can't be one.
+        """
+        self._run([self._put(namespace, key, value, index, ttl, if_version_match)])
+
+    async def aput(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        value: Mapping[str, Any],
+        index: Literal[False] | list[str] | None = None,
+        *,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
+        if_version_match: int | None = None,
+    ) -> None:
+        """Awaits `put`."""
+        await self._arun([self._put(namespace, key, value, index, ttl, if_version_match)])
+
+    def delete(self, namespace: tuple[str, ...], key: str, *, if_version_match: int | None = None) -> None:
+        """Deletes an item, if there is one.
+
+        Args:
+            namespace: Its namespace.
+            key: Its key.
+            if_version_match: The version that it must still have. Default: whatever is there.
+
+        Raises:
+            ItemConflictError: It has another version, or isn't there.
+            CheckpointdError: The call failed.
+            InvalidNamespaceError: The namespace can't be one.
+        """
+        self._run([self._delete(namespace, key, if_version_match)])
+
+    async def adelete(self, namespace: tuple[str, ...], key: str, *, if_version_match: int | None = None) -> None:
+        """Awaits `delete`."""
+        await self._arun([self._delete(namespace, key, if_version_match)])
+
+    # What both forms share.
+
+    def _search(
+        self,
+        namespace_prefix: tuple[str, ...],
+        query: str | None,
+        filter: dict[str, Any] | None,
+        limit: int,
+        offset: int,
+        refresh_ttl: bool | None,
+        mode: SearchMode | None,
+        exact: bool,
+    ) -> ModedSearch:
+        _validate_namespace_labels(namespace_prefix)
+        refresh = _ensure_refresh(self.ttl_config, refresh_ttl)
+        return ModedSearch(SearchOp(namespace_prefix, filter, limit, offset, query, refresh), mode, exact)
+
+    def _put(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        value: Mapping[str, Any],
+        index: Literal[False] | list[str] | None,
+        ttl: float | NotProvided | None,
+        version: int | None,
+    ) -> AnyOp:
+        _validate_namespace(namespace)
+        put = PutOp(namespace, str(key), value, index, _ensure_ttl(self.ttl_config, ttl))
+        return put if version is None else VersionedPut(put, version)
+
+    def _delete(self, namespace: tuple[str, ...], key: str, version: int | None) -> AnyOp:
+        _validate_namespace_labels(namespace)
+        put = PutOp(namespace, str(key), None)
+        return put if version is None else VersionedPut(put, version)
