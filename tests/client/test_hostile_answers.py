@@ -27,13 +27,12 @@ from checkpointd.v1 import value_service_pb2 as value_service
 from tests.client.hostile_server import (
     CONFIG,
     LENIENT,
-    NEXT_VERSION,
     PLAIN,
-    VERSION,
     Server,
     sound_rows,
     sound_tuple,
 )
+from tests.support.spoiling import NEXT_VERSION, VERSION
 
 
 def reader(serde: ValueSerde = PLAIN) -> Reader:

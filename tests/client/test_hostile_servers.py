@@ -15,8 +15,9 @@ from google.protobuf.message import Message
 from langgraph.checkpoint.grpc import CheckpointdError, Encryption, GrpcSaver
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from tests.client.hostile_server import Server, spoil
+from tests.client.hostile_server import Server
 from tests.support.calls import checkpoint, config_of
+from tests.support.spoiling import spoil
 
 SEEDS = 40
 METHODS = {

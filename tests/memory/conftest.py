@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc import GrpcStore
+from langgraph.checkpoint.grpc import GrpcSaver, GrpcStore
 
+from checkpointd.v1 import info_service_pb2 as info_pb
 from tests.support.server_process import ServerProcess
-
-Build = Callable[..., GrpcStore]
+from tests.support.stores import Build
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def store_with(shared_server: ServerProcess) -> Iterator[Build]:
 def store(store_with: Build) -> GrpcStore:
     """A store without an index."""
     return store_with()
+
+
+@pytest.fixture(scope="session")
+def vectors(shared_server: ServerProcess) -> None:
+    """Skips a test whose server has no vectors."""
+    with GrpcSaver(shared_server.target) as saver:
+        if info_pb.CAPABILITY_STORE_VECTORS not in saver._client.call(info_pb.GetServerInfoRequest()).capabilities:
+            pytest.skip("the database has no pgvector")
 
 
 @pytest.fixture

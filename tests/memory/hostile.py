@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.checkpoint.grpc._store.operations import Submit, check_results
 
 from checkpointd.v1 import store_service_pb2 as pb
-from tests.client.hostile_server import spoil
+from tests.support.spoiling import spoil
 
 
 def sound_item(key: str = "k") -> pb.Item:

@@ -30,7 +30,7 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from tests.memory.conftest import Build
+from tests.support.stores import Build
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -213,6 +213,10 @@ async def test_namespaces_are_listed(call: Call, root: str) -> None:
         return [namespace[1:] for namespace in await call("list_namespaces", **options)]
 
     assert await listed(prefix=(root, "a", "b"), max_depth=4) == [("a", "b", "c"), ("a", "b", "d"), ("a", "b", "f")]
+    assert await listed(prefix=(root,), max_depth=2) == [("a",), ("b",)]
+    await call("put", (root, "a"), "k", {})
+    assert await listed(prefix=(root,), max_depth=3) == [("a",), ("a", "b"), ("a", "c"), ("b",)]
+    await call("delete", (root, "a"), "k")
     assert await listed(prefix=(root,), suffix=("f",)) == [("a", "b", "f"), ("a", "c", "f")]
     assert await listed(prefix=(root, "*", "c")) == [("a", "c", "f")]
     assert await listed(prefix=(root,), suffix=("d", "*")) == [("a", "b", "d", "e"), ("a", "b", "d", "i")]
@@ -253,8 +257,12 @@ async def test_a_batch_answers_in_order_and_reads_what_was_before(call: Call, ro
 async def test_a_large_batch_goes_in_several_calls(call: Call, root: str) -> None:
     large = "x" * 1_500_000
     await call("batch", [PutOp((root,), str(number), {"n": number, "text": large}) for number in range(4)])
-    results = await call("batch", [GetOp((root,), str(number)) for number in range(4)] * 200)
-    assert [item.value["n"] for item in results] == [0, 1, 2, 3] * 200
+    await call("put", (root,), "small", {"n": 4})
+    results = await call(
+        "batch", [GetOp((root,), str(number)) for number in range(4)] + [GetOp((root,), "small")] * 400
+    )
+    assert [item.value["n"] for item in results] == [0, 1, 2, 3] + [4] * 400
+    await call("delete", (root,), "small")
     found = await call("search", (root,), limit=4)
     assert {len(item.value["text"]) for item in found} == {len(large)}
 

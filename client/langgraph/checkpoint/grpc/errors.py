@@ -20,6 +20,8 @@
     ├── InvalidStateError (ValueError)         a state hook refuses what is about to be stored
     ├── StateVersionError                      a state is newer than this code
     ├── StateMigrationError                    a state hook failed to bring an old state to today's version
+    ├── ItemConflictError                      another writer changed the item of a store
+    ├── VectorsUnavailableError                the server's database has no vectors
     ├── CorruptValueError                      a stored value, or an answer, isn't what can have been stored
     ├── BaseMissingError                       what a value builds on is not stored; sent again whole by the saver
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message

@@ -202,6 +202,12 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         Reads see the store as it was before. Of several puts of one item only the last is done. An operation that fails
         raises; others may have been done.
 
+        Args:
+            ops: LangGraph's operations: GetOp, SearchOp, PutOp and ListNamespacesOp.
+
+        Returns:
+            The results: an item or None, items, None, and namespaces.
+
         Raises:
             CheckpointdError: An operation failed.
             InvalidNamespaceError: A namespace can't be one.

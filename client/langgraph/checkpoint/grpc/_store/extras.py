@@ -40,7 +40,7 @@ class StoreExtras:
         raise NotImplementedError
 
     def count(self, namespace_prefix: tuple[str, ...] = (), *, filter: dict[str, Any] | None = None) -> int:
-        """Counts the items in a namespace and below.
+        """Returns how many items there are in a namespace and below.
 
         Args:
             namespace_prefix: The namespace; empty: all.

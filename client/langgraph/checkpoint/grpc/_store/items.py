@@ -11,9 +11,10 @@ from langgraph.store.base import Item, SearchItem
 class StoredItem(Item):
     """An item, with what `put(if_version_match=...)` needs.
 
-    Attributes:
+    Args:
         version: Its version: it grows whenever the item is stored.
         expires_at: When it expires, unless it is read or stored before; None: never.
+        fields: What LangGraph's Item has.
     """
 
     __slots__ = ("expires_at", "version")
@@ -27,9 +28,10 @@ class StoredItem(Item):
 class FoundItem(SearchItem):
     """An item that a search has found, with its score and its version.
 
-    Attributes:
+    Args:
         version: Its version: it grows whenever the item is stored.
         expires_at: When it expires, unless it is read or stored before; None: never.
+        fields: What LangGraph's SearchItem has.
     """
 
     __slots__ = ("expires_at", "version")

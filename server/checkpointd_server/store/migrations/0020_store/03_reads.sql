@@ -172,7 +172,8 @@ BEGIN
         EXIT WHEN NOT FOUND;
         x_from := x_namespace || chr(1);
         CONTINUE WHEN NOT x_namespace ~ ALL (p_patterns);
-        IF p_depth IS NOT NULL THEN
+        -- Behind the last label there is one more separator. A namespace that isn't cut has no others behind it to leave out.
+        IF cardinality(string_to_array(x_namespace, chr(1))) > p_depth THEN
             x_namespace := array_to_string((string_to_array(x_namespace, chr(1)))[: p_depth], chr(1));
             IF right(x_namespace, 1) <> chr(1) THEN
                 x_namespace := x_namespace || chr(1);
