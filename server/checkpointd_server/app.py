@@ -150,6 +150,8 @@ async def _serve(
             max_wasted_calls=config.max_wasted_calls,
             slow_call_seconds=config.slow_call_seconds or None,
             warn_checkpoint_bytes=config.warn_checkpoint_bytes,
+            quotas=config.quotas,
+            quota_refresh=config.quota_refresh_seconds,
             reflection=config.reflection,
             so_reuseport=shared,
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.logs import LogFormat, LogLevel
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -58,6 +59,10 @@ class ServeConfig:
     """The most reads that wait for a database connection, and the most writes that wait for their commit."""
     max_queue_seconds: float = 10.0
     """How long each of them waits, in seconds."""
+    quotas: Quotas = field(default_factory=Quotas)
+    """What each tenant may use for which nothing was set."""
+    quota_refresh_seconds: float = 5.0
+    """How often the database is asked what tenants may use and hold, in seconds."""
     statement_cache_size: int | None = None
     """How many prepared statements a connection keeps. None: 1024, and none behind a pooler."""
     migrate: bool = True

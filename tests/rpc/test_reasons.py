@@ -25,6 +25,7 @@ from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
 from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.faults import trace_without_words
 from tests.rpc.requests import channels, patch
@@ -123,6 +124,17 @@ async def overloaded(world: World) -> Any:
         refusal = await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
         put.cancel()
         return refusal
+
+
+async def quota_exceeded(world: World) -> Any:
+    async with world.serve(quotas=Quotas(max_calls_per_second=1)) as (_, client):
+        calls = [client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")) for _ in range(9)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        return await client.refused(raise_first(results))
+
+
+async def raise_first(results: list[Any]) -> None:
+    raise next(result for result in results if isinstance(result, grpc.aio.AioRpcError))
 
 
 async def database_unavailable(world: World) -> Any:
@@ -284,6 +296,11 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "PERMISSION_DENIED": (permission_denied, grpc.StatusCode.PERMISSION_DENIED, {"scope": "write"}),
     "KEYS_UNAVAILABLE": (keys_unavailable, grpc.StatusCode.UNAVAILABLE, {}),
     "OVERLOADED": (overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, {"bound": "calls", "limit": "1"}),
+    "QUOTA_EXCEEDED": (
+        quota_exceeded,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        {"field": "calls_per_second", "limit": "1", "used": "1"},
+    ),
     "PREDECESSOR_MISSING": (
         predecessor_missing,
         grpc.StatusCode.ABORTED,

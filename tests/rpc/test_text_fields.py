@@ -75,6 +75,11 @@ def counted(**fields: Any) -> thread_service_pb2.CountThreadsRequest:
     return thread_service_pb2.CountThreadsRequest(filter=thread_service_pb2.ThreadFilter(**fields))
 
 
+def purged(**fields: Any) -> thread_service_pb2.PurgeThreadsRequest:
+    wanted = thread_service_pb2.ThreadFilter(archived=True, **fields)
+    return thread_service_pb2.PurgeThreadsRequest(filter=wanted, dry_run=True)
+
+
 def diffed(**fields: Any) -> thread_service_pb2.DiffCheckpointsRequest:
     named = {"thread_id": "t", "before_checkpoint_id": "1", "after_checkpoint_id": "2", **fields}
     return thread_service_pb2.DiffCheckpointsRequest(**named)
@@ -268,6 +273,9 @@ TEXTS = [
     Text("CountThreads", "filter.thread_id_prefix", 512, False, lambda c, x: counted(thread_id_prefix=x)),
     Text("CountThreads", "filter.tags[0].name", 128, True, lambda c, x: counted(tags=[tag(x, "")])),
     Text("CountThreads", "filter.tags[0].text", 512, False, lambda c, x: counted(tags=[tag("a", x)])),
+    Text("PurgeThreads", "filter.thread_id_prefix", 512, False, lambda c, x: purged(thread_id_prefix=x)),
+    Text("PurgeThreads", "filter.tags[0].name", 128, True, lambda c, x: purged(tags=[tag(x, "")])),
+    Text("PurgeThreads", "filter.tags[0].text", 512, False, lambda c, x: purged(tags=[tag("a", x)])),
     Text("GetThreadTree", "thread_id", 512, True, lambda c, x: thread_service_pb2.GetThreadTreeRequest(thread_id=x)),
     Text(
         "GetThread",
@@ -352,6 +360,7 @@ def test_every_text_field_of_every_request_is_tried() -> None:
         "GetDeltaChannelHistory": {"page_token"},
         "ListThreads": {"page_token"},
         "GetThreadTree": {"page_token"},
+        "PurgeThreads": {"page_token"},
         # Refused unless the lease is there: see test_leases.py, where LeaseService is too.
         "DeleteRuns": {"leases.thread_id"},
         "PruneThreads": {"leases.thread_id"},

@@ -36,8 +36,8 @@ def serve(rpc_store: CheckpointStore) -> Serve:
 def keys_file(tmp_path: Path) -> Path:
     """A file of keys for two tenants, each key named by what it may do."""
     path = tmp_path / "keys.toml"
-    scopes = ("read", "write", "delete", "store:read", "store:write", "admin")
-    every = scopes[:-1]
+    scopes = ("read", "write", "delete", "store:read", "store:write", "admin", "operator")
+    every = scopes[:-2]
     entries = [key_entry(f"ckd_{tenant}-{scope}", tenant, scope) for tenant in ("acme", "other") for scope in scopes]
     entries += [key_entry("ckd_acme-none", "acme"), key_entry("ckd_acme-all", "acme", *every)]
     entries += [key_entry("ckd_other-all", "other", *every)]

@@ -15,7 +15,13 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2, values_pb2
+from checkpointd.v1 import (
+    lease_service_pb2,
+    tenant_service_pb2,
+    thread_service_pb2,
+    value_service_pb2,
+    values_pb2,
+)
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.access import JwtOptions, Scope
 from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, STORE_OPERATIONS, Each
@@ -26,7 +32,10 @@ from tests.support.rpc_client import Client, bearer, connected
 from tests.support.rpcs import METHODS
 
 UPLOADED = b"a part of a large value"
-WEAKER = {scope: ("none", *(other.value for other in Scope if other not in (scope, Scope.ADMIN))) for scope in Scope}
+WEAKER = {
+    scope: ("none", *(other.value for other in Scope if other not in (scope, Scope.ADMIN, Scope.OPERATOR)))
+    for scope in Scope
+} | {Scope.OPERATOR: ("none", *(other.value for other in Scope if other is not Scope.OPERATOR))}
 """Keys that lack a scope."""
 
 
@@ -144,7 +153,8 @@ async def test_nobody_calls_it_without_its_scope(name: str, guarded: Any) -> Non
         refusal = await client.refused(call(client, METHODS[name], empty(METHODS[name]), bearer(token)))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         assert refusal.metadata == {"scope": needed.value}
-    for token in (f"ckd_acme-{needed.value}", "ckd_acme-admin", issuer.token(scopes=[needed.value])):
+    stronger = [] if needed is Scope.OPERATOR else ["ckd_acme-admin"]
+    for token in (f"ckd_acme-{needed.value}", *stronger, issuer.token(scopes=[needed.value])):
         # The scope lets it in; the request is empty.
         assert await code_of(call(client, METHODS[name], empty(METHODS[name]), bearer(token))) in (
             grpc.StatusCode.OK,
@@ -265,6 +275,13 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "UpdateThread": thread_service_pb2.UpdateThreadRequest(**target, pinned=True, remove_tags=["secret"]),
         "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),
         "DeleteThread": thread_service_pb2.DeleteThreadRequest(**target),
+        "GetStats": None,
+        "ListTenants": tenant_service_pb2.ListTenantsRequest(tenant_name="acme"),
+        "PurgeTenant": tenant_service_pb2.PurgeTenantRequest(tenant_name="acme", include_pinned=True),
+        "PurgeThreads": thread_service_pb2.PurgeThreadsRequest(all_threads=True, include_pinned=True),
+        "SetQuotas": tenant_service_pb2.SetQuotasRequest(
+            tenant_name="acme", quotas=tenant_service_pb2.Quotas(max_threads=1)
+        ),
         "PruneThreads": thread_service_pb2.PruneThreadsRequest(
             thread_ids=[thread_id], strategy=thread_service_pb2.PRUNE_STRATEGY_DELETE
         ),
@@ -274,7 +291,8 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", METHODS)
 async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) -> None:
     client, _ = guarded
-    mine, foreign = bearer("ckd_acme-all"), bearer("ckd_other-all")
+    is_operators = NEEDED[name] is Scope.OPERATOR
+    mine, foreign = bearer("ckd_acme-all"), bearer(f"ckd_other-{'admin' if NEEDED[name] is Scope.ADMIN else 'all'}")
     short = name.rpartition(".")[2]
     requests = requests_about(client, "thread-1")
     assert short in requests, f"say how {short} is asked about a thread, in requests_about"
@@ -307,9 +325,9 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
         seen = (await call(client, METHODS[name], request, foreign)).SerializeToString()
     assert await state() == before
     assert await code_of(call(client, METHODS[name], request, foreign)) in (
-        grpc.StatusCode.OK,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.NOT_FOUND,
+        {grpc.StatusCode.PERMISSION_DENIED}
+        if is_operators
+        else {grpc.StatusCode.OK, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND}
     )
     for mark in (b"secret", b"written", b"checkpoint-1", UPLOADED):
         assert mark not in seen

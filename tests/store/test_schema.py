@@ -15,11 +15,14 @@ from checkpointd_server.store.statements import load_statements
 
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
 STATEMENTS = load_statements("checkpointd")
-LOCAL = {"migrations", "gc_queue", "item_sweeps"}
+LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants"}
 """Tables that are asked across all tenants: lists of threads, and of tenants."""
-OF_TENANTS = {"items", "item_sweeps", "item_vectors"}
+OF_TENANTS = {"items", "item_sweeps", "item_vectors", "tenants"}
 """Tables that belong to tenants, not to threads."""
-NO_CALLS = {"claim_sweeps", "languages", "check", "check_room", "row_security_binds", "claim_gc", "measure_tables"}
+NO_CALLS = {
+    *("claim_sweeps", "languages", "check", "check_room", "row_security_binds", "claim_gc", "measure_tables"),
+    *("note_tenants", "list_tenants", "read_quotas", "set_quotas"),
+}
 """Statements that are no calls of a function: they concern no thread, or all of them."""
 
 ITEM_CALLS = {"change_items", "get_items", "search_items", "sweep_items"}
@@ -89,8 +92,9 @@ def test_the_lock_is_an_update_of_the_threads_row_and_comes_first() -> None:
     locks = {"lock_threads", "lock_thread"}
     changes = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) __schema__\.(\w+)")
     called = {re.search(r"\.(\w+)\(", STATEMENTS[name])[1] for name in STATEMENTS.keys() - NO_CALLS}  # type: ignore[index]
-    # A waiter only shows that it still waits; a thread's row is made with nothing in it; items lock themselves.
-    for name in called - {"await_lease", "make_thread"} - ITEM_CALLS:
+    # A waiter only shows that it still waits; a thread's row is made with nothing in it; items lock themselves; what a
+    # tenant has beside its threads is none's.
+    for name in called - {"await_lease", "make_thread", "purge_items", "purge_tenant"} - ITEM_CALLS:
         body = functions()[name]
         first = changes.search(body)
         lock = re.search(r"__schema__\.(\w+)\(p_tenant", body)

@@ -324,3 +324,41 @@ class UpdateThreadResponse(_message.Message):
     THREAD_FIELD_NUMBER: _ClassVar[int]
     thread: Thread
     def __init__(self, thread: _Optional[_Union[Thread, _Mapping]] = ...) -> None: ...
+
+class PurgeThreadsRequest(_message.Message):
+    __slots__ = ("filter", "all_threads", "dry_run", "include_pinned", "page_token")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ALL_THREADS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_PINNED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    filter: ThreadFilter
+    all_threads: bool
+    dry_run: bool
+    include_pinned: bool
+    page_token: str
+    def __init__(self, filter: _Optional[_Union[ThreadFilter, _Mapping]] = ..., all_threads: bool = ..., dry_run: bool = ..., include_pinned: bool = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class PurgedRows(_message.Message):
+    __slots__ = ("table", "rows")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    rows: int
+    def __init__(self, table: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class PurgeThreadsResponse(_message.Message):
+    __slots__ = ("purged_threads", "purged_checkpoints", "purged_bytes", "pinned_threads", "rows", "next_page_token")
+    PURGED_THREADS_FIELD_NUMBER: _ClassVar[int]
+    PURGED_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    PURGED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PINNED_THREADS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    purged_threads: int
+    purged_checkpoints: int
+    purged_bytes: int
+    pinned_threads: int
+    rows: _containers.RepeatedCompositeFieldContainer[PurgedRows]
+    next_page_token: str
+    def __init__(self, purged_threads: _Optional[int] = ..., purged_checkpoints: _Optional[int] = ..., purged_bytes: _Optional[int] = ..., pinned_threads: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[PurgedRows, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -98,6 +98,11 @@ class ThreadServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsResponse.FromString,
                 _registered_method=True)
+        self.PurgeThreads = channel.unary_unary(
+                '/checkpointd.v1.ThreadService/PurgeThreads',
+                request_serializer=checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsResponse.FromString,
+                _registered_method=True)
 
 
 class ThreadServiceServicer(object):
@@ -197,6 +202,16 @@ class ThreadServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeThreads(self, request, context):
+        """Purges threads, a page a call: those that a filter finds, or all. Of a purged thread no row is left, nor a part of an upload,
+        nor the row that outlives a deleted thread for an hour; backups are another matter. Archived threads go, and leased ones:
+        their writers' next call fails. Pinned ones stay unless they are meant. Each thread goes in one step, so what a call has
+        purged stays purged when it fails. Threads that come while it runs are left out: ask again from the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ThreadServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -259,6 +274,11 @@ def add_ThreadServiceServicer_to_server(servicer, server):
                     servicer.PruneThreads,
                     request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsResponse.SerializeToString,
+            ),
+            'PurgeThreads': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeThreads,
+                    request_deserializer=checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -589,6 +609,33 @@ class ThreadService(object):
             '/checkpointd.v1.ThreadService/PruneThreads',
             checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsRequest.SerializeToString,
             checkpointd_dot_v1_dot_thread__service__pb2.PruneThreadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeThreads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.ThreadService/PurgeThreads',
+            checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_thread__service__pb2.PurgeThreadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

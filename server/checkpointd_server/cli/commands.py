@@ -18,6 +18,9 @@ from checkpointd_server.cli.keys import keys
 from checkpointd_server.cli.migrate import migrate
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.cli.show import show
+from checkpointd_server.cli.tenants.purge import purge
+from checkpointd_server.cli.tenants.quotas import quotas
+from checkpointd_server.cli.tenants.stats import stats
 from checkpointd_server.cli.threads import threads
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
@@ -88,5 +91,8 @@ def main() -> None:
     click.get_current_context().call_on_close(flush_logs)
 
 
-for command in (serve, migrate, context, health, info, show, threads, export_threads, import_threads, keys):
+for command in (
+    *(serve, migrate, context, health, info, show, threads, stats, quotas, purge),
+    *(export_threads, import_threads, keys),
+):
     main.add_command(command)

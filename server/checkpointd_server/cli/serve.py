@@ -18,6 +18,7 @@ from checkpointd_server.cli.server_options import read_database, serve_settings
 from checkpointd_server.cli.unknown_env import known_variables, warn_of_unknown
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.logs import LogFormat, LogLevel, configure_logs, flush_logs
 
 
@@ -37,6 +38,10 @@ def serve(
     max_wasted_calls: int,
     max_queue: int,
     max_queue_seconds: float,
+    quota_bytes: int,
+    quota_threads: int,
+    quota_calls: int,
+    quota_refresh_seconds: float,
     statement_cache_size: int,
     migrate: bool,
     drain_seconds: float,
@@ -98,6 +103,10 @@ def serve(
         max_wasted_calls=max_wasted_calls,
         max_queue=max_queue,
         max_queue_seconds=max_queue_seconds,
+        quotas=Quotas(
+            max_bytes=quota_bytes or None, max_threads=quota_threads or None, max_calls_per_second=quota_calls or None
+        ),
+        quota_refresh_seconds=quota_refresh_seconds,
         statement_cache_size=statement_cache_size,
         migrate=migrate,
         drain_seconds=drain_seconds,

@@ -177,6 +177,36 @@ serve_settings = stacked(
         "connection.",
     ),
     setting(
+        "--quota-bytes",
+        type=Whole(min=0),
+        default=_DEFAULTS.quotas.max_bytes or 0,
+        show_default=True,
+        help="How many bytes each tenant's rows may have in the database, about, unless `checkpointd quotas` says "
+        "otherwise. What is over this or one of the next two is refused with QUOTA_EXCEEDED. 0: any number.",
+    ),
+    setting(
+        "--quota-threads",
+        type=Whole(min=0),
+        default=_DEFAULTS.quotas.max_threads or 0,
+        show_default=True,
+        help="How many threads each tenant may have. 0: any number.",
+    ),
+    setting(
+        "--quota-calls",
+        type=Whole(min=0),
+        default=_DEFAULTS.quotas.max_calls_per_second or 0,
+        show_default=True,
+        help="How many calls and operations a second each tenant may make, in each worker. 0: any number.",
+    ),
+    setting(
+        "--quota-refresh-seconds",
+        type=Seconds(zero=False),
+        default=_DEFAULTS.quota_refresh_seconds,
+        show_default=True,
+        help="How often the database is asked what tenants may use, and what those hold whose bytes or threads are "
+        "bounded, in seconds. Meanwhile a tenant may go beyond.",
+    ),
+    setting(
         "--statement-cache-size",
         type=Whole(min=0),
         default=_DEFAULTS.statement_cache_size,

@@ -24,7 +24,9 @@ class Scope(StrEnum):
     STORE_WRITE = "store:write"
     """Store and delete items of long-term memory."""
     ADMIN = "admin"
-    """Everything that the others allow, and what is for a tenant's administrator alone."""
+    """Everything that those before allow, and what is for a tenant's administrator alone."""
+    OPERATOR = "operator"
+    """See, limit and purge all tenants, by name, for who runs the server. None of the others includes it."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -39,11 +41,11 @@ class Identity:
     subject: str
     """What the log calls him."""
     scopes: frozenset[Scope]
-    """What he may do there. ADMIN stands for all."""
+    """What he may do there. ADMIN stands for all that concerns one tenant."""
 
     def may(self, scope: Scope) -> bool:
         """Whether he may do what needs a scope."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.OPERATOR)
 
 
 ANYBODY = Identity(tenant=DEFAULT_TENANT, subject="", scopes=ALL_SCOPES)

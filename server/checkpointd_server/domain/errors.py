@@ -20,6 +20,7 @@
     ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
     ├── DeadlineExceeded       the caller's time ran out before the database answered
     ├── Overloaded             there is as much to do as the server takes at once
+    ├── QuotaExceeded          the tenant has used up what it may
     └── SetupError             an operator's mistake: what `checkpointd` says before it exits
         └── SchemaTooNew       the database was migrated by a newer checkpointd
 
@@ -30,6 +31,8 @@ own words. What caused an error is kept as `__cause__`, for the server's log.
 from __future__ import annotations
 
 from typing import Literal
+
+from checkpointd_server.domain.tenants import Quota
 
 Bound = Literal["calls", "bytes", "queue", "streams", "descriptors"]
 """What there can be too much of."""
@@ -287,8 +290,9 @@ class Overloaded(CheckpointdError):
         limit: How much of it the server takes.
     """
 
-    def __init__(self, bound: Bound = "calls", *, limit: int) -> None:
-        super().__init__(f"{_TOO_MUCH[bound].format(limit)}, as many as it takes at once; send this again later")
+    def __init__(self, bound: Bound = "calls", *, limit: int, is_share: bool = False) -> None:
+        many = "its tenant's share of what it takes at once" if is_share else "as many as it takes at once"
+        super().__init__(f"{_TOO_MUCH[bound].format(limit)}, {many}; send this again later")
         self.bound = bound
         self.limit = limit
 
@@ -300,6 +304,26 @@ _TOO_MUCH: dict[Bound, str] = {
     "streams": "{} calls are open",
     "descriptors": "the server has {} files and connections open",
 }
+
+
+class QuotaExceeded(CheckpointdError):
+    """The tenant has used up what it may. Nothing was done.
+
+    Attributes:
+        quota: What of.
+        limit: How much it may use.
+        used: How much it uses.
+        retry_after: After how many seconds the call can be sent again. None: when something was deleted.
+    """
+
+    def __init__(self, quota: Quota, *, limit: int, used: int, retry_after: float | None = None) -> None:
+        what = quota.replace("_", " ")
+        advice = "delete something, or ask for more" if retry_after is None else "send this again later"
+        super().__init__(f"the tenant's quota of {limit} {what} is used up ({used}): {advice}")
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.retry_after = retry_after
 
 
 class SetupError(CheckpointdError):

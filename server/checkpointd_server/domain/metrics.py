@@ -94,6 +94,16 @@ class RpcMetrics:
         self.failures[method, reason] += 1
 
 
+class TenantMetrics:
+    """Counts what tenants were refused for what they, and others, use."""
+
+    def __init__(self) -> None:
+        self.quota_refusals: Counter[str] = Counter()
+        """How many calls were refused, by quota."""
+        self.share_refusals = 0
+        """How many were refused since the server was nearly full, and their tenant had its share."""
+
+
 class StoreMetrics:
     """Counts what a store asks of its database."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,6 +17,14 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.items import ItemStore
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.tenants import (
+    PurgePosition,
+    PurgeReport,
+    Quotas,
+    Statistics,
+    TenantQuotas,
+    Usage,
+)
 from checkpointd_server.domain.thread_lists import (
     Node,
     NodePosition,
@@ -34,6 +42,61 @@ NO_LEASES: Mapping[str, int] = MappingProxyType({})
 """For callers that hold none."""
 
 
+class TenantStore(Protocol):
+    """Knows what tenants hold and may use, and purges. Raises what a CheckpointStore raises."""
+
+    async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
+        """Notes that tenants were seen."""
+        ...
+
+    async def list(self, *, after: str, limit: int, timeout: float | None) -> Sequence[TenantQuotas]:
+        """Reads tenants and their own quotas, by name, behind one."""
+        ...
+
+    async def read_quotas(self, tenants: Iterable[str], *, timeout: float | None) -> Sequence[TenantQuotas]:
+        """Reads the own quotas of those tenants that were noted."""
+        ...
+
+    async def set_quotas(self, tenant: str, quotas: Quotas, *, resets: bool, timeout: float | None) -> TenantQuotas:
+        """Sets the quotas that aren't None, after taking back all others if wanted; returns what is set then."""
+        ...
+
+    async def find_threads(self, tenant: str, thread_ids: Iterable[str], *, timeout: float | None) -> Set[str]:
+        """Returns those of some threads that hold anything."""
+        ...
+
+    async def read_usage(self, tenant: str, *, timeout: float | None) -> Usage:
+        """Sums up what a tenant holds."""
+        ...
+
+    async def read_statistics(self, tenant: str, *, timeout: float | None) -> Statistics:
+        """Sums up what a tenant holds, and looks at some of its threads."""
+        ...
+
+    async def purge_found(
+        self,
+        tenant: str,
+        wanted: ThreadFilter,
+        *,
+        start: PurgePosition,
+        takes_pinned: bool,
+        is_dry_run: bool,
+        timeout: float | None,
+    ) -> PurgeReport:
+        """Purges a page of the threads that a filter finds, archived or not; or tells what would go."""
+        ...
+
+    async def purge_all(
+        self, tenant: str, *, start: PurgePosition, takes_pinned: bool, is_dry_run: bool, timeout: float | None
+    ) -> PurgeReport:
+        """Purges a page of all threads that a tenant had when the purge began; or tells what would go."""
+        ...
+
+    async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
+        """Purges what a tenant has beside its threads, and adds it to a report."""
+        ...
+
+
 class CheckpointStore(Protocol):
     """Keeps checkpoints durably.
 
@@ -41,6 +104,11 @@ class CheckpointStore(Protocol):
     Every method raises DatabaseUnavailable if the database can't be reached and DeadlineExceeded if the time runs out;
     a write that raised anything else left nothing behind. A cancelled call gives its connection back.
     """
+
+    @property
+    def tenants(self) -> TenantStore:
+        """What tenants hold and may use."""
+        ...
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
         """Takes writes of one tenant, in order; hands each back by its `deliver` once it is stored or refused.

@@ -77,6 +77,11 @@ FAMILIES: Mapping[str, Family] = {
     "checkpointd_bytes_in_flight": Family("gauge", "Bytes of requests and answers that are held."),
     "checkpointd_bytes_in_flight_limit": Family("gauge", "How many there may be at once (--max-bytes-in-flight)."),
     "checkpointd_overloaded": Family("gauge", "How many processes refuse calls as too many."),
+    "checkpointd_tenants_active": Family("gauge", "Tenants that called within ten seconds, or have calls at work."),
+    "checkpointd_quota_refusals": Family("counter", "Calls refused with QUOTA_EXCEEDED, by quota.", ("quota",)),
+    "checkpointd_share_refusals": Family(
+        "counter", "Calls refused with OVERLOADED for their tenant had its share of a server that was nearly full."
+    ),
     "checkpointd_streams_open": Family("gauge", "Pipelines that are open."),
     "checkpointd_conflicts": Family(
         "counter", "Writes that were refused because somebody else had written (VERSION_CONFLICT)."

@@ -85,7 +85,7 @@ class ServerSnapshots:
         }
 
     def _calls(self) -> Snapshot:
-        metrics, load = self._server.metrics, self._server.load
+        metrics, load, tenants = self._server.metrics, self._server.load, self._server.tenants
         calls: dict[tuple[str, ...], float] = {}
         for (method, via), counted in metrics.calls.items():
             calls[method, via, "OK"] = counted.ok
@@ -110,6 +110,11 @@ class ServerSnapshots:
             "checkpointd_bytes_in_flight": [([], load.held_bytes)],
             "checkpointd_bytes_in_flight_limit": [([], load.max_bytes)],
             "checkpointd_overloaded": [([], load.is_overloaded)],
+            "checkpointd_tenants_active": [([], tenants.count_recent())],
+            "checkpointd_quota_refusals": samples_of(
+                tenants.metrics.quota_refusals, keys=("bytes", "threads", "calls_per_second")
+            ),
+            "checkpointd_share_refusals": [([], tenants.metrics.share_refusals)],
             "checkpointd_streams_open": [([], self._server.open_streams)],
         }
 

@@ -33,9 +33,10 @@ _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
 
 
 def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
-    """Whether a method's calls are in the audit trail: all that delete, and all that change whole threads."""
+    """Whether a method's calls are in the audit trail: all that delete, or change whole threads or tenants."""
     service = method.containing_service.name
-    return needed is Scope.DELETE or (service == "ThreadService" and needed is not Scope.READ)
+    changes = service in ("ThreadService", "TenantService") and not method.name.startswith("List")
+    return needed is Scope.DELETE or (changes and needed is not Scope.READ)
 
 
 class AuditTrail:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from random import SystemRandom
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,20 +22,30 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from checkpointd_server.domain.access import ANYBODY, Identity, Scope
-from checkpointd_server.domain.errors import DeadlineExceeded, InvalidArgument, Overloaded, ResultTooLarge
+from checkpointd_server.domain.access import Scope
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    QuotaExceeded,
+    ResultTooLarge,
+)
 from checkpointd_server.domain.metrics import RpcMetrics
-from checkpointd_server.domain.tracing import Span, Tracing, current_spans
+from checkpointd_server.domain.tracing import Tracing, current_spans
 from checkpointd_server.rpc.attention import Attention
 from checkpointd_server.rpc.audit import AuditTrail, is_audited
 from checkpointd_server.rpc.auth import Gate
+from checkpointd_server.rpc.call import Call, CallLimits
 from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
 from checkpointd_server.rpc.faults import kind_of, trace_without_words
 from checkpointd_server.rpc.identity import Each, KeysUnavailable, Needed, Unauthenticated, check_scope
 from checkpointd_server.rpc.load import SMALL_ANSWER_BYTES, Load
+from checkpointd_server.rpc.quota_refresh import QuotaRefresh
 from checkpointd_server.rpc.repeated_lines import RepeatedLines, is_enabled
+from checkpointd_server.rpc.tenants import Tenants, TenantState
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
@@ -52,72 +62,33 @@ _CANCELLED_WITHIN = 0.05
 """A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
 
 
-class CallLimits(NamedTuple):
-    """What each call is held to."""
-
-    message_bytes: int
-    """The largest request and response."""
-    concurrent_calls: int
-    """The most calls at work at once."""
-    default_timeout: float | None
-    """Seconds that a call gets if its client set no deadline. None: no bound."""
-    max_timeout: float | None = None
-    """The most seconds that a call gets, whatever deadline its client set. None: no bound."""
-    send_timeout: float = 10.0
-    """How many seconds an answer may take to be read, beside those for its size."""
-    slow_seconds: float = math.inf
-    """From when on the log is told of a call. Infinity: of none."""
-    large_bytes: int = 0
-    """From what size on the log is told of a checkpoint. 0: of none."""
-
-
-class Call:
-    """What is known of a call, or of a part of one that is served like a call.
-
-    Args:
-        method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
-        via: The way in which it came: "unary", or "pipeline" for an operation of one.
-    """
-
-    __slots__ = ("at_work", "held", "identity", "method", "request", "span", "started", "unread", "via")
-
-    def __init__(self, method: str, via: str = "unary") -> None:
-        self.method = method
-        self.via = via
-        self.started = perf_counter()
-        self.identity: Identity | None = None
-        """Who calls. None: that isn't known yet."""
-        self.request: Any = None
-        """The request. None: it isn't there yet."""
-        self.held = 0
-        """The bytes that are held for it."""
-        self.at_work = False
-        """Whether it counts as at work."""
-        self.unread = False
-        """Whether it ended without a request."""
-        self.span: Span | None = None
-        """What it is traced by."""
-
-    def fields(self) -> dict[str, Any]:
-        """Returns what every line of the log says of it. Ids may be in a log, values never."""
-        fields: dict[str, Any] = {
-            "method": self.method,
-            "duration_ms": round((perf_counter() - self.started) * 1000, 3),
-        }
-        thread_id = getattr(self.request, "thread_id", None)
-        if thread_id:
-            fields["thread_id"] = thread_id
-        if self.identity is not None and self.identity is not ANYBODY:
-            fields["tenant"], fields["subject"] = self.identity.tenant, self.identity.subject
-        return fields
+STORING: Mapping[str, str] = {
+    "checkpointd.v1.CheckpointService.PutCheckpoint": "thread_id",
+    "checkpointd.v1.CheckpointService.PutWrites": "thread_id",
+    "checkpointd.v1.ThreadService.CopyThread": "target_thread_id",
+    "checkpointd.v1.ValueService.PutPart": "thread_id",
+}
+"""The RPCs that quotas of bytes and threads hold for, and the field that names the thread that they store in."""
+_JITTER = SystemRandom()
 
 
 class Calls:
     """Wraps methods into gRPC handlers, and knows how many calls are at work."""
 
     def __init__(
-        self, limits: CallLimits, gate: Gate, load: Load, connections: Connections, tracing: Tracing | None = None
+        self,
+        limits: CallLimits,
+        gate: Gate,
+        load: Load,
+        connections: Connections,
+        tenants: Tenants,
+        quotas: QuotaRefresh,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.tenants = tenants
+        """Those that call."""
+        self.quotas = quotas
+        """What knows what they hold."""
         self._limits = limits
         self.tracing = tracing
         """What is told of calls."""
@@ -186,8 +157,8 @@ class Calls:
         if not self._unsent and self._draining.is_set():
             self._idle.set()
 
-    async def waiting(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits work that mostly waits for another client, so that it isn't counted as a call at work.
+    async def waiting(self, tenant: str, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work of a tenant that mostly waits for another client, so that it isn't counted as a call at work.
 
         Raises:
             Draining: The server is shutting down, and hasn't the time to wait.
@@ -197,7 +168,14 @@ class Calls:
         if self._waiting >= limit:
             work.close()
             raise Overloaded(limit=limit)
+        state = self.tenants.of(tenant)
+        try:
+            self.tenants.check_wait(state, self._waiting)
+        except Overloaded:
+            work.close()
+            raise
         self._waiting += 1
+        state.waiting += 1
         task = asyncio.ensure_future(work)
         draining = asyncio.ensure_future(self._draining.wait())
         try:
@@ -207,6 +185,7 @@ class Calls:
             return task.result()
         finally:
             self._waiting -= 1
+            state.waiting -= 1
             draining.cancel()
             task.cancel()
             await asyncio.gather(task, draining, return_exceptions=True)
@@ -228,6 +207,7 @@ class Calls:
         audited = is_audited(described, needed)
         by_operation, only_reads = needed is Each.OPERATION, needed in (Scope.READ, Scope.STORE_READ)
         identify, load, counted = self._gate.identify, self._load, self.metrics.of(name)
+        stored_in = STORING.get(described.full_name)
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
             call = self.enter(name)
@@ -235,6 +215,7 @@ class Calls:
                 self.check_room()
                 call.identity = await identify(context)
                 check_scope(call.identity, needed)
+                self._admit(call, call.identity.tenant)
                 raw = await self._read(call, context)
                 size = len(raw)
                 self.begin(call, size)
@@ -242,6 +223,8 @@ class Calls:
                 if self.tracing is not None:
                     self._trace(call, context, self.tracing)
                 del raw  # as large as what was made of it
+                if stored_in is not None and call.tenant is not None and call.tenant.usage is not None:
+                    await self._check_storing(call.tenant, getattr(call.request, stored_in), size)
                 response = await self.work(call, method, context.time_remaining(), whole=by_operation)
                 load.take_answer(len(response), context.add_done_callback, refuse=only_reads)
                 self._time_sending(len(response), context)
@@ -303,32 +286,56 @@ class Calls:
             raise Draining()
         self._load.check(self._entered - self._waiting)
 
+    def _admit(self, call: Call, tenant: str) -> None:
+        """Counts a call as its tenant's. Raises Overloaded, QuotaExceeded."""
+        state = self.tenants.of(tenant)
+        self.tenants.admit(state, self._entered - self._waiting - 1)
+        call.tenant = state
+
+    async def _check_storing(self, state: TenantState, thread_id: str, size: int) -> None:
+        """Counts what a call is to store in a thread. Raises QuotaExceeded."""
+        if state.has_all_threads() and thread_id:
+            for refusal in (await self.quotas.refuse_new(state, (thread_id,))).values():
+                raise refusal
+        self.tenants.check_storing(state, size)
+
     def note_wasted(self, peer: str, error: Exception | None = None) -> None:
         """Notes that a call came to nothing: its client has cancelled it, or it was refused for what its client did."""
         if error is None or isinstance(error, _WASTED):
             self._connections.waste(peer)
 
-    def reserve(self, operations: int, size: int) -> int:
-        """Counts operations of a pipeline as at work, with so many bytes, until `release`.
+    def reserve(self, state: TenantState, operations: int, size: int) -> tuple[int, CheckpointdError | None]:
+        """Counts operations of a tenant's pipeline as at work, with so many bytes, until `release`.
 
         Returns:
-            How many of them there is room for: the first ones.
+            How many of them there is room for: the first ones; and why not for the others, if that isn't for room.
 
         Raises:
             Draining: The server is shutting down.
             Overloaded: There is room for none.
+            QuotaExceeded: The tenant may make none just now.
         """
         if self._draining.is_set():
             raise Draining()
-        admitted = self._load.room(self._entered - self._waiting, operations)
+        at_work = self._entered - self._waiting
+        room = self._load.room(at_work, operations)
+        self.tenants.check_bytes(state, size, self._load.held_bytes)
         self._load.take(size)
+        try:
+            admitted, refusal = self.tenants.admit(state, at_work, room) if room else (0, None)
+        except BaseException:
+            self._load.free(size)
+            raise
+        state.bytes += size
         self._entered += admitted
         self._active += admitted
-        return admitted
+        return admitted, refusal
 
-    def release(self, operations: int, size: int) -> None:
-        """Counts operations, and bytes, as no longer at work."""
+    def release(self, state: TenantState, operations: int, size: int) -> None:
+        """Counts operations of a tenant, and bytes, as no longer at work."""
         self._load.free(size)
+        state.bytes -= size
+        state.calls -= operations
         self._entered -= operations
         self._active -= operations
 
@@ -349,7 +356,12 @@ class Calls:
         self._active += 1
         if size > self._limits.message_bytes:
             raise RequestTooLarge(size, limit=self._limits.message_bytes)
-        self._load.take(size)
+        if call.tenant is not None:
+            self.tenants.check_bytes(call.tenant, size, self._load.held_bytes)
+            self._load.take(size)
+            call.tenant.bytes += size
+        else:
+            self._load.take(size)
         call.held = size
 
     async def work(self, call: Call, method: Method[Any], timeout: float | None, *, whole: bool = False) -> bytes:
@@ -371,8 +383,7 @@ class Calls:
             raise ResultTooLarge(2**31, limit=limit) from None
         if len(response) > limit:
             raise ResultTooLarge(len(response), limit=limit)
-        self._load.free(call.held)
-        call.held = 0
+        self._free(call)
         return response
 
     def time_for(self, timeout: float | None) -> float | None:
@@ -398,9 +409,17 @@ class Calls:
         timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")
         task.add_done_callback(lambda _: timer.cancel())
 
+    def _free(self, call: Call) -> None:
+        self._load.free(call.held)
+        if call.tenant is not None:
+            call.tenant.bytes -= call.held
+        call.held = 0
+
     def leave(self, call: Call) -> None:
         """Counts a call no longer."""
-        self._load.free(call.held)
+        self._free(call)
+        if call.tenant is not None:
+            call.tenant.calls -= 1
         self._entered -= 1
         self._active -= call.at_work
 
@@ -435,6 +454,9 @@ class Calls:
         retry_after = None
         if isinstance(error, Overloaded):
             retry_after = self._load.refused()
+        elif isinstance(error, QuotaExceeded):
+            # Not all at the same moment.
+            retry_after = error.retry_after and error.retry_after * _JITTER.uniform(1.0, 1.5)
         else:
             self._load.finished()
         return self.turned_away(call, error, retry_after)

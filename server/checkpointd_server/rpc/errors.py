@@ -34,6 +34,7 @@ from checkpointd_server.domain.errors import (
     LeaseLost,
     Overloaded,
     PredecessorMissing,
+    QuotaExceeded,
     ResultTooLarge,
     SealedValue,
     ThreadArchived,
@@ -190,6 +191,11 @@ RULES: dict[type[CheckpointdError], Rule] = {
         metadata=lambda error: {"bound": error.bound, "limit": error.limit},
         # There may be thousands a second; that there are any is told once, by `Load`.
         level=logging.DEBUG,
+    ),
+    QuotaExceeded: Rule(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason=errors_pb2.ERROR_REASON_QUOTA_EXCEEDED,
+        metadata=lambda error: {"field": error.quota, "limit": error.limit, "used": error.used},
     ),
     Unauthenticated: Rule(code=grpc.StatusCode.UNAUTHENTICATED, reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED),
     PermissionDenied: Rule(

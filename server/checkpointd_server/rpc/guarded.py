@@ -18,7 +18,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, InvalidArgument, Overloaded
-from checkpointd_server.rpc.calls import Call, Calls
+from checkpointd_server.rpc.call import Call
+from checkpointd_server.rpc.calls import Calls
 from checkpointd_server.rpc.connections import Connections
 
 _LATE_SECONDS = 0.05

@@ -1,6 +1,7 @@
 """What every call needs: the scope of each RPC, in one table, and the refusal of those who don't have it.
 
-The tenant of a call comes from its identity and from nowhere else: no request can name one.
+The tenant of a call comes from its identity and from nowhere else. TenantService alone names tenants, and needs the
+scope of who runs the server.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.LeaseService.GetLease": Scope.READ,
     "checkpointd.v1.LeaseService.ReleaseLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.RenewLease": Scope.WRITE,
+    "checkpointd.v1.StatsService.GetStats": Scope.READ,
     "checkpointd.v1.StoreService.Batch": Each.OPERATION,
     "checkpointd.v1.StoreService.CountItems": Scope.STORE_READ,
     "checkpointd.v1.StoreService.DeleteItem": Scope.STORE_WRITE,
@@ -42,6 +44,9 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.StoreService.ListNamespaces": Scope.STORE_READ,
     "checkpointd.v1.StoreService.PutItem": Scope.STORE_WRITE,
     "checkpointd.v1.StoreService.SearchItems": Scope.STORE_READ,
+    "checkpointd.v1.TenantService.ListTenants": Scope.OPERATOR,
+    "checkpointd.v1.TenantService.PurgeTenant": Scope.OPERATOR,
+    "checkpointd.v1.TenantService.SetQuotas": Scope.OPERATOR,
     "checkpointd.v1.ThreadService.ArchiveThread": Scope.WRITE,
     "checkpointd.v1.ThreadService.CopyThread": Scope.WRITE,
     "checkpointd.v1.ThreadService.CountThreads": Scope.READ,
@@ -52,6 +57,7 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.ThreadService.GetThreadTree": Scope.READ,
     "checkpointd.v1.ThreadService.ListThreads": Scope.READ,
     "checkpointd.v1.ThreadService.PruneThreads": Scope.DELETE,
+    "checkpointd.v1.ThreadService.PurgeThreads": Scope.ADMIN,
     "checkpointd.v1.ThreadService.ShowCheckpoint": Scope.READ,
     "checkpointd.v1.ThreadService.UpdateThread": Scope.WRITE,
     "checkpointd.v1.ValueService.GetValue": Scope.READ,

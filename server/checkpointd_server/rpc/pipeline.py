@@ -6,6 +6,7 @@ Nothing piles up: beyond so many operations, or bytes, whose results haven't bee
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -16,10 +17,17 @@ import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint, PutWrites
-from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, InvalidArgument, Overloaded
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    QuotaExceeded,
+)
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth import Gate
-from checkpointd_server.rpc.calls import Call, Calls, this_task
+from checkpointd_server.rpc.call import Call
+from checkpointd_server.rpc.calls import Calls, this_task
 from checkpointd_server.rpc.conversion.checkpoints import read_put_checkpoint, read_put_writes
 from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
@@ -27,6 +35,7 @@ from checkpointd_server.rpc.identity import OPERATIONS, Unauthenticated, check_s
 from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
 from checkpointd_server.rpc.stream_operations import OPERATION_METHODS, StreamOperation, StreamOperations
+from checkpointd_server.rpc.tenants import TenantState
 
 MAX_STREAMS = 1024
 """How many streams there are at once. Most of them are idle at any moment."""
@@ -75,20 +84,24 @@ class Pipelines:
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
             task = this_task()
             self.calls.follow(task)
-            failure = await self._refuse(name, context)
-            if failure is None:
+            tenant = await self._open_for(name, context)
+            failure: Failure | None
+            if isinstance(tenant, Failure):
+                failure = tenant
+            else:
                 stream = _Stream(self, name, context, task)
                 self._open.add(stream)
+                tenant.streams += 1
                 # Not when it has been served: of a client that doesn't read, gRPC goes on to hold a message.
-                task.add_done_callback(lambda _: self._open.discard(stream))
+                task.add_done_callback(lambda _: self._closed(stream, tenant))
                 failure = await stream.serve()
             if failure is not None:
                 await context.abort(failure.code, failure.message, failure.trailers)
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
-    async def _refuse(self, name: str, context: grpc.aio.ServicerContext) -> Failure | None:
-        """Returns why a stream can't be opened, if so."""
+    async def _open_for(self, name: str, context: grpc.aio.ServicerContext) -> TenantState | Failure:
+        """Returns whose stream is to be opened, or why it can't be."""
         call = Call(name)
         try:
             call.identity = await self.gate.identify(context)
@@ -97,10 +110,19 @@ class Pipelines:
         except Exception as error:
             self.calls.note_wasted(context.peer(), error)
             return self.calls.refused(call, error)
-        if len(self._open) >= MAX_STREAMS:
+        tenant = self.calls.tenants.of(call.identity.tenant)
+        try:
+            if len(self._open) >= MAX_STREAMS:
+                raise Overloaded("streams", limit=MAX_STREAMS)
+            self.calls.tenants.check_stream(tenant, len(self._open))
+        except Overloaded as error:
             # That is no load: most of them are idle, and whoever gets none calls without.
-            return self.calls.turned_away(call, Overloaded("streams", limit=MAX_STREAMS), TRY_AGAIN_SECONDS)
-        return None
+            return self.calls.turned_away(call, error, TRY_AGAIN_SECONDS)
+        return tenant
+
+    def _closed(self, stream: _Stream, tenant: TenantState) -> None:
+        self._open.discard(stream)
+        tenant.streams -= 1
 
     def end(self) -> None:
         """Ends all streams when they have answered what they took, and refuses new ones."""
@@ -219,13 +241,16 @@ class _Stream:
             self.end(error)
             return
         identity: Identity | None = None
+        tenant: TenantState | None = None
         refusal: Exception | None = None
+        refused_threads: Mapping[str, QuotaExceeded] = {}
         self._taken.unsent += count
         admitted = 0
         try:
             # Anew for each message: a key may have been withdrawn, and a token have run out.
             identity = await self._gate.identify(self._context)
-            admitted = self._calls.reserve(count, size)
+            tenant = self._calls.tenants.of(identity.tenant)
+            admitted, refusal = self._calls.reserve(tenant, count, size)
         except Exception as error:
             refusal, size = error.with_traceback(None), 0
             if isinstance(error, Unauthenticated):
@@ -233,17 +258,20 @@ class _Stream:
         writes: list[PendingWrite] = []
         slice_end = self._loop.time() + SLICE_SECONDS
         try:
+            if tenant is not None and admitted and tenant.has_all_threads():
+                refused_threads = await self._calls.quotas.refuse_new(tenant, _written_threads(messages))
             for message in messages:
                 kind = message.WhichOneof("operation")
                 request = getattr(message, kind) if kind else None
                 key = (request.thread_id, request.checkpoint_ns) if request is not None else ("", "")
                 operation = StreamOperation(message.id, kind, key)
-                if not admitted or identity is None:
+                if not admitted or identity is None or tenant is None:
                     operation.identity = identity
                     refusal = refusal or Overloaded(limit=self._load.max_calls)
                     operation.failure = self._calls.refused(operation.as_call(), refusal)
                 else:
-                    self._read_operation(operation, message, request, identity)
+                    operation.tenant = tenant
+                    self._read_operation(operation, message, request, identity, refused_threads)
                     admitted, size = admitted - 1, size - operation.size
                 self._taken.place(operation, writes)
                 if self._loop.time() > slice_end:
@@ -252,12 +280,22 @@ class _Stream:
                     await asyncio.sleep(0)
                     slice_end = self._loop.time() + SLICE_SECONDS
         finally:
-            self._calls.release(admitted, size)  # what is around the operations, and those that weren't taken
+            if tenant is not None and (admitted or size):
+                self._calls.release(
+                    tenant, admitted, size
+                )  # what is around the operations, and those that weren't taken
         self._taken.submit(writes)
 
-    def _read_operation(self, operation: StreamOperation, message: Any, request: Any, identity: Identity) -> None:
+    def _read_operation(
+        self,
+        operation: StreamOperation,
+        message: Any,
+        request: Any,
+        identity: Identity,
+        refused_threads: Mapping[str, QuotaExceeded],
+    ) -> None:
         """Finds out what an operation wants, including that it is to be refused."""
-        kind, operation.identity, operation.is_reserved = operation.kind, identity, True
+        kind, operation.identity = operation.kind, identity
         timeout = self._calls.time_for(message.timeout_ms / 1000 or None)
         deadline = operation.deadline = None if timeout is None else self._loop.time() + timeout
         operation.started = perf_counter()
@@ -271,12 +309,16 @@ class _Stream:
                 operation.read = read_get_checkpoint(request, identity.tenant, self._limits)
                 operation.size = READ_BYTES
             else:
+                if refused_threads and (full := refused_threads.get(operation.key[0])):
+                    raise full.with_traceback(None)
                 write: PutCheckpoint | PutWrites
                 if kind == "put_checkpoint":
                     write = read_put_checkpoint(request, identity.tenant, self._limits)
                     self._calls.attention.look_at(write)
                 else:
                     write = read_put_writes(request, identity.tenant, self._limits)
+                if operation.tenant is not None and operation.tenant.usage is not None:
+                    self._calls.tenants.check_storing(operation.tenant, write.size)
                 operation.size = write.size
                 operation.pending = PendingWrite(write, operation.size, deadline, self._taken.take_results, operation)
                 if operation.span is not None:
@@ -284,3 +326,11 @@ class _Stream:
         except Exception as error:
             operation.failure = self._calls.refused(operation.as_call(), error)
         self._taken.unsent_bytes += operation.size
+
+
+def _written_threads(messages: Iterable[Any]) -> Iterator[str]:
+    """Yields the threads that operations write to."""
+    for message in messages:
+        kind = message.WhichOneof("operation")
+        if kind in ("put_checkpoint", "put_writes"):
+            yield getattr(message, kind).thread_id

@@ -20,7 +20,9 @@ from checkpointd.v1 import (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
+    stats_service_pb2,
     store_service_pb2,
+    tenant_service_pb2,
     thread_service_pb2,
     value_service_pb2,
 )
@@ -28,11 +30,13 @@ from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.metrics import RpcMetrics
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.domain.tracing import Tracing
 from checkpointd_server.rpc.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
 from checkpointd_server.rpc.addresses import bind
 from checkpointd_server.rpc.auth import Gate
-from checkpointd_server.rpc.calls import CallLimits, Calls
+from checkpointd_server.rpc.call import CallLimits
+from checkpointd_server.rpc.calls import Calls
 from checkpointd_server.rpc.connections import Connections
 from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.guarded import GuardedServer, GuardLimits, SmallCalls, admit_all
@@ -41,14 +45,19 @@ from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.odd_calls import LargeHeaders, UnknownMethods
 from checkpointd_server.rpc.operations import Operations
+from checkpointd_server.rpc.pipeline import MAX_STREAMS as MAX_STREAMS_OF_ALL
 from checkpointd_server.rpc.pipeline import Pipelines
+from checkpointd_server.rpc.quota_refresh import QuotaRefresh
 from checkpointd_server.rpc.ranges import RangeReader
 from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
+from checkpointd_server.rpc.services.stats import StatsServicer
 from checkpointd_server.rpc.services.store import StoreServicer
+from checkpointd_server.rpc.services.tenants import TenantServicer
 from checkpointd_server.rpc.services.threads import ThreadServicer
 from checkpointd_server.rpc.services.values import ValueServicer
+from checkpointd_server.rpc.tenants import Tenants
 
 if TYPE_CHECKING:
     from checkpointd_server.rpc.tls import Certificates
@@ -77,6 +86,10 @@ class ServerOptions:
     max_bytes_in_flight: int = 64 * 1024 * 1024
     """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
     larger is let in when there is no other."""
+    quotas: Quotas = field(default_factory=Quotas)
+    """What each tenant may use for which nothing was set."""
+    quota_refresh: float = 5.0
+    """How often the database is asked what tenants may use and hold."""
     default_timeout: float | None = 60.0
     """How long a call may take whose client set no deadline. None: as long as it wants."""
     max_timeout: float | None = 300.0
@@ -145,7 +158,14 @@ class RpcServer:
         )
         self._load = load
         self._connections = Connections(rate=options.max_wasted_calls)
-        self._calls = Calls(call_limits, self._gate, load, self._connections, tracing)
+        tenants = Tenants(
+            options.quotas,
+            max_calls=options.max_concurrent_calls,
+            max_bytes=options.max_bytes_in_flight,
+            max_streams=MAX_STREAMS_OF_ALL,
+        )
+        self._quotas = QuotaRefresh(tenants, store.tenants, seconds=options.quota_refresh)
+        self._calls = Calls(call_limits, self._gate, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor, self._calls.attention)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load)
@@ -165,6 +185,8 @@ class RpcServer:
                 thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"],
                 ThreadServicer(operations, self._executor),
             ),
+            (stats_service_pb2.DESCRIPTOR.services_by_name["StatsService"], StatsServicer(store, tenants)),
+            (tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"], TenantServicer(store, limits, tenants)),
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
                 StoreServicer(store, limits, self._executor),
@@ -234,6 +256,11 @@ class RpcServer:
         return self._load
 
     @property
+    def tenants(self) -> Tenants:
+        """The tenants that call."""
+        return self._calls.tenants
+
+    @property
     def metrics(self) -> RpcMetrics:
         """What is counted of calls."""
         return self._calls.metrics
@@ -249,6 +276,7 @@ class RpcServer:
         """
         options = self._options
         await self._gate.start()
+        self._quotas.start()
         accept_undecodable_paths()
         before = accept_loops()
         bound = tuple(self._bind(address) for address in options.listen)
@@ -297,6 +325,7 @@ class RpcServer:
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
         await self._gate.stop()
+        await self._quotas.stop()
         self._executor.stop()
         self._calls.stop()
         await self._connections.stop()

@@ -18,11 +18,13 @@ from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import ResultTooLarge
 from checkpointd_server.domain.tracing import Span, current_spans
-from checkpointd_server.rpc.calls import Call, Calls, this_task
+from checkpointd_server.rpc.call import Call
+from checkpointd_server.rpc.calls import Calls, this_task
 from checkpointd_server.rpc.errors import Failure
 from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.operations import GetCheckpoint, Operations, give_up
 from checkpointd_server.rpc.outbox import Outbox
+from checkpointd_server.rpc.tenants import TenantState
 
 READS_AT_ONCE = 4
 """How many reads of a stream are done at once."""
@@ -42,8 +44,8 @@ class StreamOperation:
     """An operation that was taken, until its result is in the outbox."""
 
     __slots__ = (
-        "deadline", "failure", "id", "identity", "is_reserved", "key", "kind", "pending", "read", "size", "span",
-        "started",
+        "deadline", "failure", "id", "identity", "key", "kind", "pending", "read", "size", "span",
+        "started", "tenant",
     )  # fmt: skip
 
     def __init__(self, number: int, kind: str | None, key: NamespaceKey) -> None:
@@ -51,8 +53,8 @@ class StreamOperation:
         self.kind = kind
         self.key = key
         self.identity: Identity | None = None
-        self.is_reserved = False
-        """Whether it counts as at work."""
+        self.tenant: TenantState | None = None
+        """Whose call it is, if it counts as at work."""
         self.size = 0
         """The bytes that are held for it."""
         self.deadline: float | None = None
@@ -275,14 +277,23 @@ class StreamOperations:
 
     def _free(self, operations: Iterable[StreamOperation]) -> tuple[int, int]:
         """Counts operations as no longer at work, and returns how many they are, and how many bytes they had."""
-        count = size = reserved = 0
+        count = total = reserved = size = 0
+        tenant: TenantState | None = None  # one and the same, unless a key became another tenant's in between
         for operation in operations:
             count += 1
-            size += operation.size
-            reserved += operation.is_reserved
+            total += operation.size
             operation.pending = None  # they name each other, and would be the collector's
-        self._calls.release(reserved, size)
-        return count, size
+            if operation.tenant is None:
+                continue
+            if tenant is not operation.tenant:
+                if tenant is not None:
+                    self._calls.release(tenant, reserved, size)
+                tenant, reserved, size = operation.tenant, 0, 0
+            reserved += 1
+            size += operation.size
+        if tenant is not None:
+            self._calls.release(tenant, reserved, size)
+        return count, total
 
     @property
     def _has_room(self) -> bool:

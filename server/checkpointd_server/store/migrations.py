@@ -83,7 +83,7 @@ class Migration:
     """A step of the schema."""
 
     number: int
-    """1 and up."""
+    """1 and up. There may be gaps: features have numbers of their own."""
     name: str
     """What it is about, in a word or two."""
     additive: bool

@@ -43,6 +43,7 @@ from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.statements import load_statements
+from checkpointd_server.store.tenant_store import PostgresTenants
 from checkpointd_server.store.writes.group_commit import GroupCommit
 
 GC_TIMEOUT = 10.0
@@ -85,6 +86,8 @@ class PostgresStore:
         self._features = features or ItemFeatures()
         self._limits = options.limits
         self._tenants: dict[str, _Tenant] = {}
+        self.tenants = PostgresTenants(connections)
+        """What tenants hold and may use."""
 
     def _of(self, tenant: str) -> _Tenant:
         found = self._tenants.get(tenant)

@@ -40,7 +40,13 @@ _BEGINNING, _END = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UT
 _ABOVE_ALL_IDS = "\U0010ffff" * 64
 
 
-def _conditions(wanted: ThreadFilter) -> tuple[object, ...]:
+def first_position() -> ThreadPosition:
+    """Returns where the first page starts."""
+    return ThreadPosition(_END, _LAST)
+
+
+def conditions(wanted: ThreadFilter) -> tuple[object, ...]:
+    """Returns a filter as the database's functions take it: first whether archived threads are meant."""
     return (
         wanted.is_archived,
         wanted.prefix,
@@ -65,10 +71,10 @@ async def list_threads(
     timeout: float | None,
 ) -> ThreadPage:
     """Reads a page of threads, newest activity first. One that isn't full is the last only if `after` is None."""
-    start = after or ThreadPosition(_END, _LAST)
+    start = after or first_position()
     rows = await database.fetch(
         "list_threads",
-        *_conditions(wanted),
+        *conditions(wanted),
         start.active_at,
         start.thread,
         page_size + 1,
@@ -96,7 +102,7 @@ async def count_threads(database: Database, wanted: ThreadFilter, *, timeout: fl
     is_filtered = wanted != ThreadFilter(is_archived=wanted.is_archived)
     limit = _MOST_FOUND if is_filtered else _MOST_COUNTED
     row = await database.fetch_row(
-        "count_threads", is_filtered, *_conditions(wanted), limit, _COUNT_BUDGET, timeout=timeout, reads=True
+        "count_threads", is_filtered, *conditions(wanted), limit, _COUNT_BUDGET, timeout=timeout, reads=True
     )
     return ThreadCount(row["o_count"], row["o_is_complete"])
 

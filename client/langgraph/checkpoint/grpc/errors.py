@@ -25,6 +25,7 @@
     ├── CorruptValueError                      a stored value, or an answer, isn't what can have been stored
     ├── BaseMissingError                       what a value builds on is not stored; sent again whole by the saver
     ├── MessageTooLargeError                   a request or an answer doesn't fit into a message
+    ├── QuotaExceededError                     the tenant has as many bytes or threads as it may have
     ├── AccessDeniedError (PermissionError)    no token, a wrong one, or one that may not do this
     ├── UnsupportedError (NotImplementedError) the server is too old for this call
     ├── ServerUnavailableError (ConnectionError)  no server answered within the retry budget
@@ -309,6 +310,22 @@ class MessageTooLargeError(CheckpointdError):
     """A request or an answer doesn't fit into a message. Nothing was stored."""
 
 
+class QuotaExceededError(CheckpointdError):
+    """The tenant has as many bytes or threads as it may have. Nothing was stored; reads and deletions go on.
+
+    Attributes:
+        field: What it has too much of: "bytes" or "threads".
+        limit: How much it may have.
+        used: How much it has.
+    """
+
+    def __init__(self, message: str, *, field: str = "", limit: int | None = None, used: int | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.limit = limit
+        self.used = used
+
+
 class AccessDeniedError(CheckpointdError, PermissionError):
     """The server wants a token, doesn't accept this one, or the token doesn't allow the call."""
 
@@ -423,6 +440,13 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             return BaseMissingError(thread_id=thread_id, channel=metadata.get("channel", ""))
         case "INVALID_ARGUMENT", _:
             return InvalidArgumentError(details, field=metadata.get("field", ""), limit=_integer(metadata, "limit"))
+        case "QUOTA_EXCEEDED", _:
+            return QuotaExceededError(
+                details,
+                field=metadata.get("field", ""),
+                limit=_integer(metadata, "limit"),
+                used=_integer(metadata, "used"),
+            )
         case "THREAD_ARCHIVED", _:
             return ThreadArchivedError(details)
         case "THREAD_NOT_FOUND", _:

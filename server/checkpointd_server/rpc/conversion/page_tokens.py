@@ -11,18 +11,22 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import tenant_service_pb2 as tenants_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd_server.domain.checkpoints import CheckpointPosition
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.thread_lists import NodePosition, ThreadPosition
 from checkpointd_server.rpc.conversion.validation import check_optional_text, check_text
+
+Position = TypeVar("Position")
 
 _DIGEST_BYTES = 16
 _MAX_TOKEN_CHARACTERS = 64 * 1024
@@ -36,6 +40,9 @@ _Paged = (
     | pb.GetDeltaChannelHistoryRequest
     | threads_pb.ListThreadsRequest
     | threads_pb.GetThreadTreeRequest
+    | threads_pb.PurgeThreadsRequest
+    | tenants_pb.ListTenantsRequest
+    | tenants_pb.PurgeTenantRequest
 )
 
 
@@ -124,6 +131,30 @@ def read_nodes_token(request: threads_pb.GetThreadTreeRequest, tenant: str, limi
     return NodePosition(checkpoint_id, checkpoint_ns)
 
 
+def write_position(content: Sequence[str], request: _Paged, tenant: str) -> str:
+    """Returns the token of the page that starts at a position."""
+    return _write(content, request, tenant)
+
+
+def read_position(request: _Paged, tenant: str, read: Callable[[list[str]], Position]) -> Position | None:
+    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument.
+
+    Args:
+        request: The request.
+        tenant: Who calls.
+        read: Reads what `write_position` was given. Whatever is wrong with it, it raises ValueError or InvalidArgument.
+    """
+    if not request.page_token:
+        return None
+    try:
+        digest, content = _read(request.page_token)
+        position = read(content)
+    except _MALFORMED:
+        raise InvalidArgument("page_token", _NOT_OURS) from None
+    _check(digest, request, tenant)
+    return position
+
+
 def _write(position: Sequence[str], request: _Paged, tenant: str) -> str:
     """Returns a token: URL-safe text without padding."""
     content = json.dumps(position, ensure_ascii=False, separators=(",", ":")).encode()
@@ -148,8 +179,8 @@ def _check(digest: bytes, request: _Paged, tenant: str) -> None:
 
 def _digest(request: _Paged, tenant: str) -> bytes:
     bound = deepcopy(request)
-    if not isinstance(bound, pb.GetDeltaChannelHistoryRequest):
-        bound.page_size = 0
+    if "page_size" in bound.DESCRIPTOR.fields_by_name:
+        bound.page_size = 0  # type: ignore[union-attr]  # looked up
     bound.page_token = ""
     content = tenant.encode() + b"\0" + bound.SerializeToString(deterministic=True)
     return hashlib.sha256(content).digest()[:_DIGEST_BYTES]

@@ -33,7 +33,7 @@ class LeaseServicer:
             wait=min(request.wait_ms, self._limits.max_lease_wait_ms) / 1000,
         )
         if acquire.wait:
-            lease = await self._calls.waiting(self._store.acquire_lease(acquire, timeout=timeout))
+            lease = await self._calls.waiting(tenant, self._store.acquire_lease(acquire, timeout=timeout))
         else:
             lease = await self._store.acquire_lease(acquire, timeout=timeout)
         return pb.AcquireLeaseResponse(token=lease.token, remaining_ms=_milliseconds(lease)).SerializeToString()

@@ -9,6 +9,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.domain.errors import CheckpointNotFound, InvalidArgument
+from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.rpc.conversion.leases import read_thread_leases
 from checkpointd_server.rpc.conversion.page_tokens import (
@@ -18,6 +19,7 @@ from checkpointd_server.rpc.conversion.page_tokens import (
     write_threads_token,
 )
 from checkpointd_server.rpc.conversion.shown_checkpoints import MAX_TOTAL_BYTES, Decoder, compare, show
+from checkpointd_server.rpc.conversion.tenants import read_purge_token, write_report
 from checkpointd_server.rpc.conversion.threads import (
     read_change,
     read_filter,
@@ -205,4 +207,35 @@ class ThreadServicer:
         await self._store.update_thread(read_change(request, tenant, self._limits), timeout=timeout)
         response = pb.UpdateThreadResponse()
         write_thread(await self._store.get_thread(tenant, request.thread_id, timeout=timeout), response.thread)
+        return response.SerializeToString()
+
+    async def purge_threads(self, request: pb.PurgeThreadsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Purges a page of threads."""
+        wanted = read_filter(request.filter, self._limits)
+        is_empty = wanted == ThreadFilter()
+        if request.all_threads and not is_empty:
+            raise InvalidArgument("filter", "goes not with all_threads: set one of them")
+        if is_empty and not request.all_threads:
+            raise InvalidArgument("filter", "is required: it says which threads; all_threads purges all of them")
+        start = read_purge_token(request, tenant)
+        tenants = self._store.tenants
+        if request.all_threads:
+            report = await tenants.purge_all(
+                tenant,
+                start=start,
+                takes_pinned=request.include_pinned,
+                is_dry_run=request.dry_run,
+                timeout=timeout,
+            )
+        else:
+            report = await tenants.purge_found(
+                tenant,
+                wanted,
+                start=start,
+                takes_pinned=request.include_pinned,
+                is_dry_run=request.dry_run,
+                timeout=timeout,
+            )
+        response = pb.PurgeThreadsResponse()
+        write_report(report, response, request, tenant)
         return response.SerializeToString()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from checkpointd_server.domain.tenants import PurgePosition, PurgeReport
 from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.store import PostgresStore
@@ -41,6 +42,31 @@ async def nodes(tenant: Tenant) -> str:
     """Says whose checkpoints there are, if any."""
     found, _ = await tenant.store.list_nodes(tenant.name, "t", after=None, page_size=9, timeout=TIMEOUT)
     return f"{len(found)} of {tenant.name}" if found else ""
+
+
+async def find(tenant: Tenant) -> str:
+    """Says whose threads there are, if any."""
+    found = await tenant.store.tenants.find_threads(tenant.name, ["t", "x"], timeout=TIMEOUT)
+    return f"{found} of {tenant.name}" if found else ""
+
+
+async def statistics(tenant: Tenant) -> str:
+    """Says what there is, but for the time."""
+    found = await tenant.store.tenants.read_statistics(tenant.name, timeout=TIMEOUT)
+    return (
+        f"{found.threads} {found.checkpoints} {found.bytes} {found.writes} {[one.thread_id for one in found.largest]}"
+    )
+
+
+async def purge(tenant: Tenant, wanted: ThreadFilter | None) -> str:
+    """Purges what a filter finds, or everything, and says how much that was."""
+    start = PurgePosition()
+    options: Any = {"start": start, "takes_pinned": True, "is_dry_run": False, "timeout": TIMEOUT}
+    if wanted is None:
+        report = await tenant.store.tenants.purge_all(tenant.name, **options)
+    else:
+        report = await tenant.store.tenants.purge_found(tenant.name, wanted, **options)
+    return f"{report.threads} {report.checkpoints}"
 
 
 async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
@@ -93,5 +119,11 @@ VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
     "list nodes": nodes,
     "tag": lambda t: gather_results(t.tag("t", colour="blue")),
     "archive": lambda t: gather_results(t.archive("t")),
+    "find threads": find,
+    "add up": lambda t: t.store.tenants.read_usage(t.name, timeout=TIMEOUT),
+    "statistics": statistics,
+    "purge what is found": lambda t: purge(t, ThreadFilter(prefix="t")),
+    "purge all": lambda t: purge(t, None),
+    "purge the rest": lambda t: t.store.tenants.purge_rest(t.name, PurgeReport(), timeout=TIMEOUT),
     "unarchive": lambda t: gather_results(t.archive("t", archives=False)),
 }

@@ -1,0 +1,171 @@
+"""`checkpointd purge`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from checkpointd_server.cli.destruction import confirm, destructive
+from checkpointd_server.cli.option_types import json_option
+from checkpointd_server.cli.progress import counting
+from checkpointd_server.cli.remote import Remote, remote_options
+from checkpointd_server.cli.rendering.json import print_json
+from checkpointd_server.cli.rendering.tables import byte_size, table
+from checkpointd_server.cli.threads.filters import filter_options
+
+_PAGE_TIMEOUT = 300.0
+"""How long a page may take at the least, in seconds: a thread goes in one step, however much it holds."""
+
+_pinned_option = click.option("--include-pinned", is_flag=True, help="Also those that are pinned (legal hold).")
+
+
+@click.group()
+def purge() -> None:
+    """Delete so that nothing is left in the database: no row, no part of an upload, no name.
+
+    Backups are another matter.
+
+    Archived threads go, too, and those that are leased. Pinned ones stay unless --include-pinned says otherwise.
+
+    \b
+    Examples:
+        checkpointd purge threads --metadata user=ann --dry-run
+        checkpointd purge tenant acme
+    """
+
+
+@purge.command()
+@filter_options
+@click.option("--all", "every", is_flag=True, help="All threads of the tenant, instead of those that are described.")
+@_pinned_option
+@destructive
+@json_option
+@remote_options()
+def threads(
+    remote: Remote, wanted: Any, every: bool, include_pinned: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Purge threads of the token's tenant: those that are described, archived or not. All that is given must hold.
+
+    They are found by the metadata of their latest checkpoint. With --archived those that are archived alone go.
+
+    \b
+    Examples:
+        checkpointd purge threads --prefix user-7: --dry-run
+        checkpointd purge threads --metadata user=ann --yes --json
+        checkpointd purge threads --all
+    """
+    from checkpointd.v1 import thread_service_pb2 as pb
+    from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
+
+    is_empty = wanted == pb.ThreadFilter()
+    if every != is_empty:
+        raise click.UsageError("say which threads, or --all" if is_empty else "--all goes not with what describes some")
+    request = pb.PurgeThreadsRequest(all_threads=every, include_pinned=include_pinned)
+    if not every:
+        request.filter.CopyFrom(wanted)
+
+    def ask(channel: Any, request: Any) -> Any:
+        return ThreadServiceStub(channel).PurgeThreads(request, timeout=max(remote.timeout, _PAGE_TIMEOUT))
+
+    _purge(remote, request, ask, "", dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@purge.command()
+@click.argument("name")
+@_pinned_option
+@destructive
+@json_option
+@remote_options()
+def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Purge everything of a tenant, with its quotas. Needs the scope "operator".
+
+    Take its keys back first: whoever calls on begins anew.
+
+    \b
+    Examples:
+        checkpointd purge tenant acme --dry-run
+        checkpointd purge tenant acme --include-pinned --yes
+    """
+    from checkpointd.v1 import tenant_service_pb2 as pb
+    from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
+
+    request = pb.PurgeTenantRequest(tenant_name=name, include_pinned=include_pinned)
+
+    def ask(channel: Any, request: Any) -> Any:
+        return TenantServiceStub(channel).PurgeTenant(request, timeout=max(remote.timeout, _PAGE_TIMEOUT))
+
+    whose = f" of tenant {name!r}, and what it has beside them,"
+    _purge(remote, request, ask, whose, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+class _Total:
+    """What all pages took together."""
+
+    def __init__(self) -> None:
+        self.threads = self.checkpoints = self.bytes = self.pinned = 0
+        self.rows: Counter[str] = Counter()
+
+    def add(self, page: Any) -> None:
+        self.threads += page.purged_threads
+        self.checkpoints += page.purged_checkpoints
+        self.bytes += page.purged_bytes
+        self.pinned += page.pinned_threads
+        for one in page.rows:
+            self.rows[one.table] += one.rows
+
+    def __str__(self) -> str:
+        return f"{self.threads} threads with {self.checkpoints} checkpoints, {byte_size(self.bytes)}"
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "threads": self.threads,
+            "checkpoints": self.checkpoints,
+            "bytes": self.bytes,
+            "pinned_threads": self.pinned,
+            "rows": dict(sorted(self.rows.items())),
+        }
+
+
+def _purge(
+    remote: Remote,
+    request: Any,
+    ask: Callable[[Any, Any], Any],
+    whose: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Tells what would go, asks, and purges page by page."""
+
+    def run(channel: Any, *, is_dry_run: bool, total: int | None) -> _Total:
+        done = _Total()
+        request.dry_run, request.page_token = is_dry_run, ""
+        with counting("looking" if is_dry_run else "purging", total) as bar:
+            while True:
+                page = ask(channel, request)
+                done.add(page)
+                bar.update(page.purged_threads)
+                if not page.next_page_token:
+                    return done
+                request.page_token = page.next_page_token
+
+    would = remote.ask(lambda channel: run(channel, is_dry_run=True, total=None))
+    stays = f"; {would.pinned} pinned threads stay" if would.pinned else ""
+    if dry_run:
+        if as_json:
+            print_json({"would_purge": {key: value for key, value in would.json().items() if key != "rows"}})
+        else:
+            click.echo(f"would purge {would}{whose} at {remote.where}{stays}")
+        return
+    confirm(f"Purge {would}{whose} at {remote.where}{stays}? This can't be undone.", yes=yes)
+    done = remote.ask(lambda channel: run(channel, is_dry_run=False, total=would.threads))
+    if as_json:
+        print_json({"purged": done.json()})
+        return
+    click.echo(f"purged {done}{f'; {done.pinned} pinned threads stay' if done.pinned else ''}")
+    for line in table(("table", "rows"), sorted(done.rows.items()), right=["rows"]):
+        click.echo(f"  {line}")

@@ -1,0 +1,133 @@
+"""`checkpointd quotas`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from checkpointd_server.cli.option_types import Whole, json_option
+from checkpointd_server.cli.remote import Remote, remote_options
+from checkpointd_server.cli.rendering.json import print_json
+from checkpointd_server.cli.rendering.tables import byte_size, printable, table
+from checkpointd_server.cli.tenants.stats import list_tenants
+
+_NAMES = ("max_bytes", "max_threads", "max_calls_per_second")
+
+
+@click.group()
+def quotas() -> None:
+    """See and set what tenants may use: bytes, threads, and calls a second. Needs the scope "operator".
+
+    \b
+    Examples:
+        checkpointd quotas list
+        checkpointd quotas set acme --threads 10000 --calls 200
+        checkpointd quotas set acme --reset
+    """
+
+
+@quotas.command("list")
+@click.argument("name", required=False, default="")
+@json_option
+@remote_options()
+def list_quotas(remote: Remote, name: str, as_json: bool) -> None:
+    """List what tenants use, and what they may use; or the tenant NAME alone.
+
+    What was set for a tenant itself has a *; the rest comes from the options of the server that answers.
+
+    \b
+    Examples:
+        checkpointd quotas list
+        checkpointd quotas list acme --json
+    """
+    found = remote.ask(lambda channel: list(list_tenants(channel, remote, name)))
+    if name and not found:
+        raise click.ClickException(f"no tenant {name!r} was seen, and nothing was set for it")
+    if as_json:
+        told = [
+            {
+                "tenant": tenant.tenant_name,
+                "used": {"bytes": tenant.bytes, "threads": tenant.threads},
+                "quotas": _json(tenant.effective_quotas),
+                "set": [field for field in _NAMES if tenant.quotas.HasField(field)],
+            }
+            for tenant in found
+        ]
+        print_json({"tenants": told})
+        return
+    rows = [
+        (
+            printable(tenant.tenant_name),
+            byte_size(tenant.bytes),
+            _limit(tenant, "max_bytes"),
+            tenant.threads,
+            _limit(tenant, "max_threads"),
+            _limit(tenant, "max_calls_per_second"),
+        )
+        for tenant in found
+    ]
+    header = ("TENANT", "BYTES", "MAX BYTES", "THREADS", "MAX THREADS", "MAX CALLS/S")
+    click.echo("\n".join(table(header, rows, right=header[1:])))
+
+
+def _limit(tenant: Any, name: str) -> str:
+    limit = getattr(tenant.effective_quotas, name)
+    mark = "*" if tenant.quotas.HasField(name) else ""
+    return f"{byte_size(limit) if name == 'max_bytes' and limit else limit or '-'}{mark}"
+
+
+def _json(message: Any) -> dict[str, int | None]:
+    return {name: getattr(message, name) or None for name in _NAMES}
+
+
+@quotas.command("set")
+@click.argument("name")
+@click.option("--bytes", "max_bytes", type=Whole(min=0), help="The most bytes of its rows. 0: no bound.")
+@click.option("--threads", "max_threads", type=Whole(min=0), help="The most threads. 0: no bound.")
+@click.option(
+    "--calls",
+    "max_calls_per_second",
+    type=Whole(min=0),
+    help="The most calls and operations a second, in each process of each server. 0: no bound.",
+)
+@click.option("--reset", is_flag=True, help="Take back what was set before: then the servers' options count.")
+@json_option
+@remote_options()
+def set_quotas(
+    remote: Remote,
+    name: str,
+    max_bytes: int | None,
+    max_threads: int | None,
+    max_calls_per_second: int | None,
+    reset: bool,
+    as_json: bool,
+) -> None:
+    """Set what the tenant NAME may use. What isn't given stays as it is.
+
+    In force at once on the server that answers, and within seconds on others.
+
+    \b
+    Examples:
+        checkpointd quotas set acme --bytes 10000000000
+        checkpointd quotas set acme --threads 10000 --calls 200 --json
+    """
+    from checkpointd.v1 import tenant_service_pb2 as pb
+    from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
+
+    if max_bytes is max_threads is max_calls_per_second is None and not reset:
+        raise click.UsageError("say what to set: --bytes, --threads, --calls or --reset")
+    wanted = pb.Quotas(max_bytes=max_bytes, max_threads=max_threads, max_calls_per_second=max_calls_per_second)
+    request = pb.SetQuotasRequest(tenant_name=name, quotas=wanted, reset=reset)
+
+    def ask(channel: Any) -> Any:
+        return TenantServiceStub(channel).SetQuotas(request, timeout=remote.timeout)
+
+    effective = remote.ask(ask).effective_quotas
+    if as_json:
+        print_json({"tenant": name, "quotas": _json(effective)})
+        return
+    click.echo(f"tenant        {printable(name)}")
+    click.echo(f"bytes         {byte_size(effective.max_bytes) if effective.max_bytes else 'any number'}")
+    click.echo(f"threads       {effective.max_threads or 'any number'}")
+    click.echo(f"calls/s       {effective.max_calls_per_second or 'any number'}")

@@ -1,0 +1,132 @@
+"""Tenants as the operator sees them: what they hold, what they may use, and what goes when they are purged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Literal, NamedTuple
+
+from checkpointd_server.domain.thread_lists import ThreadPosition
+
+Quota = Literal["bytes", "threads", "calls_per_second"]
+"""What a tenant may use only so much of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """What a tenant may use. None: as the server's options say, which is no bound there. 0: no bound."""
+
+    max_bytes: int | None = None
+    """The most bytes that its rows may have in the database."""
+    max_threads: int | None = None
+    """The most threads that hold anything."""
+    max_calls_per_second: int | None = None
+    """The most calls and operations a second, in each process of a server."""
+
+    def over(self, defaults: Quotas) -> Quotas:
+        """Returns these, and the defaults where they say nothing."""
+        return Quotas(
+            max_bytes=defaults.max_bytes if self.max_bytes is None else self.max_bytes,
+            max_threads=defaults.max_threads if self.max_threads is None else self.max_threads,
+            max_calls_per_second=(
+                defaults.max_calls_per_second if self.max_calls_per_second is None else self.max_calls_per_second
+            ),
+        )
+
+
+class TenantQuotas(NamedTuple):
+    """A tenant that was seen, and its own quotas."""
+
+    tenant: str
+    quotas: Quotas
+    noted_at: datetime
+
+
+class Usage(NamedTuple):
+    """What a tenant holds."""
+
+    threads: int
+    checkpoints: int
+    bytes: int
+    """About how many its rows have, and exactly those of uploads that no put has named."""
+    pinned_threads: int
+    pinned_checkpoints: int
+    pinned_bytes: int
+    """Of those before, what belongs to pinned threads."""
+
+
+class ThreadSize(NamedTuple):
+    """How large a thread is."""
+
+    thread_id: str
+    checkpoints: int
+    bytes: int
+
+
+class Day(NamedTuple):
+    """What came on a day, in UTC."""
+
+    day: date
+    threads: int
+    """How many were made."""
+    checkpoints: int
+    bytes: int
+    """An estimate, as checkpoints are: what a thread holds is spread evenly over its life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What a tenant holds, looked at more closely."""
+
+    threads: int
+    idle: int
+    running: int
+    """Written to within a minute, or leased; without an interrupt or an error."""
+    interrupted: int
+    failed: int
+    archived: int
+    pinned: int
+    """Among those before, which are apart from each other."""
+    checkpoints: int
+    bytes: int
+    """About how many the rows have."""
+    writes: int
+    """Task writes: an estimate, unless all threads were looked at."""
+    logical_bytes: int
+    """An estimate of what checkpoints would have if each had all its values whole, shared with none."""
+    is_estimate: bool
+    """Whether writes are estimated, since not all threads were looked at."""
+    mean_session_seconds: float
+    """From a thread's first write to its last."""
+    oldest_at: datetime | None
+    measured_at: datetime
+    largest: Sequence[ThreadSize]
+    days: Sequence[Day]
+    """Today last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgePosition:
+    """Where a purge goes on: behind a thread of those that a filter finds, or with what was there when it began."""
+
+    is_archived: bool = False
+    """Whether those that aren't archived are done."""
+    after: ThreadPosition | None = None
+    began_at: datetime | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PurgeReport:
+    """What a purge took, or would take."""
+
+    threads: int = 0
+    checkpoints: int = 0
+    bytes: int = 0
+    pinned_threads: int = 0
+    """How many stay, for they are pinned."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """How many rows went, by table."""
+    next: PurgePosition | None = None
+    """Where to go on. None: that is all."""

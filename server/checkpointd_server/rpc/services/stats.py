@@ -1,0 +1,26 @@
+"""StatsService: what a tenant holds."""
+
+from __future__ import annotations
+
+from checkpointd.v1 import stats_service_pb2 as pb
+from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.domain.tenants import Quotas
+from checkpointd_server.rpc.conversion.tenants import write_quotas, write_statistics
+from checkpointd_server.rpc.tenants import Tenants
+
+
+class StatsServicer:
+    """Tells of the caller's own tenant."""
+
+    def __init__(self, store: CheckpointStore, tenants: Tenants) -> None:
+        self._store = store
+        self._tenants = tenants
+
+    async def get_stats(self, request: pb.GetStatsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Returns what the tenant holds."""
+        response = pb.GetStatsResponse()
+        write_statistics(await self._store.tenants.read_statistics(tenant, timeout=timeout), response)
+        found = await self._store.tenants.read_quotas([tenant], timeout=timeout)
+        own = found[0].quotas if found else Quotas()
+        write_quotas(own.over(self._tenants.defaults), response.quotas)
+        return response.SerializeToString()

@@ -1,0 +1,251 @@
+"""What the server knows of tenants in memory: what each has at work, what it may use, and what it has used.
+
+It is looked at with every call, so it costs no statement, no lock and no task. What a tenant holds in the database is
+added up there every few seconds (`quota_refresh`); what this server stores until then is counted here.
+
+Bounds are shared like this: as long as a tenth of one is free, everybody is let in. Beyond, a tenant that has at least
+its part of the whole at work is refused, and the others are let in. Whoever is the only one to call has all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from checkpointd_server.domain.errors import Bound, CheckpointdError, Overloaded, QuotaExceeded
+from checkpointd_server.domain.metrics import TenantMetrics
+from checkpointd_server.domain.tenants import Quotas, Usage
+
+RECENT_SECONDS = 10.0
+"""For how long a tenant that calls no more counts among those that share what there is."""
+_LOOK_SECONDS = 1.0
+"""How often it is looked which these are, where that matters."""
+MOST_TENANTS = 10_000
+"""How many tenants are remembered. Beyond, those are forgotten that have nothing at work."""
+LONGEST_BACKLOG = 5.0
+"""The longest that a call over its tenant's rate is asked to wait, in seconds."""
+
+
+class TenantState:
+    """What is known of one tenant."""
+
+    __slots__ = (
+        "added_bytes", "backlog", "bytes", "calls", "is_noted", "name", "quotas", "seen_at", "streams", "tokens",
+        "tokens_at", "usage", "usage_due", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, name: str, quotas: Quotas, now: float) -> None:
+        self.name = name
+        self.seen_at = now
+        """When it called last."""
+        self.calls = 0
+        """How many of its calls are at work, with those that wait for another client."""
+        self.waiting = 0
+        """How many of them wait."""
+        self.bytes = 0
+        """How many bytes of requests are held for it."""
+        self.streams = 0
+        """How many streams it has open."""
+        self.is_noted = False
+        """Whether the database knows of it."""
+        self.quotas = quotas
+        """What is in force."""
+        self.usage: Usage | None = None
+        """What it held when that was added up last. None: it wasn't, for nothing that it holds is bounded."""
+        self.usage_due = 0.0
+        """When it is to be added up next."""
+        self.added_bytes = 0
+        """What this server has stored for it since."""
+        self.tokens = float(quotas.max_calls_per_second or 0)
+        self.tokens_at = now
+        """How many calls it may make at once, as of then."""
+        self.backlog = 0.0
+        """How many calls were refused that may come again, as of then."""
+
+    def has_all_threads(self) -> bool:
+        """Whether it has as many threads as it may have."""
+        limit = self.quotas.max_threads
+        return bool(limit) and self.usage is not None and self.usage.threads >= (limit or 0)
+
+
+class Tenants:
+    """Knows the tenants that call, and shares bounds between them.
+
+    Args:
+        defaults: What a tenant may use for which nothing was set.
+        max_calls: The most calls at work at once, of all together.
+        max_bytes: The most bytes of requests at once.
+        max_streams: The most streams.
+        clock: Tells the time, in seconds.
+    """
+
+    def __init__(
+        self,
+        defaults: Quotas,
+        *,
+        max_calls: int,
+        max_bytes: int,
+        max_streams: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.defaults = defaults
+        """What a tenant may use for which nothing was set."""
+        self.metrics = TenantMetrics()
+        """What is counted of refusals."""
+        self.when_new: Callable[[], None] = _do_nothing
+        """Called when a tenant calls that isn't known."""
+        self._max_calls = max_calls
+        self._max_bytes = max_bytes
+        self._max_streams = max_streams
+        self._open_calls = max_calls - _kept_free(max_calls)
+        self._open_bytes = max_bytes - _kept_free(max_bytes)
+        self._clock = clock
+        self._states: dict[str, TenantState] = {}
+        self._recent = 1
+        self._looked_at = 0.0
+
+    @property
+    def states(self) -> list[TenantState]:
+        """All that are known."""
+        return list(self._states.values())
+
+    def count_recent(self) -> int:
+        """Counts the tenants that share what there is: those that called just now, or have calls at work."""
+        now = self._clock()
+        return sum(bool(state.calls) or now - state.seen_at < RECENT_SECONDS for state in self._states.values())
+
+    def find(self, name: str) -> TenantState | None:
+        """Returns what is known of a tenant that may never have called."""
+        return self._states.get(name)
+
+    def of(self, name: str) -> TenantState:
+        """Returns what is known of a tenant that calls."""
+        state = self._states.get(name)
+        if state is None:
+            if len(self._states) >= MOST_TENANTS:
+                self._states = {known.name: known for known in self.states if known.calls or known.streams}
+            state = self._states[name] = TenantState(name, self.defaults, self._clock())
+            self.when_new()
+        return state
+
+    def admit(self, state: TenantState, at_work: int, wanted: int = 1) -> tuple[int, CheckpointdError | None]:
+        """Counts calls of a tenant as at work: the first of those that are wanted.
+
+        Args:
+            state: The tenant.
+            at_work: How many calls are at work without them, of all tenants.
+            wanted: How many it wants.
+
+        Returns:
+            How many were admitted, at least one, and why the others weren't.
+
+        Raises:
+            Overloaded: The server is nearly full, and the tenant has its share.
+            QuotaExceeded: The tenant makes more calls a second than it may.
+        """
+        now = state.seen_at = self._clock()
+        admitted, refusal = wanted, None
+        if at_work + wanted > self._open_calls:
+            admitted = self._share("calls", self._max_calls, state.calls - state.waiting, at_work, wanted, now)
+        if (rate := state.quotas.max_calls_per_second) and admitted:
+            allowed, refusal = self._take_tokens(state, rate, admitted, now)
+            admitted = min(admitted, allowed)
+        state.calls += admitted
+        return admitted, refusal
+
+    def check_bytes(self, state: TenantState, size: int, held: int) -> None:
+        """Raises Overloaded if the server is nearly full of requests, and this one is more than its tenant's share.
+
+        Args:
+            state: The tenant.
+            size: The size of the request, or of several.
+            held: How many bytes are held, of all tenants.
+        """
+        if held and held + size > self._open_bytes:
+            # In small units, since what is wanted must be had whole.
+            allowed = self._share("bytes", self._max_bytes, state.bytes, held, size, self._clock())
+            if allowed < size:
+                raise self._refuse_share("bytes", self._max_bytes)
+
+    def check_stream(self, state: TenantState, open_streams: int) -> None:
+        """Raises Overloaded if nearly all streams are open, and the tenant has its share."""
+        if open_streams >= self._max_streams - _kept_free(self._max_streams):
+            self._share("streams", self._max_streams, state.streams, open_streams, 1, self._clock())
+
+    def check_wait(self, state: TenantState, waiting: int) -> None:
+        """Raises Overloaded if nearly as many calls wait as may, and the tenant has its share of them."""
+        if waiting >= self._open_calls:
+            self._share("calls", self._max_calls, state.waiting, waiting, 1, self._clock())
+
+    def _share(self, bound: Bound, limit: int, held: int, total: int, wanted: int, now: float) -> int:
+        """Returns how much of a bound a tenant gets that is nearly used up. Raises Overloaded if nothing."""
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self._recent = self.count_recent()
+        if self._recent < 2:
+            return wanted
+        allowed = max(max(limit // self._recent, 1) - held, limit - _kept_free(limit) - total)
+        if allowed <= 0:
+            raise self._refuse_share(bound, limit)
+        return min(wanted, allowed)
+
+    def _refuse_share(self, bound: Bound, limit: int) -> Overloaded:
+        self.metrics.share_refusals += 1
+        return Overloaded(bound, limit=max(limit // self._recent, 1), is_share=True)
+
+    def _take_tokens(
+        self, state: TenantState, rate: int, wanted: int, now: float
+    ) -> tuple[int, CheckpointdError | None]:
+        """Takes calls from what a tenant may make now: a second's worth. Raises QuotaExceeded if none is left."""
+        passed = (now - state.tokens_at) * rate
+        state.tokens_at = now
+        state.tokens = min(state.tokens + passed, float(rate))
+        state.backlog = max(state.backlog - passed, 0.0)
+        taken = min(int(state.tokens), wanted)
+        state.tokens -= taken
+        if taken == wanted:
+            return taken, None
+        state.backlog = min(state.backlog + wanted - taken, LONGEST_BACKLOG * rate)
+        self.metrics.quota_refusals["calls_per_second"] += wanted - taken
+        refusal = QuotaExceeded(
+            "calls_per_second", limit=rate, used=rate, retry_after=max(state.backlog - state.tokens, 1) / rate
+        )
+        if not taken:
+            raise refusal
+        return taken, refusal
+
+    def check_storing(self, state: TenantState, size: int) -> None:
+        """Counts bytes that are to be stored for a tenant. Raises QuotaExceeded if they are more than it may have."""
+        if state.usage is None:
+            return
+        limit, used = state.quotas.max_bytes, state.usage.bytes + state.added_bytes
+        if limit and used + size > limit:
+            self.metrics.quota_refusals["bytes"] += 1
+            raise QuotaExceeded("bytes", limit=limit, used=used)
+        state.added_bytes += size
+
+    def refuse_thread(self, state: TenantState) -> QuotaExceeded:
+        """Returns why a thread can't be made for a tenant that has all its threads."""
+        assert state.usage is not None
+        self.metrics.quota_refusals["threads"] += 1
+        return QuotaExceeded("threads", limit=state.quotas.max_threads or 0, used=state.usage.threads)
+
+    def set_quotas(self, state: TenantState, quotas: Quotas) -> None:
+        """Puts quotas in force for a tenant."""
+        effective = quotas.over(self.defaults)
+        if effective == state.quotas:
+            return
+        if effective.max_calls_per_second != state.quotas.max_calls_per_second:
+            state.tokens, state.backlog = float(effective.max_calls_per_second or 0), 0.0
+        state.quotas, state.usage_due = effective, 0.0
+        if not (effective.max_bytes or effective.max_threads):
+            state.usage = None
+
+
+def _kept_free(limit: int) -> int:
+    """Returns how much of a bound isn't given to who has its share already."""
+    return max(limit // 10, 1) if limit > 1 else 0
+
+
+def _do_nothing() -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,55 @@
+-- compatibility: additive
+
+-- Tenants as the operator sees them: which there are, and what each may use. A server notes a tenant soon after its first call.
+-- Asked across all tenants; it tells no more than that a tenant was there, and its bounds.
+CREATE TABLE __schema__.tenants (
+    tenant text COLLATE "C" NOT NULL,
+    -- Null: as the servers' options say. 0: no bound.
+    max_bytes bigint,
+    max_threads bigint,
+    max_calls_per_second bigint,
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant)
+);
+
+-- What a tenant holds: threads, checkpoints, and about how many bytes, with those of uploads that no put has named yet.
+CREATE FUNCTION __schema__.tenant_usage(
+    p_tenant text,
+    OUT o_threads bigint, OUT o_checkpoints bigint, OUT o_bytes bigint,
+    OUT o_pinned bigint, OUT o_pinned_checkpoints bigint, OUT o_pinned_bytes bigint
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_uploaded bigint;
+BEGIN
+    SELECT
+        count(*) FILTER (WHERE t.listed_at IS NOT NULL),
+        coalesce(sum(t.checkpoints), 0)::bigint, coalesce(sum(t.bytes), 0)::bigint,
+        count(*) FILTER (WHERE t.is_pinned),
+        coalesce(sum(t.checkpoints) FILTER (WHERE t.is_pinned), 0)::bigint,
+        coalesce(sum(t.bytes) FILTER (WHERE t.is_pinned), 0)::bigint
+    INTO o_threads, o_checkpoints, o_bytes, o_pinned, o_pinned_checkpoints, o_pinned_bytes
+    FROM __schema__.threads AS t
+    WHERE t.tenant = p_tenant;
+    SELECT coalesce(sum(parts.bytes), 0)::bigint INTO x_uploaded
+    FROM __schema__.uploads AS u
+    CROSS JOIN LATERAL (
+        SELECT sum(octet_length(p.data)) AS bytes
+        FROM __schema__.value_parts AS p
+        WHERE p.thread = u.thread AND p.upload_id = u.upload_id
+    ) AS parts
+    WHERE u.tenant = p_tenant;
+    o_bytes := o_bytes + x_uploaded;
+END
+$$;
+
+-- Those of the threads p_threads that hold anything.
+CREATE FUNCTION __schema__.known_threads(p_tenant text, p_threads uuid[]) RETURNS TABLE (o_thread uuid)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    RETURN QUERY
+    SELECT t.thread FROM __schema__.threads AS t WHERE t.thread = ANY (p_threads) AND t.listed_at IS NOT NULL;
+END
+$$;

@@ -1,0 +1,214 @@
+"""`checkpointd stats` and `purge`, for people and for programs, of one tenant and of all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytest
+from click.testing import CliRunner, Result
+from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+
+from checkpointd_server.cli import main
+from tests.support.api_keys import key_entry
+from tests.support.cluster import PostgresCluster
+from tests.support.server_process import ServerProcess
+
+
+class State(TypedDict, total=False):
+    lines: list[str]
+
+
+def work(state: State) -> State:
+    if state["lines"] == ["asks"]:
+        interrupt("sure?")
+    return {"lines": [*state["lines"], "x" * 20_000]}
+
+
+class Commands:
+    """The commands on a server with several tenants."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.target = server.target
+
+    def run(self, key: str, *arguments: str, answer: str | None = None) -> Result:
+        options = ("--target", self.target, "--token", f"ckd_{key}")
+        return CliRunner().invoke(main, [*arguments, *options], input=answer)
+
+    def ok(self, key: str, *arguments: str, answer: str | None = None) -> str:
+        result = self.run(key, *arguments, answer=answer)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, key: str, *arguments: str) -> Any:
+        return json.loads(self.ok(key, *arguments, "--json"))
+
+    def make(self, tenant: str, thread_id: str, line: str = "one", turns: int = 1, **metadata: Any) -> None:
+        """A thread, as a graph leaves it."""
+        builder = StateGraph(State)
+        builder.add_node("work", work)
+        builder.add_edge(START, "work")
+        with GrpcSaver.from_conn_string(self.target, token=f"ckd_{tenant}") as saver:
+            graph = builder.compile(checkpointer=saver)
+            for _ in range(turns):
+                graph.invoke({"lines": [line]}, {"configurable": {"thread_id": thread_id}, "metadata": metadata})
+
+
+@pytest.fixture(scope="module")
+def commands(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    folder = tmp_path_factory.mktemp("tenants")
+    keys = Path(folder, "keys.toml")
+    scopes = dict.fromkeys(("acme", "other", "doomed", "empty"), ("admin",)) | {"boss": ("operator",)}
+    keys.write_text("\n".join(key_entry(f"ckd_{name}", name, *which) for name, which in scopes.items()))
+    database = postgres_cluster.create_migrated_database()
+    options = ("--database-url", postgres_cluster.dsn(database), "--keys-file", str(keys))
+    with ServerProcess(*options, log_dir=folder) as server:
+        made = Commands(server)
+        for tenant in ("acme", "other", "doomed"):
+            made.make(tenant, "talk", turns=2, user="ann")
+            made.make(tenant, "waits", "asks", user="bob")
+        yield made
+    postgres_cluster.drop_database(database)
+
+
+class TestStats:
+    def test_for_people(self, commands: Commands) -> None:
+        lines = commands.ok("other", "stats").splitlines()
+        told = dict(line.split(maxsplit=1) for line in lines[:7])
+        assert told["threads"] == "2"
+        assert told["interrupted"] == "1"
+        assert int(told["running"][1:]) + int(told["idle"][1:]) == 1
+        assert next(line for line in lines if line.startswith("logical")).split()[1].startswith("~")
+        days = lines.index("") + 1
+        assert lines[days].split() == ["DAY", "THREADS", "CHECKPOINTS", "BYTES"]
+        assert len(lines[days : lines.index("", days)]) == 8
+        assert lines[-3].split()[:2] == ["LARGEST", "THREADS"]
+        assert lines[-2].split()[0] == "talk"
+
+    def test_for_programs(self, commands: Commands) -> None:
+        told = commands.json("other", "stats")
+        assert (told["threads"], told["pinned_threads"]) == (2, 0)
+        assert told["threads_by_status"]["interrupted"] == 1
+        assert sum(told["threads_by_status"].values()) == 2
+        assert told["checkpoints"] == sum(thread["checkpoints"] for thread in told["largest"])
+        assert [thread["thread_id"] for thread in told["largest"]] == ["talk", "waits"]
+        assert told["stored_bytes"] == sum(thread["bytes"] for thread in told["largest"])
+        # Both threads were looked at, so task writes are counted.
+        assert "writes" not in told["estimates"]
+        assert told["writes"] > 0
+        assert told["saved_bytes"] == told["logical_bytes"] - told["stored_bytes"] > 0
+        # All of it came today, or was spread over midnight.
+        assert sum(day["threads"] for day in told["days"]) == 2
+        assert abs(sum(day["checkpoints"] for day in told["days"]) - told["checkpoints"]) <= 1
+        assert told["mean_session_seconds"] > 0
+        assert told["oldest_at"] <= told["measured_at"]
+
+    def test_nothing_is_there_for_who_has_nothing(self, commands: Commands) -> None:
+        told = commands.json("empty", "stats")
+        assert (told["threads"], told["checkpoints"], told["oldest_at"], told["largest"]) == (0, 0, None, [])
+        assert "oldest        -" in commands.ok("empty", "stats")
+
+    def test_the_usage_report_is_for_the_operator(self, commands: Commands) -> None:
+        rows = list(csv.DictReader(io.StringIO(commands.ok("boss", "stats", "--by-tenant", "--csv"))))
+        own = commands.json("other", "stats")
+        (row,) = [row for row in rows if row["tenant"] == "other"]
+        assert {key: int(row[key]) for key in ("threads", "checkpoints", "bytes")} == {
+            "threads": 2,
+            "checkpoints": own["checkpoints"],
+            "bytes": own["stored_bytes"],
+        }
+        told = commands.json("boss", "stats", "--by-tenant")["tenants"]
+        assert [tenant["tenant"] for tenant in told] == sorted(row["tenant"] for row in rows)
+        lines = commands.ok("boss", "stats", "--by-tenant").splitlines()
+        assert lines[0].startswith("TENANT")
+        assert any(line.startswith("other ") for line in lines)
+        for key in ("acme", "other"):
+            refused = commands.run(key, "stats", "--by-tenant")
+            assert refused.exit_code == 1
+            assert "needs the scope 'operator'" in refused.output
+
+    @pytest.mark.parametrize("options", [["--csv"], ["--by-tenant", "--csv", "--json"]], ids=" ".join)
+    def test_what_makes_no_sense_is_refused(self, options: list[str], commands: Commands) -> None:
+        assert commands.run("boss", "stats", *options).exit_code == 2
+
+
+class TestPurge:
+    def test_threads_that_a_filter_finds(self, commands: Commands) -> None:
+        told = commands.ok("acme", "purge", "threads", "--metadata", "user=bob", "--dry-run")
+        assert told.startswith("would purge 1 threads with ")
+        assert told.endswith(f" at {commands.target}\n")
+        assert (
+            commands.json("acme", "purge", "threads", "--metadata", "user=bob", "--dry-run")["would_purge"]["threads"]
+            == 1
+        )
+        refused = commands.run("acme", "purge", "threads", "--metadata", "user=bob", answer="n\n")
+        assert refused.exit_code == 1
+        assert "This can't be undone" in refused.stderr
+        assert commands.run("acme", "purge", "threads", "--metadata", "user=bob").exit_code == 2
+        assert commands.json("acme", "threads", "count")["count"] == 2
+        done = commands.json("acme", "purge", "threads", "--metadata", "user=bob", "--yes")["purged"]
+        assert (done["threads"], done["pinned_threads"]) == (1, 0)
+        assert done["rows"]["threads"] == 1
+        assert done["rows"]["checkpoints"] == done["checkpoints"]
+        assert commands.json("acme", "threads", "count")["count"] == 1
+        assert commands.json("other", "threads", "count")["count"] == 2
+
+    def test_pinned_ones_stay_and_are_told_of(self, commands: Commands) -> None:
+        commands.make("acme", "held", user="cid")
+        commands.ok("acme", "threads", "tag", "held", "--pin")
+        told = commands.ok("acme", "purge", "threads", "--metadata", "user=cid", "--dry-run")
+        assert told.startswith("would purge 0 threads")
+        assert told.endswith("; 1 pinned threads stay\n")
+        done = commands.ok("acme", "purge", "threads", "--metadata", "user=cid", "--include-pinned", "--yes")
+        assert done.startswith("purged 1 threads with ")
+        assert "  threads" in done
+
+    @pytest.mark.parametrize("options", [[], ["--all", "--prefix", "x"]], ids=" ".join)
+    def test_all_of_them_must_be_meant(self, options: list[str], commands: Commands) -> None:
+        result = commands.run("acme", "purge", "threads", *options, "--yes")
+        assert result.exit_code == 2
+        assert "--all" in result.output
+
+    def test_a_tenant(self, commands: Commands) -> None:
+        for key in ("acme", "doomed"):
+            refused = commands.run(key, "purge", "tenant", "doomed", "--yes")
+            assert "needs the scope 'operator'" in refused.output
+        told = commands.ok("boss", "purge", "tenant", "doomed", "--dry-run")
+        assert "2 threads" in told
+        assert "of tenant 'doomed'" in told
+        done = commands.json("boss", "purge", "tenant", "doomed", "--yes")["purged"]
+        assert done["threads"] == 2
+        assert done["rows"]["threads"] == 2
+        assert commands.json("doomed", "stats")["threads"] == 0
+        assert commands.json("other", "stats")["threads"] == 2
+        assert commands.json("boss", "purge", "tenant", "doomed", "--yes")["purged"]["threads"] == 0
+
+    def test_purges_are_audited(self, commands: Commands) -> None:
+        commands.make("other", "audited", user="dan")
+        commands.ok("other", "purge", "threads", "--prefix", "audited", "--yes")
+        (line,) = [
+            line
+            for line in commands.server.stderr.splitlines()
+            if "audit" in line
+            and "PurgeThreads" in line
+            and "thread_id_prefix=audited" in line
+            and "dry_run" not in line
+            and "purged_threads=1" in line
+        ]
+        assert "tenant=other" in line
+        assert "outcome=OK" in line
+
+
+@pytest.mark.parametrize("command", [["stats"], ["purge"], ["purge", "threads"], ["purge", "tenant"]], ids=" ".join)
+def test_help_has_examples(command: list[str]) -> None:
+    told = CliRunner().invoke(main, [*command, "--help"])
+    assert told.exit_code == 0
+    assert f"checkpointd {' '.join(command)}" in told.stdout
+    assert "Examples:" in told.stdout
