@@ -5,6 +5,8 @@ The documents have no other figures than these. Nothing is written by hand betwe
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 from tests.bench import report
@@ -30,11 +32,14 @@ NOTHING = "Nothing has been measured for this version yet: see `make bench`.\n"
 
 
 def publish(results: list[Result], root: Path = ROOT) -> list[Path]:
-    """Writes the figures of results into the documents, and nothing of earlier ones stays. Returns what was written."""
+    """Writes the figures of results into the documents, and nothing of earlier ones stays. Returns what was written.
+
+    Files in the folder that were not published stay.
+    """
     figures = root / FIGURES
     figures.mkdir(exist_ok=True)
-    for old in figures.iterdir():
-        old.unlink()
+    for old in _published(figures):
+        old.unlink(missing_ok=True)
     written = draw(results, figures)
     for result in results:
         report.save(figures, result)
@@ -44,6 +49,19 @@ def publish(results: list[Result], root: Path = ROOT) -> list[Path]:
         document.write_text(between_marks(document.read_text(), text))
         written.append(document)
     return written
+
+
+def _published(figures: Path) -> list[Path]:
+    """Returns the files of what was published last: results, and the charts that are drawn of them."""
+    results: list[Result] = []
+    for path in sorted(figures.glob("*.json")):
+        with suppress(ValueError):
+            found = json.loads(path.read_text())
+            if isinstance(found, dict) and found.get("name") == path.stem and "kind" in found:
+                results.append(found)
+    charts = [_chart(group) for group in groups(results)]
+    charts += [f"{result['name']}.svg" for result in of_kind(results, "curve")]
+    return [figures / name for name in [*charts, *(f"{result['name']}.json" for result in results)]]
 
 
 def texts(results: list[Result]) -> dict[str, str]:

@@ -190,9 +190,11 @@ def test_a_group_has_a_table_and_a_chart_of_its_own_and_may_have_no_target(tmp_p
 class TestPublishing:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """Documents of nobody, with old figures."""
-        (tmp_path / publish.FIGURES).mkdir(parents=True)
-        (tmp_path / publish.FIGURES / "old.svg").write_text("")
+        """Documents of nobody, with old figures, and files beside them that were not published."""
+        figures = tmp_path / publish.FIGURES
+        report.save(figures, comparison(name="old", group="Old"))
+        for name in ("old.svg", "drawn-by-hand.svg", "notes.md", "other.json"):
+            (figures / name).write_text("[]")
         for path in ("README.md", "docs/performance.md"):
             (tmp_path / path).write_text(f"before\n{publish.BEGIN}old\n{publish.END}after\n")
         return tmp_path
@@ -210,7 +212,8 @@ class TestPublishing:
             assert publish.RATIO in text
             for image in re.findall(r"!\[.*\]\((.*)\)", text):
                 assert (root / path).parent.joinpath(image).exists()
-        assert {file.name for file in (root / publish.FIGURES).iterdir()} == {"speed.svg", "a.json"}
+        foreign = {"drawn-by-hand.svg", "notes.md", "other.json"}
+        assert {file.name for file in (root / publish.FIGURES).iterdir()} == {"speed.svg", "a.json", *foreign}
         assert json.loads((root / publish.FIGURES / "a.json").read_text()) == comparison()
 
     def test_the_same_figures_make_the_same_files(self, root: Path) -> None:
