@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
+import timeit
 from collections.abc import Iterator
 
 import psutil
@@ -14,8 +16,10 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, VersionConflictError
 
+from checkpointd_server.domain.metrics import SECONDS, Histogram
 from checkpointd_server.observability.endpoint import MAX_HEADER_BYTES
 from checkpointd_server.observability.families import FAMILIES, HistogramValue, Snapshot, counters_of, merge
+from tests.support.calls import checkpoint, config_of
 from tests.support.cluster import PostgresCluster
 from tests.support.commands import assert_one_clear_line, run
 from tests.support.comparison import Ledger
@@ -66,6 +70,32 @@ def test_a_run_is_counted_operation_by_operation(scraped_server: ServerProcess) 
     counted = [added(before, after, "checkpointd_statement_seconds_count", statement=name) for name in statements]
     assert sum(counted) == commits
     assert added(before, after, "checkpointd_pool_wait_seconds_count") >= commits
+
+
+def test_counting_is_a_small_part_of_what_a_put_costs(scraped_server: ServerProcess) -> None:
+    """By processor time, which other processes on the machine don't lengthen: what is counted, times what one costs."""
+    puts = 200
+    with GrpcSaver.from_conn_string(scraped_server.target) as saver:
+
+        def put(number: int) -> None:
+            saver.put(config_of("weighed"), checkpoint(f"{number:06}", {"a": number}, {"a": number}), {}, {"a": number})
+
+        put(0)
+        before = scrape(scraped_server)
+        for number in range(1, puts + 1):
+            put(number)
+        after = scrape(scraped_server)
+    names = {sample.name for family in after.families.values() for sample in family.samples}
+    counts = [name for name in names if name.endswith(("_count", "_total")) and "process_" not in name]
+    counted = sum(added(before, after, name) for name in counts) / puts
+    observed = Histogram(SECONDS)
+    each = (
+        min(timeit.repeat(lambda: observed.observe(0.003), timer=time.process_time, number=20_000, repeat=5)) / 20_000
+    )
+    whole = added(before, after, "checkpointd_process_cpu_seconds_total") / puts
+    print(f"{counted:.1f} are counted a put, {each * 1e9:.0f} ns each, of {whole * 1e6:.0f} us")
+    assert 1 < counted < 30
+    assert counted * each < 0.05 * whole
 
 
 async def test_conflicts_leases_and_refusals_are_counted(scraped_server: ServerProcess) -> None:
