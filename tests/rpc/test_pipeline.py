@@ -11,7 +11,7 @@ import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
-from checkpointd_server.rpc import pipeline
+from checkpointd_server.rpc.pipeline import PipelineOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.rpc.requests import put_of
 from tests.rpc.serving import serving, until_idle
@@ -251,11 +251,8 @@ async def test_what_the_store_has_no_room_for_is_told_when_to_come_again(databas
     }
 
 
-async def test_a_stream_reads_no_more_than_it_may_have_unanswered(
-    serve: Any, blocker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "MAX_OPERATIONS", 4)
-    async with serve() as (server, client):
+async def test_a_stream_reads_no_more_than_it_may_have_unanswered(serve: Any, blocker: Any) -> None:
+    async with serve(pipeline=PipelineOptions(max_operations=4)) as (server, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
         stream = client.checkpoints.Pipeline()
         async with blocker() as blocked:
@@ -270,11 +267,8 @@ async def test_a_stream_reads_no_more_than_it_may_have_unanswered(
         assert [result.id for result in await results_of(stream, 10)] == list(range(10))
 
 
-async def test_bytes_without_a_result_are_bounded_as_well(
-    serve: Any, blocker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "MAX_BYTES", MEBIBYTE)
-    async with serve() as (server, client):
+async def test_bytes_without_a_result_are_bounded_as_well(serve: Any, blocker: Any) -> None:
+    async with serve(pipeline=PipelineOptions(max_bytes=MEBIBYTE)) as (server, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
         stream = client.checkpoints.Pipeline()
         async with blocker() as blocked:

@@ -17,9 +17,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.access import AccessOptions, Scope
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.rpc import pipeline
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.health import READINESS
+from checkpointd_server.rpc.pipeline import PipelineOptions
 from tests.rpc.requests import put_of
 from tests.rpc.serving import until_idle
 from tests.support.operations import GET, ask, operation, results_of, send
@@ -186,18 +186,18 @@ async def connection_of_its_own(target: str) -> AsyncIterator[Any]:
         yield CheckpointServiceStub(channel)
 
 
-async def test_only_so_many_streams_are_open(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MAX_STREAMS", 2)
-    streams = [client.checkpoints.Pipeline() for _ in range(2)]
-    for stream in streams:
-        await ask(stream, GET)
-    assert b"OVERLOADED" in reason_of(await end_of(client.checkpoints.Pipeline()))
-    health = health_pb2_grpc.HealthStub(client.channel)
-    ready = await health.Check(health_pb2.HealthCheckRequest(service=READINESS))
-    assert ready.status == health_pb2.HealthCheckResponse.SERVING  # none of them has anything to do
-    await streams[0].done_writing()
-    assert await streams[0].read() is grpc.aio.EOF
-    assert (await ask(client.checkpoints.Pipeline(), GET)).WhichOneof("result") == "get_checkpoint"
+async def test_only_so_many_streams_are_open(serve: Any) -> None:
+    async with serve(pipeline=PipelineOptions(max_streams=2)) as (_, client):
+        streams = [client.checkpoints.Pipeline() for _ in range(2)]
+        for stream in streams:
+            await ask(stream, GET)
+        assert b"OVERLOADED" in reason_of(await end_of(client.checkpoints.Pipeline()))
+        health = health_pb2_grpc.HealthStub(client.channel)
+        ready = await health.Check(health_pb2.HealthCheckRequest(service=READINESS))
+        assert ready.status == health_pb2.HealthCheckResponse.SERVING  # none of them has anything to do
+        await streams[0].done_writing()
+        assert await streams[0].read() is grpc.aio.EOF
+        assert (await ask(client.checkpoints.Pipeline(), GET)).WhichOneof("result") == "get_checkpoint"
 
 
 async def test_a_key_that_was_withdrawn_ends_the_stream(serve: Any, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -14,8 +16,9 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
-from checkpointd_server.rpc import ranges
+from checkpointd_server.rpc.ranges import RangeOptions
 from tests.rpc.requests import channels, get, growing, patch, put_chain, task_write
+from tests.rpc.serving import Serve
 
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
 MEBIBYTE = 1024 * 1024
@@ -132,14 +135,16 @@ class TestReads:
 class TestRanges:
     """Of a value that is larger than what is made whole, only the range is made."""
 
-    @pytest.fixture(params=[ranges.WHOLE_BYTES, 1000])
-    def whole_bytes(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-        monkeypatch.setattr(ranges, "WHOLE_BYTES", request.param)
-        monkeypatch.setattr(ranges, "READ_BYTES", 700)
-        monkeypatch.setattr(ranges, "GAP_BYTES", 16)
-        return int(request.param)
+    @pytest.fixture(params=[RangeOptions().whole_bytes, 1000])
+    def options(self, request: pytest.FixtureRequest) -> RangeOptions:
+        return RangeOptions(whole_bytes=request.param, read_bytes=700, gap_bytes=16)
 
-    async def test_any_range_is_what_it_is_of_the_whole(self, client: Any, whole_bytes: int) -> None:
+    @pytest.fixture
+    async def client(self, serve: Serve, options: RangeOptions) -> AsyncIterator[Any]:
+        async with serve(ranges=options) as (_, connected):
+            yield connected
+
+    async def test_any_range_is_what_it_is_of_the_whole(self, client: Any) -> None:
         rng = random.Random(7)
         whole = rng.randbytes(5000)
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=whole)))
@@ -160,10 +165,12 @@ class TestRanges:
             assert await read_all(client, f"s{number}", max_bytes=900) == whole
 
     async def test_a_range_of_very_many_bits_comes_in_several_answers(
-        self, client: Any, whole_bytes: int, monkeypatch: pytest.MonkeyPatch
+        self, serve: Serve, options: RangeOptions
     ) -> None:
-        monkeypatch.setattr(ranges, "MAX_SEGMENTS", 50)
-        monkeypatch.setattr(ranges, "MAX_SPANS", 3)
+        async with serve(ranges=replace(options, max_segments=50, max_spans=3)) as (_, client):
+            await self._check_many_bits(client)
+
+    async def _check_many_bits(self, client: Any) -> None:
         base = random.Random(3).randbytes(3000)
         every_other = bytes(base[offset] for offset in range(0, 3000, 30))
         instructions = b"".join(b"\x03" + leb(offset) for offset in range(0, 3000, 30))

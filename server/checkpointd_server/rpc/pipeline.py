@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -37,18 +38,24 @@ from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
 from checkpointd_server.rpc.stream_operations import OPERATION_METHODS, StreamOperation, StreamOperations
 from checkpointd_server.rpc.tenants import TenantState
 
-MAX_STREAMS = 1024
-"""How many streams there are at once. Most of them are idle at any moment."""
-MAX_OPERATIONS = 1024
-"""How many operations of a stream may be without a result that was sent. More are not read."""
-MAX_BYTES = 8 * 1024 * 1024
-"""How many bytes these may have."""
 TRY_AGAIN_SECONDS = 30.0
 """When to try again to open a stream, where as many are open as may be."""
 READ_BYTES = 200
 """What a read counts for."""
 SLICE_SECONDS = 0.02
 """How long operations are taken in before others get their turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """What streams are held to."""
+
+    max_streams: int = 1024
+    """How many streams there are at once. Most of them are idle at any moment."""
+    max_operations: int = 1024
+    """How many operations of a stream may be without a result that was sent. More are not read."""
+    max_bytes: int = 8 * 1024 * 1024
+    """How many bytes these may have."""
 
 
 class Pipelines:
@@ -59,13 +66,15 @@ class Pipelines:
         calls: What they are counted and logged by.
         gate: Tells who calls.
         load: What is held of requests and answers.
+        options: What streams are held to.
     """
 
-    def __init__(self, operations: Operations, calls: Calls, gate: Gate, load: Load) -> None:
+    def __init__(self, operations: Operations, calls: Calls, gate: Gate, load: Load, options: PipelineOptions) -> None:
         self.operations = operations
         self.calls = calls
         self.gate = gate
         self.load = load
+        self.options = options
         self._open: set[_Stream] = set()
         self._draining = False
 
@@ -112,8 +121,8 @@ class Pipelines:
             return self.calls.refused(call, error)
         tenant = self.calls.tenants.of(call.identity.tenant)
         try:
-            if len(self._open) >= MAX_STREAMS:
-                raise Overloaded("streams", limit=MAX_STREAMS)
+            if len(self._open) >= self.options.max_streams:
+                raise Overloaded("streams", limit=self.options.max_streams)
             self.calls.tenants.check_stream(tenant, len(self._open))
         except Overloaded as error:
             # That is no load: most of them are idle, and whoever gets none calls without.
@@ -141,6 +150,7 @@ class _Stream:
         self._calls = pipelines.calls
         self._gate = pipelines.gate
         self._load = pipelines.load
+        self._options = pipelines.options
         self._name = name
         self._context = context
         self._peer = context.peer()  # which isn't known any more when the stream has ended
@@ -162,12 +172,13 @@ class _Stream:
 
     async def serve(self) -> Failure | None:
         """Serves operations until the client has no more, or the stream has to end: returns why, then."""
+        bounds = self._options
         try:
             with suppress(Exception):  # the client has gone: then there is nothing to read either
                 # At once, so that the client knows that nothing on the way holds the stream back.
                 await self._context.send_initial_metadata(())
             while self._failure is None:
-                if self._taken.unsent >= MAX_OPERATIONS or self._taken.unsent_bytes >= MAX_BYTES:
+                if self._taken.unsent >= bounds.max_operations or self._taken.unsent_bytes >= bounds.max_bytes:
                     await self._change()
                     continue
                 raw = await self._read()

@@ -7,6 +7,7 @@ followed from patch to patch down to the whole value that they rest on, of which
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
@@ -18,18 +19,24 @@ from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, TypedValue, ValueRange
 from checkpointd_server.rpc.executor import BoundedExecutor
 
-WHOLE_BYTES = 16 * 1024 * 1024
-"""Up to how many bytes values are made whole."""
-READ_BYTES = 4 * 1024 * 1024
-"""How much is read from the store at once."""
 AT_ONCE = 2
-"""How many values are assembled at once, each within the memory that its message and WHOLE_BYTES take."""
-MAX_SEGMENTS = 65_536
-MAX_SPANS = 64
-"""In how many bits a range may be made of what it builds on, and of how many reads. What is beyond is left for the next
-call."""
-GAP_BYTES = 64 * 1024
-"""What is read rather than left out between two ranges."""
+"""How many values are assembled at once, each within the memory that its message and `whole_bytes` take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeOptions:
+    """How ranges of values are made. Sizes are in bytes."""
+
+    whole_bytes: int = 16 * 1024 * 1024
+    """Up to what size values are made whole."""
+    read_bytes: int = 4 * 1024 * 1024
+    """How much is read from the store at once."""
+    gap_bytes: int = 64 * 1024
+    """What is read rather than left out between two ranges."""
+    max_segments: int = 65_536
+    """In how many bits a range may be made of what it builds on. What is beyond is left for the next call."""
+    max_spans: int = 64
+    """Of how many reads a range may be made, likewise."""
 
 
 class AssembledRange(NamedTuple):
@@ -53,12 +60,16 @@ class RangeReader:
         store: Where they are.
         limits: What they are held to.
         executor: Where they are assembled.
+        options: How they are made.
     """
 
-    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor) -> None:
+    def __init__(
+        self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, options: RangeOptions
+    ) -> None:
         self._store = store
         self._limits = limits
         self._executor = executor
+        self._options = options
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def read(
@@ -76,7 +87,7 @@ class RangeReader:
             SealedValue: Only the client can apply its patches.
             BrokenPatch: Its patches don't make what they say.
         """
-        reading = _Reading(self._store, namespace, timeout)
+        reading = _Reading(self._store, namespace, timeout, self._options.read_bytes)
         first = await reading.get(key, offset, max_bytes)
         if first is None:
             return None
@@ -105,17 +116,18 @@ class RangeReader:
     async def _whole(self, reading: _Reading, key: ChannelValueKey, start: int, stop: int) -> bytes | None:
         """Returns a range of a value that is made whole; None: that would take too much."""
         rows: dict[ChannelValueKey, TypedValue] = {}
+        largest = self._options.whole_bytes
         at = key
         while at not in rows:
-            row = await reading.row(at, WHOLE_BYTES)
-            if row is None or (row.patch is not None and row.patch.size > WHOLE_BYTES):
+            row = await reading.row(at, largest)
+            if row is None or (row.patch is not None and row.patch.size > largest):
                 return None
             rows[at] = row
             if row.patch is None:
                 break
             at = ChannelValueKey(key.channel, row.patch.base_version)
-        budget = Budget((self._limits.max_chain + 1) * WHOLE_BYTES)
-        assembler = Assembler(rows, largest=WHOLE_BYTES, budget=budget)
+        budget = Budget((self._limits.max_chain + 1) * largest)
+        assembler = Assembler(rows, largest=largest, budget=budget)
         data = await self._executor.run(assembler.make, key, rows[key])
         return None if data is None else data[start:stop]
 
@@ -128,7 +140,7 @@ class RangeReader:
                 return await self._fill(reading, key, segments)
             patch = row.patch
             assert patch is not None
-            segments = await self._executor.run(resolve_segments, row.data, segments, MAX_SEGMENTS)
+            segments = await self._executor.run(resolve_segments, row.data, segments, self._options.max_segments)
             key = ChannelValueKey(key.channel, patch.base_version)
         raise BrokenPatch(f"channel {key.channel!r}: more patches follow one another than may")
 
@@ -137,7 +149,7 @@ class RangeReader:
         spans: dict[int, bytes] = {}
         parts: list[bytes] = []
         places: list[tuple[int, int, int]] = []
-        for begin, end in _spans(segments):
+        for begin, end in _spans(segments, self._options):
             spans[begin] = await reading.read_bytes(key, begin, end)
             places.append((begin, end, begin))
         for segment in segments:
@@ -152,17 +164,17 @@ class RangeReader:
         return b"".join(parts)
 
 
-def _spans(segments: list[Segment]) -> list[tuple[int, int]]:
+def _spans(segments: list[Segment], options: RangeOptions) -> list[tuple[int, int]]:
     """Returns what to read for ranges, few and in order; where it would be many, for the first of them."""
     ranges = [segment for segment in segments if not isinstance(segment, bytes)]
     while True:
         spans: list[tuple[int, int]] = []
         for start, stop in sorted(ranges):
-            if spans and start - spans[-1][1] <= GAP_BYTES:
+            if spans and start - spans[-1][1] <= options.gap_bytes:
                 spans[-1] = (spans[-1][0], max(spans[-1][1], stop))
             else:
                 spans.append((start, stop))
-        if len(spans) <= MAX_SPANS or len(ranges) == 1:
+        if len(spans) <= options.max_spans or len(ranges) == 1:
             return spans
         ranges = ranges[: max(len(ranges) // 2, 1)]
 
@@ -174,11 +186,13 @@ class _Reading:
         store: Where from.
         namespace: Where the value is.
         timeout: How long it may take in all, in seconds.
+        read_bytes: How much to read at once, in bytes.
     """
 
-    def __init__(self, store: CheckpointStore, namespace: Namespace, timeout: float | None) -> None:
+    def __init__(self, store: CheckpointStore, namespace: Namespace, timeout: float | None, read_bytes: int) -> None:
         self._store = store
         self._namespace = namespace
+        self._read_bytes = read_bytes
         self._loop = asyncio.get_running_loop()
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._names: dict[ChannelValueKey, TaskWriteKey] = {}
@@ -198,7 +212,7 @@ class _Reading:
 
     async def row(self, key: ChannelValueKey, most: int, *, only_patches: bool = False) -> TypedValue | None:
         """Reads a row; None: it has more bytes, or isn't a patch and is not wanted. Raises SealedValue, _Gone."""
-        found = await self.get(key, 0, READ_BYTES)
+        found = await self.get(key, 0, self._read_bytes)
         if found is None:
             raise _Gone
         patch = found.value.patch
@@ -215,7 +229,7 @@ class _Reading:
         """Reads a range of stored bytes, all of it. Raises _Gone."""
         parts: list[bytes] = []
         while start < stop:
-            found = await self.get(key, start, min(stop - start, READ_BYTES))
+            found = await self.get(key, start, min(stop - start, self._read_bytes))
             if found is None or not found.data:
                 raise _Gone
             parts.append(found.data)

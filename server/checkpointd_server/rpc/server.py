@@ -45,10 +45,9 @@ from checkpointd_server.rpc.identity import needed
 from checkpointd_server.rpc.load import Load
 from checkpointd_server.rpc.odd_calls import LargeHeaders, UnknownMethods
 from checkpointd_server.rpc.operations import Operations
-from checkpointd_server.rpc.pipeline import MAX_STREAMS as MAX_STREAMS_OF_ALL
-from checkpointd_server.rpc.pipeline import Pipelines
+from checkpointd_server.rpc.pipeline import PipelineOptions, Pipelines
 from checkpointd_server.rpc.quota_refresh import QuotaRefresh
-from checkpointd_server.rpc.ranges import RangeReader
+from checkpointd_server.rpc.ranges import RangeOptions, RangeReader
 from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
@@ -127,6 +126,10 @@ class ServerOptions:
     """How long the server waits for the answer before it closes the connection."""
     min_ping_interval: float = 9.0
     """How often clients may ping, with or without calls under way: meant for clients that do it every 10 seconds."""
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    """What streams of operations are held to."""
+    ranges: RangeOptions = field(default_factory=RangeOptions)
+    """How ranges of large values are made."""
 
 
 class RpcServer:
@@ -162,13 +165,13 @@ class RpcServer:
             options.quotas,
             max_calls=options.max_concurrent_calls,
             max_bytes=options.max_bytes_in_flight,
-            max_streams=MAX_STREAMS_OF_ALL,
+            max_streams=options.pipeline.max_streams,
         )
         self._quotas = QuotaRefresh(tenants, store.tenants, seconds=options.quota_refresh)
         self._calls = Calls(call_limits, self._gate, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor, self._calls.attention)
-        self._pipelines = Pipelines(operations, self._calls, self._gate, load)
+        self._pipelines = Pipelines(operations, self._calls, self._gate, load, options.pipeline)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
         self._info = InfoServicer(limits)
@@ -179,7 +182,7 @@ class RpcServer:
             ),
             (
                 value_service_pb2.DESCRIPTOR.services_by_name["ValueService"],
-                ValueServicer(store, limits, RangeReader(store, limits, self._executor)),
+                ValueServicer(store, limits, RangeReader(store, limits, self._executor, options.ranges)),
             ),
             (
                 thread_service_pb2.DESCRIPTOR.services_by_name["ThreadService"],
