@@ -8,12 +8,12 @@ import time
 from typing import Any, TypedDict
 
 import pytest
-from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
-from langgraph.checkpoint.grpc._runs import registry
+from langgraph.checkpoint.grpc import CheckpointdError
 from langgraph.graph import START, StateGraph
 
 from tests.support.calls import config_of
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 
 
 class State(TypedDict, total=False):
@@ -23,10 +23,8 @@ class State(TypedDict, total=False):
 @pytest.mark.parametrize("awaited", [True, False])
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
 def test_a_value_that_can_t_be_serialized(
-    awaited: bool, seconds: float, shared_server: ServerProcess, thread_id: str, monkeypatch: pytest.MonkeyPatch
+    awaited: bool, seconds: float, shared_server: ServerProcess, thread_id: str
 ) -> None:
-    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
-
     def work(state: State) -> dict[str, Any]:
         time.sleep(seconds)
         return {"value": 1}
@@ -39,7 +37,7 @@ def test_a_value_that_can_t_be_serialized(
         builder.add_node(name, node)
         builder.add_edge(before, name)
     begun = time.monotonic()
-    with GrpcSaver(shared_server.target) as saver:
+    with tuned(put_expected_within=60.0)(shared_server.target) as saver:
         graph = builder.compile(checkpointer=saver)
         run = (lambda *given: asyncio.run(graph.ainvoke(*given))) if awaited else graph.invoke
         # LangGraph raises whichever of its saves it comes upon first: the put, or task writes beside its checkpoint.

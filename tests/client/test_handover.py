@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, VersionConflictError
-from langgraph.checkpoint.grpc._runs import handover, registry
+from langgraph.checkpoint.grpc._runs import handover
 
 from tests.support.blocker import blocked
 from tests.support.gates import new_thread
 from tests.support.local_server import LocalServer
 from tests.support.runs import a_run, at, holding
+from tests.support.tuned import tuned
 
 SOON = 20.0
 """How long what needs nobody may take on a busy machine, in seconds."""
@@ -250,11 +251,10 @@ async def test_the_writes_under_way_raise_what_others_would_have(
 
 
 async def test_writes_do_not_wait_for_those_of_a_later_step_whose_put_waits_for_them(
-    local_server: LocalServer, database_url: str, blocking: bool, monkeypatch: pytest.MonkeyPatch
+    local_server: LocalServer, database_url: str, blocking: bool
 ) -> None:
     """With delta channels LangGraph puts a checkpoint only when the writes of the step before have returned."""
-    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
-    async with GrpcSaver(local_server.target) as saver:
+    async with tuned(put_expected_within=60.0)(local_server.target) as saver:
         run = Run(saver, blocking=blocking)
         await run.begin()
         checkpoint = holding(2, "00000002")

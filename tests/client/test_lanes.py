@@ -12,13 +12,13 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerError, VersionConflictError
-from langgraph.checkpoint.grpc._transport import stream_pool
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.gates import new_thread
 from tests.support.pipeline_proxy import PipelineProxy, Verdict, overloaded, pipeline_proxy, refusal
 from tests.support.runs import a_run, at, holding
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 
 INVALID = refusal("INVALID_ARGUMENT", grpc.StatusCode.INVALID_ARGUMENT, field="values")
 
@@ -223,12 +223,9 @@ async def test_a_patch_without_its_base_is_sent_again_whole(shared_server: Serve
         assert [value[-1] for value, _ in await stored(saver, thread)] == [0, 1, 2, 3]
 
 
-async def test_the_new_stream_is_used_when_the_old_one_has_answered(
-    shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_pool, "LIFETIME", 0.05)
-    thread = new_thread()
-    async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target) as saver:
+async def test_the_new_stream_is_used_when_the_old_one_has_answered(shared_server: ServerProcess) -> None:
+    thread, short = new_thread(), tuned(stream_lifetime=0.05)
+    async with pipeline_proxy(shared_server.target) as proxy, short(proxy.target) as saver:
         save = Save(saver, thread)
         await save.begin()
         for value in range(60):

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, InvalidArgumentError, VersionConflictError
-from langgraph.checkpoint.grpc._transport import stream, stream_pool
+from langgraph.checkpoint.grpc._transport import stream
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from checkpointd_server.domain.access import Scope
@@ -25,6 +25,7 @@ from tests.support.local_server import LocalServer
 from tests.support.pipeline_proxy import pipeline_proxy
 from tests.support.runs import a_run, at, holding
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 from tests.support.until import auntil
 
 
@@ -167,15 +168,14 @@ async def test_where_a_server_has_too_much_to_do_another_stream_is_tried(
 
 
 async def test_who_has_another_token_has_another_stream(
-    database_url: str, tmp_path: Path, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, opened: list[Stream]
 ) -> None:
-    monkeypatch.setattr(stream_pool, "MAX_STREAMS", 2)
     keys = {tenant: new_key(tenant, [Scope.ADMIN], tenant) for tenant in ("a", "b", "c")}
     file = tmp_path / "keys.toml"
     file.write_text("\n".join(entry for _, entry in keys.values()))
     tenant = "a"
     with ServerProcess("--database-url", database_url, "--keys-file", str(file), log_dir=tmp_path) as server:
-        async with GrpcSaver(server.target, token=lambda: keys[tenant][0]) as saver:
+        async with tuned(max_streams=2)(server.target, token=lambda: keys[tenant][0]) as saver:
             for turn in range(2):
                 for tenant in keys:
                     found = await saver.aget_tuple(config_of("t"))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import time
+from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
-from langgraph.checkpoint.grpc._runs import registry
+from langgraph.checkpoint.grpc._transport.waiters import ThreadWaiter
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from tests.support.gates import DURABILITIES, Gate, InThread, new_thread
 from tests.support.runs import a_run, at
-from tests.support.until import auntil
+from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
+from tests.support.until import auntil, until
 
 
 def test_writes_beside_the_base_are_refused_once_another_has_put(saver: GrpcSaver) -> None:
@@ -52,16 +54,22 @@ def test_a_stale_worker_cannot_write_beside_its_own_last_put(saver: GrpcSaver) -
     assert stored.pending_writes == []
 
 
-def test_writes_that_race_their_own_put_fall_with_it(saver: GrpcSaver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
-    thread = new_thread()
+@pytest.fixture
+def patient(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
+    """A saver whose writes wait for their put for as long as that takes on a busy machine."""
+    with tuned(put_expected_within=60.0)(shared_server.target) as saver:
+        yield saver
+
+
+def test_writes_that_race_their_own_put_fall_with_it(patient: GrpcSaver) -> None:
+    saver, thread = patient, new_thread()
     loser, winner = a_run(thread), a_run(thread)
     saver.get_tuple(loser)
     saver.get_tuple(winner)
     own = empty_checkpoint()
     # The writes come first: they wait for the put of the checkpoint that they lie beside.
     early = InThread(lambda: saver.put_writes(at(loser, own), [("a", 1)], "task"))
-    time.sleep(0.05)
+    until(lambda: saver._runs.in_flight(thread["configurable"]["thread_id"], "", ThreadWaiter()))
     saver.put(winner, empty_checkpoint(), {}, {})
     saver.put(loser, own, {}, {})  # handed over to the writes, which are told of both
     with pytest.raises(VersionConflictError):

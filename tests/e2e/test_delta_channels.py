@@ -11,7 +11,6 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.grpc import GrpcSaver
-from langgraph.checkpoint.grpc._runs import registry
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite
@@ -20,6 +19,7 @@ from packaging.version import Version
 from tests.support import graphs
 from tests.support.comparison import FLAVOURS, Compare, Ledger, Play, Way, every_way
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 
 ORDERED_AT_EXIT = Version("1.2.15")
 """The first langgraph that keeps, in exit mode, the order in which tasks side by side write to a delta channel.
@@ -57,12 +57,9 @@ def test_deltas_and_snapshots_over_turns(compare: Compare, way: Way) -> None:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-async def test_a_run_waits_for_no_time(
-    shared_server: ServerProcess, thread_id: str, flavour: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_waits_for_no_time(shared_server: ServerProcess, thread_id: str, flavour: str) -> None:
     """LangGraph puts a checkpoint when the writes that led to it have returned: they must not wait for later ones."""
-    monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 3600.0)
-    async with GrpcSaver(shared_server.target) as saver:
+    async with tuned(put_expected_within=3600.0)(shared_server.target) as saver:
         agent: Any = graphs.delta(Ledger()).compile(checkpointer=saver)
         config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
         given = {"log": ["in"], "quiet": []}

@@ -13,13 +13,13 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError, TlsOptions
-from langgraph.checkpoint.grpc._runs import registry
 from langgraph.graph import START, StateGraph
 
 from tests.support.api_keys import key_entry
 from tests.support.authority import AUDIENCE, ISSUER, Authority, Issuer
 from tests.support.commands import run
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 
 
 class Protected:
@@ -92,10 +92,9 @@ class TestASaver:
     @pytest.mark.parametrize("seconds", [0.0, 0.3])
     @pytest.mark.parametrize("awaited", [True, False])
     def test_is_told_so_without_waiting_for_puts_that_will_not_come(
-        self, awaited: bool, seconds: float, protected: Protected, monkeypatch: pytest.MonkeyPatch
+        self, awaited: bool, seconds: float, protected: Protected
     ) -> None:
         """LangGraph makes no put after one that failed, but still has task writes of later steps stored."""
-        monkeypatch.setattr(registry, "PUT_EXPECTED_WITHIN", 60.0)
 
         def work(state: State) -> dict[str, list[str]]:
             time.sleep(seconds)
@@ -105,7 +104,8 @@ class TestASaver:
         for name, before in (("a", START), ("b", "a"), ("c", "b")):
             builder.add_node(name, work)
             builder.add_edge(before, name)
-        with GrpcSaver(protected.server.target, token="ckd_reader", tls=protected.tls) as saver:
+        patient = tuned(put_expected_within=60.0)
+        with patient(protected.server.target, token="ckd_reader", tls=protected.tls) as saver:
             compiled = builder.compile(checkpointer=saver)
             run = (lambda *given: asyncio.run(compiled.ainvoke(*given))) if awaited else compiled.invoke
             begun = time.monotonic()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from langgraph.checkpoint.grpc._transport.routes import is_local, proxy_variable
+from langgraph.checkpoint.grpc._transport.tuning import Tuning
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.tls import TlsOptions
 
@@ -40,7 +41,7 @@ _TRUE, _FALSE = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "n
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """How a saver talks to its server. Every field can be given to GrpcSaver by its name."""
+    """How a saver talks to its server. Every field but `tuning` can be given to GrpcSaver by its name."""
 
     target: str
     """The server: "host:port", "unix:path", or any other name that grpc resolves. Several of them, separated by commas,
@@ -64,6 +65,8 @@ class ClientOptions:
     """Whether calls are traced by OpenTelemetry: with its global tracer provider, or this one."""
     concurrency: Concurrency = "optimistic"
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
+    tuning: Tuning = field(default=Tuning(), repr=False)
+    """Times and bounds that GrpcSaver takes from its class."""
 
     def __post_init__(self) -> None:
         self._check_target()

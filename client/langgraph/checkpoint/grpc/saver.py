@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -38,6 +38,7 @@ from langgraph.checkpoint.grpc._threads import ThreadOperations
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc._transport.lifetime import ConnectionLifetime
+from langgraph.checkpoint.grpc._transport.tuning import Tuning
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
 from langgraph.checkpoint.grpc.encryption import Encryption
@@ -109,6 +110,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         hooks: Which channels are never stored, which values may not be, and how old states become today's.
     """
 
+    _tuning: ClassVar[Tuning] = Tuning()
+
     def __init__(
         self,
         target: str | None = None,
@@ -150,13 +153,14 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
             cache_bytes=cache_bytes,
             tracing=tracing,
             concurrency=concurrency,
+            tuning=self._tuning,
         )
         if self.options.exposes_token:
             logger.warning("the token is sent in plain text to %s, as insecure_token allows", self.options.target)
         self._client = Client(self.options)
         self._cache = ValueCache(cache_bytes)
         self._lease_tokens = LeaseTokens()
-        self._runs = Runs(optimistic=concurrency == "optimistic")
+        self._runs = Runs(optimistic=concurrency == "optimistic", put_expected_within=self._tuning.put_expected_within)
         self._calls = RunCalls(self._client, self._runs)
         self._closed = False
 

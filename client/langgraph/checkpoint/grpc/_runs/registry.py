@@ -31,20 +31,18 @@ from langgraph.checkpoint.grpc._transport.operation import PUT, Namespace, Opera
 from langgraph.checkpoint.grpc._transport.waiters import Waiter
 from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictError, WriteConflictError, again
 
-PUT_EXPECTED_WITHIN = 1.0
-"""How long task writes wait for the put of their checkpoint to begin, in seconds. LangGraph begins it before or just
-after them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
-
 
 class Runs:
     """The runs that go through a saver and its clones.
 
     Args:
         optimistic: False to let every write be unconditional.
+        put_expected_within: How long task writes wait for the put of their checkpoint to begin, in seconds.
     """
 
-    def __init__(self, *, optimistic: bool) -> None:
+    def __init__(self, *, optimistic: bool, put_expected_within: float) -> None:
         self._optimistic = optimistic
+        self._put_expected_within = put_expected_within
         self._begin()
         fork.in_child_for(self, "_begin")
 
@@ -201,7 +199,7 @@ class Runs:
                     write.pipeline = pipeline
                     self._states.begin_write(operation.namespace, write.execution or BY_HAND)
                     view.expected.setdefault(beside, []).append(write)
-                    pipeline.call_later(PUT_EXPECTED_WITHIN, lambda: self._stop_expecting(view, beside))
+                    pipeline.call_later(self._put_expected_within, lambda: self._stop_expecting(view, beside))
                 else:
                     flush = self._send_writes(view, write, pipeline)
             else:

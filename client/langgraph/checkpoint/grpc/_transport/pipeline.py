@@ -36,7 +36,6 @@ from langgraph.checkpoint.grpc._transport.retry import Attempts
 from langgraph.checkpoint.grpc._transport.stream import Stream
 from langgraph.checkpoint.grpc._transport.stream_pool import (
     HELD_UP_SECONDS,
-    LIFETIME,
     TROUBLE_SECONDS,
     OpenStream,
     StreamPool,
@@ -270,8 +269,8 @@ class Pipeline:
         spared = error is None
         if error is not None and not stream.works and not is_away(error) and error.code() not in _OWN_CODES:
             # This server, or what is before it, takes no streams. A call alone will tell more.
-            rest = float("inf") if error.code() is grpc.StatusCode.UNIMPLEMENTED else LIFETIME
-            self._streams.do_without(rest)
+            never = error.code() is grpc.StatusCode.UNIMPLEMENTED
+            self._streams.do_without(float("inf") if never else self._options.tuning.stream_lifetime)
             spared = True
         self._take_back(stream, None if spared else error)
 

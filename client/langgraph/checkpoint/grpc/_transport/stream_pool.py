@@ -13,10 +13,6 @@ from langgraph.checkpoint.grpc.options import ClientOptions
 
 import grpc.aio
 
-LIFETIME = 30.0
-"""For how long a stream is used at the most, in seconds, and kept where nobody uses it."""
-MAX_STREAMS = 16
-"""How many streams are in use at once. What goes under more tokens than that is served without."""
 HELD_UP_SECONDS = 300.0
 """For how long no other stream is tried after one that something on the way held up, in seconds."""
 TROUBLE_SECONDS = 1.0
@@ -38,6 +34,8 @@ class StreamPool:
     def __init__(self, owner: StreamOwner, options: ClientOptions, picker: Picker, openers: list[OpenStream]) -> None:
         self._owner = owner
         self._timeout = options.timeout
+        self._lifetime = options.tuning.stream_lifetime
+        self._max_streams = options.tuning.max_streams * len(openers)
         self._picker = picker
         self._openers = openers
         self._in_use: dict[Metadata, dict[int, Stream]] = {}
@@ -59,16 +57,16 @@ class StreamPool:
                 return stream
             self._retire(stream)
             by_server = self._in_use.setdefault(metadata, {})
-        if sum(map(len, self._in_use.values())) >= MAX_STREAMS * len(self._openers):
+        if sum(map(len, self._in_use.values())) >= self._max_streams:
             self._retire_oldest(now)
-        if sum(map(len, self._in_use.values())) >= MAX_STREAMS * len(self._openers):
+        if sum(map(len, self._in_use.values())) >= self._max_streams:
             return None
         try:
             call = self._openers[server](metadata=metadata)
         except grpc.aio.UsageError:  # the channel was closed
             return None
         # Not all clients of a server that has restarted at the same moment.
-        until = now + LIFETIME * SystemRandom().uniform(0.75, 1.0)
+        until = now + self._lifetime * SystemRandom().uniform(0.75, 1.0)
         stream = by_server[server] = Stream(self._owner, call, server, metadata, self._timeout, until)
         return stream
 
