@@ -93,9 +93,8 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
 @pytest.fixture
 def database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
     """The URL of a migrated database that only this test uses, and that is empty but for that."""
-    name = postgres_cluster.create_migrated_database()
-    yield postgres_cluster.dsn(name)
-    postgres_cluster.drop_database(name)
+    with postgres_cluster.borrowed_database() as name:
+        yield postgres_cluster.dsn(name)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import itertools
 import re
 import subprocess
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,6 +25,27 @@ SUPERUSER = "postgres"
 ORDINARY = "ordinary"
 """A role that is nobody in particular: row-level security binds it."""
 
+_LARGEST_REUSED_BYTES = 50 * 1024 * 1024
+"""Up to what size a database is used again. What was deleted from it is still there until PostgreSQL cleans it up."""
+
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'checkpointd'"
+_CATALOGS = (
+    *("pg_class", "pg_attribute", "pg_proc", "pg_namespace", "pg_policy", "pg_trigger", "pg_constraint"),
+    "pg_statistic",
+)
+_OBJECTS = f"""
+SELECT count(*), max(changed)
+FROM ({" UNION ALL ".join(f"SELECT xmin::text::bigint AS changed FROM {name}" for name in _CATALOGS)}) AS c
+"""
+"""How many objects there are, and the transaction that changed one last."""
+_SETTINGS = """
+SELECT count(*)
+FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
+WHERE d.datname = current_database()
+"""
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 """For what needn't outlive a power cut."""
 
@@ -43,6 +66,17 @@ def for_everybody(data_dir: Path) -> dict[str, str]:
     access.parent.mkdir(exist_ok=True)
     access.write_text("local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\n")
     return {"hba_file": str(access)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NewDatabase:
+    """What a database is like that nobody has used."""
+
+    empty: Sequence[str]
+    """The tables that have no rows."""
+    filled: Sequence[str]
+    """Those that have some."""
+    state: list[object]
 
 
 class PostgresCluster:
@@ -77,6 +111,8 @@ class PostgresCluster:
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres-cluster", daemon=True)
         self._numbers = itertools.count(1)
         self._templates: dict[str, str] = {}
+        self._reusable: list[str] = []
+        self._new: _NewDatabase | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -135,6 +171,22 @@ class PostgresCluster:
             self._run(migrate(StoreOptions(dsn=self.dsn(template, role=role))))
         return self.copy_database(template, role=role)
 
+    @contextmanager
+    def borrowed_database(self) -> Iterator[str]:
+        """Lends a migrated database with nothing in it, by name. Nobody else has it until the block ends.
+
+        Rows are deleted for the next borrower: that takes a fifth of what a new database does. One that was changed
+        otherwise (tables, settings, size) is dropped.
+        """
+        name = self._reusable.pop() if self._reusable else self.create_migrated_database()
+        try:
+            yield name
+        finally:
+            if self._run(self._emptied(name)):
+                self._reusable.append(name)
+            else:
+                self.drop_database(name)
+
     def drop_database(self, name: str) -> None:
         """Drops a database, ending the sessions on it."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -154,6 +206,39 @@ class PostgresCluster:
         """
         return "STRATEGY file_copy" if int(self.fetch_value("SHOW server_version_num")) >= 150000 else ""
 
+    async def _emptied(self, name: str) -> bool:
+        """Deletes what tests have stored. Returns whether the database is as good as new."""
+        try:
+            connection = await asyncpg.connect(self.dsn(name))
+        except (OSError, asyncpg.PostgresError):
+            return False
+        try:
+            await connection.execute(_END_OTHERS)
+            new = await self._when_new()
+            deletes = "".join(f"DELETE FROM {table};" for table in new.empty)
+            await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '5s'; {deletes} COMMIT")
+            size = await connection.fetchval("SELECT pg_database_size(current_database())")
+            return size < _LARGEST_REUSED_BYTES and await _state(connection, new.filled) == new.state
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        finally:
+            await connection.close()
+
+    async def _when_new(self) -> _NewDatabase:
+        """Looks at a new database."""
+        if self._new is None:
+            connection = await asyncpg.connect(self.dsn(self._templates[SUPERUSER]))
+            try:
+                tables: dict[bool, list[str]] = {True: [], False: []}
+                for (table,) in await connection.fetch(_TABLES):
+                    is_filled = await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})")
+                    tables[is_filled].append(table)
+                state = await _state(connection, tables[True])
+                self._new = _NewDatabase(empty=tables[False], filled=tables[True], state=state)
+            finally:
+                await connection.close()
+        return self._new
+
     async def _execute(self, sql: str, database: str) -> None:
         connection = await asyncpg.connect(self.dsn(database))
         try:
@@ -163,6 +248,12 @@ class PostgresCluster:
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+async def _state(connection: Any, filled: Sequence[str]) -> list[object]:
+    """Returns what differs where a database was changed otherwise than by rows in tables that are empty at first."""
+    rows = [f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} AS t" for table in filled]
+    return [tuple(await connection.fetchrow(query)) for query in (_OBJECTS, _SETTINGS, *rows)]
 
 
 def _major_version(binaries: Path) -> int:
