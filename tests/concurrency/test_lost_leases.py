@@ -38,7 +38,7 @@ from tests.support.gates import (
     until_saved,
 )
 from tests.support.pauses import own_pauses
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import auntil, until
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,9 @@ def nested(saver: GrpcSaver, gate: Gate) -> CompiledStateGraph[Any]:
 def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A process that makes its turn under a lease, and waits in its middle."""
     command = [sys.executable, "-m", "tests.concurrency.lease_agent", target, thread_id, who, *options]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:

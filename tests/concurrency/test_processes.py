@@ -10,14 +10,16 @@ import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of, until_saved
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 
 ROOT = Path(__file__).parents[2]
 
 
 def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.concurrency.agent", target, thread_id, who, durability, *wait]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)

@@ -19,7 +19,7 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from tests.e2e import agent_process
 from tests.support import graphs
 from tests.support.comparison import FLAVOURS, Durability, Flavour, Ledger
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import until
 
 PROGRAM = Path(agent_process.__file__)
@@ -33,7 +33,12 @@ def agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) 
 def run_agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> list[str]:
     """Runs an agent to its end and returns the path that its thread has taken."""
     ended = subprocess.run(
-        agent(server, thread_id, folder, *arguments), capture_output=True, text=True, timeout=60, check=False
+        agent(server, thread_id, folder, *arguments),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     path: list[str] = json.loads(ended.stdout.splitlines()[-1])

@@ -169,5 +169,6 @@ class ServerProcess:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of checkpointd and of PostgreSQL."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("CHECKPOINTD_", "PG"))}
+    """This process's environment without settings of checkpointd and of PostgreSQL, nor what only our tools need."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHECKPOINTD_", "PG"))}
+    return {**kept, "PYTHONPATH": str(Path(__file__).with_name("as_installed"))}

@@ -12,6 +12,7 @@ from typing import Self
 
 from tests.support import journal
 from tests.support.checker import check
+from tests.support.server_process import clean_environment
 from tests.support.until import auntil
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ class Storm:
         self._agents: list[subprocess.Popen[bytes]] = []
 
     async def __aenter__(self) -> Self:
+        env = clean_environment()
         for form, path in self._journals.items():
             command = [
                 sys.executable,
@@ -51,7 +53,7 @@ class Storm:
                 *self._options,
             ]
             with path.with_suffix(".stderr").open("wb") as stderr:
-                self._agents.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr))
+                self._agents.append(subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stderr=stderr))
         await self.progress()
         return self
 
