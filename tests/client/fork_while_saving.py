@@ -1,4 +1,4 @@
-"""A program that forks while its saver saves. Usage: fork_while_saving.py TARGET [instrumented]
+"""A program that forks while its saver saves. Usage: fork_while_saving.py TARGET FORKS [instrumented]
 
 The saver doesn't try again by itself, so that what the fork ends is told from what fails.
 
@@ -16,9 +16,6 @@ from typing import Any
 
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver
-
-FORKS = 40
-
 
 NAMESPACES = 8
 
@@ -42,12 +39,12 @@ async def save(saver: GrpcSaver, thread_id: str, ns: str, number: int) -> None:
     await saver.aput(config, checkpoint, {}, {"a": number + 1})
 
 
-async def main(target: str) -> None:
+async def main(target: str, forks: int) -> None:
     """Runs the program."""
     thread_id = str(uuid.uuid4())
     codes = []
     async with GrpcSaver(target, retry_budget=0) as saver:
-        for number in range(FORKS):
+        for number in range(forks):
             saving = [asyncio.create_task(save(saver, thread_id, f"{n}", number)) for n in range(NAMESPACES)]
             # Sometimes before it was sent, and sometimes after; from the event loop's thread, and from another one.
             if number % 4 == 0:
@@ -67,4 +64,4 @@ if __name__ == "__main__":
 
         GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
         GrpcInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -169,7 +169,7 @@ class TestNestedValues:
     )
 
     @given(old=values, new=values, seed=st.integers(0, 2**32))
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_edits_at_random_come_back_exactly(self, old: Any, new: Any, seed: int) -> None:
         dice = random.Random(seed)
         blob = [prose(dice, dice.randrange(3000)).decode() for _ in range(dice.randrange(40))]

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
-from langgraph.checkpoint.grpc._transport import stream_pool
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from tests.client import fork_while_saving
 from tests.support.calls import checkpoint, config_of
 from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 from tests.support.until import auntil
 
 
@@ -79,11 +79,8 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
         ended.set()
 
 
-async def test_a_stream_that_nobody_uses_is_ended(
-    shared_server: ServerProcess, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_pool, "LIFETIME", 0.2)
-    async with GrpcSaver(shared_server.target) as saver:
+async def test_a_stream_that_nobody_uses_is_ended(shared_server: ServerProcess, opened: list[Stream]) -> None:
+    async with tuned(stream_lifetime=0.2)(shared_server.target) as saver:
         await saver.aget_tuple(config_of("idle"))
         await auntil(lambda: not opened[0].is_open)
         await saver.aget_tuple(config_of("idle"))
@@ -182,16 +179,19 @@ print(*dict.fromkeys(opened), len(opened))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{streams}\n", "")
 
 
+@pytest.mark.parametrize("forks", [12, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", [[], ["instrumented"]], ids=lambda how: "".join(how) or "plain")
-def test_a_fork_while_saving_harms_neither_parent_nor_child(how: list[str], shared_server: ServerProcess) -> None:
+def test_a_fork_while_saving_harms_neither_parent_nor_child(
+    how: list[str], forks: int, shared_server: ServerProcess
+) -> None:
     """A tool's process pool, for example: LangGraph saves in the background while it starts."""
     ended = subprocess.run(
-        [sys.executable, str(Path(fork_while_saving.__file__)), shared_server.target, *how],
+        [sys.executable, str(Path(fork_while_saving.__file__)), shared_server.target, str(forks), *how],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"children: {[0] * 40}\nstored: 320\n"
+    assert ended.stdout == f"children: {[0] * forks}\nstored: {forks * fork_while_saving.NAMESPACES}\n"
     assert "unavailable" not in ended.stderr

@@ -31,7 +31,7 @@ from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.rpc_client import Client, bearer, connected
 from tests.support.until import auntil
 
-PATIENT = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 OK, UNAUTHENTICATED, UNAVAILABLE = (
     grpc.StatusCode.OK,

@@ -277,7 +277,7 @@ async def test_more_than_fits_into_one_commit(tenant: Tenant) -> None:
     assert all(isinstance(result, int) for result in results)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(18), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(18, 60))])
 async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStore, tenant: Tenant, seed: int) -> None:
     """Random writes on a few namespaces, or one: the same in one tenant all at once, and in another one by one."""
     chance = random.Random(seed)
