@@ -114,7 +114,12 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
         DatabaseUnavailable: The database didn't come up in time.
     """
     async with open_database(config) as database:
-        options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
+        options = StoreOptions(
+            dsn=database.url,
+            schema=config.schema,
+            startup_timeout=config.wait_seconds,
+            vector_indexes=config.vector_indexes,
+        )
         return await store.migrate(options)
 
 
@@ -270,6 +275,7 @@ def _store_options(config: ServeConfig, database: Database) -> StoreOptions:
         dsn=database.url,
         schema=config.database.schema,
         startup_timeout=config.database.wait_seconds,
+        vector_indexes=config.database.vector_indexes,
         pool_max_size=config.pool_max_size,
         max_queue=config.max_queue,
         max_queue_seconds=config.max_queue_seconds,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from checkpointd_server.domain.access import AccessOptions
+from checkpointd_server.domain.items import DEFAULT_INDEXES
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.logs import LogFormat, LogLevel
@@ -26,6 +27,8 @@ class DatabaseConfig:
     """The schema that all of checkpointd's tables are in."""
     wait_seconds: float = 30.0
     """How long to wait at the start for a database that refuses connections, in seconds."""
+    vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
+    """The indexes on vectors of items that are made with the schema where the database has pgvector: DIMS:DISTANCE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

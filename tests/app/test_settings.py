@@ -22,6 +22,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "data_dir": ("/some/where", Path("/some/where")),
     "schema": ("other", "other"),
     "database_wait": ("1.5", 1.5),
+    "vector_index": ("3:l2", ("3:l2",)),
     "workers": ("2", 2),
     "pool_max_size": ("3", 3),
     "max_concurrent_calls": ("7", 7),

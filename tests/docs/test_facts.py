@@ -111,4 +111,4 @@ def test_architecture_names_every_table() -> None:
         for file in folder.rglob("*.sql")
         for table in re.findall(r"CREATE TABLE __schema__\.(\w+)", file.read_text())
     }
-    assert set(rows) == created | {"migrations"}
+    assert set(rows) == created | {"migrations", "item_vectors"}

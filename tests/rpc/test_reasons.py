@@ -28,6 +28,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.rpc.auth.key_file import new_key
 from checkpointd_server.rpc.faults import trace_without_words
+from checkpointd_server.store.items.features import ItemFeatures
 from tests.rpc.requests import channels, patch
 
 
@@ -39,6 +40,7 @@ class World:
     blocker: Any
     database_url: str
     keys_file: Path
+    store: Any
 
     async def sql(self, statement: str, *, database: str | None = None) -> None:
         """Runs a statement behind the server's back."""
@@ -66,11 +68,11 @@ async def _put(client: Any, **options: Any) -> int:
 
 @pytest.fixture
 def world(
-    serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str, tmp_path: Path
+    serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str, store: Any, tmp_path: Path
 ) -> World:
     keys_file = tmp_path / "keys.toml"
     keys_file.touch()
-    return World(serve=serve, blocker=blocker, database_url=database_url, keys_file=keys_file)
+    return World(serve=serve, blocker=blocker, database_url=database_url, keys_file=keys_file, store=store)
 
 
 async def invalid_argument(world: World) -> Any:
@@ -258,6 +260,7 @@ async def item_version_conflict(world: World) -> Any:
 
 
 async def vectors_unavailable(world: World) -> Any:
+    world.store._features = ItemFeatures()
     async with world.serve() as (_, client):
         query = store_pb.VectorQuery(values=[1.0])
         return await client.refused(client.store.SearchItems(store_pb.SearchItemsRequest(limit=1, vector=query)))

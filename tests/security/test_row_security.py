@@ -16,6 +16,7 @@ import pytest
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.connections.database import Connections, Database
+from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.tenant_store import PostgresTenants
 from tests.security.transaction_pooler import TransactionPooler
 from tests.support.server_process import ServerProcess
@@ -54,8 +55,8 @@ class ConfusedConnections:
 class ConfusedStore(PostgresStore):
     """A store with the worst of faults: whatever tenant a call names, it acts for "a"."""
 
-    def __init__(self, connections: Connections, options: StoreOptions) -> None:
-        super().__init__(connections, options)
+    def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures) -> None:
+        super().__init__(connections, options, features)
         self.tenants = PostgresTenants(ConfusedConnections(connections))  # type: ignore[arg-type]
 
     def _of(self, tenant: str) -> Any:
@@ -83,7 +84,7 @@ class TestASecondWall:
         await fill(store, "a")
         await fill(store, "b")
         before = {name: await contents(superuser, name) for name in ("a", "b")}
-        confused = Tenant(ConfusedStore(store._connections, store._options), "b")
+        confused = Tenant(ConfusedStore(store._connections, store._options, store._features), "b")
         seen = None
         with suppress(asyncpg.InsufficientPrivilegeError, CheckpointdError):
             seen = await VERBS[verb](confused)
@@ -108,7 +109,7 @@ class TestASecondWall:
                 found.append(verb)
         assert set(VERBS) - set(found) <= {
             *("put with a precondition", "delete what is leased", "copy onto it"),
-            *("count threads", "add up", "statistics"),  # a number says not whose
+            *("count threads", "count items", "add up", "statistics"),  # a number says not whose
         }
 
     async def test_shows_nothing_to_who_acts_for_nobody(self, store: PostgresStore, owner: StoreOptions) -> None:

@@ -28,6 +28,10 @@ NOT_WRITTEN_OUT = {
     ): "a number, which the database gave",
     ("store/connections/watchdog.py", "_SESSIONS"): "a constant",
     ("store/threads.py", "statement"): "a name, for `Database`",
+    ("store/items/vectors.py", "_FUNCTIONS"): "a constant",
+    ("store/items/vectors.py", "_IS_OWNER"): "a constant",
+    ("store/items/vectors.py", "_CAN_CREATE"): "a constant",
+    ("store/items/vectors.py", "with_schema(vector_sql(indexes), schema)"): f"{SCHEMA}, numbers, and words of ours",
     ("store/items/tenant.py", "statement"): "a name, for `Database`",
     ("store/migrations.py", "load_statements(options.schema)['check']"): "found under a name",
     ("store/migrations.py", "exists"): "written out above",
@@ -35,7 +39,7 @@ NOT_WRITTEN_OUT = {
     ("store/migrations.py", "with_schema(migration.sql, options.schema)"): SCHEMA,
     ("store/migrations.py", "with_schema(_MIGRATIONS_TABLE, options.schema)"): SCHEMA,
     ("store/migrations.py", "f'CREATE SCHEMA IF NOT EXISTS {quote_identifier(options.schema)}'"): SCHEMA,
-    ("store/migrations.py", "f'SELECT number, name, additive, applied_at FROM {table} ORDER BY number'"): SCHEMA,
+    ("store/migrations.py", "f'SELECT {columns} FROM {table} AS m ORDER BY number'"): SCHEMA,
     ("store/migrations.py", "f'SELECT pg_advisory_xact_lock({_lock(options.schema)})'"): "a number",
 }
 """SQL that isn't written out where it is run, and why nothing that comes in is part of it."""

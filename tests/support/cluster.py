@@ -168,6 +168,9 @@ class PostgresCluster:
             if role != SUPERUSER:
                 self.execute(f"CREATE ROLE {role} LOGIN")
                 self.execute(f"ALTER DATABASE {template} OWNER TO {role}")
+            # Only a superuser may, where the extension is there at all.
+            if self.fetch_value("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'"):
+                self.execute("CREATE EXTENSION vector", database=template)
             self._run(migrate(StoreOptions(dsn=self.dsn(template, role=role))))
         return self.copy_database(template, role=role)
 

@@ -6,6 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from checkpointd_server.domain.items import (
+    DeleteItem,
+    Distance,
+    ItemKey,
+    ItemSearch,
+    ItemText,
+    ItemVector,
+    NamespaceQuery,
+    PutItem,
+    TextQuery,
+    VectorQuery,
+)
 from checkpointd_server.domain.tenants import PurgePosition, PurgeReport
 from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import PruneStrategy
@@ -35,7 +47,27 @@ async def fill(store: PostgresStore, name: str) -> Tenant:
     await tenant.upload(b"one", own)
     await tenant.acquire("holder", thread="leased", ttl=3600)
     await tenant.tag("t", owner=f"of {name}", kind="any")
+    await tenant.store.items(name).change([_item(name), _item(name, f"of {name}")], timeout=TIMEOUT)
     return tenant
+
+
+def _item(name: str, label: str = "ns") -> PutItem:
+    """An item with something of all that it can be found by."""
+    own = f"of {name}"
+    return PutItem(
+        key=ItemKey((label,), "k"),
+        type="json",
+        data=own.encode(),
+        doc="{}",
+        vectors=[ItemVector(path=own, components=[1.0, 0.0])],
+        text=ItemText(text="word", language="simple"),
+        ttl=3600,
+    )
+
+
+async def _search(tenant: Tenant, **wanted: Any) -> Any:
+    search = ItemSearch(prefix=(), limit=9, refreshes=True, **wanted)
+    return await tenant.store.items(tenant.name).search(search, max_bytes=1000, timeout=TIMEOUT)
 
 
 async def nodes(tenant: Tenant) -> str:
@@ -86,7 +118,19 @@ async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
     }
 
 
+KEY = ItemKey(("ns",), "k")
 VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
+    "put an item": lambda t: t.store.items(t.name).change([_item(t.name)], timeout=TIMEOUT),
+    "put a new item": lambda t: t.store.items(t.name).change([_item(t.name, "new")], timeout=TIMEOUT),
+    "delete an item": lambda t: t.store.items(t.name).change([DeleteItem(key=KEY)], timeout=TIMEOUT),
+    "get an item": lambda t: t.store.items(t.name).get([(KEY, True)], max_bytes=1000, timeout=TIMEOUT),
+    "search items": _search,
+    "search items by words": lambda t: _search(t, text=TextQuery(query="word", language="simple")),
+    "search items by a vector": lambda t: _search(
+        t, vector=VectorQuery(components=[1.0, 0.0], distance=Distance.COSINE)
+    ),
+    "count items": lambda t: t.store.items(t.name).count((), {}, timeout=TIMEOUT),
+    "list namespaces": lambda t: t.store.items(t.name).list_namespaces(NamespaceQuery(limit=9), timeout=TIMEOUT),
     "put": lambda t: t.put("3", parent="2", versions={"a": "3"}, values={"a": b"new"}),
     "put what is there": lambda t: t.put("2", versions={"a": "2"}, values={"a": b"other"}),
     "put with a precondition": lambda t: t.put("3", expect=1),

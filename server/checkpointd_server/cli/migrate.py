@@ -35,6 +35,7 @@ def migrate(
     data_dir: Path | None,
     schema: str,
     database_wait: float,
+    vector_index: tuple[str, ...],
 ) -> None:
     """Bring the database's schema up to date, and say which database that was.
 
@@ -56,12 +57,12 @@ def migrate(
     if as_json and not status:
         raise click.UsageError("--json goes with --status.")
     if print_sql:
-        click.echo(store.print_sql(schema), nl=False)
+        click.echo(store.print_sql(schema, vector_index), nl=False)
         return
     configure_logs(LogLevel.WARNING)
     warn_of_unknown(os.environ, known_variables())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
-    database = read_database(database_url, data_dir, schema, database_wait)
+    database = read_database(database_url, data_dir, schema, database_wait, vector_index)
     if status:
         found = asyncio.run(app.schema_status(database))
         if as_json:

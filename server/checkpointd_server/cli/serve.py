@@ -30,6 +30,7 @@ def serve(
     data_dir: Path | None,
     schema: str,
     database_wait: float,
+    vector_index: tuple[str, ...],
     workers: int,
     pool_max_size: int,
     max_concurrent_calls: int,
@@ -84,7 +85,7 @@ def serve(
             f"--workers {workers} needs a --pool-max-size of {workers} at the least: the workers share its connections"
         )
     config = ServeConfig(
-        database=read_database(database_url, data_dir, schema, database_wait),
+        database=read_database(database_url, data_dir, schema, database_wait, vector_index),
         listen=listen,
         health_listen=health_listen,
         metrics_listen=metrics_listen,

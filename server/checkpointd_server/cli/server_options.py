@@ -10,6 +10,7 @@ import click
 from checkpointd_server.cli.auth_options import access_settings
 from checkpointd_server.cli.option_types import Seconds, Whole, setting, stacked
 from checkpointd_server.config import DatabaseConfig, ServeConfig
+from checkpointd_server.domain.items import parse_index_name
 from checkpointd_server.logs import LogFormat, LogLevel
 
 _DEFAULTS = ServeConfig()
@@ -62,6 +63,20 @@ class SchemaName(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
+class VectorIndex(click.ParamType):  # type: ignore[type-arg]
+    """DIMS:DISTANCE, such as 384:cosine."""
+
+    name = "dims:distance"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the form."""
+        try:
+            parse_index_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
 database_settings = stacked(
     setting(
         "--database-url",
@@ -88,6 +103,16 @@ database_settings = stacked(
         default=_DEFAULTS.database.wait_seconds,
         show_default=True,
         help="How long to wait for a database that isn't up yet, in seconds.",
+    ),
+    setting(
+        "--vector-index",
+        type=VectorIndex(),
+        multiple=True,
+        default=list(_DEFAULTS.database.vector_indexes),
+        show_default=True,
+        help="An index on vectors of long-term memory, made with the schema where the database has pgvector: "
+        "DIMS:DISTANCE, with the distance cosine, l2 or inner_product. May be given several times; in the environment, "
+        "separated by spaces.",
     ),
 )
 
@@ -304,11 +329,15 @@ serve_settings = stacked(
 )
 
 
-def read_database(url: str | None, data_dir: Path | None, schema: str, wait_seconds: float) -> DatabaseConfig:
+def read_database(
+    url: str | None, data_dir: Path | None, schema: str, wait_seconds: float, vector_indexes: tuple[str, ...]
+) -> DatabaseConfig:
     """Puts the settings of the database together. Raises click.UsageError where two exclude each other."""
     if url is not None and data_dir is not None:
         raise click.UsageError(
             "--data-dir is the embedded PostgreSQL's folder and can't go together with --database-url "
             "(they may come from CHECKPOINTD_DATA_DIR and CHECKPOINTD_DATABASE_URL)"
         )
-    return DatabaseConfig(url=url, data_dir=data_dir, schema=schema, wait_seconds=wait_seconds)
+    return DatabaseConfig(
+        url=url, data_dir=data_dir, schema=schema, wait_seconds=wait_seconds, vector_indexes=vector_indexes
+    )

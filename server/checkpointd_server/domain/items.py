@@ -18,6 +18,11 @@ Filter = Mapping[str, Any]
 FUSION_CONSTANT = 60
 """How much the first places count in reciprocal rank fusion: the smaller, the more."""
 
+DEFAULT_INDEXES = ("384:cosine", "768:cosine", "1024:cosine", "1536:cosine")
+"""The indexes on vectors that there are unless the operator says otherwise. One that is empty costs nothing."""
+MAX_INDEXED_DIMS = 4000
+"""How many components a vector has, at the most, that can be indexed."""
+
 K = TypeVar("K")
 
 
@@ -107,6 +112,15 @@ class Distance(StrEnum):
     COSINE = "cosine"
     L2 = "l2"
     INNER_PRODUCT = "inner_product"
+
+
+def parse_index_name(text: str) -> tuple[int, Distance]:
+    """Returns the components and the distance of an index, such as "384:cosine". Raises ValueError."""
+    dims, _, distance = text.partition(":")
+    if not (dims.isascii() and dims.isdigit() and 1 <= int(dims) <= MAX_INDEXED_DIMS and distance in list(Distance)):
+        known = ", ".join(Distance)
+        raise ValueError(f"{text!r} is not DIMS:DISTANCE, with 1 to {MAX_INDEXED_DIMS} dimensions and one of {known}")
+    return int(dims), Distance(distance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -263,6 +263,11 @@ class CheckpointStore(Protocol):
         """Tells who may write to a thread."""
         ...
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether items can have vectors."""
+        ...
+
     def items(self, tenant: str) -> ItemStore:
         """Returns what keeps a tenant's items."""
         ...

@@ -26,9 +26,11 @@ from typing import Any
 import asyncpg
 
 from checkpointd_server.domain.errors import SchemaChanged, SchemaTooNew, SetupError
+from checkpointd_server.domain.items import DEFAULT_INDEXES
 from checkpointd_server.store.connections.connector import Connector
 from checkpointd_server.store.connections.database import keep_trying
 from checkpointd_server.store.errors import explain_setup, lacking_rights, read_only
+from checkpointd_server.store.items.vectors import install, installed_functions, vector_sql
 from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.statements import load_statements, quote_identifier, quote_literal, with_schema
 
@@ -74,6 +76,14 @@ SELECT NOT EXISTS (SELECT FROM {schema}.migrations WHERE number = {number}) AS p
 \\if :pending
 {sql}
 INSERT INTO {schema}.migrations (number, name, additive, checksum) VALUES ({number}, {name}, {additive}, {checksum});
+\\endif
+"""
+
+
+_PSQL_VECTORS = """
+SELECT to_regtype('vector') IS NOT NULL AS vectors \\gset
+\\if :vectors
+{sql}
 \\endif
 """
 
@@ -195,6 +205,7 @@ async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = 
         for migration in status.pending:
             await connection.execute(with_schema(migration.sql, options.schema))
             await connection.execute(insert, migration.number, migration.name, migration.additive, migration.checksum)
+        await install(connection, options.schema, options.vector_indexes)
         return list(status.pending)
 
 
@@ -210,8 +221,8 @@ async def schema_version(options: StoreOptions) -> int:
         return max((migration.number for migration in await _applied(connection, options.schema)), default=0)
 
 
-async def check_schema(options: StoreOptions) -> None:
-    """Raises SetupError if the database can't be served on as it is.
+async def check_schema(options: StoreOptions) -> tuple[str, ...]:
+    """Returns the functions that search vectors; none: the database has no vectors.
 
     Raises:
         SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
@@ -224,6 +235,7 @@ async def check_schema(options: StoreOptions) -> None:
             raise read_only()
         status = _compare(await _applied(connection, options.schema), known)
         lacking = await connection.fetchval(load_statements(options.schema)["check"]) if status.can_serve else None
+        functions = await installed_functions(connection, options.schema)
     _check_compatible(status, known, options.schema)
     if lacking:
         raise SetupError(lacking_rights(str(lacking)))
@@ -231,10 +243,16 @@ async def check_schema(options: StoreOptions) -> None:
         missing = [migration.number for migration in status.pending]
         problem = "is not set up for checkpointd" if not status.applied else f"lacks the migrations {missing}"
         raise SetupError(f"schema {options.schema!r} of the database {problem}: run `checkpointd migrate`")
+    return functions
 
 
-def print_sql(schema: str) -> str:
-    """Returns all migrations as one script for psql, for where checkpointd may not change the schema itself."""
+def print_sql(schema: str, vector_indexes: Sequence[str] = DEFAULT_INDEXES) -> str:
+    """Returns all migrations as one script for psql, for where checkpointd may not change the schema itself.
+
+    Args:
+        schema: The schema.
+        vector_indexes: The indexes that it makes on vectors, where the database has pgvector.
+    """
     known = load_migrations()
     quoted = quote_identifier(schema)
     head = _PSQL_HEAD.format(
@@ -252,7 +270,8 @@ def print_sql(schema: str) -> str:
         for template in (_PSQL_CHECK, _PSQL_MIGRATION)
         for migration in known
     ]
-    return head + "".join(steps) + "\nCOMMIT;\n"
+    vectors = _PSQL_VECTORS.format(sql=with_schema(vector_sql(vector_indexes), schema).strip())
+    return head + "".join(steps) + vectors + "\nCOMMIT;\n"
 
 
 @asynccontextmanager

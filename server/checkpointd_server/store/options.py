@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from checkpointd_server.domain.errors import SetupError
+from checkpointd_server.domain.items import DEFAULT_INDEXES, parse_index_name
 from checkpointd_server.domain.limits import Limits
 
 
@@ -49,12 +50,19 @@ class StoreOptions:
     """How long an upload is kept while no put has named it, in seconds."""
     limits: Limits = field(default_factory=Limits)
     """What the store itself holds to: how many patches follow one another, how many bytes an answer holds."""
+    vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
+    """The indexes on vectors of items that `migrate` makes where the database has pgvector: DIMS:DISTANCE each."""
     application_name: str = "checkpointd"
     """How the connections show in pg_stat_activity."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.schema.encode(errors="replace")) <= 63 or "\0" in self.schema:
             raise SetupError(f"the schema's name must have 1 to 63 bytes and no NUL: {self.schema!r}")
+        for index in self.vector_indexes:
+            try:
+                parse_index_name(index)
+            except ValueError as error:
+                raise SetupError(str(error)) from None
         if "$$" in self.schema:
             raise SetupError(f"the schema's name can't hold two dollar signs, which quote functions: {self.schema!r}")
         if self.schema.startswith("pg_"):

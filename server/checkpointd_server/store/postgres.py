@@ -36,9 +36,10 @@ from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, Valu
 from checkpointd_server.store import history, reads, thread_lists, threads, values
 from checkpointd_server.store.connections.database import Connections, open_connections
 from checkpointd_server.store.errors import lacking_rights
-from checkpointd_server.store.gc import run_gc
+from checkpointd_server.store.gc import run_gc, sweep_items
 from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.tenant import TenantItems
+from checkpointd_server.store.items.vectors import vector_statements
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
@@ -171,7 +172,8 @@ class PostgresStore:
         return await values.get_value(database, namespace, key, offset=offset, max_bytes=max_bytes, timeout=timeout)
 
     async def run_gc(self) -> int:
-        """Collects uploads and rows that nobody comes for. Returns how many threads it looked at."""
+        """Collects uploads, rows and items that nobody comes for. Returns how many threads it looked at."""
+        await sweep_items(self._connections, timeout=GC_TIMEOUT)
         return await run_gc(self._connections, grace_seconds=self._options.upload_grace, timeout=GC_TIMEOUT)
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
@@ -296,6 +298,11 @@ class PostgresStore:
         """Tells who may write to a thread."""
         return await self._of(tenant).leases.state(tenant, thread_id, timeout=timeout)
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether items can have vectors."""
+        return self._features.has_vectors
+
     def items(self, tenant: str) -> TenantItems:
         """Returns what keeps a tenant's items."""
         return self._of(tenant).items
@@ -349,6 +356,7 @@ async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
         SchemaTooNew: A newer checkpointd migrated the database.
         SetupError: The database can't be used, or lacks migrations. The message says what to do.
     """
-    await check_schema(options)
-    async with open_connections(options, load_statements(options.schema)) as connections:
-        yield PostgresStore(connections, options)
+    functions = await check_schema(options)
+    statements = {**load_statements(options.schema), **vector_statements(functions, options.schema)}
+    async with open_connections(options, statements) as connections:
+        yield PostgresStore(connections, options, ItemFeatures(functions))

@@ -12,9 +12,10 @@ class InfoServicer:
 
     Args:
         limits: The limits in force.
+        has_vectors: Whether items of long-term memory can have vectors.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, has_vectors: bool = False) -> None:
         told = {field.name: getattr(limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         self._response = pb.GetServerInfoResponse(
             version=__version__,
@@ -26,6 +27,7 @@ class InfoServicer:
                 pb.CAPABILITY_PIPELINE,
                 pb.CAPABILITY_PATCHES,
                 pb.CAPABILITY_STORE,
+                *((pb.CAPABILITY_STORE_VECTORS,) if has_vectors else ()),
             ],
             limits=pb.Limits(**told),
         )

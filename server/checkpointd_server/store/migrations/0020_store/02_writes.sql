@@ -27,7 +27,9 @@ CREATE FUNCTION __schema__.change_items(
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x record;
+    x_begun timestamptz := clock_timestamp();
     x_now timestamptz;
+    x_stored_at timestamptz;
     x_version bigint;
     x_words tsvector;
     x_ttl interval;
@@ -45,6 +47,8 @@ BEGIN
         ORDER BY c.namespace COLLATE "C", c.key COLLATE "C", c.position
     LOOP
         x_now := clock_timestamp();
+        -- As if they were done in the order in which they came.
+        x_stored_at := x_begun + x.position * interval '1 microsecond';
         o_position := x.position;
         o_outcome := 'ok';
         IF x.type IS NULL THEN
@@ -66,7 +70,7 @@ BEGIN
                 UPDATE __schema__.items AS i
                 SET version = greatest(i.version + 1, x_version), type = x.type, data = x.data, doc = x.doc::jsonb,
                     words = x_words, vectors = x.vectors, replaced_vectors = i.vectors, ttl = x_ttl,
-                    expires_at = x_now + x_ttl, updated_at = x_now
+                    expires_at = x_stored_at + x_ttl, updated_at = x_stored_at
                 WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key AND i.version = x.expected
                     AND (i.expires_at IS NULL OR i.expires_at > x_now)
                 RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
@@ -76,13 +80,14 @@ BEGIN
                 )
                 VALUES (
                     p_tenant, x.namespace, x.key, x_version, x.type, x.data, x.doc::jsonb, x_words, x.vectors, x_ttl,
-                    x_now + x_ttl, x_now, x_now
+                    x_stored_at + x_ttl, x_stored_at, x_stored_at
                 )
                 ON CONFLICT (tenant, namespace, key) DO UPDATE
                 SET version = greatest(i.version + 1, excluded.version), type = excluded.type, data = excluded.data,
                     doc = excluded.doc, words = excluded.words, vectors = excluded.vectors, replaced_vectors = i.vectors,
                     ttl = excluded.ttl, expires_at = excluded.expires_at,
-                    created_at = CASE WHEN i.expires_at <= x_now THEN x_now ELSE i.created_at END, updated_at = x_now
+                    created_at = CASE WHEN i.expires_at <= x_now THEN x_stored_at ELSE i.created_at END,
+                    updated_at = x_stored_at
                 WHERE x.expected IS NULL OR i.expires_at <= x_now
                 RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
             END IF;

@@ -158,6 +158,7 @@ DECLARE
     x_now timestamptz := clock_timestamp();
     x_from text := p_from;
     x_namespace text;
+    x_labels text[];
     x_skipped integer := p_skipped;
     x_found integer := 0;
 BEGIN
@@ -172,14 +173,11 @@ BEGIN
         EXIT WHEN NOT FOUND;
         x_from := x_namespace || chr(1);
         CONTINUE WHEN NOT x_namespace ~ ALL (p_patterns);
-        -- Behind the last label there is one more separator. A namespace that isn't cut has no others behind it to leave out.
-        IF cardinality(string_to_array(x_namespace, chr(1))) > p_depth THEN
-            x_namespace := array_to_string((string_to_array(x_namespace, chr(1)))[: p_depth], chr(1));
-            IF right(x_namespace, 1) <> chr(1) THEN
-                x_namespace := x_namespace || chr(1);
-            END IF;
+        x_labels := string_to_array(left(x_namespace, -1), chr(1));
+        IF cardinality(x_labels) >= p_depth THEN
+            x_namespace := array_to_string(x_labels[: p_depth], chr(1)) || chr(1);
             -- Behind all that begins with it.
-            x_from := greatest(x_from COLLATE "C", left(x_namespace, -1) || chr(2));
+            x_from := left(x_namespace, -1) || chr(2);
         END IF;
         IF x_skipped > 0 THEN
             x_skipped := x_skipped - 1;

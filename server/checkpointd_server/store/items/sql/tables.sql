@@ -1,0 +1,26 @@
+-- Vectors of items, where the database has pgvector. Run again, it changes nothing.
+
+CREATE TABLE IF NOT EXISTS __schema__.item_vectors (
+    tenant text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    position integer NOT NULL,
+    -- What it was made of.
+    path text NOT NULL,
+    dims integer NOT NULL,
+    embedding vector NOT NULL,
+    PRIMARY KEY (tenant, namespace, key, position)
+) WITH (toast_tuple_target = 8160, autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
+
+ALTER TABLE __schema__.item_vectors ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS own_tenant ON __schema__.item_vectors;
+CREATE POLICY own_tenant ON __schema__.item_vectors
+    USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus') THEN
+        ALTER TABLE __schema__.item_vectors FORCE ROW LEVEL SECURITY;
+    END IF;
+END
+$$;

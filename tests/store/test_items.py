@@ -1,0 +1,327 @@
+"""Items of long-term memory on real PostgreSQL: changes, reads, times to live, words and vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from checkpointd_server.domain.errors import InvalidArgument, ItemVersionConflict, VectorsUnavailable
+from checkpointd_server.domain.items import (
+    Changed,
+    DeleteItem,
+    Distance,
+    ItemKey,
+    ItemSearch,
+    ItemStore,
+    ItemText,
+    ItemVector,
+    NamespaceCondition,
+    NamespaceQuery,
+    PutItem,
+    TextQuery,
+    VectorQuery,
+)
+from checkpointd_server.store import PostgresStore
+from checkpointd_server.store.items import writes
+from checkpointd_server.store.items.features import ItemFeatures
+from checkpointd_server.store.items.names import decode, encode
+from tests.support.tenant import a_connection
+
+TIMEOUT = 20.0
+BIG = 1_000_000
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def items(store: PostgresStore) -> ItemStore:
+    """The items of a tenant that only this test uses."""
+    return store.items(f"items-{next(_numbers)}")
+
+
+@pytest.fixture
+def vectored(items: ItemStore) -> ItemStore:
+    """The same, where the database has vectors."""
+    if not items.has_vectors:
+        pytest.skip("this PostgreSQL has no pgvector")
+    return items
+
+
+def put(key: str, content: Any = None, *namespace: str, **fields: Any) -> PutItem:
+    doc = json.dumps(content or {})
+    return PutItem(key=ItemKey(namespace or ("ns",), key), type="json", data=doc.encode(), doc=doc, **fields)
+
+
+def vectors(*components: list[float]) -> list[ItemVector]:
+    return [ItemVector(path=f"{number}", components=one) for number, one in enumerate(components)]
+
+
+async def change(items: ItemStore, *changes: PutItem | DeleteItem) -> list[Any]:
+    return await items.change(changes, timeout=TIMEOUT)
+
+
+async def found(items: ItemStore, **wanted: Any) -> list[tuple[str, float | None]]:
+    search = ItemSearch(**{"prefix": (), "limit": 10, **wanted})
+    await items.check(search, timeout=TIMEOUT)
+    answer = await items.search(search, max_bytes=BIG, timeout=TIMEOUT)
+    assert not answer.is_truncated
+    return [(one.item.key.key, None if one.score is None else round(one.score, 4)) for one in answer.items]
+
+
+async def keys(items: ItemStore, **wanted: Any) -> list[str]:
+    return [key for key, _ in await found(items, **wanted)]
+
+
+async def get(items: ItemStore, key: str, *namespace: str, refreshes: bool = False) -> Any:
+    (item,) = await items.get([(ItemKey(namespace or ("ns",), key), refreshes)], max_bytes=BIG, timeout=TIMEOUT)
+    return item
+
+
+@pytest.mark.parametrize(
+    "namespace", [("a",), ("a", "b"), ("\x01", "\x02"), ("a\x01b", "\x02\x03"), ("ü", "\U0010ffff"), ("a.b", "*")]
+)
+def test_a_namespace_comes_back_as_it_went_in(namespace: tuple[str, ...]) -> None:
+    assert decode(encode(namespace)) == namespace
+
+
+def test_namespaces_compare_as_their_labels_do() -> None:
+    labels = ["\x01", "\x01\x02", "\x02", "a", "a\x01", "a\x02", "ab", "b", "\U0010ffff"]
+    namespaces = [path for size in (1, 2) for path in itertools.product(labels, repeat=size)]
+    assert sorted(namespaces) == sorted(namespaces, key=lambda path: encode(path).encode())
+
+
+class TestChanges:
+    async def test_callers_at_once_share_commits_and_each_is_told_its_own(
+        self, items: ItemStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writes, "COMMITS_AT_ONCE", 1)
+        results = await asyncio.gather(*[change(items, put(f"{n}"), put(f"{n}b")) for n in range(40)])
+        assert all(isinstance(result, Changed) for pair in results for result in pair)
+        assert await items.count((), {}, timeout=TIMEOUT) == 80
+
+    async def test_one_that_cannot_be_stored_takes_nobody_along(self, items: ItemStore) -> None:
+        bad = PutItem(key=ItemKey(("ns",), "bad"), type="json", data=b"{}", doc="no JSON")
+        results = await asyncio.gather(
+            *[change(items, put(f"{n}")) for n in range(5)], change(items, bad), return_exceptions=True
+        )
+        assert [isinstance(result, list) for result in results] == [True] * 5 + [False]
+        assert await items.count((), {}, timeout=TIMEOUT) == 5
+
+    async def test_of_many_who_expect_a_version_one_wins(self, items: ItemStore) -> None:
+        ((version, _),) = await change(items, put("k", expected_version=0))
+        results = await asyncio.gather(
+            *[change(items, put("k", {"n": n}, expected_version=version)) for n in range(10)]
+        )
+        outcomes = [result for (result,) in results]
+        assert sum(isinstance(outcome, Changed) for outcome in outcomes) == 1
+        assert all(
+            outcome.current_version > version for outcome in outcomes if isinstance(outcome, ItemVersionConflict)
+        )
+
+    async def test_deletions_heed_versions_too(self, items: ItemStore) -> None:
+        ((version, _),) = await change(items, put("k"))
+        key = ItemKey(("ns",), "k")
+        (conflict,) = await change(items, DeleteItem(key=key, expected_version=version - 1))
+        assert isinstance(conflict, ItemVersionConflict)
+        assert conflict.current_version == version
+        (deleted,) = await change(items, DeleteItem(key=key, expected_version=version))
+        assert deleted.found
+        (conflict,) = await change(items, DeleteItem(key=key, expected_version=version))
+        assert isinstance(conflict, ItemVersionConflict)
+        assert conflict.current_version == 0
+        (absent,) = await change(items, DeleteItem(key=key))
+        assert not absent.found
+
+    async def test_a_new_item_of_the_same_name_has_a_greater_version_and_its_own_time(self, items: ItemStore) -> None:
+        ((first, _),) = await change(items, put("k"))
+        before = await get(items, "k")
+        await change(items, DeleteItem(key=ItemKey(("ns",), "k")))
+        ((second, _),) = await change(items, put("k"))
+        assert second > first
+        assert (await get(items, "k")).created_at > before.created_at
+
+
+class TestTimesToLive:
+    async def test_what_has_expired_is_read_by_nobody_and_swept(self, items: ItemStore, store: PostgresStore) -> None:
+        await change(items, put("short", ttl=0.2), put("long", ttl=60), put("ever"))
+        item = await get(items, "long")
+        assert 55 < (item.expires_at - item.updated_at).total_seconds() < 65
+        await asyncio.sleep(0.3)
+        assert await get(items, "short") is None
+        assert set(await keys(items)) == {"long", "ever"}
+        assert await items.count((), {}, timeout=TIMEOUT) == 2
+        ((version, _),) = await change(items, put("short", expected_version=0, ttl=0.1))
+        assert version
+        await asyncio.sleep(0.2)
+        await store.run_gc()
+        async with a_connection(store) as connection:
+            await connection.execute(f"SELECT set_config('checkpointd.tenant', '{items._database._first[0]}', false)")  # type: ignore[attr-defined]
+            assert await connection.fetchval("SELECT count(*) FROM checkpointd.items") == 2
+            await connection.execute("SELECT set_config('checkpointd.tenant', '', false)")
+
+    async def test_a_read_lets_it_begin_anew_if_it_is_asked_to(self, items: ItemStore) -> None:
+        await change(items, put("k", ttl=60))
+        first = (await get(items, "k")).expires_at
+        assert (await get(items, "k")).expires_at == first
+        refreshed = (await get(items, "k", refreshes=True)).expires_at
+        assert refreshed > first
+        assert (await get(items, "k")).expires_at == refreshed
+        await keys(items, refreshes=True)
+        assert (await get(items, "k")).expires_at > refreshed
+
+
+class TestNamespaces:
+    async def test_are_listed_by_prefix_suffix_wildcards_and_depth(self, items: ItemStore) -> None:
+        paths = [("a",), ("a", "b"), ("a", "b", "c"), ("a", "x", "c"), ("ab",), ("d", "b", "c"), (".*", "[", "\\")]
+        await change(items, *[put("k", None, *path) for path in paths], put("gone", None, "z", ttl=0.001))
+        await asyncio.sleep(0.01)
+
+        async def listed(*conditions: NamespaceCondition, depth: int | None = None, **page: int) -> list[Any]:
+            query = NamespaceQuery(conditions=conditions, max_depth=depth, **{"limit": 100, **page})
+            return await items.list_namespaces(query, timeout=TIMEOUT)
+
+        def prefix(*path: str) -> NamespaceCondition:
+            return NamespaceCondition(path=path)
+
+        def suffix(*path: str) -> NamespaceCondition:
+            return NamespaceCondition(path=path, at_end=True)
+
+        assert await listed() == sorted(paths)
+        assert await listed(prefix("a")) == [("a",), ("a", "b"), ("a", "b", "c"), ("a", "x", "c")]
+        assert await listed(prefix("a", "*", "c")) == [("a", "b", "c"), ("a", "x", "c")]
+        assert await listed(prefix("*", "b")) == [("a", "b"), ("a", "b", "c"), ("d", "b", "c")]
+        assert await listed(suffix("b", "c")) == [("a", "b", "c"), ("d", "b", "c")]
+        assert await listed(suffix("*", "c"), prefix("a")) == [("a", "b", "c"), ("a", "x", "c")]
+        assert await listed(prefix(".*")) == [(".*", "[", "\\")]
+        assert await listed(suffix("[", "\\")) == [(".*", "[", "\\")]
+        assert await listed(suffix("\\")) == [(".*", "[", "\\")]
+        assert await listed(depth=1) == [(".*",), ("a",), ("ab",), ("d",)]
+        assert await listed(depth=2) == [(".*", "["), ("a",), ("a", "b"), ("a", "x"), ("ab",), ("d", "b")]
+        assert await listed(depth=1, limit=2, offset=1) == [("a",), ("ab",)]
+        assert await listed(suffix("c"), depth=1) == [("a",), ("d",)]
+
+
+class TestWords:
+    async def test_find_items_by_rank(self, items: ItemStore) -> None:
+        await change(
+            items,
+            put("a", {"n": 1}, text=ItemText(text="The user likes dark chocolate\nand coffee", language="english")),
+            put("b", {"n": 2}, text=ItemText(text="chocolates", language="english")),
+            put("c", {"n": 3}, text=ItemText(text="it's \\ 'quoted' & | ! odd", language="simple")),
+            put("none"),
+        )
+        words = TextQuery(query="chocolate or coffee?", language="english")
+        assert await keys(items, text=words) == ["a", "b"]
+        assert await keys(items, text=words, filter={"n": {"$gt": 1}}) == ["b"]
+        assert await keys(items, text=TextQuery(query="chocolate coffee", language="english", web=True)) == ["a"]
+        assert await keys(items, text=TextQuery(query="chocolate -coffee", language="english", web=True)) == ["b"]
+        assert await keys(items, text=TextQuery(query="'QUOTED' \\ &", language="simple")) == ["c"]
+        assert await keys(items, text=TextQuery(query="the", language="english")) == []
+        await change(items, put("b", {"n": 2}))
+        assert await keys(items, text=words) == ["a"]
+
+    async def test_an_unknown_language_is_refused_by_name(self, items: ItemStore) -> None:
+        for wanted in (
+            put("a", text=ItemText(text="x", language="klingon")),
+            ItemSearch(prefix=(), limit=1, text=TextQuery(query="x", language="pg_catalog.english")),
+        ):
+            with pytest.raises(InvalidArgument) as refused:
+                await items.check(wanted, timeout=TIMEOUT)
+            assert refused.value.field == "text.language"
+
+
+class TestVectors:
+    @pytest.mark.parametrize(
+        ("distance", "scores"),
+        [(Distance.COSINE, [1, 0.7071, 0]), (Distance.L2, [0, -1, -1.4142]), (Distance.INNER_PRODUCT, [1, 1, 0])],
+    )
+    async def test_rank_by_each_distance(self, distance: Distance, scores: list[float], vectored: ItemStore) -> None:
+        await change(
+            vectored,
+            put("same", vectors=vectors([1, 0])),
+            put("half", vectors=vectors([1, 1])),
+            put("other", vectors=vectors([0, 1])),
+            put("longer", vectors=vectors([1, 0, 0])),
+        )
+        query = VectorQuery(components=[1, 0], distance=distance)
+        ranked = await found(vectored, vector=query)
+        assert [score for _, score in ranked[:3]] == pytest.approx(scores, abs=1e-4)
+        assert {key for key, _ in ranked[:2]} == {"same", "half"}
+
+    async def test_the_best_of_an_items_vectors_counts_and_those_without_come_last(self, vectored: ItemStore) -> None:
+        await change(
+            vectored,
+            put("old"),
+            put("none"),
+            put("two", vectors=vectors([0, 1], [1, 0.1])),
+            put("one", vectors=vectors([1, 1])),
+        )
+        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
+        assert await keys(vectored, vector=query) == ["two", "one", "none", "old"]
+        assert (await found(vectored, vector=query))[2:] == [("none", None), ("old", None)]
+        pages = [await keys(vectored, vector=query, limit=1, offset=offset) for offset in range(5)]
+        assert pages == [["two"], ["one"], ["none"], ["old"], []]
+
+    async def test_a_put_without_vectors_takes_the_old_ones_away(self, vectored: ItemStore) -> None:
+        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
+        await change(vectored, put("k", vectors=vectors([1, 0], [0, 1])))
+        await change(vectored, put("k", vectors=vectors([0, 1])))
+        assert await found(vectored, vector=query) == [("k", 0)]
+        await change(vectored, put("k"))
+        assert await found(vectored, vector=query) == [("k", None)]
+        await change(vectored, put("k", vectors=vectors([1, 0])))
+        await change(vectored, DeleteItem(key=ItemKey(("ns",), "k")))
+        await change(vectored, put("k"))
+        assert await found(vectored, vector=query) == [("k", None)]
+
+    async def test_below_a_namespace_and_with_a_filter(self, vectored: ItemStore) -> None:
+        await change(
+            vectored,
+            *[put(f"{n}", {"n": n}, "a" if n % 2 else "b", vectors=vectors([1, n])) for n in range(8)],
+        )
+        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
+        assert await keys(vectored, vector=query, prefix=("a",)) == ["1", "3", "5", "7"]
+        assert await keys(vectored, vector=query, prefix=("a",), filter={"n": {"$gte": 5}}) == ["5", "7"]
+
+    async def test_with_words_both_rankings_are_fused(self, vectored: ItemStore) -> None:
+        tea = ItemText(text="tea", language="simple")
+        await change(
+            vectored,
+            put("both", vectors=vectors([1, 0.5]), text=tea),
+            put("near", vectors=vectors([1, 0])),
+            put("worded", text=tea),
+            put("neither"),
+        )
+        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
+        ranked = await found(vectored, vector=query, text=TextQuery(query="tea", language="simple"))
+        assert ranked[0][0] == "both"
+        assert {key for key, _ in ranked} == {"both", "near", "worded"}
+        assert ranked[0][1] == pytest.approx(1 / 62 + 1 / 62, abs=1e-3)
+
+    async def test_an_index_finds_what_comparing_all_finds(self, vectored: ItemStore) -> None:
+        size = 384
+        batch = [
+            put(f"{n}", {"n": n}, vectors=vectors([float((n * 7 + i * i) % 97) for i in range(size)]))
+            for n in range(1200)
+        ]
+        for start in range(0, len(batch), 200):
+            await change(vectored, *batch[start : start + 200])
+        components = [float((i * i + 50) % 97) for i in range(size)]
+        by_index = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE))
+        exact = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE, exact=True))
+        assert len(set(by_index) & set(exact)) >= 8
+        assert [score for _, score in by_index] == sorted([score or 0 for _, score in by_index], reverse=True)
+
+    async def test_without_pgvector_vectors_are_refused_by_name_and_all_else_works(self, store: PostgresStore) -> None:
+        without = PostgresStore(store.connections, store._options, ItemFeatures()).items(f"without-{next(_numbers)}")
+        assert not without.has_vectors
+        query = VectorQuery(components=[1], distance=Distance.L2)
+        for wanted in (put("k", vectors=vectors([1])), ItemSearch(prefix=(), limit=1, vector=query)):
+            with pytest.raises(VectorsUnavailable):
+                await without.check(wanted, timeout=TIMEOUT)
+        await change(without, put("k", {"n": 1}, text=ItemText(text="tea", language="simple")))
+        assert await keys(without, filter={"n": 1}) == ["k"]
+        assert await keys(without, text=TextQuery(query="tea", language="simple")) == ["k"]
