@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bounds js reference flaky soak fuzz bench docs lint format protos pins audit clean
+.PHONY: help setup demo demo-memory test test-all bounds js reference flaky soak fuzz bench docs lint format protos pins audit clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ setup: ## Build .venv with the server, the client and every development tool
 
 demo: setup ## Watch an agent die in mid-run and be finished by another process (a minute, no model or key needed)
 	@$(BIN)/python -m examples.demo $(ARGS)
+
+demo-memory: setup ## Watch an agent remember across threads and processes (half a minute)
+	@$(BIN)/python -m examples.memory $(ARGS)
 
 test: setup ## Run the tests, but for the long ones
 	@$(PYTEST) -m "not long" $(ARGS)

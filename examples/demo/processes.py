@@ -39,13 +39,14 @@ class Agent:
     """A process that runs the agent, and what it has said so far.
 
     Args:
-        arguments: Those of `examples.demo.worker`.
+        arguments: Those of the module.
+        module: What runs in it.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], *, module: str = "examples.demo.worker") -> None:
         self.nodes: list[str] = []
         """The nodes that began in this process."""
-        self._process = _start([sys.executable, "-m", "examples.demo.worker", *arguments], None)
+        self._process = _start([sys.executable, "-m", module, *arguments], None)
 
     @property
     def pid(self) -> int:
