@@ -24,6 +24,9 @@ TABLES = {
 }
 """Tables that `fill` and these tests put something of a tenant into."""
 
+UNCOUNTED = {"item_vectors"}
+"""Tables whose rows go with others, and aren't told by themselves. Where there is no pgvector, they aren't there."""
+
 
 async def purge(tenant: Tenant, wanted: ThreadFilter | None = None, **options: bool) -> PurgeReport:
     """Purges all pages, of what a filter finds or of everything, and returns the pages' sum."""
@@ -75,7 +78,9 @@ async def test_a_tenant_leaves_no_row_in_any_table(own_options: StoreOptions) ->
                     "created_at, updated_at) VALUES ($1, 'notes', 'one', 1, 'json', '{}', '{}', 0, now(), now())",
                     tenant.name,
                 )
-                await connection.execute("INSERT INTO checkpointd.item_sweeps VALUES ($1, now())", tenant.name)
+                await connection.execute(
+                    "INSERT INTO checkpointd.item_sweeps VALUES ($1, now()) ON CONFLICT DO NOTHING", tenant.name
+                )
             before = {name: await contents(connection, name) for name in ("mine", "other")}
             assert {table for table, rows in before["mine"].items() if rows} >= TABLES
             would = await purge(mine, is_dry_run=True)
@@ -87,7 +92,7 @@ async def test_a_tenant_leaves_no_row_in_any_table(own_options: StoreOptions) ->
             after = await contents(connection, "mine")
             assert {table: rows for table, rows in after.items() if rows} == {}
             assert {table: rows for table, rows in done.rows.items() if rows} == {
-                table: len(rows) for table, rows in before["mine"].items() if rows
+                table: len(rows) for table, rows in before["mine"].items() if rows and table not in UNCOUNTED
             }
             assert await contents(connection, "other") == before["other"]
         finally:
@@ -101,7 +106,7 @@ def test_every_table_that_has_a_tenant_is_purged() -> None:
     created = re.findall(r"CREATE TABLE __schema__\.(\w+) \((.*?)\n\)", sql, re.DOTALL)
     tables = {name for name, body in created if "tenant" in body}
     purges = "".join(re.findall(r"FUNCTION __schema__\.purge_\w+\(.*?\n\$\$;", sql, re.DOTALL))
-    assert tables == set(re.findall(r"DELETE FROM __schema__\.(\w+)", purges))
+    assert tables | UNCOUNTED == set(re.findall(r"DELETE FROM __schema__\.(\w+)", purges))
 
 
 async def test_what_a_filter_finds_goes_archived_or_not_and_the_rest_stays(tenant: Tenant) -> None:

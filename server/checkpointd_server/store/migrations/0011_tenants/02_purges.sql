@@ -115,10 +115,24 @@ CREATE FUNCTION __schema__.purge_items(p_tenant text, p_limit integer) RETURNS b
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_rows bigint;
+    x_vectors bigint;
+    x_namespaces text[];
+    x_keys text[];
 BEGIN
-    DELETE FROM __schema__.items AS i
-    WHERE i.ctid = ANY (ARRAY(SELECT o.ctid FROM __schema__.items AS o WHERE o.tenant = p_tenant LIMIT p_limit));
-    GET DIAGNOSTICS x_rows = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM __schema__.items AS i
+        WHERE i.ctid = ANY (ARRAY(SELECT o.ctid FROM __schema__.items AS o WHERE o.tenant = p_tenant LIMIT p_limit))
+        RETURNING i.namespace, i.key, i.vectors
+    )
+    SELECT count(*), sum(gone.vectors), array_agg(gone.namespace), array_agg(gone.key)
+    INTO x_rows, x_vectors, x_namespaces, x_keys
+    FROM gone;
+    -- Where there are none, there may be no such table.
+    IF x_vectors > 0 THEN
+        DELETE FROM __schema__.item_vectors AS v
+        USING unnest(x_namespaces, x_keys) AS gone (namespace, key)
+        WHERE v.tenant = p_tenant AND v.namespace = gone.namespace AND v.key = gone.key;
+    END IF;
     RETURN x_rows;
 END
 $$;
