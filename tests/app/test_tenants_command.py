@@ -1,4 +1,4 @@
-"""`checkpointd stats` and `purge`, for people and for programs, of one tenant and of all."""
+"""`checkpointd stats`, `top`, `quotas` and `purge`, for people and for programs, of one tenant and of all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import pytest
 from click.testing import CliRunner, Result
-from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc import GrpcSaver, QuotaExceededError
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
@@ -65,10 +65,11 @@ class Commands:
 def commands(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     folder = tmp_path_factory.mktemp("tenants")
     keys = Path(folder, "keys.toml")
-    scopes = dict.fromkeys(("acme", "other", "doomed", "empty"), ("admin",)) | {"boss": ("operator",)}
+    scopes = dict.fromkeys(("acme", "other", "doomed", "empty", "third"), ("admin",)) | {"boss": ("operator",)}
     keys.write_text("\n".join(key_entry(f"ckd_{name}", name, *which) for name, which in scopes.items()))
     database = postgres_cluster.create_migrated_database()
-    options = ("--database-url", postgres_cluster.dsn(database), "--keys-file", str(keys))
+    options = ["--database-url", postgres_cluster.dsn(database), "--keys-file", str(keys)]
+    options += ["--quota-refresh-seconds", "0.2"]
     with ServerProcess(*options, log_dir=folder) as server:
         made = Commands(server)
         for tenant in ("acme", "other", "doomed"):
@@ -125,7 +126,10 @@ class TestStats:
             "bytes": own["stored_bytes"],
         }
         told = commands.json("boss", "stats", "--by-tenant")["tenants"]
-        assert [tenant["tenant"] for tenant in told] == sorted(row["tenant"] for row in rows)
+        # Others are noted meanwhile.
+        names = [tenant["tenant"] for tenant in told]
+        assert names == sorted(names)
+        assert set(names) >= {row["tenant"] for row in rows}
         lines = commands.ok("boss", "stats", "--by-tenant").splitlines()
         assert lines[0].startswith("TENANT")
         assert any(line.startswith("other ") for line in lines)
@@ -139,8 +143,85 @@ class TestStats:
         assert commands.run("boss", "stats", *options).exit_code == 2
 
 
+class TestTop:
+    def test_for_programs(self, commands: Commands) -> None:
+        commands.make("third", "busy", turns=3)
+        told = commands.json("third", "top")
+        assert told["calls_per_second"] > 0
+        assert told["busiest"][0]["thread_id"] == "busy"
+        assert told["busiest"][0]["calls"] > 3
+        assert {"method", "thread_id", "seconds", "ago_seconds"} == told["slowest"][0].keys()
+        seconds = [one["seconds"] for one in told["slowest"]]
+        assert seconds == sorted(seconds, reverse=True)
+        assert all("Activity" not in one["method"] for one in (*told["slowest"], *told["live"]))
+        assert len(commands.json("third", "top", "--limit", "1")["slowest"]) == 1
+
+    def test_for_people_and_once_where_nobody_looks(self, commands: Commands) -> None:
+        commands.make("third", "busy")
+        lines = commands.ok("third", "top").splitlines()
+        assert "calls at work, " in lines[0]
+        busiest = lines.index("busiest threads")
+        assert lines[busiest + 1].split() == ["CALLS", "THREAD"]
+        assert "busy" in {line.split()[1] for line in lines[busiest + 2 :]}
+
+    def test_another_tenants_calls_are_for_the_operator_alone(self, commands: Commands) -> None:
+        commands.make("third", "secret-thread")
+        assert "secret-thread" not in commands.ok("acme", "top", "--json")
+        refused = commands.run("acme", "top", "--all-tenants")
+        assert "needs the scope 'operator'" in refused.output
+        told = commands.json("boss", "top", "--all-tenants", "--limit", "1000")
+        assert ("third", "secret-thread") in {(one["tenant"], one["thread_id"]) for one in told["busiest"]}
+        assert "TENANT" in commands.ok("boss", "top", "--all-tenants")
+
+
+class TestQuotas:
+    def test_set_and_list(self, commands: Commands) -> None:
+        assert commands.json("boss", "quotas", "set", "acme", "--threads", "1000", "--bytes", "5000000000") == {
+            "tenant": "acme",
+            "quotas": {"max_bytes": 5_000_000_000, "max_threads": 1000, "max_calls_per_second": None},
+        }
+        (told,) = commands.json("boss", "quotas", "list", "acme")["tenants"]
+        assert told["set"] == ["max_bytes", "max_threads"]
+        assert told["quotas"]["max_threads"] == 1000
+        assert told["used"].keys() == {"bytes", "threads"}
+        lines = commands.ok("boss", "quotas", "list").splitlines()
+        assert lines[0].startswith("TENANT")
+        (line,) = [line for line in lines if line.startswith("acme ")]
+        assert line.split()[-3:] == [str(told["used"]["threads"]), "1000*", "-"]
+        assert "4.7 GiB*" in line
+        assert "threads       1000" in commands.ok("boss", "quotas", "set", "acme", "--calls", "0")
+        assert "any number" in commands.ok("boss", "quotas", "set", "acme", "--reset")
+        assert commands.json("boss", "quotas", "list", "acme")["tenants"][0]["set"] == []
+
+    def test_what_is_over_is_refused_and_told_as_such(self, commands: Commands) -> None:
+        commands.ok("boss", "quotas", "set", "empty", "--threads", "1")
+        commands.make("empty", "first")
+        numbers = iter(range(100_000))
+
+        def until_refused() -> None:
+            while True:
+                commands.make("empty", f"more-{next(numbers)}")
+
+        with pytest.raises(QuotaExceededError) as refused:
+            until_refused()
+        assert (refused.value.field, refused.value.limit) == ("threads", 1)
+        assert refused.value.used is not None
+        assert refused.value.used >= 1
+        commands.make("empty", "first")  # it goes on
+        commands.ok("boss", "quotas", "set", "empty", "--reset")
+        commands.ok("empty", "purge", "threads", "--all", "--yes")
+
+    def test_only_the_operator_may(self, commands: Commands) -> None:
+        for arguments in (["list"], ["set", "acme", "--calls", "0"]):
+            refused = commands.run("acme", "quotas", *arguments)
+            assert "needs the scope 'operator'" in refused.output
+        assert commands.run("boss", "quotas", "set", "acme").exit_code == 2
+        assert "no tenant 'nobody' was seen" in commands.run("boss", "quotas", "list", "nobody").output
+
+
 class TestPurge:
     def test_threads_that_a_filter_finds(self, commands: Commands) -> None:
+        others = commands.json("other", "stats")["checkpoints"]
         told = commands.ok("acme", "purge", "threads", "--metadata", "user=bob", "--dry-run")
         assert told.startswith("would purge 1 threads with ")
         assert told.endswith(f" at {commands.target}\n")
@@ -158,7 +239,7 @@ class TestPurge:
         assert done["rows"]["threads"] == 1
         assert done["rows"]["checkpoints"] == done["checkpoints"]
         assert commands.json("acme", "threads", "count")["count"] == 1
-        assert commands.json("other", "threads", "count")["count"] == 2
+        assert commands.json("other", "stats")["checkpoints"] == others
 
     def test_pinned_ones_stay_and_are_told_of(self, commands: Commands) -> None:
         commands.make("acme", "held", user="cid")
@@ -180,6 +261,7 @@ class TestPurge:
         for key in ("acme", "doomed"):
             refused = commands.run(key, "purge", "tenant", "doomed", "--yes")
             assert "needs the scope 'operator'" in refused.output
+        others = commands.json("other", "stats")["checkpoints"]
         told = commands.ok("boss", "purge", "tenant", "doomed", "--dry-run")
         assert "2 threads" in told
         assert "of tenant 'doomed'" in told
@@ -187,12 +269,12 @@ class TestPurge:
         assert done["threads"] == 2
         assert done["rows"]["threads"] == 2
         assert commands.json("doomed", "stats")["threads"] == 0
-        assert commands.json("other", "stats")["threads"] == 2
+        assert commands.json("other", "stats")["checkpoints"] == others
         assert commands.json("boss", "purge", "tenant", "doomed", "--yes")["purged"]["threads"] == 0
 
     def test_purges_are_audited(self, commands: Commands) -> None:
-        commands.make("other", "audited", user="dan")
-        commands.ok("other", "purge", "threads", "--prefix", "audited", "--yes")
+        commands.make("third", "audited", user="dan")
+        commands.ok("third", "purge", "threads", "--prefix", "audited", "--yes")
         (line,) = [
             line
             for line in commands.server.stderr.splitlines()
@@ -202,11 +284,15 @@ class TestPurge:
             and "dry_run" not in line
             and "purged_threads=1" in line
         ]
-        assert "tenant=other" in line
+        assert "tenant=third" in line
         assert "outcome=OK" in line
 
 
-@pytest.mark.parametrize("command", [["stats"], ["purge"], ["purge", "threads"], ["purge", "tenant"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [["stats"], ["top"], ["purge"], ["purge", "threads"], ["purge", "tenant"], ["quotas"], ["quotas", "set"]],
+    ids=" ".join,
+)
 def test_help_has_examples(command: list[str]) -> None:
     told = CliRunner().invoke(main, [*command, "--help"])
     assert told.exit_code == 0

@@ -275,6 +275,8 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "UpdateThread": thread_service_pb2.UpdateThreadRequest(**target, pinned=True, remove_tags=["secret"]),
         "DeleteRuns": thread_service_pb2.DeleteRunsRequest(run_ids=["run"]),
         "DeleteThread": thread_service_pb2.DeleteThreadRequest(**target),
+        "GetActivity": None,
+        "GetServerActivity": None,
         "GetStats": None,
         "ListTenants": tenant_service_pb2.ListTenantsRequest(tenant_name="acme"),
         "PurgeTenant": tenant_service_pb2.PurgeTenantRequest(tenant_name="acme", include_pinned=True),

@@ -81,3 +81,81 @@ class GetStatsResponse(_message.Message):
     days: _containers.RepeatedCompositeFieldContainer[DayGrowth]
     quotas: _tenant_service_pb2.Quotas
     def __init__(self, measured_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., threads: _Optional[int] = ..., by_status: _Optional[_Union[ThreadCounts, _Mapping]] = ..., pinned_threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., writes: _Optional[int] = ..., writes_is_estimate: bool = ..., stored_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., mean_session_seconds: _Optional[float] = ..., oldest_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., largest: _Optional[_Iterable[_Union[ThreadSize, _Mapping]]] = ..., days: _Optional[_Iterable[_Union[DayGrowth, _Mapping]]] = ..., quotas: _Optional[_Union[_tenant_service_pb2.Quotas, _Mapping]] = ...) -> None: ...
+
+class GetActivityRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class GetActivityResponse(_message.Message):
+    __slots__ = ("activity",)
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    activity: Activity
+    def __init__(self, activity: _Optional[_Union[Activity, _Mapping]] = ...) -> None: ...
+
+class GetServerActivityRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class GetServerActivityResponse(_message.Message):
+    __slots__ = ("activity",)
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    activity: Activity
+    def __init__(self, activity: _Optional[_Union[Activity, _Mapping]] = ...) -> None: ...
+
+class Activity(_message.Message):
+    __slots__ = ("live_calls", "live", "slowest", "calls_per_second", "window_seconds", "busiest")
+    LIVE_CALLS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    SLOWEST_FIELD_NUMBER: _ClassVar[int]
+    CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BUSIEST_FIELD_NUMBER: _ClassVar[int]
+    live_calls: int
+    live: _containers.RepeatedCompositeFieldContainer[LiveCall]
+    slowest: _containers.RepeatedCompositeFieldContainer[SlowCall]
+    calls_per_second: float
+    window_seconds: float
+    busiest: _containers.RepeatedCompositeFieldContainer[BusyThread]
+    def __init__(self, live_calls: _Optional[int] = ..., live: _Optional[_Iterable[_Union[LiveCall, _Mapping]]] = ..., slowest: _Optional[_Iterable[_Union[SlowCall, _Mapping]]] = ..., calls_per_second: _Optional[float] = ..., window_seconds: _Optional[float] = ..., busiest: _Optional[_Iterable[_Union[BusyThread, _Mapping]]] = ...) -> None: ...
+
+class LiveCall(_message.Message):
+    __slots__ = ("tenant_name", "method", "pipelined", "thread_id", "seconds")
+    TENANT_NAME_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PIPELINED_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    tenant_name: str
+    method: str
+    pipelined: bool
+    thread_id: str
+    seconds: float
+    def __init__(self, tenant_name: _Optional[str] = ..., method: _Optional[str] = ..., pipelined: bool = ..., thread_id: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class SlowCall(_message.Message):
+    __slots__ = ("tenant_name", "method", "thread_id", "seconds", "ago_seconds")
+    TENANT_NAME_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AGO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    tenant_name: str
+    method: str
+    thread_id: str
+    seconds: float
+    ago_seconds: float
+    def __init__(self, tenant_name: _Optional[str] = ..., method: _Optional[str] = ..., thread_id: _Optional[str] = ..., seconds: _Optional[float] = ..., ago_seconds: _Optional[float] = ...) -> None: ...
+
+class BusyThread(_message.Message):
+    __slots__ = ("tenant_name", "thread_id", "calls")
+    TENANT_NAME_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    tenant_name: str
+    thread_id: str
+    calls: int
+    def __init__(self, tenant_name: _Optional[str] = ..., thread_id: _Optional[str] = ..., calls: _Optional[int] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StatsServiceStub(object):
-    """Tells of the caller's own tenant alone.
+    """Tells of the caller's own tenant alone, but for GetServerActivity.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,40 @@ class StatsServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.GetActivity = channel.unary_unary(
+                '/checkpointd.v1.StatsService/GetActivity',
+                request_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetActivityRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetActivityResponse.FromString,
+                _registered_method=True)
+        self.GetServerActivity = channel.unary_unary(
+                '/checkpointd.v1.StatsService/GetServerActivity',
+                request_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityResponse.FromString,
+                _registered_method=True)
 
 
 class StatsServiceServicer(object):
-    """Tells of the caller's own tenant alone.
+    """Tells of the caller's own tenant alone, but for GetServerActivity.
     """
 
     def GetStats(self, request, context):
         """Returns what the tenant holds. The rows of its threads are added up, some threads are looked at more closely, and no value is
         read; what that doesn't tell exactly is an estimate, and marked as one here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetActivity(self, request, context):
+        """Returns what the tenant's calls do just now, from the memory of the process that answers: other processes and servers have
+        their own. No database is asked, so it answers when that doesn't.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServerActivity(self, request, context):
+        """Returns the same of all tenants together, with their names. Needs the scope "operator".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +87,16 @@ def add_StatsServiceServicer_to_server(servicer, server):
                     request_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetStatsRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetStatsResponse.SerializeToString,
             ),
+            'GetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivity,
+                    request_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetActivityRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetActivityResponse.SerializeToString,
+            ),
+            'GetServerActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerActivity,
+                    request_deserializer=checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'checkpointd.v1.StatsService', rpc_method_handlers)
@@ -71,7 +106,7 @@ def add_StatsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatsService(object):
-    """Tells of the caller's own tenant alone.
+    """Tells of the caller's own tenant alone, but for GetServerActivity.
     """
 
     @staticmethod
@@ -91,6 +126,60 @@ class StatsService(object):
             '/checkpointd.v1.StatsService/GetStats',
             checkpointd_dot_v1_dot_stats__service__pb2.GetStatsRequest.SerializeToString,
             checkpointd_dot_v1_dot_stats__service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.StatsService/GetActivity',
+            checkpointd_dot_v1_dot_stats__service__pb2.GetActivityRequest.SerializeToString,
+            checkpointd_dot_v1_dot_stats__service__pb2.GetActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.StatsService/GetServerActivity',
+            checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityRequest.SerializeToString,
+            checkpointd_dot_v1_dot_stats__service__pb2.GetServerActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,7 @@ from checkpointd_server.cli.show import show
 from checkpointd_server.cli.tenants.purge import purge
 from checkpointd_server.cli.tenants.quotas import quotas
 from checkpointd_server.cli.tenants.stats import stats
+from checkpointd_server.cli.tenants.top import top
 from checkpointd_server.cli.threads import threads
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 for command in (
-    *(serve, migrate, context, health, info, show, threads, stats, quotas, purge),
+    *(serve, migrate, context, health, info, show, threads, stats, top, quotas, purge),
     *(export_threads, import_threads, keys),
 ):
     main.add_command(command)

@@ -59,6 +59,11 @@ class Call:
         self.span: Span | None = None
         """What it is traced by."""
 
+    @property
+    def thread_id(self) -> str:
+        """Its thread. Empty: it has none, or that isn't known yet."""
+        return getattr(self.request, "thread_id", "")
+
     def fields(self) -> dict[str, Any]:
         """Returns what every line of the log says of it. Ids may be in a log, values never."""
         fields: dict[str, Any] = {

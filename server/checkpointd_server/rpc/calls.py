@@ -230,6 +230,8 @@ class Calls:
                 self._time_sending(len(response), context)
                 seconds = perf_counter() - call.started
                 counted.succeeded(seconds, size, len(response))
+                if call.tenant is not None:
+                    call.tenant.activity.note(call, seconds)
                 if call.span is not None:
                     call.span.end()
                 if seconds >= self.attention.slow_seconds and not getattr(call.request, "wait_ms", 0):
@@ -291,6 +293,7 @@ class Calls:
         state = self.tenants.of(tenant)
         self.tenants.admit(state, self._entered - self._waiting - 1)
         call.tenant = state
+        state.activity.begun(call)
 
     async def _check_storing(self, state: TenantState, thread_id: str, size: int) -> None:
         """Counts what a call is to store in a thread. Raises QuotaExceeded."""
@@ -420,6 +423,7 @@ class Calls:
         self._free(call)
         if call.tenant is not None:
             call.tenant.calls -= 1
+            call.tenant.activity.ended(call)
         self._entered -= 1
         self._active -= call.at_work
 

@@ -36,6 +36,8 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.LeaseService.GetLease": Scope.READ,
     "checkpointd.v1.LeaseService.ReleaseLease": Scope.WRITE,
     "checkpointd.v1.LeaseService.RenewLease": Scope.WRITE,
+    "checkpointd.v1.StatsService.GetActivity": Scope.READ,
+    "checkpointd.v1.StatsService.GetServerActivity": Scope.OPERATOR,
     "checkpointd.v1.StatsService.GetStats": Scope.READ,
     "checkpointd.v1.StoreService.Batch": Each.OPERATION,
     "checkpointd.v1.StoreService.CountItems": Scope.STORE_READ,

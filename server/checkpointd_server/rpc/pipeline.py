@@ -282,6 +282,7 @@ class _Stream:
                     operation.failure = self._calls.refused(operation.as_call(), refusal)
                 else:
                     operation.tenant = tenant
+                    tenant.activity.begun(operation)
                     self._read_operation(operation, message, request, identity, refused_threads)
                     admitted, size = admitted - 1, size - operation.size
                 self._taken.place(operation, writes)

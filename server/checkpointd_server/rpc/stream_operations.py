@@ -65,6 +65,16 @@ class StreamOperation:
         self.read: GetCheckpoint | None = None
         self.failure: Failure | None = None
 
+    @property
+    def method(self) -> str:
+        """The call that it stands for."""
+        return OPERATION_METHODS[self.kind]
+
+    @property
+    def thread_id(self) -> str:
+        """Its thread."""
+        return self.key[0]
+
     def as_call(self) -> Call:
         """Returns it as the call that it stands for, for the log."""
         call = Call(OPERATION_METHODS[self.kind], "pipeline")
@@ -255,6 +265,8 @@ class StreamOperations:
         assert operation.kind is not None
         seconds = perf_counter() - operation.started
         self._metrics[operation.kind].succeeded(seconds, operation.size, response_bytes)
+        if operation.tenant is not None:
+            operation.tenant.activity.note(operation, seconds)
         if operation.span is not None:
             operation.span.end()
         if seconds >= self._calls.attention.slow_seconds:
@@ -291,6 +303,7 @@ class StreamOperations:
                 tenant, reserved, size = operation.tenant, 0, 0
             reserved += 1
             size += operation.size
+            tenant.activity.ended(operation)
         if tenant is not None:
             self._calls.release(tenant, reserved, size)
         return count, total

@@ -15,6 +15,7 @@ from time import monotonic
 from checkpointd_server.domain.errors import Bound, CheckpointdError, Overloaded, QuotaExceeded
 from checkpointd_server.domain.metrics import TenantMetrics
 from checkpointd_server.domain.tenants import Quotas, Usage
+from checkpointd_server.rpc.activity import Activity
 
 RECENT_SECONDS = 10.0
 """For how long a tenant that calls no more counts among those that share what there is."""
@@ -30,14 +31,16 @@ class TenantState:
     """What is known of one tenant."""
 
     __slots__ = (
-        "added_bytes", "backlog", "bytes", "calls", "is_noted", "name", "quotas", "seen_at", "streams", "tokens",
-        "tokens_at", "usage", "usage_due", "waiting",
+        "activity", "added_bytes", "backlog", "bytes", "calls", "is_noted", "name", "quotas", "seen_at", "streams",
+        "tokens", "tokens_at", "usage", "usage_due", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, quotas: Quotas, now: float) -> None:
         self.name = name
         self.seen_at = now
         """When it called last."""
+        self.activity = Activity()
+        """What its calls do."""
         self.calls = 0
         """How many of its calls are at work, with those that wait for another client."""
         self.waiting = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from checkpointd.v1 import stats_service_pb2 as pb
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.tenants import Quotas
+from checkpointd_server.rpc.conversion.activity import read_limit, write_activity
 from checkpointd_server.rpc.conversion.tenants import write_quotas, write_statistics
 from checkpointd_server.rpc.tenants import Tenants
 
@@ -15,6 +16,21 @@ class StatsServicer:
     def __init__(self, store: CheckpointStore, tenants: Tenants) -> None:
         self._store = store
         self._tenants = tenants
+
+    async def get_activity(self, request: pb.GetActivityRequest, tenant: str, timeout: float | None) -> bytes:
+        """Returns what the tenant's calls do."""
+        response = pb.GetActivityResponse()
+        states = [self._tenants.of(tenant)]
+        write_activity(states, read_limit(request.limit), response.activity, names=False)
+        return response.SerializeToString()
+
+    async def get_server_activity(
+        self, request: pb.GetServerActivityRequest, tenant: str, timeout: float | None
+    ) -> bytes:
+        """Returns what the calls of all tenants do."""
+        response = pb.GetServerActivityResponse()
+        write_activity(self._tenants.states, read_limit(request.limit), response.activity, names=True)
+        return response.SerializeToString()
 
     async def get_stats(self, request: pb.GetStatsRequest, tenant: str, timeout: float | None) -> bytes:
         """Returns what the tenant holds."""
