@@ -203,10 +203,11 @@ async def test_a_statement_that_the_database_gave_up_is_not_made_again(
     """That a call is too much for the database is no matter of patience."""
     connection = await asyncpg.connect(database_url)
     name = await connection.fetchval("SELECT current_database()")
-    await connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
-    server.restart()
     async with GrpcSaver(server.target) as saver:
         await saver.aput(config_of("t"), checkpoint("1"), {}, {})
+        await connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '1s'")
+        server.restart()
+        assert await saver.aget_tuple(config_of("t")) is not None
         async with all_heads_locked(database_url):
             begun = time.monotonic()
             with pytest.raises(DeadlineExceededError):

@@ -134,7 +134,7 @@ async def test_a_call_over_the_limit_is_refused_before_its_request_is_there(serv
 async def test_a_server_that_shuts_down_waits_for_no_request(serve: Any) -> None:
     async with serve() as (server, client):
         call = asyncio.ensure_future(client.refused(arriving(client)))
-        await asyncio.sleep(0.3)
+        await auntil(lambda: server._calls._entered)
         await asyncio.wait_for(server.drain(600), 20)
         assert (await call).reason == "DRAINING"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,7 +14,7 @@ from checkpointd_server.domain.values import StoredValue
 from checkpointd_server.store import StoreOptions, open_store
 from checkpointd_server.store.history import MAX_STEPS
 from tests.support.long_history import fill
-from tests.support.tenant import TIMEOUT, Tenant, patch, value, write
+from tests.support.tenant import Tenant, patch, value, write
 
 
 class Model:
@@ -162,7 +162,17 @@ async def test_a_page_token_of_somebody_else_is_refused(tenant: Tenant, token: s
         await tenant.history("a", after=token)
 
 
-@pytest.mark.parametrize("ancestors", [1000, pytest.param(5000, marks=pytest.mark.long)])
+class Counting(Tenant):
+    """Counts the pages that it reads."""
+
+    pages = 0
+
+    async def history(self, *channels: str, **where: Any) -> Any:
+        self.pages += 1
+        return await super().history(*channels, **where)
+
+
+@pytest.mark.parametrize("ancestors", [2000, pytest.param(5000, marks=pytest.mark.long)])
 async def test_unknown_channels_cost_no_more_than_pages(own_options: StoreOptions, ancestors: int) -> None:
     """A thousand of them, over thousands of ancestors: no page needs more steps than it may, or a temporary file."""
     connection = await asyncpg.connect(own_options.dsn)
@@ -182,15 +192,14 @@ async def test_unknown_channels_cost_no_more_than_pages(own_options: StoreOption
     await connection.close()
 
 
-async def test_five_thousand_ancestors_are_a_few_quick_calls(own_options: StoreOptions) -> None:
+async def test_five_thousand_ancestors_are_a_few_calls(own_options: StoreOptions) -> None:
     connection = await asyncpg.connect(own_options.dsn)
     await connection.execute(fill("long", 5001))
     await connection.execute("DELETE FROM checkpointd.channel_values WHERE channel = 'a' AND version <> 'v1'")
     await connection.close()
     async with open_store(own_options) as store:
-        tenant = Tenant(store, "t")
-        started = time.monotonic()
+        tenant = Counting(store, "t")
         written, seed = (await tenant.whole_history("a", thread="long"))["a"]
-        assert time.monotonic() - started < TIMEOUT / 6
+        assert tenant.pages <= 5000 / MAX_STEPS + 1
         assert len(written) == 15_000
         assert seed == b"value"
