@@ -108,15 +108,30 @@ def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def shared_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
+    """The database of `pair`."""
+    with postgres_cluster.borrowed_database() as name:
+        yield postgres_cluster.dsn(name)
+
+
+@pytest.fixture(scope="module")
+def pair(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with two workers, for tests that leave it running and use threads of their own."""
+    options = ("--workers", "2", "--database-url", shared_url, "--log-format", "json")
+    with ServerProcess(*options, log_dir=tmp_path_factory.mktemp("pair")) as process:
+        yield process
+
+
 class TestTogether:
-    def test_both_answer_on_one_port_and_one_line_tells_it(self, server: ServerProcess) -> None:
-        assert server.stdout == f"checkpointd ready on {server.target}\n"
+    def test_both_answer_on_one_port_and_one_line_tells_it(self, pair: ServerProcess) -> None:
+        assert pair.stdout == f"checkpointd ready on {pair.target}\n"
         # When it was printed both served already.
-        *workers, parent = events(server, "serving")
-        assert {line["worker"] for line in workers} == {1, 2}
-        assert parent["workers"] == 2
-        assert len(processes(server)) == 2
-        with channels(server) as found:
+        lines = until_logged(pair, "serving", 3)
+        assert {line["worker"] for line in lines if "worker" in line} == {1, 2}
+        assert [line["workers"] for line in lines if "worker" not in line] == [2]
+        assert len(processes(pair)) == 2
+        with channels(pair) as found:
             assert set(found) == {1, 2}
 
     def test_the_schema_is_migrated_once_and_by_nobody_else(self, empty_database_url: str, tmp_path: Path) -> None:
@@ -126,37 +141,37 @@ class TestTogether:
         assert migrated
         assert not any("worker" in line for line in migrated)
 
-    def test_a_version_that_one_gave_counts_with_the_other(self, server: ServerProcess) -> None:
-        with channels(server) as found:
+    def test_a_version_that_one_gave_counts_with_the_other(self, pair: ServerProcess) -> None:
+        with channels(pair) as found:
             one, other = (CheckpointServiceStub(found[number]) for number in (1, 2))
-            first = one.PutCheckpoint(put_request("t", "1", 0), timeout=SECONDS).version
-            second = other.PutCheckpoint(put_request("t", "2", first), timeout=SECONDS).version
+            first = one.PutCheckpoint(put_request("versions", "1", 0), timeout=SECONDS).version
+            second = other.PutCheckpoint(put_request("versions", "2", first), timeout=SECONDS).version
             assert second > first
             with pytest.raises(grpc.RpcError) as conflict:
-                one.PutCheckpoint(put_request("t", "3", first), timeout=SECONDS)
+                one.PutCheckpoint(put_request("versions", "3", first), timeout=SECONDS)
             assert conflict.value.code() is grpc.StatusCode.ABORTED
-            found_there = one.GetCheckpoint(GetCheckpointRequest(thread_id="t"), timeout=SECONDS)
+            found_there = one.GetCheckpoint(GetCheckpointRequest(thread_id="versions"), timeout=SECONDS)
             assert found_there.tuple.checkpoint_id == "2"
 
-    def test_a_lease_of_one_is_waited_for_at_the_other(self, server: ServerProcess) -> None:
-        with channels(server) as found:
+    def test_a_lease_of_one_is_waited_for_at_the_other(self, pair: ServerProcess) -> None:
+        with channels(pair) as found:
             one, other = (LeaseServiceStub(found[number]) for number in (1, 2))
-            token = one.AcquireLease(AcquireLeaseRequest(thread_id="t", holder=b"one"), timeout=SECONDS).token
+            token = one.AcquireLease(AcquireLeaseRequest(thread_id="lease", holder=b"one"), timeout=SECONDS).token
             with pytest.raises(grpc.RpcError) as held:
-                other.AcquireLease(AcquireLeaseRequest(thread_id="t", holder=b"other"), timeout=SECONDS)
+                other.AcquireLease(AcquireLeaseRequest(thread_id="lease", holder=b"other"), timeout=SECONDS)
             assert held.value.code() is grpc.StatusCode.ABORTED
             waiting = other.AcquireLease.future(
-                AcquireLeaseRequest(thread_id="t", holder=b"other", wait_ms=30_000), timeout=SECONDS
+                AcquireLeaseRequest(thread_id="lease", holder=b"other", wait_ms=30_000), timeout=SECONDS
             )
-            one.ReleaseLease(ReleaseLeaseRequest(thread_id="t", holder=b"one"), timeout=SECONDS)
+            one.ReleaseLease(ReleaseLeaseRequest(thread_id="lease", holder=b"one"), timeout=SECONDS)
             assert waiting.result().token > token
 
     def test_together_they_have_no_more_connections_than_one_server(
-        self, server: ServerProcess, postgres_cluster: PostgresCluster, database_url: str
+        self, pair: ServerProcess, postgres_cluster: PostgresCluster, shared_url: str
     ) -> None:
         sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'checkpointd'"
-        with channels(server) as found:
-            with LockedTables(database_url) as lock:
+        with channels(pair) as found:
+            with LockedTables(shared_url) as lock:
                 reads = [
                     CheckpointServiceStub(channel).GetCheckpoint.future(
                         GetCheckpointRequest(thread_id=f"t{number}"), timeout=SECONDS
@@ -166,7 +181,7 @@ class TestTogether:
                 ]
                 lock.await_waiters(8)
                 time.sleep(1)  # for a ninth to come, if it could
-                count = postgres_cluster.fetch_value(sessions, urlsplit(database_url).path.removeprefix("/"))
+                count = postgres_cluster.fetch_value(sessions, urlsplit(shared_url).path.removeprefix("/"))
             for read in reads:
                 read.result()
         assert 8 <= count <= 8 + 2  # one more for each worker that looks after slow statements
@@ -354,11 +369,11 @@ class TestStarting:
 
     @pytest.mark.parametrize("workers", ["1", "2"])
     def test_a_taken_port_is_told_and_its_owners_are_unharmed(
-        self, workers: str, server: ServerProcess, database_url: str
+        self, workers: str, pair: ServerProcess, database_url: str
     ) -> None:
-        result = run("serve", "--workers", workers, "--database-url", database_url, "--listen", server.target)
-        assert_one_clear_line(result, f"can't listen on {server.target}", "taken")
-        with channels(server) as found:
+        result = run("serve", "--workers", workers, "--database-url", database_url, "--listen", pair.target)
+        assert_one_clear_line(result, f"can't listen on {pair.target}", "taken")
+        with channels(pair) as found:
             assert set(found) == {1, 2}
 
     def test_a_unix_socket_can_not_be_shared_and_that_is_said(self, database_url: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from langgraph.types import interrupt
 
 from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
 from tests.concurrency.leases import outside, thread_of
-from tests.concurrency.ways import durabilities, either
+from tests.concurrency.ways import durabilities, durabilities_of_processes, either
 from tests.support.gates import (
     Gate,
     InThread,
@@ -247,7 +247,7 @@ def let_end(saver: GrpcSaver, config: RunnableConfig, token: int) -> None:
 
 
 class TestProcesses:
-    @durabilities
+    @durabilities_of_processes
     def test_an_intruder_is_refused_and_the_other_process_unharmed(
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any
     ) -> None:
@@ -260,7 +260,7 @@ class TestProcesses:
         assert said(saver, config) == turns_of("holder")
 
     @pytest.mark.parametrize("concurrency", ["optimistic", pytest.param("last_write_wins", marks=pytest.mark.long)])
-    @durabilities
+    @durabilities_of_processes
     def test_a_holder_that_was_paused_and_overtaken_writes_nothing_when_it_wakes_up(
         self, shared_server: ServerProcess, saver: GrpcSaver, durability: Any, concurrency: str
     ) -> None:

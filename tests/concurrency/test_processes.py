@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
-from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of, until_saved
+from tests.concurrency.ways import durabilities_of_processes
+from tests.support.gates import build, new_thread, said, turn, turns_of, until_saved
 from tests.support.server_process import ServerProcess, clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) ->
     )
 
 
-@pytest.mark.parametrize("durability", DURABILITIES)
+@durabilities_of_processes
 @pytest.mark.parametrize(
     "old", [pytest.param(False, marks=pytest.mark.long, id="fresh-thread"), pytest.param(True, id="old-thread")]
 )

@@ -50,7 +50,7 @@ def runs(folder: Path) -> Counter[str]:
     return Counter(marker.name.partition(".")[0] for marker in folder.iterdir() if "." in marker.name)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", ["ainvoke", pytest.param("invoke", marks=pytest.mark.long)])
 def test_two_agents_on_one_thread_one_after_the_other(
     shared_server: ServerProcess, thread_id: str, tmp_path: Path, flavour: Flavour
 ) -> None:
@@ -62,8 +62,15 @@ def test_two_agents_on_one_thread_one_after_the_other(
     assert runs(tmp_path) == dict.fromkeys(one_turn, 2)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("flavour", "durability"),
+    [
+        ("invoke", "sync"),
+        ("ainvoke", "async"),
+        pytest.param("invoke", "async", marks=pytest.mark.long),
+        pytest.param("ainvoke", "sync", marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_agent_is_finished_by_another_with_each_node_run_once(
     shared_server: ServerProcess, thread_id: str, tmp_path: Path, flavour: Flavour, durability: Durability
 ) -> None:
