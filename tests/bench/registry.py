@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import comparisons, facts, profile, round_trip, scaling, states
+from tests.bench import comparisons, facts, profile, round_trip, scaling, states, stores
 from tests.bench.case import Case
 
 
@@ -11,6 +11,7 @@ def all_cases() -> list[Case]:
     return [
         *comparisons.cases(),
         *states.cases(),
+        *stores.cases(),
         *facts.cases(),
         *round_trip.cases(),
         *scaling.cases(),

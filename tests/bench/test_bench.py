@@ -117,6 +117,7 @@ class TestMeasuring:
             "benchmark-graphs-of-langgraph",
             "cpu-time",
             "large-states",
+            "long-term-memory",
             "scaling-agents",
             "scaling-state",
             "scaling-history",

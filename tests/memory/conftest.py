@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc import GrpcSaver, GrpcStore
+from langgraph.checkpoint.grpc import GrpcStore
 
-from checkpointd.v1 import info_service_pb2 as info_pb
 from tests.support.server_process import ServerProcess
 from tests.support.stores import Build
 
@@ -32,14 +31,6 @@ def store_with(shared_server: ServerProcess) -> Iterator[Build]:
 def store(store_with: Build) -> GrpcStore:
     """A store without an index."""
     return store_with()
-
-
-@pytest.fixture(scope="session")
-def vectors(shared_server: ServerProcess) -> None:
-    """Skips a test whose server has no vectors."""
-    with GrpcSaver(shared_server.target) as saver:
-        if info_pb.CAPABILITY_STORE_VECTORS not in saver._client.call(info_pb.GetServerInfoRequest()).capabilities:
-            pytest.skip("the database has no pgvector")
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ def keys(items: Sequence[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("how", [embed, aembed, "embeddings"])
-@pytest.mark.usefixtures("vectors")
 async def test_items_are_found_by_their_nearest_vector(store_with: Build, root: str, how: Any) -> None:
     class Letters(Embeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -56,7 +55,6 @@ async def test_items_are_found_by_their_nearest_vector(store_with: Build, root: 
 @pytest.mark.parametrize(
     ("distance", "scores"), [("cosine", [1.0, 0.0]), ("l2", [0.0, -(5.0**0.5)]), ("inner_product", [1.0, 0.0])]
 )
-@pytest.mark.usefixtures("vectors")
 def test_distances(store_with: Build, root: str, distance: Any, scores: list[float]) -> None:
     vectors = {"x": [1.0, 0.0], "y": [0.0, 2.0]}
     index: Any = {"dims": 2, "embed": lambda texts: [vectors[text] for text in texts], "fields": ["t"]}
@@ -67,7 +65,6 @@ def test_distances(store_with: Build, root: str, distance: Any, scores: list[flo
     assert [item.score for item in found] == pytest.approx(scores)
 
 
-@pytest.mark.usefixtures("vectors")
 def test_the_best_of_several_vectors_counts_and_paths_choose_them(store_with: Build, root: str) -> None:
     store = store_with(index={**INDEX, "fields": ["parts[*].text", "title"]})
     store.put((root,), "many", {"title": "qqqq", "parts": [{"text": "aaaa"}, {"text": "zzzz"}]})
@@ -85,7 +82,6 @@ def test_the_best_of_several_vectors_counts_and_paths_choose_them(store_with: Bu
     assert {item.key: item.score for item in found}["other"] is None  # its old vector is gone
 
 
-@pytest.mark.usefixtures("vectors")
 async def test_a_batch_embeds_each_text_once(store_with: Build, root: str) -> None:
     asked: list[list[str]] = []
 
@@ -102,7 +98,6 @@ async def test_a_batch_embeds_each_text_once(store_with: Build, root: str) -> No
     assert len(asked) == 3
 
 
-@pytest.mark.usefixtures("vectors")
 async def test_embedding_neither_blocks_the_loop_nor_sees_later_changes(store_with: Build, root: str) -> None:
     loop_thread, threads = threading.get_ident(), []
     value = {"text": "before"}
@@ -158,7 +153,6 @@ def test_items_are_found_by_words(store_with: Build, root: str) -> None:
         store_with(text={"language": "klingon"}).put((root,), "k", {"a": "b"})
 
 
-@pytest.mark.usefixtures("vectors")
 def test_hybrid_search_merges_both_lists(store_with: Build, root: str) -> None:
     store = store_with(index=INDEX, text={"fields": ["text"]})
     fill(store, root)
@@ -201,7 +195,6 @@ def test_configurations_that_cannot_be_are_refused(store_with: Build) -> None:
         store_with().search(("a",), query="b", mode="psychic")  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("vectors")
 async def test_many_searches_at_once(store_with: Build, root: str) -> None:
     store = store_with(index={**INDEX, "embed": aembed})
     fill(store, root)
