@@ -96,6 +96,7 @@ SELDOM = {
     "checkpointd.v1.Metadata.struct",
     "checkpointd.v1.ListCheckpointsRequest.filter_struct",
     "checkpointd.v1.ListCheckpointsRequest.all_namespaces",
+    "checkpointd.v1.ThreadFilter.metadata_struct",
     "checkpointd.v1.SearchItemsRequest.filter_json",
     "checkpointd.v1.CountItemsRequest.filter_json",
 }

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
 
@@ -136,6 +137,24 @@ async def test_filters_that_can_not_be_used_are_refused(client: Any) -> None:
     for request, field in ((both, "filter_struct"), (large, "filter")):
         refused = await client.refused(client.checkpoints.ListCheckpoints(request))
         assert refused.metadata["field"] == field
+
+
+async def test_lists_of_threads_take_filters_as_json_too(client: Any) -> None:
+    for name, user in (("a", "ann"), ("b", "bob")):
+        request = client.put_request(thread_id=name, metadata=client.metadata({"user": user, "tries": 1}))
+        await client.checkpoints.PutCheckpoint(request)
+    wanted = threads_pb.ThreadFilter()
+    wanted.metadata_struct.update({"user": "ann", "tries": 1})
+    page = await client.threads.ListThreads(threads_pb.ListThreadsRequest(filter=wanted))
+    assert [found.thread_id for found in page.threads] == ["a"]
+    assert (await client.threads.CountThreads(threads_pb.CountThreadsRequest(filter=wanted))).count == 1
+    wanted.metadata = b"\x80"
+    refused = await client.refused(client.threads.ListThreads(threads_pb.ListThreadsRequest(filter=wanted)))
+    assert refused.metadata["field"] == "filter.metadata_struct"
+    large = threads_pb.ThreadFilter()
+    large.metadata_struct.update(LARGE)
+    refused = await client.refused(client.threads.ListThreads(threads_pb.ListThreadsRequest(filter=large)))
+    assert refused.metadata["field"] == "filter.metadata"
 
 
 async def test_an_omitted_namespace_is_the_root_graph_in_lists_too(client: Any) -> None:

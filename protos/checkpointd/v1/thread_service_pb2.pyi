@@ -1,6 +1,7 @@
 import datetime
 
 from checkpointd.v1 import values_pb2 as _values_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -148,7 +149,7 @@ class Thread(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., status: _Optional[_Union[ThreadStatus, str]] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., next: _Optional[_Iterable[str]] = ..., signals: _Optional[_Iterable[_Union[ThreadSignal, _Mapping]]] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
 
 class ThreadFilter(_message.Message):
-    __slots__ = ("thread_id_prefix", "metadata", "tags", "statuses", "created_from", "created_before", "active_from", "active_before", "archived")
+    __slots__ = ("thread_id_prefix", "metadata", "tags", "statuses", "created_from", "created_before", "active_from", "active_before", "archived", "metadata_struct")
     THREAD_ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +159,7 @@ class ThreadFilter(_message.Message):
     ACTIVE_FROM_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_BEFORE_FIELD_NUMBER: _ClassVar[int]
     ARCHIVED_FIELD_NUMBER: _ClassVar[int]
+    METADATA_STRUCT_FIELD_NUMBER: _ClassVar[int]
     thread_id_prefix: str
     metadata: bytes
     tags: _containers.RepeatedCompositeFieldContainer[ThreadTag]
@@ -167,7 +169,8 @@ class ThreadFilter(_message.Message):
     active_from: _timestamp_pb2.Timestamp
     active_before: _timestamp_pb2.Timestamp
     archived: bool
-    def __init__(self, thread_id_prefix: _Optional[str] = ..., metadata: _Optional[bytes] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., statuses: _Optional[_Iterable[_Union[ThreadStatus, str]]] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., archived: bool = ...) -> None: ...
+    metadata_struct: _struct_pb2.Struct
+    def __init__(self, thread_id_prefix: _Optional[str] = ..., metadata: _Optional[bytes] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., statuses: _Optional[_Iterable[_Union[ThreadStatus, str]]] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., archived: bool = ..., metadata_struct: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListThreadsRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token")

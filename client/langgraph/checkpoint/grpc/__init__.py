@@ -37,7 +37,7 @@ from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigra
 from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
 from langgraph.checkpoint.grpc.store import GrpcStore
 from langgraph.checkpoint.grpc.store_errors import ItemConflictError, VectorsUnavailableError
-from langgraph.checkpoint.grpc.thread_info import CheckpointNode, ThreadDiff, ThreadInfo
+from langgraph.checkpoint.grpc.thread_info import CheckpointNode, ThreadDiff, ThreadInfo, ThreadQuery
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration
 from langgraph.checkpoint.grpc.threads import Threads
 from langgraph.checkpoint.grpc.tls import TlsOptions
@@ -82,6 +82,7 @@ __all__ = [
     "ThreadInfo",
     "ThreadMigration",
     "ThreadNotFoundError",
+    "ThreadQuery",
     "Threads",
     "TlsOptions",
     "UnknownKeyError",

@@ -1,16 +1,39 @@
-"""What is known of threads: the types that `saver.threads` returns."""
+"""What is asked and known of threads: the types that `saver.threads` takes and returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 ThreadStatus = Literal["idle", "running", "interrupted", "failed"]
 """What becomes of a thread, by its latest checkpoint."""
 
 STATUSES: tuple[ThreadStatus, ...] = get_args(ThreadStatus)
+
+
+class ThreadQuery(TypedDict, total=False):
+    """Which threads. What is left out stands for any; all that is given must hold."""
+
+    prefix: str
+    """What their ids begin with."""
+    metadata: Mapping[str, Any] | None
+    """What the metadata of their latest checkpoint contains."""
+    tags: Mapping[str, str] | None
+    """Tags that they have, with these texts."""
+    status: ThreadStatus | Collection[ThreadStatus]
+    """One of "idle", "running", "interrupted", "failed", or several."""
+    created_from: datetime | None
+    """Created from then on. A time without a zone is the local one."""
+    created_before: datetime | None
+    """Created before."""
+    active_from: datetime | None
+    """Last written to from then on."""
+    active_before: datetime | None
+    """Last written to before."""
+    archived: bool
+    """Those that are archived, instead of those that aren't."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from langgraph.checkpoint.grpc import _thread_flows as thread_flows
 from langgraph.checkpoint.grpc._convert import thread_queries as queries
@@ -16,7 +15,7 @@ from langgraph.checkpoint.grpc.thread_info import (
     ThreadCount,
     ThreadDiff,
     ThreadInfo,
-    ThreadStatus,
+    ThreadQuery,
 )
 from langgraph.checkpoint.grpc.thread_migration import ThreadMigration, migrate
 
@@ -38,105 +37,33 @@ class Threads:
     def __init__(self, saver: GrpcSaver) -> None:
         self._saver = saver
 
-    def search(
-        self,
-        *,
-        prefix: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        status: ThreadStatus | Collection[ThreadStatus] = (),
-        created_from: datetime | None = None,
-        created_before: datetime | None = None,
-        active_from: datetime | None = None,
-        active_before: datetime | None = None,
-        archived: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[ThreadInfo]:
+    def search(self, *, limit: int | None = None, **wanted: Unpack[ThreadQuery]) -> Iterator[ThreadInfo]:
         """Yields threads, newest activity first. All that is given must hold.
 
         Args:
-            prefix: What their ids begin with.
-            metadata: What the metadata of their latest checkpoint contains.
-            tags: Tags that they have, with these texts.
-            status: One of "idle", "running", "interrupted", "failed", or several.
-            created_from: Created from then on. A time without a zone is the local one.
-            created_before: Created before.
-            active_from: Last written to from then on.
-            active_before: Last written to before.
-            archived: Those that are archived, instead of those that aren't.
             limit: The most threads. None: all.
+            wanted: Which threads.
 
         Raises:
             InvalidArgumentError: An argument can't be used.
         """
-        wanted = queries.filter_of(
-            self._saver._value_serde(),
-            prefix=prefix,
-            metadata=metadata,
-            tags=tags,
-            status=status,
-            times=(created_from, created_before, active_from, active_before),
-            archived=archived,
-        )
-        return flows.iterate(thread_flows.search(wanted, limit), self._saver._client.call)
+        return flows.iterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.call)
 
-    def asearch(
-        self,
-        *,
-        prefix: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        status: ThreadStatus | Collection[ThreadStatus] = (),
-        created_from: datetime | None = None,
-        created_before: datetime | None = None,
-        active_from: datetime | None = None,
-        active_before: datetime | None = None,
-        archived: bool = False,
-        limit: int | None = None,
-    ) -> AsyncIterator[ThreadInfo]:
-        """Awaits what `search` yields."""
-        wanted = queries.filter_of(
-            self._saver._value_serde(),
-            prefix=prefix,
-            metadata=metadata,
-            tags=tags,
-            status=status,
-            times=(created_from, created_before, active_from, active_before),
-            archived=archived,
-        )
-        return flows.aiterate(thread_flows.search(wanted, limit), self._saver._client.acall)
+    def asearch(self, *, limit: int | None = None, **wanted: Unpack[ThreadQuery]) -> AsyncIterator[ThreadInfo]:
+        """Yields what `search` does."""
+        return flows.aiterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.acall)
 
-    def count(
-        self,
-        *,
-        prefix: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        status: ThreadStatus | Collection[ThreadStatus] = (),
-        archived: bool = False,
-    ) -> ThreadCount:
-        """Returns how many threads `search` would find: exact up to a million, with a filter up to ten thousand.
+    def count(self, **wanted: Unpack[ThreadQuery]) -> ThreadCount:
+        """Counts threads, as far as that is cheap: to a million, with a filter to ten thousand.
 
         Args:
-            prefix: What their ids begin with.
-            metadata: What the metadata of their latest checkpoint contains.
-            tags: Tags that they have, with these texts.
-            status: One of "idle", "running", "interrupted", "failed", or several.
-            archived: Those that are archived, instead of those that aren't.
+            wanted: Which threads.
         """
-        return self._run(thread_flows.count(self._filter(prefix, metadata, tags, status, archived)))
+        return self._run(thread_flows.count(self._filter(wanted)))
 
-    async def acount(
-        self,
-        *,
-        prefix: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        status: ThreadStatus | Collection[ThreadStatus] = (),
-        archived: bool = False,
-    ) -> ThreadCount:
+    async def acount(self, **wanted: Unpack[ThreadQuery]) -> ThreadCount:
         """Awaits `count`."""
-        return await self._arun(thread_flows.count(self._filter(prefix, metadata, tags, status, archived)))
+        return await self._arun(thread_flows.count(self._filter(wanted)))
 
     def get(self, thread_id: str) -> ThreadInfo:
         """Returns what is known of a thread, archived or not.
@@ -355,17 +282,8 @@ class Threads:
         while (outcome := await asyncio.to_thread(next, outcomes, None)) is not None:
             yield outcome
 
-    def _filter(
-        self,
-        prefix: str,
-        metadata: Mapping[str, Any] | None,
-        tags: Mapping[str, str] | None,
-        status: ThreadStatus | Collection[ThreadStatus],
-        archived: bool,
-    ) -> pb.ThreadFilter:
-        return queries.filter_of(
-            self._saver._value_serde(), prefix=prefix, metadata=metadata, tags=tags, status=status, archived=archived
-        )
+    def _filter(self, wanted: ThreadQuery) -> pb.ThreadFilter:
+        return queries.filter_of(self._saver._value_serde(), **wanted)
 
     def _run(self, flow: flows.Flow[Result]) -> Result:
         return flows.run(flow, self._saver._client.call)

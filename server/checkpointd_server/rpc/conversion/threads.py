@@ -24,6 +24,7 @@ from checkpointd_server.domain.thread_lists import (
     ThreadStatus,
 )
 from checkpointd_server.rpc.conversion.metadata_index import project_filter
+from checkpointd_server.rpc.conversion.metadata_struct import pack_struct
 from checkpointd_server.rpc.conversion.plain_data import left_out, plain
 from checkpointd_server.rpc.conversion.validation import check_count, check_distinct, check_optional_text, check_text
 
@@ -44,6 +45,11 @@ _MAX_TTL_SECONDS = 2**40
 def read_filter(message: pb.ThreadFilter, limits: Limits) -> ThreadFilter:
     """Returns which threads a request means. Raises InvalidArgument."""
     check_optional_text(message.thread_id_prefix, "filter.thread_id_prefix", limits.max_thread_id_bytes)
+    metadata = message.metadata
+    if message.HasField("metadata_struct"):
+        if metadata:
+            raise InvalidArgument("filter.metadata_struct", "must be unset where metadata is set")
+        metadata = pack_struct(message.metadata_struct)
     statuses = []
     check_count(len(message.statuses), "filter.statuses", len(_STATUSES))
     for position, number in enumerate(message.statuses):
@@ -52,7 +58,7 @@ def read_filter(message: pb.ThreadFilter, limits: Limits) -> ThreadFilter:
         statuses.append(_STATUSES[number])
     return ThreadFilter(
         prefix=message.thread_id_prefix,
-        metadata=project_filter(message.metadata, limits, field="filter.metadata"),
+        metadata=project_filter(metadata, limits, field="filter.metadata"),
         tags=_read_tags(message.tags, "filter.tags") or None,
         statuses=tuple(statuses),
         created_from=_read_time(message, "created_from"),

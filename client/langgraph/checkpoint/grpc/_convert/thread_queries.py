@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,12 @@ _TIMES = ("created_from", "created_before", "active_from", "active_before")
 def filter_of(
     serde: ValueSerde,
     *,
-    prefix: str,
-    metadata: Mapping[str, Any] | None,
-    tags: Mapping[str, str] | None,
-    status: str | Collection[str],
-    times: Sequence[datetime | None] = (),
-    archived: bool,
+    prefix: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    status: str | Collection[str] = (),
+    archived: bool = False,
+    **times: datetime | None,
 ) -> pb.ThreadFilter:
     """Builds what says which threads are meant. Raises InvalidArgumentError."""
     message = pb.ThreadFilter(thread_id_prefix=text("prefix", prefix), archived=archived)
@@ -56,7 +56,9 @@ def filter_of(
             known = ", ".join(f'"{one}"' for one in _STATUSES)
             raise InvalidArgumentError(f"status: {name!r} is none; there are {known}", field="status")
         message.statuses.append(_STATUSES[name])
-    for name, time in zip(_TIMES, times, strict=False):
+    for name, time in times.items():
+        if name not in _TIMES:
+            raise TypeError(f"there is no argument {name!r}")
         if time is not None:
             if not isinstance(time, datetime):
                 raise InvalidArgumentError(f"{name}: must be a datetime, not {type(time).__name__}", field=name)
