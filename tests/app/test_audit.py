@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd.v1 import lease_service_pb2 as lease_pb
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd_server.rpc.audit import MOST_NAMES
 from checkpointd_server.rpc.repeated_lines import FIRST_LINES
@@ -103,6 +104,21 @@ async def test_changes_of_how_a_thread_is_kept_have_lines(logging_server: Server
     assert archive_line["thread_id"] == "noted"
     assert not lines(logging_server, "audit", action="GetThread")
     assert "a private name" not in logging_server.stderr
+
+
+async def test_deleted_items_have_lines_one_by_one_and_in_batches(logging_server: ServerProcess) -> None:
+    delete = store_pb.DeleteItemRequest(namespace=["users", "1"], key="profile")
+    value = store_pb.ItemValue(type="json", data=b"{}")
+    put = store_pb.PutItemRequest(namespace=["users", "2"], key="profile", value=value)
+    async with connected(logging_server.target) as client:
+        await client.store.DeleteItem(delete)
+        await client.store.Batch(store_pb.BatchRequest(operations=[store_pb.StoreOperation(put=put)]))
+        both = [store_pb.StoreOperation(put=put), store_pb.StoreOperation(delete=delete)]
+        await client.store.Batch(store_pb.BatchRequest(operations=both))
+    (one,) = until(lambda: lines(logging_server, "audit", action="DeleteItem"))
+    assert (one["namespace"], one["key"], one["outcome"]) == (["users", "1"], "profile", "OK")
+    (batch,) = until(lambda: lines(logging_server, "audit", action="Batch"))
+    assert (batch["deletes"], batch["deletes_count"], batch["operations_count"]) == (["users/1/profile"], 1, 2)
 
 
 async def test_every_deletion_has_its_line_and_only_failures_are_counted(logging_server: ServerProcess) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from checkpointd.v1.store_service_pb2 import BatchRequest, DeleteItemRequest
 from checkpointd_server.domain.access import ANYBODY, Scope
 from checkpointd_server.rpc.identity import Needed
 from checkpointd_server.rpc.repeated_lines import RepeatedLines
@@ -33,8 +34,13 @@ _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
 
 
 def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
-    """Whether a method's calls are in the audit trail: all that delete, or change whole threads or tenants."""
+    """Whether a method's calls are in the audit trail: all that delete, or change whole threads or tenants.
+
+    Of the batches of the store those are that delete items.
+    """
     service = method.containing_service.name
+    if service == "StoreService":
+        return method.name in ("DeleteItem", "Batch")
     changes = service in ("ThreadService", "TenantService") and not method.name.startswith("List")
     return needed is Scope.DELETE or (changes and needed is not Scope.READ)
 
@@ -50,6 +56,8 @@ class AuditTrail:
 
     def done(self, call: Any, peer: str, method: MethodDescriptor, response: bytes) -> None:
         """Notes a call that did what it was asked to."""
+        if not _is_concerned(call.request):
+            return
         answer = GetMessageClass(method.output_type).FromString(response)
         # What an answer tells of a thread beside what was done is none of the line's.
         told = dict(_plain_fields(answer, 0))
@@ -57,6 +65,8 @@ class AuditTrail:
 
     def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
         """Notes a call that failed after it had begun: what it names may be done in part."""
+        if not _is_concerned(call.request):
+            return
         fields = _fields(call, peer, method, code)
         self._lines.log(logging.INFO, "audit", key=f"audit {fields['action']}", **fields)
 
@@ -71,7 +81,20 @@ def _fields(call: Any, peer: str, method: MethodDescriptor, outcome: str) -> dic
     return {"action": method.name, "outcome": outcome, **who, "peer": peer, **_told(call.request)}
 
 
+def _is_concerned(request: Message) -> bool:
+    """Whether a call that is audited has a line: a batch that deletes nothing has none."""
+    return not isinstance(request, BatchRequest) or bool(_deletions(request))
+
+
+def _deletions(batch: BatchRequest) -> list[DeleteItemRequest]:
+    return [operation.delete for operation in batch.operations if operation.HasField("delete")]
+
+
 def _told(message: Message) -> dict[str, Any]:
+    if isinstance(message, BatchRequest):
+        deletions = _deletions(message)
+        items = [_written_text("/".join((*one.namespace, one.key))) for one in deletions[:MOST_NAMES]]
+        return {"deletes": items, "deletes_count": len(deletions), "operations_count": len(message.operations)}
     return dict(_plain_fields(message, _MOST_DEPTH))
 
 
@@ -98,6 +121,8 @@ def _written(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
         found = field.enum_type.values_by_number.get(value)
         return value if found is None else found.name
-    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
-        return value[:MOST_CHARACTERS] + "..."
-    return value
+    return _written_text(value) if isinstance(value, str) else value
+
+
+def _written_text(text: str) -> str:
+    return text[:MOST_CHARACTERS] + "..." if len(text) > MOST_CHARACTERS else text
