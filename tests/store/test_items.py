@@ -121,6 +121,16 @@ class TestChanges:
             outcome.current_version > version for outcome in outcomes if isinstance(outcome, ItemVersionConflict)
         )
 
+    async def test_a_put_that_is_sent_again_changes_nothing(self, items: ItemStore) -> None:
+        ((version, _),) = await change(items, put("k", expected_version=0, request_id=b"one"))
+        for expected in (0, None, 7):
+            again = put("k", {"n": 9}, expected_version=expected, request_id=b"one")
+            assert await change(items, again) == [Changed(version, True)]
+        assert (await get(items, "k")).data == b"{}"
+        await change(items, put("k", {"n": 1}, request_id=b"two"))
+        (late,) = await change(items, put("k", expected_version=0, request_id=b"one"))
+        assert isinstance(late, ItemVersionConflict)
+
     async def test_deletions_heed_versions_too(self, items: ItemStore) -> None:
         ((version, _),) = await change(items, put("k"))
         key = ItemKey(("ns",), "k")

@@ -26,19 +26,19 @@ from checkpointd.v1 import checkpoint_service_pb2 as checkpointd_dot_v1_dot_chec
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/store_service.proto\x12\x0e\x63heckpointd.v1\x1a\'checkpointd/v1/checkpoint_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\tItemValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x0c\"\xf1\x01\n\x04Item\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0b\x32\x19.checkpointd.v1.ItemValue\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\nItemVector\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\"+\n\x08ItemText\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x10\n\x08language\x18\x02 \x01(\t\"E\n\x0eGetItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x13\n\x0brefresh_ttl\x18\x03 \x01(\x08\"5\n\x0fGetItemResponse\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.checkpointd.v1.Item\"\x8d\x02\n\x0ePutItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0b\x32\x19.checkpointd.v1.ItemValue\x12+\n\x07vectors\x18\x04 \x03(\x0b\x32\x1a.checkpointd.v1.ItemVector\x12&\n\x04text\x18\x05 \x01(\x0b\x32\x18.checkpointd.v1.ItemText\x12\x18\n\x0bttl_minutes\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10if_version_match\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_ttl_minutesB\x13\n\x11_if_version_match\"\"\n\x0fPutItemResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"g\n\x11\x44\x65leteItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x1d\n\x10if_version_match\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_if_version_match\"%\n\x12\x44\x65leteItemResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"^\n\x0bVectorQuery\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x30\n\x08\x64istance\x18\x02 \x01(\x0e\x32\x1e.checkpointd.v1.VectorDistance\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\"V\n\tTextQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12(\n\x05match\x18\x03 \x01(\x0e\x32\x19.checkpointd.v1.TextMatch\"\xdd\x01\n\x12SearchItemsRequest\x12\x18\n\x10namespace_prefix\x18\x01 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66ilter_json\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x05\x12\x13\n\x0brefresh_ttl\x18\x06 \x01(\x08\x12+\n\x06vector\x18\x07 \x01(\x0b\x32\x1b.checkpointd.v1.VectorQuery\x12\'\n\x04text\x18\x08 \x01(\x0b\x32\x19.checkpointd.v1.TextQuery\"M\n\tFoundItem\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.checkpointd.v1.Item\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_score\"R\n\x13SearchItemsResponse\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.FoundItem\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"R\n\x11\x43ountItemsRequest\x12\x18\n\x10namespace_prefix\x18\x01 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66ilter_json\x18\x03 \x01(\t\"#\n\x12\x43ountItemsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"Q\n\x12NamespaceCondition\x12-\n\x05match\x18\x01 \x01(\x0e\x32\x1e.checkpointd.v1.NamespaceMatch\x12\x0c\n\x04path\x18\x02 \x03(\t\"\x81\x01\n\x15ListNamespacesRequest\x12\x36\n\nconditions\x18\x01 \x03(\x0b\x32\".checkpointd.v1.NamespaceCondition\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x05\" \n\x0eStoreNamespace\x12\x0e\n\x06labels\x18\x01 \x03(\t\"L\n\x16ListNamespacesResponse\x12\x32\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.StoreNamespace\"\xdc\x02\n\x0eStoreOperation\x12-\n\x03get\x18\x01 \x01(\x0b\x32\x1e.checkpointd.v1.GetItemRequestH\x00\x12-\n\x03put\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.PutItemRequestH\x00\x12\x33\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32!.checkpointd.v1.DeleteItemRequestH\x00\x12\x34\n\x06search\x18\x04 \x01(\x0b\x32\".checkpointd.v1.SearchItemsRequestH\x00\x12@\n\x0flist_namespaces\x18\x05 \x01(\x0b\x32%.checkpointd.v1.ListNamespacesRequestH\x00\x12\x32\n\x05\x63ount\x18\x06 \x01(\x0b\x32!.checkpointd.v1.CountItemsRequestH\x00\x42\x0b\n\toperation\"B\n\x0c\x42\x61tchRequest\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.StoreOperation\"\x91\x03\n\x0bStoreResult\x12.\n\x03get\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.GetItemResponseH\x00\x12.\n\x03put\x18\x02 \x01(\x0b\x32\x1f.checkpointd.v1.PutItemResponseH\x00\x12\x34\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32\".checkpointd.v1.DeleteItemResponseH\x00\x12\x35\n\x06search\x18\x04 \x01(\x0b\x32#.checkpointd.v1.SearchItemsResponseH\x00\x12\x41\n\x0flist_namespaces\x18\x05 \x01(\x0b\x32&.checkpointd.v1.ListNamespacesResponseH\x00\x12\x33\n\x05\x63ount\x18\x06 \x01(\x0b\x32\".checkpointd.v1.CountItemsResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"=\n\rBatchResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.checkpointd.v1.StoreResult*\x88\x01\n\x0eVectorDistance\x12\x1f\n\x1bVECTOR_DISTANCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_DISTANCE_COSINE\x10\x01\x12\x16\n\x12VECTOR_DISTANCE_L2\x10\x02\x12!\n\x1dVECTOR_DISTANCE_INNER_PRODUCT\x10\x03*O\n\tTextMatch\x12\x1a\n\x16TEXT_MATCH_UNSPECIFIED\x10\x00\x12\x12\n\x0eTEXT_MATCH_ANY\x10\x01\x12\x12\n\x0eTEXT_MATCH_WEB\x10\x02*i\n\x0eNamespaceMatch\x12\x1f\n\x1bNAMESPACE_MATCH_UNSPECIFIED\x10\x00\x12\x1a\n\x16NAMESPACE_MATCH_PREFIX\x10\x01\x12\x1a\n\x16NAMESPACE_MATCH_SUFFIX\x10\x02\x32\xcf\x04\n\x0cStoreService\x12\x44\n\x05\x42\x61tch\x12\x1c.checkpointd.v1.BatchRequest\x1a\x1d.checkpointd.v1.BatchResponse\x12J\n\x07GetItem\x12\x1e.checkpointd.v1.GetItemRequest\x1a\x1f.checkpointd.v1.GetItemResponse\x12J\n\x07PutItem\x12\x1e.checkpointd.v1.PutItemRequest\x1a\x1f.checkpointd.v1.PutItemResponse\x12S\n\nDeleteItem\x12!.checkpointd.v1.DeleteItemRequest\x1a\".checkpointd.v1.DeleteItemResponse\x12V\n\x0bSearchItems\x12\".checkpointd.v1.SearchItemsRequest\x1a#.checkpointd.v1.SearchItemsResponse\x12S\n\nCountItems\x12!.checkpointd.v1.CountItemsRequest\x1a\".checkpointd.v1.CountItemsResponse\x12_\n\x0eListNamespaces\x12%.checkpointd.v1.ListNamespacesRequest\x1a&.checkpointd.v1.ListNamespacesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/store_service.proto\x12\x0e\x63heckpointd.v1\x1a\'checkpointd/v1/checkpoint_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\tItemValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x0c\"\xf1\x01\n\x04Item\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0b\x32\x19.checkpointd.v1.ItemValue\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\nItemVector\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\"+\n\x08ItemText\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x10\n\x08language\x18\x02 \x01(\t\"E\n\x0eGetItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x13\n\x0brefresh_ttl\x18\x03 \x01(\x08\"5\n\x0fGetItemResponse\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.checkpointd.v1.Item\"\xa1\x02\n\x0ePutItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12(\n\x05value\x18\x03 \x01(\x0b\x32\x19.checkpointd.v1.ItemValue\x12+\n\x07vectors\x18\x04 \x03(\x0b\x32\x1a.checkpointd.v1.ItemVector\x12&\n\x04text\x18\x05 \x01(\x0b\x32\x18.checkpointd.v1.ItemText\x12\x18\n\x0bttl_minutes\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10if_version_match\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x08 \x01(\x0c\x42\x0e\n\x0c_ttl_minutesB\x13\n\x11_if_version_match\"\"\n\x0fPutItemResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"g\n\x11\x44\x65leteItemRequest\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x1d\n\x10if_version_match\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_if_version_match\"%\n\x12\x44\x65leteItemResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"^\n\x0bVectorQuery\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x30\n\x08\x64istance\x18\x02 \x01(\x0e\x32\x1e.checkpointd.v1.VectorDistance\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\"V\n\tTextQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12(\n\x05match\x18\x03 \x01(\x0e\x32\x19.checkpointd.v1.TextMatch\"\xdd\x01\n\x12SearchItemsRequest\x12\x18\n\x10namespace_prefix\x18\x01 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66ilter_json\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x05\x12\x13\n\x0brefresh_ttl\x18\x06 \x01(\x08\x12+\n\x06vector\x18\x07 \x01(\x0b\x32\x1b.checkpointd.v1.VectorQuery\x12\'\n\x04text\x18\x08 \x01(\x0b\x32\x19.checkpointd.v1.TextQuery\"M\n\tFoundItem\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.checkpointd.v1.Item\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_score\"R\n\x13SearchItemsResponse\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.FoundItem\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"R\n\x11\x43ountItemsRequest\x12\x18\n\x10namespace_prefix\x18\x01 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66ilter_json\x18\x03 \x01(\t\"#\n\x12\x43ountItemsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"Q\n\x12NamespaceCondition\x12-\n\x05match\x18\x01 \x01(\x0e\x32\x1e.checkpointd.v1.NamespaceMatch\x12\x0c\n\x04path\x18\x02 \x03(\t\"\x81\x01\n\x15ListNamespacesRequest\x12\x36\n\nconditions\x18\x01 \x03(\x0b\x32\".checkpointd.v1.NamespaceCondition\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x05\" \n\x0eStoreNamespace\x12\x0e\n\x06labels\x18\x01 \x03(\t\"L\n\x16ListNamespacesResponse\x12\x32\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.StoreNamespace\"\xdc\x02\n\x0eStoreOperation\x12-\n\x03get\x18\x01 \x01(\x0b\x32\x1e.checkpointd.v1.GetItemRequestH\x00\x12-\n\x03put\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.PutItemRequestH\x00\x12\x33\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32!.checkpointd.v1.DeleteItemRequestH\x00\x12\x34\n\x06search\x18\x04 \x01(\x0b\x32\".checkpointd.v1.SearchItemsRequestH\x00\x12@\n\x0flist_namespaces\x18\x05 \x01(\x0b\x32%.checkpointd.v1.ListNamespacesRequestH\x00\x12\x32\n\x05\x63ount\x18\x06 \x01(\x0b\x32!.checkpointd.v1.CountItemsRequestH\x00\x42\x0b\n\toperation\"B\n\x0c\x42\x61tchRequest\x12\x32\n\noperations\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.StoreOperation\"\x91\x03\n\x0bStoreResult\x12.\n\x03get\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.GetItemResponseH\x00\x12.\n\x03put\x18\x02 \x01(\x0b\x32\x1f.checkpointd.v1.PutItemResponseH\x00\x12\x34\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32\".checkpointd.v1.DeleteItemResponseH\x00\x12\x35\n\x06search\x18\x04 \x01(\x0b\x32#.checkpointd.v1.SearchItemsResponseH\x00\x12\x41\n\x0flist_namespaces\x18\x05 \x01(\x0b\x32&.checkpointd.v1.ListNamespacesResponseH\x00\x12\x33\n\x05\x63ount\x18\x06 \x01(\x0b\x32\".checkpointd.v1.CountItemsResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"=\n\rBatchResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.checkpointd.v1.StoreResult*\x88\x01\n\x0eVectorDistance\x12\x1f\n\x1bVECTOR_DISTANCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_DISTANCE_COSINE\x10\x01\x12\x16\n\x12VECTOR_DISTANCE_L2\x10\x02\x12!\n\x1dVECTOR_DISTANCE_INNER_PRODUCT\x10\x03*O\n\tTextMatch\x12\x1a\n\x16TEXT_MATCH_UNSPECIFIED\x10\x00\x12\x12\n\x0eTEXT_MATCH_ANY\x10\x01\x12\x12\n\x0eTEXT_MATCH_WEB\x10\x02*i\n\x0eNamespaceMatch\x12\x1f\n\x1bNAMESPACE_MATCH_UNSPECIFIED\x10\x00\x12\x1a\n\x16NAMESPACE_MATCH_PREFIX\x10\x01\x12\x1a\n\x16NAMESPACE_MATCH_SUFFIX\x10\x02\x32\xcf\x04\n\x0cStoreService\x12\x44\n\x05\x42\x61tch\x12\x1c.checkpointd.v1.BatchRequest\x1a\x1d.checkpointd.v1.BatchResponse\x12J\n\x07GetItem\x12\x1e.checkpointd.v1.GetItemRequest\x1a\x1f.checkpointd.v1.GetItemResponse\x12J\n\x07PutItem\x12\x1e.checkpointd.v1.PutItemRequest\x1a\x1f.checkpointd.v1.PutItemResponse\x12S\n\nDeleteItem\x12!.checkpointd.v1.DeleteItemRequest\x1a\".checkpointd.v1.DeleteItemResponse\x12V\n\x0bSearchItems\x12\".checkpointd.v1.SearchItemsRequest\x1a#.checkpointd.v1.SearchItemsResponse\x12S\n\nCountItems\x12!.checkpointd.v1.CountItemsRequest\x1a\".checkpointd.v1.CountItemsResponse\x12_\n\x0eListNamespaces\x12%.checkpointd.v1.ListNamespacesRequest\x1a&.checkpointd.v1.ListNamespacesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.store_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VECTORDISTANCE']._serialized_start=3001
-  _globals['_VECTORDISTANCE']._serialized_end=3137
-  _globals['_TEXTMATCH']._serialized_start=3139
-  _globals['_TEXTMATCH']._serialized_end=3218
-  _globals['_NAMESPACEMATCH']._serialized_start=3220
-  _globals['_NAMESPACEMATCH']._serialized_end=3325
+  _globals['_VECTORDISTANCE']._serialized_start=3021
+  _globals['_VECTORDISTANCE']._serialized_end=3157
+  _globals['_TEXTMATCH']._serialized_start=3159
+  _globals['_TEXTMATCH']._serialized_end=3238
+  _globals['_NAMESPACEMATCH']._serialized_start=3240
+  _globals['_NAMESPACEMATCH']._serialized_end=3345
   _globals['_ITEMVALUE']._serialized_start=128
   _globals['_ITEMVALUE']._serialized_end=182
   _globals['_ITEM']._serialized_start=185
@@ -52,43 +52,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETITEMRESPONSE']._serialized_start=588
   _globals['_GETITEMRESPONSE']._serialized_end=641
   _globals['_PUTITEMREQUEST']._serialized_start=644
-  _globals['_PUTITEMREQUEST']._serialized_end=913
-  _globals['_PUTITEMRESPONSE']._serialized_start=915
-  _globals['_PUTITEMRESPONSE']._serialized_end=949
-  _globals['_DELETEITEMREQUEST']._serialized_start=951
-  _globals['_DELETEITEMREQUEST']._serialized_end=1054
-  _globals['_DELETEITEMRESPONSE']._serialized_start=1056
-  _globals['_DELETEITEMRESPONSE']._serialized_end=1093
-  _globals['_VECTORQUERY']._serialized_start=1095
-  _globals['_VECTORQUERY']._serialized_end=1189
-  _globals['_TEXTQUERY']._serialized_start=1191
-  _globals['_TEXTQUERY']._serialized_end=1277
-  _globals['_SEARCHITEMSREQUEST']._serialized_start=1280
-  _globals['_SEARCHITEMSREQUEST']._serialized_end=1501
-  _globals['_FOUNDITEM']._serialized_start=1503
-  _globals['_FOUNDITEM']._serialized_end=1580
-  _globals['_SEARCHITEMSRESPONSE']._serialized_start=1582
-  _globals['_SEARCHITEMSRESPONSE']._serialized_end=1664
-  _globals['_COUNTITEMSREQUEST']._serialized_start=1666
-  _globals['_COUNTITEMSREQUEST']._serialized_end=1748
-  _globals['_COUNTITEMSRESPONSE']._serialized_start=1750
-  _globals['_COUNTITEMSRESPONSE']._serialized_end=1785
-  _globals['_NAMESPACECONDITION']._serialized_start=1787
-  _globals['_NAMESPACECONDITION']._serialized_end=1868
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1871
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=2000
-  _globals['_STORENAMESPACE']._serialized_start=2002
-  _globals['_STORENAMESPACE']._serialized_end=2034
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=2036
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=2112
-  _globals['_STOREOPERATION']._serialized_start=2115
-  _globals['_STOREOPERATION']._serialized_end=2463
-  _globals['_BATCHREQUEST']._serialized_start=2465
-  _globals['_BATCHREQUEST']._serialized_end=2531
-  _globals['_STORERESULT']._serialized_start=2534
-  _globals['_STORERESULT']._serialized_end=2935
-  _globals['_BATCHRESPONSE']._serialized_start=2937
-  _globals['_BATCHRESPONSE']._serialized_end=2998
-  _globals['_STORESERVICE']._serialized_start=3328
-  _globals['_STORESERVICE']._serialized_end=3919
+  _globals['_PUTITEMREQUEST']._serialized_end=933
+  _globals['_PUTITEMRESPONSE']._serialized_start=935
+  _globals['_PUTITEMRESPONSE']._serialized_end=969
+  _globals['_DELETEITEMREQUEST']._serialized_start=971
+  _globals['_DELETEITEMREQUEST']._serialized_end=1074
+  _globals['_DELETEITEMRESPONSE']._serialized_start=1076
+  _globals['_DELETEITEMRESPONSE']._serialized_end=1113
+  _globals['_VECTORQUERY']._serialized_start=1115
+  _globals['_VECTORQUERY']._serialized_end=1209
+  _globals['_TEXTQUERY']._serialized_start=1211
+  _globals['_TEXTQUERY']._serialized_end=1297
+  _globals['_SEARCHITEMSREQUEST']._serialized_start=1300
+  _globals['_SEARCHITEMSREQUEST']._serialized_end=1521
+  _globals['_FOUNDITEM']._serialized_start=1523
+  _globals['_FOUNDITEM']._serialized_end=1600
+  _globals['_SEARCHITEMSRESPONSE']._serialized_start=1602
+  _globals['_SEARCHITEMSRESPONSE']._serialized_end=1684
+  _globals['_COUNTITEMSREQUEST']._serialized_start=1686
+  _globals['_COUNTITEMSREQUEST']._serialized_end=1768
+  _globals['_COUNTITEMSRESPONSE']._serialized_start=1770
+  _globals['_COUNTITEMSRESPONSE']._serialized_end=1805
+  _globals['_NAMESPACECONDITION']._serialized_start=1807
+  _globals['_NAMESPACECONDITION']._serialized_end=1888
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1891
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=2020
+  _globals['_STORENAMESPACE']._serialized_start=2022
+  _globals['_STORENAMESPACE']._serialized_end=2054
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=2056
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=2132
+  _globals['_STOREOPERATION']._serialized_start=2135
+  _globals['_STOREOPERATION']._serialized_end=2483
+  _globals['_BATCHREQUEST']._serialized_start=2485
+  _globals['_BATCHREQUEST']._serialized_end=2551
+  _globals['_STORERESULT']._serialized_start=2554
+  _globals['_STORERESULT']._serialized_end=2955
+  _globals['_BATCHRESPONSE']._serialized_start=2957
+  _globals['_BATCHRESPONSE']._serialized_end=3018
+  _globals['_STORESERVICE']._serialized_start=3348
+  _globals['_STORESERVICE']._serialized_end=3939
 # @@protoc_insertion_point(module_scope)

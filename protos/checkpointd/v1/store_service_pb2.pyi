@@ -101,7 +101,7 @@ class GetItemResponse(_message.Message):
     def __init__(self, item: _Optional[_Union[Item, _Mapping]] = ...) -> None: ...
 
 class PutItemRequest(_message.Message):
-    __slots__ = ("namespace", "key", "value", "vectors", "text", "ttl_minutes", "if_version_match")
+    __slots__ = ("namespace", "key", "value", "vectors", "text", "ttl_minutes", "if_version_match", "request_id")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class PutItemRequest(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TTL_MINUTES_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_MATCH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     namespace: _containers.RepeatedScalarFieldContainer[str]
     key: str
     value: ItemValue
@@ -116,7 +117,8 @@ class PutItemRequest(_message.Message):
     text: ItemText
     ttl_minutes: float
     if_version_match: int
-    def __init__(self, namespace: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., value: _Optional[_Union[ItemValue, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[ItemVector, _Mapping]]] = ..., text: _Optional[_Union[ItemText, _Mapping]] = ..., ttl_minutes: _Optional[float] = ..., if_version_match: _Optional[int] = ...) -> None: ...
+    request_id: bytes
+    def __init__(self, namespace: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., value: _Optional[_Union[ItemValue, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[ItemVector, _Mapping]]] = ..., text: _Optional[_Union[ItemText, _Mapping]] = ..., ttl_minutes: _Optional[float] = ..., if_version_match: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class PutItemResponse(_message.Message):
     __slots__ = ("version",)

@@ -66,6 +66,8 @@ class PutItem:
     """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
     expected_version: int | None = None
     """The version that the item must have; 0: it must not be there; None: any."""
+    request_id: bytes = b""
+    """The call that stores it: one that has done so already changes nothing. Empty: the store makes one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -335,8 +335,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
                 Default: whatever is there.
 
         Raises:
-            ItemConflictError: It has another version. After an answer that was lost, that may be the version which this
-                very put made: read it again.
+            ItemConflictError: It has another version.
             CheckpointdError: The call failed.
             InvalidNamespaceError: The namespace can't be one.
         """

@@ -27,7 +27,7 @@ from checkpointd_server.domain.items import (
 )
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.conversion.item_index import project_item, read_filter
-from checkpointd_server.rpc.conversion.validation import check_count, check_optional_text, check_text
+from checkpointd_server.rpc.conversion.validation import check_count, check_optional_text, check_text, check_token
 
 DEFAULT_LANGUAGE = "simple"
 """The language of texts and queries that name none: words as they are."""
@@ -81,8 +81,10 @@ def read_put(request: pb.PutItemRequest, limits: Limits) -> PutItem:
         if len(data) > limits.max_item_bytes:
             limit = limits.max_item_bytes
             raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
+    check_token(request.request_id, "request_id", limits.max_token_bytes)
     return PutItem(
         key=key,
+        request_id=request.request_id,
         type=value.type,
         data=value.data,
         doc=project_item(value.type, value.data, value.index, limits),

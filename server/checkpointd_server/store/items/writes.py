@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate
@@ -138,6 +139,7 @@ class ItemWrites:
             [encode(change.key.namespace) for change in changes],
             [change.key.key for change in changes],
             [change.expected_version for change in changes],
+            [(put and put.request_id) or secrets.token_bytes(16) for put in puts],
             [put.type if put else None for put in puts],
             [put.data if put else None for put in puts],
             [put.doc if put else None for put in puts],

@@ -2,7 +2,7 @@
 
 -- name: change_items
 -- Stores and deletes items.
-SELECT * FROM __schema__.change_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+SELECT * FROM __schema__.change_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 
 -- name: get_items
 -- Items by their keys.

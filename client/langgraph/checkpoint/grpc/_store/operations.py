@@ -6,6 +6,7 @@ searches, lists and counts are calls of their own, before it, a few at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -214,6 +215,8 @@ def _put(op: PutOp, version: int | None, serde: ItemSerde, index: ItemIndex) -> 
     if version is not None:
         request.if_version_match = version
     if op.value is not None:
+        # Sent again after a lost answer, it is the same put, and meets no conflict with itself.
+        request.request_id = os.urandom(16)
         serde.write(op.value, request.value)
         index.write_text(op, request)
         if op.ttl is not None:

@@ -11,6 +11,8 @@ CREATE TABLE __schema__.items (
     key text COLLATE "C" NOT NULL,
     -- Grows whenever the item is stored.
     version bigint NOT NULL,
+    -- The call that stored it: sent again, it changes nothing.
+    request_id bytea NOT NULL DEFAULT '',
     type text NOT NULL,
     data bytea NOT NULL,
     -- What filters see of the value.

@@ -5,6 +5,7 @@
 --
 --   p_namespaces, p_keys  Which item each is about.
 --   p_expected            The version that the item must have, 0: it must not be there; null: any.
+--   p_requests            The call that makes it. One that has stored the item already changes nothing.
 --   p_types               The value's type. Null: the item is deleted.
 --   p_data, p_docs        The value, and what filters see of it, as JSON.
 --   p_texts, p_languages  What searches for words see. Null: nothing.
@@ -20,9 +21,9 @@
 --   o_outcome   "ok"; "absent": there was nothing to delete; "conflict".
 --   o_version   The new version; of a conflict, the one that was found, 0: nothing.
 CREATE FUNCTION __schema__.change_items(
-    p_tenant text, p_namespaces text[], p_keys text[], p_expected bigint[], p_types text[], p_data bytea[], p_docs text[],
-    p_texts text[], p_languages text[], p_ttls float8[], p_vectors integer[], p_owners integer[], p_paths text[],
-    p_dims integer[], p_starts integer[], p_components real[]
+    p_tenant text, p_namespaces text[], p_keys text[], p_expected bigint[], p_requests bytea[], p_types text[],
+    p_data bytea[], p_docs text[], p_texts text[], p_languages text[], p_ttls float8[], p_vectors integer[],
+    p_owners integer[], p_paths text[], p_dims integer[], p_starts integer[], p_components real[]
 ) RETURNS TABLE (o_position integer, o_outcome text, o_version bigint) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -35,14 +36,15 @@ DECLARE
     x_ttl interval;
     x_vectors integer;
     x_expires timestamptz;
+    x_request bytea;
     x_expiring boolean := false;
 BEGIN
     FOR x IN
         SELECT c.*
         FROM unnest(
-            p_namespaces, p_keys, p_expected, p_types, p_data, p_docs, p_texts, p_languages, p_ttls, p_vectors
+            p_namespaces, p_keys, p_expected, p_requests, p_types, p_data, p_docs, p_texts, p_languages, p_ttls, p_vectors
         ) WITH ORDINALITY AS c (
-            namespace, key, expected, type, data, doc, text, language, ttl, vectors, position
+            namespace, key, expected, request, type, data, doc, text, language, ttl, vectors, position
         )
         ORDER BY c.namespace COLLATE "C", c.key COLLATE "C", c.position
     LOOP
@@ -56,9 +58,7 @@ BEGIN
             WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
                 AND (x.expected IS NULL OR (i.version = x.expected AND (i.expires_at IS NULL OR i.expires_at > x_now)))
             RETURNING i.version, i.vectors, i.expires_at INTO o_version, x_vectors, x_expires;
-            IF NOT FOUND THEN
-                o_outcome := 'absent';
-            ELSIF x_expires <= x_now THEN
+            IF x_expires <= x_now THEN
                 o_outcome := 'absent';
             END IF;
         ELSE
@@ -68,7 +68,7 @@ BEGIN
             x_expiring := x_expiring OR x_ttl IS NOT NULL;
             IF x.expected > 0 THEN
                 UPDATE __schema__.items AS i
-                SET version = greatest(i.version + 1, x_version), type = x.type, data = x.data, doc = x.doc::jsonb,
+                SET version = greatest(i.version + 1, x_version), request_id = x.request, type = x.type, data = x.data, doc = x.doc::jsonb,
                     words = x_words, vectors = x.vectors, replaced_vectors = i.vectors, ttl = x_ttl,
                     expires_at = x_stored_at + x_ttl, updated_at = x_stored_at
                 WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key AND i.version = x.expected
@@ -76,33 +76,34 @@ BEGIN
                 RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
             ELSE
                 INSERT INTO __schema__.items AS i (
-                    tenant, namespace, key, version, type, data, doc, words, vectors, ttl, expires_at, created_at, updated_at
+                    tenant, namespace, key, version, request_id, type, data, doc, words, vectors, ttl, expires_at,
+                    created_at, updated_at
                 )
                 VALUES (
-                    p_tenant, x.namespace, x.key, x_version, x.type, x.data, x.doc::jsonb, x_words, x.vectors, x_ttl,
-                    x_stored_at + x_ttl, x_stored_at, x_stored_at
+                    p_tenant, x.namespace, x.key, x_version, x.request, x.type, x.data, x.doc::jsonb, x_words, x.vectors,
+                    x_ttl, x_stored_at + x_ttl, x_stored_at, x_stored_at
                 )
                 ON CONFLICT (tenant, namespace, key) DO UPDATE
-                SET version = greatest(i.version + 1, excluded.version), type = excluded.type, data = excluded.data,
+                SET version = greatest(i.version + 1, excluded.version), request_id = excluded.request_id,
+                    type = excluded.type, data = excluded.data,
                     doc = excluded.doc, words = excluded.words, vectors = excluded.vectors, replaced_vectors = i.vectors,
                     ttl = excluded.ttl, expires_at = excluded.expires_at,
                     created_at = CASE WHEN i.expires_at <= x_now THEN x_stored_at ELSE i.created_at END,
                     updated_at = x_stored_at
-                WHERE x.expected IS NULL OR i.expires_at <= x_now
+                WHERE i.expires_at <= x_now OR (x.expected IS NULL AND i.request_id <> x.request)
                 RETURNING i.version, i.replaced_vectors INTO o_version, x_vectors;
-            END IF;
-            IF NOT FOUND THEN
-                o_outcome := 'conflict';
             END IF;
         END IF;
         IF o_version IS NULL THEN
             -- Nothing was changed. Somebody may be about to store it: then it is as if they came later.
-            SELECT i.version INTO o_version
+            SELECT i.version, i.request_id INTO o_version, x_request
             FROM __schema__.items AS i
             WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
                 AND (i.expires_at IS NULL OR i.expires_at > x_now);
             o_version := coalesce(o_version, 0);
-            IF x.type IS NULL AND coalesce(x.expected, 0) <> o_version THEN
+            IF x.type IS NULL THEN
+                o_outcome := CASE WHEN x.expected IS NULL OR x.expected = o_version THEN 'absent' ELSE 'conflict' END;
+            ELSIF x_request IS DISTINCT FROM x.request THEN
                 o_outcome := 'conflict';
             END IF;
         ELSE
