@@ -28,7 +28,7 @@ def put(**fields: Any) -> pb.PutItemRequest:
     value = fields.pop("data", b"{}")
     request = pb.PutItemRequest(namespace=["ns"], key="k", value=pb.ItemValue(type="json", data=value))
     for name, content in fields.items():
-        request.ClearField(name)  # type: ignore[arg-type]
+        request.ClearField(name)
         request.MergeFrom(pb.PutItemRequest(**{name: content}))
     return request
 
