@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from langgraph.checkpoint.grpc._store.operations import Submit, check_results
+from langgraph.checkpoint.grpc._store.answers import check_results
+from langgraph.checkpoint.grpc._store.operations import Submit
 
 from checkpointd.v1 import store_service_pb2 as pb
 from tests.support.spoiling import spoil

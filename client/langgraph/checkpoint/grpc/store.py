@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from langchain_core.embeddings import Embeddings
 from langgraph.checkpoint.grpc._probe import ConnectionProbe
+from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, single_result
 from langgraph.checkpoint.grpc._store.batches import BatchQueue
 from langgraph.checkpoint.grpc._store.embedding import aembed, embed
 from langgraph.checkpoint.grpc._store.extras import StoreExtras
@@ -18,8 +19,8 @@ from langgraph.checkpoint.grpc._store.operations import (
     ModedSearch,
     Submit,
     VersionedPut,
-    check_results,
     run_batch,
+    single,
 )
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport import flows, fork
@@ -219,9 +220,21 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         return await self._arun(ops)
 
     def _run(self, operations: Iterable[AnyOp]) -> list[Any]:
+        operations = list(operations)
+        alone = single(operations, self._serde, self._index)
+        if alone is not None:
+            (outcome,) = self._call(Submit((alone,)))
+            if not is_too_large(outcome):
+                return [single_result(alone, outcome, self._serde, self._client.options.target)]
         return flows.run(self._flow(operations), self._call)
 
     async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
+        operations = list(operations)
+        alone = single(operations, self._serde, self._index)
+        if alone is not None:
+            (outcome,) = await self._acall(Submit((alone,)))
+            if not is_too_large(outcome):
+                return [single_result(alone, outcome, self._serde, self._client.options.target)]
         return await flows.arun(self._flow(operations), self._acall)
 
     def _flow(self, operations: Iterable[AnyOp]) -> flows.Flow[list[Any]]:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextvars import Context, copy_context
 from typing import Any
 
-from langgraph.checkpoint.grpc._store.operations import check_results, written_item
+from langgraph.checkpoint.grpc._store.answers import check_results
+from langgraph.checkpoint.grpc._store.operations import written_item
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc.errors import CheckpointdError, again
 

@@ -118,9 +118,13 @@ class ItemIndex:
             return "text" if has_text else None
         return "hybrid" if has_text else "vector"
 
+    def embeds(self, put: PutOp) -> bool:
+        """Whether an item's texts are embedded before it is stored."""
+        return self.embeddings is not None and put.value is not None and put.index is not False
+
     def chunks(self, put: PutOp) -> list[Chunk]:
         """Returns the texts of an item that vectors are made of."""
-        if self.embeddings is None or put.value is None or put.index is False:
+        if not self.embeds(put):
             return []
         paths = self._vector_paths if put.index is None else _tokenized(put.index, "index")
         found = []

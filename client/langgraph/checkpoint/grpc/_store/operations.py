@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
+from langgraph.checkpoint.grpc._store.answers import is_too_large, kind_of, read_found, read_item
 from langgraph.checkpoint.grpc._store.index import Chunk, ItemIndex, SearchMode, Wanted
-from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport.flows import Flow, SideBySide
 from langgraph.checkpoint.grpc._transport.operation import OperationError
@@ -118,31 +116,36 @@ def run_batch(operations: Iterable[AnyOp], serde: ItemSerde, index: ItemIndex, t
         outcomes = yield Submit([operation for _, operation in chunk])
         for (number, operation), outcome in zip(chunk, outcomes, strict=True):
             if outcome.HasField("failure"):
-                if outcome.failure.reason == "MESSAGE_TOO_LARGE" and operation.HasField("get"):
-                    results[number] = _item((yield operation.get), serde)
+                if is_too_large(outcome) and operation.HasField("get"):
+                    results[number] = read_item((yield operation.get), serde)
                     continue
                 error = OperationError(outcome.failure)
-                failure = failure or from_rpc_error(error, target=target, method=f"Batch ({_kind(operation)})")
+                failure = failure or from_rpc_error(error, target=target, method=f"Batch ({kind_of(operation)})")
             elif operation.HasField("get"):
-                results[number] = _item(outcome.get, serde)
+                results[number] = read_item(outcome.get, serde)
     if failure is not None:
         raise failure
     return results
 
 
-def check_results(response: pb.BatchResponse, request: pb.BatchRequest) -> Sequence[pb.StoreResult]:
-    """Returns a batch's results. Raises CorruptValueError if they don't belong to its operations."""
-    results = list(response.results)
-    kinds = [result.WhichOneof("result") for result in results]
-    if len(results) != len(request.operations) or any(
-        found not in (_kind(operation), "failure") for operation, found in zip(request.operations, kinds, strict=True)
-    ):
-        raise CorruptValueError("the server answered with results of other operations than were asked for")
-    return results
-
-
-def _kind(operation: pb.StoreOperation) -> str:
-    return str(operation.WhichOneof("operation"))
+def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> pb.StoreOperation | None:
+    """Returns the request of a lone look-up or put that needs nothing else: most calls. None: run it as a batch."""
+    if len(operations) != 1:
+        return None
+    operation, version = operations[0], None
+    if type(operation) is VersionedPut:
+        operation, version = operation
+    if isinstance(operation, GetOp):
+        if not operation.namespace:
+            return None
+        validate_op_namespace(operation)
+        return _get(operation)
+    if isinstance(operation, PutOp):
+        if not operation.namespace or index.embeds(operation):
+            return None
+        validate_op_namespace(operation)
+        return _put(operation, version, serde, index)
+    return None
 
 
 def written_item(operation: pb.StoreOperation) -> tuple[str, ...] | None:
@@ -324,7 +327,7 @@ def _read(reads: list[_Read], results: list[Any], serde: ItemSerde) -> Flow[None
             results[number] = response.count
             return
         if isinstance(request, pb.SearchItemsRequest):
-            found: list[Any] = [_found(one, serde) for one in response.items]
+            found: list[Any] = [read_found(one, serde) for one in response.items]
             more = response.truncated or len(found) == request.limit
         else:
             found = [tuple(namespace.labels) for namespace in response.namespaces]
@@ -341,32 +344,3 @@ def _read(reads: list[_Read], results: list[Any], serde: ItemSerde) -> Flow[None
         again: list[Any] = []
         yield SideBySide(iter(limited()), take)
         pending = again
-
-
-def _item(response: pb.GetItemResponse, serde: ItemSerde) -> StoredItem | None:
-    if not response.HasField("item"):
-        return None
-    return StoredItem(**_fields(response.item, serde))
-
-
-def _found(message: pb.FoundItem, serde: ItemSerde) -> FoundItem:
-    return FoundItem(**_fields(message.item, serde), score=message.score if message.HasField("score") else None)
-
-
-def _fields(message: pb.Item, serde: ItemSerde) -> dict[str, Any]:
-    return {
-        "namespace": tuple(message.namespace),
-        "key": message.key,
-        "value": serde.read(message.value),
-        "created_at": _time(message.created_at),
-        "updated_at": _time(message.updated_at),
-        "version": message.version,
-        "expires_at": _time(message.expires_at) if message.HasField("expires_at") else None,
-    }
-
-
-def _time(stamp: Timestamp) -> Any:
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise CorruptValueError("the server answered with a time that is none") from error
