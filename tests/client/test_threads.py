@@ -78,8 +78,9 @@ class Board:
         return [found.thread_id.removeprefix(self.prefix) for found in self.saver.threads.search(**wanted)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def board(saver: GrpcSaver) -> Board:
+    """What the tests of a class share. Those that look for all of it leave it as it is."""
     made = Board(saver)
     made.run("done", "cat", user="ann")
     made.run("asks", "ask", user="ann")
