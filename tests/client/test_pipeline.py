@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 import pytest
 from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, InvalidArgumentError, VersionConflictError
-from langgraph.checkpoint.grpc._transport import stream
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from checkpointd_server.domain.access import Scope
@@ -282,10 +281,9 @@ async def holding_proxy(target: str) -> AsyncIterator[str]:
 
 
 async def test_a_proxy_that_lets_nothing_through_is_gone_around(
-    shared_server: ServerProcess, opened: list[Stream], monkeypatch: pytest.MonkeyPatch, thread_id: str
+    shared_server: ServerProcess, opened: list[Stream], thread_id: str
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 0.3)
-    async with holding_proxy(shared_server.target) as target, GrpcSaver(target) as saver:
+    async with holding_proxy(shared_server.target) as target, tuned(patience=0.3)(target) as saver:
         for number in range(3):
             await saver.aput(config_of(thread_id), checkpoint(str(number)), {}, {})
         found = await saver.aget_tuple(config_of(thread_id))
@@ -302,12 +300,11 @@ async def test_a_proxy_is_gone_around_however_short_a_call_may_take(
 
 
 async def test_a_stream_whose_first_operation_takes_long_is_not_taken_for_held_back(
-    local_server: LocalServer, blocker: Any, opened: list[Stream], monkeypatch: pytest.MonkeyPatch
+    local_server: LocalServer, blocker: Any, opened: list[Stream]
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 0.5)
     async with GrpcSaver(local_server.target) as other:
         await other.aput(config_of("t"), checkpoint("1"), {}, {})
-    async with GrpcSaver(local_server.target) as saver:
+    async with tuned(patience=0.5)(local_server.target) as saver:
         async with blocker():
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await asyncio.sleep(1.5)
@@ -349,8 +346,7 @@ async def test_a_saver_of_several_servers_spreads_its_namespaces_over_them(
 async def test_a_slow_server_is_given_no_more_than_it_can_take(
     shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch, opened: list[Stream]
 ) -> None:
-    monkeypatch.setattr(stream, "MAX_IN_FLIGHT", 8)
-    async with GrpcSaver(shared_server.target) as saver:
+    async with tuned(max_in_flight=8, max_message_operations=4)(shared_server.target) as saver:
         most = 0
 
         def look() -> None:
@@ -366,7 +362,6 @@ async def test_a_slow_server_is_given_no_more_than_it_can_take(
             return message
 
         monkeypatch.setattr(Stream, "_message", noted)
-        monkeypatch.setattr(stream, "MAX_OPERATIONS", 4)
         await asyncio.gather(*(saver.aput(new_thread(), holding(i), {}, {}) for i in range(100)))
     assert 0 < most <= 12
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
-from langgraph.checkpoint.grpc._transport import stream
 from langgraph.checkpoint.grpc._transport.stream import Stream
+from langgraph.checkpoint.grpc._transport.tuning import Tuning
 
 from tests.support.gates import new_thread
 from tests.support.local_server import LocalServer
 from tests.support.runs import holding
 from tests.support.server_process import ServerProcess
+from tests.support.tuned import tuned
 
 
 @contextmanager
@@ -61,8 +62,7 @@ async def test_a_call_alone_is_a_message_of_its_own(
 async def test_what_comes_while_others_are_unanswered_shares_messages(
     local_server: LocalServer, blocker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "LINGER_SECONDS", 60.0)
-    async with GrpcSaver(local_server.target) as saver:
+    async with tuned(linger=60.0)(local_server.target) as saver:
         locked = new_thread()
         await saver.aput(locked, holding(0), {}, {"a": 1})
         async with blocker() as blocking:
@@ -76,18 +76,17 @@ async def test_what_comes_while_others_are_unanswered_shares_messages(
         await asyncio.wait_for(asyncio.gather(*puts), 30)
 
 
-async def test_what_lingers_waits_for_no_answer(
-    local_server: LocalServer, blocker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with GrpcSaver(local_server.target) as saver:
+@pytest.mark.parametrize("linger", [Tuning().linger, 60.0])
+async def test_what_lingers_waits_for_no_answer(local_server: LocalServer, blocker: Any, linger: float) -> None:
+    async with tuned(linger=linger)(local_server.target) as saver:
         locked = new_thread()
         await saver.aput(locked, holding(0), {}, {"a": 1})
         async with blocker() as blocking:
             stuck = asyncio.create_task(saver.aput(locked, holding(1), {}, {"a": 1}))
             await blocking.until_waiting(1)
-            await asyncio.wait_for(saver.aput(new_thread(), holding(2), {}, {"a": 1}), 20)
+            if linger < 1:
+                await asyncio.wait_for(saver.aput(new_thread(), holding(2), {}, {"a": 1}), 20)
             # Nor does what is large, or much.
-            monkeypatch.setattr(stream, "LINGER_SECONDS", 60.0)
             await asyncio.wait_for(saver.aput(new_thread(), holding(os.urandom(100_000)), {}, {"a": 1}), 20)
             many = [asyncio.create_task(saver.aput(new_thread(), holding(3), {}, {"a": 1})) for _ in range(70)]
             await asyncio.wait_for(asyncio.gather(*many), 20)

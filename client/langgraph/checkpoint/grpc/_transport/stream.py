@@ -15,28 +15,20 @@ from typing import Protocol
 
 from langgraph.checkpoint.grpc._transport.fork import has_ended, was_ended
 from langgraph.checkpoint.grpc._transport.operation import Metadata, Operation, local_error, timeout_field
+from langgraph.checkpoint.grpc._transport.tuning import Tuning
 
 import grpc
 import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
-MAX_OPERATIONS = 256
-"""The most operations in a message."""
 MAX_MESSAGE_BYTES = 1000 * 1024
 """Where a message is closed, in bytes. A larger operation goes alone, in a call of its own."""
-LINGER_SECONDS = 0.002
-"""How long operations wait for others at the most, while the server has some to answer."""
 LINGER_OPERATIONS = 64
-"""Up to how many of them do."""
+"""Up to how many operations wait for others, while the server has some to answer."""
 LINGER_BYTES = 64 * 1024
 """Up to how large they are. A larger one goes at once, with all that waits."""
-MAX_IN_FLIGHT = 1024
-"""The most operations that a server is given before it has answered. The others wait here."""
 GRACE = 0.25
 """How much longer than the server an answer is waited for here, in seconds: it knows better why there is none."""
-PATIENCE = 10.0
-"""After how long a stream of which the server has told nothing counts as one that is held up on the way, in seconds: or
-after half an operation's time."""
 END_SECONDS = 1.0
 """How long to wait at the most until grpc is done with a stream that was ended, in seconds."""
 
@@ -73,6 +65,7 @@ class Stream:
         metadata: The metadata that it was opened with.
         timeout: How long an operation may take, in seconds.
         until: Until when to use it, on the monotonic clock.
+        tuning: The saver's times and bounds.
     """
 
     def __init__(
@@ -83,6 +76,7 @@ class Stream:
         metadata: Metadata,
         timeout: float,
         until: float,
+        tuning: Tuning,
     ) -> None:
         self.server = server
         self.metadata = metadata
@@ -96,6 +90,7 @@ class Stream:
         """What was given to it, by id, in order."""
         self._owner = owner
         self._call = call
+        self._tuning = tuning
         self._timeout = timeout
         self._timeout_field = timeout_field(timeout)
         self._loop = asyncio.get_running_loop()
@@ -129,7 +124,9 @@ class Stream:
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._timeout + GRACE, self._look)
             if not self._received_at:
-                self._silence_timer = self._loop.call_later(min(self._timeout / 2, PATIENCE), self._is_silent)
+                self._silence_timer = self._loop.call_later(
+                    min(self._timeout / 2, self._tuning.patience), self._is_silent
+                )
 
     def forget(self, operation: Operation) -> None:
         """Drops an operation: whatever comes of it here is nobody's. If it wasn't sent yet, it won't be."""
@@ -167,12 +164,12 @@ class Stream:
         """Sends what is in the outbox, now or when it has waited for others, given how large the last operation is."""
         waiting = len(self._outbox)
         in_flight = len(self.unanswered) - waiting
-        if in_flight >= MAX_IN_FLIGHT:
+        if in_flight >= self._tuning.max_in_flight:
             return  # a result has it sent
         if in_flight <= 0 or waiting > LINGER_OPERATIONS or size > LINGER_BYTES:
             self._write_soon()
         elif self._linger_timer is None:
-            self._linger_timer = self._loop.call_later(LINGER_SECONDS, self._write_soon)
+            self._linger_timer = self._loop.call_later(self._tuning.linger, self._write_soon)
 
     def _write_soon(self) -> None:
         self._is_due = True
@@ -183,11 +180,11 @@ class Stream:
             self._writer = self._loop.create_task(self._write())
 
     async def _write(self) -> None:
-        outbox, unanswered = self._outbox, self.unanswered
+        outbox, unanswered, most = self._outbox, self.unanswered, self._tuning.max_in_flight
         try:
             while self._is_due:
                 self._is_due, last = False, self._last_id
-                while outbox and outbox[0] <= last and len(unanswered) - len(outbox) < MAX_IN_FLIGHT:
+                while outbox and outbox[0] <= last and len(unanswered) - len(outbox) < most:
                     if message := self._message():
                         await self._call.write(message)
             if self.retired and not self.unanswered:
@@ -207,7 +204,7 @@ class Stream:
         outbox, unanswered = self._outbox, self.unanswered
         parts: list[bytes] = []
         size = operations = 0
-        while outbox and operations < MAX_OPERATIONS:
+        while outbox and operations < self._tuning.max_message_operations:
             operation = unanswered.get(outbox[0])
             if operation is None or operation.abandoned:
                 outbox.popleft()

@@ -34,6 +34,7 @@ class StreamPool:
     def __init__(self, owner: StreamOwner, options: ClientOptions, picker: Picker, openers: list[OpenStream]) -> None:
         self._owner = owner
         self._timeout = options.timeout
+        self._tuning = options.tuning
         self._lifetime = options.tuning.stream_lifetime
         self._max_streams = options.tuning.max_streams * len(openers)
         self._picker = picker
@@ -67,7 +68,7 @@ class StreamPool:
             return None
         # Not all clients of a server that has restarted at the same moment.
         until = now + self._lifetime * SystemRandom().uniform(0.75, 1.0)
-        stream = by_server[server] = Stream(self._owner, call, server, metadata, self._timeout, until)
+        stream = by_server[server] = Stream(self._owner, call, server, metadata, self._timeout, until, self._tuning)
         return stream
 
     def running(self) -> list[Stream]:
