@@ -39,6 +39,8 @@ class Plan:
     """How large the value of each put is."""
     channels: int = 4
     """How many connections it has."""
+    token: str = ""
+    """Who it says it is; nobody if empty."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +89,7 @@ async def flood(plan: Plan) -> Tally:
     """Makes calls, each caller one after the other without a pause, until the time is over."""
     tally = Tally()
     end = time.monotonic() + plan.seconds
+    metadata = (("authorization", f"Bearer {plan.token}"),) if plan.token else ()
     channels = [
         grpc.aio.insecure_channel(plan.target, [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)])
         for _ in range(plan.channels)
@@ -95,7 +98,7 @@ async def flood(plan: Plan) -> Tally:
     async def call(rpc: Any, request: Any) -> bool:
         begun = time.monotonic()
         try:
-            await rpc(request, timeout=60)
+            await rpc(request, timeout=60, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             reason, hint = refusal_of(error)
             tally.codes[f"{error.code().name} {reason}"] += 1
