@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import grpc
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver
 
+from checkpointd.v1.info_service_pb2 import CAPABILITY_STORE_VECTORS, GetServerInfoRequest
+from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd_server.store import database_of
 from checkpointd_server.store.migrations import load_migrations
 from tests.support.calls import config_of
@@ -91,12 +94,22 @@ def test_several_at_once_on_a_fresh_database_all_succeed_and_one_of_them_migrate
 def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
     postgres_cluster: PostgresCluster, empty_database_url: str, tmp_path: Path
 ) -> None:
-    script = migrate("--print-sql")
+    script = migrate("--print-sql", "--vector-index", "3:l2")
     psql(postgres_cluster, empty_database_url, script)
     psql(postgres_cluster, empty_database_url, script)
-    with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path):
-        pass
+    with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path) as server:
+        assert CAPABILITY_STORE_VECTORS not in capabilities(server)
+    # The extension is the administrator's to bring, at any time.
+    psql(postgres_cluster, empty_database_url, "CREATE EXTENSION vector;" + script)
+    psql(postgres_cluster, empty_database_url, script)
+    with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path) as server:
+        assert CAPABILITY_STORE_VECTORS in capabilities(server)
     assert migrate("--database-url", empty_database_url).startswith("schema checkpointd was up to date already, in ")
+
+
+def capabilities(server: ServerProcess) -> list[int]:
+    with grpc.insecure_channel(server.target) as channel:
+        return list(InfoServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=20).capabilities)
 
 
 def test_the_status_tells_what_is_lacking_and_changes_nothing(empty_database_url: str) -> None:
