@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
 from checkpointd.v1 import store_service_pb2 as pb
 from checkpointd_server.domain.access import Identity
@@ -27,6 +29,8 @@ from checkpointd_server.rpc.identity import STORE_OPERATIONS, check_scope
 
 _LARGE_BYTES = 64 * 1024
 """From what size on a put is read on a thread of its own."""
+_TURN = 32
+"""After how many operations of a batch others get a turn."""
 _VALUES_PART = 2
 """An answer holds values up to this part of the largest message; the rest is for what is around them."""
 
@@ -88,8 +92,7 @@ class StoreServicer:
         return await _Batch(self, request, identity, self._store.items(identity.tenant), timeout).run()
 
     async def _read_put(self, request: pb.PutItemRequest) -> PutItem:
-        size = len(request.value.data) + len(request.value.index)
-        if size > _LARGE_BYTES:
+        if request.ByteSize() > _LARGE_BYTES:
             return await self._executor.run(read_put, request, self._limits)
         return read_put(request, self._limits)
 
@@ -153,6 +156,8 @@ class _Batch:
         changes: dict[int, ItemChange] = {}
         others: list[int] = []
         for number, operation in enumerate(self._operations):
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
             try:
                 kind = self._check(operation)
                 if kind == "get":

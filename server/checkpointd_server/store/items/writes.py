@@ -172,7 +172,8 @@ def _size(change: ItemChange) -> int:
     if not isinstance(change, PutItem):
         return 0
     components = sum(len(vector.components) for vector in change.vectors)
-    return len(change.data) + len(change.doc) + 4 * components
+    # A component takes the driver as long as some bytes of a value.
+    return len(change.data) + len(change.doc) + 16 * components
 
 
 def _until(group: Sequence[_Pending]) -> float | None:
