@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_spec import PyCompose
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver, TlsOptions
 
 from tests.packaging.deployment import DEPLOY, options_of
@@ -37,6 +38,22 @@ def compose() -> dict[str, Any]:
     """The compose file."""
     read: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     return read
+
+
+def test_the_file_is_valid_by_the_compose_specification(compose: dict[str, Any]) -> None:
+    """Of all that it names, and of no service alone: networks, volumes and secrets are defined."""
+    # With its merge keys (`<<`) resolved, which the library takes for unknown fields.
+    spec = PyCompose.from_yaml(yaml.safe_dump(compose))
+    spec.validate()
+    spec.to_spec()
+    assert set(spec.service_names()) == set(compose["services"])
+
+
+@pytest.mark.parametrize("wrong", [{"prots": ["1:1"]}, {"networks": ["nowhere"]}, {"secrets": ["none"]}])
+def test_what_is_wrong_in_it_would_be_found(wrong: dict[str, Any], compose: dict[str, Any]) -> None:
+    services = {**compose["services"], "wrong": {"image": "wrong", **wrong}}
+    with pytest.raises(ValueError, match=r"prots|nowhere|none"):
+        PyCompose.from_yaml(yaml.safe_dump({**compose, "services": services})).validate()
 
 
 def test_a_server_serves_with_what_was_prepared(folder: Path, database_url: str, compose: dict[str, Any]) -> None:
