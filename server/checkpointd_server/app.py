@@ -16,6 +16,7 @@ from checkpointd_server.datafolder import DataFolder
 from checkpointd_server.descriptors import room_for_clients
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
 from checkpointd_server.domain.metrics import UpkeepMetrics
+from checkpointd_server.domain.retention import RetentionAction, RetentionEffect, RetentionOutcome
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.tracing import Tracing
 from checkpointd_server.embedded import EmbeddedPostgres
@@ -24,11 +25,14 @@ from checkpointd_server.observability.exporting import exporting_traces
 from checkpointd_server.observability.families import Snapshot
 from checkpointd_server.observability.snapshot import ServerSnapshots
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
+from checkpointd_server.rpc.audit import LOGGER as AUDIT_LOGGER
 from checkpointd_server.signals import StopSignals
 from checkpointd_server.store import Migration, SchemaStatus, StoreOptions
 
 GC_SECONDS = 60.0
 """How often it is looked what nobody comes for any more."""
+RETENTION_SECONDS = 15.0
+"""How often it is looked whose threads retention is to look at, at the least."""
 PROBE_SECONDS = 2.0
 """How often the database is asked whether it is there, and how long it has to answer."""
 
@@ -179,6 +183,7 @@ async def _serve(
                 signals.await_request(),
                 _report_health(opened, server, upkeep),
                 _collect(opened, upkeep),
+                _retain(opened, upkeep, config.retention_interval),
                 fail_when_lost(database),
                 _fail_when_deaf(server),
                 *((worker.answer(snapshots.take),) if worker else ()),
@@ -240,6 +245,34 @@ async def _collect(opened: store.PostgresStore, upkeep: UpkeepMetrics) -> None:
             _log.warning("what nobody comes for any more is left for later", reason=reason, exc_info=not known)
 
 
+async def _retain(opened: store.PostgresStore, upkeep: UpkeepMetrics, interval: float) -> None:
+    """Applies retention policies, from now on, as far as no other server does."""
+    if not interval:
+        await asyncio.Event().wait()
+    audit = structlog.get_logger(AUDIT_LOGGER)
+
+    def tell(tenant: str, effect: RetentionEffect) -> None:
+        if effect.outcome is RetentionOutcome.DONE or effect.checkpoints:
+            fields = {"thread_id": effect.thread_id, "reason": effect.reason, "deleted_checkpoints": effect.checkpoints}
+            action = "RetentionDeletedThread" if effect.action is RetentionAction.DELETE else "RetentionTrimmedThread"
+            if effect.outcome is not RetentionOutcome.HELD:
+                audit.info("audit", action=action, outcome="OK", tenant=tenant, policy=effect.policy, **fields)
+
+    while True:
+        await asyncio.sleep(min(interval, RETENTION_SECONDS))
+        try:
+            report = await opened.sweep(tell)
+        except Exception as error:  # whatever it is, the server serves without
+            upkeep.retention_failures += 1
+            known = isinstance(error, CheckpointdError)
+            reason = str(error) if known else type(error).__name__
+            _log.warning("retention is left for later", reason=reason, exc_info=not known)
+        else:
+            upkeep.retention_runs += report.has_run
+            upkeep.retention_threads += report.threads
+            upkeep.retention_checkpoints += report.checkpoints
+
+
 async def fail_when_lost(database: Database) -> None:
     """Raises DatabaseUnavailable when the embedded PostgreSQL ends by itself. Does nothing about any other."""
     if database.wait_stopped is None:
@@ -280,5 +313,7 @@ def _store_options(config: ServeConfig, database: Database) -> StoreOptions:
         max_queue=config.max_queue,
         max_queue_seconds=config.max_queue_seconds,
         statement_cache_size=config.statement_cache_size,
+        sweep_interval=config.retention_interval,
+        sweep_batch=config.retention_batch,
         limits=config.limits.fitting(),
     )

@@ -72,6 +72,10 @@ class ServeConfig:
     """Bring the schema up to date at the start. Without: refuse to start if it isn't."""
     drain_seconds: float = 10.0
     """How long calls in flight may take to finish after SIGTERM, in seconds."""
+    retention_interval: float = 60.0
+    """How long after a sweep a tenant's retention policies are applied again, in seconds. 0: not by this server."""
+    retention_batch: int = 100
+    """How many checkpoints retention deletes in one transaction."""
     default_timeout: float = 60.0
     """The time that a call without a deadline gets, in seconds."""
     max_timeout: float = 300.0

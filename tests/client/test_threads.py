@@ -18,6 +18,7 @@ from langgraph.checkpoint.grpc import (
     ThreadArchivedError,
     ThreadExistsError,
     ThreadNotFoundError,
+    ThreadPinnedError,
     Threads,
 )
 from langgraph.graph import END, START, StateGraph
@@ -250,3 +251,27 @@ def test_every_verb_has_both_forms_with_the_same_arguments() -> None:
         assert inspect.signature(getattr(Threads, name)).parameters == (
             inspect.signature(getattr(Threads, f"a{name}")).parameters
         )
+
+
+class TestPinned:
+    def test_nothing_of_it_is_deleted(self, board: Board) -> None:
+        board.run("pinned", "cat")
+        thread_id = board.id("pinned")
+        assert board.saver.threads.pin(thread_id).pinned
+        for delete in (
+            board.saver.delete_thread,
+            lambda one: board.saver.prune([one]),
+            lambda one: board.saver.threads.prune([one], strategy="delete"),
+        ):
+            with pytest.raises(ThreadPinnedError, match="unpin it first"):
+                delete(thread_id)
+        board.run("pinned", "dog")
+        assert not board.saver.threads.unpin(thread_id).pinned
+        assert board.saver.threads.delete(thread_id) > 1
+
+    async def test_awaiting(self, board: Board) -> None:
+        board.run("held", "cat")
+        assert (await board.saver.threads.apin(board.id("held"))).pinned
+        with pytest.raises(ThreadPinnedError):
+            await board.saver.adelete_thread(board.id("held"))
+        assert not (await board.saver.threads.aunpin(board.id("held"))).pinned

@@ -29,6 +29,7 @@ from checkpointd_server.domain.errors import (
     LeaseHeld,
     LeaseLost,
     Overloaded,
+    PolicyNotFound,
     PredecessorMissing,
     QuotaExceeded,
     ResultTooLarge,
@@ -37,6 +38,7 @@ from checkpointd_server.domain.errors import (
     ThreadArchived,
     ThreadExists,
     ThreadNotFound,
+    ThreadPinned,
     VectorsUnavailable,
     VersionConflict,
 )
@@ -73,6 +75,8 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (LeaseLost("t"), {"thread_id": "t"}),
     (ThreadArchived("t"), {"thread_id": "t"}),
     (ThreadNotFound("t"), {"thread_id": "t"}),
+    (ThreadPinned("t"), {"thread_id": "t"}),
+    (PolicyNotFound("p"), {"name": "p"}),
     (ThreadExists("t"), {"thread_id": "t"}),
     (
         ItemVersionConflict(("a", "b"), "k", expected_version=7, current_version=0),

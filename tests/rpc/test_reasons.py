@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1 import lease_service_pb2, thread_service_pb2, value_service_pb2
+from checkpointd.v1 import lease_service_pb2, retention_service_pb2, thread_service_pb2, value_service_pb2
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
@@ -99,6 +99,20 @@ async def thread_archived(world: World) -> Any:
         await client.checkpoints.PutCheckpoint(client.put_request())
         await client.threads.ArchiveThread(thread_service_pb2.ArchiveThreadRequest(thread_id="thread-1"))
         return await client.refused(client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2")))
+
+
+async def thread_pinned(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request())
+        await client.threads.UpdateThread(thread_service_pb2.UpdateThreadRequest(thread_id="thread-1", pinned=True))
+        return await client.refused(
+            client.threads.DeleteThread(thread_service_pb2.DeleteThreadRequest(thread_id="thread-1"))
+        )
+
+
+async def policy_not_found(world: World) -> Any:
+    async with world.serve() as (_, client):
+        return await client.refused(client.retention.GetPolicy(retention_service_pb2.GetPolicyRequest(name="p")))
 
 
 async def thread_not_found(world: World) -> Any:
@@ -276,6 +290,8 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     ),
     "THREAD_EXISTS": (thread_exists, grpc.StatusCode.ALREADY_EXISTS, {"thread_id": "target"}),
     "THREAD_ARCHIVED": (thread_archived, grpc.StatusCode.FAILED_PRECONDITION, {"thread_id": "thread-1"}),
+    "THREAD_PINNED": (thread_pinned, grpc.StatusCode.FAILED_PRECONDITION, {"thread_id": "thread-1"}),
+    "POLICY_NOT_FOUND": (policy_not_found, grpc.StatusCode.NOT_FOUND, {"name": "p"}),
     "THREAD_NOT_FOUND": (thread_not_found, grpc.StatusCode.NOT_FOUND, {"thread_id": "thread-1"}),
     "ITEM_VERSION_CONFLICT": (
         item_version_conflict,

@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import (
     lease_service_pb2,
+    retention_service_pb2,
     tenant_service_pb2,
     thread_service_pb2,
     value_service_pb2,
@@ -31,6 +32,7 @@ from tests.support.operations import operation
 from tests.support.rpc_client import Client, bearer, connected
 from tests.support.rpcs import METHODS
 
+KEEP_NOTHING = retention_service_pb2.RetentionPolicy(name="theirs", max_idle_seconds=1, keep_newest=1)
 UPLOADED = b"a part of a large value"
 WEAKER = {
     scope: ("none", *(other.value for other in Scope if other not in (scope, Scope.ADMIN, Scope.OPERATOR)))
@@ -239,6 +241,14 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "PutCheckpoint": tenant_client.put_request(**target, checkpoint_id="checkpoint-9"),
         "PutWrites": tenant_client.writes_request(**target),
         "GetServerInfo": None,
+        "SetPolicy": retention_service_pb2.SetPolicyRequest(policy=KEEP_NOTHING),
+        "GetPolicy": retention_service_pb2.GetPolicyRequest(name="secret"),
+        "ListPolicies": None,
+        "DeletePolicy": retention_service_pb2.DeletePolicyRequest(name="secret"),
+        "PreviewRetention": retention_service_pb2.PreviewRetentionRequest(policy=KEEP_NOTHING),
+        "RunRetention": None,
+        "ListExpiring": None,
+        "AcknowledgeExpiring": retention_service_pb2.AcknowledgeExpiringRequest(**target),
         "AcquireLease": lease_service_pb2.AcquireLeaseRequest(**target, holder=b"me"),
         "GetLease": lease_service_pb2.GetLeaseRequest(**target),
         "ReleaseLease": lease_service_pb2.ReleaseLeaseRequest(**target, holder=b"me"),
@@ -307,6 +317,10 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
     await client.checkpoints.PutCheckpoint(put, metadata=mine)
     await client.checkpoints.PutWrites(client.writes_request(), metadata=mine)
     await client.store.PutItem(put_item(b'{"of": "secret"}'), metadata=mine)
+    policy = retention_service_pb2.RetentionPolicy(name="secret", max_idle_seconds=10**6)
+    await client.retention.SetPolicy(
+        retention_service_pb2.SetPolicyRequest(policy=policy), metadata=bearer("ckd_acme-admin")
+    )
     part = value_service_pb2.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=UPLOADED)
     await client.values.PutPart(part, metadata=mine)
     lease = lease_service_pb2.AcquireLeaseRequest(thread_id="thread-1", holder=b"me")
@@ -317,7 +331,8 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
         lease = await client.leases.GetLease(lease_service_pb2.GetLeaseRequest(thread_id="thread-1"), metadata=mine)
         value = await client.values.GetValue(requests["GetValue"], metadata=mine)
         item = await client.store.GetItem(get_item(), metadata=mine)
-        states = (listed, value, item)
+        policies = await client.retention.ListPolicies(retention_service_pb2.ListPoliciesRequest(), metadata=mine)
+        states = (listed, value, item, policies)
         return [str(lease.waiting).encode(), *(state.SerializeToString(deterministic=True) for state in states)]
 
     before = await state()

@@ -24,7 +24,7 @@ from tests.support.tenant import Tenant, a_connection
 from tests.support.until import until
 from tests.support.verbs import VERBS, contents, fill
 
-OPEN_TABLES = {"gc_queue", "tenants", "item_sweeps"}
+OPEN_TABLES = {"gc_queue", "tenants", "item_sweeps", "retention_tenants"}
 """Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but threads' keys."""
 
 
@@ -75,7 +75,10 @@ class TestASecondWall:
         assert {row["relname"] for row in rows if not row["walled"]} == OPEN_TABLES
         assert len(rows) > len(OPEN_TABLES)
         rest = await superuser.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
-        assert {row["tablename"] for row in rest} - {row["relname"] for row in rows} == {"migrations"}
+        assert {row["tablename"] for row in rest} - {row["relname"] for row in rows} == {
+            "migrations",
+            "retention_sweeper",
+        }
 
     @pytest.mark.parametrize("verb", VERBS)
     async def test_keeps_a_statement_from_rows_of_another_tenant_that_it_names(
@@ -110,6 +113,7 @@ class TestASecondWall:
         assert set(VERBS) - set(found) <= {
             *("put with a precondition", "delete what is leased", "copy onto it"),
             *("count threads", "count items", "add up", "statistics"),  # a number says not whose
+            "try a policy",  # nor does how much would go
         }
 
     async def test_shows_nothing_to_who_acts_for_nobody(self, store: PostgresStore, owner: StoreOptions) -> None:

@@ -15,13 +15,14 @@ from checkpointd_server.store.statements import load_statements
 
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
 STATEMENTS = load_statements("checkpointd")
-LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants"}
+LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants", "retention_tenants", "retention_sweeper"}
 """Tables that are asked across all tenants: lists of threads, and of tenants."""
-OF_TENANTS = {"items", "item_sweeps", "item_vectors", "tenants"}
+OF_TENANTS = {"items", "item_sweeps", "item_vectors", "tenants", "retention_policies", "retention_tenants"}
 """Tables that belong to tenants, not to threads."""
 NO_CALLS = {
     *("claim_sweeps", "languages", "check", "check_room", "row_security_binds", "claim_gc", "measure_tables"),
     *("note_tenants", "list_tenants", "read_quotas", "set_quotas"),
+    *("register_retention", "claim_sweep", "release_sweep", "next_to_sweep", "note_sweep"),
 }
 """Statements that are no calls of a function: they concern no thread, or all of them."""
 
@@ -51,6 +52,7 @@ async def test_every_key_begins_with_the_thread(catalog: Any) -> None:
     """)
     others = {row["relname"]: row["first"] for row in keys if row["first"] != "thread"}
     assert others.pop("migrations") == "number"
+    assert others.pop("retention_sweeper") == "is_only"
     assert set(others.values()) == {"tenant"}
     assert others.keys() <= OF_TENANTS
     tables = await catalog.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
@@ -93,8 +95,13 @@ def test_the_lock_is_an_update_of_the_threads_row_and_comes_first() -> None:
     changes = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) __schema__\.(\w+)")
     called = {re.search(r"\.(\w+)\(", STATEMENTS[name])[1] for name in STATEMENTS.keys() - NO_CALLS}  # type: ignore[index]
     # A waiter only shows that it still waits; a thread's row is made with nothing in it; items lock themselves; what a
-    # tenant has beside its threads is none's.
-    for name in called - {"await_lease", "make_thread", "purge_items", "purge_tenant"} - ITEM_CALLS:
+    # tenant has beside its threads is none's, as policies are, and what was announced of threads that are gone.
+    free = {
+        *("await_lease", "make_thread", "purge_items", "purge_tenant"),
+        *("set_retention_policy", "delete_retention_policy", "clean_expiring"),
+        *ITEM_CALLS,
+    }
+    for name in called - free:
         body = functions()[name]
         first = changes.search(body)
         lock = re.search(r"__schema__\.(\w+)\(p_tenant", body)

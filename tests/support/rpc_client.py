@@ -21,6 +21,7 @@ from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.retention_service_pb2_grpc import RetentionServiceStub
 from checkpointd.v1.store_service_pb2_grpc import StoreServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
@@ -49,6 +50,7 @@ class Client:
         self.info: Any = InfoServiceStub(channel)
         self.values: Any = ValueServiceStub(channel)
         self.store: Any = StoreServiceStub(channel)
+        self.retention: Any = RetentionServiceStub(channel)
 
     def put_request(self, **fields: Any) -> pb.PutCheckpointRequest:
         """Returns a put of a small checkpoint; `fields` replace its fields."""

@@ -23,6 +23,7 @@ from checkpointd_server.domain.checkpoints import (
     TaskWrite,
 )
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.retention import Expiring, RetentionEffect, RetentionPolicy
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.thread_lists import ThreadChange, ThreadFilter, ThreadPage, ThreadPosition
 from checkpointd_server.domain.threads import VOLATILE_KEYS, CopyThread, PruneStrategy, thread_key
@@ -375,6 +376,62 @@ class Tenant:
     ) -> int:
         """Prunes threads."""
         return await self.store.prune_threads(self.name, threads, strategy, leases=leases, timeout=TIMEOUT)
+
+    async def pin(self, thread: str = "t", *, pins: bool = True) -> None:
+        """Pins a thread, or unpins it."""
+        await self._change(thread, is_pinned=pins)
+
+    async def set_ttl(self, ttl_seconds: int, thread: str = "t") -> None:
+        """Gives a thread a time to live of its own."""
+        await self._change(thread, ttl_seconds=ttl_seconds)
+
+    async def _change(self, thread: str, **changes: Any) -> None:
+        change = ThreadChange(tenant=self.name, thread_id=thread, set_tags={}, removed_tags=[], **changes)
+        await self.store.update_thread(change, timeout=TIMEOUT)
+
+    async def set_policy(self, name: str = "p", **limits: Any) -> None:
+        """Stores a retention policy."""
+        await self.store.retention.set_policy(self.name, RetentionPolicy(name=name, **limits), timeout=TIMEOUT)
+
+    async def preview(self, policy: RetentionPolicy | None = None) -> list[RetentionEffect]:
+        """What retention would do."""
+        effects, after = await self.store.retention.preview(self.name, policy, after=None, timeout=TIMEOUT)
+        while after is not None:
+            more, after = await self.store.retention.preview(self.name, policy, after=after, timeout=TIMEOUT)
+            effects += more
+        return effects
+
+    async def retain(self) -> list[RetentionEffect]:
+        """Applies the retention policies."""
+        effects, after = await self.store.retention.run(self.name, after=None, timeout=TIMEOUT)
+        while after is not None:
+            more, after = await self.store.retention.run(self.name, after=after, timeout=TIMEOUT)
+            effects += more
+        return effects
+
+    async def expiring(self) -> list[Expiring]:
+        """What is announced to go."""
+        return list(
+            (await self.store.retention.list_expiring(self.name, after=None, page_size=100, timeout=TIMEOUT)).entries
+        )
+
+    async def age(self, seconds: float, thread: str = "t", *, below: str | None = None) -> None:
+        """Lets a thread look older, or its checkpoints below an id."""
+        if below is None:
+            await self.select(
+                "UPDATE checkpointd.threads SET active_at = active_at - make_interval(secs => $2), "
+                "listed_at = listed_at - make_interval(secs => $2), retained_at = NULL WHERE thread = $1",
+                self.key(thread),
+                seconds,
+            )
+        else:
+            await self.select(
+                "UPDATE checkpointd.checkpoints SET created_at = created_at - make_interval(secs => $2) "
+                "WHERE thread = $1 AND checkpoint_id < $3",
+                self.key(thread),
+                seconds,
+                below,
+            )
 
     async def acquire(self, holder: str, *, thread: str = "t", ttl: float = 60.0, wait: float = 0.0) -> Lease:
         """Takes a lease."""

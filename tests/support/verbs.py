@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from checkpointd_server.domain.items import (
     TextQuery,
     VectorQuery,
 )
+from checkpointd_server.domain.retention import RetentionPolicy
 from checkpointd_server.domain.tenants import PurgePosition, PurgeReport
 from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import PruneStrategy
@@ -46,6 +48,7 @@ async def fill(store: PostgresStore, name: str) -> Tenant:
         await tenant.writes("2", write("task", 0, "a", own), write("task", -1, "a", own))
     await tenant.upload(b"one", own)
     await tenant.acquire("holder", thread="leased", ttl=3600)
+    await tenant.set_policy(keep_newest=1000, metadata=json.dumps({"of": f"of {name}"}))
     await tenant.tag("t", owner=f"of {name}", kind="any")
     await tenant.store.items(name).change([_item(name), _item(name, f"of {name}")], timeout=TIMEOUT)
     return tenant
@@ -119,6 +122,24 @@ async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
 
 
 KEY = ItemKey(("ns",), "k")
+
+
+async def apply_policies(tenant: Tenant) -> object:
+    """Sets one that deletes, and applies it."""
+    await tenant.set_policy(keep_newest=1)
+    return await tenant.retain()
+
+
+async def announce(tenant: Tenant) -> object:
+    """Has a deletion announced, and lets it go."""
+    await tenant.set_policy(keep_newest=1, hold_seconds=3600)
+    await tenant.retain()
+    found = await tenant.expiring()
+    for entry in found:
+        await tenant.store.retention.acknowledge(tenant.name, entry.thread_id, entry.below, timeout=TIMEOUT)
+    return found, await tenant.retain()
+
+
 VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
     "put an item": lambda t: t.store.items(t.name).change([_item(t.name)], timeout=TIMEOUT),
     "put a new item": lambda t: t.store.items(t.name).change([_item(t.name, "new")], timeout=TIMEOUT),
@@ -162,6 +183,13 @@ VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
     "count threads": lambda t: t.store.count_threads(t.name, ThreadFilter(), timeout=TIMEOUT),
     "list nodes": nodes,
     "tag": lambda t: gather_results(t.tag("t", colour="blue")),
+    "set a policy": lambda t: t.set_policy("new", max_idle_seconds=1),
+    "list policies": lambda t: t.store.retention.list_policies(t.name, timeout=TIMEOUT),
+    "delete a policy": lambda t: t.store.retention.delete_policy(t.name, "p", timeout=TIMEOUT),
+    "try a policy": lambda t: t.preview(RetentionPolicy(name="new", keep_newest=1)),
+    "apply policies": apply_policies,
+    "announce": announce,
+    "count a read": lambda t: t.store.note_read(t.name, "t", timeout=TIMEOUT),
     "archive": lambda t: gather_results(t.archive("t")),
     "find threads": find,
     "add up": lambda t: t.store.tenants.read_usage(t.name, timeout=TIMEOUT),

@@ -19,7 +19,7 @@ CHECKPOINT_VIEW_FULL: CheckpointView
 CHECKPOINT_VIEW_METADATA: CheckpointView
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "precondition", "writer", "request_id", "lease_token")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "precondition", "writer", "request_id", "lease_token", "ttl_seconds")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class PutCheckpointRequest(_message.Message):
     WRITER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -46,7 +47,8 @@ class PutCheckpointRequest(_message.Message):
     writer: bytes
     request_id: bytes
     lease_token: int
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
+    ttl_seconds: int
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[_values_pb2.ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[_values_pb2.Metadata, _Mapping]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., writer: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., lease_token: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
 
 class PutCheckpointResponse(_message.Message):
     __slots__ = ("version",)
@@ -83,7 +85,7 @@ class PutWritesResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known", "metadata_struct", "metadata_index")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "patches", "known", "metadata_struct", "metadata_index", "counts_as_use")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +93,7 @@ class GetCheckpointRequest(_message.Message):
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     METADATA_STRUCT_FIELD_NUMBER: _ClassVar[int]
     METADATA_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_AS_USE_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -98,7 +101,8 @@ class GetCheckpointRequest(_message.Message):
     known: _containers.RepeatedCompositeFieldContainer[_values_pb2.KnownValue]
     metadata_struct: bool
     metadata_index: bool
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ..., metadata_struct: bool = ..., metadata_index: bool = ...) -> None: ...
+    counts_as_use: bool
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., patches: bool = ..., known: _Optional[_Iterable[_Union[_values_pb2.KnownValue, _Mapping]]] = ..., metadata_struct: bool = ..., metadata_index: bool = ..., counts_as_use: bool = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
     __slots__ = ("tuple", "version", "stored_values")

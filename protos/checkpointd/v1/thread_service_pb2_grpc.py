@@ -30,6 +30,7 @@ class ThreadServiceStub(object):
     does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
     that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
     one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
+    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
     """
 
     def __init__(self, channel):
@@ -110,6 +111,7 @@ class ThreadServiceServicer(object):
     does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
     that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
     one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
+    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
     """
 
     def ListThreads(self, request, context):
@@ -293,6 +295,7 @@ class ThreadService(object):
     does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
     that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
     one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
+    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
     """
 
     @staticmethod

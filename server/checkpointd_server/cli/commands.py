@@ -16,6 +16,7 @@ from checkpointd_server.cli.import_threads import import_threads
 from checkpointd_server.cli.info import info
 from checkpointd_server.cli.keys import keys
 from checkpointd_server.cli.migrate import migrate
+from checkpointd_server.cli.retention import retention
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.cli.show import show
 from checkpointd_server.cli.tenants.purge import purge
@@ -93,7 +94,7 @@ def main() -> None:
 
 
 for command in (
-    *(serve, migrate, context, health, info, show, threads, stats, top, quotas, purge),
+    *(serve, migrate, context, health, info, show, threads, retention, stats, top, quotas, purge),
     *(export_threads, import_threads, keys),
 ):
     main.add_command(command)

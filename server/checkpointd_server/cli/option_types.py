@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -64,6 +64,38 @@ class Expiry(click.ParamType):  # type: ignore[type-arg]
 
 
 EXPIRY = Expiry()
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A length of time, in whole seconds."""
+
+    name = "duration"
+    _UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parses it."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,9})([smhdw])", value)
+        if match is None or not int(match[1]):
+            self.fail(f"{value!r} is not a length of time, such as 45s, 30m, 12h, 90d or 4w", param, ctx)
+        return int(match[1]) * self._UNITS[match[2]]
+
+
+class ByteSize(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, in units of 1024 if one is named."""
+
+    name = "size"
+    _UNITS: Mapping[str, int] = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parses it."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12}) ?(|KiB|MiB|GiB|TiB)", value)
+        if match is None or not int(match[1]):
+            self.fail(f"{value!r} is not a size, such as 500000, 64KiB or 5MiB", param, ctx)
+        return int(match[1]) * self._UNITS[match[2]]
 
 
 class Whole(click.IntRange):

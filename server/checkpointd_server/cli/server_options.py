@@ -251,6 +251,21 @@ serve_settings = stacked(
         help="How long calls in flight may take to finish after SIGTERM, in seconds.",
     ),
     setting(
+        "--retention-interval",
+        type=Seconds(zero=True),
+        default=_DEFAULTS.retention_interval,
+        show_default=True,
+        help="How long after a sweep retention policies are applied again, in seconds. Of several servers one does it. "
+        "0: this one never does.",
+    ),
+    setting(
+        "--retention-batch",
+        type=Whole(min=1),
+        default=_DEFAULTS.retention_batch,
+        show_default=True,
+        help="How many checkpoints retention deletes in one transaction, while who writes to their thread has to wait.",
+    ),
+    setting(
         "--default-timeout",
         type=Seconds(zero=False),
         default=_DEFAULTS.default_timeout,

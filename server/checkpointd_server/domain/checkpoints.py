@@ -76,6 +76,8 @@ class PutCheckpoint:
     request_id: bytes = b""
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
+    ttl_seconds: int | None = None
+    """How long the thread is kept after its last use; 0: it gets no time of its own. None: nothing is said."""
 
     @property
     def size(self) -> int:

@@ -7,7 +7,9 @@
     ├── LeaseHeld              somebody else holds the lease on the thread
     ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadArchived         the thread is read-only
+    ├── ThreadPinned           nothing of the thread may be deleted
     ├── ThreadNotFound         there is no such thread
+    ├── PolicyNotFound         there is no such retention policy
     ├── ThreadExists           the target of a copy holds checkpoints already
     ├── ItemVersionConflict    an item doesn't have the version that is expected
     ├── VectorsUnavailable     the database has no vectors
@@ -123,6 +125,22 @@ class ThreadArchived(CheckpointdError):
     def __init__(self, thread_id: str) -> None:
         super().__init__(f"thread {thread_id!r} is archived, and read-only: unarchive it first")
         self.thread_id = thread_id
+
+
+class ThreadPinned(CheckpointdError):
+    """The thread is pinned, so that nothing of it may be deleted. Nothing was."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id!r} is pinned, and nothing of it may be deleted: unpin it first")
+        self.thread_id = thread_id
+
+
+class PolicyNotFound(CheckpointdError):
+    """There is no retention policy with such a name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no retention policy {name!r}")
+        self.name = name
 
 
 class ThreadNotFound(CheckpointdError):

@@ -17,6 +17,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.items import ItemStore
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.retention import ExpiringPage, RetentionPage, RetentionPolicy, RetentionPosition
 from checkpointd_server.domain.tenants import (
     PurgePosition,
     PurgeReport,
@@ -94,6 +95,42 @@ class TenantStore(Protocol):
 
     async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
         """Purges what a tenant has beside its threads, and adds it to a report."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """Keeps retention policies, and applies them. What `CheckpointStore` says of arguments and errors goes here too."""
+
+    async def set_policy(self, tenant: str, policy: RetentionPolicy, *, timeout: float | None) -> None:
+        """Stores a policy in place of the one with its name. Raises InvalidArgument where there are too many."""
+        ...
+
+    async def delete_policy(self, tenant: str, name: str, *, timeout: float | None) -> bool:
+        """Deletes a policy, and tells whether it was there."""
+        ...
+
+    async def list_policies(self, tenant: str, *, timeout: float | None) -> list[RetentionPolicy]:
+        """Returns all policies of a tenant, by name."""
+        ...
+
+    async def preview(
+        self, tenant: str, policy: RetentionPolicy | None, *, after: RetentionPosition | None, timeout: float | None
+    ) -> RetentionPage:
+        """Tells what would go of the next threads now; with a policy: if it was there too."""
+        ...
+
+    async def run(self, tenant: str, *, after: RetentionPosition | None, timeout: float | None) -> RetentionPage:
+        """Applies the policies to the next threads now."""
+        ...
+
+    async def list_expiring(
+        self, tenant: str, *, after: RetentionPosition | None, page_size: int, timeout: float | None
+    ) -> ExpiringPage:
+        """Reads a page of what is about to go and nobody has acknowledged, the next first."""
+        ...
+
+    async def acknowledge(self, tenant: str, thread_id: str, below: str, *, timeout: float | None) -> bool:
+        """Lets what was announced of a thread go; tells whether it still is what was announced."""
         ...
 
 
@@ -242,6 +279,15 @@ class CheckpointStore(Protocol):
 
     async def update_thread(self, change: ThreadChange, *, timeout: float | None) -> None:
         """Changes tags, the pin and the time to live of a thread. Raises ThreadNotFound, InvalidArgument."""
+        ...
+
+    async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
+        """Lets a read count as use of a thread, for how long it is kept."""
+        ...
+
+    @property
+    def retention(self) -> RetentionStore:
+        """Retention policies, and their runs by hand."""
         ...
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:

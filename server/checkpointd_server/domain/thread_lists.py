@@ -9,6 +9,8 @@ from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
+MAX_TTL_SECONDS = 2**40
+"""The longest time that a thread is kept after its last use."""
 MAX_TAGS = 64
 """How many tags a thread has."""
 MAX_TAG_NAME_BYTES = 128

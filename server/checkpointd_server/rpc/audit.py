@@ -34,14 +34,14 @@ _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
 
 
 def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
-    """Whether a method's calls are in the audit trail: all that delete, or change whole threads or tenants.
+    """Whether a method's calls are in the audit trail: all that delete, or change threads, their keeping, or tenants.
 
     Of the batches of the store those are that delete items.
     """
     service = method.containing_service.name
     if service == "StoreService":
         return method.name in ("DeleteItem", "Batch")
-    changes = service in ("ThreadService", "TenantService") and not method.name.startswith("List")
+    changes = service in ("ThreadService", "TenantService", "RetentionService") and not method.name.startswith("List")
     return needed is Scope.DELETE or (changes and needed is not Scope.READ)
 
 

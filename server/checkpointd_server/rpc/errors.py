@@ -33,6 +33,7 @@ from checkpointd_server.domain.errors import (
     LeaseHeld,
     LeaseLost,
     Overloaded,
+    PolicyNotFound,
     PredecessorMissing,
     QuotaExceeded,
     ResultTooLarge,
@@ -40,6 +41,7 @@ from checkpointd_server.domain.errors import (
     ThreadArchived,
     ThreadExists,
     ThreadNotFound,
+    ThreadPinned,
     VectorsUnavailable,
     VersionConflict,
 )
@@ -127,6 +129,16 @@ RULES: dict[type[CheckpointdError], Rule] = {
         code=grpc.StatusCode.FAILED_PRECONDITION,
         reason=errors_pb2.ERROR_REASON_THREAD_ARCHIVED,
         metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    ThreadPinned: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_THREAD_PINNED,
+        metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    PolicyNotFound: Rule(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason=errors_pb2.ERROR_REASON_POLICY_NOT_FOUND,
+        metadata=lambda error: {"name": error.name},
     ),
     ThreadNotFound: Rule(
         code=grpc.StatusCode.NOT_FOUND,

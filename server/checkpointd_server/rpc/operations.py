@@ -32,6 +32,8 @@ class GetCheckpoint(NamedTuple):
     metadata_struct: bool = False
     metadata_index: bool = False
     """Whether what can be searched of its metadata is wanted, too."""
+    counts_as_use: bool = False
+    """Whether the thread counts as used by that."""
 
 
 def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:
@@ -43,7 +45,13 @@ def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: L
             raise InvalidArgument("known", "must be empty where values are to come whole: set patches")
         known = read_known(request.known, limits)
     return GetCheckpoint(
-        namespace, checkpoint_id, known, request.patches, request.metadata_struct, request.metadata_index
+        namespace,
+        checkpoint_id,
+        known,
+        request.patches,
+        request.metadata_struct,
+        request.metadata_index,
+        request.counts_as_use,
     )
 
 
@@ -96,12 +104,14 @@ class Operations:
         self, read: GetCheckpoint, response: pb.GetCheckpointResponse, timeout: float | None
     ) -> None:
         """Reads one checkpoint, and fills it in."""
-        namespace, checkpoint_id, known, patches, metadata_struct, with_index = read
+        namespace, checkpoint_id, known, patches, metadata_struct, with_index, counts_as_use = read
         found = await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=timeout)
         checkpoint = found.checkpoint
         response.version = found.version
         if checkpoint is None:
             return
+        if counts_as_use:
+            await self.store.note_read(namespace.tenant, namespace.thread_id, timeout=timeout)
         if metadata_struct:
             write_struct(checkpoint.metadata, response.tuple.metadata, self.limits)
         if patches:

@@ -20,6 +20,7 @@ from checkpointd.v1 import (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
+    retention_service_pb2,
     stats_service_pb2,
     store_service_pb2,
     tenant_service_pb2,
@@ -51,6 +52,7 @@ from checkpointd_server.rpc.ranges import RangeOptions, RangeReader
 from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
+from checkpointd_server.rpc.services.retention import RetentionServicer
 from checkpointd_server.rpc.services.stats import StatsServicer
 from checkpointd_server.rpc.services.store import StoreServicer
 from checkpointd_server.rpc.services.tenants import TenantServicer
@@ -193,6 +195,10 @@ class RpcServer:
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
                 StoreServicer(store, limits, self._executor),
+            ),
+            (
+                retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],
+                RetentionServicer(store, limits),
             ),
             (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], self._info),

@@ -48,6 +48,12 @@ class StoreOptions:
     """When a connection that isn't needed is closed, in seconds."""
     upload_grace: float = 3600.0
     """How long an upload is kept while no put has named it, in seconds."""
+    sweep_interval: float = 60.0
+    """How long after a sweep a tenant's retention policies are applied again, in seconds."""
+    sweep_batch: int = 100
+    """How many checkpoints retention deletes in one transaction, while writers to their thread wait."""
+    sweep_lease: float = 30.0
+    """How long after its last sign a server that swept is taken for dead, in seconds."""
     limits: Limits = field(default_factory=Limits)
     """What the store itself holds to: how many patches follow one another, how many bytes an answer holds."""
     vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
@@ -76,8 +82,17 @@ class StoreOptions:
             raise SetupError(f"the statement cache can't hold {self.statement_cache_size} statements")
         if self.max_queue < 0:
             raise SetupError(f"the queue can't hold {self.max_queue} calls")
+        if self.sweep_batch < 1:
+            raise SetupError(f"retention can't delete {self.sweep_batch} checkpoints in a transaction")
         if self.startup_timeout < 0:
             raise SetupError(f"startup_timeout must be 0 seconds or more, not {self.startup_timeout}")
-        for name in ("connect_timeout", "watch_interval", "max_connection_age", "max_idle_time", "max_queue_seconds"):
+        for name in (
+            "connect_timeout",
+            "watch_interval",
+            "max_connection_age",
+            "max_idle_time",
+            "max_queue_seconds",
+            "sweep_lease",
+        ):
             if getattr(self, name) <= 0:
                 raise SetupError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")

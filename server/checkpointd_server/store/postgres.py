@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
+from checkpointd_server.domain.retention import RetentionEffect, SweepReport
 from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.thread_lists import (
     Node,
@@ -34,7 +35,7 @@ from checkpointd_server.domain.thread_lists import (
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 from checkpointd_server.store import history, reads, thread_lists, threads, values
-from checkpointd_server.store.connections.database import Connections, open_connections
+from checkpointd_server.store.connections.database import Connections, Database, open_connections
 from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc, sweep_items
 from checkpointd_server.store.items.features import ItemFeatures
@@ -43,6 +44,9 @@ from checkpointd_server.store.items.vectors import vector_statements
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
+from checkpointd_server.store.retention.retention import Retention
+from checkpointd_server.store.retention.sweeper import Sweeper
+from checkpointd_server.store.retention.thread_times import ThreadTimes
 from checkpointd_server.store.statements import load_statements
 from checkpointd_server.store.tenant_store import PostgresTenants
 from checkpointd_server.store.writes.group_commit import GroupCommit
@@ -67,9 +71,16 @@ class TableSize(NamedTuple):
 class _Tenant:
     """What a store does for one tenant. Tenants share no commit: a transaction acts for one of them."""
 
-    def __init__(self, connections: Connections, name: str, options: StoreOptions, features: ItemFeatures) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        name: str,
+        options: StoreOptions,
+        features: ItemFeatures,
+        times: ThreadTimes,
+    ) -> None:
         self.database = database = connections.of(name)
-        self.commits = GroupCommit(database, options.limits)
+        self.commits = GroupCommit(database, options.limits, times)
         self.leases = Leases(database)
         self.items = TenantItems(connections, database, features, options.max_queue)
 
@@ -89,14 +100,22 @@ class PostgresStore:
         self._tenants: dict[str, _Tenant] = {}
         self.tenants = PostgresTenants(connections)
         """What tenants hold and may use."""
+        self._times = ThreadTimes(connections, self._database_of)
+        self._sweeper = Sweeper(connections, options)
+        self.retention = Retention(connections, self._database_of, options)
+        """Policies, and their runs by hand."""
 
     def _of(self, tenant: str) -> _Tenant:
         found = self._tenants.get(tenant)
         if found is None:
             if len(self._tenants) >= MAX_TENANTS:
                 self._tenants = {name: known for name, known in self._tenants.items() if not known.is_idle}
-            found = self._tenants[tenant] = _Tenant(self._connections, tenant, self._options, self._features)
+            found = _Tenant(self._connections, tenant, self._options, self._features, self._times)
+            self._tenants[tenant] = found
         return found
+
+    def _database_of(self, tenant: str) -> Database:
+        return self._of(tenant).database
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
         """Takes writes of one tenant, in order; hands each back by its `deliver` once it is stored or refused."""
@@ -280,7 +299,21 @@ class PostgresStore:
 
     async def update_thread(self, change: ThreadChange, *, timeout: float | None) -> None:
         """Changes tags, the pin and the time to live of a thread. Raises ThreadNotFound, InvalidArgument."""
+        if change.ttl_seconds:
+            await self._times.register(change.tenant)
         await thread_lists.update_thread(self._of(change.tenant).database, change, timeout=timeout)
+
+    async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
+        """Lets a read count as use of a thread, for how long it is kept."""
+        await self._times.note_read(tenant, thread_id, timeout=timeout)
+
+    async def sweep(self, tell: Callable[[str, RetentionEffect], None]) -> SweepReport:
+        """Applies the retention policies of the tenants whose turn it is, unless another server does.
+
+        Args:
+            tell: Called with the tenant and with what was done to a thread.
+        """
+        return await self._sweeper.sweep(tell)
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""

@@ -15,6 +15,7 @@ from checkpointd_server.domain.errors import (
     CheckpointNotFound,
     DeadlineExceeded,
     ThreadExists,
+    ThreadPinned,
     lease_refusal,
 )
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy, thread_key
@@ -29,7 +30,10 @@ async def delete_threads(
     leases: Mapping[str, int],
     timeout: float | None,
 ) -> int:
-    """Deletes threads whole, and returns how many checkpoints they had. Raises LeaseHeld, LeaseLost."""
+    """Deletes threads whole, and returns how many checkpoints they had.
+
+    Raises LeaseHeld, LeaseLost, ThreadPinned.
+    """
     return await _for_each(database, "delete_thread", tenant, thread_ids, (), leases, timeout)
 
 
@@ -42,7 +46,10 @@ async def prune_threads(
     leases: Mapping[str, int],
     timeout: float | None,
 ) -> int:
-    """Removes history from threads, and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+    """Removes history from threads, and returns how many checkpoints went.
+
+    Raises LeaseHeld, LeaseLost, ThreadPinned.
+    """
     statement = "delete_thread" if strategy is PruneStrategy.DELETE else "prune_thread"
     return await _for_each(database, statement, tenant, thread_ids, (), leases, timeout)
 
@@ -50,7 +57,10 @@ async def prune_threads(
 async def delete_runs(
     database: Database, tenant: str, run_ids: Iterable[str], *, leases: Mapping[str, int], timeout: float | None
 ) -> int:
-    """Deletes the checkpoints of runs, and returns how many there were. Raises LeaseHeld, LeaseLost."""
+    """Deletes the checkpoints of runs, and returns how many there were.
+
+    Raises LeaseHeld, LeaseLost, ThreadPinned.
+    """
     runs = sorted(set(run_ids))
     async with _deadline(timeout):
         rows = await database.fetch("threads_of_runs", runs, timeout=None)
@@ -84,6 +94,8 @@ async def _for_each(
 
 
 def _judge(outcome: str, thread_id: str, remaining: float | None) -> None:
+    if outcome == "pinned":
+        raise ThreadPinned(thread_id)
     if outcome in ("held", "lost"):
         raise lease_refusal(outcome, thread_id, remaining)
 

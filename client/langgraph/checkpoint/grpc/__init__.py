@@ -25,6 +25,7 @@ from langgraph.checkpoint.grpc.errors import (
     ThreadArchivedError,
     ThreadExistsError,
     ThreadNotFoundError,
+    ThreadPinnedError,
     UnknownKeyError,
     UnsupportedError,
     VersionConflictError,
@@ -32,6 +33,7 @@ from langgraph.checkpoint.grpc.errors import (
 )
 from langgraph.checkpoint.grpc.leases import Lease
 from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, UnportableValueError
+from langgraph.checkpoint.grpc.retention import ExpiringThread, Retention
 from langgraph.checkpoint.grpc.saver import GrpcSaver
 from langgraph.checkpoint.grpc.state_errors import InvalidStateError, StateMigrationError, StateVersionError
 from langgraph.checkpoint.grpc.state_hooks import StateHooks, StatePlace
@@ -52,6 +54,7 @@ __all__ = [
     "DeadlineExceededError",
     "Encryption",
     "EncryptionError",
+    "ExpiringThread",
     "FoundItem",
     "GrpcSaver",
     "GrpcStore",
@@ -66,6 +69,7 @@ __all__ = [
     "PortableSerializer",
     "PredecessorMissingError",
     "QuotaExceededError",
+    "Retention",
     "SerializerMismatchError",
     "ServerError",
     "ServerUnavailableError",
@@ -82,6 +86,7 @@ __all__ = [
     "ThreadInfo",
     "ThreadMigration",
     "ThreadNotFoundError",
+    "ThreadPinnedError",
     "ThreadQuery",
     "Threads",
     "TlsOptions",

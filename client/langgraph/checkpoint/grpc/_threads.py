@@ -15,6 +15,7 @@ from langgraph.checkpoint.grpc._runs.run_index import forget_context
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc.encryption import Encryption
+from langgraph.checkpoint.grpc.retention import Retention
 from langgraph.checkpoint.grpc.threads import Threads
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class ThreadOperations:
         """Threads as their operator sees them: searching, looking at, archiving and tagging them."""
         return Threads(cast("GrpcSaver", self))
 
+    @property
+    def retention(self) -> Retention:
+        """What retention is about to delete, for who wants to do something about it before."""
+        return Retention(cast("GrpcSaver", self))
+
     def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict.
 
@@ -46,6 +52,7 @@ class ThreadOperations:
         Raises:
             LeaseHeldError: Somebody else holds the lease on it.
             ThreadArchivedError: It is archived.
+            ThreadPinnedError: It is pinned.
         """
         self._delete_thread(thread_id)
 

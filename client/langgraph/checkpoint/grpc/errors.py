@@ -8,6 +8,7 @@
     │   ├── LeaseHeldError                     it holds the lease on the thread
     │   └── LeaseLostError                     the lease that this run held has ended
     ├── ThreadArchivedError                    the thread is read-only until it is brought back
+    ├── ThreadPinnedError                      nothing of the thread may be deleted until it is unpinned
     ├── ThreadNotFoundError (LookupError)      there is no such thread
     ├── ThreadExistsError                      the target of a copy holds checkpoints already
     ├── CheckpointNotFoundError (LookupError)  the checkpoint to fork at is not there
@@ -234,6 +235,10 @@ class ThreadArchivedError(CheckpointdError):
     """The thread is archived, and so read-only: `saver.threads.unarchive` brings it back. Nothing was stored."""
 
 
+class ThreadPinnedError(CheckpointdError):
+    """The thread is pinned: `saver.threads.unpin` allows deletions again. Nothing was deleted."""
+
+
 class ThreadNotFoundError(CheckpointdError, LookupError):
     """There is no such thread."""
 
@@ -449,6 +454,8 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             )
         case "THREAD_ARCHIVED", _:
             return ThreadArchivedError(details)
+        case "THREAD_PINNED", _:
+            return ThreadPinnedError(details)
         case "THREAD_NOT_FOUND", _:
             return ThreadNotFoundError(details)
         case "THREAD_EXISTS", _:

@@ -29,6 +29,7 @@ from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
 from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
 from langgraph.checkpoint.grpc._convert.state import StateFilter
+from langgraph.checkpoint.grpc._convert.thread_queries import ttl_of
 from langgraph.checkpoint.grpc._probe import ConnectionProbe
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
@@ -108,6 +109,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         concurrency: "optimistic" (default): a run that was overtaken by another on its thread gets
             VersionConflictError. "last_write_wins": it overwrites the other, as stock savers do.
         hooks: Which channels are never stored, which values may not be, and how old states become today's.
+        ttl_seconds: How long the threads that this saver writes to are kept after their last use, in seconds; 0: they
+            get no time of their own. Default: nothing is said about it.
+        reads_count_as_use: Whether `get_tuple` counts as use of the thread, for how long it is kept.
     """
 
     _tuning: ClassVar[Tuning] = Tuning()
@@ -130,6 +134,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
         hooks: StateHooks | None = None,
+        ttl_seconds: int | None = None,
+        reads_count_as_use: bool = False,
     ) -> None:
         super().__init__(serde=serde if strict is None else strict_serde(strict, serde))
         if not isinstance(encryption, Encryption | None):
@@ -138,6 +144,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
             )
         if not isinstance(hooks, StateHooks | None):
             raise InvalidArgumentError(f"hooks: must be StateHooks, not {type(hooks).__name__}", field="hooks")
+        self.ttl_seconds = None if ttl_seconds is None else ttl_of(ttl_seconds)
+        self.reads_count_as_use = reads_count_as_use
         self.hooks = hooks
         self._state = None if hooks is None else StateFilter(hooks)
         self.encryption = encryption
@@ -183,6 +191,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         tracing: bool | TracerProvider = False,
         concurrency: Concurrency = "optimistic",
         hooks: StateHooks | None = None,
+        ttl_seconds: int | None = None,
+        reads_count_as_use: bool = False,
     ) -> Self:
         """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
         return cls(
@@ -201,6 +211,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
             tracing=tracing,
             concurrency=concurrency,
             hooks=hooks,
+            ttl_seconds=ttl_seconds,
+            reads_count_as_use=reads_count_as_use,
         )
 
     # The object.
@@ -235,6 +247,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
         """
         request = encode.get(config)
+        request.counts_as_use = self.reads_count_as_use
         flow = self._reader().get(request, self._on_read(config, request))
         found = flows.run(flow, partial(self._calls.call, config))
         if found is None:
@@ -246,6 +259,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
         request = encode.get(config)
+        request.counts_as_use = self.reads_count_as_use
         flow = self._reader().get(request, self._on_read(config, request))
         found = await flows.arun(flow, partial(self._calls.acall, config))
         if found is None:
@@ -427,6 +441,8 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
                 self._runs.put_failed(config, namespace(config), checkpoint.get("id", ""), error)
             raise
         self._lease_tokens.attach(put.request)
+        if self.ttl_seconds is not None and not put.request.checkpoint_ns:
+            put.request.ttl_seconds = self.ttl_seconds
         return put
 
     def _outgoing_writes(

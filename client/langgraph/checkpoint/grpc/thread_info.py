@@ -71,9 +71,9 @@ class ThreadInfo:
     tags: Mapping[str, str]
     archived_at: datetime | None
     pinned: bool
-    """Retention passes it over."""
+    """Nothing of it may be deleted."""
     ttl_seconds: int | None
-    """How long after its last activity it is kept, if it has a time of its own."""
+    """How long after its last use it is kept, if it has a time of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

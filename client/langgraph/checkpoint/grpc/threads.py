@@ -156,8 +156,8 @@ class Threads:
         Args:
             thread_id: The thread.
             tags: Tags to set; None in place of a text removes one. The others stay.
-            pinned: Whether retention passes it over. None: as it is.
-            ttl_seconds: How long after its last activity it is kept; 0: no time of its own. None: as it is.
+            pinned: Whether nothing of it may be deleted. None: as it is.
+            ttl_seconds: How long after its last use it is kept; 0: no time of its own. None: as it is.
 
         Raises:
             ThreadNotFoundError: There is no such thread.
@@ -187,6 +187,36 @@ class Threads:
     async def atag(self, thread_id: str, **tags: str | None) -> ThreadInfo:
         """Awaits `tag`."""
         return await self.aupdate(thread_id, tags=tags)
+
+    def pin(self, thread_id: str) -> ThreadInfo:
+        """Keeps everything of a thread from being deleted, by whomever, until it is unpinned: a legal hold.
+
+        Args:
+            thread_id: The thread.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+        """
+        return self.update(thread_id, pinned=True)
+
+    async def apin(self, thread_id: str) -> ThreadInfo:
+        """Awaits `pin`."""
+        return await self.aupdate(thread_id, pinned=True)
+
+    def unpin(self, thread_id: str) -> ThreadInfo:
+        """Allows deletions of a thread again.
+
+        Args:
+            thread_id: The thread.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+        """
+        return self.update(thread_id, pinned=False)
+
+    async def aunpin(self, thread_id: str) -> ThreadInfo:
+        """Awaits `unpin`."""
+        return await self.aupdate(thread_id, pinned=False)
 
     def delete(self, thread_id: str) -> int:
         """Deletes a thread, and returns how many checkpoints it had.

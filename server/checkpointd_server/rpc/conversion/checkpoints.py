@@ -16,6 +16,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, TypedValue
 from checkpointd_server.rpc.conversion.metadata_index import project_filter, project_metadata
 from checkpointd_server.rpc.conversion.metadata_struct import pack_struct, value_of_struct
@@ -91,7 +92,16 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
         writer=writer,
         request_id=request_id,
         lease_token=check_lease_token(request.lease_token),
+        ttl_seconds=read_ttl(request.ttl_seconds) if request.HasField("ttl_seconds") else None,
     )
+
+
+def read_ttl(ttl_seconds: int) -> int:
+    """Returns how long a thread is to be kept after its last use, in seconds; 0: no time of its own."""
+    if not 0 <= ttl_seconds <= MAX_TTL_SECONDS:
+        problem = f"is {ttl_seconds}, must be from 0 to {MAX_TTL_SECONDS}"
+        raise InvalidArgument("ttl_seconds", problem, limit=MAX_TTL_SECONDS)
+    return ttl_seconds
 
 
 def _check_channels(channels: list[str], versions: list[str], limits: Limits) -> set[str]:

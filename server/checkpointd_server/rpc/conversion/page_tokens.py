@@ -18,11 +18,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import retention_service_pb2 as retention_pb
 from checkpointd.v1 import tenant_service_pb2 as tenants_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd_server.domain.checkpoints import CheckpointPosition
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.retention import RetentionPosition
 from checkpointd_server.domain.thread_lists import NodePosition, ThreadPosition
 from checkpointd_server.rpc.conversion.validation import check_optional_text, check_text
 
@@ -43,7 +45,11 @@ _Paged = (
     | threads_pb.PurgeThreadsRequest
     | tenants_pb.ListTenantsRequest
     | tenants_pb.PurgeTenantRequest
+    | retention_pb.PreviewRetentionRequest
+    | retention_pb.RunRetentionRequest
+    | retention_pb.ListExpiringRequest
 )
+_Retained = retention_pb.PreviewRetentionRequest | retention_pb.RunRetentionRequest | retention_pb.ListExpiringRequest
 
 
 def write_list_token(position: CheckpointPosition, request: pb.ListCheckpointsRequest, tenant: str) -> str:
@@ -97,18 +103,7 @@ def write_threads_token(position: ThreadPosition, request: threads_pb.ListThread
 
 def read_threads_token(request: threads_pb.ListThreadsRequest, tenant: str) -> ThreadPosition | None:
     """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
-    if not request.page_token:
-        return None
-    try:
-        digest, content = _read(request.page_token)
-        active_at, thread = content
-        position = ThreadPosition(datetime.fromisoformat(active_at), UUID(thread))
-        if position.active_at.utcoffset() != timedelta():
-            raise ValueError
-    except _MALFORMED:
-        raise InvalidArgument("page_token", _NOT_OURS) from None
-    _check(digest, request, tenant)
-    return position
+    return read_position(request, tenant, lambda content: ThreadPosition(*_time_and_thread(content)))
 
 
 def write_nodes_token(position: NodePosition, request: threads_pb.GetThreadTreeRequest, tenant: str) -> str:
@@ -129,6 +124,24 @@ def read_nodes_token(request: threads_pb.GetThreadTreeRequest, tenant: str, limi
         raise InvalidArgument("page_token", _NOT_OURS) from None
     _check(digest, request, tenant)
     return NodePosition(checkpoint_id, checkpoint_ns)
+
+
+def write_retention_token(position: RetentionPosition, request: _Retained, tenant: str) -> str:
+    """Returns the token of the part that starts behind `position`."""
+    return _write([position.listed_at.isoformat(), str(position.thread)], request, tenant)
+
+
+def read_retention_token(request: _Retained, tenant: str) -> RetentionPosition | None:
+    """Returns where the request's part starts; None: at the beginning. Raises InvalidArgument."""
+    return read_position(request, tenant, lambda content: RetentionPosition(*_time_and_thread(content)))
+
+
+def _time_and_thread(content: list[str]) -> tuple[datetime, UUID]:
+    time, thread = content
+    found = datetime.fromisoformat(time)
+    if found.utcoffset() != timedelta():
+        raise ValueError
+    return found, UUID(thread)
 
 
 def write_position(content: Sequence[str], request: _Paged, tenant: str) -> str:

@@ -23,6 +23,7 @@ from checkpointd_server.domain.thread_lists import (
     ThreadFilter,
     ThreadStatus,
 )
+from checkpointd_server.rpc.conversion.checkpoints import read_ttl
 from checkpointd_server.rpc.conversion.metadata_index import project_filter
 from checkpointd_server.rpc.conversion.metadata_struct import pack_struct
 from checkpointd_server.rpc.conversion.plain_data import left_out, plain
@@ -39,7 +40,6 @@ _OF_STATUS = {status: number for number, status in _STATUSES.items()}
 # What the database takes as well; also where a filter's time is left out (store/thread_lists.py).
 _MIN_SECONDS = int(datetime(1, 1, 2, tzinfo=UTC).timestamp())
 _MAX_SECONDS = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
-_MAX_TTL_SECONDS = 2**40
 
 
 def read_filter(message: pb.ThreadFilter, limits: Limits) -> ThreadFilter:
@@ -88,16 +88,13 @@ def read_change(request: pb.UpdateThreadRequest, tenant: str, limits: Limits) ->
         check_text(name, f"remove_tags[{position}]", MAX_TAG_NAME_BYTES)
         if name in set_tags:
             raise InvalidArgument(f"remove_tags[{position}]", "is among set_tags too")
-    ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
-    if ttl is not None and not 0 <= ttl <= _MAX_TTL_SECONDS:
-        raise InvalidArgument("ttl_seconds", f"is {ttl}, must be from 0 to {_MAX_TTL_SECONDS}", limit=_MAX_TTL_SECONDS)
     return ThreadChange(
         tenant=tenant,
         thread_id=request.thread_id,
         set_tags=set_tags,
         removed_tags=list(request.remove_tags),
         is_pinned=request.pinned if request.HasField("pinned") else None,
-        ttl_seconds=ttl,
+        ttl_seconds=read_ttl(request.ttl_seconds) if request.HasField("ttl_seconds") else None,
     )
 
 

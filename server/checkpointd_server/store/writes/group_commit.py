@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
-from checkpointd_server.domain.checkpoints import PendingWrite
+from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint
 from checkpointd_server.domain.errors import (
     CheckpointdError,
     DatabaseUnavailable,
@@ -25,6 +25,7 @@ from checkpointd_server.domain.errors import (
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.store.connections.database import Database
+from checkpointd_server.store.retention.thread_times import ThreadTimes
 from checkpointd_server.store.writes.columns import Rows
 from checkpointd_server.store.writes.merge import Group, uploads_of
 from checkpointd_server.store.writes.outcomes import (
@@ -91,9 +92,10 @@ class _Commit:
 class GroupCommit:
     """Stores the writes of a tenant, many in one commit where many come at once."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    def __init__(self, database: Database, limits: Limits, times: ThreadTimes | None = None) -> None:
         self._database = database
         self._limits = limits
+        self._times = times
         self._queues: dict[str, deque[_Queued]] = {}
         self._ready: deque[str] = deque()
         """Threads that have something queued and are in no commit."""
@@ -246,6 +248,10 @@ class GroupCommit:
 
     async def _store(self, commit: _Commit) -> None:
         """Stores the groups of a commit; those that were refused, write by write."""
+        writes = [pending.write for group in commit.groups for pending in group.entries]
+        timed = [write for write in writes if isinstance(write, PutCheckpoint) and write.ttl_seconds is not None]
+        if timed and self._times is not None:
+            await self._times.set_ttls(timed)
         try:
             # The first time nobody waits for a thread that others have, so that no commit holds up those behind it.
             outcomes = await self._call(commit.groups, waits=commit.tries > 0)

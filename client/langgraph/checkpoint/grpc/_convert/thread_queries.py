@@ -19,7 +19,7 @@ from checkpointd.v1 import thread_service_pb2 as pb
 if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.thread_info import ThreadStatus
 
-__all__ = ["INTEGER", "MAX_PAGE", "STATUS_NAMES", "archive", "filter_of", "time_of", "update"]
+__all__ = ["INTEGER", "MAX_PAGE", "STATUS_NAMES", "archive", "filter_of", "time_of", "ttl_of", "update"]
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 STATUS_NAMES: Mapping[pb.ThreadStatus, ThreadStatus] = {
@@ -84,10 +84,15 @@ def update(
     if pinned is not None:
         request.pinned = pinned
     if ttl_seconds is not None:
-        if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int) or not 0 <= ttl_seconds < 2**63:
-            raise InvalidArgumentError("ttl_seconds: must be a whole number of seconds from 0", field="ttl_seconds")
-        request.ttl_seconds = ttl_seconds
+        request.ttl_seconds = ttl_of(ttl_seconds)
     return request
+
+
+def ttl_of(ttl_seconds: int) -> int:
+    """Returns a time to live in seconds; 0: none. Raises InvalidArgumentError if it is none."""
+    if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int) or not 0 <= ttl_seconds < 2**63:
+        raise InvalidArgumentError("ttl_seconds: must be a whole number of seconds from 0", field="ttl_seconds")
+    return ttl_seconds
 
 
 def time_of(message: Timestamp) -> datetime:

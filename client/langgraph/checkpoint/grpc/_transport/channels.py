@@ -33,6 +33,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd.v1.lease_service_pb2_grpc import LeaseServiceStub
+from checkpointd.v1.retention_service_pb2_grpc import RetentionServiceStub
 from checkpointd.v1.store_service_pb2_grpc import StoreServiceStub
 from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
@@ -50,6 +51,7 @@ class Stubs:
         self.values = ValueServiceStub(channel)
         self.threads = ThreadServiceStub(channel)
         self.leases = LeaseServiceStub(channel)
+        self.retention = RetentionServiceStub(channel)
         self.store = StoreServiceStub(channel)
         self.info = InfoServiceStub(channel)
         self.operations: dict[Kind, Callable[..., Any]] = {

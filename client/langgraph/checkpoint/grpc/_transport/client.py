@@ -19,6 +19,7 @@ import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2 as info_pb
 from checkpointd.v1 import lease_service_pb2 as leases_pb
+from checkpointd.v1 import retention_service_pb2 as retention_pb
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import value_service_pb2 as values_pb
@@ -48,6 +49,11 @@ _RPCS: dict[type, tuple[str, Callable[[Stubs], Any]]] = {
     leases_pb.RenewLeaseRequest: ("RenewLease", lambda stubs: stubs.leases.RenewLease),
     leases_pb.ReleaseLeaseRequest: ("ReleaseLease", lambda stubs: stubs.leases.ReleaseLease),
     leases_pb.GetLeaseRequest: ("GetLease", lambda stubs: stubs.leases.GetLease),
+    retention_pb.ListExpiringRequest: ("ListExpiring", lambda stubs: stubs.retention.ListExpiring),
+    retention_pb.AcknowledgeExpiringRequest: (
+        "AcknowledgeExpiring",
+        lambda stubs: stubs.retention.AcknowledgeExpiring,
+    ),
     store_pb.BatchRequest: ("Batch", lambda stubs: stubs.store.Batch),
     store_pb.GetItemRequest: ("GetItem", lambda stubs: stubs.store.GetItem),
     store_pb.SearchItemsRequest: ("SearchItems", lambda stubs: stubs.store.SearchItems),

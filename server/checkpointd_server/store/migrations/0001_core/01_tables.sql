@@ -52,10 +52,18 @@ CREATE TABLE __schema__.threads (
     -- Read-only and out of lists. The lease is nobody's for ever then.
     archived_at timestamptz,
     is_archived boolean NOT NULL DEFAULT false,
-    -- Retention passes it over.
+    -- Nothing of it is deleted, by whomever.
     is_pinned boolean NOT NULL DEFAULT false,
-    -- How long it is kept after active_at, if it has a time of its own.
+    -- How long it is kept after active_at and read_at, if it has a time of its own.
     ttl_seconds bigint,
+    -- When somebody last read it who asked for that to count.
+    read_at timestamptz,
+    -- When retention last looked at it, and when it is to look again although nothing was written. Null: it hasn't looked since
+    -- something changed; nothing comes due.
+    retained_at timestamptz,
+    retention_due_at timestamptz,
+    -- Retention deleted checkpoints, and not yet the values that nothing refers to any more.
+    has_garbage boolean NOT NULL DEFAULT false,
     -- What people noted about the thread itself: an object of texts.
     tags jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (thread)

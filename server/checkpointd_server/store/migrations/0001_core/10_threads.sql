@@ -2,7 +2,7 @@
 
 -- Locks a thread, and judges whether somebody with the lease token p_lease (0: none) may change it.
 --
---   o_outcome    "ok", "held", "lost"
+--   o_outcome    "ok", "held", "lost", "pinned"
 --   o_remaining  How long the lease in force lives, in seconds.
 --   o_is_there   Whether the thread has a row. Without one it holds nothing.
 CREATE FUNCTION __schema__.lock_thread(
@@ -11,21 +11,23 @@ CREATE FUNCTION __schema__.lock_thread(
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_token bigint;
+    x_is_pinned boolean;
 BEGIN
-    UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = p_thread;
+    UPDATE __schema__.threads AS t SET updated_at = clock_timestamp() WHERE t.thread = p_thread
+    RETURNING t.is_pinned INTO x_is_pinned;
     o_is_there := FOUND;
     SELECT t.lease_token, date_part('epoch', t.lease_expires_at - clock_timestamp()) INTO x_token, o_remaining
     FROM __schema__.threads AS t
     WHERE t.thread = p_thread AND t.lease_expires_at > clock_timestamp();
     o_outcome := CASE
-        WHEN coalesce(x_token, 0) = p_lease THEN 'ok'
+        WHEN coalesce(x_token, 0) = p_lease THEN CASE WHEN x_is_pinned THEN 'pinned' ELSE 'ok' END
         WHEN p_lease = 0 THEN 'held'
         ELSE 'lost'
     END;
 END
 $$;
 
--- Which of the threads p_threads may not be changed by who has the lease tokens p_leases (0: none): a row for each.
+-- Of which of the threads p_threads nothing may be deleted by who has the lease tokens p_leases (0: none): a row for each.
 CREATE FUNCTION __schema__.check_leases(p_tenant text, p_threads uuid[], p_leases bigint[])
 RETURNS TABLE (o_thread uuid, o_outcome text, o_remaining float8) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -33,16 +35,23 @@ DECLARE
 BEGIN
     RETURN QUERY
     SELECT
-        p_threads[i], CASE WHEN p_leases[i] = 0 THEN 'held' ELSE 'lost' END,
-        date_part('epoch', t.lease_expires_at - clock_timestamp())::float8
+        p_threads[i],
+        CASE WHEN coalesce(t.token, 0) = p_leases[i] THEN 'pinned' WHEN p_leases[i] = 0 THEN 'held' ELSE 'lost' END,
+        t.remaining
     FROM generate_subscripts(p_threads, 1) AS i
     LEFT JOIN LATERAL (
-        SELECT t.lease_token, t.lease_expires_at
+        SELECT
+            CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS token,
+            CASE
+                WHEN t.lease_expires_at > clock_timestamp()
+                THEN date_part('epoch', t.lease_expires_at - clock_timestamp())::float8
+            END AS remaining,
+            t.is_pinned
         FROM __schema__.threads AS t
-        WHERE t.thread = p_threads[i] AND t.lease_expires_at > clock_timestamp()
+        WHERE t.thread = p_threads[i]
         LIMIT 1
     ) AS t ON true
-    WHERE coalesce(t.lease_token, 0) <> p_leases[i];
+    WHERE coalesce(t.token, 0) <> p_leases[i] OR t.is_pinned;
 END
 $$;
 
@@ -96,7 +105,7 @@ BEGIN
         floor = greatest(t.floor, (SELECT max(n.version) FROM __schema__.namespaces AS n WHERE n.thread = p_thread)),
         copy_request_id = NULL,
         listed_at = NULL, checkpoints = 0, bytes = 0, signal = NULL, fingerprint = NULL,
-        is_pinned = false, ttl_seconds = NULL, tags = '{}'
+        ttl_seconds = NULL, read_at = NULL, retained_at = NULL, has_garbage = false, tags = '{}'
     WHERE t.thread = p_thread;
     DELETE FROM __schema__.thread_labels AS l WHERE l.thread = p_thread;
     DELETE FROM __schema__.namespaces AS n WHERE n.thread = p_thread;

@@ -37,14 +37,54 @@ BEGIN
 END
 $$;
 
--- The newest checkpoint of each namespace of a thread; its parent, and whether that has sends beside it, which up to format 3
--- are the newest's pending ones (the format is not ours to read); whether it belongs to a root checkpoint that is there, but
--- isn't the newest; and the channels whose value must be rebuilt from its ancestors.
+-- The channels of a checkpoint whose value must be rebuilt from its ancestors.
 --
 -- LangGraph counts the updates of such delta channels in the metadata. Its loop always does. Updates, copies and inputs by hand
 -- didn't up to 1.2.11, and LangGraph.js marks threads by delta_writes_versioned; there, and where the metadata index tells
 -- nothing of LangGraph's (it may be kept back), channels count that are empty here and were written to. A channel that is
 -- counted and has no version may have been written to by an old LangGraph.js.
+CREATE FUNCTION __schema__.delta_channels_at(p_thread uuid, p_ns text, p_checkpoint_id text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY (
+        SELECT part.channel
+        FROM (
+            SELECT versioned.channel, versioned.version, c.counters ? versioned.channel AS is_counted
+            FROM unnest(c.channels, c.channel_versions) AS versioned (channel, version)
+            UNION ALL
+            SELECT counted.channel, NULL, false
+            FROM jsonb_object_keys(c.counters) AS counted (channel)
+            WHERE counted.channel <> ALL (c.channels)
+        ) AS part
+        WHERE (
+            part.is_counted
+            OR (part.version IS NULL OR NOT c.is_loops OR c.metadata_index ? 'delta_writes_versioned')
+            AND part.channel NOT LIKE 'branch:%' AND part.channel NOT LIKE '\_\_%' AND EXISTS (
+                SELECT FROM __schema__.task_writes AS w
+                WHERE w.thread = $1 AND w.checkpoint_ns = $2 AND w.channel = part.channel AND w.checkpoint_id < $3
+            )
+        )
+        AND NOT EXISTS (
+            SELECT FROM __schema__.channel_values AS v
+            WHERE v.thread = $1 AND v.checkpoint_ns = $2 AND v.channel = part.channel AND v.version = part.version
+        )
+    )
+    FROM (
+        SELECT
+            c.channels, c.channel_versions, c.metadata_index,
+            coalesce(c.metadata_index ->> 'source' = 'loop', false)
+                OR c.metadata_index ? 'counters_since_delta_snapshot' AS is_loops,
+            CASE jsonb_typeof(c.metadata_index -> 'counters_since_delta_snapshot')
+                WHEN 'object' THEN c.metadata_index -> 'counters_since_delta_snapshot'
+                ELSE '{}'
+            END AS counters
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = $1 AND c.checkpoint_ns = $2 AND c.checkpoint_id = $3
+    ) AS c
+$$;
+
+-- The newest checkpoint of each namespace of a thread; its parent, and whether that has sends beside it, which up to format 3
+-- are the newest's pending ones (the format is not ours to read); whether it belongs to a root checkpoint that is there, but
+-- isn't the newest; and the channels whose value must be rebuilt from its ancestors.
 CREATE FUNCTION __schema__.newest_of_namespaces(p_thread uuid)
 RETURNS TABLE (
     o_ns text, o_checkpoint_id text, o_parent text, o_has_sends boolean, o_is_finished boolean, o_delta_channels text[]
@@ -67,41 +107,10 @@ BEGIN
         ) AND newest.root_id IS DISTINCT FROM (
             SELECT max(r.checkpoint_id) FROM __schema__.checkpoints AS r WHERE r.thread = p_thread AND r.checkpoint_ns = ''
         ),
-        ARRAY (
-            SELECT part.channel
-            FROM (
-                SELECT versioned.channel, versioned.version, newest.counters ? versioned.channel AS is_counted
-                FROM unnest(newest.channels, newest.channel_versions) AS versioned (channel, version)
-                UNION ALL
-                SELECT counted.channel, NULL, false
-                FROM jsonb_object_keys(newest.counters) AS counted (channel)
-                WHERE counted.channel <> ALL (newest.channels)
-            ) AS part
-            WHERE (
-                part.is_counted
-                OR (part.version IS NULL OR NOT newest.is_loops OR newest.metadata_index ? 'delta_writes_versioned')
-                AND part.channel NOT LIKE 'branch:%' AND part.channel NOT LIKE '\_\_%' AND EXISTS (
-                    SELECT FROM __schema__.task_writes AS w
-                    WHERE w.thread = p_thread AND w.checkpoint_ns = newest.checkpoint_ns
-                        AND w.channel = part.channel AND w.checkpoint_id < newest.checkpoint_id
-                )
-            )
-            AND NOT EXISTS (
-                SELECT FROM __schema__.channel_values AS v
-                WHERE v.thread = p_thread AND v.checkpoint_ns = newest.checkpoint_ns
-                    AND v.channel = part.channel AND v.version = part.version
-            )
-        )
+        __schema__.delta_channels_at(p_thread, newest.checkpoint_ns, newest.checkpoint_id)
     FROM (
         SELECT
-            latest.*,
-            latest.metadata_index -> 'parents' ->> '' AS root_id,
-            coalesce(latest.metadata_index ->> 'source' = 'loop', false)
-                OR latest.metadata_index ? 'counters_since_delta_snapshot' AS is_loops,
-            CASE jsonb_typeof(latest.metadata_index -> 'counters_since_delta_snapshot')
-                WHEN 'object' THEN latest.metadata_index -> 'counters_since_delta_snapshot'
-                ELSE '{}'
-            END AS counters
+            latest.*, latest.metadata_index -> 'parents' ->> '' AS root_id
         FROM __schema__.namespaces AS n
         CROSS JOIN LATERAL (
             SELECT c.*

@@ -67,7 +67,8 @@ BEGIN
     UPDATE __schema__.threads AS t SET
         tags = x_tags,
         is_pinned = coalesce(p_is_pinned, t.is_pinned),
-        ttl_seconds = CASE WHEN p_ttl_seconds IS NULL THEN t.ttl_seconds ELSE nullif(p_ttl_seconds, 0) END
+        ttl_seconds = CASE WHEN p_ttl_seconds IS NULL THEN t.ttl_seconds ELSE nullif(p_ttl_seconds, 0) END,
+        retained_at = NULL
     WHERE t.thread = p_thread;
     IF p_set = '{}' AND cardinality(p_removed) = 0 THEN
         RETURN 'ok';

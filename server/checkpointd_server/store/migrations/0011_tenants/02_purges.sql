@@ -62,6 +62,10 @@ BEGIN
     GET DIAGNOSTICS x_rows = ROW_COUNT;
     o_tables := o_tables || 'gc_queue'::text;
     o_rows := o_rows || x_rows;
+    DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread AND h.tenant = p_tenant;
+    GET DIAGNOSTICS x_rows = ROW_COUNT;
+    o_tables := o_tables || 'retention_holds'::text;
+    o_rows := o_rows || x_rows;
     DELETE FROM __schema__.threads AS t WHERE t.thread = p_thread AND t.tenant = p_tenant;
     GET DIAGNOSTICS x_rows = ROW_COUNT;
     o_tables := o_tables || 'threads'::text;
@@ -150,6 +154,14 @@ BEGIN
     DELETE FROM __schema__.item_sweeps AS s WHERE s.tenant = p_tenant;
     GET DIAGNOSTICS x_rows = ROW_COUNT;
     o_tables := o_tables || 'item_sweeps'::text;
+    o_rows := o_rows || x_rows;
+    DELETE FROM __schema__.retention_policies AS p WHERE p.tenant = p_tenant;
+    GET DIAGNOSTICS x_rows = ROW_COUNT;
+    o_tables := o_tables || 'retention_policies'::text;
+    o_rows := o_rows || x_rows;
+    DELETE FROM __schema__.retention_tenants AS r WHERE r.tenant = p_tenant;
+    GET DIAGNOSTICS x_rows = ROW_COUNT;
+    o_tables := o_tables || 'retention_tenants'::text;
     o_rows := o_rows || x_rows;
     DELETE FROM __schema__.tenants AS t WHERE t.tenant = p_tenant;
     GET DIAGNOSTICS x_rows = ROW_COUNT;

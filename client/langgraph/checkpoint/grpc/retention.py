@@ -1,0 +1,121 @@
+"""What retention is about to delete, for who wants to do something about it before: `saver.retention`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from langgraph.checkpoint.grpc._convert.arguments import thread
+from langgraph.checkpoint.grpc._convert.thread_queries import time_of
+from langgraph.checkpoint.grpc._transport import flows
+
+from checkpointd.v1 import retention_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc.saver import GrpcSaver
+
+RetentionAction = Literal["delete", "trim"]
+"""What goes: the thread, or checkpoints of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiringThread:
+    """What a policy with a hold is about to delete of a thread. Until then it can be read as ever."""
+
+    thread_id: str
+    action: RetentionAction
+    reason: str
+    """The limit: "ttl", "max_idle", "max_age", "keep_newest", "max_bytes" or "keep_last_of_run"."""
+    policy: str
+    """The name of the policy that sets it; "": the thread's own time to live."""
+    checkpoints: int
+    """How many go."""
+    below_checkpoint_id: str | None
+    """Of a "trim": the checkpoints whose ids are less than this."""
+    deadline_at: datetime
+    """When it goes, acknowledged or not."""
+
+
+class Retention:
+    """What is about to go. Each verb blocks; with an "a" before its name it is awaited."""
+
+    def __init__(self, saver: GrpcSaver) -> None:
+        self._saver = saver
+
+    def expiring(self) -> Iterator[ExpiringThread]:
+        """Yields what is announced to go and nobody has acknowledged, the next first."""
+        return flows.iterate(_expiring(), self._saver._client.call)
+
+    def aexpiring(self) -> AsyncIterator[ExpiringThread]:
+        """Awaits what `expiring` yields."""
+        return flows.aiterate(_expiring(), self._saver._client.acall)
+
+    def acknowledge(self, entry: ExpiringThread) -> bool:
+        """Lets what was announced go with the next sweep, before its deadline.
+
+        Args:
+            entry: What `expiring` told.
+
+        Returns:
+            Whether that is still what is announced. False: the thread was used meanwhile, or something else goes.
+        """
+        return flows.run(_acknowledge(entry), self._saver._client.call)
+
+    async def aacknowledge(self, entry: ExpiringThread) -> bool:
+        """Awaits `acknowledge`."""
+        return await flows.arun(_acknowledge(entry), self._saver._client.acall)
+
+    def handle(self, hook: Callable[[ExpiringThread], object]) -> int:
+        """Calls a hook with each entry of what is about to go, and acknowledges it when the hook returns.
+
+        What the hook raises is raised: that entry stays, and comes again with the next call, until its deadline.
+
+        Args:
+            hook: Does what is to be done before, such as keeping a summary. Called at least once an entry.
+
+        Returns:
+            How many were acknowledged.
+        """
+        done = 0
+        for entry in list(self.expiring()):
+            hook(entry)
+            done += self.acknowledge(entry)
+        return done
+
+    async def ahandle(self, hook: Callable[[ExpiringThread], Awaitable[object]]) -> int:
+        """Awaits `handle`, with a hook that is awaited."""
+        done = 0
+        for entry in [entry async for entry in self.aexpiring()]:
+            await hook(entry)
+            done += await self.aacknowledge(entry)
+        return done
+
+
+def _expiring() -> Generator[Any, Any, None]:
+    request = pb.ListExpiringRequest()
+    while True:
+        page = yield request
+        for found in page.threads:
+            yield flows.Emit(
+                ExpiringThread(
+                    thread_id=found.thread_id,
+                    action="delete" if found.action == pb.RETENTION_ACTION_DELETE else "trim",
+                    reason=found.reason,
+                    policy=found.policy,
+                    checkpoints=found.checkpoints,
+                    below_checkpoint_id=found.below_checkpoint_id or None,
+                    deadline_at=time_of(found.deadline_at),
+                )
+            )
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def _acknowledge(entry: ExpiringThread) -> flows.Flow[bool]:
+    response = yield pb.AcknowledgeExpiringRequest(
+        thread_id=thread(entry.thread_id), below_checkpoint_id=entry.below_checkpoint_id or ""
+    )
+    return bool(response.acknowledged)

@@ -1,0 +1,124 @@
+"""Retention: policies, what they would do to threads, and what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+MAX_POLICIES = 100
+"""How many policies a tenant has."""
+MAX_POLICY_NAME_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """Which threads, and what is kept of each. Of several policies that mean a thread, the strictest limits count."""
+
+    name: str
+    prefix: str = ""
+    """What the threads' names begin with."""
+    metadata: str | None = None
+    """A JSON object, as text, that the metadata index of the latest checkpoint must contain. None: anything."""
+    max_idle_seconds: int | None = None
+    """Deletes a thread that nobody has used for so long."""
+    deletes_interrupted: bool = False
+    """Whether that, and the thread's own time to live, goes for threads that wait for an answer, too."""
+    max_age_seconds: int | None = None
+    """Deletes checkpoints that are older, but the newest."""
+    keep_newest: int | None = None
+    """Deletes all but so many of the newest checkpoints."""
+    keep_last_of_run: bool = False
+    """Deletes checkpoints that aren't the last of their run."""
+    max_bytes: int | None = None
+    """Deletes the oldest checkpoints, until the thread has no more bytes, or only the newest is left."""
+    hold_seconds: int = 0
+    """How long what is about to go is announced before, unless somebody acknowledges it. 0: not at all."""
+    updated_at: datetime | None = None
+    """When it was last set. None: it isn't stored."""
+
+
+class RetentionAction(Enum):
+    """What retention does to a thread."""
+
+    DELETE = "delete"
+    TRIM = "trim"
+    """Deletes checkpoints of it."""
+
+
+class RetentionOutcome(Enum):
+    """What came of it."""
+
+    PLANNED = "planned"
+    """It is only said what would go."""
+    DONE = "done"
+    HELD = "held"
+    """It is announced, and waited with."""
+    BUSY = "busy"
+    """Others kept the thread locked: it comes up again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionEffect:
+    """What goes of a thread, and why."""
+
+    thread_id: str
+    action: RetentionAction
+    outcome: RetentionOutcome
+    reason: str
+    """The limit: "ttl", "max_idle", "max_age", "keep_newest", "max_bytes" or "keep_last_of_run"."""
+    policy: str
+    """Whose limit it is. "": the thread's own time to live."""
+    checkpoints: int
+    """How many go, went, or are held."""
+    until: datetime | None = None
+    """Of what is held: until when."""
+
+
+class RetentionPosition(NamedTuple):
+    """Where a page of a run ended."""
+
+    listed_at: datetime
+    thread: UUID
+
+
+class RetentionPage(NamedTuple):
+    """What a part of a run found."""
+
+    effects: list[RetentionEffect]
+    after: RetentionPosition | None
+    """Where to go on. None: this was the last part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiring:
+    """What is about to go, for those who want to do something about it before."""
+
+    thread_id: str
+    action: RetentionAction
+    reason: str
+    policy: str
+    checkpoints: int
+    below: str
+    """Of TRIM: the checkpoints below this id go. "": the whole thread does."""
+    deadline_at: datetime
+    """When it goes, acknowledged or not."""
+
+
+class ExpiringPage(NamedTuple):
+    """A page of what is about to go, the next first."""
+
+    entries: Sequence[Expiring]
+    after: RetentionPosition | None
+
+
+class SweepReport(NamedTuple):
+    """What a sweep did."""
+
+    has_run: bool
+    """False: another server sweeps, or nothing was due."""
+    threads: int
+    checkpoints: int

@@ -1,0 +1,330 @@
+-- What retention would do to a thread.
+
+-- The least id from which on a thread's checkpoints have no more than so many bytes together, with the writes beside them and the
+-- values that they refer to; a value counts once, with the newest checkpoint that needs it.
+CREATE FUNCTION __schema__.retention_cut(p_thread uuid, p_max_bytes bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_cut text;
+BEGIN
+    WITH RECURSIVE used AS (
+        SELECT c.checkpoint_ns AS ns, part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version,
+            max(c.checkpoint_id) AS newest
+        FROM __schema__.checkpoints AS c
+        CROSS JOIN LATERAL unnest(c.channels, c.channel_versions) AS part (channel, version)
+        WHERE c.thread = p_thread
+        GROUP BY 1, 2, 3
+        UNION
+        SELECT used.ns, v.channel, v.base_version, used.newest
+        FROM used
+        CROSS JOIN LATERAL (
+            SELECT v.channel, v.base_version
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = p_thread AND v.checkpoint_ns = used.ns AND v.channel = used.channel AND v.version = used.version
+                AND v.base_version IS NOT NULL
+            LIMIT 1
+        ) AS v
+    ),
+    part AS (
+        SELECT needed.newest AS id, v.bytes
+        FROM (SELECT used.ns, used.channel, used.version, max(used.newest) AS newest FROM used GROUP BY 1, 2, 3) AS needed
+        CROSS JOIN LATERAL (
+            SELECT octet_length(v.data) + coalesce(v.upload_size, 0) AS bytes
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = p_thread AND v.checkpoint_ns = needed.ns AND v.channel = needed.channel
+                AND v.version = needed.version
+            LIMIT 1
+        ) AS v
+        UNION ALL
+        SELECT c.checkpoint_id, c.size FROM __schema__.checkpoints AS c WHERE c.thread = p_thread
+        UNION ALL
+        SELECT w.checkpoint_id, octet_length(w.data) + coalesce(w.upload_size, 0)
+        FROM __schema__.task_writes AS w
+        WHERE w.thread = p_thread
+    ),
+    running AS (
+        SELECT part.id, sum(sum(part.bytes)) OVER (ORDER BY part.id DESC) AS bytes FROM part GROUP BY part.id
+    )
+    SELECT max(running.id) INTO x_cut FROM running WHERE running.bytes > p_max_bytes;
+    -- Above the newest that is too much.
+    RETURN x_cut || E'\x01';
+END
+$$;
+
+-- What retention would do to a thread now. It says nothing of threads that it passes over (o_is_exempt): archived, pinned, or with
+-- a lease in force.
+--
+--   p_batch    How many ids to name.
+--   p_extra    A policy that is only tried.
+--   p_cut      What retention_cut said, so that it needn't be asked under a lock. Null: it is asked, if p_asks_cut.
+--   p_below    Delete nothing from this id on. Null: no such bound.
+--   o_action   "none", "delete": the thread; "trim": checkpoints
+--   o_reason, o_policy
+--              The limit and its policy. A thread's own time to live has no policy.
+--   o_checkpoints
+--              How many would go.
+--   o_below    Of "trim": all that goes is below this id.
+--   o_whole    Namespaces of subgraph calls to delete whole, and o_ns and o_ids: checkpoints of others. The oldest come first.
+--   o_due_at   When to look again, although nothing was written. Null: never.
+CREATE FUNCTION __schema__.plan_retention(
+    p_tenant text, p_thread uuid, p_batch integer, p_extra jsonb, p_cut text, p_asks_cut boolean, p_below text,
+    OUT o_is_exempt boolean, OUT o_action text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint,
+    OUT o_bytes bigint, OUT o_hold bigint, OUT o_below text, OUT o_whole text[], OUT o_ns text[], OUT o_ids text[],
+    OUT o_cut text, OUT o_due_at timestamptz, OUT o_active_at timestamptz, OUT o_idle_since timestamptz, OUT o_has_garbage boolean,
+    OUT o_looked_at timestamptz
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_now timestamptz := clock_timestamp();
+    x_thread record;
+    x_metadata jsonb;
+    x_is_interrupted boolean;
+    x_limits record;
+    x_ttl bigint;
+    x_ns record;
+    x_kept record;
+    x_floor text COLLATE "C";
+    x_found text COLLATE "C";
+    x_low text COLLATE "C";
+    x_root_floor text COLLATE "C";
+    x_root_goes text[] := '{}';
+    x_goes text[];
+    x_oldest timestamptz;
+    x_reason text;
+    x_policy text;
+BEGIN
+    o_is_exempt := true;
+    o_looked_at := x_now;
+    o_action := 'none';
+    o_checkpoints := 0;
+    o_whole := '{}';
+    o_ns := '{}';
+    o_ids := '{}';
+    SELECT
+        t.thread_id, t.active_at, greatest(t.active_at, t.read_at) AS idle_since, t.listed_at, t.is_archived, t.is_pinned,
+        t.lease_expires_at, t.ttl_seconds, t.bytes, t.signal, t.has_garbage
+    INTO x_thread
+    FROM __schema__.threads AS t
+    WHERE t.thread = p_thread;
+    IF x_thread.listed_at IS NULL OR x_thread.is_archived OR x_thread.is_pinned OR x_thread.lease_expires_at > x_now THEN
+        RETURN;
+    END IF;
+    o_is_exempt := false;
+    o_bytes := x_thread.bytes;
+    o_active_at := x_thread.active_at;
+    o_idle_since := x_thread.idle_since;
+    o_has_garbage := x_thread.has_garbage;
+    SELECT c.metadata_index INTO x_metadata
+    FROM __schema__.checkpoints AS c
+    WHERE c.thread = p_thread AND c.checkpoint_ns = ''
+    ORDER BY c.checkpoint_id DESC
+    LIMIT 1;
+    x_is_interrupted := x_thread.signal IS NOT NULL AND (
+        SELECT s.o_status = 'interrupted' FROM __schema__.state_of_thread(p_thread, x_now, NULL) AS s
+    );
+    SELECT l.* INTO x_limits
+    FROM __schema__.retention_limits(p_tenant, x_thread.thread_id, x_metadata, x_is_interrupted, p_extra) AS l;
+    o_hold := x_limits.o_hold;
+
+    -- The thread.
+    x_ttl := CASE WHEN NOT x_is_interrupted OR x_limits.o_deletes_interrupted THEN x_thread.ttl_seconds END;
+    o_due_at := x_thread.idle_since + make_interval(secs => least(x_ttl, x_limits.o_idle));
+    IF o_due_at <= x_now THEN
+        o_action := 'delete';
+        IF x_ttl <= coalesce(x_limits.o_idle, x_ttl) THEN
+            o_reason := 'ttl';
+        ELSE
+            o_reason := 'max_idle';
+            o_policy := x_limits.o_idle_by;
+        END IF;
+        SELECT count(*) INTO o_checkpoints FROM __schema__.checkpoints AS c WHERE c.thread = p_thread;
+        IF o_checkpoints <= p_batch OR p_batch = 0 THEN
+            RETURN;
+        END IF;
+        -- Too much for one transaction: all but the newest goes first.
+        x_limits.o_newest := 1;
+        x_limits.o_run_by := NULL;
+        o_checkpoints := 0;
+    END IF;
+
+    -- Its history.
+    IF x_limits.o_age IS NULL AND x_limits.o_newest IS NULL AND x_limits.o_bytes IS NULL AND x_limits.o_run_by IS NULL THEN
+        RETURN;
+    END IF;
+    IF x_thread.bytes > x_limits.o_bytes THEN
+        o_cut := CASE WHEN p_asks_cut THEN __schema__.retention_cut(p_thread, x_limits.o_bytes) ELSE p_cut END;
+    END IF;
+    FOR x_ns IN
+        SELECT n.checkpoint_ns, n.last_checkpoint_id, head.checkpoint_id AS head_id, head.parent_checkpoint_id AS parent_id
+        FROM __schema__.namespaces AS n
+        CROSS JOIN LATERAL (
+            SELECT c.checkpoint_id, c.parent_checkpoint_id
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = n.checkpoint_ns
+            ORDER BY c.checkpoint_id DESC
+            LIMIT 1
+        ) AS head
+        WHERE n.thread = p_thread AND position(':' IN n.checkpoint_ns) = 0
+        ORDER BY n.checkpoint_ns
+    LOOP
+        x_floor := '';
+        x_reason := NULL;
+        IF x_limits.o_newest IS NOT NULL THEN
+            SELECT c.checkpoint_id INTO x_found
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns
+            ORDER BY c.checkpoint_id DESC
+            OFFSET x_limits.o_newest - 1
+            LIMIT 1;
+            IF FOUND THEN
+                x_floor := x_found;
+                x_reason := 'keep_newest';
+                x_policy := x_limits.o_newest_by;
+            END IF;
+        END IF;
+        IF x_limits.o_age IS NOT NULL THEN
+            SELECT c.checkpoint_id, c.created_at INTO x_found, x_oldest
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns
+                AND c.created_at > x_now - make_interval(secs => x_limits.o_age)
+            ORDER BY c.checkpoint_id
+            LIMIT 1;
+            IF FOUND THEN
+                o_due_at := least(o_due_at, x_oldest + make_interval(secs => x_limits.o_age));
+            ELSE
+                x_found := x_ns.head_id;
+            END IF;
+            IF x_found > x_floor THEN
+                x_floor := x_found;
+                x_reason := 'max_age';
+                x_policy := x_limits.o_age_by;
+            END IF;
+        END IF;
+        IF o_cut COLLATE "C" > x_floor THEN
+            x_floor := o_cut;
+            x_reason := 'max_bytes';
+            x_policy := x_limits.o_bytes_by;
+        END IF;
+        -- What was put last is what a run under way goes on from. And p_below is where others have been told that it ends.
+        x_floor := least(x_floor, x_ns.head_id, x_ns.last_checkpoint_id, p_below);
+        IF x_ns.parent_id < x_floor AND EXISTS (
+            SELECT
+            FROM __schema__.task_writes AS w
+            WHERE w.thread = p_thread AND w.checkpoint_ns = x_ns.checkpoint_ns AND w.checkpoint_id = x_ns.parent_id
+                AND w.channel = '__pregel_tasks'
+        ) THEN
+            x_floor := x_ns.parent_id;
+        END IF;
+        -- What is kept stays readable: the way back to the values of its delta channels is kept with it.
+        LOOP
+            EXIT WHEN x_floor = '' OR NOT EXISTS (
+                SELECT
+                FROM __schema__.checkpoints AS c
+                WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id < x_floor
+            );
+            SELECT min(__schema__.lowest_ancestor(p_thread, x_ns.checkpoint_ns, c.checkpoint_id, delta.channels) COLLATE "C")
+            INTO x_low
+            FROM __schema__.checkpoints AS c
+            CROSS JOIN LATERAL (
+                SELECT __schema__.delta_channels_at(p_thread, x_ns.checkpoint_ns, c.checkpoint_id) AS channels
+            ) AS delta
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id >= x_floor
+                AND c.parent_checkpoint_id < x_floor AND cardinality(delta.channels) > 0;
+            EXIT WHEN x_low IS NULL OR x_low >= x_floor;
+            x_floor := x_low;
+        END LOOP;
+        SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_goes
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id < x_floor;
+
+        IF x_limits.o_run_by IS NOT NULL THEN
+            x_goes := x_goes || __schema__.inner_of_runs(
+                p_thread, x_ns.checkpoint_ns, x_floor, ARRAY[x_ns.head_id, x_ns.last_checkpoint_id, x_ns.parent_id], p_below
+            );
+            IF x_reason IS NULL THEN
+                x_reason := 'keep_last_of_run';
+                x_policy := x_limits.o_run_by;
+            END IF;
+        END IF;
+        IF x_ns.checkpoint_ns = '' THEN
+            x_root_floor := x_floor;
+            x_root_goes := x_goes;
+        END IF;
+        IF cardinality(x_goes) > 0 THEN
+            o_checkpoints := o_checkpoints + cardinality(x_goes);
+            o_below := greatest(o_below COLLATE "C", x_goes[cardinality(x_goes)] || E'\x01');
+            x_goes := x_goes[1:greatest(p_batch - cardinality(o_ids), 0)];
+            o_ids := o_ids || x_goes;
+            o_ns := o_ns || array_fill(x_ns.checkpoint_ns::text, ARRAY[cardinality(x_goes)]);
+            IF o_action <> 'delete' AND o_reason IS NULL THEN
+                o_reason := x_reason;
+                o_policy := x_policy;
+            END IF;
+        END IF;
+    END LOOP;
+    -- Calls of subgraphs go with the root checkpoint that they belong to.
+    FOR x_kept IN
+        SELECT n.checkpoint_ns::text AS ns, (
+            SELECT count(*) FROM __schema__.checkpoints AS c WHERE c.thread = p_thread AND c.checkpoint_ns = n.checkpoint_ns
+        ) AS checkpoints
+        FROM __schema__.namespaces AS n
+        CROSS JOIN LATERAL (
+            SELECT c.metadata_index -> 'parents' ->> '' AS root_id
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = n.checkpoint_ns
+            ORDER BY c.checkpoint_id DESC
+            LIMIT 1
+        ) AS head
+        WHERE n.thread = p_thread AND position(':' IN n.checkpoint_ns) > 0
+            AND (head.root_id COLLATE "C" < x_root_floor OR head.root_id = ANY (x_root_goes))
+    LOOP
+        o_checkpoints := o_checkpoints + x_kept.checkpoints;
+        IF cardinality(o_whole) < p_batch THEN
+            o_whole := o_whole || x_kept.ns;
+        END IF;
+        o_below := coalesce(o_below, x_root_floor);
+    END LOOP;
+    IF o_checkpoints = 0 THEN
+        o_below := NULL;
+    ELSIF o_action = 'none' THEN
+        o_action := 'trim';
+        o_reason := coalesce(o_reason, x_reason);
+        o_policy := coalesce(o_policy, x_policy);
+    END IF;
+END
+$$;
+
+-- The checkpoints of a namespace, from p_floor on and below p_below, that aren't the last of their run, nor among p_kept, nor on
+-- the way back to the values of delta channels of a last one.
+CREATE FUNCTION __schema__.inner_of_runs(p_thread uuid, p_ns text, p_floor text, p_kept text[], p_below text) RETURNS text[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_inner text[];
+    x_low text COLLATE "C";
+    x_last record;
+BEGIN
+    SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_inner
+    FROM (
+        SELECT c.checkpoint_id, c.run_id, max(c.checkpoint_id) OVER (PARTITION BY c.run_id) AS last_id
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id >= p_floor
+    ) AS c
+    WHERE c.run_id IS NOT NULL AND c.checkpoint_id < c.last_id
+        AND (p_below IS NULL OR c.checkpoint_id < p_below) AND c.checkpoint_id <> ALL (array_remove(p_kept, NULL));
+    IF cardinality(x_inner) = 0 THEN
+        RETURN x_inner;
+    END IF;
+    FOR x_last IN
+        SELECT c.checkpoint_id, delta.channels
+        FROM __schema__.checkpoints AS c
+        CROSS JOIN LATERAL (SELECT __schema__.delta_channels_at(p_thread, p_ns, c.checkpoint_id) AS channels) AS delta
+        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id >= p_floor
+            AND c.checkpoint_id <> ALL (x_inner) AND cardinality(delta.channels) > 0
+    LOOP
+        x_low := __schema__.lowest_ancestor(p_thread, p_ns, x_last.checkpoint_id, x_last.channels);
+        SELECT coalesce(array_agg(inner_id ORDER BY inner_id COLLATE "C"), '{}') INTO x_inner
+        FROM unnest(x_inner) AS inner_id
+        WHERE inner_id COLLATE "C" < x_low OR inner_id COLLATE "C" > x_last.checkpoint_id;
+    END LOOP;
+    RETURN x_inner;
+END
+$$;

@@ -1,0 +1,280 @@
+-- What retention does to a thread: in steps that are small, so that nobody waits long for the thread, and that leave it whole.
+-- Who has the thread locked isn't waited for either.
+
+-- Makes a step. Where there is much to do, the next call makes the next one.
+--
+--   p_batch       How many checkpoints to delete at the most, about.
+--   p_cut         What plan_retention said.
+--   o_outcome     "none": there is nothing to do any more; "busy": somebody has the thread locked; "held": announced, and to be
+--                 waited with; "trimmed", "deleted"
+--   o_is_complete Whether that was all.
+--   o_until       Of "held": until when.
+CREATE FUNCTION __schema__.retain_thread(
+    p_tenant text, p_thread uuid, p_batch integer, p_cut text,
+    OUT o_outcome text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_is_complete boolean,
+    OUT o_until timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_plan record;
+    x_hold record;
+    x_below text;
+    x_ns text;
+    x_ids text[];
+    x_bytes bigint := 0;
+    x_more bigint;
+    x_rows bigint;
+BEGIN
+    o_checkpoints := 0;
+    o_is_complete := true;
+    UPDATE __schema__.threads AS t SET updated_at = t.updated_at
+    WHERE t.thread = (
+        SELECT s.thread FROM __schema__.threads AS s WHERE s.thread = p_thread FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF NOT FOUND THEN
+        o_outcome := 'busy';
+        RETURN;
+    END IF;
+    SELECT r.* INTO x_plan FROM __schema__.plan_retention(p_tenant, p_thread, p_batch, NULL, p_cut, false, NULL) AS r;
+    IF x_plan.o_action <> 'none' AND x_plan.o_hold > 0 THEN
+        SELECT h.* INTO x_hold FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+        IF NOT FOUND OR (x_hold.below IS NULL) <> (x_plan.o_action = 'delete')
+            OR x_plan.o_action = 'delete' AND x_hold.idle_since <> x_plan.o_idle_since
+        THEN
+            o_until := clock_timestamp() + make_interval(secs => x_plan.o_hold);
+            INSERT INTO __schema__.retention_holds AS h (
+                thread, tenant, policy, reason, below, checkpoints, idle_since, deadline_at
+            )
+            VALUES (
+                p_thread, p_tenant, coalesce(x_plan.o_policy, ''), x_plan.o_reason,
+                CASE WHEN x_plan.o_action = 'trim' THEN x_plan.o_below END, x_plan.o_checkpoints, x_plan.o_idle_since, o_until
+            )
+            ON CONFLICT (thread) DO UPDATE SET
+                policy = excluded.policy, reason = excluded.reason, below = excluded.below,
+                checkpoints = excluded.checkpoints, idle_since = excluded.idle_since, deadline_at = excluded.deadline_at,
+                is_acknowledged = false;
+        ELSIF NOT x_hold.is_acknowledged AND x_hold.deadline_at > clock_timestamp() THEN
+            o_until := x_hold.deadline_at;
+        ELSIF x_plan.o_action = 'trim' THEN
+            -- What has come to go since is announced anew.
+            x_below := x_hold.below;
+            SELECT r.* INTO x_plan
+            FROM __schema__.plan_retention(p_tenant, p_thread, p_batch, NULL, p_cut, false, x_below) AS r;
+        END IF;
+    END IF;
+    o_reason := x_plan.o_reason;
+    o_policy := x_plan.o_policy;
+    IF o_until IS NOT NULL THEN
+        o_outcome := 'held';
+        RETURN;
+    END IF;
+    IF x_plan.o_action = 'none' THEN
+        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+        o_outcome := 'none';
+        RETURN;
+    END IF;
+    IF x_plan.o_action = 'delete' AND x_plan.o_ids = '{}' AND x_plan.o_whole = '{}' THEN
+        SELECT d.o_checkpoints INTO o_checkpoints FROM __schema__.delete_thread(p_tenant, p_thread, 0) AS d;
+        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+        o_outcome := 'deleted';
+        RETURN;
+    END IF;
+
+    FOREACH x_ns IN ARRAY x_plan.o_whole LOOP
+        EXIT WHEN o_checkpoints >= p_batch;
+        SELECT array_agg(c.checkpoint_id) INTO x_ids
+        FROM (
+            SELECT c.checkpoint_id
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns
+            ORDER BY c.checkpoint_id
+            LIMIT p_batch + 1
+        ) AS c;
+        IF cardinality(x_ids) > p_batch THEN
+            x_bytes := x_bytes + __schema__.bytes_of_checkpoints(p_thread, x_ns, x_ids[1:p_batch]);
+            PERFORM __schema__.delete_checkpoints(p_thread, x_ns, x_ids[1:p_batch]);
+            o_checkpoints := o_checkpoints + p_batch;
+        ELSE
+            x_bytes := x_bytes + __schema__.bytes_of_checkpoints(p_thread, x_ns, x_ids);
+            SELECT coalesce(sum(octet_length(v.data) + coalesce(v.upload_size, 0)), 0) INTO x_more
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = p_thread AND v.checkpoint_ns = x_ns;
+            x_bytes := x_bytes + x_more;
+            o_checkpoints := o_checkpoints + __schema__.delete_namespaces(p_thread, ARRAY[x_ns]);
+        END IF;
+    END LOOP;
+    -- A root checkpoint stays as long as a call that belongs to it is there.
+    IF o_checkpoints < p_batch THEN
+        FOR x_ns, x_ids IN
+            SELECT part.ns, array_agg(part.id ORDER BY part.id COLLATE "C")
+            FROM unnest(x_plan.o_ns, x_plan.o_ids) AS part (ns, id)
+            GROUP BY part.ns
+        LOOP
+            x_bytes := x_bytes + __schema__.bytes_of_checkpoints(p_thread, x_ns, x_ids);
+            PERFORM __schema__.delete_checkpoints(p_thread, x_ns, x_ids);
+            o_checkpoints := o_checkpoints + cardinality(x_ids);
+            -- A run that read one of these must not build on it. Those that go on from what is kept are undisturbed.
+            UPDATE __schema__.namespaces AS n SET
+                pruned_below = greatest(n.pruned_below, x_ids[cardinality(x_ids)] || E'\x01')
+            WHERE n.thread = p_thread AND n.checkpoint_ns = x_ns;
+            -- Nobody finds the parents any more. Encrypted metadata is bound to the parent's id: there it stays.
+            UPDATE __schema__.checkpoints AS c SET parent_checkpoint_id = NULL
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns AND c.parent_checkpoint_id = ANY (x_ids)
+                AND c.metadata_type NOT LIKE '%+%';
+        END LOOP;
+    END IF;
+    UPDATE __schema__.threads AS t SET
+        checkpoints = greatest(t.checkpoints - o_checkpoints, 0), bytes = greatest(t.bytes - x_bytes, 0), has_garbage = true
+    WHERE t.thread = p_thread;
+    o_outcome := 'trimmed';
+    o_is_complete := x_plan.o_action = 'trim' AND o_checkpoints >= x_plan.o_checkpoints;
+    IF o_is_complete THEN
+        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+    END IF;
+END
+$$;
+
+-- How many bytes checkpoints of a namespace have with the writes beside them, without values.
+CREATE FUNCTION __schema__.bytes_of_checkpoints(p_thread uuid, p_ns text, p_ids text[]) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT (coalesce((
+        SELECT sum(c.size)
+        FROM __schema__.checkpoints AS c
+        WHERE c.thread = $1 AND c.checkpoint_ns = $2 AND c.checkpoint_id = ANY ($3)
+    ), 0) + coalesce((
+        SELECT sum(octet_length(w.data) + coalesce(w.upload_size, 0))
+        FROM __schema__.task_writes AS w
+        WHERE w.thread = $1 AND w.checkpoint_ns = $2 AND w.checkpoint_id = ANY ($3)
+    ), 0))::bigint
+$$;
+
+-- The values of a thread that nothing refers to (as free_values has it), patches before what they are built on, in each namespace
+-- with the version that it has meanwhile. To look for them takes as long as the thread is large: that is why nothing is locked.
+CREATE FUNCTION __schema__.find_garbage(p_tenant text, p_thread uuid)
+RETURNS TABLE (o_ns text, o_version bigint, o_channels text[], o_versions text[]) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE used AS (
+        (
+            SELECT c.checkpoint_ns AS ns, part.channel COLLATE "C" AS channel, part.version COLLATE "C" AS version
+            FROM __schema__.checkpoints AS c
+            CROSS JOIN LATERAL unnest(c.channels, c.channel_versions) AS part (channel, version)
+            WHERE c.thread = p_thread
+            UNION ALL
+            SELECT w.checkpoint_ns, w.channel, w.base_version
+            FROM __schema__.task_writes AS w
+            WHERE w.thread = p_thread AND w.base_version IS NOT NULL
+        )
+        UNION
+        SELECT used.ns, v.channel, v.base_version
+        FROM used
+        CROSS JOIN LATERAL (
+            SELECT v.channel, v.base_version
+            FROM __schema__.channel_values AS v
+            WHERE v.thread = p_thread AND v.checkpoint_ns = used.ns AND v.channel = used.channel AND v.version = used.version
+                AND v.base_version IS NOT NULL
+            LIMIT 1
+        ) AS v
+    ),
+    garbage AS (
+        SELECT v.checkpoint_ns AS ns, v.channel, v.version FROM __schema__.channel_values AS v WHERE v.thread = p_thread
+        EXCEPT
+        SELECT used.ns, used.channel, used.version FROM used
+    )
+    SELECT
+        n.checkpoint_ns::text, n.version, array_agg(v.channel::text ORDER BY v.depth DESC),
+        array_agg(v.version::text ORDER BY v.depth DESC)
+    FROM garbage
+    CROSS JOIN LATERAL (
+        SELECT v.channel, v.version, v.depth
+        FROM __schema__.channel_values AS v
+        WHERE v.thread = p_thread AND v.checkpoint_ns = garbage.ns AND v.channel = garbage.channel
+            AND v.version = garbage.version
+        LIMIT 1
+    ) AS v
+    CROSS JOIN LATERAL (
+        SELECT n.checkpoint_ns, n.version
+        FROM __schema__.namespaces AS n
+        WHERE n.thread = p_thread AND n.checkpoint_ns = garbage.ns
+        LIMIT 1
+    ) AS n
+    GROUP BY n.checkpoint_ns, n.version;
+END
+$$;
+
+-- Deletes values that find_garbage has found. False: they may not be garbage any more, for somebody has the thread locked, or put
+-- a checkpoint, or task writes that are built on one of them.
+CREATE FUNCTION __schema__.free_garbage(
+    p_tenant text, p_thread uuid, p_ns text, p_version bigint, p_channels text[], p_versions text[]
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+    x_bytes bigint;
+BEGIN
+    UPDATE __schema__.threads AS t SET updated_at = t.updated_at
+    WHERE t.thread = (
+        SELECT s.thread FROM __schema__.threads AS s WHERE s.thread = p_thread FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF NOT FOUND OR NOT EXISTS (
+        SELECT FROM __schema__.namespaces AS n
+        WHERE n.thread = p_thread AND n.checkpoint_ns = p_ns AND n.version = p_version
+    ) OR EXISTS (
+        SELECT
+        FROM unnest(p_channels, p_versions) AS given (channel, version)
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM __schema__.task_writes AS w
+            WHERE w.thread = p_thread AND w.checkpoint_ns = p_ns AND w.channel = given.channel COLLATE "C"
+                AND w.base_version = given.version COLLATE "C"
+            LIMIT 1
+        ) AS w
+    ) THEN
+        RETURN false;
+    END IF;
+    WITH gone AS (
+        DELETE FROM __schema__.channel_values AS v
+        WHERE v.ctid = ANY (ARRAY (
+            SELECT stored.ctid
+            FROM unnest(p_channels, p_versions) AS given (channel, version)
+            CROSS JOIN LATERAL (
+                SELECT v.ctid
+                FROM __schema__.channel_values AS v
+                WHERE v.thread = p_thread AND v.checkpoint_ns = p_ns AND v.channel = given.channel COLLATE "C"
+                    AND v.version = given.version COLLATE "C"
+                LIMIT 1
+            ) AS stored
+        ))
+        RETURNING v.upload_id, octet_length(v.data) + coalesce(v.upload_size, 0) AS bytes
+    ),
+    parts AS (
+        DELETE FROM __schema__.value_parts AS p
+        WHERE p.thread = p_thread AND p.upload_id IN (SELECT gone.upload_id FROM gone WHERE gone.upload_id IS NOT NULL)
+    )
+    SELECT coalesce(sum(gone.bytes), 0) INTO x_bytes FROM gone;
+    UPDATE __schema__.threads AS t SET bytes = greatest(t.bytes - x_bytes, 0) WHERE t.thread = p_thread;
+    RETURN true;
+END
+$$;
+
+-- Notes that retention has looked at a thread and left nothing to do but what is announced (p_is_held), unless it was written to
+-- meanwhile.
+CREATE FUNCTION __schema__.note_retained(
+    p_tenant text, p_thread uuid, p_active_at timestamptz, p_looked_at timestamptz, p_due_at timestamptz, p_is_held boolean
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    UPDATE __schema__.threads AS t SET
+        retained_at = p_looked_at, retention_due_at = p_due_at, has_garbage = false
+    WHERE t.thread = (
+        SELECT s.thread
+        FROM __schema__.threads AS s
+        WHERE s.thread = p_thread AND s.active_at = p_active_at
+        FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF FOUND AND NOT p_is_held THEN
+        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+    END IF;
+END
+$$;

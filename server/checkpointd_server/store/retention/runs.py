@@ -1,0 +1,228 @@
+"""Runs of retention over a tenant's threads, part by part: what would go, or away with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from checkpointd_server.domain.retention import (
+    RetentionAction,
+    RetentionEffect,
+    RetentionOutcome,
+    RetentionPage,
+    RetentionPolicy,
+    RetentionPosition,
+)
+from checkpointd_server.store.connections.database import Database, Row
+from checkpointd_server.store.retention.policies import as_json
+
+SCAN = 1000
+"""Among how many threads those are looked for that are to be looked at, in one go."""
+_BEGINNING = RetentionPosition(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+_TRIES = 3
+"""How often a thread is come back to that others have locked, or write to while it is looked for garbage."""
+_PAUSE_SECONDS = 0.05
+_GARBAGE_BATCH = 500
+"""How many values are deleted in one transaction."""
+
+
+async def preview(
+    database: Database,
+    policy: RetentionPolicy | None,
+    *,
+    after: RetentionPosition | None,
+    scan: int,
+    timeout: float | None,
+) -> RetentionPage:
+    """Tells what would go of the next threads, and changes nothing.
+
+    Args:
+        database: The database in the tenant's name.
+        policy: One that is tried, in place of the one with its name. None: those that there are.
+        after: Where the part before ended.
+        scan: How many threads to look at.
+        timeout: How long each statement may take, in seconds.
+    """
+    extra = None if policy is None else as_json(policy)
+    effects = []
+    threads, position = await _next_threads(database, None, after, scan, timeout)
+    for thread, thread_id in threads:
+        plan = await _plan(database, thread, extra, timeout)
+        if plan["o_action"] != "none":
+            effects.append(_effect(thread_id, plan, RetentionOutcome.PLANNED, plan["o_checkpoints"]))
+    return RetentionPage(effects, position)
+
+
+async def run_part(
+    database: Database,
+    changed_at: datetime | None,
+    *,
+    after: RetentionPosition | None,
+    scan: int,
+    batch: int,
+    timeout: float | None,
+    go_on: Callable[[], Awaitable[bool]] | None = None,
+) -> RetentionPage:
+    """Applies the policies to the next threads.
+
+    Args:
+        database: The database in the tenant's name.
+        changed_at: When the policies last changed: threads that were looked at since are passed over, as long as
+            nothing was written to them and nothing comes due. None: none is.
+        after: Where the part before ended.
+        scan: Among how many threads to look for them.
+        batch: How many checkpoints to delete in one transaction.
+        timeout: How long each statement may take, in seconds.
+        go_on: Asked before each step; False ends the part, whose threads come up again.
+    """
+    effects: list[RetentionEffect] = []
+    threads, position = await _next_threads(database, changed_at, after, scan, timeout)
+    for thread, thread_id in threads:
+        if go_on is not None and not await go_on():
+            return RetentionPage(effects, after)
+        effect = await _retain(database, thread, thread_id, batch, timeout, go_on)
+        if effect is not None:
+            effects.append(effect)
+    return RetentionPage(effects, position)
+
+
+async def _next_threads(
+    database: Database, changed_at: datetime | None, after: RetentionPosition | None, scan: int, timeout: float | None
+) -> tuple[list[tuple[UUID, str]], RetentionPosition | None]:
+    found = await database.fetch_row(
+        "find_to_retain", changed_at, *(after or _BEGINNING), scan, timeout=timeout, reads=True
+    )
+    threads = list(zip(found["o_threads"], found["o_thread_ids"], strict=True))
+    position = None if found["o_after"] is None else RetentionPosition(found["o_after_at"], found["o_after"])
+    return threads, position
+
+
+async def _plan(database: Database, thread: UUID, extra: str | None, timeout: float | None) -> Row:
+    return await database.fetch_row("plan_retention", thread, 0, extra, None, True, None, timeout=timeout, reads=True)
+
+
+async def _retain(
+    database: Database,
+    thread: UUID,
+    thread_id: str,
+    batch: int,
+    timeout: float | None,
+    go_on: Callable[[], Awaitable[bool]] | None,
+) -> RetentionEffect | None:
+    """Does to one thread what is to be done, step by step. None: nothing is."""
+    plan = await _plan(database, thread, None, timeout)
+    if plan["o_is_exempt"]:
+        return None
+    effect = None
+    due_at = plan["o_due_at"]
+    is_done = plan["o_action"] == "none"
+    if not is_done:
+        effect = await _apply(database, thread, thread_id, plan, batch, timeout, go_on)
+        if effect is None or (effect.action is RetentionAction.DELETE and effect.outcome is RetentionOutcome.DONE):
+            return effect
+        is_done = effect.outcome is RetentionOutcome.HELD
+        due_at = min(
+            filter(None, (due_at if due_at and due_at > plan["o_looked_at"] else None, effect.until)), default=due_at
+        )
+    has_garbage = plan["o_has_garbage"] or not is_done
+    is_clean = not has_garbage or await _collect(database, thread, timeout)
+    if is_done and is_clean:
+        await database.fetch(
+            "note_retained",
+            thread,
+            plan["o_active_at"],
+            plan["o_looked_at"],
+            due_at,
+            effect is not None,
+            timeout=timeout,
+        )
+    return effect
+
+
+async def _apply(
+    database: Database,
+    thread: UUID,
+    thread_id: str,
+    plan: Row,
+    batch: int,
+    timeout: float | None,
+    go_on: Callable[[], Awaitable[bool]] | None,
+) -> RetentionEffect | None:
+    deleted, tries = 0, 0
+    last: dict[str, Any] = dict(plan)
+    has_begun = False
+    outcome = RetentionOutcome.BUSY
+    while True:
+        step = await database.fetch_row("retain_thread", thread, batch, plan["o_cut"], timeout=timeout)
+        deleted += step["o_checkpoints"]
+        match step["o_outcome"]:
+            case "busy":
+                tries += 1
+                if tries >= _TRIES:
+                    outcome = RetentionOutcome.BUSY
+                    break
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            case "held":
+                return _effect(thread_id, plan, RetentionOutcome.HELD, plan["o_checkpoints"], step["o_until"])
+            case "none":
+                outcome = RetentionOutcome.DONE
+                break
+            case done:
+                last, outcome, has_begun = {**plan, **dict(step)}, RetentionOutcome.DONE, True
+                if done == "deleted":
+                    last["o_action"] = "delete"
+                if step["o_is_complete"]:
+                    break
+        if go_on is not None and not await go_on():
+            break
+    if outcome is RetentionOutcome.DONE and not has_begun:
+        return None
+    return _effect(thread_id, last, outcome, deleted)
+
+
+async def _collect(database: Database, thread: UUID, timeout: float | None) -> bool:
+    """Deletes the values that nothing refers to any more. False: others wrote to the thread all the while."""
+    for _ in range(_TRIES):
+        found = await database.fetch("find_garbage", thread, timeout=timeout, reads=True)
+        if not found:
+            return True
+        if all([await _free(database, thread, row, timeout) for row in found]):
+            return True
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return False
+
+
+async def _free(database: Database, thread: UUID, garbage: Row, timeout: float | None) -> bool:
+    channels, versions = garbage["o_channels"], garbage["o_versions"]
+    for start in range(0, len(channels), _GARBAGE_BATCH):
+        part = slice(start, start + _GARBAGE_BATCH)
+        freed = await database.fetch_value(
+            "free_garbage",
+            thread,
+            garbage["o_ns"],
+            garbage["o_version"],
+            channels[part],
+            versions[part],
+            timeout=timeout,
+        )
+        if not freed:
+            return False
+    return True
+
+
+def _effect(
+    thread_id: str, row: Row, outcome: RetentionOutcome, checkpoints: int, until: datetime | None = None
+) -> RetentionEffect:
+    return RetentionEffect(
+        thread_id=thread_id,
+        action=RetentionAction(row["o_action"]),
+        outcome=outcome,
+        reason=row["o_reason"],
+        policy=row["o_policy"] or "",
+        checkpoints=checkpoints,
+        until=until,
+    )
