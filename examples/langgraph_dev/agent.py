@@ -7,6 +7,7 @@ import operator
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.store.base import BaseStore
 from langgraph.types import interrupt
 
 
@@ -31,9 +32,11 @@ def review(state: State) -> dict[str, Any]:
     return {"log": [f"review: {answer}"]}
 
 
-def send(state: State) -> dict[str, Any]:
-    """Sends it, or doesn't."""
-    return {"log": ["sent" if state["log"][-1] == "review: yes" else "dropped"]}
+def send(state: State, *, store: BaseStore) -> dict[str, Any]:
+    """Sends it, or doesn't, and notes which: for other threads to know."""
+    outcome = "sent" if state["log"][-1] == "review: yes" else "dropped"
+    store.put(("requests",), state["request"], {"outcome": outcome})
+    return {"log": [outcome]}
 
 
 builder: Any = StateGraph(State)

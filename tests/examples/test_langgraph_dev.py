@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.checkpoint.grpc import GrpcSaver, GrpcStore
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
@@ -96,7 +96,7 @@ def langgraph_dev(programs: Path, target: str, folder: Path) -> Iterator[SyncLan
 def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess, tmp_path: Path) -> None:
     folder = tmp_path / "example"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(".langgraph_api", "__pycache__"))
-    with GrpcSaver(server.target) as saver:
+    with GrpcSaver(server.target) as saver, GrpcStore.from_saver(saver) as store:
 
         def stored(thread_id: str) -> list[str]:
             return [found.checkpoint["id"] for found in saver.list(config_of(thread_id))]
@@ -113,6 +113,15 @@ def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess
             assert threads.get_state(thread)["next"] == ["review"]
             done: Any = runs.wait(thread, "agent", command={"resume": "yes"})
             assert done["log"] == ["draft: one", "review: yes", "sent"]
+
+            # What the graph noted in its store, by the API and beside it.
+            assert client.store.get_item(["requests"], key="one")["value"] == {"outcome": "sent"}
+            client.store.put_item(["requests"], key="by the API", value={"outcome": "dropped"})
+            found: Any = client.store.search_items(["requests"], filter={"outcome": "dropped"})
+            assert [item["key"] for item in found["items"]] == ["by the API"]
+            listed: Any = client.store.list_namespaces()
+            assert listed["namespaces"] == [["requests"]]
+            assert {item.key for item in store.search(("requests",))} == {"one", "by the API"}
 
             # The history.
             history = threads.get_history(thread)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import copy
+import pickle
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -12,7 +14,7 @@ from langgraph.config import get_store
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.store.base import BaseStore
+from langgraph.store.base import BaseStore, Item
 
 from examples.memory.agent import TEXT, archive, place, remembering_agent
 from tests.support.server_process import ServerProcess
@@ -95,3 +97,32 @@ def test_a_thread_is_summarized_before_it_is_deleted(
         assert archive(saver, store, root, root) == ""
         kept = store.search(place(root, "summaries"), query="tea")
         assert [item.value["text"] for item in kept] == [summary]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_items_in_a_state_are_stored_as_any_others(
+    shared_server: ServerProcess, root: str, strict: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Recalled(TypedDict):
+        profile: Any
+
+    def recall(state: Recalled, *, store: BaseStore) -> dict[str, Any]:
+        store.put((root,), "profile", {"name": "Ada"})
+        return {"profile": store.get((root,), "profile")}
+
+    with GrpcSaver(shared_server.target, strict=strict) as saver, GrpcStore.from_saver(saver) as store:
+        builder: Any = StateGraph(Recalled)
+        builder.add_node("recall", recall)
+        builder.add_edge(START, "recall")
+        graph = builder.compile(checkpointer=saver, store=store)
+        graph.invoke({"profile": None}, {"configurable": {"thread_id": root}})
+        found = graph.get_state({"configurable": {"thread_id": root}}).values["profile"]
+        item = store.get((root,), "profile")
+        assert type(found) is Item
+        assert found == item
+        assert caplog.records == []
+        items: list[Any] = [item, *store.search((root,))]
+        for one in items:
+            for made in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+                assert type(made) is type(one)
+                assert (made, made.version, made.expires_at) == (one, one.version, None)

@@ -1,7 +1,12 @@
-"""Items as the store returns them: LangGraph's, with their version."""
+"""Items as the store returns them: LangGraph's, with their version.
+
+They say that they are of LangGraph's own classes, as `__class__` has it: its serializer goes by that, so that items in
+a graph's state are stored as any others, and are read without a warning, or a refusal, about classes it doesn't know.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +14,7 @@ from langgraph.store.base import Item, SearchItem
 
 
 class StoredItem(Item):
-    """An item, with what `put(if_version_match=...)` needs.
+    """An item, with what `put(if_version_match=...)` needs. In a graph's state it is stored as a plain Item.
 
     Args:
         version: Its version: it grows whenever the item is stored.
@@ -23,6 +28,13 @@ class StoredItem(Item):
         super().__init__(**fields)
         self.version = version
         self.expires_at = expires_at
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Item]:  # type: ignore[override]
+        return Item
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        return _unpickle, (StoredItem, _fields(self))
 
 
 class FoundItem(SearchItem):
@@ -40,3 +52,18 @@ class FoundItem(SearchItem):
         super().__init__(**fields)
         self.version = version
         self.expires_at = expires_at
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[SearchItem]:  # type: ignore[override]
+        return SearchItem
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        return _unpickle, (FoundItem, {**_fields(self), "score": self.score})
+
+
+def _fields(item: StoredItem | FoundItem) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in (*Item.__slots__, "version", "expires_at")}
+
+
+def _unpickle(kind: type[Item], fields: dict[str, Any]) -> Item:
+    return kind(**fields)
