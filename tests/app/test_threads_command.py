@@ -71,8 +71,9 @@ class Commands:
         return self.id(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def commands(shared_server: ServerProcess) -> Commands:
+    """What the tests of a class share. Those that look for all of it leave it as it is."""
     made = Commands(shared_server.target)
     made.make("done", user="ann", tries=1)
     made.make("asks", user="ann")

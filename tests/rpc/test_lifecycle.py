@@ -33,6 +33,9 @@ OURS = [
     "checkpointd.v1.CheckpointService",
     "checkpointd.v1.InfoService",
     "checkpointd.v1.LeaseService",
+    "checkpointd.v1.StatsService",
+    "checkpointd.v1.StoreService",
+    "checkpointd.v1.TenantService",
     "checkpointd.v1.ThreadService",
     "checkpointd.v1.ValueService",
 ]

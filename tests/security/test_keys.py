@@ -129,7 +129,7 @@ class TestTheFile:
             (GOOD.replace('"acme"', f'"{"a" * 65}"'), "64 bytes"),
             (GOOD.replace('"acme"', "1"), "key 1: tenant"),
             (GOOD.replace('"acme"', '"a\\u0000b"'), "control characters"),
-            (GOOD.replace('["read"]', '["everything"]'), "read, write, delete, admin"),
+            (GOOD.replace('["read"]', '["everything"]'), "some of read, write, delete, store:read"),
             (GOOD.replace('["read"]', '"read"'), "must be a list"),
             (GOOD.replace(DIGEST, "ckd_the-key-itself"), "64 hexadecimal digits"),
             (GOOD.replace('name = "n"\n', ""), "key 1: name is required"),
