@@ -165,6 +165,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         )
         if self.options.exposes_token:
             logger.warning("the token is sent in plain text to %s, as insecure_token allows", self.options.target)
+        self._made_serde: ValueSerde | None = None
         self._client = Client(self.options)
         self._cache = ValueCache(cache_bytes)
         self._lease_tokens = LeaseTokens()
@@ -410,8 +411,13 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
     def _value_serde(self) -> ValueSerde:
         """Returns how values become bytes, and back."""
-        # Made anew: LangGraph gives the clone of a saver another serializer.
-        return ValueSerde(serde=self.serde, encryption=self.encryption, searchable_metadata=self.searchable_metadata)
+        made = self._made_serde
+        # LangGraph gives the clone of a saver another serializer.
+        if made is None or made.serde is not self.serde or made.encryption is not self.encryption:
+            searchable = self.searchable_metadata
+            made = ValueSerde(serde=self.serde, encryption=self.encryption, searchable_metadata=searchable)
+            self._made_serde = made
+        return made
 
     def _reader(self) -> Reader:
         return Reader(serde=self._value_serde(), cache=self._cache, first_version=partial(self.get_next_version, None))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
+
+_ONLY_STR = frozenset({str})
 
 
 class Key(NamedTuple):
@@ -25,7 +27,10 @@ def namespace(config: RunnableConfig) -> Key:
         raise InvalidArgumentError(
             'thread_id: missing; pass config={"configurable": {"thread_id": "..."}}', field="thread_id"
         )
-    return Key(thread(thread_id), text("checkpoint_ns", configurable.get("checkpoint_ns") or ""))
+    checkpoint_ns = configurable.get("checkpoint_ns") or ""
+    if type(thread_id) is type(checkpoint_ns) is str and thread_id and thread_id.isascii() and checkpoint_ns.isascii():
+        return Key(thread_id, checkpoint_ns)
+    return Key(thread(thread_id), text("checkpoint_ns", checkpoint_ns))
 
 
 def checkpoint_id(config: RunnableConfig | None) -> str:
@@ -78,6 +83,11 @@ def text(field: str, value: Any) -> str:
         raise InvalidArgumentError(f"{field}: is not valid Unicode (it holds a lone surrogate)", field=field) from None
     # An enum that is also a str: protobuf wants the plain text.
     return value if type(value) is str else str.__str__(value)
+
+
+def are_plain(values: Collection[Any]) -> bool:
+    """Tells in a few passes in C that all values are texts that `text` returns as they are. False: maybe not."""
+    return _ONLY_STR.issuperset(map(type, values)) and "".join(values).isascii()
 
 
 def version_tag(version: Any) -> str:

@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.grpc._convert.arguments import (
     Key,
+    are_plain,
     checkpoint_id,
     names,
     namespace,
@@ -64,8 +65,12 @@ def put(
     own_id = text("checkpoint_id", own_id)
     parent_id = checkpoint_id(config)
     versions = checkpoint.get("channel_versions") or {}
-    channels = [text("channel", channel) for channel in versions]
-    tags = [version_tag(version) for version in versions.values()]
+    is_plain = are_plain(versions) and are_plain(versions.values())
+    if is_plain:
+        channels, tags = [*versions], [f"s{version}" for version in versions.values()]
+    else:
+        channels = [text("channel", channel) for channel in versions]
+        tags = [version_tag(version) for version in versions.values()]
     body = _body(serde, checkpoint, key, own_id)
     merged = get_checkpoint_metadata(config, metadata)
     type_tag, data = serde.dump(merged)
@@ -81,15 +86,17 @@ def put(
         channels=channels,
         channel_versions=tags,
         request_id=request_id(),
+        metadata={"value": {"type": type_tag, "data": data}},
     )
-    request.metadata.value.type = type_tag
-    request.metadata.value.data = data
     if index := index_of(serde, merged, type_tag, data):
         request.metadata.index = index
     outgoing = OutgoingCheckpoint(serde, cache, request)
     channel_values = checkpoint.get("channel_values") or {}
     for channel, version in new_versions.items():
-        name, tag = text("channel", channel), version_tag(version)
+        if is_plain and type(channel) is str and versions.get(channel) is version:
+            name, tag = channel, f"s{version}"
+        else:
+            name, tag = text("channel", channel), version_tag(version)
         if channel in channel_values:
             outgoing.add(name, tag, *serde.dump(channel_values[channel]))
         else:

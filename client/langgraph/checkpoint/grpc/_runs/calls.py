@@ -43,6 +43,7 @@ class RunCalls:
         self._client = client
         self._runs = runs
         self._token_differs = callable(client.options.token)
+        self._metadata = () if self._token_differs else client.options.metadata()
 
     # Blocking.
 
@@ -257,7 +258,7 @@ class RunCalls:
         return operation
 
     def _attach_token(self, operation: Operation) -> None:
-        operation.metadata = self._client.options.metadata()
+        operation.metadata = self._client.options.metadata() if self._token_differs else self._metadata
         if self._client.tracing is not None:
             operation.trace_by(self._client.tracing.begin(operation.kind.method, operation.namespace[0]))
         if self._token_differs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextvars import Context
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -31,10 +32,9 @@ Namespace = tuple[str, str]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+@lru_cache(maxsize=4096)
 def varint(number: int) -> bytes:
     """Returns a number as protobuf writes it."""
-    if number < 0x80:
-        return bytes((number,))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -138,15 +138,6 @@ class Outgoing:
         """Whether there is something to do before the request can be sent: see `transfer.send_ahead`."""
         return not self._is_prepared or self._has_uploads
 
-    def _writes_at_once(self, message: values.TypedValue, type_tag: str, data: bytes, smallest: int) -> bool:
-        """Counts a value, and writes it into the request if it has fewer bytes than that. Returns whether it has."""
-        size = len(data)
-        self.size += size
-        if size >= smallest or self._serde.encryption is not None:
-            return False
-        message.type, message.data = type_tag, data
-        return True
-
     def prepare_small(self) -> None:
         """Does what `prepare` does, unless that takes long."""
         if self.size <= OFFLOADED_BYTES:
@@ -155,6 +146,9 @@ class Outgoing:
     def prepare(self) -> None:
         """Writes the values into the request: whole or as patches, and the largest of them apart."""
         if self._is_prepared:
+            return
+        if not self._values:
+            self._is_prepared = True
             return
         inline = 0
         for value in self._values:
@@ -247,6 +241,8 @@ class Outgoing:
 
     def _bound_instructions(self) -> None:
         """Makes patches whole beyond as many as a server takes, each with as many instructions as one can have."""
+        if len(self._values) <= _MAX_PATCHES:
+            return
         patched = [value for value in self._values if value.message.HasField("patch")]
         if len(patched) > _MAX_PATCHES and sum(len(value.payload) for value in patched) > 2 * MAX_ALL_INSTRUCTIONS:
             for value in patched[_MAX_PATCHES:]:
@@ -309,6 +305,8 @@ class Outgoing:
         half = len(value.data) // 2 - ROW_BYTES
         is_write = isinstance(value.place, WriteAssociatedData)
         begins_anew = not is_write and base.depth >= MAX_DEPTH
+        if begins_anew and not self._can_begin_anew(value.place, base):
+            return None
         most = half if begins_anew else min(half, len(value.data) - base.chain_bytes - ROW_BYTES)
         instructions = diff(base.data, value.data, most) if most > 0 else None
         if instructions is None:
@@ -320,13 +318,21 @@ class Outgoing:
         chain = base.with_patch(instructions)
         if not begins_anew:
             return _Patched(base.version, base.crc32, digest, base.data, instructions, chain, base.chain_bytes)
-        # One patch does what the whole chain did. A version that was replaced since has another name in its place.
-        is_usable = chain.version != value.place.version and REPLACED not in chain.version
-        composed = compose(chain.patches, half) if is_usable else None
-        if composed is None or (digest and chain.digest is None):
+        # One patch does what the whole chain did.
+        composed = compose(chain.patches, half)
+        if composed is None:
             return None
         chain = chain._replace(patches=(composed,))
         return _Patched(chain.version, chain.crc32, chain.digest or b"", b"", composed, chain, 0)
+
+    def _can_begin_anew(self, place: Place, base: CachedValue) -> bool:
+        """Whether a patch on the version that the base's chain begins with can take the chain's place."""
+        chain = base.chain
+        assert chain is not None
+        assert isinstance(place, ChannelAssociatedData)
+        # A version that was replaced since has another name in its place.
+        is_usable = chain.version != place.version and REPLACED not in chain.version
+        return is_usable and (self._serde.encryption is None or chain.digest is not None)
 
     def _base_of(self, value: _Value) -> CachedValue | None:
         """Returns what a value may be a patch on: the version of its channel that was put or read last.
@@ -365,8 +371,12 @@ class OutgoingCheckpoint(Outgoing):
 
     def add(self, channel: str, version: str, type_tag: str, data: bytes) -> None:
         """Adds a channel's value at a version, given as tagged text."""
-        message = self.request.values.add(channel=channel, version=version).value
-        if not self._writes_at_once(message, type_tag, data, SMALLEST_BYTES):
+        size = len(data)
+        self.size += size
+        if size < SMALLEST_BYTES and self._serde.encryption is None:
+            self.request.values.add(channel=channel, version=version, value={"type": type_tag, "data": data})
+        else:
+            message = self.request.values.add(channel=channel, version=version).value
             place = ChannelAssociatedData(*self.key, channel, version)
             self._values.append(_Value(message, place, type_tag, data))
 
@@ -382,9 +392,12 @@ class OutgoingWrites(Outgoing):
 
     def add(self, idx: int, channel: str, type_tag: str, data: bytes) -> None:
         """Adds a write."""
-        request = self.request
-        message = request.writes.add(idx=idx, channel=channel).value
-        if not self._writes_at_once(message, type_tag, data, SMALLEST_WRITE):
+        request, size = self.request, len(data)
+        self.size += size
+        if size < SMALLEST_WRITE and self._serde.encryption is None:
+            request.writes.add(idx=idx, channel=channel, value={"type": type_tag, "data": data})
+        else:
+            message = request.writes.add(idx=idx, channel=channel).value
             task = (request.checkpoint_id, request.task_id, request.task_path)
             place = WriteAssociatedData(*self.key, *task, idx, channel)
             self._values.append(_Value(message, place, type_tag, data))
