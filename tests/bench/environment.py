@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tests.support.server_process import ServerProcess
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", "grpcio", "protobuf")
 """Whose versions belong to the figures."""
+_AUTOVACUUM = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum %'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,23 @@ class Environment:
         """How much CPU time PostgreSQL has used so far, all its processes."""
         lock = self.cluster.data_dir / "postgres" / "postmaster.pid"
         return cpu_seconds(int(lock.read_text().split()[0]))
+
+    @contextmanager
+    def without_autovacuum(self) -> Iterator[None]:
+        """Has PostgreSQL do nothing by itself, so that its CPU time holds no work on what other cases have left."""
+        self._configure("ALTER SYSTEM SET autovacuum = off")
+        try:
+            while self.cluster.fetch_value(_AUTOVACUUM):
+                time.sleep(0.02)
+            # What others have written is written to the tables' files now, not meanwhile.
+            self.cluster.execute("CHECKPOINT")
+            yield
+        finally:
+            self._configure("ALTER SYSTEM RESET autovacuum")
+
+    def _configure(self, statement: str) -> None:
+        self.cluster.execute(statement)
+        self.cluster.execute("SELECT pg_reload_conf()")
 
     @contextmanager
     def serving(self, *options: str, prefix: Sequence[str] = ()) -> Iterator[ServerProcess]:

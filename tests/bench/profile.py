@@ -57,15 +57,17 @@ def _profile(environment: Environment, pace: Pace, agents: int) -> dict[str, flo
             workers = Workers([*PUT, "checkpointd", server.target, str(agents), str(pace.seconds)])
             workers.until_ready()
             time.sleep(pace.settle_seconds)
-            wal_before = environment.cluster.fetch_row(WAL)
-            postgres_before, server_before = environment.postgres_cpu_seconds(), cpu_seconds(server.process.pid)
-            server.signal(signal.SIGUSR1)
-            (client,) = workers.work()
-            server.signal(signal.SIGUSR2)
-            server_us = (cpu_seconds(server.process.pid) - server_before) / client["puts"] * 1e6
-            postgres_us = (environment.postgres_cpu_seconds() - postgres_before) / client["puts"] * 1e6
-            time.sleep(pace.settle_seconds)
-            wal = [after - before for before, after in zip(wal_before, environment.cluster.fetch_row(WAL), strict=True)]
+            with environment.without_autovacuum():
+                wal_before = environment.cluster.fetch_row(WAL)
+                postgres_before, server_before = environment.postgres_cpu_seconds(), cpu_seconds(server.process.pid)
+                server.signal(signal.SIGUSR1)
+                (client,) = workers.work()
+                server.signal(signal.SIGUSR2)
+                server_us = (cpu_seconds(server.process.pid) - server_before) / client["puts"] * 1e6
+                postgres_us = (environment.postgres_cpu_seconds() - postgres_before) / client["puts"] * 1e6
+                time.sleep(pace.settle_seconds)
+                wal_after = environment.cluster.fetch_row(WAL)
+            wal = [after - before for before, after in zip(wal_before, wal_after, strict=True)]
             while not samples.exists():
                 time.sleep(0.01)
             server_samples = json.loads(samples.read_text())
