@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from checkpointd_server.domain.items import (
     TextQuery,
     VectorQuery,
 )
-from checkpointd_server.store import PostgresStore
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.items import writes
 from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.names import decode, encode
@@ -152,6 +153,25 @@ class TestChanges:
         ((second, _),) = await change(items, put("k"))
         assert second > first
         assert (await get(items, "k")).created_at > before.created_at
+
+    async def test_servers_on_one_database_never_wait_for_each_other_in_a_circle(
+        self, store: PostgresStore, shared_options: StoreOptions
+    ) -> None:
+        tenant, names, random = f"items-{next(_numbers)}", [f"{n}" for n in range(12)], Random(1)
+        async with open_store(shared_options) as other:
+            sides = [one.items(tenant) for one in (store, other)]
+
+            async def turn(items: ItemStore) -> None:
+                some = random.sample(names, 8)
+                await change(items, *[put(name, ttl=60) for name in some])
+                wanted = [(ItemKey(("ns",), name), True) for name in random.sample(names, 8)]
+                await items.get(wanted, max_bytes=BIG, timeout=TIMEOUT)
+                await change(items, *[DeleteItem(key=ItemKey(("ns",), name)) for name in random.sample(names, 4)])
+
+            before = [one.connections.metrics.retries for one in (store, other)]
+            await asyncio.gather(*[turn(sides[number % 2]) for number in range(60)])
+            # A circle would have been broken by the database, and the call tried again.
+            assert [one.connections.metrics.retries for one in (store, other)] == before
 
 
 class TestTimesToLive:
