@@ -186,6 +186,9 @@ class TestQuotas:
         assert told["used"].keys() == {"bytes", "threads"}
         lines = commands.ok("boss", "quotas", "list").splitlines()
         assert lines[0].startswith("TENANT")
+        assert "quotas        4.7 GiB, 1000 threads" in commands.ok("acme", "stats").splitlines()
+        assert commands.json("acme", "stats")["quotas"]["max_threads"] == 1000
+        assert "quotas        none" in commands.ok("other", "stats").splitlines()
         (line,) = [line for line in lines if line.startswith("acme ")]
         assert line.split()[-3:] == [str(told["used"]["threads"]), "1000*", "-"]
         assert "4.7 GiB*" in line

@@ -21,11 +21,22 @@ from tests.support.verbs import contents, fill
 TABLES = {
     *("threads", "thread_labels", "namespaces", "checkpoints", "channel_values", "task_writes", "replaced_writes"),
     *("value_parts", "uploads", "lease_waiters", "gc_queue", "tenants", "items", "item_sweeps"),
+    *("retention_holds", "retention_policies", "retention_tenants"),
 }
 """Tables that `fill` and these tests put something of a tenant into."""
 
 UNCOUNTED = {"item_vectors"}
 """Tables whose rows go with others, and aren't told by themselves. Where there is no pgvector, they aren't there."""
+
+RETENTION = (
+    "INSERT INTO checkpointd.retention_policies (tenant, name, prefix, deletes_interrupted, keep_last_of_run, "
+    "hold_seconds) VALUES ($1, 'p', '', false, false, 60) ON CONFLICT DO NOTHING",
+    "INSERT INTO checkpointd.retention_tenants (tenant, changed_at, next_at) VALUES ($1, now(), now()) "
+    "ON CONFLICT DO NOTHING",
+    "INSERT INTO checkpointd.retention_holds (thread, tenant, policy, reason, checkpoints, idle_since, deadline_at) "
+    "VALUES ($2, $1, 'p', 'idle', 1, now(), now()) ON CONFLICT DO NOTHING",
+)
+"""What a tenant has of retention."""
 
 
 async def purge(tenant: Tenant, wanted: ThreadFilter | None = None, **options: bool) -> PurgeReport:
@@ -81,6 +92,8 @@ async def test_a_tenant_leaves_no_row_in_any_table(own_options: StoreOptions) ->
                 await connection.execute(
                     "INSERT INTO checkpointd.item_sweeps VALUES ($1, now()) ON CONFLICT DO NOTHING", tenant.name
                 )
+                for insert in RETENTION:
+                    await connection.execute(insert, tenant.name, *([tenant.key()] if "$2" in insert else []))
             before = {name: await contents(connection, name) for name in ("mine", "other")}
             assert {table for table, rows in before["mine"].items() if rows} >= TABLES
             would = await purge(mine, is_dry_run=True)

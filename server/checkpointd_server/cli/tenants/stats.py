@@ -72,6 +72,7 @@ def _json(found: Any) -> dict[str, Any]:
         "saved_bytes": max(found.logical_bytes - found.stored_bytes, 0),
         "mean_session_seconds": round(found.mean_session_seconds, 3),
         "oldest_at": _iso(found.oldest_at) if found.HasField("oldest_at") else None,
+        "quotas": {name: getattr(found.quotas, name) or None for name in _QUOTAS},
         "largest": [
             {"thread_id": one.thread_id, "checkpoints": one.checkpoints, "bytes": one.bytes} for one in found.largest
         ],
@@ -105,6 +106,7 @@ def _lines(found: Any) -> Iterator[str]:
     yield f"logical       ~{byte_size(found.logical_bytes)}"
     yield f"saved         ~{byte_size(saved)}{share} by shared values and patches"
     yield f"mean session  {_duration(found.mean_session_seconds)}"
+    yield f"quotas        {', '.join(_quotas(found.quotas)) or 'none'}"
     yield f"oldest        {_when(found.oldest_at) if found.HasField('oldest_at') else '-'}"
     yield ""
     days = [(one.day, one.threads, f"~{one.checkpoints}", f"~{byte_size(one.bytes)}") for one in found.days]
@@ -113,6 +115,16 @@ def _lines(found: Any) -> Iterator[str]:
         yield ""
         rows = [(printable(one.thread_id), one.checkpoints, byte_size(one.bytes)) for one in found.largest]
         yield from table(("LARGEST THREADS", "CHECKPOINTS", "BYTES"), rows, right=["CHECKPOINTS", "BYTES"])
+
+
+def _quotas(quotas: Any) -> Iterator[str]:
+    """Yields what a tenant may use, each as people read it."""
+    if quotas.max_bytes:
+        yield byte_size(quotas.max_bytes)
+    if quotas.max_threads:
+        yield f"{quotas.max_threads} threads"
+    if quotas.max_calls_per_second:
+        yield f"{quotas.max_calls_per_second} calls a second in each process"
 
 
 def _duration(seconds: float) -> str:
