@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 import pytest
+from google.protobuf import json_format, message_factory
 
+from checkpointd.v1 import store_service_pb2
 from checkpointd_server.cli import main
 from tests.support.document import ROOT, Document, documents
 from tests.support.local_server import LocalServer
@@ -84,6 +86,8 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 assert (ROOT / template).exists(), command
             case ["deploy/prepare.sh", _]:
                 assert (ROOT / "deploy" / "prepare.sh").exists()
+            case ["grpcurl", "-plaintext", "-d", body, _, method]:
+                check_request(method, body)
             case ["langgraph", "dev"]:  # tests/examples/test_langgraph_dev.py runs it
                 pass
             case ["kubectl", "apply", "--kustomize", folder]:
@@ -98,6 +102,13 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 pass
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
+
+
+def check_request(method: str, body: str) -> None:
+    """Reads a request as JSON, which fails if the method doesn't take it."""
+    service, _, name = method.partition("/")
+    found = store_service_pb2.DESCRIPTOR.pool.FindServiceByName(service).methods_by_name[name]
+    json_format.Parse(body, message_factory.GetMessageClass(found.input_type)())
 
 
 def options(name: str) -> set[str]:
