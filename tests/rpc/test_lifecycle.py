@@ -27,18 +27,10 @@ from checkpointd_server.rpc.health import READINESS
 from tests.rpc.requests import channels
 from tests.rpc.serving import until_idle
 from tests.support.flaky_link import FlakyLink
+from tests.support.rpcs import METHODS
 from tests.support.until import auntil
 
-OURS = [
-    "checkpointd.v1.CheckpointService",
-    "checkpointd.v1.InfoService",
-    "checkpointd.v1.LeaseService",
-    "checkpointd.v1.StatsService",
-    "checkpointd.v1.StoreService",
-    "checkpointd.v1.TenantService",
-    "checkpointd.v1.ThreadService",
-    "checkpointd.v1.ValueService",
-]
+OURS = sorted({method.containing_service.full_name for method in METHODS.values()})
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
@@ -191,7 +183,9 @@ class TestReflection:
             for file in answer.file_descriptor_response.file_descriptor_proto
         ]
         known = descriptor_pool.Default().FindServiceByName(service)
-        learned = [method.name for file in files for one in file.service for method in one.method]
+        # Files that its messages come from may have services, too.
+        (found,) = (one for file in files for one in file.service if f"{file.package}.{one.name}" == service)
+        learned = [method.name for method in found.method]
         assert [method.name for method in known.methods] == learned
 
     async def test_it_can_be_left_out(self, serve: Any) -> None:
