@@ -34,6 +34,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "quota_threads": ("7", 7),
     "quota_calls": ("7", 7),
     "quota_refresh_seconds": ("2.5", 2.5),
+    "retention_interval": ("2.5", 2.5),
+    "retention_batch": ("7", 7),
     "max_wasted_calls": ("7", 7),
     "max_timeout": ("2.5", 2.5),
     "statement_cache_size": ("0", 0),
