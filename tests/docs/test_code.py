@@ -21,6 +21,7 @@ from checkpointd_server.cli import main
 from tests.support.document import ROOT, Document, documents
 from tests.support.local_server import LocalServer
 
+POOL = store_service_pb2.DESCRIPTOR.pool
 WITH_PYTHON = [path for path in documents() if Document(path).blocks("python")]
 
 
@@ -84,6 +85,9 @@ def test_commands_in_a_document_exist(path: str) -> None:
                 check_packages(command, wanted)
             case ["buf", "generate", "--template", template]:
                 assert (ROOT / template).exists(), command
+            case ["grpcurl", *_, method] if "/" in method:
+                service, _, name = method.partition("/")
+                assert name in POOL.FindServiceByName(service).methods_by_name, command
             case ["deploy/prepare.sh", _]:
                 assert (ROOT / "deploy" / "prepare.sh").exists()
             case ["grpcurl", "-plaintext", "-d", body, _, method]:

@@ -39,7 +39,11 @@ class ExpiringThread:
 
 
 class Retention:
-    """What is about to go. Each verb blocks; with an "a" before its name it is awaited."""
+    """What is about to be deleted. Each verb blocks; with an "a" before its name it is awaited.
+
+    Args:
+        saver: The saver whose connections are used.
+    """
 
     def __init__(self, saver: GrpcSaver) -> None:
         self._saver = saver

@@ -50,11 +50,11 @@ class Threads:
         return flows.iterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.call)
 
     def asearch(self, *, limit: int | None = None, **wanted: Unpack[ThreadQuery]) -> AsyncIterator[ThreadInfo]:
-        """Yields what `search` does."""
+        """Awaits what `search` yields."""
         return flows.aiterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.acall)
 
     def count(self, **wanted: Unpack[ThreadQuery]) -> ThreadCount:
-        """Counts threads, as far as that is cheap: to a million, with a filter to ten thousand.
+        """Returns how many threads there are: exact up to a million, with a filter up to ten thousand.
 
         Args:
             wanted: Which threads.
@@ -189,7 +189,7 @@ class Threads:
         return await self.aupdate(thread_id, tags=tags)
 
     def pin(self, thread_id: str) -> ThreadInfo:
-        """Keeps everything of a thread from being deleted, by whomever, until it is unpinned: a legal hold.
+        """Protects a thread from every deletion until it is unpinned (a legal hold). Returns what is known of it then.
 
         Args:
             thread_id: The thread.
@@ -204,7 +204,7 @@ class Threads:
         return await self.aupdate(thread_id, pinned=True)
 
     def unpin(self, thread_id: str) -> ThreadInfo:
-        """Allows deletions of a thread again.
+        """Allows deletions of a thread again. Returns what is known of it then.
 
         Args:
             thread_id: The thread.
