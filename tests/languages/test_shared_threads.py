@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import grpc
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langgraph.checkpoint.grpc import GrpcSaver, PortableSerializer, SerializerMismatchError
@@ -16,6 +17,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
+from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from tests.support.javascript import build, run
 from tests.support.server_process import ServerProcess
 
@@ -182,3 +185,24 @@ def test_a_thread_of_javascripts_form_is_refused_by_another_serializer(agents: d
         agents["py"]("say", "hello", serde="own")
     assert (refused.value.thread_id, refused.value.type) == (thread, "json")
     assert agents["js"](serde="own") == before
+
+
+def test_javascript_reads_what_python_has_stored_as_patches(
+    agents: dict[str, Agent], shared_server: ServerProcess, thread: str
+) -> None:
+    for turn in range(3):
+        agents["py"]("say", f"turn {turn} " * 5000)
+        seen = agents["py"]("resume", "yes")
+    with grpc.insecure_channel(shared_server.target) as channel:
+        stub: Any = CheckpointServiceStub(channel)
+        found = stub.GetCheckpoint(GetCheckpointRequest(thread_id=thread, patches=True), timeout=30)
+    assert any(stored.value.HasField("patch") for stored in found.stored_values)
+    assert agents["js"]() == seen
+
+
+def test_javascript_is_told_that_python_holds_the_lease(
+    agents: dict[str, Agent], shared_server: ServerProcess, thread: str
+) -> None:
+    with GrpcSaver(shared_server.target) as saver, saver.lease(thread):
+        assert agents["js"]("say", "hello")["error"] == "LeaseHeldError"
+    assert agents["js"]("say", "hello")["next"] == ["ask"]
