@@ -36,6 +36,9 @@ if ! diff -q "$constraints" "$venv/.ready" >/dev/null 2>&1; then
 fi
 "$venv/bin/python" -m pip --disable-pip-version-check list --format freeze |
     grep -iE "^($("$python" -m scripts.oldest_bounds | sed 's/==.*//' | paste -sd '|'))=="
-[ $# -gt 0 ] || set -- -m "not long" tests/client tests/conformance tests/rpc tests/store tests/e2e/test_pruning.py \
-    tests/e2e/test_delta_channels.py tests/e2e/test_fidelity.py tests/concurrency/test_nested_refusals.py
+[ $# -gt 0 ] || set -- -m "not long" tests/conformance tests/concurrency/test_nested_refusals.py \
+    tests/client/test_{connections,encryption,failed_puts,handover,held_objects,object,other_versions,pipeline}.py \
+    tests/client/test_{portable,replicas,retries,stream_ends,streaming_app,task_writes,threads}.py \
+    tests/e2e/test_{delta_channels,fidelity,pruning}.py tests/rpc/test_{round_trip,wire}.py \
+    tests/store/test_{puts,reads,setup}.py tests/security/test_tokens.py
 "$venv/bin/python" -m pytest -q -n auto --dist worksteal "$@"
