@@ -1,0 +1,223 @@
+"""Retention while others write: what a policy keeps is what it must, no put fails, and one server at a time sweeps."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from checkpointd_server.domain.retention import RetentionEffect
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
+from tests.support.tenant import Tenant, patch
+from tests.support.until import auntil
+
+_numbers = itertools.count(1)
+
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "keep_newest": st.integers(1, 6),
+        "keep_last_of_run": st.just(True),
+        "max_bytes": st.integers(1, 4000),
+    },
+).filter(bool)
+
+
+@pytest.fixture
+async def second(shared_options: StoreOptions) -> AsyncIterator[PostgresStore]:
+    """The store of another server on the same database."""
+    async with open_store(shared_options) as opened:
+        yield opened
+
+
+class Writer:
+    """A run that goes on and on, whose puts build on each other."""
+
+    def __init__(self, tenant: Tenant, thread: str, puts: int) -> None:
+        self.tenant = tenant
+        self.thread = thread
+        self.puts = puts
+
+    async def run(self) -> None:
+        """Puts checkpoints, each with a value that is a patch or whole, four a run. What is refused fails the test."""
+        before = None
+        for n in range(self.puts):
+            name = f"{n:03}"
+            value: Any = b"v" * (n + 1)
+            if n % 5:
+                value = patch(f"{n - 1:03}", value)
+            await self.tenant.put(
+                name,
+                thread=self.thread,
+                parent=before,
+                versions={"a": name, "fixed": "1"},
+                values={"a": value, **({"fixed": b"same"} if not n else {})},
+                metadata={"run_id": f"{self.thread}-{n // 4}"},
+                writer=b"me",
+                expect=None if before else 0,
+                expect_writer=b"me" if before else b"",
+                expect_last=before or "",
+            )
+            before = name
+
+
+def must_keep(puts: int, limits: dict[str, Any]) -> set[str]:
+    """What the policy keeps of a thread by itself, but for bytes."""
+    kept = set(range(puts))
+    if "keep_newest" in limits:
+        kept &= set(range(puts - limits["keep_newest"], puts))
+    if limits.get("keep_last_of_run"):
+        # The parent of the newest stays as well: it may hold what that is to send.
+        kept &= {n for n in range(puts) if n % 4 == 3} | {puts - 1, puts - 2}
+    return {f"{n:03}" for n in kept if n >= 0} | {f"{puts - 1:03}"}
+
+
+CASES = {"limits": LIMITS, "puts": st.lists(st.integers(1, 14), min_size=1, max_size=3), "batch": st.integers(1, 5)}
+SETTINGS = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], print_blob=True
+)
+
+
+@settings(SETTINGS, max_examples=3)
+@given(**CASES)
+async def test_what_a_policy_keeps_is_what_it_must(
+    limits: dict[str, Any], puts: list[int], batch: int, shared_options: StoreOptions
+) -> None:
+    await keep(limits, puts, batch, shared_options)
+
+
+@pytest.mark.long
+@settings(SETTINGS, max_examples=60)
+@given(**CASES)
+async def test_what_a_policy_keeps_is_what_it_must_again_and_again(
+    limits: dict[str, Any], puts: list[int], batch: int, shared_options: StoreOptions
+) -> None:
+    await keep(limits, puts, batch, shared_options)
+
+
+async def keep(limits: dict[str, Any], puts: list[int], batch: int, shared_options: StoreOptions) -> None:
+    """Lets a policy be applied while threads are written to, and looks at what is kept then."""
+    async with open_store(replace(shared_options, sweep_batch=batch)) as store:
+        tenant = Tenant(store, f"scheduled-{next(_numbers)}-{id(store)}")
+        await tenant.set_policy(**limits)
+        writers = [asyncio.ensure_future(Writer(tenant, f"t{n}", many).run()) for n, many in enumerate(puts)]
+        done = asyncio.gather(*writers)
+        while not done.done():
+            await tenant.retain()
+        await done
+        said = {effect.thread_id: effect.checkpoints for effect in await tenant.preview()}
+        before = {f"t{n}": len(await tenant.ids(thread=f"t{n}")) for n in range(len(puts))}
+        await tenant.retain()
+        for n, many in enumerate(puts):
+            thread = f"t{n}"
+            kept = set(await tenant.ids(thread=thread))
+            assert len(kept) == before[thread] - said.get(thread, 0)
+            expected = must_keep(many, limits)
+            assert (kept <= expected) if "max_bytes" in limits else (kept == expected)
+            assert f"{many - 1:03}" in kept
+            for name in kept:
+                rows = await tenant.rows(name, thread=thread)
+                # The chain of patches is there, down to the whole value.
+                number = int(name)
+                assert {("a", f"{m:03}") for m in range(number - number % 5, number + 1)} <= set(rows)
+                assert ("fixed", "1") in rows
+            referred = {row for name in kept for row in await tenant.rows(name, thread=thread)}
+            assert await tenant.stored_values(thread=thread) == referred
+        assert await tenant.preview() == []
+
+
+async def test_one_server_sweeps_and_another_takes_over(
+    own_options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(own_options, sweep_batch=1, sweep_interval=3600.0, sweep_lease=1.0)
+    told: list[tuple[str, RetentionEffect]] = []
+    async with open_store(options) as first, open_store(options) as second:
+        tenant = Tenant(first, "a")
+        for n in range(12):
+            for thread in ("t1", "t2", "t3"):
+                await tenant.put(f"{n:02}", thread=thread)
+        await tenant.set_policy(keep_newest=1)
+        sweeping = asyncio.ensure_future(first.sweep(lambda *effect: told.append(effect)))
+        await auntil(lambda: tenant.ids(thread="t1"), lambda ids: len(ids) < 12)
+        # Meanwhile the other one does nothing.
+        assert not (await second.sweep(lambda *effect: told.append(effect))).has_run
+        # The first one dies in the middle: it never says that it is over.
+        monkeypatch.setattr(first.connections, "run", never)
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        after = Tenant(second, "a")
+        left = sum([len(await after.ids(thread=thread)) for thread in ("t1", "t2", "t3")])
+        assert left > 3
+        await auntil(lambda: second.sweep(lambda *effect: told.append(effect)), lambda report: report.has_run)
+        assert [await after.ids(thread=thread) for thread in ("t1", "t2", "t3")] == [["11"]] * 3
+        monkeypatch.undo()
+        # Nothing is due until the interval is over.
+        assert not (await second.sweep(lambda *effect: told.append(effect))).has_run
+
+
+async def never(*_: object, **__: object) -> Any:
+    """Stands for a connection that is cut: nothing goes out any more."""
+    raise asyncio.CancelledError
+
+
+async def test_what_was_looked_at_is_passed_over_until_something_changes(
+    shared_options: StoreOptions, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant.set_policy(keep_newest=2)
+    await tenant.put("1")
+    looked: list[str] = []
+    database_run = tenant.store.connections.run
+
+    async def run(statement: str, args: Any, *others: Any, **more: Any) -> Any:
+        if args and args[0] == tenant.name:  # the database has others, too
+            looked.append(statement)
+        return await database_run(statement, args, *others, **more)
+
+    monkeypatch.setattr(tenant.store.connections, "run", run)
+
+    async def sweep() -> list[str]:
+        looked.clear()
+        await tenant.select(
+            "UPDATE checkpointd.retention_tenants SET next_at = '2020-01-01', after_at = NULL WHERE tenant = $1",
+            tenant.name,
+        )
+        await tenant.store.sweep(lambda *_: None)
+        return [one for one in looked if one in ("plan_retention", "retain_thread")]
+
+    assert await sweep() == ["plan_retention"]
+    assert await sweep() == []
+    await tenant.put("2")
+    await tenant.put("3")
+    assert await sweep() == ["plan_retention", "retain_thread"]
+    assert await tenant.ids() == ["2", "3"]
+    assert await sweep() == ["plan_retention"]
+    assert await sweep() == []
+    await tenant.set_policy(keep_newest=1)
+    assert await sweep() == ["plan_retention", "retain_thread"]
+
+
+async def test_nobody_waits_for_a_thread_that_is_trimmed(tenant: Tenant, second: PostgresStore) -> None:
+    """A put waits for no more than one small transaction; where it comes first, the sweeper doesn't wait either."""
+    await asyncio.gather(*[tenant.put(f"{n:04}", versions={"a": f"{n}"}, values={"a": b"x" * 500}) for n in range(600)])
+    await tenant.set_policy(keep_newest=1)
+    sweeper = Tenant(second, tenant.name)
+    sweeping = asyncio.ensure_future(sweeper.retain())
+    loop = asyncio.get_running_loop()
+    waits = []
+    number = 9000
+    while not sweeping.done():
+        begun = loop.time()
+        await tenant.put(f"{number}")
+        waits.append(loop.time() - begun)
+        number += 1
+    await sweeping
+    await sweeper.retain()
+    assert await tenant.ids() == [f"{number - 1}"]
+    # Measured alone the longest are some 10 ms. The whole of it in one transaction would be most of a put's wait.
+    assert sorted(waits)[len(waits) // 2] < 1.0
