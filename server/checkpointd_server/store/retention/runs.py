@@ -101,7 +101,9 @@ async def _next_threads(
 
 
 async def _plan(database: Database, thread: UUID, extra: str | None, timeout: float | None) -> Row:
-    return await database.fetch_row("plan_retention", thread, 0, extra, None, True, None, timeout=timeout, reads=True)
+    return await database.fetch_row(
+        "plan_retention", thread, 0, extra, None, None, None, None, timeout=timeout, reads=True
+    )
 
 
 async def _retain(
@@ -151,12 +153,23 @@ async def _apply(
     timeout: float | None,
     go_on: Callable[[], Awaitable[bool]] | None,
 ) -> RetentionEffect | None:
-    deleted, tries = 0, 0
+    deleted, tries, start = 0, 0, 0
+    inner_ns, inner_ids = plan["o_inner_ns"], plan["o_inner_ids"]
     last: dict[str, Any] = dict(plan)
     has_begun = False
     outcome = RetentionOutcome.BUSY
     while True:
-        step = await database.fetch_row("retain_thread", thread, batch, plan["o_cut"], timeout=timeout)
+        part = slice(start, start + batch)
+        step = await database.fetch_row(
+            "retain_thread",
+            thread,
+            batch,
+            plan["o_cut"],
+            inner_ns[part],
+            inner_ids[part],
+            start + batch >= len(inner_ids),
+            timeout=timeout,
+        )
         deleted += step["o_checkpoints"]
         match step["o_outcome"]:
             case "busy":
@@ -170,13 +183,17 @@ async def _apply(
                 return _effect(thread_id, plan, RetentionOutcome.HELD, plan["o_checkpoints"], step["o_until"])
             case "none":
                 outcome = RetentionOutcome.DONE
-                break
+                start += batch
             case done:
                 last, outcome, has_begun = {**plan, **dict(step)}, RetentionOutcome.DONE, True
                 if done == "deleted":
                     last["o_action"] = "delete"
-                if step["o_is_complete"]:
+                if done == "deleted":
                     break
+                if step["o_is_complete"]:
+                    start += batch
+        if start >= max(len(inner_ids), 1) and step["o_is_complete"]:
+            break
         if go_on is not None and not await go_on():
             break
     if outcome is RetentionOutcome.DONE and not has_begun:

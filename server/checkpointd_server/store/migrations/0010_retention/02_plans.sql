@@ -55,7 +55,9 @@ $$;
 --
 --   p_batch    How many ids to name.
 --   p_extra    A policy that is only tried.
---   p_cut      What retention_cut said, so that it needn't be asked under a lock. Null: it is asked, if p_asks_cut.
+--   p_cut, p_inner_ns, p_inner_ids
+--              What another call said without a lock (o_cut, o_inner_ns, o_inner_ids), for that takes as long as the thread is
+--              large. p_inner_ids null: it is asked.
 --   p_below    Delete nothing from this id on. Null: no such bound.
 --   o_action   "none", "delete": the thread; "trim": checkpoints
 --   o_reason, o_policy
@@ -66,10 +68,11 @@ $$;
 --   o_whole    Namespaces of subgraph calls to delete whole, and o_ns and o_ids: checkpoints of others. The oldest come first.
 --   o_due_at   When to look again, although nothing was written. Null: never.
 CREATE FUNCTION __schema__.plan_retention(
-    p_tenant text, p_thread uuid, p_batch integer, p_extra jsonb, p_cut text, p_asks_cut boolean, p_below text,
+    p_tenant text, p_thread uuid, p_batch integer, p_extra jsonb, p_cut text, p_inner_ns text[], p_inner_ids text[],
+    p_below text,
     OUT o_is_exempt boolean, OUT o_action text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint,
     OUT o_bytes bigint, OUT o_hold bigint, OUT o_below text, OUT o_whole text[], OUT o_ns text[], OUT o_ids text[],
-    OUT o_cut text, OUT o_due_at timestamptz, OUT o_active_at timestamptz, OUT o_idle_since timestamptz, OUT o_has_garbage boolean,
+    OUT o_cut text, OUT o_inner_ns text[], OUT o_inner_ids text[], OUT o_due_at timestamptz, OUT o_active_at timestamptz, OUT o_idle_since timestamptz, OUT o_has_garbage boolean,
     OUT o_looked_at timestamptz
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -87,6 +90,7 @@ DECLARE
     x_low text COLLATE "C";
     x_root_floor text COLLATE "C";
     x_root_goes text[] := '{}';
+    x_inner text[];
     x_goes text[];
     x_oldest timestamptz;
     x_reason text;
@@ -99,6 +103,8 @@ BEGIN
     o_whole := '{}';
     o_ns := '{}';
     o_ids := '{}';
+    o_inner_ns := '{}';
+    o_inner_ids := '{}';
     SELECT
         t.thread_id, t.active_at, greatest(t.active_at, t.read_at) AS idle_since, t.listed_at, t.is_archived, t.is_pinned,
         t.lease_expires_at, t.ttl_seconds, t.bytes, t.signal, t.has_garbage
@@ -151,7 +157,7 @@ BEGIN
         RETURN;
     END IF;
     IF x_thread.bytes > x_limits.o_bytes THEN
-        o_cut := CASE WHEN p_asks_cut THEN __schema__.retention_cut(p_thread, x_limits.o_bytes) ELSE p_cut END;
+        o_cut := CASE WHEN p_inner_ids IS NULL THEN __schema__.retention_cut(p_thread, x_limits.o_bytes) ELSE p_cut END;
     END IF;
     FOR x_ns IN
         SELECT n.checkpoint_ns, n.last_checkpoint_id, head.checkpoint_id AS head_id, head.parent_checkpoint_id AS parent_id
@@ -237,9 +243,36 @@ BEGIN
         WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id < x_floor;
 
         IF x_limits.o_run_by IS NOT NULL THEN
-            x_goes := x_goes || __schema__.inner_of_runs(
-                p_thread, x_ns.checkpoint_ns, x_floor, ARRAY[x_ns.head_id, x_ns.last_checkpoint_id, x_ns.parent_id], p_below
-            );
+            IF p_inner_ids IS NULL THEN
+                x_inner := __schema__.inner_of_runs(
+                    p_thread, x_ns.checkpoint_ns, x_floor, ARRAY[x_ns.head_id, x_ns.last_checkpoint_id, x_ns.parent_id], p_below
+                );
+                o_inner_ids := o_inner_ids || x_inner;
+                o_inner_ns := o_inner_ns || array_fill(x_ns.checkpoint_ns::text, ARRAY[cardinality(x_inner)]);
+            ELSE
+                -- Those that are still there, and that nothing needs that came since.
+                SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_inner
+                FROM unnest(p_inner_ns, p_inner_ids) AS given (ns, id)
+                CROSS JOIN LATERAL (
+                    SELECT c.checkpoint_id
+                    FROM __schema__.checkpoints AS c
+                    WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns
+                        AND c.checkpoint_id = given.id COLLATE "C" AND c.checkpoint_id >= x_floor
+                    LIMIT 1
+                ) AS c
+                WHERE given.ns = x_ns.checkpoint_ns AND (p_below IS NULL OR given.id COLLATE "C" < p_below)
+                    AND given.id <> ALL (
+                        array_remove(ARRAY[x_ns.head_id, x_ns.last_checkpoint_id, x_ns.parent_id]::text[], NULL)
+                    );
+                x_inner := __schema__.without(x_inner, ARRAY (
+                    SELECT c.parent_checkpoint_id
+                    FROM __schema__.checkpoints AS c
+                    WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns
+                        AND c.parent_checkpoint_id = ANY (x_inner) AND c.created_at > x_now - interval '1 minute'
+                        AND cardinality(__schema__.delta_channels_at(p_thread, x_ns.checkpoint_ns, c.checkpoint_id)) > 0
+                ));
+            END IF;
+            x_goes := x_goes || x_inner;
             IF x_reason IS NULL THEN
                 x_reason := 'keep_last_of_run';
                 x_policy := x_limits.o_run_by;
@@ -301,29 +334,34 @@ DECLARE
     x_inner text[];
     x_low text COLLATE "C";
     x_last record;
+    x_lasts text[];
 BEGIN
-    SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_inner
+    SELECT
+        coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id) FILTER (WHERE c.is_inner), '{}'),
+        coalesce(array_agg(c.checkpoint_id) FILTER (WHERE NOT c.is_inner), '{}')
+    INTO x_inner, x_lasts
     FROM (
-        SELECT c.checkpoint_id, c.run_id, max(c.checkpoint_id) OVER (PARTITION BY c.run_id) AS last_id
+        SELECT
+            c.checkpoint_id,
+            c.run_id IS NOT NULL AND c.checkpoint_id < max(c.checkpoint_id) OVER (PARTITION BY c.run_id)
+                AND (p_below IS NULL OR c.checkpoint_id < p_below)
+                AND c.checkpoint_id <> ALL (array_remove(p_kept, NULL)) AS is_inner
         FROM __schema__.checkpoints AS c
         WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id >= p_floor
-    ) AS c
-    WHERE c.run_id IS NOT NULL AND c.checkpoint_id < c.last_id
-        AND (p_below IS NULL OR c.checkpoint_id < p_below) AND c.checkpoint_id <> ALL (array_remove(p_kept, NULL));
+    ) AS c;
     IF cardinality(x_inner) = 0 THEN
         RETURN x_inner;
     END IF;
     FOR x_last IN
         SELECT c.checkpoint_id, delta.channels
-        FROM __schema__.checkpoints AS c
+        FROM unnest(x_lasts) AS c (checkpoint_id)
         CROSS JOIN LATERAL (SELECT __schema__.delta_channels_at(p_thread, p_ns, c.checkpoint_id) AS channels) AS delta
-        WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id >= p_floor
-            AND c.checkpoint_id <> ALL (x_inner) AND cardinality(delta.channels) > 0
+        WHERE cardinality(delta.channels) > 0
     LOOP
         x_low := __schema__.lowest_ancestor(p_thread, p_ns, x_last.checkpoint_id, x_last.channels);
         SELECT coalesce(array_agg(inner_id ORDER BY inner_id COLLATE "C"), '{}') INTO x_inner
         FROM unnest(x_inner) AS inner_id
-        WHERE inner_id COLLATE "C" < x_low OR inner_id COLLATE "C" > x_last.checkpoint_id;
+        WHERE inner_id COLLATE "C" < x_low OR inner_id COLLATE "C" > x_last.checkpoint_id COLLATE "C";
     END LOOP;
     RETURN x_inner;
 END

@@ -4,13 +4,15 @@
 -- Makes a step. Where there is much to do, the next call makes the next one.
 --
 --   p_batch       How many checkpoints to delete at the most, about.
---   p_cut         What plan_retention said.
+--   p_cut, p_inner_ns, p_inner_ids
+--                 What plan_retention said without a lock; of the ids a part, of which p_is_last is the last.
 --   o_outcome     "none": there is nothing to do any more; "busy": somebody has the thread locked; "held": announced, and to be
 --                 waited with; "trimmed", "deleted"
 --   o_is_complete Whether that was all.
 --   o_until       Of "held": until when.
 CREATE FUNCTION __schema__.retain_thread(
-    p_tenant text, p_thread uuid, p_batch integer, p_cut text,
+    p_tenant text, p_thread uuid, p_batch integer, p_cut text, p_inner_ns text[], p_inner_ids text[],
+    p_is_last boolean,
     OUT o_outcome text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_is_complete boolean,
     OUT o_until timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -35,7 +37,9 @@ BEGIN
         o_outcome := 'busy';
         RETURN;
     END IF;
-    SELECT r.* INTO x_plan FROM __schema__.plan_retention(p_tenant, p_thread, p_batch, NULL, p_cut, false, NULL) AS r;
+    SELECT r.* INTO x_plan FROM __schema__.plan_retention(
+        p_tenant, p_thread, p_batch, NULL, p_cut, p_inner_ns, p_inner_ids, NULL
+    ) AS r;
     IF x_plan.o_action <> 'none' AND x_plan.o_hold > 0 THEN
         SELECT h.* INTO x_hold FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
         IF NOT FOUND OR (x_hold.below IS NULL) <> (x_plan.o_action = 'delete')
@@ -59,7 +63,9 @@ BEGIN
             -- What has come to go since is announced anew.
             x_below := x_hold.below;
             SELECT r.* INTO x_plan
-            FROM __schema__.plan_retention(p_tenant, p_thread, p_batch, NULL, p_cut, false, x_below) AS r;
+            FROM __schema__.plan_retention(
+                p_tenant, p_thread, p_batch, NULL, p_cut, p_inner_ns, p_inner_ids, x_below
+            ) AS r;
         END IF;
     END IF;
     o_reason := x_plan.o_reason;
@@ -69,7 +75,7 @@ BEGIN
         RETURN;
     END IF;
     IF x_plan.o_action = 'none' THEN
-        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+        DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread AND p_is_last;
         o_outcome := 'none';
         RETURN;
     END IF;
@@ -128,7 +134,7 @@ BEGIN
     WHERE t.thread = p_thread;
     o_outcome := 'trimmed';
     o_is_complete := x_plan.o_action = 'trim' AND o_checkpoints >= x_plan.o_checkpoints;
-    IF o_is_complete THEN
+    IF o_is_complete AND p_is_last THEN
         DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
     END IF;
 END
