@@ -15,6 +15,7 @@ from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd_server.cli import main
 from tests.support.cluster import PostgresCluster
+from tests.support.scrape import scrape
 from tests.support.server_process import ServerProcess
 from tests.support.until import until
 
@@ -162,3 +163,6 @@ def test_a_server_sweeps_counts_and_tells(postgres_cluster: PostgresCluster, dat
         for told in ("checkpointd.audit", "deleted_checkpoints=3", "tenant=default", "policy=p", thread_id):
             assert told in line
         assert "SetPolicy" in server.stderr
+        until(lambda: scrape(server).value("checkpointd_retention_checkpoints_total") == 3)
+        assert scrape(server).value("checkpointd_retention_threads_total") == 1
+        assert scrape(server).value("checkpointd_retention_runs_total", outcome="ok") >= 1

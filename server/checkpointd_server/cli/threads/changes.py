@@ -21,12 +21,12 @@ from checkpointd_server.cli.threads.filters import read_pairs
 @click.argument("thread_id")
 @click.argument("tags", nargs=-1, metavar="[NAME=TEXT]...")
 @click.option("--remove", multiple=True, metavar="NAME", help="A tag to remove. May be given several times.")
-@click.option("--pin/--unpin", "pinned", default=None, help="Whether retention passes it over (legal hold).")
+@click.option("--pin/--unpin", "pinned", default=None, help="Whether nothing of it may be deleted (legal hold).")
 @click.option(
     "--ttl",
     "ttl_seconds",
     type=Whole(min=0),
-    help="How many seconds after its last activity it is kept; 0: no own time.",
+    help="How many seconds after its last use it is kept; 0: no own time.",
 )
 @json_option
 @remote_options()
@@ -179,7 +179,7 @@ def _copy(remote: Remote, source: str, target: str, checkpoint_id: str | None, a
 @json_option
 @remote_options()
 def delete(remote: Remote, thread_ids: Sequence[str], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete threads, with everything that they hold. Archived ones, and those that are leased, are refused.
+    """Delete threads, with everything that they hold. Archived, pinned and leased ones are refused.
 
     \b
     Examples:
