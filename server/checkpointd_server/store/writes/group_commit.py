@@ -107,6 +107,8 @@ class GroupCommit:
         self._in_flight = 0
         self._slow = 0
         self._scheduled = False
+        self._beginner: asyncio.Task[None] | None = None
+        """The task that is about to begin a commit."""
         self._ticking = False
 
     @property
@@ -135,7 +137,10 @@ class GroupCommit:
         if not self._scheduled:
             # When the others of this round of the event loop have come.
             self._scheduled = True
-            loop.call_soon(self._begin)
+            if self._in_flight or self._locked:
+                loop.call_soon(self._begin)
+            else:
+                self._beginner = loop.create_task(self._begin_here())
         if not self._ticking:
             self._ticking = True
             loop.call_later(_TICK_SECONDS, self._tick)
@@ -154,6 +159,19 @@ class GroupCommit:
             if not groups:
                 return
             self._start(_Commit(groups, asyncio.get_running_loop().time()))
+
+    async def _begin_here(self) -> None:
+        """Begins a commit in the task that runs: what finds nothing in flight waits for one round less of the loop."""
+        self._scheduled, self._beginner = False, None
+        commit = None
+        if self._ready and not self._in_flight and (groups := self._take()):
+            commit = _Commit(groups, asyncio.get_running_loop().time())
+            self._in_flight += 1
+            self._commits.add(commit)
+            commit.task = asyncio.current_task()
+        self._begin()
+        if commit is not None:
+            await self._run(commit)
 
     def _take(self) -> list[Group]:
         """Takes what the next commit stores out of the queues."""
