@@ -166,3 +166,23 @@ def test_a_server_sweeps_counts_and_tells(postgres_cluster: PostgresCluster, dat
         until(lambda: scrape(server).value("checkpointd_retention_checkpoints_total") == 3)
         assert scrape(server).value("checkpointd_retention_threads_total") == 1
         assert scrape(server).value("checkpointd_retention_runs_total", outcome="ok") >= 1
+
+
+@pytest.mark.long  # half a minute passes until a server that swept is taken for dead
+@pytest.mark.timeout(240)
+def test_a_server_that_is_killed_in_the_middle_is_followed_by_another(database_url: str, tmp_path: Path) -> None:
+    options = ("--database-url", database_url, "--retention-interval", "0.2", "--retention-batch", "1")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with ServerProcess(*options, log_dir=tmp_path / "first") as first:
+        commands = Commands(first.target)
+        threads = [commands.make(f"{n}", 200) for n in range(3)]
+        commands.ok("set", "p", "--keep-newest", "1", "--yes")
+        with ServerProcess(*options, log_dir=tmp_path / "second") as second:
+            until(lambda: commands.ids(threads[0]) + commands.ids(threads[1]) + commands.ids(threads[2]) < 590)
+            first.kill()
+            after = Commands(second.target)
+            left = [after.ids(thread) for thread in threads]
+            assert sum(left) > 3
+            assert "RetentionTrimmedThread" not in second.stderr
+            until(lambda: [after.ids(thread) for thread in threads] == [1, 1, 1], timeout=120)
