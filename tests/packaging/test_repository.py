@@ -42,8 +42,8 @@ def steps(workflow: Any) -> list[str]:
 def test_the_workflow_of_each_push_runs_what_ci_runs() -> None:
     run = (ROOT / ".ci" / "run").read_text()
     expected = re.findall(r"^(make .*) \|\| status=\$\?$", run, re.MULTILINE)
-    assert len(expected) == 3
-    assert steps(yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text())) == expected
+    assert len(expected) > 2
+    assert sorted(steps(yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text()))) == sorted(expected)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
