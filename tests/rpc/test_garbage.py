@@ -137,8 +137,16 @@ async def test_streams_whose_clients_have_gone(client: Any, blocker: Any, no_col
     async def give_up() -> None:
         stream = client.checkpoints.Pipeline()
         await stream.write(pb.PipelineRequest(operations=[put]))
-        await blocked.until_waiting(1)
+        reading = asyncio.ensure_future(stream.read())
+
+        async def is_held_up() -> bool:
+            # On a busy machine its time may be over before.
+            return bool(reading.done() or await blocked.waiting() == 1)
+
+        await auntil(is_held_up)
         stream.cancel()
+        with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+            await reading
         await blocked.until_waiting(0)
 
     async with blocker() as blocked:

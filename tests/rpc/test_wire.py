@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -28,14 +28,14 @@ NESTED = {
 
 
 async def longest_silence(work: Any) -> float:
-    """Does work, and returns for how long nothing else had its turn, in seconds."""
+    """Does work, and returns for how long nothing else had its turn, in seconds of the event loop's own CPU time."""
     silences: list[float] = []
 
     async def watch() -> None:
         while True:
-            before = perf_counter()
+            before = thread_time()
             await asyncio.sleep(0.001)
-            silences.append(perf_counter() - before)
+            silences.append(thread_time() - before)
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.01)
@@ -54,8 +54,7 @@ async def test_a_message_of_nothing_but_fields_is_refused(field: bytes) -> None:
             await parse(pb.PutCheckpointRequest, field * (16 * MEBIBYTE // len(field)))
         assert (error.value.field, error.value.limit) == ("request", MAX_FIELDS)
 
-    # Parsing it takes several seconds each time; of a busy machine's silences one is short.
-    assert min([await longest_silence(refused()) for _ in range(3)]) < 1
+    assert await longest_silence(refused()) < 1  # to parse it takes several seconds
 
 
 async def test_fields_count_wherever_they_are() -> None:
