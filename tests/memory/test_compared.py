@@ -96,7 +96,7 @@ def _orders(condition: Any) -> bool:
     return isinstance(condition, dict) and bool(set(condition) & {"$gt", "$gte", "$lt", "$lte"})
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_batches(shared_server: ServerProcess, data: st.DataObject) -> None:
     root = str(uuid.uuid4())

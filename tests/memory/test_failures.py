@@ -167,7 +167,10 @@ async def test_callers_with_tokens_of_their_own_never_share_a_call(database_url:
             assert await store.acount(("p",)) == 15
 
 
-@pytest.mark.parametrize("parent", ["nothing", "blocking", "awaiting"])
+@pytest.mark.parametrize(
+    "parent",
+    [pytest.param("nothing", marks=pytest.mark.long), pytest.param("blocking", marks=pytest.mark.long), "awaiting"],
+)
 def test_forked_workers(shared_server: ServerProcess, root: str, parent: str) -> None:
     ended = subprocess.run(
         [sys.executable, str(Path(fork_program.__file__)), shared_server.target, root, parent],
