@@ -219,5 +219,5 @@ async def test_nobody_waits_for_a_thread_that_is_trimmed(tenant: Tenant, second:
     await sweeping
     await sweeper.retain()
     assert await tenant.ids() == [f"{number - 1}"]
-    # Measured alone the longest are some 10 ms. The whole of it in one transaction would be most of a put's wait.
+    # The whole of it in one transaction would be most of a put's wait.
     assert sorted(waits)[len(waits) // 2] < 1.0
