@@ -22,7 +22,8 @@ def options_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) 
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
     options = serve.make_context("serve", []).params
-    read_database(*(options[name] for name in ("database_url", "data_dir", "schema", "database_wait")))
+    database = ("database_url", "data_dir", "schema", "database_wait", "vector_index")
+    read_database(*(options[name] for name in database))
     for name in ours:
         monkeypatch.delenv(name)
     return dict(options)
