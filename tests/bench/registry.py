@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import comparisons, facts, profile, round_trip, scaling, states, stores
+from tests.bench import comparisons, facts, profile, round_trip, scaling, states, stores, sweeping
 from tests.bench.case import Case
 
 
@@ -13,6 +13,7 @@ def all_cases() -> list[Case]:
         *states.cases(),
         *stores.cases(),
         *facts.cases(),
+        *sweeping.cases(),
         *round_trip.cases(),
         *scaling.cases(),
         *profile.cases(),
