@@ -111,11 +111,14 @@ async def test_deleted_items_have_lines_one_by_one_and_in_batches(logging_server
     put = store_pb.PutItemRequest(namespace=["users", "2"], key="profile", value=value)
     async with connected(logging_server.target) as client:
         await client.store.DeleteItem(delete)
+        await client.refused(client.store.DeleteItem(store_pb.DeleteItemRequest(key="profile")))
         await client.store.Batch(store_pb.BatchRequest(operations=[store_pb.StoreOperation(put=put)]))
         both = [store_pb.StoreOperation(put=put), store_pb.StoreOperation(delete=delete)]
         await client.store.Batch(store_pb.BatchRequest(operations=both))
-    (one,) = until(lambda: lines(logging_server, "audit", action="DeleteItem"))
-    assert (one["namespace"], one["key"], one["outcome"]) == (["users", "1"], "profile", "OK")
+    (one,) = until(lambda: lines(logging_server, "audit", action="DeleteItem", outcome="OK"))
+    assert (one["namespace"], one["key"]) == (["users", "1"], "profile")
+    (refused,) = until(lambda: lines(logging_server, "audit", action="DeleteItem", outcome="INVALID_ARGUMENT"))
+    assert refused["key"] == "profile"
     (batch,) = until(lambda: lines(logging_server, "audit", action="Batch"))
     assert (batch["deletes"], batch["deletes_count"], batch["operations_count"]) == (["users/1/profile"], 1, 2)
 

@@ -38,7 +38,7 @@ class Attention:
         self._metrics.slow_calls += 1
         key = f"slow {fields['method']}"
         sizes = {"request_bytes": request_bytes, "response_bytes": response_bytes}
-        self._lines.log(logging.WARNING, "slow call", key=key, **fields, **sizes)
+        self._lines.log(logging.WARNING, "slow call", key, **fields, **sizes)
 
     def look_at(self, put: PutCheckpoint) -> None:
         """Warns of a checkpoint whose changed values are large, as they are when they are whole."""
@@ -56,7 +56,7 @@ class Attention:
         self._lines.log(
             logging.WARNING,
             "large checkpoint",
-            key="large",
+            "large",
             thread_id=thread_id,
             checkpoint_ns=checkpoint_ns,
             checkpoint_id=put.checkpoint_id,

@@ -68,7 +68,7 @@ class AuditTrail:
         if not _is_concerned(call.request):
             return
         fields = _fields(call, peer, method, code)
-        self._lines.log(logging.INFO, "audit", key=f"audit {fields['action']}", **fields)
+        self._lines.log(logging.INFO, "audit", f"audit {fields['action']}", **fields)
 
     def stop(self) -> None:
         """Writes how many lines were only counted."""

@@ -443,7 +443,7 @@ class Calls:
             self._lines.log(
                 logging.INFO,
                 "call ended before its request was read: its client went away, or sent more than a message may have",
-                key="unread",
+                "unread",
                 limit=self._limits.message_bytes,
                 **call.fields(),
             )
@@ -488,7 +488,7 @@ class Calls:
             fields["cause"] = kind_of(error.__cause__)
         # Whoever has no token could fill the disk with the lines of what is refused.
         key = failure.reason if isinstance(error, Unauthenticated) else f"{failure.reason} {fields['method']}"
-        self._lines.log(failure.level, "call refused", key=key, **fields, message=failure.message)
+        self._lines.log(failure.level, "call refused", key, **fields, message=failure.message)
 
 
 def this_task() -> asyncio.Task[Any]:

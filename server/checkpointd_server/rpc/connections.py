@@ -103,7 +103,7 @@ class Connections:
         host = _host_of(peer)
         if host is None:  # a Unix socket, whose connections have no names
             return
-        self._lines.warning("closing a connection", key=reason, reason=reason, host=host)
+        self._lines.warning("closing a connection", reason, reason=reason, host=host)
         self._closing.add(peer)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._close_all())

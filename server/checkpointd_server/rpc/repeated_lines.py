@@ -44,18 +44,18 @@ class RepeatedLines:
         self._first = first
         self._kinds: dict[str, _Kind] = {}
 
-    def warning(self, event: str, *, key: str, **fields: Any) -> None:
+    def warning(self, event: str, key: str, /, **fields: Any) -> None:
         """Writes a warning, or counts it."""
-        self.log(logging.WARNING, event, key=key, **fields)
+        self.log(logging.WARNING, event, key, **fields)
 
-    def log(self, level: int, event: str, *, key: str, **fields: Any) -> None:
+    def log(self, level: int, event: str, key: str, /, **fields: Any) -> None:
         """Writes a line, or counts it.
 
         Args:
             level: Its level.
             event: What has happened.
             key: Lines with the same one are of a kind. No client may be able to make up keys.
-            fields: What belongs to it.
+            fields: What belongs to it, whatever its names: a request's fields may be among them.
         """
         if not is_enabled(self._log, level):
             return
