@@ -24,6 +24,7 @@ import msgpack
 import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
@@ -217,6 +218,15 @@ def own_keys() -> pb.PutCheckpointRequest:
     return put(metadata=values.Metadata(value=values.TypedValue(type="msgpack", data=data)))
 
 
+def item(**fields: Any) -> store_pb.PutItemRequest:
+    small = store_pb.ItemValue(type="json", data=b"{}")
+    return store_pb.PutItemRequest(**{"namespace": ["silence"], "key": "item", "value": small, **fields})
+
+
+def vectors(count: int, dims: int) -> list[store_pb.ItemVector]:
+    return [store_pb.ItemVector(path="p", values=[0.5] * dims) for _ in range(count)]
+
+
 WORST: dict[str, tuple[str, str, grpc.StatusCode, Make]] = {
     "max_channels": ("max_channels", "PutCheckpoint", OK, many_channels),
     "max_values: whole": ("max_values", "PutCheckpoint", OK, many_values),
@@ -308,6 +318,47 @@ WORST: dict[str, tuple[str, str, grpc.StatusCode, Make]] = {
         "ValueService/PutPart",
         OK,
         lambda: values_pb.PutPartRequest(thread_id="p", upload_id=b"u" * 16, data=bytes(LIMITS.max_part_bytes)),
+    ),
+    "max_item_bytes: msgpack": (
+        "max_item_bytes",
+        "StoreService/PutItem",
+        OK,
+        lambda: item(value=store_pb.ItemValue(type="msgpack", data=b"\x81\xa1k" + tiny(LIMITS.max_item_bytes - 100))),
+    ),
+    "max_item_bytes: JSON": (
+        "max_item_bytes",
+        "StoreService/PutItem",
+        OK,
+        lambda: item(
+            value=store_pb.ItemValue(type="json", data=b'{"k":[' + b"0," * (LIMITS.max_item_bytes // 2 - 100) + b"0]}")
+        ),
+    ),
+    "max_item_components": (
+        "max_item_components",
+        "StoreService/PutItem",
+        OK,
+        lambda: item(vectors=vectors(LIMITS.max_item_vectors, LIMITS.max_item_components // LIMITS.max_item_vectors)),
+    ),
+    "max_vector_dims": (
+        "max_vector_dims",
+        "StoreService/PutItem",
+        OK,
+        lambda: item(vectors=vectors(LIMITS.max_item_components // LIMITS.max_vector_dims, LIMITS.max_vector_dims)),
+    ),
+    "max_item_text_bytes": (
+        "max_item_text_bytes",
+        "StoreService/PutItem",
+        OK,
+        lambda: item(text=store_pb.ItemText(texts=["a b " * (LIMITS.max_item_text_bytes // 4)])),
+    ),
+    "max_text_query_bytes": (
+        "max_text_query_bytes",
+        "StoreService/SearchItems",
+        OK,
+        lambda: store_pb.SearchItemsRequest(
+            limit=LIMITS.max_search_limit,
+            text=store_pb.TextQuery(query=" ".join(names(LIMITS.max_text_query_bytes // 6 - 1, 5))),
+        ),
     ),
 }
 
@@ -412,6 +463,8 @@ UNBOUNDED = {
     *("max_channel_bytes", "max_channel_version_bytes", "max_filter_depth"),  # the longest names are in the others
     *("default_page_size", "max_page_size", "max_page_bytes", "max_inline_bytes", "max_chain"),
     "max_written_bytes",  # see TestReads
+    *("max_item_labels", "max_item_namespace_bytes", "max_item_key_bytes", "max_item_vectors", "max_ttl_minutes"),
+    *("max_search_limit", "max_search_offset", "max_namespaces", "max_namespace_conditions"),
     *("max_value_bytes", "default_lease_ttl_ms", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms"),
 }
 """Limits that take no time of their own."""
