@@ -176,10 +176,11 @@ def test_a_server_that_is_killed_in_the_middle_is_followed_by_another(database_u
         (tmp_path / name).mkdir()
     with ServerProcess(*options, log_dir=tmp_path / "first") as first:
         commands = Commands(first.target)
-        threads = [commands.make(f"{n}", 200) for n in range(3)]
+        # So many that it takes seconds, one by one.
+        threads = [commands.make(f"{n}", 700) for n in range(3)]
         commands.ok("set", "p", "--keep-newest", "1", "--yes")
         with ServerProcess(*options, log_dir=tmp_path / "second") as second:
-            until(lambda: commands.ids(threads[0]) + commands.ids(threads[1]) + commands.ids(threads[2]) < 590)
+            until(lambda: commands.ids(threads[0]) + commands.ids(threads[1]) + commands.ids(threads[2]) < 2090)
             first.kill()
             after = Commands(second.target)
             left = [after.ids(thread) for thread in threads]

@@ -135,7 +135,7 @@ async def keep(limits: dict[str, Any], puts: list[int], batch: int, shared_optio
 async def test_one_server_sweeps_and_another_takes_over(
     own_options: StoreOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = replace(own_options, sweep_batch=1, sweep_interval=3600.0, sweep_lease=1.0)
+    options = replace(own_options, sweep_batch=1, sweep_interval=3600.0, sweep_lease=3.0)
     told: list[tuple[str, RetentionEffect]] = []
     async with open_store(options) as first, open_store(options) as second:
         tenant = Tenant(first, "a")
@@ -143,27 +143,37 @@ async def test_one_server_sweeps_and_another_takes_over(
             for thread in ("t1", "t2", "t3"):
                 await tenant.put(f"{n:02}", thread=thread)
         await tenant.set_policy(keep_newest=1)
+        steps = 0
+        reached, is_dead = asyncio.Event(), False
+        database_run = first.connections.run
+
+        async def run(statement: str, *args: Any, **more: Any) -> Any:
+            nonlocal steps
+            steps += statement == "retain_thread"
+            if is_dead:  # it never says that it is over: nothing goes out any more
+                raise asyncio.CancelledError
+            if statement == "retain_thread" and steps > 5:
+                reached.set()
+                await asyncio.Event().wait()
+            return await database_run(statement, *args, **more)
+
+        monkeypatch.setattr(first.connections, "run", run)
         sweeping = asyncio.ensure_future(first.sweep(lambda *effect: told.append(effect)))
-        await auntil(lambda: tenant.ids(thread="t1"), lambda ids: len(ids) < 12)
+        await reached.wait()
         # Meanwhile the other one does nothing.
         assert not (await second.sweep(lambda *effect: told.append(effect))).has_run
-        # The first one dies in the middle: it never says that it is over.
-        monkeypatch.setattr(first.connections, "run", never)
+        # The first one dies in the middle.
+        is_dead = True
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
         after = Tenant(second, "a")
         left = sum([len(await after.ids(thread=thread)) for thread in ("t1", "t2", "t3")])
-        assert left > 3
+        assert left == 36 - 5
         await auntil(lambda: second.sweep(lambda *effect: told.append(effect)), lambda report: report.has_run)
         assert [await after.ids(thread=thread) for thread in ("t1", "t2", "t3")] == [["11"]] * 3
         monkeypatch.undo()
         # Nothing is due until the interval is over.
         assert not (await second.sweep(lambda *effect: told.append(effect))).has_run
-
-
-async def never(*_: object, **__: object) -> Any:
-    """Stands for a connection that is cut: nothing goes out any more."""
-    raise asyncio.CancelledError
 
 
 async def test_what_was_looked_at_is_passed_over_until_something_changes(
