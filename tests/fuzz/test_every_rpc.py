@@ -180,7 +180,7 @@ def test_hostile_messages(name: str, target: Target) -> None:
     target.prepare()
     attack()
     target.check()
-    # What is refused for its first field says nothing about the others. A conflict, or that there is none, comes after all.
+    # What is refused for its first field says nothing of the others. A conflict or an absence comes after all of them.
     assert target.codes["OK"] + target.codes["ABORTED"] + target.codes["NOT_FOUND"] >= 3
 
 
