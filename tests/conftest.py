@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from tests.support.blocker import Blocker, blocked
 from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer

@@ -12,21 +12,21 @@ import structlog
 
 from checkpointd_server import __version__, store
 from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
-from checkpointd_server.datafolder import DataFolder
-from checkpointd_server.descriptors import room_for_clients
 from checkpointd_server.domain.errors import CheckpointdError, DatabaseUnavailable, Overloaded, SetupError
 from checkpointd_server.domain.metrics import UpkeepMetrics
 from checkpointd_server.domain.retention import RetentionAction, RetentionEffect, RetentionOutcome
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.tracing import Tracing
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.data_directory import DataDirectory
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from checkpointd_server.observability.endpoint import serve_metrics
 from checkpointd_server.observability.exporting import exporting_traces
 from checkpointd_server.observability.families import Snapshot
 from checkpointd_server.observability.snapshot import ServerSnapshots
+from checkpointd_server.process.file_descriptors import room_for_clients
+from checkpointd_server.process.signals import StopSignals
 from checkpointd_server.rpc import RpcServer, ServerOptions, check_access, check_address, check_exposure
-from checkpointd_server.rpc.audit import LOGGER as AUDIT_LOGGER
-from checkpointd_server.signals import StopSignals
+from checkpointd_server.rpc.calls.audit import LOGGER as AUDIT_LOGGER
 from checkpointd_server.store import Migration, SchemaStatus, StoreOptions
 
 GC_SECONDS = 60.0
@@ -290,7 +290,7 @@ def describe_database(config: DatabaseConfig) -> str:
     """Says which database that is: where it is, and nothing of the login."""
     if config.url is not None:
         return store.database_of(config.url)
-    return f"the embedded PostgreSQL in {DataFolder(config.data_dir or default_data_dir()).path}"
+    return f"the embedded PostgreSQL in {DataDirectory(config.data_dir or default_data_dir()).path}"
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.items import DEFAULT_INDEXES
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
-from checkpointd_server.logs import LogFormat, LogLevel
+from checkpointd_server.process.logging import LogFormat, LogLevel
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 

@@ -14,8 +14,8 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from checkpointd.v1 import lease_service_pb2 as lease_pb
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import thread_service_pb2 as pb
-from checkpointd_server.rpc.audit import MOST_NAMES
-from checkpointd_server.rpc.repeated_lines import FIRST_LINES
+from checkpointd_server.rpc.calls.audit import MOST_NAMES
+from checkpointd_server.rpc.calls.log_rate_limit import FIRST_LINES
 from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
 from tests.support.comparison import Ledger

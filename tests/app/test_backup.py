@@ -15,7 +15,7 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from checkpointd_server.embedded import find_binaries
+from checkpointd_server.embedded_postgres.server import find_binaries
 from tests.support.cluster import PostgresCluster
 from tests.support.document import Document
 from tests.support.server_process import ServerProcess, clean_environment

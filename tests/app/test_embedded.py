@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from tests.support.server_process import UNPRIVILEGED
 from tests.support.until import auntil
 
@@ -25,8 +25,8 @@ HOLDER = """
 import asyncio, sys
 from pathlib import Path
 import asyncpg
-from checkpointd_server.embedded import EmbeddedPostgres
-from checkpointd_server.logs import configure_logs
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
+from checkpointd_server.process.logging import configure_logs
 
 async def main():
     async with EmbeddedPostgres(Path(sys.argv[1])) as postgres:

@@ -23,9 +23,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import info_service_pb2 as info
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
-from checkpointd_server import background_log
-from checkpointd_server.background_log import BackgroundHandler
-from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
+from checkpointd_server.process import background_log
+from checkpointd_server.process.background_log import BackgroundHandler
+from checkpointd_server.process.logging import LogFormat, configure_logs, flush_logs
 from tests.support.api_keys import key_entry
 from tests.support.commands import run
 from tests.support.http2 import Http2Client

@@ -214,7 +214,7 @@ def test_an_address_that_is_taken_is_one_clear_line(database_url: str, scraped_s
 def workers_of(server: ServerProcess) -> list[psutil.Process]:
     """The worker processes."""
     children = psutil.Process(server.process.pid).children()
-    return [child for child in children if "checkpointd_server.worker" in child.cmdline()]
+    return [child for child in children if "checkpointd_server.process.worker" in child.cmdline()]
 
 
 async def test_worker_processes_are_added_up_and_what_one_counted_outlives_it(

@@ -18,7 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from tests.app.checkpoints import is_there, put
 from tests.app.locked_tables import LockedTables
 from tests.app.ports import taken_port

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from checkpointd_server.cli import main
 from checkpointd_server.config import default_data_dir
-from checkpointd_server.worker_process import as_arguments
+from checkpointd_server.process.worker_process import as_arguments
 from tests.support.server_process import clean_environment
 
 # A value other than the default for every option: as text, and as the server sees it.

@@ -52,7 +52,7 @@ def put_request(thread_id: str, checkpoint_id: str = "1", version: int | None = 
 def processes(server: ServerProcess) -> list[psutil.Process]:
     """The workers, in no order."""
     children = psutil.Process(server.process.pid).children()
-    return [child for child in children if "checkpointd_server.worker" in child.cmdline()]
+    return [child for child in children if "checkpointd_server.process.worker" in child.cmdline()]
 
 
 def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from checkpointd_server.logs import LogLevel, configure_logs
+from checkpointd_server.process.logging import LogLevel, configure_logs
 from tests.bench import report
 from tests.bench.case import QUICK, Pace
 from tests.bench.environment import commit, machine, open_environment

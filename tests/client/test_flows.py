@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc._transport import flows
-from langgraph.checkpoint.grpc._transport.flows import MAX_SIDE_BY_SIDE, Emit, Flow, Offload, SideBySide
+from langgraph.checkpoint.grpc._transport.flows import MAX_FOR_EACH, Emit, Flow, ForEach, Offload
 
 TOKEN: ContextVar[str] = ContextVar("TOKEN")
 
@@ -110,14 +110,14 @@ def test_requests_side_by_side_are_all_made_and_a_few_at_once(run: Run, count: i
             yield number
 
     def flow() -> Flow[str]:
-        yield SideBySide(requests(), taken.__setitem__)
+        yield ForEach(requests(), taken.__setitem__)
         return "done"
 
     caller = Caller()
     assert run(flow(), caller) == "done"
     assert taken == {number: 2 * number for number in range(count)}
-    assert caller.most <= MAX_SIDE_BY_SIDE
-    assert count < 50 or caller.most == MAX_SIDE_BY_SIDE
+    assert caller.most <= MAX_FOR_EACH
+    assert count < 50 or caller.most == MAX_FOR_EACH
 
 
 @drivers
@@ -137,7 +137,7 @@ def test_one_failure_ends_all_of_them(run: Run, fails: str) -> None:
             raise ConnectionError("7")
 
     def flow() -> Flow[None]:
-        yield SideBySide(requests(), take)
+        yield ForEach(requests(), take)
 
     caller = Caller()
     with pytest.raises(ConnectionError, match="7"):
@@ -150,7 +150,7 @@ def test_threads_have_the_caller_s_context() -> None:
     """Its token may depend on that."""
 
     def flow() -> Flow[None]:
-        yield SideBySide(iter(range(20)), lambda request, response: None)
+        yield ForEach(iter(range(20)), lambda request, response: None)
 
     caller = Caller()
     TOKEN.set("mine")
@@ -197,7 +197,7 @@ async def test_a_cancelled_flow_ends() -> None:
 
     def flow() -> Flow[None]:
         try:
-            yield SideBySide(iter(range(10_000)), lambda request, response: None)
+            yield ForEach(iter(range(10_000)), lambda request, response: None)
         finally:
             ended.append(True)
 

@@ -16,7 +16,7 @@ from langgraph.checkpoint.grpc import DeadlineExceededError, GrpcSaver, InvalidA
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
 from checkpointd_server.domain.access import Scope
-from checkpointd_server.rpc.auth.key_file import new_key
+from checkpointd_server.rpc.auth.api_keys import new_key
 from tests.support.calls import checkpoint, config_of
 from tests.support.flaky_link import FlakyLink
 from tests.support.gates import new_thread

@@ -11,7 +11,7 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import stats_service_pb2 as stats_pb
 from checkpointd.v1.stats_service_pb2_grpc import StatsServiceStub
-from checkpointd_server.rpc.activity import KEPT_SECONDS, MOST_SLOW, MOST_THREADS, WINDOW_SECONDS, Activity
+from checkpointd_server.rpc.calls.activity import KEPT_SECONDS, MOST_SLOW, MOST_THREADS, WINDOW_SECONDS, Activity
 from tests.support.operations import operation
 from tests.support.until import auntil
 

@@ -42,6 +42,7 @@ from checkpointd_server.domain.errors import (
     VectorsUnavailable,
     VersionConflict,
 )
+from checkpointd_server.rpc.auth.scopes import PermissionDenied
 from checkpointd_server.rpc.errors import (
     DETAILS_KEY,
     FAULT,
@@ -51,7 +52,6 @@ from checkpointd_server.rpc.errors import (
     RequestTooLarge,
     describe_error,
 )
-from checkpointd_server.rpc.identity import PermissionDenied
 
 PROTO = Path(__file__).parents[2] / "protos/checkpointd/v1/errors.proto"
 CONFLICT = {"thread_id": "t", "checkpoint_ns": "", "expected_version": 3, "current_version": 5}

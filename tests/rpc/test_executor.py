@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from checkpointd_server.domain.errors import Overloaded
-from checkpointd_server.rpc.executor import MAX_QUEUED, THREADS, BoundedExecutor
+from checkpointd_server.rpc.calls.executor import MAX_QUEUED, THREADS, BoundedExecutor
 from tests.support.until import auntil
 
 

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.calls.admission import READS_AT_ONCE, SWEEP_SECONDS, AdmissionController
 from checkpointd_server.rpc.health import READINESS
-from checkpointd_server.rpc.load import READS_AT_ONCE, SWEEP_SECONDS, Load
 from tests.rpc.requests import put_of
 from tests.support.until import auntil
 
@@ -151,9 +151,9 @@ async def test_nor_for_those_that_are_not_even_read_yet(serve: Any) -> None:
 async def test_a_request_that_arrived_while_the_loop_stood_still_took_no_time(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Load.read
+    read = AdmissionController.read
 
-    async def stand_still(self: Load, context: Any) -> Any:
+    async def stand_still(self: AdmissionController, context: Any) -> Any:
         asyncio.get_running_loop().call_soon(time.sleep, 2 * SWEEP_SECONDS)
         return await read(self, context)
 
@@ -161,7 +161,7 @@ async def test_a_request_that_arrived_while_the_loop_stood_still_took_no_time(
     async with serve(limits=Limits(max_message_bytes=MEBIBYTE), max_bytes_in_flight=limit) as (_, client):
         long = asyncio.ensure_future(arriving(client))
         await asyncio.sleep(3 * SWEEP_SECONDS)
-        monkeypatch.setattr(Load, "read", stand_still)
+        monkeypatch.setattr(AdmissionController, "read", stand_still)
         assert (await client.checkpoints.PutCheckpoint(client.put_request())).version
         long.cancel()
 

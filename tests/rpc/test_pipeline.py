@@ -11,7 +11,7 @@ import pytest
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
-from checkpointd_server.rpc.pipeline import PipelineOptions
+from checkpointd_server.rpc.pipeline.pipelines import PipelineOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.rpc.requests import put_of
 from tests.rpc.serving import serving, until_idle

@@ -17,9 +17,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.access import AccessOptions, Scope
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.rpc.auth.key_file import new_key
+from checkpointd_server.rpc.auth.api_keys import new_key
 from checkpointd_server.rpc.health import READINESS
-from checkpointd_server.rpc.pipeline import PipelineOptions
+from checkpointd_server.rpc.pipeline.pipelines import PipelineOptions
 from tests.rpc.requests import put_of
 from tests.rpc.serving import until_idle
 from tests.support.operations import GET, ask, operation, results_of, send

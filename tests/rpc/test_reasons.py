@@ -26,8 +26,8 @@ from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
 from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
-from checkpointd_server.rpc.auth.key_file import new_key
-from checkpointd_server.rpc.faults import trace_without_words
+from checkpointd_server.rpc.auth.api_keys import new_key
+from checkpointd_server.rpc.calls.error_redaction import format_redacted_traceback
 from checkpointd_server.store.items.features import ItemFeatures
 from tests.rpc.requests import channels, patch
 
@@ -413,7 +413,7 @@ async def test_a_fault_is_logged_under_the_id_that_the_client_is_told(world: Wor
     (line,) = [line for line in logs if line["log_level"] == "error"]
     assert line["error_id"] == refusal.metadata["error_id"]
     assert line["method"] == "CheckpointService/GetCheckpoint"
-    assert "rpc/calls.py" in line["trace"]
+    assert "rpc/calls/handler.py" in line["trace"]
 
 
 def test_a_trace_says_where_and_what_kind_but_not_in_whose_words() -> None:
@@ -425,7 +425,7 @@ def test_a_trace_says_where_and_what_kind_but_not_in_whose_words() -> None:
         except asyncpg.UniqueViolationError as cause:
             raise DatabaseUnavailable("our own words") from cause
     except DatabaseUnavailable as error:
-        trace = trace_without_words(error)
+        trace = format_redacted_traceback(error)
     assert "secret" not in trace
     assert "UniqueViolationError (SQLSTATE 23505)" in trace
     assert trace.endswith("DatabaseUnavailable: our own words")

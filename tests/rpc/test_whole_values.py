@@ -16,7 +16,7 @@ import pytest
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
-from checkpointd_server.rpc.ranges import RangeOptions
+from checkpointd_server.rpc.values.ranges import RangeOptions
 from tests.rpc.requests import channels, get, growing, patch, put_chain, task_write
 from tests.rpc.serving import Serve
 

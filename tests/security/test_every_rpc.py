@@ -25,7 +25,7 @@ from checkpointd.v1 import (
 )
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.access import JwtOptions, Scope
-from checkpointd_server.rpc.identity import NEEDED, OPERATIONS, STORE_OPERATIONS, Each
+from checkpointd_server.rpc.auth.scopes import NEEDED, OPERATIONS, STORE_OPERATIONS, CallScope
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.operations import operation
@@ -172,7 +172,7 @@ async def test_what_needs_no_scope_is_open_to_every_identity_but_only_to_those(n
 
 def test_what_needs_no_scope_is_known_by_name() -> None:
     assert {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is None} == {"GetServerInfo"}
-    by_operation = {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is Each.OPERATION}
+    by_operation = {name.rpartition(".")[2] for name, needed in NEEDED.items() if needed is CallScope.PER_OPERATION}
     assert by_operation == {"Batch", "Pipeline"}
 
 

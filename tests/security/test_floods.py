@@ -22,7 +22,7 @@ from checkpointd.v1 import info_service_pb2 as info
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd_server.rpc import server as rpc_server
-from checkpointd_server.rpc.guarded import GuardLimits
+from checkpointd_server.rpc.listener.guarded_server import GuardLimits
 from tests.security.serving import Serve
 from tests.support.api_keys import key_entry
 from tests.support.http2 import Http2Client, grpc_message

@@ -17,10 +17,10 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.cli.keys import keys
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.rpc.auth import gate
-from checkpointd_server.rpc.auth.key_file import KEY_PREFIX, new_key, parse_key_file
+from checkpointd_server.rpc.auth import authenticator
+from checkpointd_server.rpc.auth.api_keys import KEY_PREFIX, new_key, parse_key_file
+from checkpointd_server.rpc.auth.scopes import Unauthenticated
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
-from checkpointd_server.rpc.identity import Unauthenticated
 from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.api_keys import key_entry
@@ -239,7 +239,7 @@ class TestTheFile:
         path.write_text(key_entry("ckd_short", "acme", "read", more=f"expires = {end.isoformat()}"))
         async with serve(keys_file=path) as target, connected(target) as client:
             assert await code(client, "ckd_short") is grpc.StatusCode.OK
-            monkeypatch.setattr(gate, "time", lambda: time() + 301)
+            monkeypatch.setattr(authenticator, "time", lambda: time() + 301)
             assert await code(client, "ckd_short") is grpc.StatusCode.UNAUTHENTICATED
             refusal = await client.refused(
                 client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t"), metadata=bearer("ckd_short"))

@@ -12,10 +12,10 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError
-from langgraph.checkpoint.grpc._transport import routes as routes_of_savers
+from langgraph.checkpoint.grpc._transport import proxies as routes_of_savers
 
 from checkpointd_server.cli import main
-from checkpointd_server.cli import routes as routes_of_commands
+from checkpointd_server.cli import proxies as routes_of_commands
 from tests.support.calls import config_of
 from tests.support.server_process import ServerProcess
 

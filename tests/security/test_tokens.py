@@ -22,9 +22,9 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.access import JwtOptions
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth import jwks
+from checkpointd_server.rpc.auth.jwt import Tokens
 from checkpointd_server.rpc.auth.public_keys import parse_public_keys
-from checkpointd_server.rpc.auth.tokens import Tokens
-from checkpointd_server.rpc.identity import Unauthenticated
+from checkpointd_server.rpc.auth.scopes import Unauthenticated
 from tests.security.answers import code, until_answered
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpointd_server.embedded import find_binaries
+from checkpointd_server.embedded_postgres.server import find_binaries
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.support.cluster import ORDINARY, PostgresCluster
 from tests.support.debian import LONGEST_SECONDS, install

@@ -12,7 +12,7 @@ from checkpointd_server.domain.checkpoints import TaskWrite
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.values import StoredValue
 from checkpointd_server.store import StoreOptions, open_store
-from checkpointd_server.store.history import MAX_STEPS
+from checkpointd_server.store.delta_history import MAX_STEPS
 from tests.support.long_history import fill
 from tests.support.tenant import Tenant, patch, value, write
 

@@ -15,7 +15,7 @@ import pytest
 from checkpointd_server.domain.checkpoints import Namespace
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument, SetupError
 from checkpointd_server.domain.threads import PruneStrategy
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
 from checkpointd_server.store.connections.hosts import urls_of_hosts
 from checkpointd_server.store.connections.pool import Connection, Pool

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from checkpointd_server.store import StoreOptions, migrate, open_store, schema_status, schema_version
 from tests.support.cluster import PostgresCluster
 from tests.support.tenant import a_connection

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from checkpointd_server.embedded import MAJOR_VERSION, EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import MAJOR_VERSION, EmbeddedPostgres
 from checkpointd_server.store import StoreOptions, migrate
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import asyncpg
 
-from checkpointd_server.embedded import EmbeddedPostgres
+from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
 from tests.support.cluster import for_everybody
 from tests.support.pauses import own_pauses
 from tests.support.until import auntil

@@ -25,7 +25,7 @@ from checkpointd_server.cli.tenants.stats import stats
 from checkpointd_server.cli.tenants.top import top
 from checkpointd_server.cli.threads import threads
 from checkpointd_server.domain.errors import CheckpointdError
-from checkpointd_server.logs import LogFormat, configure_logs, flush_logs
+from checkpointd_server.process.logging import LogFormat, configure_logs, flush_logs
 
 _COMMAND = "checkpointd.command"
 """Under which name the context knows the command that was named, with its arguments."""

@@ -46,7 +46,7 @@ def new(tenant: str, scopes: tuple[Scope, ...], name: str | None, expires: datet
         checkpointd keys new --tenant acme --scope read --scope write >> keys.toml
         checkpointd keys new --tenant acme --scope read --name dashboard --expires 90d >> keys.toml
     """
-    from checkpointd_server.rpc.auth.key_file import new_key  # grpc takes its time: --help doesn't need it
+    from checkpointd_server.rpc.auth.api_keys import new_key  # grpc takes its time: --help doesn't need it
 
     try:
         key, entry = new_key(tenant, scopes, name or tenant, expires=expires)

@@ -16,7 +16,7 @@ from checkpointd_server.cli.rendering.json import print_json
 from checkpointd_server.cli.rendering.tables import printable, table
 from checkpointd_server.cli.server_options import database_settings, read_database
 from checkpointd_server.cli.unknown_env import known_variables, warn_of_unknown
-from checkpointd_server.logs import LogLevel, configure_logs
+from checkpointd_server.process.logging import LogLevel, configure_logs
 
 if TYPE_CHECKING:
     from checkpointd_server.store import SchemaStatus

@@ -16,8 +16,8 @@ import click
 
 from checkpointd_server.cli.contexts import Context, Contexts
 from checkpointd_server.cli.option_types import Seconds, setting, stacked
+from checkpointd_server.cli.proxies import DIRECT, is_local, proxy_variable
 from checkpointd_server.cli.remote_tls import read_credentials, why_it_fails
-from checkpointd_server.cli.routes import DIRECT, is_local, proxy_variable
 from checkpointd_server.config import DEFAULT_TARGET
 
 Answer = TypeVar("Answer")

@@ -19,7 +19,7 @@ from checkpointd_server.cli.unknown_env import known_variables, warn_of_unknown
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
-from checkpointd_server.logs import LogFormat, LogLevel, configure_logs, flush_logs
+from checkpointd_server.process.logging import LogFormat, LogLevel, configure_logs, flush_logs
 
 
 @click.command()
@@ -135,8 +135,8 @@ def _serve(config: ServeConfig) -> None:
 
         asyncio.run(run(config, announce=_announce))
         return
-    from checkpointd_server.supervisor import supervise
-    from checkpointd_server.worker_process import as_arguments
+    from checkpointd_server.process.supervisor import supervise
+    from checkpointd_server.process.worker_process import as_arguments
 
     context = click.get_current_context()
 

@@ -11,7 +11,7 @@ from checkpointd_server.cli.auth_options import access_settings
 from checkpointd_server.cli.option_types import Seconds, Whole, setting, stacked
 from checkpointd_server.config import DatabaseConfig, ServeConfig
 from checkpointd_server.domain.items import parse_index_name
-from checkpointd_server.logs import LogFormat, LogLevel
+from checkpointd_server.process.logging import LogFormat, LogLevel
 
 _DEFAULTS = ServeConfig()
 

@@ -45,7 +45,7 @@ from checkpointd_server.domain.errors import (
     VectorsUnavailable,
     VersionConflict,
 )
-from checkpointd_server.rpc.identity import KeysUnavailable, PermissionDenied, Unauthenticated
+from checkpointd_server.rpc.auth.scopes import KeysUnavailable, PermissionDenied, Unauthenticated
 
 DOMAIN = "checkpointd"
 """The ErrorInfo domain of every error of ours."""

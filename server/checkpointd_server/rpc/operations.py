@@ -12,13 +12,13 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.tracing import current_spans
-from checkpointd_server.rpc.attention import Attention
+from checkpointd_server.rpc.calls.executor import BoundedExecutor
+from checkpointd_server.rpc.calls.slow_call_log import SlowCallLog
 from checkpointd_server.rpc.conversion.checkpoints import read_target, write_checkpoint, write_values
 from checkpointd_server.rpc.conversion.metadata_index import unproject
 from checkpointd_server.rpc.conversion.metadata_struct import write_struct
 from checkpointd_server.rpc.conversion.values import read_known, write_stored_values
-from checkpointd_server.rpc.executor import BoundedExecutor
-from checkpointd_server.rpc.whole_values import WholeValues
+from checkpointd_server.rpc.values.whole_values import WholeValues
 
 
 class GetCheckpoint(NamedTuple):
@@ -62,12 +62,14 @@ class Operations:
         store: Where checkpoints are.
         limits: What requests and answers are held to.
         executor: Where values are made whole, if that takes long.
-        attention: What warns of large checkpoints.
+        slow_call_log: What warns of large checkpoints.
     """
 
-    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, attention: Attention) -> None:
+    def __init__(
+        self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, slow_call_log: SlowCallLog
+    ) -> None:
         self.store = store
-        self.attention = attention
+        self.slow_call_log = slow_call_log
         self.limits = limits
         self._executor = executor
 

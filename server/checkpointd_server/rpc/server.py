@@ -33,22 +33,21 @@ from checkpointd_server.domain.metrics import RpcMetrics
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.domain.tracing import Tracing
-from checkpointd_server.rpc.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
-from checkpointd_server.rpc.addresses import bind
-from checkpointd_server.rpc.auth import Gate
-from checkpointd_server.rpc.call import CallLimits
-from checkpointd_server.rpc.calls import Calls
-from checkpointd_server.rpc.connections import Connections
-from checkpointd_server.rpc.executor import BoundedExecutor
-from checkpointd_server.rpc.guarded import GuardedServer, GuardLimits, SmallCalls, admit_all
+from checkpointd_server.rpc.auth import Authenticator
+from checkpointd_server.rpc.auth.scopes import needed
+from checkpointd_server.rpc.calls.admission import AdmissionController
+from checkpointd_server.rpc.calls.call import CallLimits
+from checkpointd_server.rpc.calls.executor import BoundedExecutor
+from checkpointd_server.rpc.calls.handler import Calls
 from checkpointd_server.rpc.health import HealthServicer
-from checkpointd_server.rpc.identity import needed
-from checkpointd_server.rpc.load import Load
-from checkpointd_server.rpc.odd_calls import LargeHeaders, UnknownMethods
+from checkpointd_server.rpc.listener.accept_loop import DeafServer, accept_loops, accept_undecodable_paths
+from checkpointd_server.rpc.listener.addresses import bind
+from checkpointd_server.rpc.listener.connections import Connections
+from checkpointd_server.rpc.listener.guarded_server import GuardedServer, GuardLimits, SmallCalls, admit_all
+from checkpointd_server.rpc.listener.rejected_calls import LargeHeadersRejector, UnknownMethodsRejector
 from checkpointd_server.rpc.operations import Operations
-from checkpointd_server.rpc.pipeline import PipelineOptions, Pipelines
+from checkpointd_server.rpc.pipeline.pipelines import PipelineOptions, Pipelines
 from checkpointd_server.rpc.quota_refresh import QuotaRefresh
-from checkpointd_server.rpc.ranges import RangeOptions, RangeReader
 from checkpointd_server.rpc.services.checkpoints import CheckpointServicer
 from checkpointd_server.rpc.services.info import InfoServicer
 from checkpointd_server.rpc.services.leases import LeaseServicer
@@ -59,6 +58,7 @@ from checkpointd_server.rpc.services.tenants import TenantServicer
 from checkpointd_server.rpc.services.threads import ThreadServicer
 from checkpointd_server.rpc.services.values import ValueServicer
 from checkpointd_server.rpc.tenants import Tenants
+from checkpointd_server.rpc.values.ranges import RangeOptions, RangeReader
 
 if TYPE_CHECKING:
     from checkpointd_server.rpc.tls import Certificates
@@ -144,7 +144,7 @@ class RpcServer:
         limits = options.limits.fitting()
         self._options = options
         self._certificates = _certificates_of(options.access)
-        self._gate = Gate(options.access)
+        self._gate = Authenticator(options.access)
         call_limits = CallLimits(
             limits.max_message_bytes,
             options.max_concurrent_calls,
@@ -154,7 +154,7 @@ class RpcServer:
             math.inf if options.slow_call_seconds is None else options.slow_call_seconds,
             options.warn_checkpoint_bytes,
         )
-        load = Load(
+        load = AdmissionController(
             calls=options.max_concurrent_calls,
             total_bytes=options.max_bytes_in_flight,
             message_bytes=limits.max_message_bytes,
@@ -172,10 +172,10 @@ class RpcServer:
         self._quotas = QuotaRefresh(tenants, store.tenants, seconds=options.quota_refresh)
         self._calls = Calls(call_limits, self._gate, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
-        operations = Operations(store, limits, self._executor, self._calls.attention)
+        operations = Operations(store, limits, self._executor, self._calls.slow_call_log)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load, options.pipeline)
         self._server = grpc.aio.server(options=_channel_arguments(options))
-        self._server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
+        self._server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
         self._info = InfoServicer(limits, has_vectors=store.has_vectors)
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
@@ -213,7 +213,7 @@ class RpcServer:
         place = open_to_all if options.access.open_health else guarded
         health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         self._health_server = grpc.aio.server(options=_channel_arguments(options))
-        self._health_server.add_generic_rpc_handlers((LargeHeaders(self._connections),))
+        self._health_server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
         place = GuardedServer(
             self._health_server, SmallCalls(self._calls, self._connections, options.guard_limits), admit_all
         )
@@ -224,7 +224,7 @@ class RpcServer:
             place = open_to_all if options.access.open_reflection else guarded
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, place)
         for server in (self._server, self._health_server):
-            server.add_generic_rpc_handlers((UnknownMethods(self._connections),))
+            server.add_generic_rpc_handlers((UnknownMethodsRejector(self._connections),))
         self._accepting: set[asyncio.Task[Any]] = set()
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
@@ -260,7 +260,7 @@ class RpcServer:
         return self._health.is_serving
 
     @property
-    def load(self) -> Load:
+    def load(self) -> AdmissionController:
         """What is held of requests and answers, and its bounds."""
         return self._load
 
@@ -342,7 +342,7 @@ class RpcServer:
 
 def check_access(access: AccessOptions) -> None:
     """Raises SetupError if a file can't be used as it is, or an option not with the others."""
-    Gate(access)
+    Authenticator(access)
     _certificates_of(access)
 
 

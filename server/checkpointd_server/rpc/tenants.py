@@ -15,7 +15,7 @@ from time import monotonic
 from checkpointd_server.domain.errors import Bound, CheckpointdError, Overloaded, QuotaExceeded
 from checkpointd_server.domain.metrics import TenantMetrics
 from checkpointd_server.domain.tenants import Quotas, Usage
-from checkpointd_server.rpc.activity import Activity
+from checkpointd_server.rpc.calls.activity import Activity
 
 RECENT_SECONDS = 10.0
 """For how long a tenant that calls no more counts among those that share what there is."""

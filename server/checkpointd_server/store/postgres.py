@@ -34,7 +34,7 @@ from checkpointd_server.domain.thread_lists import (
 )
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
-from checkpointd_server.store import history, reads, thread_lists, threads, values
+from checkpointd_server.store import delta_history, reads, thread_lists, threads, values
 from checkpointd_server.store.connections.database import Connections, Database, open_connections
 from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc, sweep_items
@@ -211,7 +211,7 @@ class PostgresStore:
         timeout: float | None,
     ) -> DeltaHistory:
         """Walks the ancestors of a checkpoint (None: of the latest) for writes and seeds of channels, a page a call."""
-        return await history.get_delta_history(
+        return await delta_history.get_delta_history(
             self._of(namespace.tenant).database,
             namespace,
             checkpoint_id,
@@ -368,10 +368,10 @@ class PostgresStore:
         if lacking:
             raise DatabaseUnavailable(lacking_rights(str(lacking)))
         room = self._connections.room
-        if room.is_lacking:
+        if room.is_full:
             await database.fetch("check_room", timeout=timeout, ahead=ahead)
-            room.was_found()
-            if room.is_lacking:
+            room.mark_free()
+            if room.is_full:
                 raise DatabaseFull
 
 

@@ -127,7 +127,7 @@ class _LeaseSession:
             self._lease._released = not self._lease.lost
             self._tokens.leave(self._lease)
 
-    def _may_be_in_line(self, error: BaseException) -> bool:
+    def _may_be_queued(self, error: BaseException) -> bool:
         """Whether an acquire that failed may have left a place in line, or a lease, that others would wait for."""
         if isinstance(error, LeaseHeldError):
             return self._wait != 0
@@ -165,7 +165,7 @@ class LeaseContext(_LeaseSession):
                 else:
                     return self._take(response)
         except BaseException as error:
-            if self._may_be_in_line(error):
+            if self._may_be_queued(error):
                 self._release()
             raise
 
@@ -199,7 +199,7 @@ class AsyncLeaseContext(_LeaseSession):
                 else:
                     return self._take(response)
         except BaseException as error:
-            if self._may_be_in_line(error):
+            if self._may_be_queued(error):
                 await run_to_end(self._release())
             raise
 

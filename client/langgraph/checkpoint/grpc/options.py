@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from langgraph.checkpoint.grpc._transport.routes import is_local, proxy_variable
+from langgraph.checkpoint.grpc._transport.proxies import is_local, proxy_variable
 from langgraph.checkpoint.grpc._transport.tuning import Tuning
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.tls import TlsOptions

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from langgraph.checkpoint.grpc._convert.arguments import thread
-from langgraph.checkpoint.grpc._convert.thread_queries import time_of
+from langgraph.checkpoint.grpc._threads.queries import time_of
 from langgraph.checkpoint.grpc._transport import flows
 
 from checkpointd.v1 import retention_service_pb2 as pb

@@ -23,22 +23,21 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.grpc import _advice
-from langgraph.checkpoint.grpc._convert import encode
+from langgraph.checkpoint.grpc._convert import encode, warnings
 from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
 from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
 from langgraph.checkpoint.grpc._convert.state import StateFilter
-from langgraph.checkpoint.grpc._convert.thread_queries import ttl_of
-from langgraph.checkpoint.grpc._probe import ConnectionProbe
+from langgraph.checkpoint.grpc._convert.strict_types import Strict, strict_serde
 from langgraph.checkpoint.grpc._runs.calls import RunCalls
 from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
 from langgraph.checkpoint.grpc._runs.registry import Runs
-from langgraph.checkpoint.grpc._strict import Strict, strict_serde
-from langgraph.checkpoint.grpc._threads import ThreadOperations
+from langgraph.checkpoint.grpc._threads.operations import ThreadOperations
+from langgraph.checkpoint.grpc._threads.queries import ttl_of
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc._transport.lifetime import ConnectionLifetime
+from langgraph.checkpoint.grpc._transport.probe import ConnectionProbe
 from langgraph.checkpoint.grpc._transport.tuning import Tuning
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
@@ -252,7 +251,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         flow = self._reader().get(request, self._on_read(config, request))
         found = flows.run(flow, partial(self._calls.call, config))
         if found is None:
-            _advice.warn_of_absent(config, request)
+            warnings.warn_of_absent(config, request)
         elif self._state is not None:
             return self._state.loaded(found)
         return found
@@ -264,7 +263,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         flow = self._reader().get(request, self._on_read(config, request))
         found = await flows.arun(flow, partial(self._calls.acall, config))
         if found is None:
-            _advice.warn_of_absent(config, request)
+            warnings.warn_of_absent(config, request)
         elif self._state is not None:
             return self._state.loaded(found)
         return found

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from weakref import WeakKeyDictionary
 
 from langchain_core.embeddings import Embeddings
-from langgraph.checkpoint.grpc._probe import ConnectionProbe
 from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, single_result
 from langgraph.checkpoint.grpc._store.batches import BatchQueue
 from langgraph.checkpoint.grpc._store.embedding import aembed, embed
@@ -26,6 +25,7 @@ from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport import flows, fork
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc._transport.lifetime import ConnectionLifetime
+from langgraph.checkpoint.grpc._transport.probe import ConnectionProbe
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from langgraph.checkpoint.grpc.options import (
     ClientOptions,

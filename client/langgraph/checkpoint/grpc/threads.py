@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from langgraph.checkpoint.grpc import _thread_flows as thread_flows
-from langgraph.checkpoint.grpc._convert import thread_queries as queries
 from langgraph.checkpoint.grpc._convert.arguments import config_of, thread
+from langgraph.checkpoint.grpc._threads import flows as thread_flows
+from langgraph.checkpoint.grpc._threads import queries as queries
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc.thread_info import (
     CheckpointNode,

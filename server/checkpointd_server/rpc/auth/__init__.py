@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from checkpointd_server.rpc.auth.gate import Gate
+from checkpointd_server.rpc.auth.authenticator import Authenticator
 
-__all__ = ["Gate"]
+__all__ = ["Authenticator"]

@@ -15,7 +15,7 @@ import structlog
 
 from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
-from checkpointd_server.rpc.identity import KeysUnavailable
+from checkpointd_server.rpc.auth.scopes import KeysUnavailable
 
 WAITING_TOKENS = 16
 """How many tokens wait for a fetch at once: others are told that the keys can't be had, and to come again. Anybody can

@@ -8,6 +8,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd_server.domain.checkpoints import CheckpointPosition, Page, StoredCheckpoint, TaskWrite
 from checkpointd_server.domain.patches import Assembler, Budget
 from checkpointd_server.domain.values import ChannelValueKey, TypedValue
+from checkpointd_server.rpc.calls.executor import BoundedExecutor
 from checkpointd_server.rpc.conversion.checkpoints import (
     read_list,
     read_put_checkpoint,
@@ -20,9 +21,8 @@ from checkpointd_server.rpc.conversion.metadata_struct import write_struct
 from checkpointd_server.rpc.conversion.page_tokens import read_history_token, write_history_token, write_list_token
 from checkpointd_server.rpc.conversion.validation import check_count, check_texts
 from checkpointd_server.rpc.conversion.values import write_stored_values, write_task_writes, write_value
-from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
-from checkpointd_server.rpc.whole_values import MADE_FOR_INLINE, WholeValues, within
+from checkpointd_server.rpc.values.whole_values import MADE_FOR_INLINE, WholeValues, within
 
 
 class CheckpointServicer:
@@ -37,7 +37,7 @@ class CheckpointServicer:
     async def put_checkpoint(self, request: pb.PutCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores a checkpoint."""
         put = read_put_checkpoint(request, tenant, self._limits)
-        self._operations.attention.look_at(put)
+        self._operations.slow_call_log.look_at(put)
         version = await self._operations.write(put, timeout)
         return pb.PutCheckpointResponse(version=version).SerializeToString()
 

@@ -7,7 +7,7 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.leases import AcquireLease, Lease
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.calls import Calls
+from checkpointd_server.rpc.calls.handler import Calls
 from checkpointd_server.rpc.conversion.validation import check_text, check_token
 
 

@@ -11,6 +11,8 @@ from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, 
 from checkpointd_server.domain.items import Changed, DeleteItem, ItemChange, ItemKey, ItemStore, PutItem, StoredItem
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
+from checkpointd_server.rpc.auth.scopes import STORE_OPERATIONS, check_scope
+from checkpointd_server.rpc.calls.executor import BoundedExecutor
 from checkpointd_server.rpc.conversion.item_index import read_filter
 from checkpointd_server.rpc.conversion.items import (
     read_delete,
@@ -24,8 +26,6 @@ from checkpointd_server.rpc.conversion.items import (
 )
 from checkpointd_server.rpc.conversion.validation import check_count
 from checkpointd_server.rpc.errors import describe_error
-from checkpointd_server.rpc.executor import BoundedExecutor
-from checkpointd_server.rpc.identity import STORE_OPERATIONS, check_scope
 
 _LARGE_BYTES = 64 * 1024
 """From what size on a put is read on a thread of its own."""

@@ -11,6 +11,7 @@ from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.domain.errors import CheckpointNotFound, InvalidArgument
 from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
+from checkpointd_server.rpc.calls.executor import BoundedExecutor
 from checkpointd_server.rpc.conversion.leases import read_thread_leases
 from checkpointd_server.rpc.conversion.page_tokens import (
     read_nodes_token,
@@ -35,7 +36,6 @@ from checkpointd_server.rpc.conversion.validation import (
     check_token,
     read_optional_id,
 )
-from checkpointd_server.rpc.executor import BoundedExecutor
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
 
 _STRATEGIES = {

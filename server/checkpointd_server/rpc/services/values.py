@@ -10,7 +10,7 @@ from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey
 from checkpointd_server.rpc.conversion.validation import check_text, check_version, read_namespace
 from checkpointd_server.rpc.conversion.values import check_upload_id
 from checkpointd_server.rpc.conversion.wire import encode_varint
-from checkpointd_server.rpc.ranges import RangeReader
+from checkpointd_server.rpc.values.ranges import RangeReader
 
 _AROUND_DATA = 1024
 """How many bytes of a message are kept for what is around a value's."""

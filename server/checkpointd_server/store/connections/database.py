@@ -20,9 +20,9 @@ from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, 
 from checkpointd_server.domain.metrics import StoreMetrics
 from checkpointd_server.domain.tracing import Tracing, current_spans
 from checkpointd_server.store.connections.connector import Connector
+from checkpointd_server.store.connections.disk_space import DiskSpace
 from checkpointd_server.store.connections.pool import Connection, Pool, close, terminate
 from checkpointd_server.store.connections.queue import ConnectionQueue
-from checkpointd_server.store.connections.room import Room
 from checkpointd_server.store.connections.watchdog import StatementWatchdog
 from checkpointd_server.store.errors import HostUnreachable, Verdict, explain_setup, is_worth_waiting, judge
 from checkpointd_server.store.options import StoreOptions
@@ -147,7 +147,7 @@ class Connections:
             permits=options.pool_max_size, limit=options.max_queue, timeout=options.max_queue_seconds
         )
         """Who waits for a connection."""
-        self.room = Room()
+        self.room = DiskSpace()
         """Whether the database's disk has room."""
         self.metrics = StoreMetrics()
         """What is counted of statements and commits."""
@@ -196,7 +196,7 @@ class Connections:
                         if verdict is None:
                             raise
                         if isinstance(verdict.error, DatabaseFull):
-                            self.room.was_lacking()
+                            self.room.mark_full()
                         if verdict.waits:
                             # It has waited for a lock as long as one may keep a connection. Others take turns.
                             again = True

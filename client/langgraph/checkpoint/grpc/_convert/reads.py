@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple, DeltaChannelHistory, PendingWrite
-from langgraph.checkpoint.grpc import _advice
-from langgraph.checkpoint.grpc._convert import decode
+from langgraph.checkpoint.grpc._convert import decode, warnings
 from langgraph.checkpoint.grpc._convert.arguments import Key
 from langgraph.checkpoint.grpc._convert.encode import MAX_PAGE
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
@@ -117,7 +116,7 @@ class Reader:
             if on_read is not None and request.HasField("thread_id") and not request.all_namespaces:
                 on_read(page.version, [message.checkpoint_id for message in page.tuples])
             if not page.tuples:
-                _advice.warn_of_pattern(request)
+                warnings.warn_of_pattern(request)
             all_rows = self._rows_of(page)
             for message in page.tuples[:limit]:
                 rows = all_rows[message.thread_id, message.checkpoint_ns]

@@ -15,7 +15,7 @@ from langgraph.checkpoint.grpc._transport import flows, fork
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc._transport.loops import running_loop
 from langgraph.checkpoint.grpc._transport.operation import GET, PUT, WRITES, Namespace, Operation
-from langgraph.checkpoint.grpc._transport.plain import PlainPipeline
+from langgraph.checkpoint.grpc._transport.unary_pipeline import UnaryPipeline
 from langgraph.checkpoint.grpc._transport.waiters import LoopWaiter, ThreadWaiter, Waiter
 from langgraph.checkpoint.grpc._values.outgoing import Outgoing, OutgoingCheckpoint
 from langgraph.checkpoint.grpc._values.transfer import send_ahead
@@ -74,7 +74,7 @@ class RunCalls:
         if not self._runs.read(config, operation, pipeline, patient=running_loop() is None):
             self._wait_for_others(config, operation.namespace)
             self._runs.read(config, operation, pipeline, patient=False)
-        if isinstance(pipeline, PlainPipeline):
+        if isinstance(pipeline, UnaryPipeline):
             pipeline.run(operation)
         try:
             waiter.wait()
@@ -88,7 +88,7 @@ class RunCalls:
     def _wait(self, write: InFlightWrite, pipeline: Any) -> None:
         if write.is_handed_over:
             return
-        if isinstance(pipeline, PlainPipeline):
+        if isinstance(pipeline, UnaryPipeline):
             pipeline.run(write.operation)
         assert isinstance(write.waiter, ThreadWaiter)
         try:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from langgraph.checkpoint.grpc._store.answers import is_too_large, kind_of, read_found, read_item
 from langgraph.checkpoint.grpc._store.index import Chunk, ItemIndex, SearchMode, Wanted
 from langgraph.checkpoint.grpc._store.values import ItemSerde
-from langgraph.checkpoint.grpc._transport.flows import Flow, SideBySide
+from langgraph.checkpoint.grpc._transport.flows import Flow, ForEach
 from langgraph.checkpoint.grpc._transport.operation import OperationError
 from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError, from_rpc_error
 from langgraph.store.base import (
@@ -342,5 +342,5 @@ def _read(reads: list[_Read], results: list[Any], serde: ItemSerde) -> Flow[None
 
     while pending:
         again: list[Any] = []
-        yield SideBySide(iter(limited()), take)
+        yield ForEach(iter(limited()), take)
         pending = again

@@ -20,9 +20,9 @@ from langgraph.checkpoint.grpc._transport.fork import ForkSafeChannel
 from langgraph.checkpoint.grpc._transport.loops import background, running_loop
 from langgraph.checkpoint.grpc._transport.operation import GET, PUT, WRITES, Kind
 from langgraph.checkpoint.grpc._transport.pipeline import Drive, Pipeline
-from langgraph.checkpoint.grpc._transport.plain import PlainPipeline
+from langgraph.checkpoint.grpc._transport.proxies import DIRECT, is_local
 from langgraph.checkpoint.grpc._transport.replicas import AioFailoverChannel, FailoverChannel, Picker
-from langgraph.checkpoint.grpc._transport.routes import DIRECT, is_local
+from langgraph.checkpoint.grpc._transport.unary_pipeline import UnaryPipeline
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.options import ClientOptions, may_have_several_addresses
 from langgraph.checkpoint.grpc.tls import TlsOptions
@@ -128,7 +128,7 @@ class Channels:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._sync: Stubs | None = None
-        self._plain: PlainPipeline | None = None
+        self._plain: UnaryPipeline | None = None
         self._background: Connection | None = None
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
         self._loop_refs: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
@@ -173,12 +173,12 @@ class Channels:
                 loop.loop.call_soon_threadsafe(loop.at_exit, self, self._background.close)
             return self._background
 
-    def plain(self) -> PlainPipeline:
+    def plain(self) -> UnaryPipeline:
         """Returns what operations go over in a forked child, where grpc.aio can't be used."""
         with self._lock:
             self._check()
             if self._plain is None:
-                self._plain = PlainPipeline(self._options, self._connect_blocking().operations, self._drive_blocking)
+                self._plain = UnaryPipeline(self._options, self._connect_blocking().operations, self._drive_blocking)
             return self._plain
 
     def retain_loop(self) -> None:

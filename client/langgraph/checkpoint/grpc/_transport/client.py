@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from langgraph.checkpoint.grpc._tracing import Headers, tracing_of
 from langgraph.checkpoint.grpc._transport import flows, fork
 from langgraph.checkpoint.grpc._transport.channels import Channels, Connection, Stubs
 from langgraph.checkpoint.grpc._transport.retry import Attempts
+from langgraph.checkpoint.grpc._transport.tracing import Headers, tracing_of
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.options import ClientOptions
 

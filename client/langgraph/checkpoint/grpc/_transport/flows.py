@@ -1,6 +1,6 @@
 """Flows: what takes several calls, written once as a generator of steps, for a blocking and an awaiting driver.
 
-A flow yields a request, and is sent the response or thrown the error; `SideBySide` stands for several requests that
+A flow yields a request, and is sent the response or thrown the error; `ForEach` stands for several requests that
 don't depend on each other, `Offload` for work that would hold up an event loop, `Emit` for a result of an iterator.
 """
 
@@ -25,12 +25,12 @@ Call = Callable[[Any], Any]
 AsyncCall = Callable[[Any], Awaitable[Any]]
 """Awaits a `Call`."""
 
-MAX_SIDE_BY_SIDE = 4
+MAX_FOR_EACH = 4
 """How many requests of one flow are in flight at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class SideBySide:
+class ForEach:
     """Requests to make, a few at once. The flow goes on when all have been answered, or one has failed."""
 
     requests: Iterator[Any]
@@ -147,7 +147,7 @@ async def aiterate(flow: Flow[None], call: AsyncCall) -> AsyncIterator[Any]:
 
 def _done(step: Any, call: Call) -> Any:
     match step:
-        case SideBySide():
+        case ForEach():
             return _for_each(step, call)
         case Offload():
             return step.work()
@@ -157,7 +157,7 @@ def _done(step: Any, call: Call) -> Any:
 
 async def _adone(step: Any, call: AsyncCall) -> Any:
     match step:
-        case SideBySide():
+        case ForEach():
             return await _afor_each(step, call)
         case Offload():
             return await asyncio.to_thread(step.work)
@@ -165,7 +165,7 @@ async def _adone(step: Any, call: AsyncCall) -> Any:
             return await call(step)
 
 
-def _for_each(step: SideBySide, call: Call) -> None:
+def _for_each(step: ForEach, call: Call) -> None:
     """Makes a step's requests in a few threads, or in this one if there is only one."""
     first = next(step.requests, None)
     second = None if first is None else next(step.requests, None)
@@ -190,14 +190,14 @@ def _for_each(step: SideBySide, call: Call) -> None:
                 failed.set()
                 raise
 
-    with ThreadPoolExecutor(MAX_SIDE_BY_SIDE) as threads:
+    with ThreadPoolExecutor(MAX_FOR_EACH) as threads:
         # With the caller's context: its token may depend on that.
-        done = [threads.submit(copy_context().run, work_off) for _ in range(MAX_SIDE_BY_SIDE)]
+        done = [threads.submit(copy_context().run, work_off) for _ in range(MAX_FOR_EACH)]
     for end in done:
         end.result()
 
 
-async def _afor_each(step: SideBySide, call: AsyncCall) -> None:
+async def _afor_each(step: ForEach, call: AsyncCall) -> None:
     """Awaits a step's requests, a few at once."""
     failure: Exception | None = None
 
@@ -207,7 +207,7 @@ async def _afor_each(step: SideBySide, call: AsyncCall) -> None:
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(MAX_SIDE_BY_SIDE):
+            for _ in range(MAX_FOR_EACH):
                 group.create_task(work_off())
     except ExceptionGroup as failures:
         failure = failures.exceptions[0]

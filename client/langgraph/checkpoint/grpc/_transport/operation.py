@@ -20,9 +20,9 @@ import grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.grpc._tracing import CallSpan
     from langgraph.checkpoint.grpc._transport.lane import Lane
     from langgraph.checkpoint.grpc._transport.retry import Attempts
+    from langgraph.checkpoint.grpc._transport.tracing import CallSpan
 
 Metadata = tuple[tuple[str, str], ...]
 """What goes beside a call: its token."""

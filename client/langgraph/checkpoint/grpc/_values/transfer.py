@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langgraph.checkpoint.grpc._transport.flows import Flow, Offload, SideBySide
+from langgraph.checkpoint.grpc._transport.flows import Flow, ForEach, Offload
 from langgraph.checkpoint.grpc._values.outgoing import Outgoing
 from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES
 from langgraph.checkpoint.grpc.errors import BaseMissingError, CorruptValueError, InvalidArgumentError
@@ -44,7 +44,7 @@ def send_ahead(put: Outgoing) -> Flow[None]:
     yield Offload(put.prepare)
     if put.goes_ahead:
         try:
-            yield SideBySide(put.parts(), lambda request, response: None)
+            yield ForEach(put.parts(), lambda request, response: None)
         except InvalidArgumentError as error:
             raise put.refusal(error) from error
         put.sent_ahead()
@@ -105,4 +105,4 @@ def fetch(wanted: Sequence[LeftOut]) -> Flow[None]:
             ranges.append((value, offset + len(data), end))
 
     while ranges:
-        yield SideBySide(requests(), take)
+        yield ForEach(requests(), take)

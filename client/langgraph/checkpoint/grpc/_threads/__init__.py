@@ -1,0 +1,1 @@
+"""Whole threads: what the saver's thread methods and saver.threads share."""

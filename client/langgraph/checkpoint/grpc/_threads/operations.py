@@ -1,0 +1,170 @@
+"""Whole threads and runs: deleting, copying, pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from langgraph.checkpoint.grpc._convert import thread_requests as requests
+from langgraph.checkpoint.grpc._convert import warnings
+from langgraph.checkpoint.grpc._convert.serde import ValueSerde
+from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
+from langgraph.checkpoint.grpc._runs.calls import RunCalls
+from langgraph.checkpoint.grpc._runs.lease_tokens import LeaseTokens
+from langgraph.checkpoint.grpc._runs.run_index import forget_context
+from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._transport.client import Client
+from langgraph.checkpoint.grpc.encryption import Encryption
+from langgraph.checkpoint.grpc.retention import Retention
+from langgraph.checkpoint.grpc.threads import Threads
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.grpc.saver import GrpcSaver
+
+
+class ThreadOperations:
+    """The part of a saver that works on whole threads."""
+
+    encryption: Encryption | None
+    _client: Client
+    _calls: RunCalls
+    _lease_tokens: LeaseTokens
+
+    def _value_serde(self) -> ValueSerde:
+        raise NotImplementedError  # the saver has one
+
+    @property
+    def threads(self) -> Threads:
+        """Threads as their operator sees them: searching, looking at, archiving and tagging them."""
+        return Threads(cast("GrpcSaver", self))
+
+    @property
+    def retention(self) -> Retention:
+        """What retention is about to delete, for who wants to do something about it before."""
+        return Retention(cast("GrpcSaver", self))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict.
+
+        Args:
+            thread_id: The thread. If there is none, nothing happens.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on it.
+            ThreadArchivedError: It is archived.
+            ThreadPinnedError: It is pinned.
+        """
+        self._delete_thread(thread_id)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Awaits `delete_thread`."""
+        await self._adelete_thread(thread_id)
+
+    def _delete_thread(self, thread_id: str) -> int:
+        forget_context()
+        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
+        self._calls.wait_for_writes(request.thread_id)
+        response = self._client.call(request)
+        warnings.tell_deleted(request, response)
+        return int(response.deleted_checkpoints)
+
+    async def _adelete_thread(self, thread_id: str) -> int:
+        forget_context()
+        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
+        await self._calls.await_writes(request.thread_id)
+        response = await self._client.acall(request)
+        warnings.tell_deleted(request, response)
+        return int(response.deleted_checkpoints)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints of runs in all threads, with their writes.
+
+        Args:
+            run_ids: The runs, by the `run_id` in their metadata.
+        """
+        forget_context()
+        for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
+            warnings.tell_deleted(request, self._client.call(request))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Awaits `delete_for_runs`."""
+        forget_context()
+        for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
+            warnings.tell_deleted(request, await self._client.acall(request))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
+        """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
+
+        Args:
+            source_thread_id: The thread to copy. Nothing happens if there is none.
+            target_thread_id: The thread to make. With encryption this client makes it, a checkpoint at a time, for
+                values are bound to their thread.
+            checkpoint_id: Fork here: copy only this checkpoint of the root graph and what led to it.
+
+        Raises:
+            ThreadExistsError: The target holds checkpoints already.
+            CheckpointNotFoundError: The thread has no such checkpoint.
+        """
+        forget_context()
+        request = self._lease_tokens.attach_to_copy(
+            requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        )
+        self._calls.wait_for_writes(request.source_thread_id)
+        if self.encryption is None:
+            self._client.call(request)
+        else:
+            flows.run(self._encrypted_copy().copy(source_thread_id, target_thread_id, checkpoint_id), self._client.call)
+
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+    ) -> None:
+        """Awaits `copy_thread`."""
+        forget_context()
+        request = self._lease_tokens.attach_to_copy(
+            requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        )
+        await self._calls.await_writes(request.source_thread_id)
+        if self.encryption is None:
+            await self._client.acall(request)
+        else:
+            copy = self._encrypted_copy().copy(source_thread_id, target_thread_id, checkpoint_id)
+            await flows.arun(copy, self._client.acall)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Removes history from threads.
+
+        Args:
+            thread_ids: The threads. Unknown ones are passed over.
+            strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
+                "delete" removes the threads; "delete_all", as LangGraph's platform calls it, is the same.
+        """
+        self._prune(thread_ids, strategy)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Awaits `prune`."""
+        await self._aprune(thread_ids, strategy)
+
+    def _prune(self, thread_ids: Sequence[str], strategy: str) -> int:
+        forget_context()
+        deleted = 0
+        for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
+            for thread_id in request.thread_ids:
+                self._calls.wait_for_writes(thread_id)
+            response = self._client.call(request)
+            warnings.tell_deleted(request, response)
+            deleted += response.deleted_checkpoints
+        return deleted
+
+    async def _aprune(self, thread_ids: Sequence[str], strategy: str) -> int:
+        forget_context()
+        deleted = 0
+        for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
+            for thread_id in request.thread_ids:
+                await self._calls.await_writes(thread_id)
+            response = await self._client.acall(request)
+            warnings.tell_deleted(request, response)
+            deleted += response.deleted_checkpoints
+        return deleted
+
+    def _encrypted_copy(self) -> EncryptedThreadCopy:
+        return EncryptedThreadCopy(serde=self._value_serde(), attach_lease=self._lease_tokens.attach)

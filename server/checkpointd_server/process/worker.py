@@ -1,0 +1,118 @@
+"""A worker: one of several server processes on one port. Its parent, `checkpointd serve --workers N`, starts it.
+
+It learns what to do from one line of standard input, an object as JSON, and says on standard output, in the same way,
+that it serves or why it can't. Standard input stays open for as long as the parent lives: its end ends the worker too,
+so that none is left behind, however the parent ended. Each further line asks for a snapshot of the worker's metrics,
+which it says in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import IO, Any
+
+import click
+import structlog
+
+from checkpointd_server.cli.serve import serve
+from checkpointd_server.config import ServeConfig
+from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.observability.families import Snapshot
+from checkpointd_server.process.logging import flush_logs
+
+
+def main() -> int:
+    """Serves as the parent orders, and returns the exit code."""
+    # The parent's end of standard output is for reports alone.
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    order = json.loads(line)
+    structlog.contextvars.bind_contextvars(worker=order["worker"])
+
+    def run(config: ServeConfig) -> None:
+        asyncio.run(_serve(config, Parent(order["worker"], reports)))
+
+    try:
+        with serve.make_context("serve", order["arguments"], obj=run) as context:
+            serve.invoke(context)
+    except click.ClickException as error:
+        _report(reports, error=error.format_message())
+        return 1
+    except CheckpointdError as error:
+        _report(reports, error=str(error))
+        return 1
+    except Exception:  # a fault of ours: in the form that the log has
+        structlog.get_logger(__name__).exception("failed")
+        flush_logs()
+        _report(reports, error="it failed, see its log")
+        return 1
+    return 0
+
+
+class Parent:
+    """The parent process, as a worker sees it.
+
+    Args:
+        number: The worker's number, from 1 on.
+        reports: Where the parent reads what it is told.
+    """
+
+    def __init__(self, number: int, reports: IO[str]) -> None:
+        self.number = number
+        """The worker's number, from 1 on."""
+        self._reports = reports
+        self._asked = asyncio.Event()
+
+    def report(self, **report: Any) -> None:
+        """Tells the parent something."""
+        _report(self._reports, **report)
+
+    async def follow(self) -> None:
+        """Takes in what the parent asks for, until it has ended."""
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while await reader.readline():
+            self._asked.set()
+
+    async def answer(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
+        """Hands over a snapshot whenever the parent asks for one, until it is cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            # In a thread: a pipe that the parent doesn't read must hold up nobody.
+            await asyncio.to_thread(self.report, snapshot=await take())
+
+
+async def _serve(config: ServeConfig, parent: Parent) -> None:
+    from checkpointd_server import app
+
+    def announce(addresses: Sequence[str]) -> None:
+        parent.report(ready=list(addresses))
+
+    serving = asyncio.create_task(app.serve(config, announce=announce, worker=parent))
+    orphaned = asyncio.create_task(parent.follow())
+    await asyncio.wait((serving, orphaned), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        structlog.get_logger(__name__).warning("stopping at once: the parent process has ended, or wants it so")
+        serving.cancel()
+        await asyncio.wait((serving,))
+    orphaned.cancel()
+    if not serving.cancelled():
+        serving.result()
+
+
+def _report(reports: IO[str], **report: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and this process soon will be
+        print(json.dumps(report), file=reports, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

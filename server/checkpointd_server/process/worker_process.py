@@ -1,0 +1,155 @@
+"""A worker as its parent sees it: a process that is told what to do, reports, and ends when it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import click
+
+from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.observability.families import Snapshot
+
+MAX_REPORT_BYTES = 4 * 1024 * 1024
+"""The longest line that a worker may say."""
+
+
+class WorkerFailed(CheckpointdError):
+    """A worker can't start, or didn't stop as it should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is told."""
+
+    worker: int
+    """Its number, from 1 on, which its log lines carry."""
+    arguments: Sequence[str] = field(repr=False)
+    """Its options of `checkpointd serve`. The database's password may be among them."""
+
+
+class WorkerProcess:
+    """A worker. Use `launch`."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+        self.number = number
+        """Its number, from 1 on."""
+        self._process = process
+        self._error: str | None = None
+        self._is_ready = False
+        self._first_report = asyncio.Event()
+        self._snapshot: asyncio.Future[Snapshot] | None = None
+        self._reading = asyncio.create_task(self._read_reports())
+
+    @classmethod
+    async def launch(cls, order: WorkerConfig) -> Self:
+        """Starts a worker, and waits for nothing. Raises WorkerFailed if the system has no room for it."""
+        # It is told everything; a setting of the environment must not come on top.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("CHECKPOINTD_")}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # what happens to lie in the working folder is not ours
+                "-m",
+                "checkpointd_server.process.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=env,
+                start_new_session=True,
+                limit=MAX_REPORT_BYTES,
+            )
+        except OSError as error:
+            raise WorkerFailed(f"worker {order.worker} can't be started: {error.strerror}") from error
+        worker = cls(order.worker, process)
+        assert process.stdin is not None
+        # By a pipe: others of the machine may read command lines, and others of the user environments.
+        process.stdin.write(json.dumps({"worker": order.worker, "arguments": list(order.arguments)}).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.drain()
+        return worker
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None: it runs."""
+        return self._process.returncode
+
+    async def until_ready(self) -> None:
+        """Waits until it serves. Raises WorkerFailed if it ends before, with its own words if it has said why."""
+        await self._first_report.wait()
+        if not self._is_ready:
+            await self.wait()
+            raise self.failure()
+
+    async def wait(self) -> None:
+        """Waits until it has ended."""
+        await self._process.wait()
+        await asyncio.wait((self._reading,))
+
+    async def _read_reports(self) -> None:
+        """Reads what it says, until it has ended."""
+        assert self._process.stdout is not None
+        while (line := await self._process.stdout.readline()).endswith(b"\n"):
+            report = json.loads(line)
+            self._error = report.get("error", self._error)
+            self._is_ready = self._is_ready or "ready" in report
+            self._first_report.set()
+            if "snapshot" in report and self._snapshot is not None and not self._snapshot.done():
+                self._snapshot.set_result(report["snapshot"])
+        self._first_report.set()
+        if self._snapshot is not None:
+            self._snapshot.cancel()
+
+    async def take_snapshot(self, timeout: float) -> Snapshot | None:
+        """Asks for a snapshot of its metrics. None: it doesn't serve yet, or not answer within so many seconds."""
+        assert self._process.stdin is not None
+        if not self._is_ready or self._reading.done():
+            return None
+        if self._snapshot is None or self._snapshot.done():
+            self._snapshot = asyncio.get_running_loop().create_future()
+            self._process.stdin.write(b"snapshot\n")
+        # One that came too late for those who had asked before is not lost on the next.
+        await asyncio.wait((self._snapshot,), timeout=timeout)
+        done = self._snapshot.done() and not self._snapshot.cancelled()
+        return self._snapshot.result() if done else None
+
+    def failure(self) -> WorkerFailed:
+        """Why it ended."""
+        if self._error is not None:
+            return WorkerFailed(self._error)
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return WorkerFailed(f"worker {self.number} was ended by {signal.Signals(-code).name}")
+        return WorkerFailed(f"worker {self.number} ended with exit code {code}; the log has the reason")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def release(self) -> None:
+        """Lets go of it: it stops at once."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def as_arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
+    """Returns the command line that gives a command's options these values, by the options' names."""
+    arguments = []
+    for option in command.params:
+        assert isinstance(option, click.Option)
+        assert option.name is not None
+        value = values[option.name]
+        if value is None:
+            continue
+        if option.is_flag:
+            arguments.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            arguments += [f"{option.opts[0]}={one}" for one in (value if option.multiple else (value,))]
+    return arguments

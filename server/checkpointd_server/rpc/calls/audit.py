@@ -1,0 +1,128 @@
+"""The audit trail: a line for each call that deletes, prunes, copies, archives, or changes how threads are kept.
+
+It says who, what, which threads, and how many: the request's plain fields, and the numbers of the answer. Values,
+tokens and bytes are never in it. A call that did what it was asked to always has its line, whatever the level of the
+log; of those that failed, the first ones in ten seconds do, as with all lines that one client can repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from checkpointd.v1.store_service_pb2 import BatchRequest, DeleteItemRequest
+from checkpointd_server.domain.access import ANYBODY, Scope
+from checkpointd_server.rpc.auth.scopes import Needed
+from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
+
+LOGGER = "checkpointd.audit"
+"""The name of the log."""
+MOST_NAMES = 20
+"""How many entries of a list are written out. How many there are is always told."""
+MOST_CHARACTERS = 1024
+"""How much of a text is written."""
+_MOST_DEPTH = 3
+_NUMBERS = {FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32}
+_UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
+"""Fields that say nothing of what is done, or that somebody could use."""
+
+
+def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
+    """Whether a method's calls are in the audit trail: all that delete, or change threads, their keeping, or tenants.
+
+    Of the batches of the store those are that delete items.
+    """
+    service = method.containing_service.name
+    if service == "StoreService":
+        return method.name in ("DeleteItem", "Batch")
+    changes = service in ("ThreadService", "TenantService", "RetentionService") and not method.name.startswith("List")
+    return needed is Scope.DELETE or (changes and needed is not Scope.READ)
+
+
+class AuditTrail:
+    """Writes the lines."""
+
+    def __init__(self) -> None:
+        # The library keeps the level of the whole log; these lines go with every level but silence.
+        logging.getLogger(LOGGER).setLevel(logging.INFO)
+        self._log = structlog.get_logger(LOGGER).bind()
+        self._lines = RateLimitedLog(self._log)
+
+    def done(self, call: Any, peer: str, method: MethodDescriptor, response: bytes) -> None:
+        """Notes a call that did what it was asked to."""
+        if not _is_concerned(call.request):
+            return
+        answer = GetMessageClass(method.output_type).FromString(response)
+        # What an answer tells of a thread beside what was done is none of the line's.
+        told = dict(_plain_fields(answer, 0))
+        self._log.info("audit", **{**told, **_fields(call, peer, method, "OK")})
+
+    def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
+        """Notes a call that failed after it had begun: what it names may be done in part."""
+        if not _is_concerned(call.request):
+            return
+        fields = _fields(call, peer, method, code)
+        self._lines.log(logging.INFO, "audit", f"audit {fields['action']}", **fields)
+
+    def stop(self) -> None:
+        """Writes how many lines were only counted."""
+        self._lines.flush()
+
+
+def _fields(call: Any, peer: str, method: MethodDescriptor, outcome: str) -> dict[str, Any]:
+    identity = call.identity
+    who = {} if identity is ANYBODY else {"tenant": identity.tenant, "subject": identity.subject}
+    return {"action": method.name, "outcome": outcome, **who, "peer": peer, **_told(call.request)}
+
+
+def _is_concerned(request: Message) -> bool:
+    """Whether a call that is audited has a line: a batch that deletes nothing has none."""
+    return not isinstance(request, BatchRequest) or bool(_deletions(request))
+
+
+def _deletions(batch: BatchRequest) -> list[DeleteItemRequest]:
+    return [operation.delete for operation in batch.operations if operation.HasField("delete")]
+
+
+def _told(message: Message) -> dict[str, Any]:
+    if isinstance(message, BatchRequest):
+        deletions = _deletions(message)
+        items = [_written_text("/".join((*one.namespace, one.key))) for one in deletions[:MOST_NAMES]]
+        return {"deletes": items, "deletes_count": len(deletions), "operations_count": len(message.operations)}
+    return dict(_plain_fields(message, _MOST_DEPTH))
+
+
+def _plain_fields(message: Any, depth: int) -> Iterable[tuple[str, Any]]:
+    for field in message.DESCRIPTOR.fields:
+        if field.name in _UNTOLD or field.type == FieldDescriptor.TYPE_BYTES:
+            continue
+        value = getattr(message, field.name)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            if field.is_repeated:
+                if value:
+                    yield f"{field.name}_count", len(value)
+            elif depth and message.HasField(field.name):
+                yield from _plain_fields(value, depth - 1)
+        elif field.is_repeated:
+            if value:
+                yield field.name, [_written(field, one) for one in value[:MOST_NAMES]]
+                yield f"{field.name}_count", len(value)
+        elif message.HasField(field.name) if field.has_presence else value or field.type in _NUMBERS:
+            yield field.name, _written(field, value)
+
+
+def _written(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is not None:
+        found = field.enum_type.values_by_number.get(value)
+        return value if found is None else found.name
+    return _written_text(value) if isinstance(value, str) else value
+
+
+def _written_text(text: str) -> str:
+    return text[:MOST_CHARACTERS] + "..." if len(text) > MOST_CHARACTERS else text

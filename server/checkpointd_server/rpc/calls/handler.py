@@ -1,0 +1,498 @@
+"""What happens around every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
+
+There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
+with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
+requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for who makes it,
+or because there are too many, costs no more memory than a stream's window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from random import SystemRandom
+from time import perf_counter
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import EncodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from checkpointd_server.domain.access import Scope
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    QuotaExceeded,
+    ResultTooLarge,
+)
+from checkpointd_server.domain.metrics import RpcMetrics
+from checkpointd_server.domain.tracing import Tracing, current_spans
+from checkpointd_server.rpc.auth import Authenticator
+from checkpointd_server.rpc.auth.scopes import CallScope, KeysUnavailable, Needed, Unauthenticated, check_scope
+from checkpointd_server.rpc.calls.admission import SMALL_ANSWER_BYTES, AdmissionController
+from checkpointd_server.rpc.calls.audit import AuditTrail, is_audited
+from checkpointd_server.rpc.calls.call import Call, CallLimits
+from checkpointd_server.rpc.calls.error_redaction import error_type, format_redacted_traceback
+from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog, is_enabled
+from checkpointd_server.rpc.calls.slow_call_log import SlowCallLog
+from checkpointd_server.rpc.conversion.wire import parse
+from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
+from checkpointd_server.rpc.listener.connections import Connections
+from checkpointd_server.rpc.quota_refresh import QuotaRefresh
+from checkpointd_server.rpc.tenants import Tenants, TenantState
+
+T = TypeVar("T")
+RequestT = TypeVar("RequestT", bound=Message)
+Method = Callable[[RequestT, Any, "float | None"], Awaitable[bytes]]
+"""A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response.
+That of an RPC which needs scopes by the operation takes the identity in place of the tenant."""
+
+
+SENDING_BYTES_PER_SECOND = 1024 * 1024
+"""How fast a large one must be read."""
+_WASTED = (Unauthenticated, KeysUnavailable, InvalidArgument, DeadlineExceeded, RequestTooLarge)
+"""What a call is refused with that comes to nothing before its request is there, where its client is to blame."""
+_CANCELLED_WITHIN = 0.05
+"""A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
+
+
+STORING: Mapping[str, str] = {
+    "checkpointd.v1.CheckpointService.PutCheckpoint": "thread_id",
+    "checkpointd.v1.CheckpointService.PutWrites": "thread_id",
+    "checkpointd.v1.ThreadService.CopyThread": "target_thread_id",
+    "checkpointd.v1.ValueService.PutPart": "thread_id",
+}
+"""The RPCs that quotas of bytes and threads hold for, and the field that names the thread that they store in."""
+_JITTER = SystemRandom()
+
+
+class Calls:
+    """Wraps methods into gRPC handlers, and knows how many calls are at work."""
+
+    def __init__(
+        self,
+        limits: CallLimits,
+        gate: Authenticator,
+        load: AdmissionController,
+        connections: Connections,
+        tenants: Tenants,
+        quotas: QuotaRefresh,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.tenants = tenants
+        """Those that call."""
+        self.quotas = quotas
+        """What knows what they hold."""
+        self._limits = limits
+        self.tracing = tracing
+        """What is told of calls."""
+        self._connections = connections
+        self._load = load
+        self._gate = gate
+        self._entered = 0
+        self._active = 0
+        self._waiting = 0
+        self._unsent = 0
+        self._draining = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._log = structlog.get_logger("checkpointd.rpc").bind()
+        # Asked once: a line a call must cost nothing where nobody reads it.
+        self.logs_calls = is_enabled(self._log, logging.DEBUG)
+        """Whether calls that went well are logged."""
+        self._lines = RateLimitedLog(self._log)
+        self.metrics = RpcMetrics()
+        """What is counted of calls."""
+        self.slow_call_log = SlowCallLog(
+            self._log, self.metrics, slow_seconds=limits.slow_seconds, large_bytes=limits.large_bytes
+        )
+        """What warns of slow calls and large checkpoints."""
+        self._audit = AuditTrail()
+
+    @property
+    def waiting_calls(self) -> int:
+        """How many calls wait for another client, most of them for a lease."""
+        return self._waiting
+
+    @property
+    def active(self) -> int:
+        """How many calls are at work: those whose request is there."""
+        return self._active
+
+    def refuse_new(self) -> None:
+        """From now on every new call is refused, and those that only wait, for the server is shutting down."""
+        self._draining.set()
+        self._load.refuse_arriving(Draining())
+        if not self._unsent:
+            self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Waits until the calls that came in before new ones were refused have ended, and their answers are sent."""
+        await self._idle.wait()
+
+    def follow(self, task: asyncio.Task[Any]) -> None:
+        """Has `until_idle` wait for a call that has come in, unless new ones are being refused.
+
+        Args:
+            task: What serves the call. It is gRPC's own, which also sends the answer. A callback of the context's would
+                keep both in a circle, for the garbage collector.
+        """
+        if not self._draining.is_set():
+            self._unsent += 1
+            task.add_done_callback(self._sent)
+
+    def stop(self) -> None:
+        """Writes what the log is still to be told."""
+        self._lines.flush()
+        self.slow_call_log.stop()
+        self._audit.stop()
+
+    def _sent(self, task: object) -> None:
+        self._unsent -= 1
+        if not self._unsent and self._draining.is_set():
+            self._idle.set()
+
+    async def waiting(self, tenant: str, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work of a tenant that mostly waits for another client, so that it isn't counted as a call at work.
+
+        Raises:
+            Draining: The server is shutting down, and hasn't the time to wait.
+            Overloaded: As many calls wait already as may be at work.
+        """
+        limit = self._limits.concurrent_calls
+        if self._waiting >= limit:
+            work.close()
+            raise Overloaded(limit=limit)
+        state = self.tenants.of(tenant)
+        try:
+            self.tenants.check_wait(state, self._waiting)
+        except Overloaded:
+            work.close()
+            raise
+        self._waiting += 1
+        state.waiting += 1
+        task = asyncio.ensure_future(work)
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Draining()
+            return task.result()
+        finally:
+            self._waiting -= 1
+            state.waiting -= 1
+            draining.cancel()
+            task.cancel()
+            await asyncio.gather(task, draining, return_exceptions=True)
+
+    async def admit(self, context: grpc.aio.ServicerContext) -> None:
+        """Admits a call to a service of others from any identity. Raises what `Authenticator.authenticate` does."""
+        await self._gate.authenticate(context)
+
+    def handler(self, described: MethodDescriptor, method: Method[Any], needed: Needed) -> grpc.RpcMethodHandler:
+        """Returns the handler of a unary method.
+
+        Args:
+            described: The method.
+            method: What serves it.
+            needed: What its caller must be allowed to do.
+        """
+        name = f"{described.containing_service.name}/{described.name}"
+        request_type = GetMessageClass(described.input_type)
+        audited = is_audited(described, needed)
+        by_operation, only_reads = needed is CallScope.PER_OPERATION, needed in (Scope.READ, Scope.STORE_READ)
+        authenticate, load, counted = self._gate.authenticate, self._load, self.metrics.of(name)
+        stored_in = STORING.get(described.full_name)
+
+        async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
+            call = self.enter(name)
+            try:
+                self.check_room()
+                call.identity = await authenticate(context)
+                check_scope(call.identity, needed)
+                self._admit(call, call.identity.tenant)
+                raw = await self._read(call, context)
+                size = len(raw)
+                self.begin(call, size)
+                call.request = await parse(request_type, raw)
+                if self.tracing is not None:
+                    self._trace(call, context, self.tracing)
+                del raw  # as large as what was made of it
+                if stored_in is not None and call.tenant is not None and call.tenant.usage is not None:
+                    await self._check_storing(call.tenant, getattr(call.request, stored_in), size)
+                response = await self.work(call, method, context.time_remaining(), whole=by_operation)
+                load.take_answer(len(response), context.add_done_callback, refuse=only_reads)
+                self._time_sending(len(response), context)
+                seconds = perf_counter() - call.started
+                counted.succeeded(seconds, size, len(response))
+                if call.tenant is not None:
+                    call.tenant.activity.note(call, seconds)
+                if call.span is not None:
+                    call.span.end()
+                if seconds >= self.slow_call_log.slow_seconds and not getattr(call.request, "wait_ms", 0):
+                    self.slow_call_log.slow(call.fields(), size, len(response))
+                if audited:
+                    self._audit.done(call, context.peer(), described, response)
+                self.finished(call)
+                return response
+            except asyncio.CancelledError:
+                self.note_wasted(context.peer())
+                if audited and call.request is not None:
+                    self._audit.failed(call, context.peer(), described, "CANCELLED")
+                self.cancelled(call)
+                raise
+            except Exception as error:
+                if call.request is None:
+                    self.note_wasted(context.peer(), error)
+                failure = self.refused(call, error)
+                if audited and call.request is not None:
+                    self._audit.failed(call, context.peer(), described, failure.code.name)
+                return failure
+            finally:
+                self.leave(call)
+
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
+            self.follow(this_task())
+            # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
+            # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
+            answer = await attempt(context)
+            if isinstance(answer, Failure):
+                await context.abort(answer.code, answer.message, answer.trailers)
+                raise AssertionError("abort raises")
+            return answer
+
+        return grpc.stream_unary_rpc_method_handler(serve)
+
+    @staticmethod
+    def _trace(call: Call, context: grpc.aio.ServicerContext, tracing: Tracing) -> None:
+        """Begins the span of a call."""
+        headers = dict(context.invocation_metadata() or ())
+        parent = headers.get("traceparent", "")
+        thread_id = getattr(call.request, "thread_id", "")
+        call.span = tracing.serve(call.method, parent if isinstance(parent, str) else "", thread_id)
+        current_spans.set((call.span,))
+
+    def enter(self, method: str) -> Call:
+        """Counts a call that has come in, until `leave`."""
+        self._entered += 1
+        return Call(method)
+
+    def check_room(self) -> None:
+        """Raises Draining or Overloaded if no call can be taken on."""
+        if self._draining.is_set():
+            raise Draining()
+        self._load.check(self._entered - self._waiting)
+
+    def _admit(self, call: Call, tenant: str) -> None:
+        """Counts a call as its tenant's. Raises Overloaded, QuotaExceeded."""
+        state = self.tenants.of(tenant)
+        self.tenants.admit(state, self._entered - self._waiting - 1)
+        call.tenant = state
+        state.activity.begun(call)
+
+    async def _check_storing(self, state: TenantState, thread_id: str, size: int) -> None:
+        """Counts what a call is to store in a thread. Raises QuotaExceeded."""
+        if state.has_all_threads() and thread_id:
+            for refusal in (await self.quotas.refuse_new(state, (thread_id,))).values():
+                raise refusal
+        self.tenants.check_storing(state, size)
+
+    def note_wasted(self, peer: str, error: Exception | None = None) -> None:
+        """Notes that a call came to nothing: its client has cancelled it, or it was refused for what its client did."""
+        if error is None or isinstance(error, _WASTED):
+            self._connections.waste(peer)
+
+    def reserve(self, state: TenantState, operations: int, size: int) -> tuple[int, CheckpointdError | None]:
+        """Counts operations of a tenant's pipeline as at work, with so many bytes, until `release`.
+
+        Returns:
+            How many of them there is room for: the first ones; and why not for the others, if that isn't for room.
+
+        Raises:
+            Draining: The server is shutting down.
+            Overloaded: There is room for none.
+            QuotaExceeded: The tenant may make none just now.
+        """
+        if self._draining.is_set():
+            raise Draining()
+        at_work = self._entered - self._waiting
+        room = self._load.room(at_work, operations)
+        self.tenants.check_bytes(state, size, self._load.held_bytes)
+        self._load.take(size)
+        try:
+            admitted, refusal = self.tenants.admit(state, at_work, room) if room else (0, None)
+        except BaseException:
+            self._load.free(size)
+            raise
+        state.bytes += size
+        self._entered += admitted
+        self._active += admitted
+        return admitted, refusal
+
+    def release(self, state: TenantState, operations: int, size: int) -> None:
+        """Counts operations of a tenant, and bytes, as no longer at work."""
+        self._load.free(size)
+        state.bytes -= size
+        state.calls -= operations
+        self._entered -= operations
+        self._active -= operations
+
+    async def _read(self, call: Call, context: grpc.aio.ServicerContext) -> bytes:
+        """Reads a call's request. Raises what `AdmissionController.read` does; InvalidArgument if there is none."""
+        raw = await self._load.read(context)
+        if raw is grpc.aio.EOF:
+            call.unread = True
+            await asyncio.sleep(_CANCELLED_WITHIN)
+            raise InvalidArgument("request", "is missing")
+        return bytes(raw)
+
+    def begin(self, call: Call, size: int) -> None:
+        """Counts a call as at work whose request is there, with so many bytes."""
+        if self._draining.is_set():
+            raise Draining()
+        call.at_work = True
+        self._active += 1
+        if size > self._limits.message_bytes:
+            raise RequestTooLarge(size, limit=self._limits.message_bytes)
+        if call.tenant is not None:
+            self.tenants.check_bytes(call.tenant, size, self._load.held_bytes)
+            self._load.take(size)
+            call.tenant.bytes += size
+        else:
+            self._load.take(size)
+        call.held = size
+
+    async def work(self, call: Call, method: Method[Any], timeout: float | None, *, whole: bool = False) -> bytes:
+        """Does what a request asks for, and returns the encoded answer.
+
+        Args:
+            call: The call, with its request and identity.
+            method: What serves it.
+            timeout: How long the call may take, in seconds. None: its client set no deadline.
+            whole: Whether the method takes the identity, not its tenant alone.
+        """
+        assert call.identity is not None
+        limit = self._limits.message_bytes
+        who = call.identity if whole else call.identity.tenant
+        try:
+            response = await method(call.request, who, self.time_for(timeout))
+        except EncodeError:
+            # Protobuf gives up at 2 GiB, whatever our own limit is.
+            raise ResultTooLarge(2**31, limit=limit) from None
+        if len(response) > limit:
+            raise ResultTooLarge(len(response), limit=limit)
+        self._free(call)
+        return response
+
+    def time_for(self, timeout: float | None) -> float | None:
+        """Returns how long a call may take whose client gives it so many seconds, or says nothing."""
+        wanted, most = self._limits.default_timeout if timeout is None else timeout, self._limits.max_timeout
+        return wanted if most is None else most if wanted is None else min(wanted, most)
+
+    def _time_sending(self, size: int, context: grpc.aio.ServicerContext) -> None:
+        """Has the connection closed if an answer isn't read in time: gRPC holds it for as long as the call has."""
+        if size <= SMALL_ANSWER_BYTES:
+            return
+        self.close_unread(context.peer(), this_task(), size / SENDING_BYTES_PER_SECOND)
+
+    def close_unread(self, peer: str, task: asyncio.Task[Any], more: float = 0.0) -> None:
+        """Has a connection closed if a call on it isn't over in time.
+
+        Args:
+            peer: The connection, as gRPC names its other end.
+            task: What serves the call. It ends when all that it sent is read.
+            more: How many seconds it has, beside those that each has.
+        """
+        seconds = self._limits.send_timeout + more
+        timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")
+        task.add_done_callback(lambda _: timer.cancel())
+
+    def _free(self, call: Call) -> None:
+        self._load.free(call.held)
+        if call.tenant is not None:
+            call.tenant.bytes -= call.held
+        call.held = 0
+
+    def leave(self, call: Call) -> None:
+        """Counts a call no longer."""
+        self._free(call)
+        if call.tenant is not None:
+            call.tenant.calls -= 1
+            call.tenant.activity.ended(call)
+        self._entered -= 1
+        self._active -= call.at_work
+
+    def finished(self, call: Call) -> None:
+        """Notes that a call was done."""
+        self._load.finished()
+        if self.logs_calls:
+            self._log_call(call, "OK")
+
+    def cancelled(self, call: Call) -> None:
+        """Notes that a call was cancelled."""
+        self.metrics.failed(call.method, call.via, "CANCELLED", "CANCELLED", perf_counter() - call.started)
+        if call.span is not None:
+            call.span.end("CANCELLED")
+        if call.unread:
+            # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
+            self._lines.log(
+                logging.INFO,
+                "call ended before its request was read: its client went away, or sent more than a message may have",
+                "unread",
+                limit=self._limits.message_bytes,
+                **call.fields(),
+            )
+        elif self.logs_calls:
+            self._log_call(call, "CANCELLED")
+
+    def _log_call(self, call: Call, code: str) -> None:
+        self._log.debug("call", code=code, **call.fields())
+
+    def refused(self, call: Call, error: Exception) -> Failure:
+        """Logs why a call failed, and returns what its client is told."""
+        retry_after = None
+        if isinstance(error, Overloaded):
+            retry_after = self._load.refused()
+        elif isinstance(error, QuotaExceeded):
+            # Not all at the same moment.
+            retry_after = error.retry_after and error.retry_after * _JITTER.uniform(1.0, 1.5)
+        else:
+            self._load.finished()
+        return self.rejected(call, error, retry_after)
+
+    def rejected(self, call: Call, error: Exception, retry_after: float | None) -> Failure:
+        """Logs why a call failed, and returns what its client is told: to come again after so many seconds, maybe."""
+        failure = describe_error(error, retry_after=retry_after)
+        seconds = perf_counter() - call.started
+        self.metrics.failed(call.method, call.via, failure.code.name, failure.reason, seconds)
+        if call.span is not None:
+            call.span.end(failure.reason)
+        self._log_failure(call.fields(), failure, error)
+        return failure
+
+    def _log_failure(self, fields: dict[str, Any], failure: Failure, error: Exception) -> None:
+        fields = {
+            "code": failure.code.name,
+            "reason": failure.reason,
+            **fields,
+        }
+        if failure.error_id is not None:
+            self._log.error("call failed", **fields, error_id=failure.error_id, trace=format_redacted_traceback(error))
+            return
+        if error.__cause__ is not None:
+            fields["cause"] = error_type(error.__cause__)
+        # Whoever has no token could fill the disk with the lines of what is refused.
+        key = failure.reason if isinstance(error, Unauthenticated) else f"{failure.reason} {fields['method']}"
+        self._lines.log(failure.level, "call refused", key, **fields, message=failure.message)
+
+
+def this_task() -> asyncio.Task[Any]:
+    """Returns the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -1,0 +1,48 @@
+"""Calls that no honest client makes: of methods that aren't there, and with headers of any size."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from checkpointd_server.rpc.listener.connections import Connections
+
+MAX_HEADER_BYTES = 16 * 1024
+"""The most bytes of a call's headers. gRPC has a bound of its own, which headers of several frames get around."""
+
+
+class LargeHeadersRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Refuses calls with too many headers. It is to be the first of a server's handlers."""
+
+    def __init__(self, connections: Connections) -> None:
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
+            connections.waste(context.peer(), 10)
+            message = f"the call has more than {MAX_HEADER_BYTES} bytes of headers"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+
+        self._handler = grpc.stream_stream_rpc_method_handler(serve)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Returns what refuses a call with too many headers, and nothing for others."""
+        size = 0
+        for name, value in handler_call_details.invocation_metadata or ():
+            size += len(name) + len(value)
+        return self._handler if size > MAX_HEADER_BYTES else None
+
+
+class UnknownMethodsRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Answers calls of methods that aren't there, as gRPC does, but has their connection answer for them.
+
+    It is to be the last of a server's handlers.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
+            connections.waste(context.peer())
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+        self._handler = grpc.stream_stream_rpc_method_handler(serve)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Returns what answers any call."""
+        return self._handler

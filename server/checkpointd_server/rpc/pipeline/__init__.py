@@ -1,0 +1,1 @@
+"""The multiplexed stream: its operations in order, and their results."""

@@ -1,0 +1,355 @@
+"""The multiplexed stream: operations come in, results go out, those of a namespace in their order.
+
+Nothing piles up: beyond so many operations, or bytes, whose results haven't been sent the stream reads no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.access import Identity
+from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint, PutWrites
+from checkpointd_server.domain.errors import (
+    CheckpointdError,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    QuotaExceeded,
+)
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.rpc.auth import Authenticator
+from checkpointd_server.rpc.auth.scopes import OPERATIONS, Unauthenticated, check_scope
+from checkpointd_server.rpc.calls.admission import AdmissionController
+from checkpointd_server.rpc.calls.call import Call
+from checkpointd_server.rpc.calls.handler import Calls, this_task
+from checkpointd_server.rpc.conversion.checkpoints import read_put_checkpoint, read_put_writes
+from checkpointd_server.rpc.conversion.wire import parse
+from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
+from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
+from checkpointd_server.rpc.pipeline.stream_operations import OPERATION_METHODS, StreamOperation, StreamOperations
+from checkpointd_server.rpc.tenants import TenantState
+
+TRY_AGAIN_SECONDS = 30.0
+"""When to try again to open a stream, where as many are open as may be."""
+READ_BYTES = 200
+"""What a read counts for."""
+SLICE_SECONDS = 0.02
+"""How long operations are taken in before others get their turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """What streams are held to."""
+
+    max_streams: int = 1024
+    """How many streams there are at once. Most of them are idle at any moment."""
+    max_operations: int = 1024
+    """How many operations of a stream may be without a result that was sent. More are not read."""
+    max_bytes: int = 8 * 1024 * 1024
+    """How many bytes these may have."""
+
+
+class Pipelines:
+    """Serves streams, and knows those that are open.
+
+    Args:
+        operations: What does the operations.
+        calls: What they are counted and logged by.
+        gate: Tells who calls.
+        load: What is held of requests and answers.
+        options: What streams are held to.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        calls: Calls,
+        gate: Authenticator,
+        load: AdmissionController,
+        options: PipelineOptions,
+    ) -> None:
+        self.operations = operations
+        self.calls = calls
+        self.gate = gate
+        self.load = load
+        self.options = options
+        self._open: set[_Stream] = set()
+        self._draining = False
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def handler(self, name: str) -> grpc.RpcMethodHandler:
+        """Returns the handler of the method.
+
+        Args:
+            name: The method as the log has it.
+        """
+
+        async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
+            task = this_task()
+            self.calls.follow(task)
+            tenant = await self._open_for(name, context)
+            failure: Failure | None
+            if isinstance(tenant, Failure):
+                failure = tenant
+            else:
+                stream = _Stream(self, name, context, task)
+                self._open.add(stream)
+                tenant.streams += 1
+                # Not when it has been served: of a client that doesn't read, gRPC goes on to hold a message.
+                task.add_done_callback(lambda _: self._closed(stream, tenant))
+                failure = await stream.serve()
+            if failure is not None:
+                await context.abort(failure.code, failure.message, failure.trailers)
+
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    async def _open_for(self, name: str, context: grpc.aio.ServicerContext) -> TenantState | Failure:
+        """Returns whose stream is to be opened, or why it can't be."""
+        call = Call(name)
+        try:
+            call.identity = await self.gate.authenticate(context)
+            if self._draining:
+                raise Draining()
+        except Exception as error:
+            self.calls.note_wasted(context.peer(), error)
+            return self.calls.refused(call, error)
+        tenant = self.calls.tenants.of(call.identity.tenant)
+        try:
+            if len(self._open) >= self.options.max_streams:
+                raise Overloaded("streams", limit=self.options.max_streams)
+            self.calls.tenants.check_stream(tenant, len(self._open))
+        except Overloaded as error:
+            # That is no load: most of them are idle, and whoever gets none calls without.
+            return self.calls.rejected(call, error, TRY_AGAIN_SECONDS)
+        return tenant
+
+    def _closed(self, stream: _Stream, tenant: TenantState) -> None:
+        self._open.discard(stream)
+        tenant.streams -= 1
+
+    def end(self) -> None:
+        """Ends all streams when they have answered what they took, and refuses new ones."""
+        self._draining = True
+        for stream in self._open:
+            stream.end(Draining())
+
+
+class _Stream:
+    """A stream that is open."""
+
+    def __init__(
+        self, pipelines: Pipelines, name: str, context: grpc.aio.ServicerContext, task: asyncio.Task[Any]
+    ) -> None:
+        self._limits: Limits = pipelines.operations.limits
+        self._calls = pipelines.calls
+        self._gate = pipelines.gate
+        self._load = pipelines.load
+        self._options = pipelines.options
+        self._name = name
+        self._context = context
+        self._peer = context.peer()  # which isn't known any more when the stream has ended
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._reading = False
+        self._was_used = False
+        self._is_served = False
+        self._failure: Failure | None = None
+        self._changed: asyncio.Future[None] | None = None
+        self._taken = StreamOperations(
+            pipelines.operations,
+            self._calls,
+            self._load,
+            write=context.write,
+            changed=self._notify,
+            unread=self._results_unread,
+        )
+
+    async def serve(self) -> Failure | None:
+        """Serves operations until the client has no more, or the stream has to end: returns why, then."""
+        bounds = self._options
+        try:
+            with suppress(Exception):  # the client has gone: then there is nothing to read either
+                # At once, so that the client knows that nothing on the way holds the stream back.
+                await self._context.send_initial_metadata(())
+            while self._failure is None:
+                if self._taken.unsent >= bounds.max_operations or self._taken.unsent_bytes >= bounds.max_bytes:
+                    await self._change()
+                    continue
+                raw = await self._read()
+                if raw is grpc.aio.EOF:
+                    break
+                self._was_used = True
+                self._load.was_read(len(raw))
+                await self._take(raw)
+                del raw
+            while self._taken.unsent and self._taken.can_be_answered:
+                await self._change()
+        finally:
+            if not self._was_used and self._failure is None:
+                self._calls.note_wasted(self._peer)  # also where it was cancelled: gRPC may say that it has ended
+            self._is_served = True
+            self._taken.drop()
+        return self._failure
+
+    def end(self, error: Exception) -> None:
+        """Has the stream end, as soon as all that it took is answered."""
+        if self._failure is None and not self._is_served:
+            self._failure = self._calls.refused(Call(self._name), error)
+            if self._reading:
+                self._task.cancel()
+            self._notify()
+
+    async def _read(self) -> Any:
+        self._reading = True
+        try:
+            return await self._context.read()
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            self._task.uncancel()
+            return grpc.aio.EOF
+        finally:
+            self._reading = False
+
+    async def _change(self) -> None:
+        """Waits until results were sent, or the stream has to end."""
+        self._changed = self._loop.create_future()
+        await self._changed
+
+    def _notify(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _results_unread(self, patience: float | None) -> None:
+        """Ends a stream whose results can't be sent. None: its client has gone."""
+        if patience is not None:
+            # What is held for a client that doesn't read is needed for others. gRPC goes on to hold what it was given,
+            # and to tell the client, for as long as the connection is there.
+            self._calls.close_unread(self._peer, self._task)
+            self.end(DeadlineExceeded(f"no result of this stream was read for {patience:g} s"))
+        self._notify()
+
+    async def _take(self, raw: bytes) -> None:
+        """Takes a message's operations."""
+        size = len(raw)
+        try:
+            limit = self._limits.max_pipeline_bytes
+            if size > limit:
+                raise RequestTooLarge(size, limit=limit)
+            messages = (await parse(pb.PipelineRequest, raw)).operations
+            limit, count = self._limits.max_pipeline_operations, len(messages)
+            if count > limit:
+                problem = f"has {count} entries, at most {limit} are allowed"
+                raise InvalidArgument("operations", problem, limit=limit)
+        except CheckpointdError as error:
+            # There is nobody to answer: which operations it holds can't be known, or they are too many.
+            self.end(error)
+            return
+        identity: Identity | None = None
+        tenant: TenantState | None = None
+        refusal: Exception | None = None
+        refused_threads: Mapping[str, QuotaExceeded] = {}
+        self._taken.unsent += count
+        admitted = 0
+        try:
+            # Anew for each message: a key may have been withdrawn, and a token have run out.
+            identity = await self._gate.authenticate(self._context)
+            tenant = self._calls.tenants.of(identity.tenant)
+            admitted, refusal = self._calls.reserve(tenant, count, size)
+        except Exception as error:
+            refusal, size = error.with_traceback(None), 0
+            if isinstance(error, Unauthenticated):
+                self.end(error)  # a stream's token stays the same
+        writes: list[PendingWrite] = []
+        slice_end = self._loop.time() + SLICE_SECONDS
+        try:
+            if tenant is not None and admitted and tenant.has_all_threads():
+                refused_threads = await self._calls.quotas.refuse_new(tenant, _written_threads(messages))
+            for message in messages:
+                kind = message.WhichOneof("operation")
+                request = getattr(message, kind) if kind else None
+                key = (request.thread_id, request.checkpoint_ns) if request is not None else ("", "")
+                operation = StreamOperation(message.id, kind, key)
+                if not admitted or identity is None or tenant is None:
+                    operation.identity = identity
+                    refusal = refusal or Overloaded(limit=self._load.max_calls)
+                    operation.failure = self._calls.refused(operation.as_call(), refusal)
+                else:
+                    operation.tenant = tenant
+                    tenant.activity.begun(operation)
+                    self._read_operation(operation, message, request, identity, refused_threads)
+                    admitted, size = admitted - 1, size - operation.size
+                self._taken.place(operation, writes)
+                if self._loop.time() > slice_end:
+                    self._taken.submit(writes)
+                    writes = []
+                    await asyncio.sleep(0)
+                    slice_end = self._loop.time() + SLICE_SECONDS
+        finally:
+            if tenant is not None and (admitted or size):
+                self._calls.release(
+                    tenant, admitted, size
+                )  # what is around the operations, and those that weren't taken
+        self._taken.submit(writes)
+
+    def _read_operation(
+        self,
+        operation: StreamOperation,
+        message: Any,
+        request: Any,
+        identity: Identity,
+        refused_threads: Mapping[str, QuotaExceeded],
+    ) -> None:
+        """Finds out what an operation wants, including that it is to be refused."""
+        kind, operation.identity = operation.kind, identity
+        timeout = self._calls.time_for(message.timeout_ms / 1000 or None)
+        deadline = operation.deadline = None if timeout is None else self._loop.time() + timeout
+        operation.started = perf_counter()
+        if (tracing := self._calls.tracing) is not None:
+            operation.span = tracing.serve(OPERATION_METHODS[kind], message.traceparent, operation.key[0])
+        try:
+            if kind is None:
+                raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
+            check_scope(identity, OPERATIONS[kind])
+            if kind == "get_checkpoint":
+                operation.read = read_get_checkpoint(request, identity.tenant, self._limits)
+                operation.size = READ_BYTES
+            else:
+                if refused_threads and (full := refused_threads.get(operation.key[0])):
+                    raise full.with_traceback(None)
+                write: PutCheckpoint | PutWrites
+                if kind == "put_checkpoint":
+                    write = read_put_checkpoint(request, identity.tenant, self._limits)
+                    self._calls.slow_call_log.look_at(write)
+                else:
+                    write = read_put_writes(request, identity.tenant, self._limits)
+                if operation.tenant is not None and operation.tenant.usage is not None:
+                    self._calls.tenants.check_storing(operation.tenant, write.size)
+                operation.size = write.size
+                operation.pending = PendingWrite(write, operation.size, deadline, self._taken.take_results, operation)
+                if operation.span is not None:
+                    operation.pending.spans = (operation.span,)
+        except Exception as error:
+            operation.failure = self._calls.refused(operation.as_call(), error)
+        self._taken.unsent_bytes += operation.size
+
+
+def _written_threads(messages: Iterable[Any]) -> Iterator[str]:
+    """Yields the threads that operations write to."""
+    for message in messages:
+        kind = message.WhichOneof("operation")
+        if kind in ("put_checkpoint", "put_writes"):
+            yield getattr(message, kind).thread_id

@@ -1,0 +1,351 @@
+"""The operations of a stream: whose turn it is, and what comes of them.
+
+A message's writes go to the store as one list, and come back as lists, as commits end. A read waits for the stream's
+own earlier writes on its namespace, and what comes after it on that namespace waits for the read. So does what comes
+after a refusal, whose turn comes like that of any other. Operations on different namespaces don't wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from time import perf_counter
+
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd_server.domain.access import Identity
+from checkpointd_server.domain.checkpoints import PendingWrite
+from checkpointd_server.domain.errors import ResultTooLarge
+from checkpointd_server.domain.tracing import Span, current_spans
+from checkpointd_server.rpc.calls.admission import AdmissionController
+from checkpointd_server.rpc.calls.call import Call
+from checkpointd_server.rpc.calls.handler import Calls, this_task
+from checkpointd_server.rpc.errors import Failure
+from checkpointd_server.rpc.operations import GetCheckpoint, Operations, give_up
+from checkpointd_server.rpc.pipeline.outbox import Outbox
+from checkpointd_server.rpc.tenants import TenantState
+
+READS_AT_ONCE = 4
+"""How many reads of a stream are done at once."""
+
+OPERATION_METHODS = {
+    "put_checkpoint": "CheckpointService/PutCheckpoint",
+    "put_writes": "CheckpointService/PutWrites",
+    "get_checkpoint": "CheckpointService/GetCheckpoint",
+    None: "CheckpointService/Pipeline",
+}
+
+NamespaceKey = tuple[str, str]
+"""A namespace as its stream names it: thread and namespace, as they came."""
+
+
+class StreamOperation:
+    """An operation that was taken, until its result is in the outbox."""
+
+    __slots__ = (
+        "deadline", "failure", "id", "identity", "key", "kind", "pending", "read", "size", "span",
+        "started", "tenant",
+    )  # fmt: skip
+
+    def __init__(self, number: int, kind: str | None, key: NamespaceKey) -> None:
+        self.id = number
+        self.kind = kind
+        self.key = key
+        self.identity: Identity | None = None
+        self.tenant: TenantState | None = None
+        """Whose call it is, if it counts as at work."""
+        self.size = 0
+        """The bytes that are held for it."""
+        self.deadline: float | None = None
+        self.started = 0.0
+        self.span: Span | None = None
+        # One of these three is set.
+        self.pending: PendingWrite | None = None
+        self.read: GetCheckpoint | None = None
+        self.failure: Failure | None = None
+
+    @property
+    def method(self) -> str:
+        """The call that it stands for."""
+        return OPERATION_METHODS[self.kind]
+
+    @property
+    def thread_id(self) -> str:
+        """Its thread."""
+        return self.key[0]
+
+    def as_call(self) -> Call:
+        """Returns it as the call that it stands for, for the log."""
+        call = Call(OPERATION_METHODS[self.kind], "pipeline")
+        call.identity, call.request, call.span = self.identity, _Named(self.key), self.span
+        call.started = self.started or call.started
+        return call
+
+
+class _Named:
+    """Has a thread_id, as requests have."""
+
+    __slots__ = ("thread_id",)
+
+    def __init__(self, key: NamespaceKey) -> None:
+        self.thread_id = key[0]
+
+
+class _Namespace:
+    """The operations of a stream on one namespace that have no result yet."""
+
+    __slots__ = ("reading", "waiting", "writes")
+
+    def __init__(self) -> None:
+        self.writes: deque[StreamOperation] = deque()
+        """Those that the store has, in order."""
+        self.reading = False
+        """Whether one is being read."""
+        self.waiting: deque[StreamOperation] = deque()
+        """Those that wait for them, in order."""
+
+
+class StreamOperations:
+    """Does the operations of a stream.
+
+    Args:
+        operations: What does them.
+        calls: What they are counted and logged by.
+        load: What is held of results.
+        write: Sends a message.
+        changed: Told when results were sent.
+        unread: Told once that no more can be sent: after how many seconds, or None if the client has gone.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        calls: Calls,
+        load: AdmissionController,
+        *,
+        write: Callable[[bytes], Awaitable[None]],
+        changed: Callable[[], None],
+        unread: Callable[[float | None], None],
+    ) -> None:
+        self._operations = operations
+        self._calls = calls
+        self._load = load
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._metrics = {kind: calls.metrics.of(name, "pipeline") for kind, name in OPERATION_METHODS.items() if kind}
+        self._namespaces: dict[NamespaceKey, _Namespace] = {}
+        self._writes: set[PendingWrite] = set()
+        self._reads: set[asyncio.Task[None]] = set()
+        self._ready_reads: deque[StreamOperation] = deque()
+        self._outbox: Outbox | None = Outbox(write, calls.time_for(None), self._results_sent, unread)
+        self.unsent = 0
+        """How many of those that were taken have no result yet that was sent."""
+        self.unsent_bytes = 0
+        """How many bytes these have."""
+
+    @property
+    def can_be_answered(self) -> bool:
+        """Whether results can be sent."""
+        return self._outbox is not None and not self._outbox.is_broken
+
+    def place(self, operation: StreamOperation, writes: list[PendingWrite]) -> None:
+        """Has an operation done as soon as those before it on its namespace allow it."""
+        namespace = self._namespaces.get(operation.key)
+        if namespace is None:
+            namespace = self._namespaces[operation.key] = _Namespace()
+        namespace.waiting.append(operation)
+        if len(namespace.waiting) == 1:
+            self._advance(operation.key, namespace, writes)
+
+    def _advance(self, key: NamespaceKey, namespace: _Namespace, writes: list[PendingWrite]) -> None:
+        """Has those operations done whose turn has come; adds those that are writes to the list."""
+        waiting = namespace.waiting
+        while waiting and not namespace.reading:
+            operation = waiting[0]
+            if operation.pending is not None:
+                namespace.writes.append(operation)
+                writes.append(operation.pending)
+            elif namespace.writes:
+                return
+            elif operation.failure is not None:
+                response = pb.PipelineResponse(results=[failed(operation.id, operation.failure)])
+                self._answer((operation,), response.SerializeToString())
+            else:
+                namespace.reading = True
+                self._ready_reads.append(operation)
+                self._start_reads()
+            waiting.popleft()
+        if not (waiting or namespace.writes or namespace.reading):
+            del self._namespaces[key]
+
+    def submit(self, writes: list[PendingWrite]) -> None:
+        """Gives writes to the store."""
+        if writes:
+            self._writes.update(writes)
+            self._operations.store.submit(writes)
+
+    def take_results(self, done: list[PendingWrite]) -> None:
+        """Takes writes that have a result. One whose time ran out may be done before those ahead of it."""
+        self._writes.difference_update(done)
+        response = pb.PipelineResponse()
+        add, answered = response.results.add, []
+        namespaces = {pending.tag.key: self._namespaces[pending.tag.key] for pending in done}
+        for namespace in namespaces.values():
+            while namespace.writes:
+                operation = namespace.writes[0]
+                assert operation.pending is not None
+                result = operation.pending.result
+                if result is None or operation.pending in self._writes:
+                    break
+                if self._outbox is None:
+                    self._calls.cancelled(operation.as_call())
+                elif isinstance(result, Exception):
+                    response.results.append(failed(operation.id, self._calls.refused(operation.as_call(), result)))
+                else:
+                    if operation.kind == "put_checkpoint":
+                        add(id=operation.id).put_checkpoint.version = result
+                    else:
+                        add(id=operation.id, put_writes=pb.PutWritesResponse(version=result))
+                    self._finished(operation, 0)
+                answered.append(namespace.writes.popleft())
+        if answered:
+            self._answer(answered, response.SerializeToString())
+        writes: list[PendingWrite] = []
+        for key, namespace in namespaces.items():
+            if not namespace.writes:
+                self._advance(key, namespace, writes)
+        self.submit(writes)
+
+    def _start_reads(self) -> None:
+        while self._ready_reads and len(self._reads) < READS_AT_ONCE and self._has_room:
+            operation = self._ready_reads.popleft()
+            task = self._loop.create_task(self._get(operation))
+            self._reads.add(task)
+            task.add_done_callback(partial(self._read_ended, operation))
+
+    def _read_ended(self, operation: StreamOperation, task: asyncio.Task[None]) -> None:
+        self._reads.discard(task)
+        if task.cancelled():
+            self._calls.cancelled(operation.as_call())
+            self._free((operation,))
+        elif (error := task.exception()) is not None:
+            raise error
+
+    async def _get(self, operation: StreamOperation) -> None:
+        """Does a read."""
+        response = pb.PipelineResponse()
+        result = response.results.add(id=operation.id)
+        when_sent: list[Callable[[object], None]] = []
+        assert operation.read is not None
+        if operation.span is not None:
+            current_spans.set((operation.span,))
+        try:
+            timeout = None if operation.deadline is None else max(operation.deadline - self._loop.time(), 0)
+            result.get_checkpoint.SetInParent()
+            await self._operations.get_checkpoint(operation.read, result.get_checkpoint, timeout)
+            encoded = response.SerializeToString()
+            if len(encoded) > self._operations.limits.max_message_bytes:
+                raise ResultTooLarge(len(encoded), limit=self._operations.limits.max_message_bytes)
+            self._load.take_answer(len(encoded), when_sent.append, refuse=True)
+            self._finished(operation, len(encoded))
+        except Exception as error:
+            failure = failed(operation.id, self._calls.refused(operation.as_call(), error))
+            encoded = pb.PipelineResponse(results=[failure]).SerializeToString()
+        del response, result
+        self._reads.discard(this_task())
+        self._answer((operation,), encoded, when_sent)
+        namespace, writes = self._namespaces[operation.key], list[PendingWrite]()
+        namespace.reading = False
+        self._advance(operation.key, namespace, writes)
+        self.submit(writes)
+        self._start_reads()
+
+    def _finished(self, operation: StreamOperation, response_bytes: int) -> None:
+        assert operation.kind is not None
+        seconds = perf_counter() - operation.started
+        self._metrics[operation.kind].succeeded(seconds, operation.size, response_bytes)
+        if operation.tenant is not None:
+            operation.tenant.activity.note(operation, seconds)
+        if operation.span is not None:
+            operation.span.end()
+        if seconds >= self._calls.slow_call_log.slow_seconds:
+            self._calls.slow_call_log.slow(operation.as_call().fields(), operation.size, response_bytes)
+        if self._calls.logs_calls:
+            self._calls.finished(operation.as_call())
+        else:
+            self._load.finished()
+
+    def _answer(
+        self, operations: Iterable[StreamOperation], encoded: bytes, when_sent: Sequence[Callable[[object], None]] = ()
+    ) -> None:
+        """Puts the results of operations into the outbox."""
+        count, size = self._free(operations)
+        if self._outbox is None:
+            for note in when_sent:
+                note(None)
+        else:
+            self._outbox.put(encoded, count, size, when_sent)
+
+    def _free(self, operations: Iterable[StreamOperation]) -> tuple[int, int]:
+        """Counts operations as no longer at work, and returns how many they are, and how many bytes they had."""
+        count = total = reserved = size = 0
+        tenant: TenantState | None = None  # one and the same, unless a key became another tenant's in between
+        for operation in operations:
+            count += 1
+            total += operation.size
+            operation.pending = None  # they name each other, and would be the collector's
+            if operation.tenant is None:
+                continue
+            if tenant is not operation.tenant:
+                if tenant is not None:
+                    self._calls.release(tenant, reserved, size)
+                tenant, reserved, size = operation.tenant, 0, 0
+            reserved += 1
+            size += operation.size
+            tenant.activity.ended(operation)
+        if tenant is not None:
+            self._calls.release(tenant, reserved, size)
+        return count, total
+
+    @property
+    def _has_room(self) -> bool:
+        return self._outbox is not None and self._outbox.has_room
+
+    def _results_sent(self, count: int, size: int) -> None:
+        self.unsent -= count
+        self.unsent_bytes -= size
+        self._start_reads()
+        self._changed()
+
+    def drop(self) -> None:
+        """Lets go of what has no result yet. What the store has of it, it has until it is done."""
+        give_up(list(self._writes), self._loop.time())
+        for task in self._reads:
+            task.cancel()
+        dropped = [operation for namespace in self._namespaces.values() for operation in namespace.waiting]
+        self._free(dropped)
+        self._free(self._ready_reads)
+        for namespace in self._namespaces.values():
+            namespace.waiting.clear()
+        self._ready_reads.clear()
+        if self._outbox is not None:
+            self._outbox.close()
+        # They name this object, and those that made it: all would be the collector's.
+        self._outbox, self._changed = None, _tell_nobody
+
+
+def _tell_nobody() -> None:
+    """Nobody wants to know."""
+
+
+def failed(number: int, failure: Failure) -> pb.OperationResult:
+    """Returns the result of an operation that failed."""
+    told = pb.OperationFailure(
+        code=failure.code.value[0],
+        message=failure.message,
+        reason=failure.reason,
+        metadata=failure.metadata,
+        retry_after_ms=failure.retry_after_ms,
+    )
+    return pb.OperationResult(id=number, failure=told)

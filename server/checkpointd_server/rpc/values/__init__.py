@@ -1,0 +1,1 @@
+"""Values in answers: assembled from patches, and read range by range."""
