@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -160,6 +161,7 @@ async def _apply(
     outcome = RetentionOutcome.BUSY
     while True:
         part = slice(start, start + batch)
+        begun = time.monotonic()
         step = await database.fetch_row(
             "retain_thread",
             thread,
@@ -196,6 +198,7 @@ async def _apply(
             break
         if go_on is not None and not await go_on():
             break
+        await _let_others_in(begun)
     if outcome is RetentionOutcome.DONE and not has_begun:
         return None
     return _effect(thread_id, last, outcome, deleted)
@@ -217,6 +220,7 @@ async def _free(database: Database, thread: UUID, garbage: Row, timeout: float |
     channels, versions = garbage["o_channels"], garbage["o_versions"]
     for start in range(0, len(channels), _GARBAGE_BATCH):
         part = slice(start, start + _GARBAGE_BATCH)
+        begun = time.monotonic()
         freed = await database.fetch_value(
             "free_garbage",
             thread,
@@ -228,7 +232,16 @@ async def _free(database: Database, thread: UUID, garbage: Row, timeout: float |
         )
         if not freed:
             return False
+        await _let_others_in(begun)
     return True
+
+
+async def _let_others_in(begun: float) -> None:
+    """Pauses for as long as a step took.
+
+    A put that waits for the thread's lock wakes up when the step is over. The next one would have the lock before it.
+    """
+    await asyncio.sleep(time.monotonic() - begun)
 
 
 def _effect(
