@@ -221,7 +221,10 @@ class PostgresCluster:
             deletes = "".join(f"DELETE FROM {table};" for table in new.empty)
             await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '5s'; {deletes} COMMIT")
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
-            return size < _LARGEST_REUSED_BYTES and await _state(connection, new.filled) == new.state
+            if await _state(connection, new.filled) != new.state:
+                self._new = None  # the template may be another since: PostgreSQL analyzes it, too
+                return False
+            return bool(size < _LARGEST_REUSED_BYTES)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         finally:

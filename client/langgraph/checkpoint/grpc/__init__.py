@@ -1,8 +1,8 @@
 """GrpcSaver: a LangGraph checkpointer that keeps its threads on a checkpointd server."""
 
+from langgraph.checkpoint.grpc import _grpc_verbosity  # noqa: F401  # before all that imports grpc
 from langgraph.checkpoint.grpc._store.index import TextIndexConfig, VectorIndexConfig
 from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
-from langgraph.checkpoint.grpc._transport import grpc_verbosity  # noqa: F401  # before all that imports grpc
 from langgraph.checkpoint.grpc.encryption import Encryption
 from langgraph.checkpoint.grpc.errors import (
     AccessDeniedError,
