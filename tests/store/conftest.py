@@ -84,6 +84,8 @@ def tenant(store: PostgresStore) -> Tenant:
 
 
 @pytest.fixture
-def own_options(database_url: str) -> StoreOptions:
-    """A migrated database that only this test uses."""
-    return StoreOptions(dsn=database_url)
+def own_options(postgres_cluster: PostgresCluster) -> Iterator[StoreOptions]:
+    """A migrated database that nobody has used before: plans and estimates go by what was in its tables, too."""
+    name = postgres_cluster.create_migrated_database()
+    yield StoreOptions(dsn=postgres_cluster.dsn(name))
+    postgres_cluster.drop_database(name)
