@@ -228,7 +228,7 @@ class Channels:
         if sync is not None:
             sync.channel.close()
         if behind is not None:
-            _close_behind(self, behind)
+            background().close_for(self)
         for loop, connection in by_loop.items():
             if loop is running_loop():
                 self._close_in(loop, connection)
@@ -295,16 +295,3 @@ class Channels:
         tls = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
         credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
         return flavour.secure_channel(target, credentials, options=arguments, **more)
-
-
-def _close_behind(user: object, connection: Connection) -> None:
-    """Closes a connection of the background loop, in that loop."""
-    behind = background()
-
-    async def close() -> None:
-        try:
-            await connection.close()
-        finally:
-            behind.forget(user)
-
-    asyncio.run_coroutine_threadsafe(close(), behind.loop)

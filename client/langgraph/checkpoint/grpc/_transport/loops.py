@@ -34,6 +34,7 @@ class BackgroundLoop:
         self.loop = asyncio.new_event_loop()
         self._generation = fork.generation()
         self._closers: dict[object, Callable[[], Coroutine[Any, Any, None]]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="checkpointd", daemon=True)
         Context().run(self._thread.start)  # it may inherit a context, for ever
         atexit.register(self._end)
@@ -52,12 +53,18 @@ class BackgroundLoop:
         return done.result()
 
     def at_exit(self, user: object, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Has something closed before the process ends. Call it in the loop."""
+        """Has something closed before the process ends, unless `close_for` has closed it. Call it in the loop."""
         self._closers[user] = close
 
-    def forget(self, user: object) -> None:
-        """Drops what `at_exit` was told: it is closed. Call it in the loop."""
-        self._closers.pop(user, None)
+    def close_for(self, user: object) -> None:
+        """Closes what `at_exit` was told of a user, and doesn't wait for it."""
+        self.loop.call_soon_threadsafe(self._close_for, user)
+
+    def _close_for(self, user: object) -> None:
+        if (close := self._closers.pop(user, None)) is not None:
+            closing = self.loop.create_task(close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -74,7 +81,11 @@ class BackgroundLoop:
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(EXIT_SECONDS / 2):
-                await asyncio.gather(*(close() for close in list(self._closers.values())), return_exceptions=True)
+                for user in list(self._closers):
+                    self._close_for(user)
+                # All of them, those of savers that were closed just now too: a task that the loop's end leaves pending
+                # is complained of.
+                await asyncio.gather(*self._closing, return_exceptions=True)
         self.loop.stop()
 
 
