@@ -72,6 +72,8 @@ class ServeConfig:
     """Bring the schema up to date at the start. Without: refuse to start if it isn't."""
     drain_seconds: float = 10.0
     """How long calls in flight may take to finish after SIGTERM, in seconds."""
+    kill_after_seconds: float = 15.0
+    """With several workers: how long after the drain one is killed that hasn't ended, in seconds."""
     retention_interval: float = 60.0
     """How long after a sweep a tenant's retention policies are applied again, in seconds. 0: not by this server."""
     retention_batch: int = 100

@@ -48,12 +48,11 @@ def root_logger() -> Iterator[logging.Logger]:
 
 
 class TestWhoReadsNoLog:
-    def test_holds_up_nobody_and_is_told_how_much_was_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(background_log, "FLUSH_SECONDS", 0.2)
+    def test_holds_up_nobody_and_is_told_how_much_was_lost(self) -> None:
         reading, writing = os.pipe()
         log = logging.Logger("test")
         with os.fdopen(writing, "w") as stream, os.fdopen(reading) as end:
-            log.addHandler(BackgroundHandler(stream))
+            log.addHandler(BackgroundHandler(stream, flush_seconds=0.2))
             number = 2 * background_log.MOST_LINES
 
             def write() -> None:

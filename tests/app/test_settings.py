@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "statement_cache_size": ("0", 0),
     "migrate": ("false", False),
     "drain_seconds": ("0", 0.0),
+    "kill_after_seconds": ("3", 3.0),
     "default_timeout": ("2.5", 2.5),
     "max_message_bytes": ("1048576", 1048576),
     "max_page_bytes": ("4096", 4096),

@@ -320,8 +320,8 @@ class TestStopping:
         assert "Traceback" not in server.stderr
 
     def test_one_that_does_not_stop_is_killed_and_the_exit_code_tells(self, database_url: str, tmp_path: Path) -> None:
-        options = ("--workers", "2", "--database-url", database_url, "--drain-seconds", "0")
-        process = ServerProcess(*options, log_dir=tmp_path).start()
+        options = ("--workers", "2", "--drain-seconds", "0", "--kill-after-seconds", "1")
+        process = ServerProcess("--database-url", database_url, *options, log_dir=tmp_path).start()
         with own_pauses():
             frozen = processes(process)[0]
             frozen.suspend()

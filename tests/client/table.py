@@ -15,6 +15,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingCheckpoint, OutgoingWrites
+from langgraph.checkpoint.grpc._values.rows import KEPT_BYTES
 from langgraph.checkpoint.grpc.errors import BaseMissingError
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -154,7 +155,9 @@ class Table:
         return answer
 
 
-def read(table: Table, serde: ValueSerde, cache: ValueCache, checkpoint_id: str = "") -> Any:
-    reader = Reader(serde=serde, cache=cache, first_version=str)
+def read(
+    table: Table, serde: ValueSerde, cache: ValueCache, checkpoint_id: str = "", *, kept_bytes: int = KEPT_BYTES
+) -> Any:
+    reader = Reader(serde=serde, cache=cache, first_version=str, kept_bytes=kept_bytes)
     config: Any = {"configurable": {"thread_id": KEY[0], "checkpoint_id": checkpoint_id}}
     return flows.run(reader.get(encode.get(config)), table)

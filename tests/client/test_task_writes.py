@@ -10,7 +10,6 @@ import pytest
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import WriteAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
-from langgraph.checkpoint.grpc._values import rows
 from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.outgoing import OutgoingWrites
 from langgraph.checkpoint.grpc._values.transfer import send
@@ -120,11 +119,8 @@ class TestTaskWrites:
             read_all()
 
     @serdes
-    def test_what_they_are_built_on_may_be_left_out_and_large(
-        self, serde: ValueSerde, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_they_are_built_on_may_be_left_out_and_large(self, serde: ValueSerde) -> None:
         """It is fetched once for the checkpoint and its writes, and not kept for the next checkpoint."""
-        monkeypatch.setattr(rows, "_KEPT_BYTES", 0)
         table, cache = Table(), ValueCache(10**7)
         blobs = [random.Random(4).randbytes(20_000)]
         for number in range(4):
@@ -138,7 +134,7 @@ class TestTaskWrites:
             del table.writes["3", "task", 3]
         table.left_out_from = 1000
         for number in range(4):
-            found = read(table, serde, ValueCache(0), f"{number}")
+            found = read(table, serde, ValueCache(0), f"{number}", kept_bytes=0)
             expected = [blobs[number] + b".", blobs[number], blobs[0]]
             if number == 3 and serde is PLAIN:
                 expected.append(blobs[1] + b".")

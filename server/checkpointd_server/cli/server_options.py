@@ -251,6 +251,13 @@ serve_settings = stacked(
         help="How long calls in flight may take to finish after SIGTERM, in seconds.",
     ),
     setting(
+        "--kill-after-seconds",
+        type=Seconds(zero=False),
+        default=_DEFAULTS.kill_after_seconds,
+        show_default=True,
+        help="With --workers: how long after the drain one is killed that hasn't ended, in seconds.",
+    ),
+    setting(
         "--retention-interval",
         type=Seconds(zero=True),
         default=_DEFAULTS.retention_interval,

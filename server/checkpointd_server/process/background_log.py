@@ -13,7 +13,7 @@ MOST_LINES = 10_000
 MOST_CHARACTERS = 8 * 1024 * 1024
 """How many characters they have together."""
 FLUSH_SECONDS = 2.0
-"""How long the end of the process waits until all is written."""
+"""How long the end of the process waits until all is written, unless told otherwise."""
 
 
 class BackgroundHandler(logging.Handler):
@@ -21,11 +21,13 @@ class BackgroundHandler(logging.Handler):
 
     Args:
         stream: Where to.
+        flush_seconds: How long `flush` waits until all is written, in seconds.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, flush_seconds: float = FLUSH_SECONDS) -> None:
         super().__init__()
         self._stream = stream
+        self._flush_seconds = flush_seconds
         self._descriptor: int | None = None
         with suppress(OSError, ValueError):
             self._descriptor = stream.fileno()
@@ -58,7 +60,7 @@ class BackgroundHandler(logging.Handler):
     def flush(self) -> None:
         """Waits until all lines are written, but not for long."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._held, FLUSH_SECONDS)
+            self._changed.wait_for(lambda: not self._held, self._flush_seconds)
 
     def _run(self) -> None:
         while True:

@@ -27,9 +27,6 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """How long to wait before a worker that died is started again, in seconds; the last one for all further times."""
 STEADY_SECONDS = 60.0
 """How long a worker must have served before its death begins anew with the first pause."""
-SLACK_SECONDS = 15.0
-"""How much longer than the drain a worker may take to stop before it is killed: it closes its connections, too."""
-
 SNAPSHOT_SECONDS = 2.0
 """How long a worker may take to tell its metrics."""
 
@@ -111,9 +108,9 @@ async def _serve(
         async with serve_metrics(config.metrics_listen, workers.take_snapshot):
             announce()
             await app.first_of(signals.await_request(), workers.keep(), app.fail_when_lost(database))
-        await workers.stop(config.drain_seconds)
+        await workers.stop(config.drain_seconds + config.kill_after_seconds)
     except BaseException:
-        await workers.end()
+        await workers.end(config.kill_after_seconds)
         raise
 
 
@@ -192,23 +189,23 @@ class Workers:
             return failure
         return await _failure(self._running[order.worker])
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Lets all finish what they have at work. Raises WorkerFailed if one doesn't stop as it should."""
+    async def stop(self, seconds: float) -> None:
+        """Lets all finish what they have at work. Raises WorkerFailed if one doesn't stop as it should, and in time."""
         stopping = [worker for worker in self._running.values() if worker.returncode is None]
         for worker in stopping:
             worker.signal(signal.SIGTERM)
-        late = await self._wait(drain_seconds + SLACK_SECONDS)
+        late = await self._wait(seconds)
         for worker in stopping:
             if worker in late:
                 raise WorkerFailed(f"worker {worker.number} didn't stop in time and was killed")
             if worker.returncode not in (0, -signal.SIGTERM):
                 raise worker.failure()
 
-    async def end(self) -> None:
-        """Ends all at once, also those that are stopping."""
+    async def end(self, seconds: float) -> None:
+        """Ends all at once, also those that are stopping. Kills those that take longer."""
         for worker in self._running.values():
             worker.release()
-        await self._wait(SLACK_SECONDS)
+        await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> list[WorkerProcess]:
         """Waits for the end of all. Kills those that take too long, and returns them."""

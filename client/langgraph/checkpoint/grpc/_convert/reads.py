@@ -16,7 +16,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport.flows import Emit, Flow
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, ValueCache
-from langgraph.checkpoint.grpc._values.rows import ValueRows
+from langgraph.checkpoint.grpc._values.rows import KEPT_BYTES, ValueRows
 from langgraph.checkpoint.grpc._values.transfer import LeftOut, ValueGoneError, fetch
 from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError
 
@@ -55,6 +55,8 @@ class Reader:
     cache: ValueCache
     first_version: Callable[[], Any]
     """Makes a channel's first version."""
+    kept_bytes: int = KEPT_BYTES
+    """How many bytes of values are kept while an answer is read."""
 
     def get(self, request: pb.GetCheckpointRequest, on_read: OnRead | None = None) -> Flow[CheckpointTuple | None]:
         """Reads one checkpoint. Raises CheckpointdError.
@@ -94,7 +96,7 @@ class Reader:
                 return Found(None, response.version)
             message = response.tuple
             decode.check_place(self.serde, request, [message])
-            rows = ValueRows(self.serde, key, response.stored_values, known)
+            rows = ValueRows(self.serde, key, response.stored_values, known, kept_bytes=self.kept_bytes)
             try:
                 return (yield from self._complete(message, response.version, rows))
             except ValueGoneError:
@@ -159,7 +161,7 @@ class Reader:
         empty = 0
         while True:
             page: pb.GetDeltaChannelHistoryResponse = yield request
-            rows = ValueRows(self.serde, key, page.stored_values)
+            rows = ValueRows(self.serde, key, page.stored_values, kept_bytes=self.kept_bytes)
             seeds = [(found.channel, found.seed_version) for found in page.channels if found.seed_version]
             on_page = [(write.checkpoint_id, write) for found in page.channels for write in found.writes]
             data = yield from self._fetched(key, rows, seeds, on_page)
@@ -256,7 +258,7 @@ class Reader:
             if row.tuple >= len(keys):
                 raise CorruptValueError("the server answered with a value of a checkpoint that isn't on the page")
             rows[keys[row.tuple]].append(row)
-        return {key: ValueRows(self.serde, key, found) for key, found in rows.items()}
+        return {key: ValueRows(self.serde, key, found, kept_bytes=self.kept_bytes) for key, found in rows.items()}
 
 
 def _by_id(message: values_pb.CheckpointTuple, checkpoint_id: str) -> pb.GetCheckpointRequest:

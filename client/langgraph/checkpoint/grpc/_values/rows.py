@@ -28,7 +28,7 @@ MAX_CHAIN = 1024
 At = tuple[str, str]
 """A channel and a version of it."""
 
-_KEPT_BYTES = 32 * 1024 * 1024
+KEPT_BYTES = 32 * 1024 * 1024
 """How many bytes of values are kept while the rows of an answer are read: what a chain goes through comes again."""
 
 
@@ -40,6 +40,7 @@ class ValueRows:
         key: The namespace.
         rows: The rows.
         known: What the saver has, by channel. What the answer holds all the same is another value.
+        kept_bytes: How many bytes of values are kept for what else is built on them.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class ValueRows:
         key: Key,
         rows: Iterable[values.StoredValue] = (),
         known: Mapping[str, CachedValue] | None = None,
+        *,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._serde = serde
         self._key = key
@@ -57,6 +60,7 @@ class ValueRows:
         self._fetched: dict[At, bytes] = {}
         self._opened: dict[At, CachedValue] = {}
         self._opened_bytes = 0
+        self._kept_bytes = kept_bytes
         self._last: dict[str, CachedValue] = {}
         """The value of each channel that was asked for last: what a checkpoint has, its task writes are built on."""
 
@@ -162,7 +166,7 @@ class ValueRows:
             raise self._corrupt(at[0], "what its value builds on is missing")
         else:
             opened = self._patched(at, stored, payload, base)
-        if self._opened_bytes + len(opened.data) <= _KEPT_BYTES:
+        if self._opened_bytes + len(opened.data) <= self._kept_bytes:
             self._opened[at] = opened
             self._opened_bytes += len(opened.data)
         return opened
