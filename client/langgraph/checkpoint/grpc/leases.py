@@ -8,17 +8,17 @@ The lease is the server's: it is held by its clock, and the server refuses what 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
 import time
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.grpc._convert import thread_requests as requests
 from langgraph.checkpoint.grpc._convert.arguments import thread
 from langgraph.checkpoint.grpc._runs.lease_tokens import Lease, LeaseTokens
-from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
+from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._transport.client import Client
 from langgraph.checkpoint.grpc.errors import (
     CheckpointdError,
@@ -43,8 +43,16 @@ RELEASE_TIMEOUT = 5.0
 it ends by itself, when its time to live is over."""
 
 
+class _Ask(NamedTuple):
+    """A step: a call with times of its own, in seconds."""
+
+    request: leases_pb.AcquireLeaseRequest | leases_pb.ReleaseLeaseRequest
+    timeout: float
+    retry_budget: float | None = None
+
+
 class _LeaseSession:
-    """One lease from asking to giving up: what the blocking and the awaiting form share."""
+    """One lease from asking to giving up, as flows that the blocking and the awaiting form run."""
 
     def __init__(self, client: Client, tokens: LeaseTokens, thread_id: str, ttl: float, wait: float | None) -> None:
         if not ttl > 0:
@@ -61,6 +69,39 @@ class _LeaseSession:
         self._lease: Lease | None = None
         self._stopped = threading.Event()
 
+    def _acquire(self) -> flows.Flow[Lease]:
+        """Takes the lease, or gives up the place in line for it."""
+        self._begin()
+        try:
+            while True:
+                asked_at = time.monotonic()
+                try:
+                    response = yield self._next_ask()
+                except LeaseHeldError as refusal:
+                    pause = self._pause_after(refusal, asked_at)
+                else:
+                    return self._take(response)
+                yield flows.Pause(pause)
+        except BaseException as error:
+            if self._may_be_queued(error):
+                yield from self._release()
+            raise
+
+    def _release(self) -> flows.Flow[None]:
+        """Gives up the lease, or the place in line for it."""
+        options = self._client.options
+        ask = _Ask(
+            requests.release_lease(self._thread_id, self._holder),
+            timeout=min(RELEASE_TIMEOUT, options.timeout),
+            retry_budget=min(RELEASE_TIMEOUT, options.retry_budget),
+        )
+        try:
+            yield flows.Finish(ask)
+        except CheckpointdError as error:
+            logger.warning(
+                "the lease on thread %r ends in %g s: giving it up failed: %s", self._thread_id, self._ttl, error
+            )
+
     def _begin(self) -> None:
         if self._lease is not None:
             raise CheckpointdError("a lease is taken once; call saver.lease() again for another")
@@ -69,12 +110,12 @@ class _LeaseSession:
             raise LeaseHeldError(thread_id=self._thread_id, here=True)
         self._end = None if self._wait is None else time.monotonic() + self._wait
 
-    def _next_ask(self) -> tuple[leases_pb.AcquireLeaseRequest, float]:
-        """Returns the next request and how long its call may take, in seconds."""
+    def _next_ask(self) -> _Ask:
+        """Returns the next request, with how long its call may take."""
         left = WAIT_PER_CALL if self._end is None else self._end - time.monotonic()
         wait = min(max(left, 0.0), WAIT_PER_CALL)
         request = requests.acquire_lease(self._thread_id, self._holder, ttl=self._ttl, wait=wait)
-        return request, wait + self._client.options.timeout
+        return _Ask(request, wait + self._client.options.timeout)
 
     def _pause_after(self, refusal: LeaseHeldError, asked_at: float) -> float:
         """Returns how long to wait before asking again, in seconds; raises if the time is over."""
@@ -128,93 +169,42 @@ class _LeaseSession:
             self._tokens.leave(self._lease)
 
     def _may_be_queued(self, error: BaseException) -> bool:
-        """Whether an acquire that failed may have left a place in line, or a lease, that others would wait for."""
+        """Returns whether an acquire that failed may have left a place in line, or a lease, that others wait for."""
         if isinstance(error, LeaseHeldError):
             return self._wait != 0
         return isinstance(error, DeadlineExceededError) or not isinstance(error, CheckpointdError)
 
-    def _release_request(self) -> leases_pb.ReleaseLeaseRequest:
-        return requests.release_lease(self._thread_id, self._holder)
-
-    def _release_times(self) -> dict[str, float]:
-        options = self._client.options
-        return {
-            "timeout": min(RELEASE_TIMEOUT, options.timeout),
-            "retry_budget": min(RELEASE_TIMEOUT, options.retry_budget),
-        }
-
-    def _not_released(self, error: CheckpointdError) -> None:
-        logger.warning(
-            "the lease on thread %r ends in %g s: giving it up failed: %s", self._thread_id, self._ttl, error
-        )
-
 
 class LeaseContext(_LeaseSession):
-    """What `saver.lease()` returns: `with` takes the lease and blocks until it is there."""
+    """The result of `saver.lease()`: `with` takes the lease and blocks until it is there."""
 
     def __enter__(self) -> Lease:
-        self._begin()
-        try:
-            while True:
-                asked_at = time.monotonic()
-                request, timeout = self._next_ask()
-                try:
-                    response = self._client.call(request, timeout=timeout)
-                except LeaseHeldError as refusal:
-                    time.sleep(self._pause_after(refusal, asked_at))
-                else:
-                    return self._take(response)
-        except BaseException as error:
-            if self._may_be_queued(error):
-                self._release()
-            raise
+        return flows.run(self._acquire(), self._call)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
-        self._release()
+        flows.run(self._release(), self._call)
 
-    def _release(self) -> None:
-        """Gives up the lease, or the place in line for it."""
-        try:
-            self._client.call(self._release_request(), **self._release_times())
-        except CheckpointdError as error:
-            self._not_released(error)
+    def _call(self, ask: _Ask) -> Any:
+        return self._client.call(ask.request, timeout=ask.timeout, retry_budget=ask.retry_budget)
 
 
 class AsyncLeaseContext(_LeaseSession):
-    """What `saver.alease()` returns: `async with` takes the lease and awaits it."""
+    """The result of `saver.alease()`: `async with` takes the lease and awaits it."""
 
     async def __aenter__(self) -> Lease:
-        self._begin()
-        try:
-            while True:
-                asked_at = time.monotonic()
-                request, timeout = self._next_ask()
-                try:
-                    response = await self._client.acall(request, timeout=timeout)
-                except LeaseHeldError as refusal:
-                    await asyncio.sleep(self._pause_after(refusal, asked_at))
-                else:
-                    return self._take(response)
-        except BaseException as error:
-            if self._may_be_queued(error):
-                await run_to_end(self._release())
-            raise
+        return await flows.arun(self._acquire(), self._acall)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
-        await run_to_end(self._release())
+        await flows.arun(self._release(), self._acall)
 
-    async def _release(self) -> None:
-        """Gives up the lease, or the place in line for it."""
-        try:
-            await self._client.acall(self._release_request(), **self._release_times())
-        except CheckpointdError as error:
-            self._not_released(error)
+    async def _acall(self, ask: _Ask) -> Any:
+        return await self._client.acall(ask.request, timeout=ask.timeout, retry_budget=ask.retry_budget)
 
 
 class LeaseMixin:

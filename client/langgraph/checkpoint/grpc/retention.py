@@ -82,40 +82,57 @@ class Retention:
         Returns:
             How many were acknowledged.
         """
-        done = 0
-        for entry in list(self.expiring()):
-            hook(entry)
-            done += self.acknowledge(entry)
-        return done
+        call = self._saver._client.call
+        return flows.run(_handle(), lambda step: hook(step) if isinstance(step, ExpiringThread) else call(step))
 
     async def ahandle(self, hook: Callable[[ExpiringThread], Awaitable[object]]) -> int:
         """Awaits `handle`, with a hook that is awaited."""
-        done = 0
-        for entry in [entry async for entry in self.aexpiring()]:
-            await hook(entry)
-            done += await self.aacknowledge(entry)
-        return done
+        acall = self._saver._client.acall
+        return await flows.arun(_handle(), lambda step: hook(step) if isinstance(step, ExpiringThread) else acall(step))
 
 
 def _expiring() -> Generator[Any, Any, None]:
-    request = pb.ListExpiringRequest()
-    while True:
+    """Emits what is announced, page by page."""
+    request: pb.ListExpiringRequest | None = pb.ListExpiringRequest()
+    while request is not None:
         page = yield request
         for found in page.threads:
-            yield flows.Emit(
-                ExpiringThread(
-                    thread_id=found.thread_id,
-                    action="delete" if found.action == pb.RETENTION_ACTION_DELETE else "trim",
-                    reason=found.reason,
-                    policy=found.policy,
-                    checkpoints=found.checkpoints,
-                    below_checkpoint_id=found.below_checkpoint_id or None,
-                    deadline_at=time_of(found.deadline_at),
-                )
-            )
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
+            yield flows.Emit(_entry(found))
+        request = _next_page(page)
+
+
+def _handle() -> flows.Flow[int]:
+    """Yields each entry for the hook, and acknowledges it. Returns how many were.
+
+    All are listed first: an entry that was acknowledged is listed no more.
+    """
+    entries: list[ExpiringThread] = []
+    request: pb.ListExpiringRequest | None = pb.ListExpiringRequest()
+    while request is not None:
+        page = yield request
+        entries += map(_entry, page.threads)
+        request = _next_page(page)
+    done = 0
+    for entry in entries:
+        yield entry
+        done += yield from _acknowledge(entry)
+    return done
+
+
+def _next_page(page: pb.ListExpiringResponse) -> pb.ListExpiringRequest | None:
+    return pb.ListExpiringRequest(page_token=page.next_page_token) if page.next_page_token else None
+
+
+def _entry(found: pb.ExpiringThread) -> ExpiringThread:
+    return ExpiringThread(
+        thread_id=found.thread_id,
+        action="delete" if found.action == pb.RETENTION_ACTION_DELETE else "trim",
+        reason=found.reason,
+        policy=found.policy,
+        checkpoints=found.checkpoints,
+        below_checkpoint_id=found.below_checkpoint_id or None,
+        deadline_at=time_of(found.deadline_at),
+    )
 
 
 def _acknowledge(entry: ExpiringThread) -> flows.Flow[bool]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -172,49 +172,6 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         self._calls = RunCalls(self._client, self._runs)
         self._closed = False
 
-    @classmethod
-    def from_conn_string(
-        cls,
-        conn_string: str,
-        *,
-        serde: SerializerProtocol | None = None,
-        strict: Strict | None = None,
-        encryption: Encryption | None = None,
-        searchable_metadata: Collection[str] | None = None,
-        token: str | Callable[[], str] | None = None,
-        insecure_token: bool | None = None,
-        tls: bool | TlsOptions = False,
-        timeout: float = 30.0,
-        retry_budget: float = 30.0,
-        keepalive: float = 20.0,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        tracing: bool | TracerProvider = False,
-        concurrency: Concurrency = "optimistic",
-        hooks: StateHooks | None = None,
-        ttl_seconds: int | None = None,
-        reads_count_as_use: bool = False,
-    ) -> Self:
-        """Builds a saver for use in a `with` or `async with` block. The arguments are those of the class."""
-        return cls(
-            conn_string,
-            serde=serde,
-            strict=strict,
-            encryption=encryption,
-            searchable_metadata=searchable_metadata,
-            token=token,
-            insecure_token=insecure_token,
-            tls=tls,
-            timeout=timeout,
-            retry_budget=retry_budget,
-            keepalive=keepalive,
-            cache_bytes=cache_bytes,
-            tracing=tracing,
-            concurrency=concurrency,
-            hooks=hooks,
-            ttl_seconds=ttl_seconds,
-            reads_count_as_use=reads_count_as_use,
-        )
-
     # The object.
 
     def get_next_version(self, current: str | int | float | None, channel: None = None) -> str:
@@ -246,27 +203,11 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         Returns:
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
         """
-        request = encode.get(config)
-        request.counts_as_use = self.reads_count_as_use
-        flow = self._reader().get(request, self._on_read(config, request))
-        found = flows.run(flow, partial(self._calls.call, config))
-        if found is None:
-            warnings.warn_of_absent(config, request)
-        elif self._state is not None:
-            return self._state.loaded(found)
-        return found
+        return flows.run(self._get(config), partial(self._calls.call, config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Awaits `get_tuple`."""
-        request = encode.get(config)
-        request.counts_as_use = self.reads_count_as_use
-        flow = self._reader().get(request, self._on_read(config, request))
-        found = await flows.arun(flow, partial(self._calls.acall, config))
-        if found is None:
-            warnings.warn_of_absent(config, request)
-        elif self._state is not None:
-            return self._state.loaded(found)
-        return found
+        return await flows.arun(self._get(config), partial(self._calls.acall, config))
 
     def list(
         self,
@@ -407,6 +348,16 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         await self._calls.aput_writes(config, outgoing, are_special=_are_special(writes))
 
     # What the methods above share.
+
+    def _get(self, config: RunnableConfig) -> flows.Flow[CheckpointTuple | None]:
+        request = encode.get(config)
+        request.counts_as_use = self.reads_count_as_use
+        found = yield from self._reader().get(request, self._on_read(config, request))
+        if found is None:
+            warnings.warn_of_absent(config, request)
+        elif self._state is not None:
+            return self._state.loaded(found)
+        return found
 
     def _value_serde(self) -> ValueSerde:
         """Returns how values become bytes, and back."""

@@ -150,11 +150,6 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         self._closed = False
 
     @classmethod
-    def from_conn_string(cls, conn_string: str, **options: Any) -> Self:
-        """Builds a store for use in a `with` or `async with` block. The arguments are those of the class."""
-        return cls(conn_string, **options)
-
-    @classmethod
     def from_saver(
         cls,
         saver: GrpcSaver,
@@ -220,25 +215,18 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         return await self._arun(ops)
 
     def _run(self, operations: Iterable[AnyOp]) -> list[Any]:
-        operations = list(operations)
-        alone = single(operations, self._serde, self._index)
-        if alone is not None:
-            (outcome,) = self._call(Submit((alone,)))
-            if not is_too_large(outcome):
-                return [single_result(alone, outcome, self._serde, self._client.options.target)]
-        return flows.run(self._flow(operations), self._call)
+        return flows.run(self._flow(list(operations)), self._call)
 
     async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
-        operations = list(operations)
+        return await flows.arun(self._flow(list(operations)), self._acall)
+
+    def _flow(self, operations: list[AnyOp]) -> flows.Flow[list[Any]]:
         alone = single(operations, self._serde, self._index)
         if alone is not None:
-            (outcome,) = await self._acall(Submit((alone,)))
+            (outcome,) = yield Submit((alone,))
             if not is_too_large(outcome):
                 return [single_result(alone, outcome, self._serde, self._client.options.target)]
-        return await flows.arun(self._flow(operations), self._acall)
-
-    def _flow(self, operations: Iterable[AnyOp]) -> flows.Flow[list[Any]]:
-        return run_batch(operations, self._serde, self._index, self._client.options.target)
+        return (yield from run_batch(operations, self._serde, self._index, self._client.options.target))
 
     def _call(self, step: Any) -> Any:
         match step:

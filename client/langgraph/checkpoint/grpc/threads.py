@@ -224,11 +224,11 @@ class Threads:
         Args:
             thread_id: The thread. If there is none, nothing happens.
         """
-        return self._saver._delete_thread(thread_id)
+        return self._saver._run_on_threads(self._saver._delete_thread(thread_id))
 
     async def adelete(self, thread_id: str) -> int:
         """Awaits `delete`."""
-        return await self._saver._adelete_thread(thread_id)
+        return await self._saver._arun_on_threads(self._saver._delete_thread(thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int:
         """Removes history from threads, and returns how many checkpoints went.
@@ -237,11 +237,11 @@ class Threads:
             thread_ids: The threads. Unknown ones are passed over.
             strategy: "keep_latest" or "delete", as `GrpcSaver.prune` has them.
         """
-        return self._saver._prune(thread_ids, strategy)
+        return self._saver._run_on_threads(self._saver._prune(thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int:
         """Awaits `prune`."""
-        return await self._saver._aprune(thread_ids, strategy)
+        return await self._saver._arun_on_threads(self._saver._prune(thread_ids, strategy))
 
     def copy(self, source_thread_id: str, target_thread_id: str) -> ThreadInfo:
         """Copies a thread, and returns what is known of the copy.

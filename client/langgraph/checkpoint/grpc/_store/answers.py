@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport.operation import OperationError
-from langgraph.checkpoint.grpc.errors import CorruptValueError, from_rpc_error
+from langgraph.checkpoint.grpc._transport.rpc_errors import from_rpc_error
+from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 from checkpointd.v1 import store_service_pb2 as pb
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from langgraph.checkpoint.grpc._store.items import StoredItem
 from langgraph.checkpoint.grpc._store.operations import AnyOp, CountOp
+from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc.store_errors import ItemConflictError
 from langgraph.store.base import NOT_PROVIDED, GetOp, NotProvided, _validate_namespace_labels
 
@@ -78,16 +79,7 @@ class StoreExtras:
             CheckpointdError: A call failed.
             InvalidNamespaceError: The namespace can't be one.
         """
-        for left in reversed(range(attempts)):
-            found = cast("StoredItem | None", self._run([_get(namespace, key)])[0])
-            operation = self._changed(namespace, key, found, change, index, ttl)
-            try:
-                if operation is not None:
-                    self._run([operation])
-                return
-            except ItemConflictError:
-                if not left:
-                    raise
+        flows.run(self._update(namespace, key, change, index, ttl, attempts), self._run)
 
     async def aupdate(
         self,
@@ -100,16 +92,30 @@ class StoreExtras:
         attempts: int = 10,
     ) -> None:
         """Awaits `update`."""
+        await flows.arun(self._update(namespace, key, change, index, ttl, attempts), self._arun)
+
+    def _update(
+        self,
+        namespace: tuple[str, ...],
+        key: str,
+        change: Change,
+        index: Index,
+        ttl: Ttl,
+        attempts: int,
+    ) -> flows.Flow[None]:
+        """Yields the operations of each attempt."""
         for left in reversed(range(attempts)):
-            found = cast("StoredItem | None", (await self._arun([_get(namespace, key)]))[0])
+            (found,) = yield [_get(namespace, key)]
             operation = self._changed(namespace, key, found, change, index, ttl)
-            try:
-                if operation is not None:
-                    await self._arun([operation])
+            if operation is None:
                 return
+            try:
+                yield [operation]
             except ItemConflictError:
                 if not left:
                     raise
+            else:
+                return
 
     def _count(self, namespace_prefix: tuple[str, ...], filter: dict[str, Any] | None) -> CountOp:
         _validate_namespace_labels(namespace_prefix)

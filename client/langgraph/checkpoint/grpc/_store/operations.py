@@ -16,7 +16,8 @@ from langgraph.checkpoint.grpc._store.index import Chunk, ItemIndex, SearchMode,
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport.flows import Flow, ForEach
 from langgraph.checkpoint.grpc._transport.operation import OperationError
-from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError, from_rpc_error
+from langgraph.checkpoint.grpc._transport.rpc_errors import from_rpc_error
+from langgraph.checkpoint.grpc.errors import CorruptValueError, InvalidArgumentError
 from langgraph.store.base import (
     GetOp,
     InvalidNamespaceError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from langgraph.checkpoint.grpc._convert import thread_requests as requests
 from langgraph.checkpoint.grpc._convert import warnings
@@ -20,6 +20,14 @@ from langgraph.checkpoint.grpc.threads import Threads
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.saver import GrpcSaver
+
+Result = TypeVar("Result")
+
+
+class _Settle(NamedTuple):
+    """A step: waits for writes on a thread that are in flight."""
+
+    thread_id: str
 
 
 class ThreadOperations:
@@ -54,27 +62,11 @@ class ThreadOperations:
             ThreadArchivedError: It is archived.
             ThreadPinnedError: It is pinned.
         """
-        self._delete_thread(thread_id)
+        self._run_on_threads(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Awaits `delete_thread`."""
-        await self._adelete_thread(thread_id)
-
-    def _delete_thread(self, thread_id: str) -> int:
-        forget_context()
-        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
-        self._calls.wait_for_writes(request.thread_id)
-        response = self._client.call(request)
-        warnings.tell_deleted(request, response)
-        return int(response.deleted_checkpoints)
-
-    async def _adelete_thread(self, thread_id: str) -> int:
-        forget_context()
-        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
-        await self._calls.await_writes(request.thread_id)
-        response = await self._client.acall(request)
-        warnings.tell_deleted(request, response)
-        return int(response.deleted_checkpoints)
+        await self._arun_on_threads(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of runs in all threads, with their writes.
@@ -82,15 +74,11 @@ class ThreadOperations:
         Args:
             run_ids: The runs, by the `run_id` in their metadata.
         """
-        forget_context()
-        for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
-            warnings.tell_deleted(request, self._client.call(request))
+        self._run_on_threads(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Awaits `delete_for_runs`."""
-        forget_context()
-        for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
-            warnings.tell_deleted(request, await self._client.acall(request))
+        await self._arun_on_threads(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None) -> None:
         """Copies a thread into one that doesn't exist yet, whole or up to a checkpoint.
@@ -105,30 +93,13 @@ class ThreadOperations:
             ThreadExistsError: The target holds checkpoints already.
             CheckpointNotFoundError: The thread has no such checkpoint.
         """
-        forget_context()
-        request = self._lease_tokens.attach_to_copy(
-            requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
-        )
-        self._calls.wait_for_writes(request.source_thread_id)
-        if self.encryption is None:
-            self._client.call(request)
-        else:
-            flows.run(self._encrypted_copy().copy(source_thread_id, target_thread_id, checkpoint_id), self._client.call)
+        self._run_on_threads(self._copy_thread(source_thread_id, target_thread_id, checkpoint_id))
 
     async def acopy_thread(
         self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
         """Awaits `copy_thread`."""
-        forget_context()
-        request = self._lease_tokens.attach_to_copy(
-            requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
-        )
-        await self._calls.await_writes(request.source_thread_id)
-        if self.encryption is None:
-            await self._client.acall(request)
-        else:
-            copy = self._encrypted_copy().copy(source_thread_id, target_thread_id, checkpoint_id)
-            await flows.arun(copy, self._client.acall)
+        await self._arun_on_threads(self._copy_thread(source_thread_id, target_thread_id, checkpoint_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Removes history from threads.
@@ -138,33 +109,64 @@ class ThreadOperations:
             strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
                 "delete" removes the threads; "delete_all", as LangGraph's platform calls it, is the same.
         """
-        self._prune(thread_ids, strategy)
+        self._run_on_threads(self._prune(thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Awaits `prune`."""
-        await self._aprune(thread_ids, strategy)
+        await self._arun_on_threads(self._prune(thread_ids, strategy))
 
-    def _prune(self, thread_ids: Sequence[str], strategy: str) -> int:
+    # The flows of these verbs. Each returns how many checkpoints it deleted, or nothing.
+
+    def _delete_thread(self, thread_id: str) -> flows.Flow[int]:
+        forget_context()
+        request = self._lease_tokens.attach(requests.delete_thread(thread_id))
+        yield _Settle(request.thread_id)
+        response = yield request
+        warnings.tell_deleted(request, response)
+        return int(response.deleted_checkpoints)
+
+    def _delete_for_runs(self, run_ids: Sequence[str]) -> flows.Flow[None]:
+        forget_context()
+        for request in self._lease_tokens.attach_all(requests.delete_runs(run_ids)):
+            warnings.tell_deleted(request, (yield request))
+
+    def _copy_thread(
+        self, source_thread_id: str, target_thread_id: str, checkpoint_id: str | None = None
+    ) -> flows.Flow[None]:
+        forget_context()
+        request = self._lease_tokens.attach_to_copy(
+            requests.copy_thread(source_thread_id, target_thread_id, checkpoint_id)
+        )
+        yield _Settle(request.source_thread_id)
+        if self.encryption is None:
+            yield request
+        else:
+            encrypted = EncryptedThreadCopy(serde=self._value_serde(), attach_lease=self._lease_tokens.attach)
+            yield from encrypted.copy(source_thread_id, target_thread_id, checkpoint_id)
+
+    def _prune(self, thread_ids: Sequence[str], strategy: str) -> flows.Flow[int]:
         forget_context()
         deleted = 0
         for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
             for thread_id in request.thread_ids:
-                self._calls.wait_for_writes(thread_id)
-            response = self._client.call(request)
+                yield _Settle(thread_id)
+            response = yield request
             warnings.tell_deleted(request, response)
             deleted += response.deleted_checkpoints
         return deleted
 
-    async def _aprune(self, thread_ids: Sequence[str], strategy: str) -> int:
-        forget_context()
-        deleted = 0
-        for request in self._lease_tokens.attach_all(requests.prune(thread_ids, strategy)):
-            for thread_id in request.thread_ids:
-                await self._calls.await_writes(thread_id)
-            response = await self._client.acall(request)
-            warnings.tell_deleted(request, response)
-            deleted += response.deleted_checkpoints
-        return deleted
+    def _run_on_threads(self, flow: flows.Flow[Result]) -> Result:
+        return flows.run(flow, self._call_on_threads)
 
-    def _encrypted_copy(self) -> EncryptedThreadCopy:
-        return EncryptedThreadCopy(serde=self._value_serde(), attach_lease=self._lease_tokens.attach)
+    async def _arun_on_threads(self, flow: flows.Flow[Result]) -> Result:
+        return await flows.arun(flow, self._acall_on_threads)
+
+    def _call_on_threads(self, step: Any) -> Any:
+        if isinstance(step, _Settle):
+            return self._calls.wait_for_writes(step.thread_id)
+        return self._client.call(step)
+
+    async def _acall_on_threads(self, step: Any) -> Any:
+        if isinstance(step, _Settle):
+            return await self._calls.await_writes(step.thread_id)
+        return await self._client.acall(step)

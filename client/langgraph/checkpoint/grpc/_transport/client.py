@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, TypedDict
 
 from langgraph.checkpoint.grpc._transport import flows, fork
 from langgraph.checkpoint.grpc._transport.channels import Channels, Connection, Stubs
@@ -63,6 +62,13 @@ _RPCS: dict[type, tuple[str, Callable[[Stubs], Any]]] = {
 }
 
 
+class _CallOptions(TypedDict):
+    """Options of one attempt, as gRPC takes them."""
+
+    timeout: float
+    metadata: tuple[tuple[str, str], ...]
+
+
 class Client:
     """Calls RPCs on a saver's connections."""
 
@@ -111,20 +117,12 @@ class Client:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere, connection.loop))
 
     def _call(self, request: Any, timeout: float | None, retry_budget: float | None, headers: Headers) -> Any:
-        name, method = _RPCS[type(request)]
-        timeout = timeout or self.options.timeout
-        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
-        while True:
-            rpc = method(self.channels.sync())
-            metadata = self.options.metadata() + headers
-            attempts.attempt()
-            try:
-                return rpc(request, timeout=timeout, metadata=metadata)
-            except grpc.RpcError as error:
-                pause = attempts.pause_after(error)
-            except ValueError as error:
-                raise _closed_under(error) from error
-            time.sleep(pause)
+        method = _RPCS[type(request)][1]
+
+        def attempt(options: _CallOptions) -> Any:
+            return method(self.channels.sync())(request, **options)
+
+        return flows.run(self._retried(request, timeout, retry_budget, headers), attempt)
 
     async def _acall(
         self,
@@ -134,20 +132,29 @@ class Client:
         retry_budget: float | None,
         headers: Headers,
     ) -> Any:
-        name, method = _RPCS[type(request)]
+        rpc = _RPCS[type(request)][1](connection.stubs)
+
+        async def attempt(options: _CallOptions) -> Any:
+            return await rpc(request, **options)
+
+        return await flows.arun(self._retried(request, timeout, retry_budget, headers), attempt)
+
+    def _retried(
+        self, request: Any, timeout: float | None, retry_budget: float | None, headers: Headers
+    ) -> flows.Flow[Any]:
+        """Yields the options of one attempt after another. Returns the response."""
         timeout = timeout or self.options.timeout
-        attempts = Attempts(self.options, name, retry_budget, timeout=timeout)
+        attempts = Attempts(self.options, _RPCS[type(request)][0], retry_budget, timeout=timeout)
         while True:
-            rpc = method(connection.stubs)
             metadata = self.options.metadata() + headers
             attempts.attempt()
             try:
-                return await rpc(request, timeout=timeout, metadata=metadata)
+                return (yield _CallOptions(timeout=timeout, metadata=metadata))
             except grpc.RpcError as error:
                 pause = attempts.pause_after(error)
-            except grpc.aio.UsageError as error:
+            except (ValueError, grpc.aio.UsageError) as error:
                 raise _closed_under(error) from error
-            await asyncio.sleep(pause)
+            yield flows.Pause(pause)
 
     def _drive(self, flow: Generator[Any, Any, bytes | None]) -> bytes | None:
         return flows.run(flow, self.call)

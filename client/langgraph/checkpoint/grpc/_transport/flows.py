@@ -1,13 +1,15 @@
 """Flows: what takes several calls, written once as a generator of steps, for a blocking and an awaiting driver.
 
 A flow yields a request, and is sent the response or thrown the error; `ForEach` stands for several requests that
-don't depend on each other, `Offload` for work that would hold up an event loop, `Emit` for a result of an iterator.
+don't depend on each other, `Finish` for one that a cancellation doesn't cut off, `Pause` for time that passes,
+`Offload` for work that would hold up an event loop, `Emit` for a result of an iterator.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -40,6 +42,20 @@ class ForEach:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """A request whose response is awaited even where the flow is cancelled meanwhile: clean-up."""
+
+    request: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Time to wait before the flow goes on."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Offload:
     """Work without calls, done in another thread where an event loop would stand still meanwhile."""
 
@@ -54,13 +70,13 @@ class Emit:
 
 
 def run(flow: Flow[Result], call: Call) -> Result:
-    """Runs a flow, blocking, and returns its result."""
+    """Runs a flow, blocking, and returns its result. One that is interrupted may still make calls to clean up."""
     try:
         step = next(flow)
         while True:
             try:
                 answer = _done(step, call)
-            except Exception as error:
+            except BaseException as error:
                 step = flow.throw(error)
             else:
                 step = flow.send(answer)
@@ -80,7 +96,9 @@ async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
             except Exception as error:
                 step = flow.throw(error)
             except asyncio.CancelledError as cancelled:
-                await run_to_end(_unwind(flow, cancelled, call))
+                with suppress(StopIteration):
+                    step = flow.throw(cancelled)
+                    await run_to_end(_unwind(flow, step, call))
                 raise
             else:
                 step = flow.send(answer)
@@ -90,10 +108,9 @@ async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
         flow.close()
 
 
-async def _unwind(flow: Flow[Any], cancelled: asyncio.CancelledError, call: AsyncCall) -> None:
-    """Does what a flow does when it is cancelled."""
+async def _unwind(flow: Flow[Any], step: Any, call: AsyncCall) -> None:
+    """Runs the rest of a flow that was cancelled, from its next step."""
     with suppress(StopIteration, asyncio.CancelledError):
-        step = flow.throw(cancelled)
         while True:
             try:
                 answer = await _adone(step, call)
@@ -149,6 +166,10 @@ def _done(step: Any, call: Call) -> Any:
     match step:
         case ForEach():
             return _for_each(step, call)
+        case Finish():
+            return call(step.request)
+        case Pause():
+            return time.sleep(step.seconds)
         case Offload():
             return step.work()
         case _:
@@ -159,6 +180,10 @@ async def _adone(step: Any, call: AsyncCall) -> Any:
     match step:
         case ForEach():
             return await _afor_each(step, call)
+        case Finish():
+            return await run_to_end(call(step.request))
+        case Pause():
+            return await asyncio.sleep(step.seconds)
         case Offload():
             return await asyncio.to_thread(step.work)
         case _:

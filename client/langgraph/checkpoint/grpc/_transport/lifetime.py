@@ -1,12 +1,16 @@
-"""How long connections live: blocks, clones, and closing."""
+"""Lifetime of connections: building, blocks, clones, and closing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
 from langgraph.checkpoint.grpc._transport.client import Client
+
+Options = ParamSpec("Options")
+Built = TypeVar("Built")
 
 
 class ConnectionLifetime:
@@ -14,6 +18,29 @@ class ConnectionLifetime:
 
     _client: Client
     _closed: bool
+
+    # Typed by the constructor itself, so that its parameters and their defaults stand in one place.
+    @classmethod
+    def from_conn_string(
+        cls: Callable[Concatenate[str, Options], Built],
+        conn_string: str,
+        *args: Options.args,
+        **options: Options.kwargs,
+    ) -> Built:
+        """Builds one for use in a `with` or `async with` block, by the name that LangGraph's own savers use.
+
+        Args:
+            conn_string: The server, as the class has `target`.
+            args: Nothing; all options are keywords.
+            options: The keyword arguments of the class.
+
+        Returns:
+            A saver or a store.
+
+        Raises:
+            InvalidArgumentError: An argument can't be used.
+        """
+        return cls(conn_string, *args, **options)
 
     def __copy__(self) -> Self:
         """LangGraph clones savers at compile time. A clone shares the connections; each is closed on its own."""

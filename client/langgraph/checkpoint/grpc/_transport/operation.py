@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from langgraph.checkpoint.grpc.errors import DOMAIN, CheckpointdError
+from langgraph.checkpoint.grpc._transport.rpc_errors import DOMAIN
+from langgraph.checkpoint.grpc.errors import CheckpointdError
 
 import grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb

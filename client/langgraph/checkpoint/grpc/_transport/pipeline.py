@@ -33,6 +33,7 @@ from langgraph.checkpoint.grpc._transport.operation import (
 )
 from langgraph.checkpoint.grpc._transport.replicas import Picker
 from langgraph.checkpoint.grpc._transport.retry import Attempts
+from langgraph.checkpoint.grpc._transport.rpc_errors import error_info, from_rpc_error, is_away
 from langgraph.checkpoint.grpc._transport.stream import Stream
 from langgraph.checkpoint.grpc._transport.stream_pool import (
     HELD_UP_SECONDS,
@@ -40,7 +41,7 @@ from langgraph.checkpoint.grpc._transport.stream_pool import (
     OpenStream,
     StreamPool,
 )
-from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerError, again, error_info, from_rpc_error, is_away
+from langgraph.checkpoint.grpc.errors import CheckpointdError, ServerError, again
 from langgraph.checkpoint.grpc.options import ClientOptions
 
 import grpc

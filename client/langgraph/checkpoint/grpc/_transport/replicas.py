@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import SystemRandom
 from typing import Any
 
-from langgraph.checkpoint.grpc.errors import is_away
+from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._transport.rpc_errors import is_away
 
 import grpc
 import grpc.aio
@@ -78,19 +79,7 @@ class FailoverChannel:
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         def call(request: Any, **options: Any) -> Any:
-            order = self._picker.pick_order()
-            for number in order:
-                try:
-                    answer = methods[number](request, **options)
-                except grpc.RpcError as error:
-                    away = is_away(error)
-                    self._picker.note(number, healthy=not away and not _took_too_long(error))
-                    if not away or number == order[-1]:
-                        raise
-                else:
-                    self._picker.note(number, healthy=True)
-                    return answer
-            raise AssertionError("the last one returns or raises")
+            return flows.run(_failover(self._picker), lambda number: methods[number](request, **options))
 
         return call
 
@@ -115,19 +104,7 @@ class AioFailoverChannel:
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         async def call(request: Any, **options: Any) -> Any:
-            order = self._picker.pick_order()
-            for number in order:
-                try:
-                    answer = await methods[number](request, **options)
-                except grpc.RpcError as error:
-                    away = is_away(error)
-                    self._picker.note(number, healthy=not away and not _took_too_long(error))
-                    if not away or number == order[-1]:
-                        raise
-                else:
-                    self._picker.note(number, healthy=True)
-                    return answer
-            raise AssertionError("the last one returns or raises")
+            return await flows.arun(_failover(self._picker), lambda number: methods[number](request, **options))
 
         return call
 
@@ -137,6 +114,23 @@ class AioFailoverChannel:
     async def close(self) -> None:
         """Closes the channels."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
+
+
+def _failover(picker: Picker) -> flows.Flow[Any]:
+    """Yields one server after another, by number, until one answers. Returns its answer."""
+    order = picker.pick_order()
+    for number in order:
+        try:
+            answer = yield number
+        except grpc.RpcError as error:
+            away = is_away(error)
+            picker.note(number, healthy=not away and not _took_too_long(error))
+            if not away or number == order[-1]:
+                raise
+        else:
+            picker.note(number, healthy=True)
+            return answer
+    raise AssertionError("the last one returns or raises")
 
 
 def _took_too_long(error: grpc.RpcError) -> bool:

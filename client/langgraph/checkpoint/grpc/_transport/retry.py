@@ -11,14 +11,8 @@ import logging
 import time
 from random import SystemRandom
 
-from langgraph.checkpoint.grpc.errors import (
-    InvalidArgumentError,
-    ServerUnavailableError,
-    error_info,
-    from_rpc_error,
-    is_away,
-    retry_delay,
-)
+from langgraph.checkpoint.grpc._transport.rpc_errors import error_info, from_rpc_error, is_away, retry_delay
+from langgraph.checkpoint.grpc.errors import InvalidArgumentError, ServerUnavailableError
 from langgraph.checkpoint.grpc.options import ClientOptions
 from langgraph.checkpoint.grpc.tls import are_unusable, why_it_fails, why_it_may_fail
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from langgraph.checkpoint.grpc._transport.operation import PUT, Kind, Namespace, Operation
 from langgraph.checkpoint.grpc._transport.retry import Attempts
-from langgraph.checkpoint.grpc.errors import CheckpointdError, again, error_info, from_rpc_error
+from langgraph.checkpoint.grpc._transport.rpc_errors import error_info, from_rpc_error
+from langgraph.checkpoint.grpc.errors import CheckpointdError, again
 from langgraph.checkpoint.grpc.options import ClientOptions
 
 import grpc
