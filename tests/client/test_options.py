@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, InvalidArgumentError
+from langgraph.checkpoint.grpc import AccessDeniedError, GrpcSaver, GrpcStore, InvalidArgumentError
 
 from checkpointd_server.cli import main
 from tests.support.api_keys import key_entry
@@ -19,6 +19,23 @@ from tests.support.server_process import ServerProcess
 
 HERE = "127.0.0.1:50051"
 KEY = "ckd_hunter2"
+
+
+def test_from_conn_string_takes_the_options_of_the_class() -> None:
+    with GrpcSaver.from_conn_string(HERE, timeout=5, token=KEY) as saver:
+        assert (saver.options.target, saver.options.timeout, saver.options.token) == (HERE, 5, KEY)
+    with GrpcStore.from_conn_string(HERE, searchable={"kind"}, retry_budget=2) as store:
+        assert store._client.options.retry_budget == 2
+
+
+def test_type_checkers_know_the_options_of_from_conn_string() -> None:
+    # `make lint` fails if these ignores are not needed any more.
+    with pytest.raises(TypeError):
+        GrpcSaver.from_conn_string(HERE, timeouts=5)  # type: ignore[call-arg]
+    with pytest.raises(InvalidArgumentError):
+        GrpcSaver.from_conn_string(HERE, timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        GrpcStore.from_conn_string(HERE, concurrency="optimistic")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
