@@ -23,6 +23,14 @@ FORBIDDEN_IMPORTS = {
 """What must not be imported where: the server is never to build an agent's objects. The other rules of this kind are
 contracts of import-linter, which can't tell our part of the namespace `langgraph` from the others."""
 
+FLOWS = Path("client")
+DRIVERS = {
+    Path("client/langgraph/checkpoint/grpc/_transport/flows.py"),
+    # What waits here is a thread or a task itself, for a pipeline that both use.
+    Path("client/langgraph/checkpoint/grpc/_runs/calls.py"),
+}
+"""Where in the client a blocking and an awaiting version of the same may stand side by side."""
+
 # Somebody's home folder or checkout. What a container or a package manager puts at a fixed place is another matter.
 MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b|user\b)\w+)/\w+""")
 
@@ -64,6 +72,8 @@ def problems(path: Path) -> Iterator[str]:
             for folder, roots in FORBIDDEN_IMPORTS.items():
                 if path.is_relative_to(folder) and root in roots:
                     yield f"{number}: {folder}/ never imports {root}"
+        if path.is_relative_to(FLOWS) and path not in DRIVERS:
+            yield from flows_written_twice(text)
         if path.is_relative_to(TESTS):
             yield from stray_helpers(path, text)
 
@@ -87,6 +97,33 @@ def stray_helpers(path: Path, text: str) -> Iterator[str]:
                 yield f"{node.lineno}: nothing is imported from tests and conftests, as from {'.'.join(parts[:3])}"
             elif parts[1] not in (SHARED, path.parts[1]):
                 yield f"{node.lineno}: what several folders of tests use is in {TESTS}/{SHARED}, not {TESTS}/{parts[1]}"
+
+
+def flows_written_twice(text: str) -> Iterator[str]:
+    """Yields which functions of a module do in a blocking and an awaiting version what a flow would do once.
+
+    Pairs are `name` and `aname` in one class or module, and methods of one name in classes `X` and `AsyncX` or `AioX`.
+    Both may be there if they are thin: what has a loop or handles errors in both is a flow.
+    """
+    found: dict[tuple[str, str], ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    for scope in ast.walk(ast.parse(text)):
+        for node in scope.body if isinstance(scope, ast.Module | ast.ClassDef) else ():
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found[getattr(scope, "name", ""), node.name] = node
+    for (owner, name), node in found.items():
+        if not isinstance(node, ast.AsyncFunctionDef):
+            continue
+        sync_owner = re.sub(r"^(_*)(Async|Aio)", r"\1", owner)
+        sync_name = re.sub(r"^(_*)a", r"\1", name)
+        for key in sorted({(owner, sync_name), (sync_owner, name), (sync_owner, sync_name)}):
+            twin = found.get(key)
+            if isinstance(twin, ast.FunctionDef) and has_control_flow(node) and has_control_flow(twin):
+                yield f"{node.lineno}: {name} does the same as {twin.name}: write it once, as a flow"
+
+
+def has_control_flow(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Returns whether a function has a loop or handles errors."""
+    return any(isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Try) for node in ast.walk(function))
 
 
 def imports(text: str) -> Iterator[tuple[int, str]]:

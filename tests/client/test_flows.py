@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.grpc._transport import flows
-from langgraph.checkpoint.grpc._transport.flows import MAX_FOR_EACH, Emit, Flow, ForEach, Offload
+from langgraph.checkpoint.grpc._transport.flows import MAX_FOR_EACH, Emit, Finish, Flow, ForEach, Offload, Pause
 
 TOKEN: ContextVar[str] = ContextVar("TOKEN")
 
@@ -166,6 +166,68 @@ def pages(ended: list[bool]) -> Flow[None]:
         yield LookupError("no more")
     finally:
         ended.append(True)
+
+
+def test_an_interrupted_flow_cleans_up() -> None:
+    cleaned = []
+
+    def flow() -> Flow[None]:
+        try:
+            yield 1
+        except KeyboardInterrupt:
+            cleaned.append((yield 2))
+            raise
+
+    def call(request: int) -> int:
+        if request == 1:
+            raise KeyboardInterrupt
+        return request
+
+    with pytest.raises(KeyboardInterrupt):
+        flows.run(flow(), call)
+    assert cleaned == [2]
+
+
+async def test_a_cancelled_flow_cleans_up_however_often_it_is_cancelled() -> None:
+    cleaned = []
+
+    def flow() -> Flow[None]:
+        try:
+            yield 1
+        except asyncio.CancelledError:
+            yield Pause(0.05)
+            cleaned.append((yield Finish(2)))
+            raise
+
+    async def call(request: int) -> int:
+        await asyncio.sleep(60 if request == 1 else 0.05)
+        return request
+
+    task = asyncio.ensure_future(flows.arun(flow(), call))
+    for _ in range(10):
+        await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cleaned == [2]
+
+
+async def test_a_request_to_finish_is_not_cut_off() -> None:
+    done = []
+
+    def flow() -> Flow[None]:
+        yield Finish(1)
+
+    async def call(request: int) -> None:
+        await asyncio.sleep(0.05)
+        done.append(request)
+
+    task = asyncio.ensure_future(flows.arun(flow(), call))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [1]
 
 
 def test_an_iterator_yields_what_is_emitted() -> None:

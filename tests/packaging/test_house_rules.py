@@ -1,4 +1,4 @@
-"""The rules of this house: where tests may take their helpers from."""
+"""The rules of this house: where tests may take their helpers from, and that a flow is written once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.house_rules import stray_helpers
+from scripts.house_rules import flows_written_twice, stray_helpers
 
 HERE = Path("tests/store/test_reads.py")
 
@@ -49,3 +49,44 @@ def test_any_other_import_of_a_helper_is_told(line: str, problem: str) -> None:
 def test_helpers_that_are_shared_need_none_of_one_folder() -> None:
     (told,) = stray_helpers(Path("tests/support/storm.py"), "from tests.faults.postgres import FaultyPostgres")
     assert "not tests/faults" in told
+
+
+TWICE = """
+class Lease:
+    def {sync}(self):
+        while True:
+            self.call()
+
+
+class {owner}:
+    async def {awaiting}(self):
+        while True:
+            await self.acall()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sync", "owner", "awaiting"),
+    [("release", "AsyncLease", "release"), ("_take", "AioLease", "_take"), ("__enter__", "AsyncLease", "__aenter__")],
+)
+def test_a_flow_in_two_classes_is_told(sync: str, owner: str, awaiting: str) -> None:
+    (told,) = flows_written_twice(TWICE.format(sync=sync, owner=owner, awaiting=awaiting))
+    assert told == f"9: {awaiting} does the same as {sync}: write it once, as a flow"
+
+
+def test_a_flow_in_two_methods_is_told() -> None:
+    text = "class Saver:\n def _get(self):\n  for x in y: f(x)\n async def _aget(self):\n  for x in y: await f(x)"
+    assert list(flows_written_twice(text)) == ["4: _aget does the same as _get: write it once, as a flow"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def get():\n return run(f)\nasync def aget():\n return await arun(f)",
+        "def get():\n for x in y: f(x)\nasync def aget():\n return await arun(f)",
+        "class A:\n def get(self):\n  for x in y: f(x)\nclass B:\n async def aget(self):\n  for x in y: await f(x)",
+        "def get():\n for x in y: f(x)\ndef aget():\n for x in y: f(x)",
+    ],
+)
+def test_thin_pairs_and_strangers_are_left_alone(text: str) -> None:
+    assert list(flows_written_twice(text)) == []
