@@ -76,6 +76,7 @@ class TestASecondWall:
         assert len(rows) > len(OPEN_TABLES)
         rest = await superuser.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")
         assert {row["tablename"] for row in rest} - {row["relname"] for row in rows} == {
+            "identity",
             "migrations",
             "retention_sweeper",
         }

@@ -15,13 +15,13 @@ from checkpointd_server.store.statements import load_statements
 
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
 STATEMENTS = load_statements("checkpointd")
-LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants", "retention_tenants", "retention_sweeper"}
+LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants", "retention_tenants", "retention_sweeper", "identity"}
 """Tables that are asked across all tenants: lists of threads, and of tenants."""
 OF_TENANTS = {"items", "item_sweeps", "item_vectors", "tenants", "retention_policies", "retention_tenants"}
 """Tables that belong to tenants, not to threads."""
 NO_CALLS = {
     *("claim_sweeps", "languages", "check", "check_room", "row_security_binds", "claim_gc", "measure_tables"),
-    *("note_tenants", "list_tenants", "read_quotas", "set_quotas"),
+    *("identity", "note_tenants", "list_tenants", "read_quotas", "set_quotas"),
     *("register_retention", "claim_sweep", "release_sweep", "next_to_sweep", "note_sweep"),
 }
 """Statements that are no calls of a function: they concern no thread, or all of them."""
@@ -52,7 +52,7 @@ async def test_every_key_begins_with_the_thread(catalog: Any) -> None:
     """)
     others = {row["relname"]: row["first"] for row in keys if row["first"] != "thread"}
     assert others.pop("migrations") == "number"
-    assert others.pop("retention_sweeper") == "is_only"
+    assert others.pop("retention_sweeper") == others.pop("identity") == "is_only"
     assert set(others.values()) == {"tenant"}
     assert others.keys() <= OF_TENANTS
     tables = await catalog.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'")

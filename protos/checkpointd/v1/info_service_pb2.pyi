@@ -33,16 +33,20 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "capabilities", "limits", "not_serving_reason")
+    __slots__ = ("version", "capabilities", "limits", "not_serving_reason", "server_id", "tenant")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     NOT_SERVING_REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     version: str
     capabilities: _containers.RepeatedScalarFieldContainer[Capability]
     limits: Limits
     not_serving_reason: str
-    def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., not_serving_reason: _Optional[str] = ...) -> None: ...
+    server_id: str
+    tenant: str
+    def __init__(self, version: _Optional[str] = ..., capabilities: _Optional[_Iterable[_Union[Capability, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., not_serving_reason: _Optional[str] = ..., server_id: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_thread_id_bytes", "max_checkpoint_ns_bytes", "max_checkpoint_id_bytes", "max_channel_bytes", "max_channel_version_bytes", "max_task_id_bytes", "max_task_path_bytes", "max_type_bytes", "max_filter_bytes", "max_filter_depth", "max_page_size", "max_page_bytes", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms", "max_pipeline_operations", "max_pipeline_bytes", "max_value_bytes", "max_part_bytes", "max_chain", "max_patch_operations", "max_channels", "max_values", "max_checkpoint_bytes", "max_known", "max_inline_bytes", "max_batch", "max_item_labels", "max_item_namespace_bytes", "max_item_key_bytes", "max_item_bytes", "max_item_vectors", "max_vector_dims", "max_item_text_bytes", "max_search_limit")

@@ -15,7 +15,7 @@ from checkpointd_server.cli.rendering.json import print_json
 @json_option
 @remote_options()
 def info(remote: Remote, as_json: bool) -> None:
-    """Print the server's version, why it doesn't serve if so, what it can do, and its limits.
+    """Print the server's version and identity, the tenant, why it doesn't serve if so, what it can do, and its limits.
 
     \b
     Example:
@@ -37,6 +37,8 @@ def info(remote: Remote, as_json: bool) -> None:
         print_json(
             {
                 "version": response.version,
+                "server_id": response.server_id,
+                "tenant": response.tenant,
                 "not_serving_reason": response.not_serving_reason or None,
                 "capabilities": capabilities,
                 "limits": limits,
@@ -44,6 +46,8 @@ def info(remote: Remote, as_json: bool) -> None:
         )
         return
     click.echo(f"version       {response.version}")
+    click.echo(f"server id     {response.server_id}")
+    click.echo(f"tenant        {response.tenant}")
     if response.not_serving_reason:
         click.echo(f"not serving   {response.not_serving_reason}")
     click.echo(f"capabilities  {', '.join(capabilities)}")

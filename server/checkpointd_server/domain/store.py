@@ -310,6 +310,11 @@ class CheckpointStore(Protocol):
         ...
 
     @property
+    def id(self) -> str:
+        """What tells it from other stores: a UUID."""
+        ...
+
+    @property
     def has_vectors(self) -> bool:
         """Whether items can have vectors."""
         ...

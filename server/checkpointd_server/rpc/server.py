@@ -176,7 +176,7 @@ class RpcServer:
         self._pipelines = Pipelines(operations, self._calls, self._gate, load, options.pipeline)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
-        self._info = InfoServicer(limits, has_vectors=store.has_vectors)
+        self._info = InfoServicer(limits, server_id=store.id, has_vectors=store.has_vectors)
         servicers: list[tuple[ServiceDescriptor, object]] = [
             (
                 checkpoint_service_pb2.DESCRIPTOR.services_by_name["CheckpointService"],

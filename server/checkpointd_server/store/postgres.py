@@ -94,6 +94,8 @@ class PostgresStore:
 
     def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures | None = None) -> None:
         self._connections = connections
+        self.id = ""
+        """What tells it from other stores: a UUID that is made with the schema. Servers on one database share it."""
         self._options = options
         self._features = features or ItemFeatures()
         self._limits = options.limits
@@ -392,4 +394,6 @@ async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
     functions = await check_schema(options)
     statements = {**load_statements(options.schema), **vector_statements(functions, options.schema)}
     async with open_connections(options, statements) as connections:
-        yield PostgresStore(connections, options, ItemFeatures(functions))
+        opened = PostgresStore(connections, options, ItemFeatures(functions))
+        opened.id = str(await connections.of(None).fetch_value("identity", timeout=options.startup_timeout))
+        yield opened

@@ -8,17 +8,19 @@ from checkpointd_server.domain.limits import Limits
 
 
 class InfoServicer:
-    """Tells version, capabilities, limits, and why the server doesn't serve, if so. The answer is made when it changes.
+    """Tells version, identity, capabilities, limits, and why the server doesn't serve, if so.
 
     Args:
         limits: The limits in force.
+        server_id: What tells the server's store from others.
         has_vectors: Whether items of long-term memory can have vectors.
     """
 
-    def __init__(self, limits: Limits, *, has_vectors: bool = False) -> None:
+    def __init__(self, limits: Limits, *, server_id: str = "", has_vectors: bool = False) -> None:
         told = {field.name: getattr(limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         self._response = pb.GetServerInfoResponse(
             version=__version__,
+            server_id=server_id,
             capabilities=[
                 pb.CAPABILITY_VERSIONS,
                 pb.CAPABILITY_DELTA_CHANNELS,
@@ -31,13 +33,14 @@ class InfoServicer:
             ],
             limits=pb.Limits(**told),
         )
-        self._answer = self._response.SerializeToString()
 
     def set_not_serving_reason(self, reason: str) -> None:
         """Sets why health says NOT_SERVING; "": it says SERVING."""
         self._response.not_serving_reason = reason
-        self._answer = self._response.SerializeToString()
 
     async def get_server_info(self, request: pb.GetServerInfoRequest, tenant: str, timeout: float | None) -> bytes:
         """Returns what the server is."""
-        return self._answer
+        response = pb.GetServerInfoResponse()
+        response.CopyFrom(self._response)
+        response.tenant = tenant
+        return response.SerializeToString()
