@@ -26,7 +26,7 @@ UNREACHABLE = ("requests.exceptions.", "ServiceError", "Could not connect", "is 
 
 
 class Findings(NamedTuple):
-    """What an audit has found."""
+    """The result of an audit."""
 
     known: list[str]
     """A line for each known vulnerability."""

@@ -31,6 +31,10 @@ DRIVERS = {
 }
 """Where in the client a blocking and an awaiting version of the same may stand side by side."""
 
+CODE = ("client", "examples", "protos", "scripts", "server")
+BEGINNINGS = {"How", "Notes", "Tells", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
+"""What no docstring of this code begins with: it begins with a verb ("Returns whether") or a noun."""
+
 # Somebody's home folder or checkout. What a container or a package manager puts at a fixed place is another matter.
 MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b|user\b)\w+)/\w+""")
 
@@ -72,6 +76,8 @@ def problems(path: Path) -> Iterator[str]:
             for folder, roots in FORBIDDEN_IMPORTS.items():
                 if path.is_relative_to(folder) and root in roots:
                     yield f"{number}: {folder}/ never imports {root}"
+        if path.parts[0] in CODE:
+            yield from docstring_beginnings(text)
         if path.is_relative_to(FLOWS) and path not in DRIVERS:
             yield from flows_written_twice(text)
         if path.is_relative_to(TESTS):
@@ -126,6 +132,15 @@ def has_control_flow(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Try) for node in ast.walk(function))
 
 
+def docstring_beginnings(text: str) -> Iterator[str]:
+    """Yields which docstrings of a module, its classes and functions begin with neither a verb nor a noun."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = (ast.get_docstring(node) or " ").split(maxsplit=1)[:1]
+            if BEGINNINGS.intersection(first):
+                yield f"{node.body[0].lineno}: a docstring begins with a verb or a noun, not {first[0]!r}"
+
+
 def imports(text: str) -> Iterator[tuple[int, str]]:
     """Yields every import of a module, wherever in it: the line, and the name."""
     for node in ast.walk(ast.parse(text)):
@@ -137,7 +152,7 @@ def imports(text: str) -> Iterator[tuple[int, str]]:
 
 
 def is_own_or_standard(name: str) -> bool:
-    """Whether a module belongs to the domain or to the standard library."""
+    """Returns whether a module belongs to the domain or to the standard library."""
     package = ".".join(DOMAIN.parts[1:])
     return name == package or name.startswith(f"{package}.") or name.partition(".")[0] in sys.stdlib_module_names
 

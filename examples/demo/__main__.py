@@ -1,4 +1,4 @@
-"""Tells the story of a support agent that is killed in mid-run, and checks that each step happens as it is told.
+"""The story of a support agent that is killed in mid-run, with a check that each step happens as it is told.
 
 It needs no model, no key and no database: `python -m examples.demo`, or `make demo`.
 """

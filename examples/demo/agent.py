@@ -18,7 +18,7 @@ TICKET = "The lamp from order 1042 arrived broken. I'd like my money back."
 
 
 class Ticket(MessagesState):
-    """What the agent knows: the conversation, and what it proposes to pay back."""
+    """The agent's state: the conversation, and what it proposes to pay back."""
 
     order_id: str
     refund: float

@@ -1,4 +1,4 @@
-"""How the demo tells its story."""
+"""The narration of the demo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Story:
         print(f"\n{self._step}. {text}", flush=True)
 
     def say(self, *lines: str) -> None:
-        """Tells something."""
+        """Prints a sentence of the story."""
         for line in lines:
             print(textwrap.fill(line, WIDTH, initial_indent="   ", subsequent_indent=" " * 6), flush=True)
 

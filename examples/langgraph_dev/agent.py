@@ -12,7 +12,7 @@ from langgraph.types import interrupt
 
 
 class State(TypedDict, total=False):
-    """What the agent keeps."""
+    """The agent's state."""
 
     request: str
     seconds: float

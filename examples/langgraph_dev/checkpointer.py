@@ -1,4 +1,4 @@
-"""What langgraph.json names: the server is CHECKPOINTD_TARGET's, the token CHECKPOINTD_TOKEN's."""
+"""The checkpointer that langgraph.json names: the server is CHECKPOINTD_TARGET's, the token CHECKPOINTD_TOKEN's."""
 
 from __future__ import annotations
 

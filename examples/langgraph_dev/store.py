@@ -1,4 +1,4 @@
-"""What langgraph.json names for long-term memory: on the same server as the threads."""
+"""The long-term memory that langgraph.json names: on the same server as the threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells how an agent remembers across threads and processes, and checks that each step happens as it is told.
+"""The story of an agent that remembers across threads and processes, with a check that each step happens as it is told.
 
 It needs no model, no key and no database: `python -m examples.memory`, or `make demo-memory`.
 """

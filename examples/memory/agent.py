@@ -17,7 +17,7 @@ TEXT: TextIndexConfig = {"fields": ["text"], "language": "english"}
 
 
 class Talk(MessagesState):
-    """What the agent knows in one thread, and what it remembered."""
+    """The agent's state in one thread, and what it remembered."""
 
     remembered: list[str]
 

@@ -1,4 +1,4 @@
-"""What an operator settles: every setting of the server, as the command line and the environment give it."""
+"""Every setting of the server, as the command line and the environment give it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseConfig:
-    """Which database, and how it is used."""
+    """The database, and its use."""
 
     url: str | None = field(default=None, repr=False)
     """The database's URL, which may hold a password. None: the embedded PostgreSQL."""

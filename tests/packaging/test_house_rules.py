@@ -1,4 +1,4 @@
-"""The rules of this house: where tests may take their helpers from, and that a flow is written once."""
+"""The rules of this house: helpers of tests, beginnings of docstrings, and flows that are written once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.house_rules import flows_written_twice, stray_helpers
+from scripts.house_rules import BEGINNINGS, docstring_beginnings, flows_written_twice, stray_helpers
 
 HERE = Path("tests/store/test_reads.py")
 
@@ -90,3 +90,17 @@ def test_a_flow_in_two_methods_is_told() -> None:
 )
 def test_thin_pairs_and_strangers_are_left_alone(text: str) -> None:
     assert list(flows_written_twice(text)) == []
+
+
+@pytest.mark.parametrize("word", sorted(BEGINNINGS))
+@pytest.mark.parametrize(
+    "text", ['"""{}."""', 'def f():\n  """{} it is."""', 'class C:\n  async def f():\n    """{} it is."""']
+)
+def test_a_docstring_that_begins_with_a_question_is_told(word: str, text: str) -> None:
+    (told,) = docstring_beginnings(text.format(f"{word} it is"))
+    assert told.endswith(f"a docstring begins with a verb or a noun, not {word!r}")
+
+
+def test_docstrings_begin_with_verbs_and_nouns() -> None:
+    text = '"""Whatever."""\nclass C:\n  """The state."""\n  def f():\n    """Returns whether."""\n  def g(): pass'
+    assert list(docstring_beginnings(text)) == []

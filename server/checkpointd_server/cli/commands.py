@@ -64,7 +64,7 @@ class Commands(click.Group):
 
 
 def _logs_json(ctx: click.Context) -> bool:
-    """Whether the command that was named writes its log as JSON, also where its other options can't be used."""
+    """Returns whether the command that was named writes its log as JSON, also where its other options can't be used."""
     name, command, arguments = ctx.meta.get(_COMMAND, (None, None, ()))
     if command is None or all(option.name != "log_format" for option in command.params):
         return False

@@ -1,4 +1,4 @@
-"""What every command that destroys has: --dry-run, the question, and --yes."""
+"""Options of every command that destroys: --dry-run, the question, and --yes."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Incomplete(click.ClickException):
 
 
 def tell(report: Report, done: str, *, as_json: bool, quiet: bool = False) -> None:
-    """Tells what was moved, and ends the command with exit code 1 if anything was not.
+    """Prints what was moved, and ends the command with exit code 1 if anything was not.
 
     Args:
         report: What came of it.

@@ -45,7 +45,7 @@ def health(remote: Remote, service: str) -> None:
 
 
 def _status(remote: Remote, target: str, service: str) -> str:
-    """What one server says of its health. Raises NoAnswer."""
+    """Asks one server for its health. Raises NoAnswer."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -1,4 +1,4 @@
-"""What options are made of, and those that many commands have."""
+"""Types of options, and options that many commands have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the commands that ask a running server reach it: its address, TLS, and the token, from options or a context."""
+"""Connections of commands to a running server: its address, TLS, and the token, from options or a context."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _source(option: str) -> click.core.ParameterSource | None:
 
 
 def _local_target(*variables: str) -> str | None:
-    """Where the server of this machine is reached whose addresses one of these variables holds: the first set."""
+    """Returns the address of this machine's server from the first of these variables that is set."""
     addresses = next((found for variable in variables if (found := os.environ.get(variable, "").split())), None)
     if addresses is None:
         return None

@@ -1,1 +1,1 @@
-"""What a checkpoint store is: plain types, limits, errors and the store's interface. Standard library only."""
+"""The domain of a checkpoint store: plain types, limits, errors and the store's interface. Standard library only."""

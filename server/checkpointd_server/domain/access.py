@@ -1,4 +1,4 @@
-"""Who may do what: identities, scopes, and what the server is told about both."""
+"""Identities, scopes, and the server's options for both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_TENANT = "default"
 
 
 class Scope(StrEnum):
-    """What an identity may do with its tenant's threads and items."""
+    """A permission of an identity on its tenant's threads and items."""
 
     READ = "read"
     """Read checkpoints, lists, histories and leases."""
@@ -34,7 +34,7 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who calls."""
+    """An authenticated caller."""
 
     tenant: str
     """Whose threads he works on."""
@@ -44,7 +44,7 @@ class Identity:
     """What he may do there. ADMIN stands for all that concerns one tenant."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether he may do what needs a scope."""
+        """Returns whether he may do what needs a scope."""
         return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.OPERATOR)
 
 
@@ -66,7 +66,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtOptions:
-    """Which JSON Web Tokens are believed. Keys come from the file, the URL, or both."""
+    """The JSON Web Tokens that are accepted. Keys come from the file, the URL, or both."""
 
     keys_file: Path | None = None
     """Public keys: a JWKS, or PEM. Read again when it changes."""
@@ -93,7 +93,7 @@ class JwtOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessOptions:
-    """Who may connect, and as whom."""
+    """The callers that are accepted, and their identities."""
 
     tls: TlsFiles | None = None
     """TLS on every address that isn't a Unix socket. None: plain text."""
@@ -112,10 +112,10 @@ class AccessOptions:
 
     @property
     def asks_who_calls(self) -> bool:
-        """Whether a call must say who it comes from, by a token or a certificate."""
+        """True if a call must say who it comes from, by a token or a certificate."""
         return self.keys_file is not None or self.jwt is not None
 
     @property
     def keeps_strangers_out(self) -> bool:
-        """Whether nobody can call who wasn't given a token or a certificate."""
+        """True if nobody can call who wasn't given a token or a certificate."""
         return self.asks_who_calls or (self.tls is not None and self.tls.client_ca is not None)

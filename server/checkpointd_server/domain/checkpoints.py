@@ -31,7 +31,7 @@ class TaskWrite(NamedTuple):
 
 
 class Namespace(NamedTuple):
-    """Where checkpoints live. The tenant comes from the authenticated identity."""
+    """A place for checkpoints. The tenant comes from the authenticated identity."""
 
     tenant: str
     thread_id: str
@@ -39,7 +39,7 @@ class Namespace(NamedTuple):
 
 
 class Precondition(NamedTuple):
-    """What a write expects of its namespace: accepted if the version matches or the last put was the writer's own."""
+    """A condition of a write on its namespace: the version matches, or the last put was the writer's own."""
 
     if_version_match: int | None = None
     """The version it must still have; 0: there must be no checkpoint in it; None: not compared."""
@@ -165,7 +165,7 @@ Known = Sequence[KnownValue]
 
 
 class CheckpointPosition(NamedTuple):
-    """Where a page of a list ended. Lists go by checkpoint_id descending, then by thread_id and checkpoint_ns."""
+    """The end of a page of a list. Lists go by checkpoint_id descending, then by thread_id and checkpoint_ns."""
 
     checkpoint_id: str
     thread_id: str
@@ -174,7 +174,7 @@ class CheckpointPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """Which checkpoints to list. None stands for any."""
+    """A selection of checkpoints. None stands for any."""
 
     tenant: str
     thread_id: str | None = None
@@ -206,7 +206,7 @@ class Page(NamedTuple):
 
 
 class ChannelHistory(NamedTuple):
-    """What a page of the walk has of a channel: writes, newest checkpoint first, and the seed if it was reached."""
+    """A channel's part of a page of the walk: writes, newest checkpoint first, and the seed if it was reached."""
 
     channel: str
     writes: list[tuple[str, TaskWrite]]

@@ -90,7 +90,7 @@ class VersionConflict(CheckpointdError):
 
 
 class PredecessorMissing(VersionConflict):
-    """What a write builds on was refused or never arrived: the last put is the writer's own, but not the one named."""
+    """The write's predecessor was refused or never arrived: the last put is the writer's own, but not the one named."""
 
 
 class LeaseHeld(CheckpointdError):

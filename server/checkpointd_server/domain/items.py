@@ -27,7 +27,7 @@ K = TypeVar("K")
 
 
 class ItemKey(NamedTuple):
-    """Which item."""
+    """The name of an item."""
 
     namespace: Namespace
     key: str
@@ -44,7 +44,7 @@ class ItemVector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemText:
-    """What of an item searches for words see."""
+    """The text of an item that searches for words see."""
 
     text: str
     language: str
@@ -83,7 +83,7 @@ ItemChange = PutItem | DeleteItem
 
 
 class Changed(NamedTuple):
-    """What became of a change."""
+    """The outcome of a change."""
 
     version: int
     """The item's new version."""
@@ -109,7 +109,7 @@ class StoredItem:
 
 
 class Distance(StrEnum):
-    """How far two vectors are apart."""
+    """A measure of the distance of two vectors."""
 
     COSINE = "cosine"
     L2 = "l2"
@@ -127,7 +127,7 @@ def parse_index_name(text: str) -> tuple[int, Distance]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorQuery:
-    """What to be near to."""
+    """A vector that items are to be near to."""
 
     components: Sequence[float]
     distance: Distance
@@ -137,7 +137,7 @@ class VectorQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextQuery:
-    """Which words to look for."""
+    """Words to look for."""
 
     query: str
     language: str
@@ -147,7 +147,7 @@ class TextQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSearch:
-    """What to look for."""
+    """A search for items."""
 
     prefix: Namespace
     filter: Filter = field(default_factory=dict)
@@ -168,7 +168,7 @@ class FoundItem(NamedTuple):
 
 
 class FoundItems(NamedTuple):
-    """What a search found."""
+    """The result of a search."""
 
     items: list[FoundItem]
     is_truncated: bool
@@ -187,7 +187,7 @@ class NamespaceCondition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceQuery:
-    """Which namespaces to list."""
+    """A selection of namespaces."""
 
     conditions: Sequence[NamespaceCondition] = ()
     max_depth: int | None = None
@@ -204,7 +204,7 @@ class ItemStore(Protocol):
 
     @property
     def has_vectors(self) -> bool:
-        """Whether vectors can be stored and searched."""
+        """True if vectors can be stored and searched."""
         ...
 
     async def check(self, wanted: ItemChange | ItemSearch, *, timeout: float | None) -> None:

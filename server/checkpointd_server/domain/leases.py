@@ -30,7 +30,7 @@ class Lease(NamedTuple):
 
 
 class LeaseState(NamedTuple):
-    """Who may write to a thread."""
+    """The state of a thread's lease."""
 
     lease: Lease | None
     """None: nobody holds it."""

@@ -1,4 +1,4 @@
-"""What a server counts of itself: plain numbers that the code at work adds to, and that are read when somebody scrapes.
+"""Counts of a server: plain numbers that the code at work adds to, read when somebody scrapes.
 
 To count costs some hundred nanoseconds: no lock, no look-up of labels. Everything is counted from the start of the
 process on, in its event loop's thread.

@@ -22,7 +22,7 @@ _MAX_NUMBER_BYTES = 7
 
 
 class PatchForm(NamedTuple):
-    """What is known of a patch's instructions without the base."""
+    """Properties of a patch's instructions, known without the base."""
 
     operations: int
     """How many there are."""
@@ -155,7 +155,7 @@ def resolve_segments(instructions: bytes, segments: list[Segment], most: int) ->
 
 
 class Budget:
-    """How many bytes may still be made.
+    """The bytes that may still be made.
 
     Args:
         size: How many at first.

@@ -16,7 +16,7 @@ MAX_POLICY_NAME_BYTES = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """Which threads, and what is kept of each. Of several policies that mean a thread, the strictest limits count."""
+    """Rules for a selection of threads. Where several policies apply to a thread, the strictest limits count."""
 
     name: str
     prefix: str = ""
@@ -42,7 +42,7 @@ class RetentionPolicy:
 
 
 class RetentionAction(Enum):
-    """What retention does to a thread."""
+    """An action of retention on a thread."""
 
     DELETE = "delete"
     TRIM = "trim"
@@ -50,7 +50,7 @@ class RetentionAction(Enum):
 
 
 class RetentionOutcome(Enum):
-    """What came of it."""
+    """The outcome of an action."""
 
     PLANNED = "planned"
     """It is only said what would go."""
@@ -63,7 +63,7 @@ class RetentionOutcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionEffect:
-    """What goes of a thread, and why."""
+    """A deletion of a thread, or of a part of it, with its reason."""
 
     thread_id: str
     action: RetentionAction
@@ -79,14 +79,14 @@ class RetentionEffect:
 
 
 class RetentionPosition(NamedTuple):
-    """Where a page of a run ended."""
+    """The end of a page of a run."""
 
     listed_at: datetime
     thread: UUID
 
 
 class RetentionPage(NamedTuple):
-    """What a part of a run found."""
+    """The findings of a part of a run."""
 
     effects: list[RetentionEffect]
     after: RetentionPosition | None
@@ -95,7 +95,7 @@ class RetentionPage(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiring:
-    """What is about to go, for those who want to do something about it before."""
+    """An announced deletion, for those who act before it."""
 
     thread_id: str
     action: RetentionAction
@@ -116,7 +116,7 @@ class ExpiringPage(NamedTuple):
 
 
 class SweepReport(NamedTuple):
-    """What a sweep did."""
+    """The deletions of a sweep."""
 
     has_run: bool
     """False: another server sweeps, or nothing was due."""

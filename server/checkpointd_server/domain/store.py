@@ -47,7 +47,7 @@ class TenantStore(Protocol):
     """Knows what tenants hold and may use, and purges. Raises what a CheckpointStore raises."""
 
     async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
-        """Notes that tenants were seen."""
+        """Records that tenants were seen."""
         ...
 
     async def list(self, *, after: str, limit: int, timeout: float | None) -> Sequence[TenantQuotas]:
@@ -116,7 +116,7 @@ class RetentionStore(Protocol):
     async def preview(
         self, tenant: str, policy: RetentionPolicy | None, *, after: RetentionPosition | None, timeout: float | None
     ) -> RetentionPage:
-        """Tells what would go of the next threads now; with a policy: if it was there too."""
+        """Returns what would go of the next threads now; with a policy: if it was there too."""
         ...
 
     async def run(self, tenant: str, *, after: RetentionPosition | None, timeout: float | None) -> RetentionPage:
@@ -144,7 +144,7 @@ class CheckpointStore(Protocol):
 
     @property
     def tenants(self) -> TenantStore:
-        """What tenants hold and may use."""
+        """The store of tenants: what they hold and may use."""
         ...
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
@@ -306,17 +306,17 @@ class CheckpointStore(Protocol):
         ...
 
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
-        """Tells who may write to a thread."""
+        """Returns who may write to a thread."""
         ...
 
     @property
     def id(self) -> str:
-        """What tells it from other stores: a UUID."""
+        """A UUID that tells it from other stores."""
         ...
 
     @property
     def has_vectors(self) -> bool:
-        """Whether items can have vectors."""
+        """True if items can have vectors."""
         ...
 
     def items(self, tenant: str) -> ItemStore:

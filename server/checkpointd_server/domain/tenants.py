@@ -16,7 +16,7 @@ Quota = Literal["bytes", "threads", "calls_per_second"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """What a tenant may use. None: as the server's options say, which is no bound there. 0: no bound."""
+    """Quotas of a tenant. None: as the server's options say, which is no bound there. 0: no bound."""
 
     max_bytes: int | None = None
     """The most bytes that its rows may have in the database."""
@@ -45,7 +45,7 @@ class TenantQuotas(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a tenant holds."""
+    """The sums of a tenant's data."""
 
     threads: int
     checkpoints: int
@@ -58,7 +58,7 @@ class Usage(NamedTuple):
 
 
 class ThreadSize(NamedTuple):
-    """How large a thread is."""
+    """The size of a thread."""
 
     thread_id: str
     checkpoints: int
@@ -66,7 +66,7 @@ class ThreadSize(NamedTuple):
 
 
 class Day(NamedTuple):
-    """What came on a day, in UTC."""
+    """The data that came on a day, in UTC."""
 
     day: date
     threads: int
@@ -78,7 +78,7 @@ class Day(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What a tenant holds, looked at more closely."""
+    """Details of a tenant's data."""
 
     threads: int
     idle: int
@@ -109,7 +109,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgePosition:
-    """Where a purge goes on: behind a thread of those that a filter finds, or with what was there when it began."""
+    """The place where a purge goes on: behind a thread that its filter found, or with what was there when it began."""
 
     is_archived: bool = False
     """Whether those that aren't archived are done."""
@@ -119,7 +119,7 @@ class PurgePosition:
 
 @dataclass(slots=True, kw_only=True)
 class PurgeReport:
-    """What a purge took, or would take."""
+    """The deletions of a purge, done or planned."""
 
     threads: int = 0
     checkpoints: int = 0

@@ -19,7 +19,7 @@ MAX_TAG_BYTES = 512
 
 
 class ThreadStatus(Enum):
-    """What becomes of a thread, by the latest checkpoint of its root namespace."""
+    """The status of a thread, by the latest checkpoint of its root namespace."""
 
     IDLE = "idle"
     """It is finished; or, if it has tasks left, its run was cut off or stopped at a breakpoint."""
@@ -32,7 +32,7 @@ class ThreadStatus(Enum):
 
 
 class ThreadPosition(NamedTuple):
-    """Where a page ended: lists go by activity descending, then by key descending."""
+    """The end of a page: lists go by activity descending, then by key descending."""
 
     active_at: datetime
     thread: UUID
@@ -40,7 +40,7 @@ class ThreadPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadFilter:
-    """Which threads. What is left out stands for any."""
+    """A selection of threads. A field that is left out stands for any."""
 
     prefix: str = ""
     """What their names begin with."""
@@ -70,7 +70,7 @@ class Signal(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thread:
-    """What is told of a thread without reading its values."""
+    """A thread, without its values."""
 
     thread_id: str
     status: ThreadStatus
@@ -102,7 +102,7 @@ class ThreadPage(NamedTuple):
 
 
 class ThreadCount(NamedTuple):
-    """How many threads there are, or at least, where not all were looked at."""
+    """The number of threads, or a lower bound where not all were looked at."""
 
     number: int
     is_complete: bool
@@ -110,7 +110,7 @@ class ThreadCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadChange:
-    """What to change of a thread itself."""
+    """A change of a thread itself."""
 
     tenant: str
     thread_id: str
@@ -138,7 +138,7 @@ class Node(NamedTuple):
 
 
 class NodePosition(NamedTuple):
-    """Where a page of nodes ended: they go by checkpoint_id descending, then by namespace."""
+    """The end of a page of nodes: they go by checkpoint_id descending, then by namespace."""
 
     checkpoint_id: str
     checkpoint_ns: str

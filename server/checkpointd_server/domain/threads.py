@@ -49,7 +49,7 @@ class CopyThread:
 
 
 class PruneStrategy(Enum):
-    """What pruning leaves of a thread."""
+    """The part of a thread that pruning keeps."""
 
     KEEP_LATEST = "keep_latest"
     DELETE = "delete"

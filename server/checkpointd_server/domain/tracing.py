@@ -1,4 +1,4 @@
-"""What the server tells a tracer: which calls it serves, and which statements it runs for them."""
+"""Events that the server reports to a tracer: the calls that it serves, and the statements that it runs for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Span(Protocol):
     """Something that takes its time."""
 
     def end(self, error: str | None = None) -> None:
-        """Notes that it is over, and what it failed with, if so. A second call does nothing."""
+        """Records that it is over, and what it failed with, if so. A second call does nothing."""
 
 
 class Tracing(Protocol):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Patch(NamedTuple):
-    """What turns an earlier version of the same channel into this one, by instructions in the value's data.
+    """A value as instructions that turn an earlier version of the same channel into it. They are in the value's data.
 
     A task write may be one as well: on a version of the channel that it was written to.
     """

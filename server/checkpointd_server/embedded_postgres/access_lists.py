@@ -20,7 +20,7 @@ _WALK = 1
 
 
 def has_traversal(folder: Path, uid: int) -> bool:
-    """Tells whether the folder's list names a user who may walk through it."""
+    """Returns whether the folder's list names a user who may walk through it."""
     entries = _read(folder)
     mask = next((rights for (tag, _), rights in entries.items() if tag == _MASK), 7)
     return bool(entries.get((_USER, uid), 0) & mask & _WALK)

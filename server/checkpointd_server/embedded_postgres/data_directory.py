@@ -50,7 +50,7 @@ class StalePostmaster:
     cluster: Path
 
     def runs(self) -> bool:
-        """Tells whether it runs still."""
+        """Returns whether it runs still."""
         return _is_postmaster(self.pid, self.cluster)
 
     def signal(self, number: signal.Signals) -> None:
@@ -206,7 +206,7 @@ class DataDirectory:
             shutil.rmtree(socket_dir, ignore_errors=True)
 
     def is_ready(self, pid: int) -> bool:
-        """Tells whether the PostgreSQL with this pid accepts connections."""
+        """Returns whether the PostgreSQL with this pid accepts connections."""
         return (lock := self._read_postmaster_file()) is not None and lock[0] == pid and lock[2] == "ready"
 
     def make_partial(self) -> Path:
@@ -247,7 +247,7 @@ class DataDirectory:
             return last_lines(self.log.read_text(errors="replace"))
 
     def command(self, program: Path, *arguments: str | Path) -> tuple[str | Path, ...]:
-        """How one of PostgreSQL's programs is called, as its user.
+        """Returns the command line of one of PostgreSQL's programs, run as its user.
 
         Not by subprocess's own `user`: for that it forks, which is not safe where gRPC has threads.
         """
@@ -359,7 +359,7 @@ def _exists(pid: int) -> bool:
 
 
 def _is_postmaster(pid: int, cluster: Path) -> bool:
-    """Tells whether a process is the PostgreSQL of this cluster, and not another that got its number."""
+    """Returns whether a process is the PostgreSQL of this cluster, and not another that got its number."""
     if not _exists(pid):
         return False
     if Path("/proc/self/cwd").exists():
@@ -373,7 +373,7 @@ def _is_postmaster(pid: int, cluster: Path) -> bool:
 
 
 def _answers(socket_dir: Path) -> bool:
-    """Tells whether somebody listens on a socket in the folder."""
+    """Returns whether somebody listens on a socket in the folder."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(next(socket_dir.glob(".s.PGSQL.*[0-9]"))))

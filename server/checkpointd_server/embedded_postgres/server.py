@@ -263,6 +263,6 @@ async def _stop_leftover(leftover: StalePostmaster, folder: DataDirectory) -> No
 
 
 def _fits(socket_dir: Path) -> bool:
-    """Tells whether a socket in this folder can be named in an address and in a DSN, where a comma parts hosts."""
+    """Returns whether a socket in this folder can be named in an address and in a DSN, where a comma parts hosts."""
     path = socket_dir / f".s.PGSQL.{_PORT}"
     return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES and not set(str(path)) & set(',"')

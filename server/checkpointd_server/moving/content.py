@@ -1,4 +1,4 @@
-"""What a thread holds, wherever it comes from: checkpoints in order, each with the values that none before it had.
+"""Contents of a thread, from any source: checkpoints in order, each with the values that none before it had.
 
 A checkpoint is the protocol's CheckpointTuple. Its `values` are whole or patches on versions that came before, and
 never left out. Where an encrypted patch is built on a version that no checkpoint has any more, that one comes ahead of
@@ -37,7 +37,7 @@ class ThreadChanged(MoveError):
 
 
 class ThreadSource(Protocol):
-    """Where threads come from."""
+    """A source of threads."""
 
     def thread_ids(self) -> Iterator[str]:
         """Yields every thread's id once."""
@@ -55,10 +55,10 @@ class ThreadSource(Protocol):
 
 
 class ThreadTarget(Protocol):
-    """Where threads go to."""
+    """A target of threads."""
 
     def holds(self, thread_id: str) -> bool:
-        """Whether it has anything of a thread."""
+        """Returns whether it has anything of a thread."""
 
     def writing(self, thread: ExportedThread) -> AbstractContextManager[ThreadWriter]:
         """Takes a thread in: what was written is kept when the context ends well."""

@@ -110,7 +110,7 @@ class RemoteThreads:
         )
 
     def holds(self, thread_id: str) -> bool:
-        """Whether there are checkpoints in a thread."""
+        """Returns whether there are checkpoints in a thread."""
         request = ListCheckpointsRequest(
             thread_id=thread_id, all_namespaces=True, view=CHECKPOINT_VIEW_METADATA, page_size=1
         )

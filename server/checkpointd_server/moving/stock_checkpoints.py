@@ -123,7 +123,7 @@ def _map(entries: Mapping[str, bytes]) -> bytes:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a value is made of what every language reads."""
+    """Returns whether a value is made of what every language reads."""
     try:
         msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse)
     except ValueError:

@@ -111,7 +111,7 @@ class PostgresThreads:
             last = rows[-1]["thread_id"]
 
     def holds(self, thread_id: str) -> bool:
-        """Whether there are checkpoints in a thread."""
+        """Returns whether there are checkpoints in a thread."""
         return bool(self._fetch("find_thread", thread_id))
 
     def delete(self, thread_id: str) -> None:

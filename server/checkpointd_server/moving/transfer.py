@@ -48,7 +48,7 @@ Progress = Callable[[int], None]
 
 @dataclass(kw_only=True)
 class Report:
-    """What came of it."""
+    """The outcome of a transfer."""
 
     threads: int = 0
     """How many threads were moved."""
@@ -91,13 +91,13 @@ class Journal:
             self._path.unlink(missing_ok=True)
 
     def begin(self, thread_id: str) -> None:
-        """Notes that a thread is being written."""
+        """Records that a thread is being written."""
         if thread_id not in self._begun:
             self._begun.add(thread_id)
             self._note("begun", thread_id)
 
     def finish(self, thread_id: str) -> None:
-        """Notes that a thread is there, and was checked."""
+        """Records that a thread is there, and was checked."""
         self._done.add(thread_id)
         self._note("done", thread_id)
 
@@ -107,11 +107,11 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def is_begun(self, thread_id: str) -> bool:
-        """Whether the thread was begun and not finished: what the target has of it is this import's own."""
+        """Returns whether the thread was begun and not finished: what the target has of it is this import's own."""
         return thread_id in self._begun and thread_id not in self._done
 
     def is_done(self, thread_id: str) -> bool:
-        """Whether the thread is there."""
+        """Returns whether the thread is there."""
         return thread_id in self._done
 
 

@@ -1,1 +1,1 @@
-"""What an operator sees of a server: metrics, as Prometheus scrapes them, and traces."""
+"""Metrics, as Prometheus scrapes them, and traces."""

@@ -1,4 +1,4 @@
-"""Where the spans of `checkpointd serve --traces` go: to a collector, as the environment's OTEL_... variables say."""
+"""Export of the spans of `checkpointd serve --traces` to a collector, as the environment's OTEL_... variables say."""
 
 from __future__ import annotations
 

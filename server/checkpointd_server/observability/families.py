@@ -25,7 +25,7 @@ class Family(NamedTuple):
 
 
 class HistogramValue(TypedDict):
-    """What a histogram counted."""
+    """The counts of a histogram."""
 
     bounds: list[float]
     """The buckets' greatest values."""

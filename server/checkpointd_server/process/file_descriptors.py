@@ -1,4 +1,4 @@
-"""How many files and connections the system lets this process have open."""
+"""The limit of the system on open files and connections of this process."""
 
 from __future__ import annotations
 

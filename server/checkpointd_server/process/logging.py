@@ -19,7 +19,7 @@ _OF_SEVERAL_LINES = {"exception", "stack"}
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"

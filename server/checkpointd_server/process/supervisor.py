@@ -83,7 +83,7 @@ async def supervise(config: ServeConfig, arguments: Arguments, *, announce: Call
 
 
 def pool_share(pool_max_size: int, workers: int, number: int) -> int:
-    """How many of the connections to the database a worker gets; the first worker's number is 1."""
+    """Returns the number of database connections for a worker; the first worker's number is 1."""
     return pool_max_size // workers + (number <= pool_max_size % workers)
 
 

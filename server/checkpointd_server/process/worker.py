@@ -72,7 +72,7 @@ class Parent:
         self._asked = asyncio.Event()
 
     def report(self, **report: Any) -> None:
-        """Tells the parent something."""
+        """Sends a message to the parent."""
         _report(self._reports, **report)
 
     async def follow(self) -> None:

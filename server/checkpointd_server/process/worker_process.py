@@ -27,7 +27,7 @@ class WorkerFailed(CheckpointdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told."""
+    """The configuration of a worker."""
 
     worker: int
     """Its number, from 1 on, which its log lines carry."""
@@ -77,7 +77,7 @@ class WorkerProcess:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None: it runs."""
+        """The exit code; None: it runs."""
         return self._process.returncode
 
     async def until_ready(self) -> None:
@@ -120,7 +120,7 @@ class WorkerProcess:
         return self._snapshot.result() if done else None
 
     def failure(self) -> WorkerFailed:
-        """Why it ended."""
+        """The reason of its end."""
         if self._error is not None:
             return WorkerFailed(self._error)
         code = self._process.returncode

@@ -1,4 +1,4 @@
-"""How an error leaves the server: one table from the domain's words to a status code and a reason.
+"""Errors as callers see them: one table from the domain's errors to a status code and a reason.
 
 A failed call carries a google.rpc.Status with one ErrorInfo, as errors.proto documents. An error that is not in the
 table is a fault of the server: the client is told its error_id and nothing else, the log has the rest.
@@ -74,7 +74,7 @@ class Draining(CheckpointdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How one kind of error is told."""
+    """The status and the reason of one kind of error."""
 
     code: grpc.StatusCode
     """The call's status."""

@@ -17,7 +17,7 @@ All other names keep to whether the server works, so that nobody restarts one fo
 
 
 class HealthServicer:
-    """Tells whether the server serves. It begins with NOT_SERVING, and when it ends, it ends the watches too.
+    """Answers whether the server serves. It begins with NOT_SERVING, and when it ends, it ends the watches too.
 
     grpcio-health-checking has a servicer of its own. That one begins with SERVING, and its watches never end by
     themselves: each would hold up a graceful stop until the time for it has run out.
@@ -32,7 +32,7 @@ class HealthServicer:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it tells that the server serves."""
+        """True if it tells that the server serves."""
         return bool(self._status == SERVING)
 
     def set_serving(self, serving: bool) -> None:

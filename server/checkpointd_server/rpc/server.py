@@ -76,7 +76,7 @@ MAX_STREAMS = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How the server listens and what it holds its callers to. Times are in seconds."""
+    """Options of the listener, and limits of callers. Times are in seconds."""
 
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
     """Where to listen: HOST:PORT (port 0: a free one), [IPv6]:PORT, unix:PATH or unix-abstract:NAME."""
@@ -241,27 +241,27 @@ class RpcServer:
 
     @property
     def active_calls(self) -> int:
-        """How many calls are at work."""
+        """The number of calls at work."""
         return self._calls.active
 
     @property
     def waiting_calls(self) -> int:
-        """How many calls wait for another client, most of them for a lease."""
+        """The number of calls that wait for another client, most of them for a lease."""
         return self._calls.waiting_calls
 
     @property
     def open_streams(self) -> int:
-        """How many pipelines are open."""
+        """The number of open pipelines."""
         return self._pipelines.open_streams
 
     @property
     def is_serving(self) -> bool:
-        """Whether health tells that it serves."""
+        """True if health tells that it serves."""
         return self._health.is_serving
 
     @property
     def load(self) -> AdmissionController:
-        """What is held of requests and answers, and its bounds."""
+        """The bytes held of requests and answers, and their bounds."""
         return self._load
 
     @property
@@ -271,7 +271,7 @@ class RpcServer:
 
     @property
     def metrics(self) -> RpcMetrics:
-        """What is counted of calls."""
+        """Counts of calls."""
         return self._calls.metrics
 
     async def start(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the server knows of tenants in memory: what each has at work, what it may use, and what it has used.
+"""State of tenants in memory: what each has at work, what it may use, and what it has used.
 
 It is looked at with every call, so it costs no statement, no lock and no task. What a tenant holds in the database is
 added up there every few seconds (`quota_refresh`); what this server stores until then is counted here.
@@ -28,7 +28,7 @@ LONGEST_BACKLOG = 5.0
 
 
 class TenantState:
-    """What is known of one tenant."""
+    """The state of one tenant."""
 
     __slots__ = (
         "activity", "added_bytes", "backlog", "bytes", "calls", "is_noted", "name", "quotas", "seen_at", "streams",
@@ -66,7 +66,7 @@ class TenantState:
         """How many calls were refused that may come again, as of then."""
 
     def has_all_threads(self) -> bool:
-        """Whether it has as many threads as it may have."""
+        """Returns whether it has as many threads as it may have."""
         limit = self.quotas.max_threads
         return bool(limit) and self.usage is not None and self.usage.threads >= (limit or 0)
 

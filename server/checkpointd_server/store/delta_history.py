@@ -17,7 +17,7 @@ MAX_STEPS = 1000
 
 
 class _Position(NamedTuple):
-    """Where a page ended."""
+    """The end of a page."""
 
     done: Sequence[int] = ()
     """Which of the channels asked for, each counted once, have got their seeds."""

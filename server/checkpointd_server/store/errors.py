@@ -1,4 +1,4 @@
-"""What a failure of PostgreSQL or of the driver means: one table from SQLSTATE to the domain's errors.
+"""Failures of PostgreSQL and of the driver: one table from SQLSTATE to the domain's errors.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -61,7 +61,7 @@ def _why_tls_fails(error: OSError) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is to be made of a failure."""
+    """The meaning of a failure."""
 
     error: CheckpointdError
     """What the caller is told if it stays."""
@@ -168,7 +168,7 @@ def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
 
 
 def no_descriptor_left(error: BaseException | None) -> bool:
-    """Tells whether this process, or the whole system, has as many files and connections open as it may."""
+    """Returns whether this process, or the whole system, has as many files and connections open as it may."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return True
@@ -198,7 +198,7 @@ def _unstorable() -> InvalidArgument:
 
 
 def is_worth_waiting(error: Exception) -> bool:
-    """Whether a database that can't be reached at the start may just not be up yet."""
+    """Returns whether a database that can't be reached at the start may just not be up yet."""
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in ("57P03", "53300") or (error.sqlstate or "").startswith("08")
     return isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched)

@@ -36,7 +36,7 @@ class Leases:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits here for a lease."""
+        """True if nobody waits here for a lease."""
         return not self._waiting
 
     async def acquire(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
@@ -96,7 +96,7 @@ class Leases:
         return released
 
     async def state(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
-        """Tells who may write to a thread."""
+        """Returns who may write to a thread."""
         row = await self._database.fetch_row("get_lease", thread_key(tenant, thread_id), timeout=timeout, reads=True)
         token, remaining, waiting = row.values()
         return LeaseState(None if token is None else Lease(token, remaining), waiting)

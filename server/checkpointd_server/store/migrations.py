@@ -103,7 +103,7 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """What tells its statements from others: the first 16 hexadecimal digits of a SHA-256 of them.
+        """The first 16 hexadecimal digits of a SHA-256 of its statements.
 
         Comments and white space don't count.
         """
@@ -132,7 +132,7 @@ class AppliedMigration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaStatus:
-    """What a database has of the schema, beside what this checkpointd knows."""
+    """The migrations that a database has, beside those that this checkpointd knows."""
 
     applied: tuple[AppliedMigration, ...]
     """What it has, oldest first."""
@@ -145,12 +145,12 @@ class SchemaStatus:
 
     @property
     def too_new(self) -> bool:
-        """Whether this checkpointd can't serve on it, for something unknown is breaking."""
+        """True if this checkpointd can't serve on it, for something unknown is breaking."""
         return not all(migration.additive for migration in self.unknown)
 
     @property
     def can_serve(self) -> bool:
-        """Whether this checkpointd serves on it as it is."""
+        """True if this checkpointd serves on it as it is."""
         return not self.pending and not self.too_new and not self.changed
 
 

@@ -1,4 +1,4 @@
-"""What a store must be told."""
+"""Options of a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checkpointd_server.domain.limits import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """Where the database is and how it is talked to.
+    """The database, and the connections to it.
 
     Raises:
         SetupError: An option can't be used.

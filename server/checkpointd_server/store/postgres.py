@@ -59,7 +59,7 @@ MAX_TENANTS = 1000
 
 
 class TableSize(NamedTuple):
-    """How large a table is."""
+    """The size of a table."""
 
     name: str
     bytes: int
@@ -69,7 +69,7 @@ class TableSize(NamedTuple):
 
 
 class _Tenant:
-    """What a store does for one tenant. Tenants share no commit: a transaction acts for one of them."""
+    """The parts of a store for one tenant. Tenants share no commit: a transaction acts for one of them."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class PostgresStore:
     def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures | None = None) -> None:
         self._connections = connections
         self.id = ""
-        """What tells it from other stores: a UUID that is made with the schema. Servers on one database share it."""
+        """A UUID that tells it from other stores that is made with the schema. Servers on one database share it."""
         self._options = options
         self._features = features or ItemFeatures()
         self._limits = options.limits
@@ -330,12 +330,12 @@ class PostgresStore:
         return await self._of(tenant).leases.release(tenant, thread_id, holder, timeout=timeout)
 
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
-        """Tells who may write to a thread."""
+        """Returns who may write to a thread."""
         return await self._of(tenant).leases.state(tenant, thread_id, timeout=timeout)
 
     @property
     def has_vectors(self) -> bool:
-        """Whether items can have vectors."""
+        """True if items can have vectors."""
         return self._features.has_vectors
 
     def items(self, tenant: str) -> TenantItems:
@@ -353,7 +353,7 @@ class PostgresStore:
         return [TableSize(row["name"], row["bytes"], max(row["rows"], 0)) for row in rows]
 
     async def is_bound_by_row_security(self, *, timeout: float | None) -> bool:
-        """Whether row-level security keeps tenants apart, too: it doesn't bind superusers."""
+        """Returns whether row-level security keeps tenants apart, too: it doesn't bind superusers."""
         return bool(await self._connections.of(None).fetch_value("row_security_binds", timeout=timeout))
 
     async def check(self, *, timeout: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What tenants hold and may use, on PostgreSQL: a TenantStore."""
+"""TenantStore on PostgreSQL: what tenants hold and may use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PostgresTenants:
         self._connections = connections
 
     async def note(self, names: Sequence[str], *, timeout: float | None) -> None:
-        """Notes that tenants were seen."""
+        """Records that tenants were seen."""
         await tenants.note_tenants(self._connections.of(None), names, timeout=timeout)
 
     async def list(self, *, after: str, limit: int, timeout: float | None) -> Sequence[TenantQuotas]:

@@ -1,4 +1,4 @@
-"""What tenants hold and may use: sums over the rows of their threads, and the table of quotas."""
+"""Usage and quotas of tenants: sums over the rows of their threads, and the table of quotas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_WRITES = 20_000
 
 
 async def note_tenants(everybody: Database, tenants: Sequence[str], *, timeout: float | None) -> None:
-    """Notes that tenants were seen."""
+    """Records that tenants were seen."""
     await everybody.fetch("note_tenants", list(tenants), timeout=timeout)
 
 

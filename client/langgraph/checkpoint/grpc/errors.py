@@ -1,4 +1,4 @@
-"""What can go wrong between a saver and its server.
+"""Errors of a saver and of a store.
 
     CheckpointdError
     ├── InvalidArgumentError (ValueError)      an argument can't be used as it is
@@ -276,7 +276,7 @@ class CorruptValueError(CheckpointdError):
 
 
 class BaseMissingError(CheckpointdError):
-    """What a value builds on is not stored, or may not be built on any further. Nothing was stored.
+    """The base of a value is not stored, or may not be built on any further. Nothing was stored.
 
     The saver sends such a write again, with its values whole.
 

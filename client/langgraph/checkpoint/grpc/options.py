@@ -1,4 +1,4 @@
-"""How a saver talks to its server."""
+"""Options of the connections to a server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TRUE, _FALSE = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "n
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """How a saver talks to its server. Every field but `tuning` can be given to GrpcSaver by its name."""
+    """Options of the connections to a server. Every field but `tuning` can be given to GrpcSaver by its name."""
 
     target: str
     """The server: "host:port", "unix:path", or any other name that grpc resolves. Several of them, separated by commas,
@@ -105,7 +105,7 @@ class ClientOptions:
 
     @property
     def exposes_token(self) -> bool:
-        """Whether the token leaves the machine in plain text, as the user has allowed."""
+        """True if the token leaves the machine in plain text, as the user has allowed."""
         return bool(self.token) and not self.tls and not all(is_local(target) for target in self.targets)
 
     def check_token(self, target: str) -> None:
@@ -187,7 +187,7 @@ def default_insecure_token() -> bool:
 
 
 def may_have_several_addresses(target: str) -> bool:
-    """Whether one target can stand for several servers: a name may, and a list does."""
+    """Returns whether one target can stand for several servers: a name may, and a list does."""
     if target.startswith(("ipv4:", "ipv6:")):
         return "," in target
     if target.startswith(("unix:", "unix-abstract:")):
@@ -216,7 +216,7 @@ def _usable(token: object, wanted: str) -> str | None:
 
 
 def _is_address(target: str) -> bool:
-    """Whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port.
+    """Returns whether a target can be meant for grpc: a name with a scheme of grpc's, or host:port.
 
     grpc would take a name without a port for one with 443, and 65537 for 1.
     """

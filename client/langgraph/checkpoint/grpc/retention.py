@@ -1,4 +1,4 @@
-"""What retention is about to delete, for who wants to do something about it before: `saver.retention`."""
+"""Deletions that retention has announced, for code that acts before them: `saver.retention`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RetentionAction = Literal["delete", "trim"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiringThread:
-    """What a policy with a hold is about to delete of a thread. Until then it can be read as ever."""
+    """An announced deletion of a thread, or a part of it, by a policy with a hold. Until then it can be read."""
 
     thread_id: str
     action: RetentionAction
@@ -39,7 +39,7 @@ class ExpiringThread:
 
 
 class Retention:
-    """What is about to be deleted. Each verb blocks; with an "a" before its name it is awaited.
+    """Announced deletions. Each verb blocks; with an "a" before its name it is awaited.
 
     Args:
         saver: The saver whose connections are used.

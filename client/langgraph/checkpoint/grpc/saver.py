@@ -412,5 +412,5 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
 
 def _are_special(writes: Sequence[tuple[str, Any]]) -> bool:
-    """Whether any of the writes is on a special channel."""
+    """Returns whether any of the writes is on a special channel."""
     return any(channel in WRITES_IDX_MAP for channel, _ in writes)

@@ -1,4 +1,4 @@
-"""What can go wrong in state hooks."""
+"""Errors of state hooks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _RESERVED = ("__", "branch:to:")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatePlace:
-    """Where a state is stored."""
+    """The place where a state is stored."""
 
     thread_id: str
     checkpoint_ns: str
@@ -35,7 +35,7 @@ class StatePlace:
 
 @dataclass(frozen=True, kw_only=True)
 class StateHooks:
-    """What a saver does with states on their way to the server and back.
+    """Hooks on the way of states to the server and back.
 
     Example:
         ```python
@@ -83,5 +83,5 @@ class StateHooks:
 
 
 def is_reserved(channel: str) -> bool:
-    """Whether a channel is one of LangGraph's own, and no part of the user's state."""
+    """Returns whether a channel is one of LangGraph's own, and no part of the user's state."""
     return channel.startswith(_RESERVED)

@@ -187,7 +187,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """What embeds texts, or None."""
+        """The object that embeds texts, or None."""
         return self._index.embeddings
 
     # Operations, many at once.

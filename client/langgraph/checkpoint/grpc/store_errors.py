@@ -1,4 +1,4 @@
-"""What can go wrong with a store's items, beside what can with any call."""
+"""Errors of a store's items, beside those of any call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked and known of threads: the types that `saver.threads` takes and returns."""
+"""Types that `saver.threads` takes and returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUSES: tuple[ThreadStatus, ...] = get_args(ThreadStatus)
 
 
 class ThreadQuery(TypedDict, total=False):
-    """Which threads. What is left out stands for any; all that is given must hold."""
+    """A selection of threads. An entry that is left out stands for any; all that are given must hold."""
 
     prefix: str
     """What their ids begin with."""
@@ -49,7 +49,7 @@ class ThreadSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadInfo:
-    """What is known of a thread without reading its values."""
+    """A thread, without its values."""
 
     thread_id: str
     status: ThreadStatus
@@ -78,7 +78,7 @@ class ThreadInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadCount:
-    """How many threads there are."""
+    """The number of threads."""
 
     count: int
     at_least: bool
@@ -104,7 +104,7 @@ class CheckpointNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadDiff:
-    """What differs between two checkpoints' values, channel by channel."""
+    """The differences between two checkpoints' values, channel by channel."""
 
     added: Mapping[str, Any]
     removed: Mapping[str, Any]

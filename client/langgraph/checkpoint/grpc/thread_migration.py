@@ -29,7 +29,7 @@ OUTCOMES: tuple[MigrationOutcome, ...] = get_args(MigrationOutcome)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadMigration:
-    """What became of one thread."""
+    """The outcome for one thread."""
 
     thread_id: str
     outcome: MigrationOutcome

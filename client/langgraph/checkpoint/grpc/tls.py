@@ -17,7 +17,7 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DO
 
 @dataclass(frozen=True, kw_only=True)
 class TlsOptions:
-    """What a saver needs to talk TLS. Each field holds PEM, as bytes.
+    """Certificates and keys for TLS. Each field holds PEM, as bytes.
 
     Raises:
         InvalidArgumentError: A field holds none, or one half of a client's certificate is missing.
@@ -78,7 +78,7 @@ def _is_base64(body: bytes) -> bool:
 
 
 def are_unusable(error: grpc.RpcError) -> bool:
-    """Whether grpc could make no use of TlsOptions. Nothing was sent, and nothing will ever be."""
+    """Returns whether grpc could make no use of TlsOptions. Nothing was sent, and nothing will ever be."""
     return "failed to create security handshaker" in _said(error)
 
 

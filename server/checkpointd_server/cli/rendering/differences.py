@@ -1,4 +1,4 @@
-"""What differs between two checkpoints."""
+"""Differences between two checkpoints, as text."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _note(thread: pb.Thread) -> str:
 
 
 def _told(value: Any) -> Any:
-    """What an interrupt asks, without what is around it."""
+    """Returns the question of an interrupt, without what is around it."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict) and value.get("$type") == "langgraph.types.Interrupt" and "value" in value:

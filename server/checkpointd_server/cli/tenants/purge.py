@@ -102,7 +102,7 @@ def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: 
 
 
 class _Total:
-    """What all pages took together."""
+    """The sum of all pages."""
 
     def __init__(self) -> None:
         self.threads = self.checkpoints = self.bytes = self.pinned = 0
@@ -139,7 +139,7 @@ def _purge(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Tells what would go, asks, and purges page by page."""
+    """Shows what would go, asks, and purges page by page."""
 
     def run(channel: Any, *, is_dry_run: bool, total: int | None) -> _Total:
         done = _Total()

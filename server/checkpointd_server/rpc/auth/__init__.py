@@ -1,4 +1,4 @@
-"""Who calls: API keys, JSON Web Tokens and clients' certificates, each turned into an identity."""
+"""Authentication: API keys, JSON Web Tokens and clients' certificates, each turned into an identity."""
 
 from __future__ import annotations
 

@@ -70,12 +70,12 @@ class KeyFile:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds nothing: with it alone nobody gets in."""
+        """True if it holds nothing: with it alone nobody gets in."""
         return not self._keys and not self._certificates
 
     @property
     def names_certificates(self) -> bool:
-        """Whether certificates may be identities."""
+        """True if certificates may be identities."""
         return bool(self._certificates)
 
     def by_key(self, key: str, now: float) -> Identity:

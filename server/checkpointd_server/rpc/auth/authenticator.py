@@ -27,7 +27,7 @@ _log = structlog.get_logger("checkpointd.auth")
 
 
 class Authenticator:
-    """Tells who calls.
+    """Finds the identity of each caller.
 
     Args:
         options: Whom to believe.

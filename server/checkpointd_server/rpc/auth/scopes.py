@@ -1,4 +1,4 @@
-"""What every call needs: the scope of each RPC, in one table, and the refusal of those who don't have it.
+"""Scopes: one table of what each RPC needs, and the refusal of callers who lack it.
 
 The tenant of a call comes from its identity and from nowhere else. TenantService alone names tenants, and needs the
 scope of who runs the server.

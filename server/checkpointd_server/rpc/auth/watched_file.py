@@ -28,7 +28,7 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 class WatchedFile(Generic[T]):
-    """What a file says. When the file changes to something that can't be used, what it said before stays in force.
+    """The contents of a file. When it changes to something that can't be used, the contents before stay in force.
 
     Args:
         path: The file.

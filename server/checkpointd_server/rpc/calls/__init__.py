@@ -1,1 +1,1 @@
-"""What every call goes through: admission, the handler, redacted errors, logs and the audit trail."""
+"""The path of every call: admission, the handler, redacted errors, logs and the audit trail."""

@@ -1,4 +1,4 @@
-"""What a tenant's calls do: those at work, the slowest of a minute, and the threads that they are about.
+"""Activity of tenants: the calls at work, the slowest of a minute, and the threads that they are about.
 
 Each call and each operation of a pipeline is noted, so that costs some hundred nanoseconds, and everything is bounded.
 """
@@ -31,7 +31,7 @@ class Live(Protocol):
 
     @property
     def started(self) -> float:
-        """When it began, on the clock that measures durations."""
+        """The time at which it began, on the clock that measures durations."""
 
 
 class Slow(NamedTuple):
@@ -44,7 +44,7 @@ class Slow(NamedTuple):
 
 
 class Activity:
-    """What the calls of one tenant do."""
+    """The activity of one tenant."""
 
     __slots__ = ("_before", "_begun", "_ended", "_ended_before", "_floor", "_slow", "_threads", "_was_begun", "live")
 
@@ -59,11 +59,11 @@ class Activity:
         self._floor = 0.0
 
     def begun(self, call: Live) -> None:
-        """Notes that a call is at work."""
+        """Records that a call is at work."""
         self.live.add(call)
 
     def ended(self, call: Live) -> None:
-        """Notes that a call is at work no longer."""
+        """Records that a call is at work no longer."""
         self.live.discard(call)
 
     def note(self, call: Live, seconds: float) -> None:

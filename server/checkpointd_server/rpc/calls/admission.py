@@ -1,4 +1,4 @@
-"""How much the server has to do, held to its bounds: calls, and bytes of requests and answers.
+"""Admission: bounds on the calls at work, and on the bytes of requests and answers.
 
 Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
 gRPC buffers until then is a stream's window, 256 KiB. How large a request is turns out only when it is there. So few
@@ -111,7 +111,7 @@ class AdmissionController:
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether calls are refused, or were a moment ago."""
+        """True if calls are refused, or were a moment ago."""
         return self._overloaded
 
     def check(self, calls: int) -> None:
@@ -165,7 +165,7 @@ class AdmissionController:
                 self._end_reading()
 
     def was_read(self, size: int) -> None:
-        """Notes that a request was read, wherever it came from."""
+        """Records that a request was read, wherever it came from."""
         self._memory.passed(size)
 
     async def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -253,11 +253,11 @@ class AdmissionController:
             when_sent(lambda _: self.free(size))
 
     def finished(self) -> None:
-        """Notes that a call was done."""
+        """Records that a call was done."""
         self._rates.finished(asyncio.get_running_loop().time())
 
     def refused(self) -> float:
-        """Notes that a call was refused, and returns after how many seconds it should be sent again."""
+        """Records that a call was refused, and returns after how many seconds it should be sent again."""
         loop = asyncio.get_running_loop()
         self._refused_at = loop.time()
         self._refused += 1
@@ -286,7 +286,7 @@ def _wake(turn: asyncio.Future[None]) -> None:
 
 
 class _Rates:
-    """How many calls were done and refused within the last second or two."""
+    """The numbers of calls done and refused within the last second or two."""
 
     def __init__(self) -> None:
         self._begun = 0.0

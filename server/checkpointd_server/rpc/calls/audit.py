@@ -34,7 +34,7 @@ _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
 
 
 def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
-    """Whether a method's calls are in the audit trail: all that delete, or change threads, their keeping, or tenants.
+    """Returns whether a method's calls are audited: all that delete, or change threads, their keeping, or tenants.
 
     Of the batches of the store those are that delete items.
     """
@@ -55,7 +55,7 @@ class AuditTrail:
         self._lines = RateLimitedLog(self._log)
 
     def done(self, call: Any, peer: str, method: MethodDescriptor, response: bytes) -> None:
-        """Notes a call that did what it was asked to."""
+        """Records a call that did what it was asked to."""
         if not _is_concerned(call.request):
             return
         answer = GetMessageClass(method.output_type).FromString(response)
@@ -64,7 +64,7 @@ class AuditTrail:
         self._log.info("audit", **{**told, **_fields(call, peer, method, "OK")})
 
     def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
-        """Notes a call that failed after it had begun: what it names may be done in part."""
+        """Records a call that failed after it had begun: what it names may be done in part."""
         if not _is_concerned(call.request):
             return
         fields = _fields(call, peer, method, code)
@@ -82,7 +82,7 @@ def _fields(call: Any, peer: str, method: MethodDescriptor, outcome: str) -> dic
 
 
 def _is_concerned(request: Message) -> bool:
-    """Whether a call that is audited has a line: a batch that deletes nothing has none."""
+    """Returns whether a call that is audited has a line: a batch that deletes nothing has none."""
     return not isinstance(request, BatchRequest) or bool(_deletions(request))
 
 

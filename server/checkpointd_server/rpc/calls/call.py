@@ -12,7 +12,7 @@ from checkpointd_server.rpc.tenants import TenantState
 
 
 class CallLimits(NamedTuple):
-    """What each call is held to."""
+    """Limits of each call."""
 
     message_bytes: int
     """The largest request and response."""
@@ -31,7 +31,7 @@ class CallLimits(NamedTuple):
 
 
 class Call:
-    """What is known of a call, or of a part of one that is served like a call.
+    """A call, or a part of one that is served like a call.
 
     Args:
         method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".

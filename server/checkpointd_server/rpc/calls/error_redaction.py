@@ -1,4 +1,4 @@
-"""What the log may say of an error: where it came from and what kind it is, but not its words.
+"""Redaction of errors for the log: their place and type are kept, their words are not.
 
 An error's words may hold what a client sent: those of the database's driver quote rows and values.
 """

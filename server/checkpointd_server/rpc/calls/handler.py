@@ -1,4 +1,4 @@
-"""What happens around every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
+"""The handler of every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
 
 There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
 with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
@@ -116,12 +116,12 @@ class Calls:
 
     @property
     def waiting_calls(self) -> int:
-        """How many calls wait for another client, most of them for a lease."""
+        """The number of calls that wait for another client, most of them for a lease."""
         return self._waiting
 
     @property
     def active(self) -> int:
-        """How many calls are at work: those whose request is there."""
+        """The number of calls at work: those whose request is there."""
         return self._active
 
     def refuse_new(self) -> None:
@@ -303,7 +303,7 @@ class Calls:
         self.tenants.check_storing(state, size)
 
     def note_wasted(self, peer: str, error: Exception | None = None) -> None:
-        """Notes that a call came to nothing: its client has cancelled it, or it was refused for what its client did."""
+        """Records that a call came to nothing: its client cancelled it, or caused its refusal."""
         if error is None or isinstance(error, _WASTED):
             self._connections.waste(peer)
 
@@ -428,13 +428,13 @@ class Calls:
         self._active -= call.at_work
 
     def finished(self, call: Call) -> None:
-        """Notes that a call was done."""
+        """Records that a call was done."""
         self._load.finished()
         if self.logs_calls:
             self._log_call(call, "OK")
 
     def cancelled(self, call: Call) -> None:
-        """Notes that a call was cancelled."""
+        """Records that a call was cancelled."""
         self.metrics.failed(call.method, call.via, "CANCELLED", "CANCELLED", perf_counter() - call.started)
         if call.span is not None:
             call.span.end("CANCELLED")

@@ -16,7 +16,7 @@ MOST_KINDS = 256
 
 
 def is_enabled(log: Any, level: int) -> bool:
-    """Tells whether lines of a level are written: structlog's loggers call that by one name or the other."""
+    """Returns whether lines of a level are written: structlog's loggers call that by one name or the other."""
     ask = getattr(log, "isEnabledFor", None) or log.is_enabled_for
     return bool(ask(level))
 

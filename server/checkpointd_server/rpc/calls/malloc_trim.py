@@ -26,7 +26,7 @@ class MallocTrim:
         self._trimming: asyncio.Future[int] | None = None
 
     def passed(self, size: int) -> None:
-        """Notes that a message was read or sent."""
+        """Records that a message was read or sent."""
         self._passed += size
         if self._passed >= TRIM_BYTES and self._trim is not None and (self._trimming is None or self._trimming.done()):
             self._passed = 0

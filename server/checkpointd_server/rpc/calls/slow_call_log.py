@@ -1,4 +1,4 @@
-"""What an operator should look at although nothing failed: calls that take long, and checkpoints that are large."""
+"""Log lines about calls that take long and checkpoints that are large, although nothing failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls do: from memory to protobuf."""
+"""Activity of calls: from memory to protobuf."""
 
 from __future__ import annotations
 

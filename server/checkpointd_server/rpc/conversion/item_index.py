@@ -1,4 +1,4 @@
-"""What filters see of an item, and filters: both projected by the rules of metadata (`metadata_index`)."""
+"""The part of an item that filters see, and filters: both projected by the rules of `metadata_index`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""What can be searched of metadata: msgpack in, the text of a JSON object out.
+r"""The searchable part of metadata: msgpack in, the text of a JSON object out.
 
 The index of a checkpoint and the filter of a list are projected by the same rules, and different values never look
 alike, so that the JSON of one contains the JSON of the other exactly if the values do. JSON and PostgreSQL can't say
@@ -57,7 +57,7 @@ _ORDINARY_ENTRIES = 256
 
 
 class Projection(NamedTuple):
-    """What the store keeps of metadata to find it by."""
+    """The part of metadata that the store searches."""
 
     json: str
     """A JSON object, as text."""

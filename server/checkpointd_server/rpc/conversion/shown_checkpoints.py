@@ -53,7 +53,7 @@ def show(checkpoint: CheckpointTuple, decoder: Decoder) -> dict[str, Any]:
 
 
 def ts_of(checkpoint: CheckpointTuple) -> str:
-    """When a checkpoint was written, as its client says; empty: it doesn't."""
+    """Returns the time of a checkpoint, as its client says; empty: it doesn't."""
     body = plain("msgpack", checkpoint.body)
     ts = body.get("ts") if isinstance(body, dict) else None
     return ts if isinstance(ts, str) else ""

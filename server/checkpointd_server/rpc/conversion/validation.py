@@ -51,7 +51,7 @@ def check_texts(values: Sequence[str], field: str, limit: int) -> None:
 
 
 def are_plain(values: Sequence[str], limit: int) -> bool:
-    """Tells at the cost of one pass in C that `check_text` accepts every text; False: it may accept them or not."""
+    """Checks in one pass in C that `check_text` accepts every text. False: it may not."""
     if not values:
         return True
     joined = "".join(values)

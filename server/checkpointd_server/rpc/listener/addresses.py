@@ -105,7 +105,7 @@ def check_exposure(address: str, access: AccessOptions) -> None:
 
 
 def _is_local(address: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Returns whether an address can be reached from this machine alone."""
     if address.startswith("unix"):
         return True
     match = _HOST_PORT.fullmatch(address)
@@ -119,7 +119,7 @@ def _is_local(address: str) -> bool:
 
 
 def _probe(infos: Iterable[Any]) -> OSError | None:
-    """Tells why addresses that were looked up can't be bound; None: they can. Taken comes before any other reason."""
+    """Returns why addresses that were looked up can't be bound; None: they can. Taken comes before any other reason."""
     failure: OSError | None = None
     for family, kind, protocol, _, target in infos:
         try:

@@ -57,13 +57,13 @@ class Connections:
         self._lines = RateLimitedLog(structlog.get_logger("checkpointd.rpc").bind())
 
     def serve_at(self, address: str) -> None:
-        """Notes an address that was bound: only connections to one of them are ever closed."""
+        """Records an address that was bound: only connections to one of them are ever closed."""
         port = address.rpartition(":")[2]
         if not address.startswith("unix") and port.isdigit():
             self._ports.add(int(port))
 
     def waste(self, peer: str, calls: float = 1.0) -> None:
-        """Notes that a call of a connection, or what costs as much as so many, came to nothing."""
+        """Records that a call of a connection, or what costs as much as so many, came to nothing."""
         host = _host_of(peer)
         if host is None or not self._rate:
             return

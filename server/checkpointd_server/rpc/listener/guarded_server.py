@@ -32,7 +32,7 @@ _SLOW = 50.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardLimits:
-    """What calls of health and reflection are held to. Times are in seconds."""
+    """Limits of calls of health and reflection. Times are in seconds."""
 
     max_request_bytes: int = 4096
     """The largest request. The longest that an honest client sends has some 100 bytes."""

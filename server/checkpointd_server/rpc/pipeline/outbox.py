@@ -54,7 +54,7 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether more reads may be begun."""
+        """True if more reads may be begun."""
         return self._bytes < ROOM_BYTES
 
     def put(self, encoded: bytes, count: int, size: int, when_sent: Sequence[Callable[[object], None]] = ()) -> None:

@@ -48,7 +48,7 @@ SLICE_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
-    """What streams are held to."""
+    """Limits of streams."""
 
     max_streams: int = 1024
     """How many streams there are at once. Most of them are idle at any moment."""
@@ -87,7 +87,7 @@ class Pipelines:
 
     @property
     def open_streams(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return len(self._open)
 
     def handler(self, name: str) -> grpc.RpcMethodHandler:

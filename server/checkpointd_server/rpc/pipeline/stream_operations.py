@@ -146,7 +146,7 @@ class StreamOperations:
 
     @property
     def can_be_answered(self) -> bool:
-        """Whether results can be sent."""
+        """True if results can be sent."""
         return self._outbox is not None and not self._outbox.is_broken
 
     def place(self, operation: StreamOperation, writes: list[PendingWrite]) -> None:

@@ -8,7 +8,7 @@ from checkpointd_server.domain.limits import Limits
 
 
 class InfoServicer:
-    """Tells version, identity, capabilities, limits, and why the server doesn't serve, if so.
+    """Answers with version, identity, capabilities, limits, and why the server doesn't serve, if so.
 
     Args:
         limits: The limits in force.

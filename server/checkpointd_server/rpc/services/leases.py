@@ -55,7 +55,7 @@ class LeaseServicer:
         return pb.ReleaseLeaseResponse(released=released).SerializeToString()
 
     async def get_lease(self, request: pb.GetLeaseRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells whether a thread is held."""
+        """Returns whether a thread is held."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         lease, waiting = await self._store.get_lease(tenant, request.thread_id, timeout=timeout)
         response = pb.GetLeaseResponse(waiting=waiting)

@@ -56,7 +56,7 @@ class RetentionServicer:
         return pb.DeletePolicyResponse().SerializeToString()
 
     async def preview_retention(self, request: pb.PreviewRetentionRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells what would go."""
+        """Returns what would go."""
         policy = read_policy(request.policy, self._limits) if request.HasField("policy") else None
         after = read_retention_token(request, tenant)
         page = await self._retention.preview(tenant, policy, after=after, timeout=timeout)

@@ -11,7 +11,7 @@ from checkpointd_server.rpc.tenants import Tenants
 
 
 class StatsServicer:
-    """Tells of the caller's own tenant."""
+    """Answers about the caller's own tenant."""
 
     def __init__(self, store: CheckpointStore, tenants: Tenants) -> None:
         self._store = store

@@ -129,7 +129,7 @@ class ThreadServicer:
         return pb.CountThreadsResponse(count=found.number, at_least=not found.is_complete).SerializeToString()
 
     async def get_thread(self, request: pb.GetThreadRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells what is known of a thread."""
+        """Returns what is known of a thread."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         response = pb.GetThreadResponse()
         write_thread(await self._store.get_thread(tenant, request.thread_id, timeout=timeout), response.thread)
@@ -153,13 +153,13 @@ class ThreadServicer:
         return response.SerializeToString()
 
     async def show_checkpoint(self, request: pb.ShowCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells what a checkpoint holds, as plain data."""
+        """Returns what a checkpoint holds, as plain data."""
         found = await self._read(request, request.checkpoint_id, "checkpoint_id", tenant, timeout)
         shown = await self._executor.run(lambda: json.dumps(show(found, Decoder(MAX_TOTAL_BYTES))))
         return pb.ShowCheckpointResponse(json=shown).SerializeToString()
 
     async def diff_checkpoints(self, request: pb.DiffCheckpointsRequest, tenant: str, timeout: float | None) -> bytes:
-        """Tells what differs between two checkpoints, as plain data."""
+        """Returns what differs between two checkpoints, as plain data."""
         limit = self._limits.max_checkpoint_id_bytes
         for field in ("before_checkpoint_id", "after_checkpoint_id"):
             check_text(getattr(request, field), field, limit)

@@ -25,7 +25,7 @@ AT_ONCE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class RangeOptions:
-    """How ranges of values are made. Sizes are in bytes."""
+    """Limits of ranges of values. Sizes are in bytes."""
 
     whole_bytes: int = 16 * 1024 * 1024
     """Up to what size values are made whole."""
@@ -50,7 +50,7 @@ class AssembledRange(NamedTuple):
 
 
 class _Gone(Exception):
-    """What a patch builds on isn't there."""
+    """The base of a patch isn't there."""
 
 
 class RangeReader:
@@ -180,7 +180,7 @@ def _spans(segments: list[Segment], options: RangeOptions) -> list[tuple[int, in
 
 
 class _Reading:
-    """What one call reads.
+    """The reads of one call.
 
     Args:
         store: Where from.

@@ -80,7 +80,7 @@ class Connector:
         return connection
 
     async def _is_pooled(self, connection: Connection) -> bool:
-        """Whether a pooler stands between: it gives its clients numbers of its own."""
+        """Returns whether a pooler stands between: it gives its clients numbers of its own."""
         # Without parameters, so that nothing is prepared.
         found = await connection.execute(
             f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid():d}", timeout=self._options.connect_timeout

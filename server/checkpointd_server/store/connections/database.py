@@ -87,17 +87,17 @@ class Database:
 
     @property
     def queue(self) -> ConnectionQueue:
-        """Who waits for a connection."""
+        """The queue of those who wait for a connection."""
         return self._connections.queue
 
     @property
     def metrics(self) -> StoreMetrics:
-        """What is counted of statements and commits."""
+        """Counts of statements and commits."""
         return self._connections.metrics
 
     @property
     def is_traced(self) -> bool:
-        """Whether somebody is told of statements."""
+        """True if somebody is told of statements."""
         return self._connections.tracing is not None
 
     async def fetch(

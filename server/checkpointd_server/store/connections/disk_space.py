@@ -22,14 +22,14 @@ class DiskSpace:
 
     @property
     def is_full(self) -> bool:
-        """Whether there was none when it was last seen."""
+        """True if there was none when it was last seen."""
         return self._refused_at is not None
 
     def mark_full(self) -> None:
-        """Notes that something was refused for want of room."""
+        """Records that something was refused for want of room."""
         self._refused_at = monotonic()
 
     def mark_free(self) -> None:
-        """Notes that there was room for something."""
+        """Records that there was room for something."""
         if self._refused_at is not None and monotonic() - self._refused_at >= self._hold:
             self._refused_at = None

@@ -108,7 +108,7 @@ class Pool:
             self._all_back.set()
 
     def has_expired(self, connection: Connection) -> bool:
-        """Whether a connection is to be replaced, for it is as old as one that died."""
+        """Returns whether a connection is to be replaced, for it is as old as one that died."""
         return connection.born <= self._expired_at
 
     def expire(self) -> None:
@@ -117,22 +117,22 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many connections nobody uses."""
+        """The number of connections that nobody uses."""
         return len(self._idle)
 
     @property
     def in_use(self) -> int:
-        """How many connections are at work."""
+        """The number of connections at work."""
         return len(self._in_use)
 
     @property
     def opening(self) -> int:
-        """How many connections calls are making."""
+        """The number of connections that calls are making."""
         return self._being_made
 
     @property
     def _size(self) -> int:
-        """How many connections there are, with those that calls are making."""
+        """The number of connections, with those that calls are making."""
         return len(self._idle) + len(self._in_use) + self._being_made
 
     def _put_back(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Who waits for the database: so many at the most, each for so long, in the order of coming."""
+"""The queue for the database: bounded, first come first served, each waiter with a time of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ConnectionQueue:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a permit."""
+        """The number of those who wait for a permit."""
         return len(self._waiting)
 
     def overloaded(self) -> Overloaded:

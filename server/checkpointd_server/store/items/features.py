@@ -1,4 +1,4 @@
-"""What a database can do for items: whether it has vectors, which indexes on them, which languages."""
+"""Features of a database for items: vectors, indexes on them, and languages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEAR = re.compile(r"near_items_(?:([0-9]+)_)?([a-z0-9_]+)", re.ASCII)
 
 
 class ItemFeatures:
-    """What the database can do. Languages are looked up when one is named that isn't known yet.
+    """Features of the database. Languages are looked up when one is named that isn't known yet.
 
     Args:
         functions: The names of the functions that search vectors, as `vectors.installed_functions` found them.
@@ -24,7 +24,7 @@ class ItemFeatures:
 
     @property
     def has_vectors(self) -> bool:
-        """Whether vectors can be stored and searched."""
+        """True if vectors can be stored and searched."""
         return bool(self._functions)
 
     def ranking(self, dims: int, distance: Distance, *, exact: bool) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ OPERATORS = frozenset({"$eq", "$ne", "$in", "$nin", "$exists", *_ORDER})
 
 
 def is_operators(condition: Any) -> bool:
-    """Whether a condition is made of operators."""
+    """Returns whether a condition is made of operators."""
     return isinstance(condition, dict) and any(key.startswith("$") for key in condition)
 
 
@@ -61,7 +61,7 @@ def _applies(place: str, operator: str, operand: Any) -> str:
 
 
 def _equals(place: str, value: Any) -> str:
-    """Whether both are the same. What isn't there is null."""
+    """Returns whether both are the same. What isn't there is null."""
     if value is None:
         return f"({place} == null || (exists({place})) is unknown)"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How namespaces are written in the database, and which range of them begins with one."""
+"""Namespaces as the database has them, and the range of those that begin with one."""
 
 from __future__ import annotations
 

@@ -56,12 +56,12 @@ class TenantItems:
 
     @property
     def has_vectors(self) -> bool:
-        """Whether vectors can be stored and searched."""
+        """True if vectors can be stored and searched."""
         return self._features.has_vectors
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and no change is under way."""
+        """True if nothing waits and no change is under way."""
         return self._writes.is_idle
 
     async def check(self, wanted: ItemChange | ItemSearch, *, timeout: float | None) -> None:

@@ -57,7 +57,7 @@ class ItemWrites:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
+        """True if nothing waits and nothing is under way."""
         return not self._waiting and not self._commits
 
     async def change(self, changes: Sequence[ItemChange], *, timeout: float | None) -> Results:

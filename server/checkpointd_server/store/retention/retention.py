@@ -61,7 +61,7 @@ class Retention:
         after: RetentionPosition | None,
         timeout: float | None,
     ) -> RetentionPage:
-        """Tells what would go of the next threads now; with a policy: if it was there too."""
+        """Returns what would go of the next threads now; with a policy: if it was there too."""
         database = self._of(tenant)
         return await runs.preview(database, policy, after=after, scan=PAGE_SCAN, timeout=timeout)
 

@@ -38,7 +38,7 @@ async def preview(
     scan: int,
     timeout: float | None,
 ) -> RetentionPage:
-    """Tells what would go of the next threads, and changes nothing.
+    """Returns what would go of the next threads, and changes nothing.
 
     Args:
         database: The database in the tenant's name.

@@ -121,7 +121,7 @@ class Sweeper:
         return self._is_ours
 
     async def _go_on(self) -> bool:
-        """Whether this server still has the right to sweep."""
+        """Returns whether this server still has the right to sweep."""
         if monotonic() - self._renewed > self._options.sweep_lease / 3:
             await self._claim()
         if not self._is_ours:

@@ -1,4 +1,4 @@
-"""What clients say of a thread's time: how long it is to be kept, and that it was read."""
+"""Times of a thread that clients set: how long it is to be kept, and that it was read."""
 
 from __future__ import annotations
 

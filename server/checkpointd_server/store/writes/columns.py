@@ -22,7 +22,7 @@ _LOOK_EVERY_BYTES = 65_536
 
 
 class Rows:
-    """What groups hold, as arrays of rows. Each group has a namespace of its own.
+    """The contents of groups, as arrays of rows. Each group has a namespace of its own.
 
     Args:
         groups: The groups.
@@ -49,7 +49,7 @@ class Rows:
 
     @property
     def are_plain(self) -> bool:
-        """Whether they are what `commit_group` takes: a group alone, all of it here, no reason to look around."""
+        """True if they are what `commit_group` takes: a group alone, all of it here, no reason to look around."""
         return len(self._groups) == 1 and not (self._has_uploads or self._has_patched_writes or self._looks)
 
     def as_group(self) -> tuple[object, ...]:

@@ -65,7 +65,7 @@ class _Queued:
 
 
 class _Commit:
-    """What is stored together, and which threads it keeps to itself meanwhile."""
+    """Writes that are stored together, and the threads that they reserve meanwhile."""
 
     def __init__(self, groups: list[Group], since: float, *, tries: int = 0) -> None:
         self.groups = groups
@@ -85,7 +85,7 @@ class _Commit:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody still waits for it."""
+        """True if anybody still waits for it."""
         return any(pending.result is None for pending in self.entries)
 
 
@@ -113,7 +113,7 @@ class GroupCommit:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is in flight, nor waits."""
+        """True if nothing is in flight, nor waits."""
         return not self._queued and not self._commits and not self._locked
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
@@ -416,7 +416,7 @@ def finish(results: Iterable[tuple[PendingWrite, int | Exception]]) -> None:
 
 
 def _latest(groups: Iterable[Group]) -> float | None:
-    """How long the most patient of the callers waits from now, in seconds. None: for ever."""
+    """Returns how long the most patient of the callers waits from now, in seconds. None: for ever."""
     now = asyncio.get_running_loop().time()
     remaining = 0.0
     for group in groups:

@@ -13,7 +13,7 @@ NO_PRECONDITION = Precondition()
 
 
 class Base(NamedTuple):
-    """What a value of the group is to a patch that comes after it in the group."""
+    """A value of the group, as the base of a patch that comes after it in the group."""
 
     outside: str | None
     """The version from before the group that the value's chain of patches begins with; None: it begins in the group."""
@@ -26,7 +26,7 @@ class Base(NamedTuple):
 
 
 class Group:
-    """What a commit does in one namespace, as a whole or not at all: puts and task writes, in order.
+    """The writes of a commit in one namespace, stored as a whole or not at all: puts and task writes, in order.
 
     Where it is refused, each of them is looked at by itself.
     """
@@ -52,7 +52,7 @@ class Group:
         self.add(first, request_id)
 
     def admits(self, pending: PendingWrite) -> bool:
-        """Whether a later write of the namespace may be stored with these: if it is accepted whenever they are."""
+        """Returns whether a later write of the namespace may join these: it is accepted whenever they are."""
         write = pending.write
         if write.lease_token != self.lease_token or not self._implies(write.precondition):
             return False
@@ -72,7 +72,7 @@ class Group:
         )
 
     def _implies(self, precondition: Precondition | None) -> bool:
-        """Whether a precondition holds behind the group, if the group's held before it."""
+        """Returns whether a precondition holds behind the group, if the group's held before it."""
         if precondition is None or is_unconditional(precondition):
             return True
         put = self.last_put
@@ -84,7 +84,7 @@ class Group:
         )
 
     def _has_base(self, channel: str, value: TypedValue) -> bool:
-        """Whether a patch on a value of the group fits it. What is wrong is said to those that stand alone."""
+        """Returns whether a patch on a value of the group fits it. What is wrong is said to those that stand alone."""
         if value.patch is None:
             return True
         key = (channel, value.patch.base_version)
@@ -114,7 +114,7 @@ class Group:
                 self._bases[channel, version] = self.patched(channel, value)
 
     def patched(self, channel: str, value: TypedValue) -> Base:
-        """How a patch on a channel's value comes about: one of the group's, or a task write."""
+        """Returns how a patch on a channel's value comes about: by one of the group's, or a task write."""
         if value.patch is None:
             return Base(None, 0, value_size(value), value.crc32)
         base = self._bases.get((channel, value.patch.base_version))
@@ -123,7 +123,7 @@ class Group:
         return Base(base.outside, base.hops + 1, value.patch.size, value.patch.crc32)
 
     def base_of(self, channel: str, version: str) -> Base:
-        """How a value of the group came about."""
+        """Returns how a value of the group came about."""
         return self._bases[channel, version]
 
     def least_parent(self) -> str | None:
@@ -142,12 +142,12 @@ class Group:
 
     @property
     def may_be_first(self) -> bool:
-        """Whether it is accepted where there is nothing yet."""
+        """True if it is accepted where there is nothing yet."""
         return is_unconditional(self.precondition) or self.precondition.if_version_match == 0
 
 
 def is_unconditional(precondition: Precondition) -> bool:
-    """Whether a precondition always holds."""
+    """Returns whether a precondition always holds."""
     return precondition.if_version_match is None and not precondition.if_last_writer
 
 

@@ -1,4 +1,4 @@
-"""What `commit_writes` tells of a group, as the results of its writes."""
+"""Outcomes of `commit_writes` for a group, as the results of its writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = int | CheckpointdError
 
 
 class Outcome(NamedTuple):
-    """What came of a group."""
+    """The outcome of a group."""
 
     reason: str
     version: int | None

@@ -86,7 +86,7 @@ def text(field: str, value: Any) -> str:
 
 
 def are_plain(values: Collection[Any]) -> bool:
-    """Tells in a few passes in C that all values are texts that `text` returns as they are. False: maybe not."""
+    """Checks in a few passes in C that `text` returns all values as they are. False: it may not."""
     return _ONLY_STR.issuperset(map(type, values)) and "".join(values).isascii()
 
 

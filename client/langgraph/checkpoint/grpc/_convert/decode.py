@@ -143,7 +143,7 @@ def write_place(key: tuple[str, str], checkpoint_id: str, write: values.TaskWrit
 
 
 def needs_parent_sends(saved: CheckpointTuple) -> bool:
-    """Tells whether a checkpoint is of a format whose pending sends are among its parent's writes."""
+    """Returns whether a checkpoint is of a format whose pending sends are among its parent's writes."""
     version = saved.checkpoint.get("v")
     is_old = isinstance(version, int) and version < PENDING_SENDS_FIRST_STORED_INLINE
     return is_old and saved.parent_config is not None

@@ -1,4 +1,4 @@
-"""What the server may see of metadata, and the filters that are compared with it."""
+"""Metadata that the server may see, and the filters that are compared with it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _searchable(metadata: Mapping[str, Any]) -> bytes:
 
 
 def _nests_within(value: Any, depth: int) -> bool:
-    """Tells whether a value has at most so many containers within each other."""
+    """Returns whether a value has at most so many containers within each other."""
     if isinstance(value, Mapping):
         return depth > 0 and all(
             _nests_within(key, depth - 1) and _nests_within(item, depth - 1) for key, item in value.items()
@@ -110,7 +110,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_plain(metadata: Mapping[str, Any]) -> bool:
-    """Whether metadata holds nothing that `plain` changes."""
+    """Returns whether metadata holds nothing that `plain` changes."""
     # That takes a microsecond where it answers the question, as it nearly always does.
     return pack_exactly(metadata) is not None or not _holds_special(metadata)
 

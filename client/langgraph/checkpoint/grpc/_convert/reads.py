@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """How a saver reads: its serializer and what it has already."""
+    """Reads of a saver: with its serializer, and with the values that it has already."""
 
     serde: ValueSerde
     cache: ValueCache

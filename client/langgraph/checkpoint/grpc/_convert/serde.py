@@ -36,7 +36,7 @@ PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueSerde:
-    """How a saver turns values into bytes."""
+    """Turns a saver's values into bytes, and back."""
 
     serde: SerializerProtocol
     """The serializer."""
@@ -114,7 +114,7 @@ class ValueSerde:
 
     @property
     def encrypts(self) -> bool:
-        """Whether what this saver stores is encrypted, by itself or by its serializer."""
+        """True if what this saver stores is encrypted, by itself or by its serializer."""
         return self.encryption is not None or is_encrypted(self.serde.dumps_typed({})[0])
 
 
@@ -142,5 +142,5 @@ def searchable_keys(given: Collection[str] | None) -> frozenset[str] | None:
 
 
 def is_encrypted(type_tag: str) -> bool:
-    """Whether a tag says that the bytes are encrypted: EncryptedSerializer's are "type+cipher", and so are ours."""
+    """Returns whether a tag means encrypted bytes: EncryptedSerializer's are "type+cipher", and so are ours."""
     return "+" in type_tag

@@ -219,7 +219,7 @@ def version_of(metadata: Mapping[str, Any]) -> int:
 
 
 def _is_state(channel: str, value: Any) -> bool:
-    """Whether a value is one that is migrated. A delta channel's is made of writes, which stay as they are."""
+    """Returns whether a value is one that is migrated. A delta channel's is made of writes, which stay as they are."""
     return not is_reserved(channel) and not isinstance(value, _DeltaSnapshot)
 
 

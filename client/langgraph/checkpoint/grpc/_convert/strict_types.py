@@ -1,4 +1,4 @@
-"""Which classes a saver's values may be made into.
+"""Classes that a saver's values may be made into.
 
 LangGraph's serializer notes of an object its class and what to call it with, and does so when it reads. Of whom could
 write the value it knows nothing.

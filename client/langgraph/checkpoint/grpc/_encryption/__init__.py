@@ -1,1 +1,1 @@
-"""What encryption is made of: the cipher, what it binds values to, and copies of encrypted threads."""
+"""Encryption: the cipher, the place that it binds values to, and copies of encrypted threads."""

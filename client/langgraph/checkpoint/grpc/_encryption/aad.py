@@ -1,4 +1,4 @@
-"""What an encrypted value is bound to: the place where it is stored, as associated data (RFC 5116).
+"""Associated data (RFC 5116) that binds an encrypted value to the place where it is stored.
 
 It isn't stored with the value: whoever reads knows where it was found, and a value that was put elsewhere doesn't open
 there. Each field is preceded by its length, and a kind of place has a fixed number of fields, so that no two places
@@ -143,7 +143,7 @@ class MetadataAssociatedData(NamedTuple):
 
 
 class ExtraAssociatedData(NamedTuple):
-    """What of a checkpoint msgpack can't hold."""
+    """The parts of a checkpoint that msgpack can't hold."""
 
     thread_id: str
     checkpoint_ns: str

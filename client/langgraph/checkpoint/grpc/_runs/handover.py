@@ -112,7 +112,7 @@ class InFlightWrite:
         return [self.waiter.release]
 
     def _ends(self, error: CheckpointdError | None) -> list[Callable[[], None]]:
-        """Notes that one of those that these writes wait for has ended."""
+        """Records that one of those that these writes wait for has ended."""
         self.error = self.error or error
         self.pending -= 1
         if self.pending:
@@ -123,7 +123,7 @@ class InFlightWrite:
 
 
 class HandoverBounds:
-    """How much is handed over at present, of all runs of a saver. Guarded by the lock of Runs."""
+    """Bounds of the operations handed over at present, for all runs of a saver. Guarded by the lock of Runs."""
 
     def __init__(self) -> None:
         self._bytes = 0

@@ -41,7 +41,7 @@ _ALONE = _count(_Known(object(), None)) if _references is not None else -1
 
 
 class Identities:
-    """What is known of objects. Not guarded."""
+    """Properties of objects, by identity. Not guarded."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, _Known] = OrderedDict()

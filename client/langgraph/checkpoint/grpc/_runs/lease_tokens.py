@@ -46,7 +46,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease has ended before its block, as far as this process knows.
+        """True if the lease has ended before its block, as far as this process knows.
 
         Its writes are refused then, or will be. Worth a look before a step that can't be taken back.
         """

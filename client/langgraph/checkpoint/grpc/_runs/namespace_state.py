@@ -51,7 +51,7 @@ class NamespaceState:
         """Called when a write is settled."""
 
     def is_written_by_others(self, execution: object) -> bool:
-        """Whether writes of other executions than this are in flight."""
+        """Returns whether writes of other executions than this are in flight."""
         return any(writer is not execution and writer is not BY_HAND for writer in self.writers)
 
 
@@ -161,5 +161,5 @@ class NamespaceStates:
 
 
 def _needs(state: NamespaceState, loop: AbstractEventLoop) -> bool:
-    """Whether a turn doesn't end while a loop stands still."""
+    """Returns whether a turn doesn't end while a loop stands still."""
     return state.pipeline.loop is loop or any(operation.pipeline.loop is loop for operation in state.queue)

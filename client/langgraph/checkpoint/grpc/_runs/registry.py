@@ -1,4 +1,4 @@
-"""What each run has read and written, so that a write can say what it expects to find; and who waits for which save.
+"""Reads and writes of each run: they say what a write expects to find, and who waits for which save.
 
 A run's base is what *it* read, not what its saver last saw: two runs through one saver collide as two processes do. So
 the base is kept for each run: see `run_index`.
@@ -88,7 +88,7 @@ class Runs:
         )
 
     def others_in_flight(self, config: RunnableConfig, namespace: Namespace, waiter: Waiter | None = None) -> bool:
-        """Whether writes of other runs on a namespace are in flight. If so, the waiter is released when one settles."""
+        """Returns whether other runs' writes on a namespace are in flight. The waiter is released when one settles."""
         with self._lock:
             state = self._states.find(namespace)
             if state is None or not state.is_written_by_others(self._index.execution(config)):
@@ -98,7 +98,7 @@ class Runs:
             return True
 
     def in_flight(self, thread_id: str, checkpoint_ns: str | None, waiter: Waiter) -> bool:
-        """Whether writes on a namespace, or on any of a thread, are in flight. Releases the waiter likewise."""
+        """Returns whether writes on a namespace, or on any of a thread, are in flight. Releases the waiter likewise."""
         with self._lock:
             state = self._states.written(thread_id, checkpoint_ns)
             if state is None:
@@ -107,7 +107,7 @@ class Runs:
             return True
 
     def is_written_elsewhere(self, namespace: Namespace) -> bool:
-        """Whether the run that wrote to a namespace last awaits its saves in another thread than this."""
+        """Returns whether the run that wrote to a namespace last awaits its saves in another thread than this."""
         with self._lock:
             state = self._states.find(namespace)
             return state is not None and state.loop is not running_loop()
@@ -115,7 +115,7 @@ class Runs:
     def record_read(
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
-        """Notes what a run has found. Its base is its first read, until it has written itself."""
+        """Records what a run has found. Its base is its first read, until it has written itself."""
         with self._lock:
             self._index.record_read(config, namespace, version, checkpoint_ids)
 
@@ -210,7 +210,7 @@ class Runs:
             pipeline.flush()
 
     def put_failed(self, config: RunnableConfig, namespace: Namespace, checkpoint_id: str, error: Exception) -> None:
-        """Notes that a put has failed before it could be sent."""
+        """Records that a put has failed before it could be sent."""
         told = error if isinstance(error, CheckpointdError) else _as_told(error)
         with self._lock:
             view = self._index.view(config, namespace)
@@ -262,7 +262,7 @@ class Runs:
             flush.flush()
 
     def abandon(self, write: InFlightWrite) -> None:
-        """Notes that nobody waits for task writes any more: no other put is handed over to them."""
+        """Records that nobody waits for task writes any more: no other put is handed over to them."""
         with self._lock:
             if write.view is not None and write in write.view.takers:
                 write.view.takers.remove(write)
@@ -339,7 +339,7 @@ class Runs:
             return operation.tail != before
 
     def _note_outcome(self, view: RunNamespace, write: InFlightWrite) -> list[InFlightWrite]:
-        """Notes what has come of a run's write. Returns what waits for puts that won't come."""
+        """Records what has come of a run's write. Returns what waits for puts that won't come."""
         operation = write.operation
         error = operation.error
         if type(error) is VersionConflictError and not error.expected_version and view.version:

@@ -26,7 +26,7 @@ _WRITES_PRECONDITION = key_of(pb.PutWritesRequest, "precondition")
 
 
 class Refusal:
-    """How another run got in the way of an execution."""
+    """A conflict of an execution with another run."""
 
     __slots__ = ("at", "checkpoint_ns", "error")
 
@@ -115,7 +115,7 @@ class RunNamespace:
         """How many saves in flight were."""
 
     def record_put(self, checkpoint_id: str) -> int:
-        """Notes a put that is about to be sent, and returns its number."""
+        """Records a put that is about to be sent, and returns its number."""
         self.sent += 1
         self.sent_id = checkpoint_id
         self.broken = None
@@ -126,14 +126,14 @@ class RunNamespace:
         return self.sent
 
     def record_stored(self, number: int, checkpoint_id: str, version: int) -> None:
-        """Notes a put that was stored."""
+        """Records a put that was stored."""
         if number > self.stored:
             self.stored, self.stored_id = number, checkpoint_id
             if self.version is not None:
                 self.version = version
 
     def record_failed(self, checkpoint_id: str, error: CheckpointdError, chain: Chain | None) -> list[InFlightWrite]:
-        """Notes a put that failed. Returns what waits for puts that won't come, if what was built on it fails too."""
+        """Records a put that failed. Returns what waits for puts that won't come, if what was built on it fails too."""
         self.fail(checkpoint_id, error)
         if chain is not self.chain:
             return []
@@ -180,7 +180,7 @@ class RunNamespace:
         return b"".join((_PUT_PRECONDITION, varint(len(expected)), expected, _PUT_WRITER, varint(len(token)), token))
 
     def knows(self, checkpoint_id: str) -> bool:
-        """Whether the run has read this checkpoint or put it itself."""
+        """Returns whether the run has read this checkpoint or put it itself."""
         return checkpoint_id in self.read or checkpoint_id in self.puts
 
     def fail(self, checkpoint_id: str, error: CheckpointdError) -> None:

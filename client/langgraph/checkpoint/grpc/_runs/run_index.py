@@ -1,4 +1,4 @@
-"""Which run a call belongs to, and what each run has read.
+"""Runs, by the calls that belong to them, with what each has read.
 
 A run is recognized by what LangGraph passes along:
 
@@ -59,7 +59,7 @@ class RunIndex:
     def record_read(
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
-        """Notes what a run has found. Its base is its first read, until it has written itself."""
+        """Records what a run has found. Its base is its first read, until it has written itself."""
         runtime = _runtime(config)
         if runtime is not None:
             run = self._run(runtime)
@@ -151,7 +151,7 @@ def forget_context() -> None:
 
 
 def is_background(config: RunnableConfig) -> bool:
-    """Whether LangGraph saves in the background: then it waits for its saves at the end of the run."""
+    """Returns whether LangGraph saves in the background: then it waits for its saves at the end of the run."""
     return config["configurable"].get(_DURABILITY) not in ("sync", "exit")
 
 

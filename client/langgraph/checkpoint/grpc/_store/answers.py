@@ -1,4 +1,4 @@
-"""What the server answers about items, as LangGraph's items. An answer may come from any server."""
+"""The server's answers about items, as LangGraph's items. An answer may come from any server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def single_result(
 
 
 def is_too_large(outcome: pb.StoreResult) -> bool:
-    """Whether an answer had no room beside others, and is to be asked for alone."""
+    """Returns whether an answer had no room beside others, and is to be asked for alone."""
     return outcome.HasField("failure") and outcome.failure.reason == "MESSAGE_TOO_LARGE"
 
 

@@ -1,4 +1,4 @@
-"""What GrpcStore has beside LangGraph's methods: counts, and updates that lose nothing."""
+"""Methods of GrpcStore beside LangGraph's: counts, and updates that lose nothing."""
 
 from __future__ import annotations
 

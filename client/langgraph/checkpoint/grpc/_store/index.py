@@ -1,4 +1,4 @@
-"""What items are found by: vectors that the client's `embed` makes, and words."""
+"""Indexes of items: vectors, which the client's `embed` makes, and words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VectorIndexConfig(IndexConfig, total=False):
 
 
 class TextIndexConfig(TypedDict, total=False):
-    """What items are found by in a search for words."""
+    """The fields that a search for words looks at."""
 
     fields: list[str]
     """JSON paths of the texts, as IndexConfig has them. Default: ["$"], the whole value as JSON."""
@@ -66,7 +66,7 @@ class Wanted:
 
 
 class ItemIndex:
-    """How a store's items are indexed.
+    """The indexes of a store's items.
 
     Args:
         vectors: How vectors are made. None: there are none.
@@ -119,7 +119,7 @@ class ItemIndex:
         return "hybrid" if has_text else "vector"
 
     def embeds(self, put: PutOp) -> bool:
-        """Whether an item's texts are embedded before it is stored."""
+        """Returns whether an item's texts are embedded before it is stored."""
         return self.embeddings is not None and put.value is not None and put.index is not False
 
     def chunks(self, put: PutOp) -> list[Chunk]:

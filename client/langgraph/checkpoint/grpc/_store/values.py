@@ -113,7 +113,7 @@ class ItemSerde:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether JSON, as Python writes and reads it, gives a value back as it is."""
+    """Returns whether JSON, as Python writes and reads it, gives a value back as it is."""
     kind = type(value)
     if kind is dict:
         return all(type(key) is str and _is_json(item) for key, item in value.items())

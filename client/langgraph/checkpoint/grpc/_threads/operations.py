@@ -48,7 +48,7 @@ class ThreadOperations:
 
     @property
     def retention(self) -> Retention:
-        """What retention is about to delete, for who wants to do something about it before."""
+        """Deletions that retention has announced, for code that acts before them."""
         return Retention(cast("GrpcSaver", self))
 
     def delete_thread(self, thread_id: str) -> None:

@@ -1,1 +1,1 @@
-"""How calls travel from a saver to its servers. Private: import from `langgraph.checkpoint.grpc` instead."""
+"""The transport of calls from a saver to its servers. Private: import from `langgraph.checkpoint.grpc` instead."""

@@ -182,7 +182,7 @@ class Channels:
             return self._plain
 
     def retain_loop(self) -> None:
-        """Notes that `release_loop` will be called before the running event loop ends."""
+        """Records that `release_loop` will be called before the running event loop ends."""
         if fork.lost_aio():
             return
         fork.note_aio()

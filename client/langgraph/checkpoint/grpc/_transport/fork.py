@@ -45,13 +45,13 @@ def generation() -> int:
 
 
 def note_aio() -> None:
-    """Notes that this process uses grpc.aio, so that its forked children can't."""
+    """Records that this process uses grpc.aio, so that its forked children can't."""
     global _used_aio
     _used_aio = True
 
 
 def lost_aio() -> bool:
-    """Whether grpc.aio can't be used in this process: it was forked after its parent had used it."""
+    """Returns whether grpc.aio can't be used in this process: it was forked after its parent had used it."""
     return _lost_aio
 
 
@@ -105,13 +105,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def was_ended(call: Any) -> bool:
-    """Whether a CancelledError of a call means that the call was ended for a fork."""
+    """Returns whether a CancelledError of a call means that the call was ended for a fork."""
     task = asyncio.current_task()
     return has_ended(call) and not (task is not None and task.cancelling())
 
 
 def has_ended(call: Any) -> bool:
-    """Whether a call was ended for a fork, however that shows."""
+    """Returns whether a call was ended for a fork, however that shows."""
     return call in _ended or any(behind in _ended for behind in _behind.get(call, ()))
 
 

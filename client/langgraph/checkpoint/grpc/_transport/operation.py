@@ -184,12 +184,12 @@ class Operation:
 
     @property
     def size(self) -> int:
-        """How many bytes of a message it takes up, about."""
+        """The bytes of a message that it takes up, about."""
         return len(self.body) + len(self.tail) + 32
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is a response or an error."""
+        """True if there is a response or an error."""
         return self.response is not None or self.error is not None
 
     def request(self) -> bytes:
@@ -209,11 +209,11 @@ class Operation:
 
     @property
     def headers(self) -> Metadata:
-        """What goes beside it in a call of its own."""
+        """The headers that go beside it in a call of its own."""
         return self.metadata if self.span is None else self.metadata + self.span.headers
 
     def settle(self, response: Any, error: CheckpointdError | None) -> None:
-        """Notes its outcome, and tells who waits for it."""
+        """Sets its outcome and wakes its waiters."""
         if self.response is None and self.error is None:
             self.response, self.error, self.lane = response, error, None
             if self.span is not None:

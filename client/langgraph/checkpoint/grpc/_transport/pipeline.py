@@ -97,7 +97,7 @@ class Pipeline:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its event loop has ended, and with it whatever was in flight."""
+        """True if its event loop has ended, and with it whatever was in flight."""
         return self.loop.is_closed()
 
     # Coming in.
@@ -407,7 +407,7 @@ class Pipeline:
         return pause
 
     def _try_another(self, lane: Lane, stream: Stream | None) -> bool:
-        """Whether there is another server to try at once, after one was away."""
+        """Returns whether there is another server to try at once, after one was away."""
         if self._picker.servers == 1 or stream is None:
             return False
         self._picker.note(stream.server, healthy=False)
@@ -419,7 +419,7 @@ class Pipeline:
 
 
 def _expects_less(operation: Operation, metadata: Mapping[str, str]) -> bool:
-    """Whether an operation that misses what went before it can expect what has come behind it, and is there already."""
+    """Returns whether an operation that misses its predecessor can expect what has come behind it, and is there."""
     current = metadata.get("current_checkpoint_id", "")
     return operation.refresh is not None and operation.refresh(operation, current)
 

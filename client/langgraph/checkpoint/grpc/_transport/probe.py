@@ -1,4 +1,4 @@
-"""Whether a saver reaches its server: for readiness probes, and for code that sets up its saver before it uses it."""
+"""Probes of a saver's server: for readiness, and for code that sets up its saver before it uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PING_TIMEOUT = 5.0
 
 
 class SetUp:
-    """What `saver.setup()` returns: may be awaited, and need not be."""
+    """The result of `saver.setup()`: may be awaited, and need not be."""
 
     def __init__(self, probe: ConnectionProbe | None) -> None:
         self._probe = probe

@@ -24,7 +24,7 @@ _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def is_local(target: str) -> bool:
-    """Whether a direct connection to the target stays on this machine.
+    """Returns whether a direct connection to the target stays on this machine.
 
     Only what this machine resolves by itself counts: names with another authority or scheme may be anywhere.
     """
@@ -74,7 +74,7 @@ def _host(target: str) -> str:
 
 
 def _is_excepted(host: str, exceptions: str) -> bool:
-    """Whether a list names a host: itself, a domain that it is in, or a network. Old versions of gRPC except more."""
+    """Returns whether a list names a host: itself, its domain, or its network. Old versions of gRPC except more."""
     for exception in (entry.strip().lower() for entry in exceptions.split(",")):
         domain = exception.removeprefix(".")
         if domain and f".{host.lower()}".endswith(f".{domain}"):

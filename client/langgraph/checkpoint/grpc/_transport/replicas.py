@@ -56,7 +56,7 @@ class Picker:
         return sorted(turn, key=lambda number: max(self._until[number], now))
 
     def note(self, number: int, *, healthy: bool) -> None:
-        """Notes whether a server has answered."""
+        """Records whether a server has answered."""
         if healthy:
             self._backoffs[number] = self._until[number] = 0.0
             return
@@ -68,7 +68,7 @@ class Picker:
 
 
 class FailoverChannel:
-    """What the stubs take for a channel, over a channel to each server."""
+    """A channel, as far as the stubs need one, over a channel to each server."""
 
     def __init__(self, channels: Sequence[grpc.Channel], picker: Picker) -> None:
         self._channels = channels

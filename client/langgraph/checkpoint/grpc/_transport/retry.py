@@ -59,7 +59,7 @@ class Attempts:
         self._failed_over_tls = 0
 
     def attempt(self, at: float | None = None) -> None:
-        """Notes that an attempt begins, or began at a time on the monotonic clock."""
+        """Records that an attempt begins, or began at a time on the monotonic clock."""
         self._attempted = time.monotonic() if at is None else at
 
     def pause_after(self, error: grpc.RpcError, *, quiet: bool = False) -> float:

@@ -50,7 +50,7 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
 
 
 def is_away(error: grpc.RpcError) -> bool:
-    """Whether a call failed because the server isn't there, or doesn't serve any more.
+    """Returns whether a call failed because the server isn't there, or doesn't serve any more.
 
     A call that reaches a server in the moment in which it stops is cancelled there. What this side has cancelled itself
     raises something else, but for a channel that was closed under a blocking call.

@@ -34,7 +34,7 @@ END_SECONDS = 1.0
 
 
 class StreamOwner(Protocol):
-    """What a stream tells of."""
+    """The owner of a stream, which is told of its events."""
 
     def take(self, operation: Operation, result: pb.OperationResult) -> None:
         """Takes an operation's result."""
@@ -109,7 +109,7 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes operations."""
+        """True if it takes operations."""
         return not self.retired and not self.ended
 
     def send(self, operation: Operation) -> None:
@@ -298,6 +298,6 @@ class Stream:
 
 
 def _is_cancelled() -> bool:
-    """Whether the running task was cancelled, and not only the call that it awaits."""
+    """Returns whether the running task was cancelled, and not only the call that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -21,7 +21,7 @@ import grpc
 
 
 class UnaryPipeline:
-    """What looks like a pipeline to those who hand operations to it. They call `run` themselves.
+    """A pipeline to those who hand operations to it, made of unary calls. They call `run` themselves.
 
     Args:
         options: The saver's options.
@@ -49,7 +49,7 @@ class UnaryPipeline:
             self._lanes.setdefault(operation.namespace, deque()).append(operation)
 
     def flush(self) -> None:
-        """Tells those who wait for their turn."""
+        """Releases those who wait for their turn."""
         with self._changed:
             self._changed.notify_all()
 

@@ -70,12 +70,12 @@ class CachedValue:
 
     @property
     def depth(self) -> int:
-        """How many patches lie on the value that is stored whole."""
+        """The number of patches on the value that is stored whole."""
         return 0 if self.chain is None else len(self.chain.patches)
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes of memory it holds."""
+        """The bytes of memory that it holds."""
         return len(self.data) + self.chain_bytes + _ENTRY_BYTES
 
     def with_patch(self, instructions: bytes) -> Chain:
@@ -96,7 +96,7 @@ _caches: weakref.WeakSet[ValueCache] = weakref.WeakSet()
 
 
 class ValueCache:
-    """What was stored or read last, by namespace and channel. Forgets the namespace that was used least recently.
+    """The values stored or read last, by namespace and channel. Forgets the namespace that was used least recently.
 
     May be used from any number of threads. A forked child begins with an empty one.
 

@@ -87,7 +87,7 @@ class _Value:
 
 
 class _Patched(NamedTuple):
-    """How a value is stored as a patch."""
+    """A value that is stored as a patch."""
 
     base_version: str
     base_crc32: int
@@ -135,7 +135,7 @@ class Outgoing:
 
     @property
     def goes_ahead(self) -> bool:
-        """Whether there is something to do before the request can be sent: see `transfer.send_ahead`."""
+        """True if there is something to do before the request can be sent: see `transfer.send_ahead`."""
         return not self._is_prepared or self._has_uploads
 
     def prepare_small(self) -> None:
@@ -326,7 +326,7 @@ class Outgoing:
         return _Patched(chain.version, chain.crc32, chain.digest or b"", b"", composed, chain, 0)
 
     def _can_begin_anew(self, place: Place, base: CachedValue) -> bool:
-        """Whether a patch on the version that the base's chain begins with can take the chain's place."""
+        """Returns whether a patch on the version that the base's chain begins with can take the chain's place."""
         chain = base.chain
         assert chain is not None
         assert isinstance(place, ChannelAssociatedData)

@@ -315,7 +315,7 @@ class _Search:
         return None
 
     def _has_common_bytes(self, new: int) -> bool:
-        """Tells whether it is probable that half of what is behind a place is in the base: an index takes its time."""
+        """Returns whether probably half of what is behind a place is in the base: an index takes its time."""
         step = max((self.new_end - new) // _SAMPLES, _PROBE_BYTES)
         return any(self._new[at : at + _PROBE_BYTES] in self._base for at in range(new, self.new_end, step))
 
