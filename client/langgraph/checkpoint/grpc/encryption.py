@@ -96,6 +96,9 @@ class Encryption:
 
         Returns:
             The tag and the bytes to store.
+
+        Raises:
+            InvalidArgumentError: The value is too large to be encrypted at once.
         """
         if len(data) > _LONGEST_VALUE:
             raise InvalidArgumentError(

@@ -237,6 +237,8 @@ class LeaseMixin:
 
         Raises:
             LeaseHeldError: On entering: the lease was not free in time.
+            InvalidArgumentError: An argument can't be used.
+            CheckpointdError: On entering: the call failed.
         """
         return LeaseContext(self._client, self._lease_tokens, thread_id, ttl, wait)
 

@@ -49,7 +49,11 @@ class Retention:
         self._saver = saver
 
     def expiring(self) -> Iterator[ExpiringThread]:
-        """Yields what is announced to go and nobody has acknowledged, the next first."""
+        """Yields what is announced to go and nobody has acknowledged, the next first.
+
+        Raises:
+            CheckpointdError: The call failed.
+        """
         return flows.iterate(_expiring(), self._saver._client.call)
 
     def aexpiring(self) -> AsyncIterator[ExpiringThread]:
@@ -64,6 +68,9 @@ class Retention:
 
         Returns:
             Whether that is still what is announced. False: the thread was used meanwhile, or something else goes.
+
+        Raises:
+            CheckpointdError: The call failed.
         """
         return flows.run(_acknowledge(entry), self._saver._client.call)
 
@@ -81,6 +88,10 @@ class Retention:
 
         Returns:
             How many were acknowledged.
+
+        Raises:
+            Exception: The hook raised it.
+            CheckpointdError: The call failed.
         """
         call = self._saver._client.call
         return flows.run(_handle(), lambda step: hook(step) if isinstance(step, ExpiringThread) else call(step))

@@ -183,6 +183,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         Args:
             current: The version that the channel has; None: none yet.
             channel: Not used. LangGraph passes it.
+
+        Raises:
+            ValueError: The current version is a text that doesn't begin with a number.
         """
         if current is None:
             number = 0
@@ -202,6 +205,14 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
         Returns:
             The checkpoint, or None if there is none for certain. A failure to ask raises CheckpointdError.
+
+        Raises:
+            InvalidArgumentError: The config names no thread, or can't be used.
+            EncryptionError: A value can't be decrypted.
+            SerializerMismatchError: Another serializer wrote the thread.
+            StateVersionError: The state is newer than this code.
+            StateMigrationError: `hooks.migrate` failed.
+            CheckpointdError: The call failed.
         """
         return flows.run(self._get(config), partial(self._calls.call, config))
 
@@ -227,6 +238,10 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
         Returns:
             An iterator, which asks for the next page when it gets there.
+
+        Raises:
+            InvalidArgumentError: An argument can't be used.
+            CheckpointdError: While iterating: a call failed, or a checkpoint can't be read, as with `get_tuple`.
         """
         request = encode.list_checkpoints(self._value_serde(), config, filter=filter, before=before, limit=limit)
         flow = self._reader().pages(request, limit, self._on_read(config, request))
@@ -258,6 +273,11 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
         Returns:
             The history of each channel, by its name.
+
+        Raises:
+            InvalidArgumentError: The config names no checkpoint.
+            EncryptionError: A value can't be decrypted.
+            CheckpointdError: The call failed.
         """
         if not channels:
             return {}
@@ -298,6 +318,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
         Raises:
             WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.
+            InvalidArgumentError: A name or a value can't be stored.
+            InvalidStateError: `hooks.validate` refuses a value.
+            CheckpointdError: The call failed.
         """
         put = self._outgoing(config, checkpoint, metadata, new_versions)
         self._calls.put(config, put)
@@ -332,6 +355,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
 
         Raises:
             WriteConflictError: Another run wrote to the thread after this one had read it, or has the lease on it.
+            InvalidArgumentError: A name or a value can't be stored.
+            InvalidStateError: `hooks.validate` refuses a value.
+            CheckpointdError: The call failed.
         """
         outgoing = self._outgoing_writes(config, writes, task_id, task_path)
         self._calls.put_writes(config, outgoing, are_special=_are_special(writes))

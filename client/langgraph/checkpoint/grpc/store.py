@@ -170,6 +170,9 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             serde: Turns values into bytes and back.
             searchable: The entries of values that the server may filter by.
 
+        Returns:
+            The store.
+
         Raises:
             InvalidArgumentError: An argument can't be used.
         """
@@ -288,6 +291,9 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             refresh_ttl: Whether times to live begin anew. Default: as the store's `ttl` says, else yes.
             mode: "vector", "text" or "hybrid". Default: all that the store was built for.
             exact: Whether to compare with all vectors, without an index.
+
+        Returns:
+            The items, best first; without a query, those stored last first.
 
         Raises:
             CheckpointdError: The search failed.

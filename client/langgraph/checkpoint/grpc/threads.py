@@ -46,6 +46,7 @@ class Threads:
 
         Raises:
             InvalidArgumentError: An argument can't be used.
+            CheckpointdError: The call failed.
         """
         return flows.iterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.call)
 
@@ -58,6 +59,10 @@ class Threads:
 
         Args:
             wanted: Which threads.
+
+        Raises:
+            InvalidArgumentError: An argument can't be used.
+            CheckpointdError: The call failed.
         """
         return self._run(thread_flows.count(self._filter(wanted)))
 
@@ -73,6 +78,7 @@ class Threads:
 
         Raises:
             ThreadNotFoundError: There is no such thread.
+            CheckpointdError: The call failed.
         """
         return self._run(thread_flows.get(thread_id))
 
@@ -85,6 +91,10 @@ class Threads:
 
         Args:
             thread_id: The thread.
+
+        Raises:
+            InvalidArgumentError: The name can't be one of a thread.
+            CheckpointdError: The call failed.
         """
         return flows.iterate(thread_flows.tree(thread(thread_id)), self._saver._client.call)
 
@@ -103,6 +113,7 @@ class Threads:
 
         Raises:
             CheckpointNotFoundError: One of them isn't there.
+            CheckpointdError: The call failed.
         """
         configs = [config_of(thread(thread_id), checkpoint_ns, one) for one in (before, after)]
         return thread_flows.compare(configs, [self._saver.get_tuple(config) for config in configs])
@@ -113,14 +124,18 @@ class Threads:
         return thread_flows.compare(configs, [await self._saver.aget_tuple(config) for config in configs])
 
     def archive(self, thread_id: str) -> bool:
-        """Makes a thread read-only and takes it out of lists. Returns whether it wasn't archived before.
+        """Makes a thread read-only and takes it out of lists.
 
         Args:
             thread_id: The thread.
 
+        Returns:
+            False if it was archived already.
+
         Raises:
             ThreadNotFoundError: There is no such thread.
             LeaseHeldError: Somebody else holds the lease on it.
+            CheckpointdError: The call failed.
         """
         return self._run(thread_flows.archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
 
@@ -129,13 +144,17 @@ class Threads:
         return await self._arun(thread_flows.archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
 
     def unarchive(self, thread_id: str) -> bool:
-        """Brings an archived thread back. Returns whether it was archived.
+        """Brings an archived thread back.
 
         Args:
             thread_id: The thread.
 
+        Returns:
+            False if it wasn't archived.
+
         Raises:
             ThreadNotFoundError: There is no such thread.
+            CheckpointdError: The call failed.
         """
         return self._run(thread_flows.archive(queries.archive(thread_id, unarchive=True)))
 
@@ -151,7 +170,7 @@ class Threads:
         pinned: bool | None = None,
         ttl_seconds: int | None = None,
     ) -> ThreadInfo:
-        """Changes what is noted of a thread itself, and returns what is known of it then.
+        """Changes what is noted of a thread itself: tags, pinning and its time to live.
 
         Args:
             thread_id: The thread.
@@ -159,8 +178,13 @@ class Threads:
             pinned: Whether nothing of it may be deleted. None: as it is.
             ttl_seconds: How long after its last use it is kept; 0: no time of its own. None: as it is.
 
+        Returns:
+            The thread after the change.
+
         Raises:
             ThreadNotFoundError: There is no such thread.
+            InvalidArgumentError: An argument can't be used.
+            CheckpointdError: The call failed.
         """
         return self._run(thread_flows.update(queries.update(thread_id, tags, pinned, ttl_seconds)))
 
@@ -176,11 +200,19 @@ class Threads:
         return await self._arun(thread_flows.update(queries.update(thread_id, tags, pinned, ttl_seconds)))
 
     def tag(self, thread_id: str, **tags: str | None) -> ThreadInfo:
-        """Sets tags of a thread, and returns what is known of it then.
+        """Sets tags of a thread.
 
         Args:
             thread_id: The thread.
             **tags: Tags and their texts; None removes a tag.
+
+        Returns:
+            The thread after the change.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+            InvalidArgumentError: A tag can't be used.
+            CheckpointdError: The call failed.
         """
         return self.update(thread_id, tags=tags)
 
@@ -189,13 +221,17 @@ class Threads:
         return await self.aupdate(thread_id, tags=tags)
 
     def pin(self, thread_id: str) -> ThreadInfo:
-        """Protects a thread from every deletion until it is unpinned (a legal hold). Returns what is known of it then.
+        """Protects a thread from every deletion until it is unpinned: a legal hold.
 
         Args:
             thread_id: The thread.
 
+        Returns:
+            The thread after the change.
+
         Raises:
             ThreadNotFoundError: There is no such thread.
+            CheckpointdError: The call failed.
         """
         return self.update(thread_id, pinned=True)
 
@@ -204,13 +240,17 @@ class Threads:
         return await self.aupdate(thread_id, pinned=True)
 
     def unpin(self, thread_id: str) -> ThreadInfo:
-        """Allows deletions of a thread again. Returns what is known of it then.
+        """Allows deletions of a thread again.
 
         Args:
             thread_id: The thread.
 
+        Returns:
+            The thread after the change.
+
         Raises:
             ThreadNotFoundError: There is no such thread.
+            CheckpointdError: The call failed.
         """
         return self.update(thread_id, pinned=False)
 
@@ -219,10 +259,19 @@ class Threads:
         return await self.aupdate(thread_id, pinned=False)
 
     def delete(self, thread_id: str) -> int:
-        """Deletes a thread, and returns how many checkpoints it had.
+        """Deletes a thread: all its namespaces, values and writes.
 
         Args:
             thread_id: The thread. If there is none, nothing happens.
+
+        Returns:
+            The number of checkpoints that it had.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on it.
+            ThreadArchivedError: It is archived.
+            ThreadPinnedError: It is pinned.
+            CheckpointdError: The call failed.
         """
         return self._saver._run_on_threads(self._saver._delete_thread(thread_id))
 
@@ -231,11 +280,20 @@ class Threads:
         return await self._saver._arun_on_threads(self._saver._delete_thread(thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> int:
-        """Removes history from threads, and returns how many checkpoints went.
+        """Removes history from threads.
 
         Args:
             thread_ids: The threads. Unknown ones are passed over.
             strategy: "keep_latest" or "delete", as `GrpcSaver.prune` has them.
+
+        Returns:
+            The number of checkpoints that were deleted.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on one of them.
+            ThreadArchivedError: One of them is archived.
+            ThreadPinnedError: One of them is pinned.
+            CheckpointdError: The call failed.
         """
         return self._saver._run_on_threads(self._saver._prune(thread_ids, strategy))
 
@@ -244,15 +302,19 @@ class Threads:
         return await self._saver._arun_on_threads(self._saver._prune(thread_ids, strategy))
 
     def copy(self, source_thread_id: str, target_thread_id: str) -> ThreadInfo:
-        """Copies a thread, and returns what is known of the copy.
+        """Copies a thread.
 
         Args:
             source_thread_id: The thread to copy.
             target_thread_id: The thread to make.
 
+        Returns:
+            The copy.
+
         Raises:
             ThreadExistsError: The target holds checkpoints already.
             ThreadNotFoundError: There is no thread to copy.
+            CheckpointdError: The call failed.
         """
         self._saver.copy_thread(source_thread_id, target_thread_id)
         return self.get(target_thread_id)
@@ -263,16 +325,20 @@ class Threads:
         return await self.aget(target_thread_id)
 
     def fork(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> ThreadInfo:
-        """Copies a checkpoint and what led to it, and returns what is known of the new thread.
+        """Copies a checkpoint and what led to it into a new thread.
 
         Args:
             source_thread_id: The thread to copy from.
             checkpoint_id: The checkpoint, of the root graph.
             target_thread_id: The thread to make.
 
+        Returns:
+            The new thread.
+
         Raises:
             ThreadExistsError: The target holds checkpoints already.
             CheckpointNotFoundError: The thread has no such checkpoint.
+            CheckpointdError: The call failed.
         """
         self._saver.copy_thread(source_thread_id, target_thread_id, checkpoint_id=checkpoint_id)
         return self.get(target_thread_id)
@@ -300,6 +366,7 @@ class Threads:
 
         Raises:
             InvalidArgumentError: The saver was built without the hook.
+            CheckpointdError: The call failed.
         """
         found = iter(thread_ids) if thread_ids is not None else (info.thread_id for info in self.search(prefix=prefix))
         return migrate(self._saver, (one for one in found if one.startswith(prefix)), dry_run=dry_run)

@@ -46,6 +46,10 @@ class StoreExtras:
         Args:
             namespace_prefix: The namespace; empty: all.
             filter: Conditions on the values, as `search` has them.
+
+        Raises:
+            CheckpointdError: The call failed.
+            InvalidNamespaceError: The prefix can't be one.
         """
         return cast(int, self._run([self._count(namespace_prefix, filter)])[0])
 

@@ -61,6 +61,7 @@ class ThreadOperations:
             LeaseHeldError: Somebody else holds the lease on it.
             ThreadArchivedError: It is archived.
             ThreadPinnedError: It is pinned.
+            CheckpointdError: The call failed.
         """
         self._run_on_threads(self._delete_thread(thread_id))
 
@@ -73,6 +74,12 @@ class ThreadOperations:
 
         Args:
             run_ids: The runs, by the `run_id` in their metadata.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on a thread of theirs.
+            ThreadArchivedError: A thread of theirs is archived.
+            ThreadPinnedError: A thread of theirs is pinned.
+            CheckpointdError: The call failed.
         """
         self._run_on_threads(self._delete_for_runs(run_ids))
 
@@ -92,6 +99,7 @@ class ThreadOperations:
         Raises:
             ThreadExistsError: The target holds checkpoints already.
             CheckpointNotFoundError: The thread has no such checkpoint.
+            CheckpointdError: The call failed.
         """
         self._run_on_threads(self._copy_thread(source_thread_id, target_thread_id, checkpoint_id))
 
@@ -108,6 +116,12 @@ class ThreadOperations:
             thread_ids: The threads. Unknown ones are passed over.
             strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
                 "delete" removes the threads; "delete_all", as LangGraph's platform calls it, is the same.
+
+        Raises:
+            LeaseHeldError: Somebody else holds the lease on one of them.
+            ThreadArchivedError: One of them is archived.
+            ThreadPinnedError: One of them is pinned.
+            CheckpointdError: The call failed.
         """
         self._run_on_threads(self._prune(thread_ids, strategy))
 
