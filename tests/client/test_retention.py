@@ -131,6 +131,7 @@ class TestBeforeItGoes:
                         checkpoints=0,
                         below_checkpoint_id=None,
                         deadline_at=entry.deadline_at,
+                        hold_policy="",
                     )
                 )
 

@@ -33,8 +33,9 @@ RETENTION = (
     "hold_seconds) VALUES ($1, 'p', '', false, false, 60) ON CONFLICT DO NOTHING",
     "INSERT INTO checkpointd.retention_tenants (tenant, changed_at, next_at) VALUES ($1, now(), now()) "
     "ON CONFLICT DO NOTHING",
-    "INSERT INTO checkpointd.retention_holds (thread, tenant, policy, reason, checkpoints, idle_since, deadline_at) "
-    "VALUES ($2, $1, 'p', 'idle', 1, now(), now()) ON CONFLICT DO NOTHING",
+    "INSERT INTO checkpointd.retention_holds "
+    "(thread, tenant, policy, reason, checkpoints, idle_since, held_by, deadline_at) "
+    "VALUES ($2, $1, 'p', 'idle', 1, now(), 'p', now()) ON CONFLICT DO NOTHING",
 )
 """What a tenant has of retention."""
 

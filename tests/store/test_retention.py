@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -18,8 +19,12 @@ from checkpointd_server.domain.thread_lists import ThreadFilter
 from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.store import StoreOptions, open_store
 from tests.support.tenant import TIMEOUT, Tenant, patch, write
+from tests.support.until import auntil
 
 DAY = 86_400
+LONG_CHAIN = 600
+"""So many checkpoints that it takes a while to delete them one by one."""
+DELETING = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%retain_thread%' AND pid <> pg_backend_pid()"
 
 
 async def history(tenant: Tenant, number: int, *, thread: str = "t", run: str | None = None, start: int = 0) -> None:
@@ -154,6 +159,30 @@ class TestIdle:
         async with open_store(options) as store:
             assert await apply(Tenant(store, tenant.name)) == [("t", "delete", "max_idle", 25)]
         assert await names(tenant) == set()
+
+    async def test_of_a_history_that_is_needed_whole_nobody_sees_half_and_nobody_waits_for_all(
+        self, shared_options: StoreOptions, tenant: Tenant
+    ) -> None:
+        counters = {"counters_since_delta_snapshot": {"log": 1}, "source": "loop"}
+        await tenant.put("0000", versions={"log": "0"}, values={"log": b"seed"})
+        for n in range(1, LONG_CHAIN):
+            parent = f"{n - 1:04}"
+            await tenant.writes(parent, write("task", 0, "log", b"%d" % n))
+            await tenant.put(f"{n:04}", parent=parent, versions={"log": f"{n}"}, metadata=counters)
+        await tenant.age(DAY + 5)
+        await tenant.set_policy(max_idle_seconds=DAY)
+        async with open_store(StoreOptions(dsn=shared_options.dsn, sweep_batch=1)) as store:
+            sweeper = Tenant(store, tenant.name)
+            running = asyncio.create_task(sweeper.retain())
+            await auntil(lambda: tenant.select(DELETING), lambda found: bool(found))
+            await tenant.put("9999", parent=f"{LONG_CHAIN - 1:04}", versions={"log": "x"}, metadata=counters)
+            assert len(await tenant.ids()) == LONG_CHAIN + 1
+            assert all(effect.outcome is not RetentionOutcome.DONE for effect in await running)
+            assert len(await tenant.whole_history("log")) > 0
+            await tenant.age(DAY + 5)
+            assert told(await sweeper.retain()) == [("t", "delete", "max_idle", LONG_CHAIN + 1)]
+        assert await names(tenant) == set()
+        assert await tenant.stored_values() == set()
 
 
 class TestHistory:
@@ -300,12 +329,36 @@ class TestTried:
         assert told(await tenant.preview(RetentionPolicy(name="q", keep_newest=1))) == [("t", "trim", "keep_newest", 4)]
         assert await tenant.ids() == ["000", "001", "002", "003", "004"]
 
+    async def test_what_others_delete_is_not_its_doing(self, tenant: Tenant) -> None:
+        for thread in ("trimmed", "idle", "expired", "both"):
+            await history(tenant, 3, thread=thread)
+        for thread in ("idle", "expired"):
+            await tenant.age(2 * DAY, thread)
+        await tenant.set_ttl(DAY, "expired")
+        await tenant.set_policy("trims", prefix="trimmed", keep_newest=1)
+        await tenant.set_policy("clears", prefix="idle", max_idle_seconds=DAY)
+        await tenant.set_policy("strict", prefix="both", keep_newest=1)
+        assert len(await tenant.preview()) == 4
+        tried = RetentionPolicy(name="new", prefix="both", keep_newest=2)
+        assert told(await tenant.preview(tried)) == [("both", "trim", "keep_newest", 1)]
+        assert [effect.policy for effect in await tenant.preview(tried)] == ["new"]
+
+    async def test_holds_of_others_count(self, tenant: Tenant) -> None:
+        await history(tenant, 3)
+        await tenant.set_policy("holds", max_idle_seconds=DAY, hold_seconds=60)
+        (effect,) = await tenant.preview(RetentionPolicy(name="new", keep_newest=1))
+        assert (effect.outcome, effect.policy, effect.hold_policy) == (RetentionOutcome.HELD, "new", "holds")
+
 
 class TestAnnounced:
     async def test_what_goes_is_announced_and_goes_when_acknowledged(self, tenant: Tenant) -> None:
         await history(tenant, 5)
         await tenant.set_policy(keep_newest=2, hold_seconds=3600)
+        (said,) = await tenant.preview()
+        assert (said.outcome, said.hold_policy) == (RetentionOutcome.HELD, "p")
+        assert await tenant.expiring() == []
         (effect,) = await tenant.retain()
+        assert await tenant.preview() == [effect]
         assert (effect.outcome, effect.checkpoints) == (RetentionOutcome.HELD, 3)
         (entry,) = await tenant.expiring()
         assert (entry.thread_id, entry.action, entry.reason, entry.policy, entry.checkpoints) == (
@@ -321,6 +374,8 @@ class TestAnnounced:
         assert len(await tenant.ids()) == 7
         assert await tenant.store.retention.acknowledge(tenant.name, "t", entry.below, timeout=TIMEOUT)
         assert await tenant.expiring() == []
+        (said,) = await tenant.preview()
+        assert (said.outcome, said.checkpoints) == (RetentionOutcome.PLANNED, 3)
         assert told(await tenant.retain()) == [("t", "trim", "keep_newest", 3)]
         # What has come since is announced anew.
         assert [one.checkpoints for one in await tenant.retain()] == [2]
@@ -335,8 +390,19 @@ class TestAnnounced:
         await tenant.select(
             "UPDATE checkpointd.retention_holds SET deadline_at = now() WHERE thread = $1", tenant.key()
         )
+        assert [effect.outcome for effect in await tenant.preview()] == [RetentionOutcome.PLANNED]
         assert told(await tenant.retain()) == [("t", "delete", "max_idle", 2)]
         assert await tenant.expiring() == []
+
+    async def test_the_longest_hold_counts_for_all_that_goes_also_by_a_time_to_live(self, tenant: Tenant) -> None:
+        await history(tenant, 2)
+        await tenant.age(2 * DAY)
+        await tenant.set_ttl(DAY)
+        await tenant.set_policy("short", max_age_seconds=900 * DAY, hold_seconds=60)
+        await tenant.set_policy("long", max_age_seconds=900 * DAY, hold_seconds=3600)
+        (effect,) = await tenant.retain()
+        assert (effect.reason, effect.policy, effect.hold_policy) == ("ttl", "", "long")
+        assert [entry.hold_policy for entry in await tenant.expiring()] == ["long"]
 
     async def test_a_thread_that_is_used_again_is_no_longer_announced(self, tenant: Tenant) -> None:
         await history(tenant, 1)

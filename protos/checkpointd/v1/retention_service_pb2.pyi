@@ -61,7 +61,7 @@ class RetentionPolicy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., thread_id_prefix: _Optional[str] = ..., metadata: _Optional[bytes] = ..., max_idle_seconds: _Optional[int] = ..., delete_interrupted: bool = ..., max_age_seconds: _Optional[int] = ..., keep_newest: _Optional[int] = ..., keep_last_of_run: bool = ..., max_bytes: _Optional[int] = ..., hold_seconds: _Optional[int] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata_json: _Optional[str] = ...) -> None: ...
 
 class RetentionEffect(_message.Message):
-    __slots__ = ("thread_id", "action", "outcome", "reason", "policy", "checkpoints", "held_until")
+    __slots__ = ("thread_id", "action", "outcome", "reason", "policy", "checkpoints", "held_until", "hold_policy")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class RetentionEffect(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     HELD_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    HOLD_POLICY_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     action: RetentionAction
     outcome: RetentionOutcome
@@ -76,7 +77,8 @@ class RetentionEffect(_message.Message):
     policy: str
     checkpoints: int
     held_until: _timestamp_pb2.Timestamp
-    def __init__(self, thread_id: _Optional[str] = ..., action: _Optional[_Union[RetentionAction, str]] = ..., outcome: _Optional[_Union[RetentionOutcome, str]] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., checkpoints: _Optional[int] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    hold_policy: str
+    def __init__(self, thread_id: _Optional[str] = ..., action: _Optional[_Union[RetentionAction, str]] = ..., outcome: _Optional[_Union[RetentionOutcome, str]] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., checkpoints: _Optional[int] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_policy: _Optional[str] = ...) -> None: ...
 
 class SetPolicyRequest(_message.Message):
     __slots__ = ("policy",)
@@ -159,7 +161,7 @@ class ListExpiringRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ExpiringThread(_message.Message):
-    __slots__ = ("thread_id", "action", "reason", "policy", "checkpoints", "below_checkpoint_id", "deadline_at")
+    __slots__ = ("thread_id", "action", "reason", "policy", "checkpoints", "below_checkpoint_id", "deadline_at", "hold_policy")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +169,7 @@ class ExpiringThread(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     BELOW_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_AT_FIELD_NUMBER: _ClassVar[int]
+    HOLD_POLICY_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     action: RetentionAction
     reason: str
@@ -174,7 +177,8 @@ class ExpiringThread(_message.Message):
     checkpoints: int
     below_checkpoint_id: str
     deadline_at: _timestamp_pb2.Timestamp
-    def __init__(self, thread_id: _Optional[str] = ..., action: _Optional[_Union[RetentionAction, str]] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., checkpoints: _Optional[int] = ..., below_checkpoint_id: _Optional[str] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    hold_policy: str
+    def __init__(self, thread_id: _Optional[str] = ..., action: _Optional[_Union[RetentionAction, str]] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., checkpoints: _Optional[int] = ..., below_checkpoint_id: _Optional[str] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_policy: _Optional[str] = ...) -> None: ...
 
 class ListExpiringResponse(_message.Message):
     __slots__ = ("threads", "next_page_token")

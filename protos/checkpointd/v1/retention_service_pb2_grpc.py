@@ -122,7 +122,7 @@ class RetentionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PreviewRetention(self, request, context):
-        """Tells what would go of the next threads, and changes nothing: a dry run.
+        """Tells what would be done to the next threads now, and changes nothing: a dry run. What has a hold that isn't over is HELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class RetentionPolicy:
     max_bytes: int | None = None
     """Deletes the oldest checkpoints, until the thread has no more bytes, or only the newest is left."""
     hold_seconds: int = 0
-    """How long what is about to go is announced before, unless somebody acknowledges it. 0: not at all."""
+    """How long what is about to go of these threads, by whatever limit, is announced before. 0: not at all."""
     updated_at: datetime | None = None
     """When it was last set. None: it isn't stored."""
 
@@ -76,6 +76,8 @@ class RetentionEffect:
     """How many go, went, or are held."""
     until: datetime | None = None
     """Of what is held: until when."""
+    hold_policy: str = ""
+    """Of what is held: whose hold it is."""
 
 
 class RetentionPosition(NamedTuple):
@@ -106,6 +108,8 @@ class Expiring:
     """Of TRIM: the checkpoints below this id go. "": the whole thread does."""
     deadline_at: datetime
     """When it goes, acknowledged or not."""
+    hold_policy: str
+    """The policy whose hold it is."""
 
 
 class ExpiringPage(NamedTuple):

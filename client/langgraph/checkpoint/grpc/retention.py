@@ -36,6 +36,8 @@ class ExpiringThread:
     """Of a "trim": the checkpoints whose ids are less than this."""
     deadline_at: datetime
     """When it goes, acknowledged or not."""
+    hold_policy: str
+    """The policy whose hold it is: that of `policy`, or of another one that means the thread."""
 
 
 class Retention:
@@ -143,6 +145,7 @@ def _entry(found: pb.ExpiringThread) -> ExpiringThread:
         checkpoints=found.checkpoints,
         below_checkpoint_id=found.below_checkpoint_id or None,
         deadline_at=time_of(found.deadline_at),
+        hold_policy=found.hold_policy,
     )
 
 

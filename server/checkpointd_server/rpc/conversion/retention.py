@@ -49,8 +49,12 @@ def read_policy(message: pb.RetentionPolicy, limits: Limits) -> RetentionPolicy:
     if not 0 <= message.hold_seconds <= _MAX_HOLD_SECONDS:
         problem = f"is {message.hold_seconds}, must be from 0 to {_MAX_HOLD_SECONDS}"
         raise InvalidArgument("policy.hold_seconds", problem, limit=_MAX_HOLD_SECONDS)
-    if not given and not message.keep_last_of_run and not message.hold_seconds and not message.delete_interrupted:
-        raise InvalidArgument("policy", f"sets no limit: set one of {', '.join(_LIMITS)}, keep_last_of_run")
+    if not given and not message.keep_last_of_run:
+        alone = next((field for field in ("hold_seconds", "delete_interrupted") if getattr(message, field)), None)
+        problem = f"sets no limit: set one of {', '.join(_LIMITS)}, keep_last_of_run"
+        if alone is not None:
+            raise InvalidArgument(f"policy.{alone}", f"deletes nothing by itself, and the policy {problem}")
+        raise InvalidArgument("policy", problem)
     return RetentionPolicy(
         name=message.name,
         prefix=message.thread_id_prefix,
@@ -87,6 +91,7 @@ def write_effect(effect: RetentionEffect, message: pb.RetentionEffect) -> None:
     message.checkpoints = effect.checkpoints
     if effect.until is not None:
         message.held_until.FromDatetime(effect.until)
+    message.hold_policy = effect.hold_policy
 
 
 def write_expiring(entry: Expiring, message: pb.ExpiringThread) -> None:
@@ -98,3 +103,4 @@ def write_expiring(entry: Expiring, message: pb.ExpiringThread) -> None:
     message.checkpoints = entry.checkpoints
     message.below_checkpoint_id = entry.below
     message.deadline_at.FromDatetime(entry.deadline_at)
+    message.hold_policy = entry.hold_policy

@@ -61,7 +61,7 @@ class Retention:
         after: RetentionPosition | None,
         timeout: float | None,
     ) -> RetentionPage:
-        """Returns what would go of the next threads now; with a policy: if it was there too."""
+        """Returns what would go of the next threads now; with a policy: what that would delete by itself."""
         database = self._of(tenant)
         return await runs.preview(database, policy, after=after, scan=PAGE_SCAN, timeout=timeout)
 
@@ -86,6 +86,7 @@ class Retention:
                 checkpoints=row["o_checkpoints"],
                 below=row["o_below"] or "",
                 deadline_at=row["o_deadline_at"],
+                hold_policy=row["o_held_by"],
             )
             for row in rows[:page_size]
         ]

@@ -42,7 +42,7 @@ async def preview(
 
     Args:
         database: The database in the tenant's name.
-        policy: One that is tried, in place of the one with its name. None: those that there are.
+        policy: One that is tried by itself, in place of the one with its name. None: those that there are.
         after: Where the part before ended.
         scan: How many threads to look at.
         timeout: How long each statement may take, in seconds.
@@ -51,9 +51,11 @@ async def preview(
     effects = []
     threads, position = await _next_threads(database, None, after, scan, timeout)
     for thread, thread_id in threads:
-        plan = await _plan(database, thread, extra, timeout)
+        plan = await database.fetch_row("preview_retention", thread, extra, timeout=timeout, reads=True)
         if plan["o_action"] != "none":
-            effects.append(_effect(thread_id, plan, RetentionOutcome.PLANNED, plan["o_checkpoints"]))
+            until = plan["o_until"]
+            outcome = RetentionOutcome.PLANNED if until is None else RetentionOutcome.HELD
+            effects.append(_effect(thread_id, plan, outcome, plan["o_checkpoints"], until, plan["o_hold_by"]))
     return RetentionPage(effects, position)
 
 
@@ -101,9 +103,9 @@ async def _next_threads(
     return threads, position
 
 
-async def _plan(database: Database, thread: UUID, extra: str | None, timeout: float | None) -> Row:
+async def _plan(database: Database, thread: UUID, timeout: float | None) -> Row:
     return await database.fetch_row(
-        "plan_retention", thread, 0, extra, None, None, None, None, timeout=timeout, reads=True
+        "plan_retention", thread, 0, None, None, None, None, None, timeout=timeout, reads=True
     )
 
 
@@ -116,7 +118,7 @@ async def _retain(
     go_on: Callable[[], Awaitable[bool]] | None,
 ) -> RetentionEffect | None:
     """Does to one thread what is to be done, step by step. None: nothing is."""
-    plan = await _plan(database, thread, None, timeout)
+    plan = await _plan(database, thread, timeout)
     if plan["o_is_exempt"]:
         return None
     effect = None
@@ -182,7 +184,8 @@ async def _apply(
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             case "held":
-                return _effect(thread_id, plan, RetentionOutcome.HELD, plan["o_checkpoints"], step["o_until"])
+                until, hold_policy = step["o_until"], step["o_held_by"]
+                return _effect(thread_id, plan, RetentionOutcome.HELD, plan["o_checkpoints"], until, hold_policy)
             case "none":
                 outcome = RetentionOutcome.DONE
                 start += batch
@@ -245,7 +248,12 @@ async def _let_others_in(begun: float) -> None:
 
 
 def _effect(
-    thread_id: str, row: Row, outcome: RetentionOutcome, checkpoints: int, until: datetime | None = None
+    thread_id: str,
+    row: Row,
+    outcome: RetentionOutcome,
+    checkpoints: int,
+    until: datetime | None = None,
+    hold_policy: str | None = None,
 ) -> RetentionEffect:
     return RetentionEffect(
         thread_id=thread_id,
@@ -255,4 +263,5 @@ def _effect(
         policy=row["o_policy"] or "",
         checkpoints=checkpoints,
         until=until,
+        hold_policy=hold_policy or "",
     )

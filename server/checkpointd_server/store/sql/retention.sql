@@ -12,6 +12,10 @@ SELECT * FROM __schema__.list_retention_policies($1)
 -- Deletes a policy.
 SELECT * FROM __schema__.delete_retention_policy($1, $2)
 
+-- name: preview_retention
+-- What would be done to a thread.
+SELECT * FROM __schema__.preview_retention($1, $2, $3)
+
 -- name: plan_retention
 -- What would go of a thread.
 SELECT * FROM __schema__.plan_retention($1, $2, $3, $4, $5, $6, $7, $8)

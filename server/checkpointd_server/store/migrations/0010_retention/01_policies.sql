@@ -18,7 +18,7 @@ CREATE TABLE __schema__.retention_policies (
     keep_newest bigint,
     keep_last_of_run boolean NOT NULL,
     max_bytes bigint,
-    -- How long what is about to go is announced before (retention_holds). 0: not at all.
+    -- How long what is about to go of the policy's threads, by whatever limit, is announced before (retention_holds). 0: not at all.
     hold_seconds bigint NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, name)
@@ -35,6 +35,8 @@ CREATE TABLE __schema__.retention_holds (
     checkpoints bigint NOT NULL,
     -- When the thread was last used. Used since, it is no longer idle.
     idle_since timestamptz NOT NULL,
+    -- The policy whose hold it is, which need not be the one that it goes by.
+    held_by text COLLATE "C" NOT NULL,
     deadline_at timestamptz NOT NULL,
     is_acknowledged boolean NOT NULL DEFAULT false,
     PRIMARY KEY (thread)
@@ -154,18 +156,18 @@ BEGIN
 END
 $$;
 
--- The strictest of each limit that the policies set for one thread, and by whom.
+-- The strictest of each limit that the policies set for one thread, and by whom; and the longest hold.
 --
 --   p_is_interrupted  It waits for an answer: the policies that spare such a thread don't limit how long it is idle.
---   p_extra           A policy that is only tried, in place of the one with its name. Null: none.
+--   p_extra           A policy that is only tried: its limits alone count, with the holds of all. Null: none.
 CREATE FUNCTION __schema__.retention_limits(
     p_tenant text, p_thread_id text, p_metadata jsonb, p_is_interrupted boolean, p_extra jsonb,
     OUT o_idle bigint, OUT o_idle_by text, OUT o_age bigint, OUT o_age_by text, OUT o_newest bigint, OUT o_newest_by text,
-    OUT o_bytes bigint, OUT o_bytes_by text, OUT o_run_by text, OUT o_hold bigint, OUT o_deletes_interrupted boolean
+    OUT o_bytes bigint, OUT o_bytes_by text, OUT o_run_by text, OUT o_hold bigint, OUT o_hold_by text,
+    OUT o_deletes_interrupted boolean
 ) LANGUAGE sql STABLE AS $$
     WITH matching AS (
-        SELECT
-            p.*, CASE WHEN NOT $4 OR p.deletes_interrupted THEN p.max_idle_seconds END AS idle
+        SELECT p.name, p.hold_seconds, p.deletes_interrupted, l.*
         FROM (
             SELECT
                 p.name::text, p.prefix::text, p.metadata, p.max_idle_seconds, p.deletes_interrupted, p.max_age_seconds,
@@ -175,6 +177,12 @@ CREATE FUNCTION __schema__.retention_limits(
             UNION ALL
             SELECT r.* FROM __schema__.read_retention_policy($5) AS r
         ) AS p
+        LEFT JOIN LATERAL (
+            SELECT
+                CASE WHEN NOT $4 OR p.deletes_interrupted THEN p.max_idle_seconds END AS idle, p.max_age_seconds,
+                p.keep_newest, p.keep_last_of_run, p.max_bytes
+            WHERE $5 IS NULL OR p.name = $5 ->> 'name'
+        ) AS l ON true
         WHERE starts_with($2, p.prefix) AND (p.metadata IS NULL OR $3 @> p.metadata)
     )
     SELECT
@@ -183,6 +191,7 @@ CREATE FUNCTION __schema__.retention_limits(
         min(m.keep_newest), (array_agg(m.name ORDER BY m.keep_newest, m.name))[1],
         min(m.max_bytes), (array_agg(m.name ORDER BY m.max_bytes, m.name))[1],
         min(m.name) FILTER (WHERE m.keep_last_of_run),
-        coalesce(max(m.hold_seconds), 0), coalesce(bool_or(m.deletes_interrupted), false)
+        coalesce(max(m.hold_seconds), 0), (array_agg(m.name ORDER BY m.hold_seconds DESC, m.name))[1],
+        coalesce(bool_or(m.deletes_interrupted), false)
     FROM matching AS m
 $$;

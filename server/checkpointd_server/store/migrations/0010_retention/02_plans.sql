@@ -54,7 +54,7 @@ $$;
 -- a lease in force.
 --
 --   p_batch    How many ids to name.
---   p_extra    A policy that is only tried.
+--   p_extra    A policy that is only tried: what others, or the thread's own time to live, would delete is left out.
 --   p_cut, p_inner_ns, p_inner_ids
 --              What another call said without a lock (o_cut, o_inner_ns, o_inner_ids), for that takes as long as the thread is
 --              large. p_inner_ids null: it is asked.
@@ -64,6 +64,8 @@ $$;
 --              The limit and its policy. A thread's own time to live has no policy.
 --   o_checkpoints
 --              How many would go.
+--   o_hold, o_hold_by
+--              For how many seconds to announce it before, and the policy that says so.
 --   o_below    Of "trim": all that goes is below this id.
 --   o_whole    Namespaces of subgraph calls to delete whole, and o_ns and o_ids: checkpoints of others. The oldest come first.
 --   o_due_at   When to look again, although nothing was written. Null: never.
@@ -71,9 +73,9 @@ CREATE FUNCTION __schema__.plan_retention(
     p_tenant text, p_thread uuid, p_batch integer, p_extra jsonb, p_cut text, p_inner_ns text[], p_inner_ids text[],
     p_below text,
     OUT o_is_exempt boolean, OUT o_action text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint,
-    OUT o_bytes bigint, OUT o_hold bigint, OUT o_below text, OUT o_whole text[], OUT o_ns text[], OUT o_ids text[],
-    OUT o_cut text, OUT o_inner_ns text[], OUT o_inner_ids text[], OUT o_due_at timestamptz, OUT o_active_at timestamptz, OUT o_idle_since timestamptz, OUT o_has_garbage boolean,
-    OUT o_looked_at timestamptz
+    OUT o_bytes bigint, OUT o_hold bigint, OUT o_hold_by text, OUT o_below text, OUT o_whole text[], OUT o_ns text[],
+    OUT o_ids text[], OUT o_cut text, OUT o_inner_ns text[], OUT o_inner_ids text[], OUT o_due_at timestamptz,
+    OUT o_active_at timestamptz, OUT o_idle_since timestamptz, OUT o_has_garbage boolean, OUT o_looked_at timestamptz
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -130,9 +132,12 @@ BEGIN
     SELECT l.* INTO x_limits
     FROM __schema__.retention_limits(p_tenant, x_thread.thread_id, x_metadata, x_is_interrupted, p_extra) AS l;
     o_hold := x_limits.o_hold;
+    o_hold_by := x_limits.o_hold_by;
 
     -- The thread.
-    x_ttl := CASE WHEN NOT x_is_interrupted OR x_limits.o_deletes_interrupted THEN x_thread.ttl_seconds END;
+    x_ttl := CASE
+        WHEN p_extra IS NULL AND (NOT x_is_interrupted OR x_limits.o_deletes_interrupted) THEN x_thread.ttl_seconds
+    END;
     o_due_at := x_thread.idle_since + make_interval(secs => least(x_ttl, x_limits.o_idle));
     IF o_due_at <= x_now THEN
         o_action := 'delete';
@@ -364,5 +369,65 @@ BEGIN
         WHERE inner_id COLLATE "C" < x_low OR inner_id COLLATE "C" > x_last.checkpoint_id COLLATE "C";
     END LOOP;
     RETURN x_inner;
+END
+$$;
+
+-- Whether what a plan says is announced first, by its action, o_hold and o_idle_since.
+--
+--   o_is_new  It isn't announced, or something else is.
+--   o_until   Until when to wait with it. Null: it may go,
+--   o_below   and of a "trim" only what is below this id: what has come to go since is announced anew.
+CREATE FUNCTION __schema__.hold_of_plan(
+    p_thread uuid, p_action text, p_hold bigint, p_idle_since timestamptz,
+    OUT o_is_new boolean, OUT o_until timestamptz, OUT o_below text
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_now timestamptz := clock_timestamp();
+    x_hold record;
+BEGIN
+    o_is_new := false;
+    IF p_action = 'none' OR p_hold = 0 THEN
+        RETURN;
+    END IF;
+    SELECT h.* INTO x_hold FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+    IF NOT FOUND OR (x_hold.below IS NULL) <> (p_action = 'delete')
+        OR p_action = 'delete' AND x_hold.idle_since <> p_idle_since
+    THEN
+        o_is_new := true;
+        o_until := x_now + make_interval(secs => p_hold);
+    ELSIF NOT x_hold.is_acknowledged AND x_hold.deadline_at > x_now THEN
+        o_until := x_hold.deadline_at;
+    ELSE
+        o_below := x_hold.below;
+    END IF;
+END
+$$;
+
+-- What would be done to a thread if it was looked at now, as plan_retention says it; o_until: it would be held until then.
+CREATE FUNCTION __schema__.preview_retention(
+    p_tenant text, p_thread uuid, p_extra jsonb,
+    OUT o_action text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_until timestamptz,
+    OUT o_hold_by text
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_below text;
+    x_plan record;
+    x_hold record;
+BEGIN
+    LOOP
+        SELECT r.* INTO x_plan
+        FROM __schema__.plan_retention(p_tenant, p_thread, 0, p_extra, NULL, NULL, NULL, x_below) AS r;
+        EXIT WHEN x_below IS NOT NULL;
+        SELECT h.* INTO x_hold
+        FROM __schema__.hold_of_plan(p_thread, x_plan.o_action, x_plan.o_hold, x_plan.o_idle_since) AS h;
+        x_below := x_hold.o_below;
+        EXIT WHEN x_below IS NULL;
+    END LOOP;
+    o_action := x_plan.o_action;
+    o_reason := x_plan.o_reason;
+    o_policy := x_plan.o_policy;
+    o_checkpoints := x_plan.o_checkpoints;
+    o_until := x_hold.o_until;
+    o_hold_by := CASE WHEN o_until IS NOT NULL THEN x_plan.o_hold_by END;
 END
 $$;

@@ -9,18 +9,18 @@
 --   o_outcome     "none": there is nothing to do any more; "busy": somebody has the thread locked; "held": announced, and to be
 --                 waited with; "trimmed", "deleted"
 --   o_is_complete Whether that was all.
---   o_until       Of "held": until when.
+--   o_until, o_held_by
+--                 Of "held": until when, and by which policy.
 CREATE FUNCTION __schema__.retain_thread(
     p_tenant text, p_thread uuid, p_batch integer, p_cut text, p_inner_ns text[], p_inner_ids text[],
     p_is_last boolean,
     OUT o_outcome text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_is_complete boolean,
-    OUT o_until timestamptz
+    OUT o_until timestamptz, OUT o_held_by text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_plan record;
     x_hold record;
-    x_below text;
     x_ns text;
     x_ids text[];
     x_bytes bigint := 0;
@@ -40,38 +40,33 @@ BEGIN
     SELECT r.* INTO x_plan FROM __schema__.plan_retention(
         p_tenant, p_thread, p_batch, NULL, p_cut, p_inner_ns, p_inner_ids, NULL
     ) AS r;
-    IF x_plan.o_action <> 'none' AND x_plan.o_hold > 0 THEN
-        SELECT h.* INTO x_hold FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
-        IF NOT FOUND OR (x_hold.below IS NULL) <> (x_plan.o_action = 'delete')
-            OR x_plan.o_action = 'delete' AND x_hold.idle_since <> x_plan.o_idle_since
-        THEN
-            o_until := clock_timestamp() + make_interval(secs => x_plan.o_hold);
-            INSERT INTO __schema__.retention_holds AS h (
-                thread, tenant, policy, reason, below, checkpoints, idle_since, deadline_at
-            )
-            VALUES (
-                p_thread, p_tenant, coalesce(x_plan.o_policy, ''), x_plan.o_reason,
-                CASE WHEN x_plan.o_action = 'trim' THEN x_plan.o_below END, x_plan.o_checkpoints, x_plan.o_idle_since, o_until
-            )
-            ON CONFLICT (thread) DO UPDATE SET
-                policy = excluded.policy, reason = excluded.reason, below = excluded.below,
-                checkpoints = excluded.checkpoints, idle_since = excluded.idle_since, deadline_at = excluded.deadline_at,
-                is_acknowledged = false;
-        ELSIF NOT x_hold.is_acknowledged AND x_hold.deadline_at > clock_timestamp() THEN
-            o_until := x_hold.deadline_at;
-        ELSIF x_plan.o_action = 'trim' THEN
-            -- What has come to go since is announced anew.
-            x_below := x_hold.below;
-            SELECT r.* INTO x_plan
-            FROM __schema__.plan_retention(
-                p_tenant, p_thread, p_batch, NULL, p_cut, p_inner_ns, p_inner_ids, x_below
-            ) AS r;
-        END IF;
+    SELECT h.* INTO x_hold
+    FROM __schema__.hold_of_plan(p_thread, x_plan.o_action, x_plan.o_hold, x_plan.o_idle_since) AS h;
+    o_until := x_hold.o_until;
+    IF x_hold.o_is_new THEN
+        INSERT INTO __schema__.retention_holds AS h (
+            thread, tenant, policy, reason, below, checkpoints, idle_since, held_by, deadline_at
+        )
+        VALUES (
+            p_thread, p_tenant, coalesce(x_plan.o_policy, ''), x_plan.o_reason,
+            CASE WHEN x_plan.o_action = 'trim' THEN x_plan.o_below END, x_plan.o_checkpoints, x_plan.o_idle_since,
+            x_plan.o_hold_by, o_until
+        )
+        ON CONFLICT (thread) DO UPDATE SET
+            policy = excluded.policy, reason = excluded.reason, below = excluded.below,
+            checkpoints = excluded.checkpoints, idle_since = excluded.idle_since, held_by = excluded.held_by,
+            deadline_at = excluded.deadline_at, is_acknowledged = false;
+    ELSIF x_hold.o_below IS NOT NULL THEN
+        SELECT r.* INTO x_plan
+        FROM __schema__.plan_retention(
+            p_tenant, p_thread, p_batch, NULL, p_cut, p_inner_ns, p_inner_ids, x_hold.o_below
+        ) AS r;
     END IF;
     o_reason := x_plan.o_reason;
     o_policy := x_plan.o_policy;
     IF o_until IS NOT NULL THEN
         o_outcome := 'held';
+        o_held_by := x_plan.o_hold_by;
         RETURN;
     END IF;
     IF x_plan.o_action = 'none' THEN
@@ -80,7 +75,16 @@ BEGIN
         RETURN;
     END IF;
     IF x_plan.o_action = 'delete' AND x_plan.o_ids = '{}' AND x_plan.o_whole = '{}' THEN
-        SELECT d.o_checkpoints INTO o_checkpoints FROM __schema__.delete_thread(p_tenant, p_thread, 0) AS d;
+        IF x_plan.o_checkpoints = 0 OR x_plan.o_bytes > 1048576 THEN
+            o_checkpoints := __schema__.delete_unless_awaited(p_tenant, p_thread, p_batch);
+            IF o_checkpoints IS NULL THEN
+                o_checkpoints := 0;
+                o_outcome := 'busy';
+                RETURN;
+            END IF;
+        ELSE
+            SELECT d.o_checkpoints INTO o_checkpoints FROM __schema__.delete_thread(p_tenant, p_thread, 0) AS d;
+        END IF;
         DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
         o_outcome := 'deleted';
         RETURN;
@@ -136,6 +140,89 @@ BEGIN
     o_is_complete := x_plan.o_action = 'trim' AND o_checkpoints >= x_plan.o_checkpoints;
     IF o_is_complete AND p_is_last THEN
         DELETE FROM __schema__.retention_holds AS h WHERE h.thread = p_thread;
+    END IF;
+END
+$$;
+
+-- Deletes a thread that is locked and large, and tells how many checkpoints it had. Null: somebody has come to wait for it, and
+-- nothing was deleted.
+--
+-- A thread is large and comes here in one piece where none of it can go before the rest: all of a delta channel's history is
+-- needed to read the newest checkpoint, and the server can't make a value of it. Half a history must not be seen, so it goes in
+-- one transaction, of which nobody waits for more than a part.
+CREATE FUNCTION __schema__.delete_unless_awaited(
+    p_tenant text, p_thread uuid, p_batch integer, OUT o_checkpoints bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    x_rows tid[];
+BEGIN
+    o_checkpoints := 0;
+    FOR x_rows IN
+        SELECT array_agg(r.ctid)
+        FROM (
+            SELECT r.ctid, (row_number() OVER () - 1) / p_batch AS part FROM __schema__.task_writes AS r WHERE r.thread = p_thread
+        ) AS r
+        GROUP BY r.part
+    LOOP
+        PERFORM __schema__.raise_if_awaited();
+        DELETE FROM __schema__.task_writes AS r WHERE r.ctid = ANY (x_rows);
+    END LOOP;
+    FOR x_rows IN
+        SELECT array_agg(r.ctid)
+        FROM (
+            SELECT r.ctid, (row_number() OVER () - 1) / p_batch AS part FROM __schema__.value_parts AS r WHERE r.thread = p_thread
+        ) AS r
+        GROUP BY r.part
+    LOOP
+        PERFORM __schema__.raise_if_awaited();
+        DELETE FROM __schema__.value_parts AS r WHERE r.ctid = ANY (x_rows);
+    END LOOP;
+    FOR x_rows IN
+        SELECT array_agg(r.ctid)
+        FROM (
+            SELECT r.ctid, (row_number() OVER () - 1) / p_batch AS part FROM __schema__.channel_values AS r WHERE r.thread = p_thread
+        ) AS r
+        GROUP BY r.part
+    LOOP
+        PERFORM __schema__.raise_if_awaited();
+        DELETE FROM __schema__.channel_values AS r WHERE r.ctid = ANY (x_rows);
+    END LOOP;
+    FOR x_rows IN
+        SELECT array_agg(r.ctid)
+        FROM (
+            SELECT r.ctid, (row_number() OVER () - 1) / p_batch AS part FROM __schema__.replaced_writes AS r WHERE r.thread = p_thread
+        ) AS r
+        GROUP BY r.part
+    LOOP
+        PERFORM __schema__.raise_if_awaited();
+        DELETE FROM __schema__.replaced_writes AS r WHERE r.ctid = ANY (x_rows);
+    END LOOP;
+    FOR x_rows IN
+        SELECT array_agg(r.ctid)
+        FROM (
+            SELECT r.ctid, (row_number() OVER () - 1) / p_batch AS part FROM __schema__.checkpoints AS r WHERE r.thread = p_thread
+        ) AS r
+        GROUP BY r.part
+    LOOP
+        PERFORM __schema__.raise_if_awaited();
+        DELETE FROM __schema__.checkpoints AS r WHERE r.ctid = ANY (x_rows);
+        o_checkpoints := o_checkpoints + cardinality(x_rows);
+    END LOOP;
+    PERFORM __schema__.delete_thread(p_tenant, p_thread, 0);
+EXCEPTION
+    WHEN SQLSTATE 'CKD01' THEN
+        o_checkpoints := NULL;
+END
+$$;
+
+-- Raises CKD01 if somebody waits for what this transaction has locked.
+CREATE FUNCTION __schema__.raise_if_awaited() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_locks AS l
+        WHERE l.locktype = 'transactionid' AND l.transactionid = pg_current_xact_id()::xid AND NOT l.granted
+    ) THEN
+        RAISE SQLSTATE 'CKD01';
     END IF;
 END
 $$;

@@ -42,14 +42,15 @@ $$;
 CREATE FUNCTION __schema__.list_expiring(p_tenant text, p_after_at timestamptz, p_after uuid, p_limit integer)
 RETURNS TABLE (
     o_thread uuid, o_thread_id text, o_policy text, o_reason text, o_is_whole boolean, o_below text, o_checkpoints bigint,
-    o_deadline_at timestamptz
+    o_deadline_at timestamptz, o_held_by text
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
 BEGIN
     RETURN QUERY
     SELECT
-        h.thread, t.thread_id, h.policy::text, h.reason, h.below IS NULL, h.below::text, h.checkpoints, h.deadline_at
+        h.thread, t.thread_id, h.policy::text, h.reason, h.below IS NULL, h.below::text, h.checkpoints, h.deadline_at,
+        h.held_by::text
     FROM __schema__.retention_holds AS h
     CROSS JOIN LATERAL (
         SELECT t.thread_id::text
