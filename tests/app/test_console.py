@@ -117,9 +117,8 @@ class TestShow:
 
     def test_a_bad_thread_id_is_the_server_s_word(self, shared_server: ServerProcess) -> None:
         result = run("show", "x" * 513, "--target", shared_server.target)
-        assert result.exit_code == 1
-        assert "INVALID_ARGUMENT" in result.output
-        assert "thread_id" in result.output
+        assert result.exit_code == 2
+        assert "'THREAD_ID'" in result.output
         assert "512" in result.output
 
     def test_an_encrypted_value_is_shown_by_its_size(
@@ -200,8 +199,10 @@ class TestHealth:
             target = f"127.0.0.1:{holder.getsockname()[1]}"
             result = run(*command, "--target", target)
         assert result.exit_code == 1
-        assert result.output.startswith(f"Error: no answer from checkpointd at {target}: ")
-        assert result.output.count("\n") == 1
+        assert result.output == (
+            f"Error: no answer from checkpointd at {target}: nothing listens there "
+            "(`checkpointd serve` starts a server, --target names another one)\n"
+        )
 
     @pytest.mark.parametrize("command", [["show", "42"]], ids=lambda command: command[0])
     def test_a_server_whose_database_is_away(
@@ -247,7 +248,7 @@ class TestSeveralServers:
         assert run("info", env=env).output.startswith("version ")
         assert run("show", thread_id, env=env).output.startswith(f"thread '{thread_id}'\n")
         # An answer is an answer, also one that nobody likes.
-        assert "INVALID_ARGUMENT" in run("show", "x" * 513, env=env).output
+        assert "'THREAD_ID': has 513 bytes" in run("show", "x" * 513, env=env).output
 
     @pytest.mark.parametrize("command", [["info"], ["show", "42"]], ids=lambda command: command[0])
     def test_where_none_answers_each_is_named(self, command: list[str], nowhere: str) -> None:
@@ -255,7 +256,7 @@ class TestSeveralServers:
         assert result.exit_code == 1
         assert result.output.startswith("Error: no answer from checkpointd at any of 2 servers: ")
         assert f" {nowhere}: " in result.output
-        assert " unix:/no/such/socket: " in result.output
+        assert " unix:/no/such/socket: there is no such socket" in result.output
         assert result.output.count("\n") == 1
 
     @pytest.mark.parametrize("target", ["", ",", "127.0.0.1:1,", "127.0.0.1:1, ,127.0.0.1:2"])

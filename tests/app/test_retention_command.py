@@ -96,8 +96,14 @@ class TestPolicies:
             (("set", "p", "--yes"), "sets no limit"),
             (("set", "p", "--max-idle", "soon"), "is not a length of time"),
             (("set", "p", "--max-bytes", "much"), "is not a size"),
-            (("set", "p", "--keep-newest", "1"), "Nobody answered"),
-            (("set", "p" * 200, "--keep-newest", "1", "--yes"), "at most 128"),
+            (("set", "p", "--hold", "1h", "--yes"), "--hold deletes nothing by itself"),
+            (("set", "p", "--interrupted", "--prefix", "x", "--yes"), "--interrupted deletes nothing by itself"),
+            (("set", "p", "--keep-newest", "2147483648"), "'--keep-newest'"),
+            (("set", "p", "--max-bytes", "1025TiB"), "'--max-bytes'"),
+            (("set", "p", "--hold", "4000w"), "'--hold'"),
+            (("set", "p", "--keep-newest", "1", "--prefix", "x" * 513), "'--prefix': has 513 bytes"),
+            (("set", "p", "--keep-newest", "1"), "nobody answered: give --yes"),
+            (("set", "p" * 200, "--keep-newest", "1", "--yes"), "'NAME': has 200 bytes, at most 128"),
             (("acknowledge", "none"), "nothing to acknowledge"),
         ],
         ids=" ".join,
@@ -107,6 +113,13 @@ class TestPolicies:
         assert result.exit_code != 0
         assert problem in result.output
 
+    def test_a_question_that_nobody_answers_is_asked_once(self, commands: Commands) -> None:
+        result = commands.run("set", "p", "--keep-newest", "1")
+        assert result.exit_code == 2
+        assert result.stderr.count("Store p at") == 1
+        assert result.stderr.count("--yes") == 1
+        assert commands.json("list") == []
+
 
 class TestRuns:
     def test_a_dry_run_tells_what_the_run_does(self, commands: Commands) -> None:
@@ -114,20 +127,50 @@ class TestRuns:
         options = ("set", "p", "--prefix", commands.prefix, "--keep-newest", "1")
         would = commands.json(*options, "--dry-run")["would_delete"]
         effect = {"thread_id": thread_id, "action": "trim", "reason": "keep_newest", "policy": "p", "checkpoints": 3}
-        assert would == [{**effect, "outcome": "planned", "held_until": None}]
+        not_held = {"held_until": None, "hold_policy": None}
+        assert would == [{**effect, "outcome": "planned", **not_held}]
         assert "would delete 0 threads, and 3 checkpoints of 1 others" in commands.ok(*options, "--dry-run")
         assert commands.json("list") == []
         asked = commands.run(*options, answer="y\n")
-        assert "3 checkpoints of 1 others would go now" in asked.output
+        assert "By itself it deletes 0 threads, and 3 checkpoints of 1 others now." in asked.output
         assert commands.json("preview") == commands.json("run", "--dry-run") == would
         lines = commands.ok("preview").splitlines()
-        assert lines[0].split() == ["THREAD", "ACTION", "OUTCOME", "CHECKPOINTS", "REASON", "POLICY"]
-        assert lines[1].split() == [thread_id, "trim", "planned", "3", "keep_newest", "p"]
+        assert lines[0].split() == ["THREAD", "ACTION", "OUTCOME", "CHECKPOINTS", "REASON", "POLICY", "HELD", "BY"]
+        assert lines[1].split() == [thread_id, "trim", "planned", "3", "keep_newest", "p", "-"]
         assert commands.ids(thread_id) == 4
         assert commands.run("run", answer="n\n").exit_code == 1
-        assert commands.json("run", "--yes") == [{**effect, "outcome": "done", "held_until": None}]
+        assert commands.json("run", "--yes") == [{**effect, "outcome": "done", **not_held}]
         assert commands.ids(thread_id) == 1
         assert commands.ok("run", "--yes") == ""
+
+    def test_what_others_delete_is_not_counted_as_a_tried_policys(self, commands: Commands) -> None:
+        commands.make("a", 4)
+        commands.ok("set", "p", "--prefix", commands.prefix, "--keep-newest", "1", "--yes")
+        options = ("set", "q", "--prefix", f"{commands.prefix}b", "--keep-newest", "2")
+        assert commands.json(*options, "--dry-run") == {"would_delete": [], "would_hold": []}
+        thread_id = commands.make("b", 4)
+        (effect,) = commands.json(*options, "--dry-run")["would_delete"]
+        assert (effect["thread_id"], effect["policy"], effect["checkpoints"]) == (thread_id, "q", 2)
+
+    def test_what_is_held_is_not_said_to_go(self, commands: Commands) -> None:
+        thread_id = commands.make("a", 4)
+        options = ("set", "p", "--prefix", commands.prefix, "--keep-newest", "1", "--hold", "1h")
+        would = commands.json(*options, "--dry-run")
+        assert would["would_delete"] == []
+        assert [(one["outcome"], one["hold_policy"]) for one in would["would_hold"]] == [("held", "p")]
+        commands.ok(*options, "--yes")
+        for command in (("preview",), ("run", "--dry-run")):
+            last = commands.ok(*command).splitlines()[-1]
+            assert last == (
+                "would delete 0 threads, and 0 checkpoints of 0 others, "
+                "and hold back 0 threads, and 3 checkpoints of 1 others"
+            )
+        asked = commands.run("run", answer="n\n")
+        assert "They delete 0 threads, and 0 checkpoints of 0 others, and hold back 0 threads" in asked.stderr
+        commands.ok("run", "--yes")
+        commands.ok("acknowledge", thread_id, "--yes")
+        (effect,) = commands.json("preview")
+        assert (effect["outcome"], effect["checkpoints"]) == ("planned", 3)
 
     def test_what_is_held_is_listed_and_acknowledged(self, commands: Commands) -> None:
         thread_id = commands.make("a", 3)
@@ -136,7 +179,9 @@ class TestRuns:
         assert (held["outcome"], held["checkpoints"]) == ("held", 1)
         (entry,) = commands.json("expiring")
         assert (entry["thread_id"], entry["deadline_at"]) == (thread_id, held["held_until"])
-        assert commands.ok("expiring").splitlines()[1].split()[:4] == [thread_id, "trim", "1", "keep_newest"]
+        assert entry["hold_policy"] == "p"
+        line = commands.ok("expiring").splitlines()[1].split()
+        assert line[:6] == [thread_id, "trim", "1", "keep_newest", "p", "p"]
         assert commands.json("acknowledge", thread_id, "--dry-run") == {"would_acknowledge": [thread_id], "missing": []}
         assert commands.json("acknowledge", thread_id, "--yes") == {"acknowledged": [thread_id], "missing": []}
         assert commands.json("expiring") == []

@@ -9,16 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 from langgraph.checkpoint.grpc import GrpcSaver, QuotaExceededError
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
+from checkpointd.v1.stats_service_pb2 import GetStatsRequest
+from checkpointd.v1.stats_service_pb2_grpc import StatsServiceStub
 from checkpointd_server.cli import main
+from checkpointd_server.cli.refusals import Patient
 from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
 from tests.support.server_process import ServerProcess
+from tests.support.until import until
 
 
 class State(TypedDict, total=False):
@@ -214,6 +219,46 @@ class TestQuotas:
         commands.ok("boss", "quotas", "set", "empty", "--reset")
         commands.ok("empty", "purge", "threads", "--all", "--yes")
 
+    def test_a_name_that_nobody_has_called_by_may_be_a_mistake(self, commands: Commands) -> None:
+        options = ("quotas", "set", "coming", "--threads", "5")
+        refused = commands.run("boss", *options)
+        assert refused.exit_code == 2
+        assert "no tenant 'coming' was seen" in refused.stderr
+        assert "--new" in refused.stderr
+        assert commands.run("boss", "quotas", "list", "coming").exit_code == 1
+        assert commands.json("boss", *options, "--new")["quotas"]["max_threads"] == 5
+        assert commands.json("boss", "quotas", "set", "coming", "--threads", "6")["quotas"]["max_threads"] == 6
+
+    def test_commands_wait_as_long_as_they_are_asked_to(self, commands: Commands) -> None:
+        commands.ok("third", "stats")
+        until(lambda: commands.run("boss", "quotas", "set", "third", "--calls", "1").exit_code == 0)
+        results = [commands.run("third", "stats") for _ in range(4)]
+        assert {result.exit_code for result in results} == {0}
+        waited = [result.stderr for result in results if result.stderr]
+        assert waited
+        assert waited[0] == f"waiting for {commands.target}: the tenant's quota of 1 calls per second is used up (1)\n"
+        commands.ok("boss", "quotas", "set", "third", "--reset")
+
+    def test_they_do_not_wait_for_ever(self, commands: Commands) -> None:
+        commands.ok("boss", "quotas", "set", "third", "--new", "--calls", "1")
+        with grpc.insecure_channel(commands.target) as channel:
+            stub: Any = StatsServiceStub(grpc.intercept_channel(channel, Patient(commands.target, longest=0.0)))
+
+            def until_refused() -> None:
+                for _ in range(10):
+                    stub.GetStats(GetStatsRequest(), metadata=[("authorization", "Bearer ckd_third")])
+
+            with pytest.raises(grpc.RpcError) as refused:
+                until_refused()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        commands.ok("boss", "quotas", "set", "third", "--reset")
+
+    def test_a_quota_can_be_lifted_by_whom_it_binds(self, commands: Commands) -> None:
+        commands.ok("boss", "quotas", "set", "boss", "--new", "--calls", "1")
+        for _ in range(5):
+            assert commands.run("boss", "quotas", "list").stderr == ""
+        assert commands.run("boss", "quotas", "set", "boss", "--reset").stderr == ""
+
     def test_only_the_operator_may(self, commands: Commands) -> None:
         for arguments in (["list"], ["set", "acme", "--calls", "0"]):
             refused = commands.run("acme", "quotas", *arguments)
@@ -273,7 +318,12 @@ class TestPurge:
         assert done["rows"]["threads"] == 2
         assert commands.json("doomed", "stats")["threads"] == 0
         assert commands.json("other", "stats")["checkpoints"] == others
-        assert commands.json("boss", "purge", "tenant", "doomed", "--yes")["purged"]["threads"] == 0
+
+    def test_a_tenant_that_nobody_has_seen_is_not_purged(self, commands: Commands) -> None:
+        for options in (["--yes"], ["--dry-run"], []):
+            result = commands.run("boss", "purge", "tenant", "typo", *options)
+            assert result.exit_code == 1
+            assert "no tenant 'typo' was seen" in result.stderr
 
     def test_purges_are_audited(self, commands: Commands) -> None:
         commands.make("third", "audited", user="dan")

@@ -118,11 +118,11 @@ class TestList:
     @pytest.mark.parametrize(
         ("options", "problem"),
         [
-            (["--metadata", "user"], "'user' is not NAME=TEXT"),
+            (["--metadata", "user"], "'user' is not KEY=VALUE"),
             (["--tag", "=x"], "'=x' is not NAME=TEXT"),
             (["--active-from", "soon"], "'soon' is neither a time"),
             (["--status", "waiting"], "'waiting' is not one of"),
-            (["--prefix", "x" * 513], "filter.thread_id_prefix: has 513 bytes, at most 512"),
+            (["--prefix", "x" * 513], "'--prefix': has 513 bytes, at most 512"),
         ],
     )
     def test_what_makes_no_sense_is_refused_by_name(self, options: list[str], problem: str, commands: Commands) -> None:

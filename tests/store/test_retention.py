@@ -24,7 +24,9 @@ from tests.support.until import auntil
 DAY = 86_400
 LONG_CHAIN = 600
 """So many checkpoints that it takes a while to delete them one by one."""
-DELETING = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%retain_thread%' AND pid <> pg_backend_pid()"
+DELETING = (
+    "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%retain_thread%' AND pid <> pg_backend_pid()"
+)
 
 
 async def history(tenant: Tenant, number: int, *, thread: str = "t", run: str | None = None, start: int = 0) -> None:

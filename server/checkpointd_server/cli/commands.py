@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,6 +19,7 @@ from checkpointd_server.cli.import_threads import import_threads
 from checkpointd_server.cli.info import info
 from checkpointd_server.cli.keys import keys
 from checkpointd_server.cli.migrate import migrate
+from checkpointd_server.cli.option_types import check_texts
 from checkpointd_server.cli.retention import retention
 from checkpointd_server.cli.serve import serve
 from checkpointd_server.cli.show import show
@@ -29,6 +33,8 @@ from checkpointd_server.process.logging import LogFormat, configure_logs, flush_
 
 _COMMAND = "checkpointd.command"
 """Under which name the context knows the command that was named, with its arguments."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system says that has no room for what is written."""
 
 
 class Commands(click.Group):
@@ -49,8 +55,8 @@ class Commands(click.Group):
         """Runs the command that was named."""
         try:
             return super().invoke(ctx)
-        except (CheckpointdError, click.ClickException) as error:
-            shown = error if isinstance(error, click.ClickException) else click.ClickException(str(error))
+        except (CheckpointdError, click.ClickException, OSError) as error:
+            shown = error if isinstance(error, click.ClickException) else click.ClickException(_problem_of(error))
             if not _logs_json(ctx):
                 raise shown from error
             _log_failure(reason=shown.format_message())
@@ -61,6 +67,20 @@ class Commands(click.Group):
             _log_failure(reason="a fault of checkpointd's own", exc_info=True)
             code = 1
         raise click.exceptions.Exit(code)
+
+
+def _problem_of(error: CheckpointdError | OSError) -> str:
+    """Says what is wrong, of a file by its name. Raises the error if its user has nothing to do with it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
+    if error.errno not in _NO_ROOM:
+        raise error
+    with suppress(OSError, ValueError):
+        # Python tries once more, at its end, to write what there was no room for.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"the output is cut off: {error.strerror}"
 
 
 def _logs_json(ctx: click.Context) -> bool:
@@ -98,3 +118,4 @@ for command in (
     *(export_threads, import_threads, keys),
 ):
     main.add_command(command)
+check_texts(main)

@@ -32,6 +32,9 @@ def confirm(question: str, *, yes: bool) -> None:
     try:
         if click.confirm(question, err=True):
             return
-    except click.Abort:
-        raise click.UsageError(f"{question} Nobody answered: give --yes to do it without being asked") from None
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            click.echo(err=True)
+            raise click.UsageError("nobody answered: give --yes to do it without being asked") from None
+        raise
     raise click.Abort

@@ -117,6 +117,8 @@ class Remote:
         """A channel to one server. What a call on it fails with becomes a line that names the target."""
         import grpc
 
+        from checkpointd_server.cli.refusals import Patient, name_option, read_refusal, why_no_answer
+
         token = _usable(self.token)
         encrypted = self.tls or self.tls_ca is not None
         has_certificate = self.tls_client_cert is not None
@@ -135,14 +137,19 @@ class Remote:
             channel = grpc.insecure_channel(target, options=options)
         with channel:
             try:
-                yield _with_token(channel, token) if token else channel
+                patient = grpc.intercept_channel(channel, Patient(target))
+                yield _with_token(patient, token) if token else patient
             except grpc.RpcError as error:
                 if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     details = error.details() or ""
-                    why = why_it_fails(details, tls=encrypted, certificate=has_certificate)
-                    # Only a server of ours says in detail why it is UNAVAILABLE.
-                    is_there = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
-                    raise NoAnswer(target, details, why, is_there=is_there) from error
+                    if read_refusal(error) is not None:
+                        # Only a server of ours says in detail why it is UNAVAILABLE.
+                        raise NoAnswer(target, details, is_there=True) from error
+                    explained = why_it_fails(details, tls=encrypted, certificate=has_certificate)
+                    why = explained or why_no_answer(error, self.timeout)
+                    raise NoAnswer(target, why, is_explained=explained is not None) from error
+                if (misused := name_option(error)) is not None:
+                    raise misused from error
                 problem = f"checkpointd at {target} answered {error.code().name}: {error.details()}"
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                     problem += " (--token, or CHECKPOINTD_TOKEN)" if self.context is None else f" ({self.where})"
@@ -243,15 +250,15 @@ class NoAnswer(click.ClickException):
 
     Args:
         target: The server.
-        details: What grpc says, or the server itself.
-        explained: What is wrong, if that is known.
+        why: What is wrong.
+        is_explained: Whether that says what to do about it.
         is_there: Whether the server itself says that it can't answer.
     """
 
-    def __init__(self, target: str, details: str, explained: str | None = None, *, is_there: bool = False) -> None:
-        self.where = f"{target}: {explained or details}"
+    def __init__(self, target: str, why: str, *, is_explained: bool = False, is_there: bool = False) -> None:
+        self.where = f"{target}: {why}"
         advice = ""
-        if not explained and not is_there:
+        if not is_explained and not is_there:
             advice = " (`checkpointd serve` starts a server, --target names another one)"
         what = "checkpointd can't answer" if is_there else "no answer from checkpointd"
         super().__init__(f"{what} at {self.where}{advice}")

@@ -58,8 +58,12 @@ class SchemaName(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Checks that PostgreSQL would take it."""
-        if not 1 <= len(value.encode(errors="replace")) <= 63 or value.startswith("pg_"):
-            self.fail(f"{value!r} is not a schema's name: 1 to 63 bytes, not beginning with pg_", param, ctx)
+        try:
+            is_name = 1 <= len(value.encode()) <= 63 and not value.startswith("pg_")
+        except UnicodeEncodeError:
+            is_name = False
+        if not is_name:
+            self.fail(f"{value!r} is not a schema's name: 1 to 63 bytes of UTF-8, not beginning with pg_", param, ctx)
         return value
 
 

@@ -12,6 +12,10 @@ from uuid import UUID
 MAX_POLICIES = 100
 """How many policies a tenant has."""
 MAX_POLICY_NAME_BYTES = 128
+MAX_HOLD_SECONDS = 2**31
+MAX_KEEP_NEWEST = 2**31 - 1
+MAX_THREAD_BYTES = 2**50
+"""The greatest number of bytes that a policy may leave a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,13 +131,16 @@ class Tenants:
             self.when_new()
         return state
 
-    def admit(self, state: TenantState, at_work: int, wanted: int = 1) -> tuple[int, CheckpointdError | None]:
+    def admit(
+        self, state: TenantState, at_work: int, wanted: int = 1, *, is_metered: bool = True
+    ) -> tuple[int, CheckpointdError | None]:
         """Counts calls of a tenant as at work: the first of those that are wanted.
 
         Args:
             state: The tenant.
             at_work: How many calls are at work without them, of all tenants.
             wanted: How many it wants.
+            is_metered: Whether they count among the calls a second that it may make.
 
         Returns:
             How many were admitted, at least one, and why the others weren't.
@@ -150,7 +153,7 @@ class Tenants:
         admitted, refusal = wanted, None
         if at_work + wanted > self._open_calls:
             admitted = self._share("calls", self._max_calls, state.calls - state.waiting, at_work, wanted, now)
-        if (rate := state.quotas.max_calls_per_second) and admitted:
+        if is_metered and (rate := state.quotas.max_calls_per_second) and admitted:
             allowed, refusal = self._take_tokens(state, rate, admitted, now)
             admitted = min(admitted, allowed)
         state.calls += admitted

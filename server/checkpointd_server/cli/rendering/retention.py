@@ -88,6 +88,16 @@ def effect_json(effect: pb.RetentionEffect) -> dict[str, Any]:
         "policy": effect.policy or None,
         "checkpoints": effect.checkpoints,
         "held_until": _iso(effect.held_until) if effect.HasField("held_until") else None,
+        "hold_policy": effect.hold_policy or None,
+    }
+
+
+def split_json(effects: Sequence[pb.RetentionEffect]) -> dict[str, list[dict[str, Any]]]:
+    """Returns what would go as JSON has it, and what would be held."""
+    going, held = _split(effects)
+    return {
+        "would_delete": [effect_json(effect) for effect in going],
+        "would_hold": [effect_json(effect) for effect in held],
     }
 
 
@@ -101,6 +111,7 @@ def expiring_json(entry: pb.ExpiringThread) -> dict[str, Any]:
         "checkpoints": entry.checkpoints,
         "below_checkpoint_id": entry.below_checkpoint_id or None,
         "deadline_at": _iso(entry.deadline_at),
+        "hold_policy": entry.hold_policy,
     }
 
 
@@ -109,15 +120,36 @@ def tables_of(effects: Sequence[pb.RetentionEffect]) -> list[str]:
     if not effects:
         return []
     rows = [
-        (printable(one.thread_id), action_of(one), outcome_of(one), one.checkpoints, one.reason, printable(one.policy))
+        (
+            printable(one.thread_id),
+            action_of(one),
+            outcome_of(one),
+            one.checkpoints,
+            one.reason,
+            printable(one.policy) or "-",
+            printable(one.hold_policy) or "-",
+        )
         for one in effects
     ]
-    header = ("THREAD", "ACTION", "OUTCOME", "CHECKPOINTS", "REASON", "POLICY")
+    header = ("THREAD", "ACTION", "OUTCOME", "CHECKPOINTS", "REASON", "POLICY", "HELD BY")
     return table(header, rows, right=("CHECKPOINTS",))
 
 
 def summary_of(effects: Sequence[pb.RetentionEffect]) -> str:
-    """Says how much goes: 3 threads, and 120 checkpoints of 7 others."""
+    """Says how much goes, and how much is held: 3 threads, and 120 checkpoints of 7 others."""
+    going, held = _split(effects)
+    return f"{_count(going)}, and hold back {_count(held)}" if held else _count(going)
+
+
+def _split(effects: Sequence[pb.RetentionEffect]) -> tuple[list[pb.RetentionEffect], list[pb.RetentionEffect]]:
+    """Returns what goes, and what is held."""
+    parts: tuple[list[pb.RetentionEffect], list[pb.RetentionEffect]] = ([], [])
+    for effect in effects:
+        parts[effect.outcome == pb.RETENTION_OUTCOME_HELD].append(effect)
+    return parts
+
+
+def _count(effects: Sequence[pb.RetentionEffect]) -> str:
     whole = [effect for effect in effects if effect.action == pb.RETENTION_ACTION_DELETE]
     trimmed = [effect for effect in effects if effect.action == pb.RETENTION_ACTION_TRIM]
     checkpoints = sum(effect.checkpoints for effect in trimmed)

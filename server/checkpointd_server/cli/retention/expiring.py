@@ -35,7 +35,7 @@ def _ask_all(remote: Remote) -> list[Any]:
 @json_option
 @remote_options()
 def expiring(remote: Remote, as_json: bool) -> None:
-    """List what policies with a hold have announced to delete, and nobody has acknowledged; the next first.
+    """List what is announced to be deleted, for a policy with a hold, and nobody has acknowledged; the next first.
 
     \b
     Example:
@@ -54,12 +54,14 @@ def expiring(remote: Remote, as_json: bool) -> None:
             action_of(entry),
             entry.checkpoints,
             entry.reason,
-            printable(entry.policy),
+            printable(entry.policy) or "-",
+            printable(entry.hold_policy),
             when(entry.deadline_at),
         )
         for entry in found
     ]
-    for line in table(("THREAD", "ACTION", "CHECKPOINTS", "REASON", "POLICY", "GOES"), rows, right=("CHECKPOINTS",)):
+    header = ("THREAD", "ACTION", "CHECKPOINTS", "REASON", "POLICY", "HELD BY", "GOES")
+    for line in table(header, rows, right=("CHECKPOINTS",)):
         click.echo(line)
 
 

@@ -14,6 +14,8 @@ from checkpointd_server.cli.remote import Remote, remote_options
 from checkpointd_server.cli.rendering.json import print_json
 from checkpointd_server.cli.rendering.tables import printable, table
 from checkpointd_server.cli.threads.filters import read_metadata
+from checkpointd_server.domain.retention import MAX_HOLD_SECONDS, MAX_KEEP_NEWEST, MAX_THREAD_BYTES
+from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 
 
 @click.command("set")
@@ -26,14 +28,30 @@ from checkpointd_server.cli.threads.filters import read_metadata
     help="What the metadata of their latest checkpoint has; VALUE is JSON, else text. May be given several times.",
 )
 @click.option(
-    "--max-idle", type=Duration(), help="Delete threads that nobody has used for so long: 90d, 12h, 30m, 45s."
+    "--max-idle",
+    type=Duration(most=MAX_TTL_SECONDS),
+    help="Delete threads that nobody has used for so long: 90d, 12h, 30m, 45s.",
 )
 @click.option("--interrupted", is_flag=True, help="Those that wait for an answer, too.")
-@click.option("--max-age", type=Duration(), help="Delete checkpoints that are older; the newest stays.")
-@click.option("--keep-newest", type=Whole(min=1), help="Delete all but so many of the newest checkpoints.")
+@click.option(
+    "--max-age", type=Duration(most=MAX_TTL_SECONDS), help="Delete checkpoints that are older; the newest stays."
+)
+@click.option(
+    "--keep-newest",
+    type=Whole(min=1, max=MAX_KEEP_NEWEST),
+    help="Delete all but so many of the newest checkpoints.",
+)
 @click.option("--keep-last-of-run", is_flag=True, help="Delete checkpoints that aren't the last of their run.")
-@click.option("--max-bytes", type=ByteSize(), help="Delete the oldest checkpoints of threads that are larger: 5MiB.")
-@click.option("--hold", type=Duration(), help="Announce what goes so long before, unless it is acknowledged.")
+@click.option(
+    "--max-bytes",
+    type=ByteSize(most=MAX_THREAD_BYTES),
+    help="Delete the oldest checkpoints of threads that are larger: 5MiB.",
+)
+@click.option(
+    "--hold",
+    type=Duration(most=MAX_HOLD_SECONDS),
+    help="Announce what goes of these threads, by whatever limit, so long before, unless it is acknowledged.",
+)
 @destructive
 @json_option
 @remote_options()
@@ -55,7 +73,7 @@ def set_policy(
 ) -> None:
     """Store a policy, in place of the one with its name. Servers apply it from their next sweep on.
 
-    It says first what it would delete now.
+    It says first what it would delete now: by itself, without what other policies delete.
 
     \b
     Examples:
@@ -64,9 +82,15 @@ def set_policy(
     """
     from checkpointd.v1 import retention_service_pb2 as pb
     from checkpointd.v1.retention_service_pb2_grpc import RetentionServiceStub
-    from checkpointd_server.cli.rendering.retention import effect_json, policy_json, summary_of, tables_of
+    from checkpointd_server.cli.rendering.retention import policy_json, split_json, summary_of, tables_of
     from checkpointd_server.cli.retention.runs import look
 
+    if max_idle is max_age is keep_newest is max_bytes is None and not keep_last_of_run:
+        alone = "--hold" if hold else "--interrupted" if interrupted else None
+        raise click.UsageError(
+            f"the policy sets no limit{f', and {alone} deletes nothing by itself' if alone else ''}: give --max-idle, "
+            "--max-age, --keep-newest, --keep-last-of-run or --max-bytes"
+        )
     policy = pb.RetentionPolicy(
         name=name,
         thread_id_prefix=prefix,
@@ -90,13 +114,13 @@ def set_policy(
             effects = look(remote, policy, bar)
         if dry_run:
             if as_json:
-                print_json({"would_delete": [effect_json(effect) for effect in effects]})
+                print_json(split_json(effects))
             else:
                 for line in tables_of(effects):
                     click.echo(line)
                 click.echo(f"would delete {summary_of(effects)}")
             return
-        confirm(f"Store {printable(name)} at {remote.where}? With it {summary_of(effects)} would go now.", yes=yes)
+        confirm(f"Store {printable(name)} at {remote.where}? By itself it deletes {summary_of(effects)} now.", yes=yes)
     stored = remote.ask(store)
     if as_json:
         print_json(policy_json(stored))

@@ -81,7 +81,7 @@ def run(remote: Remote, dry_run: bool, yes: bool, as_json: bool) -> None:
     if not yes:
         with counting("looking at threads") as bar:
             effects = look(remote, None, bar)
-        confirm(f"Delete {summary_of(effects)} at {remote.where}?", yes=yes)
+        confirm(f"Apply the policies at {remote.where}? They delete {summary_of(effects)} now.", yes=yes)
 
     def ask(channel: Any) -> list[pb.RetentionEffect]:
         stub = RetentionServiceStub(channel)

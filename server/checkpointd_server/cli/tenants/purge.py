@@ -14,6 +14,7 @@ from checkpointd_server.cli.progress import counting
 from checkpointd_server.cli.remote import Remote, remote_options
 from checkpointd_server.cli.rendering.json import print_json
 from checkpointd_server.cli.rendering.tables import byte_size, table
+from checkpointd_server.cli.tenants.stats import list_tenants, unknown_tenant
 from checkpointd_server.cli.threads.filters import filter_options
 
 _PAGE_TIMEOUT = 300.0
@@ -38,7 +39,7 @@ def purge() -> None:
 
 
 @purge.command()
-@filter_options
+@filter_options(archived="Those that are archived alone.")
 @click.option("--all", "every", is_flag=True, help="All threads of the tenant, instead of those that are described.")
 @_pinned_option
 @destructive
@@ -49,7 +50,7 @@ def threads(
 ) -> None:
     """Purge threads of the token's tenant: those that are described, archived or not. All that is given must hold.
 
-    They are found by the metadata of their latest checkpoint. With --archived those that are archived alone go.
+    They are found by the metadata of their latest checkpoint.
 
     \b
     Examples:
@@ -97,6 +98,8 @@ def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: 
     def ask(channel: Any, request: Any) -> Any:
         return TenantServiceStub(channel).PurgeTenant(request, timeout=max(remote.timeout, _PAGE_TIMEOUT))
 
+    if not remote.ask(lambda channel: any(list_tenants(channel, remote, name))):
+        raise click.ClickException(f"{unknown_tenant(name)}: there is nothing to purge")
     whose = f" of tenant {name!r}, and what it has beside them,"
     _purge(remote, request, ask, whose, dry_run=dry_run, yes=yes, as_json=as_json)
 

@@ -10,7 +10,7 @@ from checkpointd_server.cli.option_types import Whole, json_option
 from checkpointd_server.cli.remote import Remote, remote_options
 from checkpointd_server.cli.rendering.json import print_json
 from checkpointd_server.cli.rendering.tables import byte_size, printable, table
-from checkpointd_server.cli.tenants.stats import list_tenants
+from checkpointd_server.cli.tenants.stats import list_tenants, unknown_tenant
 
 _NAMES = ("max_bytes", "max_threads", "max_calls_per_second")
 
@@ -43,7 +43,7 @@ def list_quotas(remote: Remote, name: str, as_json: bool) -> None:
     """
     found = remote.ask(lambda channel: list(list_tenants(channel, remote, name)))
     if name and not found:
-        raise click.ClickException(f"no tenant {name!r} was seen, and nothing was set for it")
+        raise click.ClickException(unknown_tenant(name))
     if as_json:
         told = [
             {
@@ -92,6 +92,7 @@ def _json(message: Any) -> dict[str, int | None]:
     help="The most calls and operations a second, in each process of each server. 0: no bound.",
 )
 @click.option("--reset", is_flag=True, help="Take back what was set before: then the servers' options count.")
+@click.option("--new", is_flag=True, help="NAME may be a tenant that hasn't called yet.")
 @json_option
 @remote_options()
 def set_quotas(
@@ -101,16 +102,19 @@ def set_quotas(
     max_threads: int | None,
     max_calls_per_second: int | None,
     reset: bool,
+    new: bool,
     as_json: bool,
 ) -> None:
     """Set what the tenant NAME may use. What isn't given stays as it is.
 
-    In force at once on the server that answers, and within seconds on others.
+    In force at once on the server that answers, and within seconds on others. A tenant is known by its first call; of
+    one that isn't, --new says that no other is meant.
 
     \b
     Examples:
         checkpointd quotas set acme --bytes 10000000000
         checkpointd quotas set acme --threads 10000 --calls 200 --json
+        checkpointd quotas set coming-soon --new --threads 100
     """
     from checkpointd.v1 import tenant_service_pb2 as pb
     from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
@@ -121,6 +125,8 @@ def set_quotas(
     request = pb.SetQuotasRequest(tenant_name=name, quotas=wanted, reset=reset)
 
     def ask(channel: Any) -> Any:
+        if not new and not any(list_tenants(channel, remote, name)):
+            raise click.UsageError(f"{unknown_tenant(name)}: --new sets quotas for one that is still to come")
         return TenantServiceStub(channel).SetQuotas(request, timeout=remote.timeout)
 
     effective = remote.ask(ask).effective_quotas

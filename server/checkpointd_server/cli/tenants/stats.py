@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import sys
+import io
 from collections.abc import Iterator
 from datetime import UTC
 from typing import Any
@@ -139,9 +139,11 @@ def _report(remote: Remote, *, as_csv: bool, as_json: bool) -> None:
     if as_json:
         print_json({"tenants": tenants})
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, _COLUMNS)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS)
         writer.writeheader()
         writer.writerows(tenants)
+        click.echo(text.getvalue(), nl=False)
     else:
         rows = [
             (
@@ -184,6 +186,11 @@ def list_tenants(channel: Any, remote: Remote, name: str = "") -> Iterator[Any]:
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+
+
+def unknown_tenant(name: str) -> str:
+    """Says that no tenant of that name has called, nor has anything been set for it."""
+    return f"no tenant {name!r} was seen, and nothing was set for it"
 
 
 def _iso(time: Any) -> str:

@@ -15,6 +15,7 @@ from checkpointd_server.cli.remote import Remote, remote_options
 from checkpointd_server.cli.rendering.json import print_json
 from checkpointd_server.cli.rendering.tables import byte_size, printable
 from checkpointd_server.cli.threads.filters import read_pairs
+from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 
 
 @click.command()
@@ -25,7 +26,7 @@ from checkpointd_server.cli.threads.filters import read_pairs
 @click.option(
     "--ttl",
     "ttl_seconds",
-    type=Whole(min=0),
+    type=Whole(min=0, max=MAX_TTL_SECONDS),
     help="How many seconds after its last use it is kept; 0: no own time.",
 )
 @json_option

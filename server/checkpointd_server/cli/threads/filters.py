@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgpack
 
-from checkpointd_server.cli.option_types import stacked
+from checkpointd_server.cli.option_types import Decorator, stacked
 
 STATUSES = ("idle", "running", "interrupted", "failed")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -32,16 +32,20 @@ class Time(click.ParamType):  # type: ignore[type-arg]
                 return datetime.now(UTC) - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither a time, as 2026-05-01T12:00, nor how long ago it is, as 30m, 12h or 7d")
+            self.fail(
+                f"{value!r} is neither a time, as 2026-05-01T12:00, nor how long ago it is, as 30m, 12h or 7d",
+                param,
+                ctx,
+            )
 
 
-def read_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """Returns what was given as NAME=TEXT, several times. Raises UsageError."""
+def read_pairs(pairs: Sequence[str], option: str, form: str = "NAME=TEXT") -> dict[str, str]:
+    """Returns what was given in the form of pairs, several times. Raises UsageError."""
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not name or not equals:
-            raise click.UsageError(f"{option}: {pair!r} is not NAME=TEXT")
+            raise click.UsageError(f"{option}: {pair!r} is not {form}")
         found[name] = text
     return found
 
@@ -49,15 +53,20 @@ def read_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
 def read_metadata(pairs: Sequence[str]) -> bytes:
     """Returns the filter that --metadata gives, as the protocol has it. A value that is JSON counts as what it says."""
     found: dict[str, Any] = {}
-    for name, text in read_pairs(pairs, "--metadata").items():
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return bytes(msgpack.packb(found)) if found else b""
+    try:
+        for name, text in read_pairs(pairs, "--metadata", "KEY=VALUE").items():
+            try:
+                found[name] = json.loads(text)
+            except ValueError:
+                found[name] = text
+        return bytes(msgpack.packb(found)) if found else b""
+    except (ValueError, OverflowError, RecursionError):
+        raise click.UsageError(
+            "--metadata: VALUE is nested too deep, has a number of more than 64 bits, or text that is not Unicode"
+        ) from None
 
 
-_filter_options = stacked(
+_options = stacked(
     click.option("--prefix", default="", metavar="TEXT", help="What their ids begin with."),
     click.option(
         "--metadata",
@@ -79,12 +88,20 @@ _filter_options = stacked(
     click.option("--created-before", type=Time(), help="Created before then."),
     click.option("--active-from", type=Time(), help="Last written to from then on."),
     click.option("--active-before", type=Time(), help="Last written to before then."),
-    click.option("--archived", is_flag=True, help="Those that are archived, instead of those that aren't."),
 )
 
 
-def filter_options(command: Callable[..., None]) -> Any:
-    """Gives a command the options that say which threads are meant, and calls it with `wanted`, a ThreadFilter."""
+def filter_options(*, archived: str = "Those that are archived, instead of those that aren't.") -> Decorator[Any]:
+    """Gives a command the options that say which threads are meant, and calls it with `wanted`, a ThreadFilter.
+
+    Args:
+        archived: What it means that the archived ones are asked for.
+    """
+    return lambda command: _options(click.option("--archived", is_flag=True, help=archived)(_reading(command)))
+
+
+def _reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Returns a command that is called with what the options say, and calls the one given with a ThreadFilter."""
 
     @functools.wraps(command)
     def read(
@@ -121,4 +138,4 @@ def filter_options(command: Callable[..., None]) -> Any:
                 getattr(message, field).FromDatetime(time)
         command(wanted=message, **others)
 
-    return _filter_options(read)
+    return read

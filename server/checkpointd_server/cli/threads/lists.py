@@ -16,7 +16,7 @@ _MAX_PAGE = 1000
 
 
 @click.command("list")
-@filter_options
+@filter_options()
 @click.option("--limit", type=Whole(min=1), default=50, show_default=True, help="The most threads.")
 @click.option("--all", "every", is_flag=True, help="All of them, however many there are.")
 @json_option
@@ -68,7 +68,7 @@ def list_threads(remote: Remote, wanted: Any, limit: int, every: bool, as_json: 
 
 
 @click.command()
-@filter_options
+@filter_options()
 @json_option
 @remote_options()
 def count(remote: Remote, wanted: Any, as_json: bool) -> None:

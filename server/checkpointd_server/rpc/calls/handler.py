@@ -215,7 +215,7 @@ class Calls:
                 self.check_room()
                 call.identity = await authenticate(context)
                 check_scope(call.identity, needed)
-                self._admit(call, call.identity.tenant)
+                self._admit(call, call.identity.tenant, is_metered=needed is not Scope.OPERATOR)
                 raw = await self._read(call, context)
                 size = len(raw)
                 self.begin(call, size)
@@ -288,10 +288,10 @@ class Calls:
             raise Draining()
         self._load.check(self._entered - self._waiting)
 
-    def _admit(self, call: Call, tenant: str) -> None:
+    def _admit(self, call: Call, tenant: str, *, is_metered: bool) -> None:
         """Counts a call as its tenant's. Raises Overloaded, QuotaExceeded."""
         state = self.tenants.of(tenant)
-        self.tenants.admit(state, self._entered - self._waiting - 1)
+        self.tenants.admit(state, self._entered - self._waiting - 1, is_metered=is_metered)
         call.tenant = state
         state.activity.begun(call)
 

@@ -6,7 +6,10 @@ from checkpointd.v1 import retention_service_pb2 as pb
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.retention import (
+    MAX_HOLD_SECONDS,
+    MAX_KEEP_NEWEST,
     MAX_POLICY_NAME_BYTES,
+    MAX_THREAD_BYTES,
     Expiring,
     RetentionAction,
     RetentionEffect,
@@ -20,11 +23,10 @@ from checkpointd_server.rpc.conversion.validation import check_optional_text, ch
 _LIMITS = {
     "max_idle_seconds": MAX_TTL_SECONDS,
     "max_age_seconds": MAX_TTL_SECONDS,
-    "keep_newest": 2**31 - 1,
-    "max_bytes": 2**50,
+    "keep_newest": MAX_KEEP_NEWEST,
+    "max_bytes": MAX_THREAD_BYTES,
 }
 """The greatest of each limit that a policy may set."""
-_MAX_HOLD_SECONDS = 2**31
 _ACTIONS = {
     RetentionAction.DELETE: pb.RETENTION_ACTION_DELETE,
     RetentionAction.TRIM: pb.RETENTION_ACTION_TRIM,
@@ -46,9 +48,9 @@ def read_policy(message: pb.RetentionPolicy, limits: Limits) -> RetentionPolicy:
         if not 1 <= number <= _LIMITS[field]:
             problem = f"is {number}, must be from 1 to {_LIMITS[field]}"
             raise InvalidArgument(f"policy.{field}", problem, limit=_LIMITS[field])
-    if not 0 <= message.hold_seconds <= _MAX_HOLD_SECONDS:
-        problem = f"is {message.hold_seconds}, must be from 0 to {_MAX_HOLD_SECONDS}"
-        raise InvalidArgument("policy.hold_seconds", problem, limit=_MAX_HOLD_SECONDS)
+    if not 0 <= message.hold_seconds <= MAX_HOLD_SECONDS:
+        problem = f"is {message.hold_seconds}, must be from 0 to {MAX_HOLD_SECONDS}"
+        raise InvalidArgument("policy.hold_seconds", problem, limit=MAX_HOLD_SECONDS)
     if not given and not message.keep_last_of_run:
         alone = next((field for field in ("hold_seconds", "delete_interrupted") if getattr(message, field)), None)
         problem = f"sets no limit: set one of {', '.join(_LIMITS)}, keep_last_of_run"

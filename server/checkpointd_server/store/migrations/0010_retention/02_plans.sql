@@ -410,6 +410,7 @@ CREATE FUNCTION __schema__.preview_retention(
     OUT o_hold_by text
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_below text;
     x_plan record;
     x_hold record;
