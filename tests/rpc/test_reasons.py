@@ -223,6 +223,14 @@ async def chain_too_long(world: World) -> Any:
         return await client.refused(client.checkpoints.PutCheckpoint(put))
 
 
+async def serializer_mismatch(world: World) -> Any:
+    async with world.serve() as (_, client):
+        await client.checkpoints.PutCheckpoint(client.put_request())
+        other = values.Metadata(value=values.TypedValue(type="json", data=b"{}"))
+        request = client.put_request(checkpoint_id="2", metadata=other)
+        return await client.refused(client.checkpoints.PutCheckpoint(request))
+
+
 async def sealed(world: World) -> Any:
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"0")))
@@ -339,6 +347,15 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
         chain_too_long,
         grpc.StatusCode.FAILED_PRECONDITION,
         {"thread_id": "thread-1", "channel": "channel", "limit": "64"},
+    ),
+    "SERIALIZER_MISMATCH": (
+        serializer_mismatch,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        {
+            "thread_id": "thread-1",
+            "serializer_family": "langgraph-json",
+            "thread_serializer_family": "langgraph-msgpack",
+        },
     ),
     "SEALED": (sealed, grpc.StatusCode.FAILED_PRECONDITION, {}),
     "CORRUPT_VALUE": (corrupt_value, grpc.StatusCode.DATA_LOSS, {}),

@@ -123,17 +123,26 @@ export class LeaseLostError extends WriteConflictError {
   }
 }
 
-/** A thread was written by another language's serializer, which this saver's doesn't read. */
+/** Type tags of Python's serializers, which this side doesn't read. */
+export const PYTHON_TYPES = /^(msgpack|null|bytearray|pickle)(\+|$)/;
+
+/** A thread was written by another serializer, which this saver's doesn't read. Nothing was returned, and nothing was stored. */
 export class SerializerMismatchError extends CheckpointdError {
   constructor(
     readonly threadId: string,
-    /** The type tag that was found. */
+    /** The type tag that was found; "" where the server has refused a write. */
     readonly type: string,
+    /** The family of the serializer that wrote the thread: "langgraph-msgpack" for that of LangGraph for Python, or "other". */
+    readonly family = PYTHON_TYPES.test(type) ? "langgraph-msgpack" : "other",
   ) {
+    const found = type === "" ? "" : ` (its values have the type ${JSON.stringify(type)})`;
     super(
-      `thread ${JSON.stringify(threadId)} was written by a serializer whose values have the type ${JSON.stringify(type)}, which ` +
-        "LangGraph.js can't read. For threads that Python and JavaScript share, give the Python saver " +
-        "serde=PortableSerializer() and this one serde: new PortableSerializer().",
+      `thread ${JSON.stringify(threadId)} was written by ` +
+        (family === "langgraph-msgpack"
+          ? `LangGraph for Python's own serializer, which LangGraph.js can't read${found}. For threads that Python and JavaScript ` +
+            "share, give the Python saver serde=PortableSerializer() and this one serde: new PortableSerializer()."
+          : `another serializer than this saver's${found}. Give the saver the serde that has written it` +
+            (family === "langgraph-json" ? ": new PortableSerializer(), or none." : ".")),
     );
   }
 }
@@ -236,6 +245,8 @@ export function fromServiceError(error: ServiceError, target: string, method: st
       return new LeaseHeldError(threadId, optionalNumber(metadata.remaining_ms));
     case "LEASE_LOST":
       return new LeaseLostError(threadId);
+    case "SERIALIZER_MISMATCH":
+      return new SerializerMismatchError(threadId, "", metadata.thread_serializer_family);
     case "BASE_MISSING":
     case "CHAIN_TOO_LONG":
       return new BaseMissingError(`thread ${JSON.stringify(threadId)}: ${said}`);

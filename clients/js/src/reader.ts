@@ -1,5 +1,6 @@
 /** Reads: the call, what its answer left out, and LangGraph's types made of both. */
 import {
+  JsonPlusSerializer,
   TASKS,
   maxChannelVersion,
   type Checkpoint,
@@ -11,7 +12,7 @@ import {
 } from "@langchain/langgraph-checkpoint";
 
 import { configOf, readBody, versionOf, type Key } from "./convert.js";
-import { CheckpointdError, CorruptValueError, SerializerMismatchError } from "./errors.js";
+import { CheckpointdError, CorruptValueError, PYTHON_TYPES, SerializerMismatchError } from "./errors.js";
 import { CheckpointServiceService, GetCheckpointRequest, GetDeltaChannelHistoryRequest, type ListCheckpointsRequest } from "./gen/checkpointd/v1/checkpoint_service.js";
 import type { CheckpointTuple as StoredTuple, TaskWrite, TypedValue } from "./gen/checkpointd/v1/values.js";
 import type { Transport } from "./transport.js";
@@ -23,8 +24,6 @@ const TRIES = 10;
 const MAX_EMPTY_PAGES = 100;
 /** The checkpoint format since which a checkpoint holds its own pending sends. */
 const SENDS_STORED_INLINE = 4;
-/** Type tags of Python's serializers, which this side doesn't read. */
-const PYTHON_TYPES = /^(msgpack|null|bytearray|pickle)(\+|$)/;
 
 type OnRead = (version: bigint, checkpointIds: string[]) => void;
 
@@ -184,13 +183,18 @@ export class Reader {
       return await this.serde.loadsTyped(value.type, value.data);
     } catch (error) {
       if (error instanceof CheckpointdError) throw error;
-      if (PYTHON_TYPES.test(value.type)) throw new SerializerMismatchError(threadId, value.type);
+      if (isOthers(value.type, this.serde)) throw new SerializerMismatchError(threadId, value.type);
       throw new CorruptValueError(
         `a value of thread ${JSON.stringify(threadId)}, of type ${JSON.stringify(value.type)}, can't be read by this saver's serializer ` +
           `(${(error as Error)?.name}): it was stored by another one, or changed since`,
       );
     }
   }
+}
+
+/** Whether a value that a serializer couldn't read has a type that it doesn't read, as far as that is known. */
+function isOthers(type: string, serde: SerializerProtocol): boolean {
+  return PYTHON_TYPES.test(type) || (serde instanceof JsonPlusSerializer && type !== "json" && type !== "bytes");
 }
 
 function channelPlace(channel: string, version: string): Place {

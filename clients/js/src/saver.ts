@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import {
   BaseCheckpointSaver,
+  JsonPlusSerializer,
   WRITES_IDX_MAP,
   getCheckpointId,
   type ChannelVersions,
@@ -40,7 +41,7 @@ import {
 } from "./gen/checkpointd/v1/checkpoint_service.js";
 import { GetServerInfoRequest, InfoServiceService } from "./gen/checkpointd/v1/info_service.js";
 import { CopyThreadRequest, DeleteThreadRequest, PruneStrategy, PruneThreadsRequest, ThreadServiceService } from "./gen/checkpointd/v1/thread_service.js";
-import { TaskWrite, type TypedValue } from "./gen/checkpointd/v1/values.js";
+import { SerializerFamily, TaskWrite, type TypedValue } from "./gen/checkpointd/v1/values.js";
 import { settingsOf, type GrpcSaverOptions } from "./options.js";
 import { Queues } from "./order.js";
 import { Reader } from "./reader.js";
@@ -247,6 +248,8 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
           checkpointId,
           taskId: text("task_id", taskId),
           taskPath: text("task_path", taskPath),
+          // What a put tells by its metadata's type.
+          serializerFamily: this.serde instanceof JsonPlusSerializer ? SerializerFamily.LANGGRAPH_JSON : SerializerFamily.OTHER,
           precondition: view?.writesPrecondition(),
           requestId: requestId(),
         });

@@ -57,7 +57,7 @@ class PutCheckpointResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "request_id")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path", "writes", "precondition", "lease_token", "request_id", "serializer_family")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class PutWritesRequest(_message.Message):
     PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SERIALIZER_FAMILY_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -76,7 +77,8 @@ class PutWritesRequest(_message.Message):
     precondition: _values_pb2.Precondition
     lease_token: int
     request_id: bytes
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+    serializer_family: _values_pb2.SerializerFamily
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[_values_pb2.TaskWrite, _Mapping]]] = ..., precondition: _Optional[_Union[_values_pb2.Precondition, _Mapping]] = ..., lease_token: _Optional[int] = ..., request_id: _Optional[bytes] = ..., serializer_family: _Optional[_Union[_values_pb2.SerializerFamily, str]] = ...) -> None: ...
 
 class PutWritesResponse(_message.Message):
     __slots__ = ("version",)

@@ -27,17 +27,17 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/thread_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\"3\n\x14\x44\x65leteThreadResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"Q\n\x11\x44\x65leteRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12+\n\x06leases\x18\x02 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"1\n\x12\x44\x65leteRunsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\x9e\x01\n\x11\x43opyThreadRequest\x12\x18\n\x10source_thread_id\x18\x01 \x01(\t\x12\x18\n\x10target_thread_id\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x12\x13\n\x0blease_token\x18\x05 \x01(\x03\x42\x10\n\x0e_checkpoint_id\"0\n\x12\x43opyThreadResponse\x12\x1a\n\x12\x63opied_checkpoints\x18\x01 \x01(\x03\"\x87\x01\n\x13PruneThreadsRequest\x12\x12\n\nthread_ids\x18\x01 \x03(\t\x12/\n\x08strategy\x18\x02 \x01(\x0e\x32\x1d.checkpointd.v1.PruneStrategy\x12+\n\x06leases\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"3\n\x14PruneThreadsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\'\n\tThreadTag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"?\n\x0cThreadSignal\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08is_error\x18\x02 \x01(\x08\x12\x0c\n\x04json\x18\x03 \x01(\t\"\xb6\x03\n\x06Thread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.checkpointd.v1.ThreadStatus\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tactive_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcheckpoint_id\x18\x07 \x01(\t\x12\x15\n\rmetadata_json\x18\x08 \x01(\t\x12\x0c\n\x04next\x18\t \x03(\t\x12-\n\x07signals\x18\n \x03(\x0b\x32\x1c.checkpointd.v1.ThreadSignal\x12\'\n\x04tags\x18\x0b \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12/\n\x0b\x61rchived_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\r \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x0e \x01(\x03\"\xa1\x03\n\x0cThreadFilter\x12\x18\n\x10thread_id_prefix\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\'\n\x04tags\x18\x03 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12.\n\x08statuses\x18\x04 \x03(\x0e\x32\x1c.checkpointd.v1.ThreadStatus\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x63tive_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractive_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61rchived\x18\t \x01(\x08\x12\x30\n\x0fmetadata_struct\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\"i\n\x12ListThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListThreadsResponse\x12\'\n\x07threads\x18\x01 \x03(\x0b\x32\x16.checkpointd.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\";\n\x11GetThreadResponse\x12&\n\x06thread\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Thread\"C\n\x13\x43ountThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\"7\n\x14\x43ountThreadsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x08\"P\n\x14GetThreadTreeRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xef\x01\n\x0e\x43heckpointNode\x12\x15\n\rcheckpoint_ns\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\x0e\n\x06writes\x18\x08 \x01(\x03\x12\x13\n\x0binterrupted\x18\t \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x08\"_\n\x15GetThreadTreeResponse\x12-\n\x05nodes\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.CheckpointNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x15ShowCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\"&\n\x16ShowCheckpointResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"}\n\x16\x44iffCheckpointsRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1c\n\x14\x62\x65\x66ore_checkpoint_id\x18\x03 \x01(\t\x12\x1b\n\x13\x61\x66ter_checkpoint_id\x18\x04 \x01(\t\"\'\n\x17\x44iffCheckpointsResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"Q\n\x14\x41rchiveThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tunarchive\x18\x02 \x01(\x08\x12\x13\n\x0blease_token\x18\x03 \x01(\x03\"(\n\x15\x41rchiveThreadResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\"\xb4\x01\n\x13UpdateThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12+\n\x08set_tags\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12\x13\n\x0bremove_tags\x18\x03 \x03(\t\x12\x13\n\x06pinned\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bttl_seconds\x18\x05 \x01(\x03H\x01\x88\x01\x01\x42\t\n\x07_pinnedB\x0e\n\x0c_ttl_seconds\">\n\x14UpdateThreadResponse\x12&\n\x06thread\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Thread\"\x95\x01\n\x13PurgeThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\x12\x13\n\x0b\x61ll_threads\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x16\n\x0einclude_pinned\x18\x04 \x01(\x08\x12\x12\n\npage_token\x18\x05 \x01(\t\")\n\nPurgedRows\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xbb\x01\n\x14PurgeThreadsResponse\x12\x16\n\x0epurged_threads\x18\x01 \x01(\x03\x12\x1a\n\x12purged_checkpoints\x18\x02 \x01(\x03\x12\x14\n\x0cpurged_bytes\x18\x03 \x01(\x03\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.PurgedRows\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t*j\n\rPruneStrategy\x12\x1e\n\x1aPRUNE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPRUNE_STRATEGY_KEEP_LATEST\x10\x01\x12\x19\n\x15PRUNE_STRATEGY_DELETE\x10\x02*\x99\x01\n\x0cThreadStatus\x12\x1d\n\x19THREAD_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12THREAD_STATUS_IDLE\x10\x01\x12\x19\n\x15THREAD_STATUS_RUNNING\x10\x02\x12\x1d\n\x19THREAD_STATUS_INTERRUPTED\x10\x03\x12\x18\n\x14THREAD_STATUS_FAILED\x10\x04\x32\xab\t\n\rThreadService\x12V\n\x0bListThreads\x12\".checkpointd.v1.ListThreadsRequest\x1a#.checkpointd.v1.ListThreadsResponse\x12P\n\tGetThread\x12 .checkpointd.v1.GetThreadRequest\x1a!.checkpointd.v1.GetThreadResponse\x12Y\n\x0c\x43ountThreads\x12#.checkpointd.v1.CountThreadsRequest\x1a$.checkpointd.v1.CountThreadsResponse\x12\\\n\rGetThreadTree\x12$.checkpointd.v1.GetThreadTreeRequest\x1a%.checkpointd.v1.GetThreadTreeResponse\x12_\n\x0eShowCheckpoint\x12%.checkpointd.v1.ShowCheckpointRequest\x1a&.checkpointd.v1.ShowCheckpointResponse\x12\x62\n\x0f\x44iffCheckpoints\x12&.checkpointd.v1.DiffCheckpointsRequest\x1a\'.checkpointd.v1.DiffCheckpointsResponse\x12\\\n\rArchiveThread\x12$.checkpointd.v1.ArchiveThreadRequest\x1a%.checkpointd.v1.ArchiveThreadResponse\x12Y\n\x0cUpdateThread\x12#.checkpointd.v1.UpdateThreadRequest\x1a$.checkpointd.v1.UpdateThreadResponse\x12Y\n\x0c\x44\x65leteThread\x12#.checkpointd.v1.DeleteThreadRequest\x1a$.checkpointd.v1.DeleteThreadResponse\x12S\n\nDeleteRuns\x12!.checkpointd.v1.DeleteRunsRequest\x1a\".checkpointd.v1.DeleteRunsResponse\x12S\n\nCopyThread\x12!.checkpointd.v1.CopyThreadRequest\x1a\".checkpointd.v1.CopyThreadResponse\x12Y\n\x0cPruneThreads\x12#.checkpointd.v1.PruneThreadsRequest\x1a$.checkpointd.v1.PruneThreadsResponse\x12Y\n\x0cPurgeThreads\x12#.checkpointd.v1.PurgeThreadsRequest\x1a$.checkpointd.v1.PurgeThreadsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/thread_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\"3\n\x14\x44\x65leteThreadResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"Q\n\x11\x44\x65leteRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12+\n\x06leases\x18\x02 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"1\n\x12\x44\x65leteRunsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\x9e\x01\n\x11\x43opyThreadRequest\x12\x18\n\x10source_thread_id\x18\x01 \x01(\t\x12\x18\n\x10target_thread_id\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x12\x13\n\x0blease_token\x18\x05 \x01(\x03\x42\x10\n\x0e_checkpoint_id\"0\n\x12\x43opyThreadResponse\x12\x1a\n\x12\x63opied_checkpoints\x18\x01 \x01(\x03\"\x87\x01\n\x13PruneThreadsRequest\x12\x12\n\nthread_ids\x18\x01 \x03(\t\x12/\n\x08strategy\x18\x02 \x01(\x0e\x32\x1d.checkpointd.v1.PruneStrategy\x12+\n\x06leases\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.ThreadLease\"3\n\x14PruneThreadsResponse\x12\x1b\n\x13\x64\x65leted_checkpoints\x18\x01 \x01(\x03\"\'\n\tThreadTag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"?\n\x0cThreadSignal\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08is_error\x18\x02 \x01(\x08\x12\x0c\n\x04json\x18\x03 \x01(\t\"\xf3\x03\n\x06Thread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.checkpointd.v1.ThreadStatus\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tactive_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcheckpoint_id\x18\x07 \x01(\t\x12\x15\n\rmetadata_json\x18\x08 \x01(\t\x12\x0c\n\x04next\x18\t \x03(\t\x12-\n\x07signals\x18\n \x03(\x0b\x32\x1c.checkpointd.v1.ThreadSignal\x12\'\n\x04tags\x18\x0b \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12/\n\x0b\x61rchived_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\r \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x0e \x01(\x03\x12;\n\x11serializer_family\x18\x0f \x01(\x0e\x32 .checkpointd.v1.SerializerFamily\"\xa1\x03\n\x0cThreadFilter\x12\x18\n\x10thread_id_prefix\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\'\n\x04tags\x18\x03 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12.\n\x08statuses\x18\x04 \x03(\x0e\x32\x1c.checkpointd.v1.ThreadStatus\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61\x63tive_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractive_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61rchived\x18\t \x01(\x08\x12\x30\n\x0fmetadata_struct\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\"i\n\x12ListThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListThreadsResponse\x12\'\n\x07threads\x18\x01 \x03(\x0b\x32\x16.checkpointd.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\";\n\x11GetThreadResponse\x12&\n\x06thread\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Thread\"C\n\x13\x43ountThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\"7\n\x14\x43ountThreadsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x08\"P\n\x14GetThreadTreeRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xef\x01\n\x0e\x43heckpointNode\x12\x15\n\rcheckpoint_ns\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\x0e\n\x06writes\x18\x08 \x01(\x03\x12\x13\n\x0binterrupted\x18\t \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x08\"_\n\x15GetThreadTreeResponse\x12-\n\x05nodes\x18\x01 \x03(\x0b\x32\x1e.checkpointd.v1.CheckpointNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x15ShowCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\"&\n\x16ShowCheckpointResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"}\n\x16\x44iffCheckpointsRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1c\n\x14\x62\x65\x66ore_checkpoint_id\x18\x03 \x01(\t\x12\x1b\n\x13\x61\x66ter_checkpoint_id\x18\x04 \x01(\t\"\'\n\x17\x44iffCheckpointsResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"Q\n\x14\x41rchiveThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x11\n\tunarchive\x18\x02 \x01(\x08\x12\x13\n\x0blease_token\x18\x03 \x01(\x03\"(\n\x15\x41rchiveThreadResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\"\xb4\x01\n\x13UpdateThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12+\n\x08set_tags\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12\x13\n\x0bremove_tags\x18\x03 \x03(\t\x12\x13\n\x06pinned\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bttl_seconds\x18\x05 \x01(\x03H\x01\x88\x01\x01\x42\t\n\x07_pinnedB\x0e\n\x0c_ttl_seconds\">\n\x14UpdateThreadResponse\x12&\n\x06thread\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Thread\"\x95\x01\n\x13PurgeThreadsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadFilter\x12\x13\n\x0b\x61ll_threads\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x16\n\x0einclude_pinned\x18\x04 \x01(\x08\x12\x12\n\npage_token\x18\x05 \x01(\t\")\n\nPurgedRows\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xbb\x01\n\x14PurgeThreadsResponse\x12\x16\n\x0epurged_threads\x18\x01 \x01(\x03\x12\x1a\n\x12purged_checkpoints\x18\x02 \x01(\x03\x12\x14\n\x0cpurged_bytes\x18\x03 \x01(\x03\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.PurgedRows\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t*j\n\rPruneStrategy\x12\x1e\n\x1aPRUNE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPRUNE_STRATEGY_KEEP_LATEST\x10\x01\x12\x19\n\x15PRUNE_STRATEGY_DELETE\x10\x02*\x99\x01\n\x0cThreadStatus\x12\x1d\n\x19THREAD_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12THREAD_STATUS_IDLE\x10\x01\x12\x19\n\x15THREAD_STATUS_RUNNING\x10\x02\x12\x1d\n\x19THREAD_STATUS_INTERRUPTED\x10\x03\x12\x18\n\x14THREAD_STATUS_FAILED\x10\x04\x32\xab\t\n\rThreadService\x12V\n\x0bListThreads\x12\".checkpointd.v1.ListThreadsRequest\x1a#.checkpointd.v1.ListThreadsResponse\x12P\n\tGetThread\x12 .checkpointd.v1.GetThreadRequest\x1a!.checkpointd.v1.GetThreadResponse\x12Y\n\x0c\x43ountThreads\x12#.checkpointd.v1.CountThreadsRequest\x1a$.checkpointd.v1.CountThreadsResponse\x12\\\n\rGetThreadTree\x12$.checkpointd.v1.GetThreadTreeRequest\x1a%.checkpointd.v1.GetThreadTreeResponse\x12_\n\x0eShowCheckpoint\x12%.checkpointd.v1.ShowCheckpointRequest\x1a&.checkpointd.v1.ShowCheckpointResponse\x12\x62\n\x0f\x44iffCheckpoints\x12&.checkpointd.v1.DiffCheckpointsRequest\x1a\'.checkpointd.v1.DiffCheckpointsResponse\x12\\\n\rArchiveThread\x12$.checkpointd.v1.ArchiveThreadRequest\x1a%.checkpointd.v1.ArchiveThreadResponse\x12Y\n\x0cUpdateThread\x12#.checkpointd.v1.UpdateThreadRequest\x1a$.checkpointd.v1.UpdateThreadResponse\x12Y\n\x0c\x44\x65leteThread\x12#.checkpointd.v1.DeleteThreadRequest\x1a$.checkpointd.v1.DeleteThreadResponse\x12S\n\nDeleteRuns\x12!.checkpointd.v1.DeleteRunsRequest\x1a\".checkpointd.v1.DeleteRunsResponse\x12S\n\nCopyThread\x12!.checkpointd.v1.CopyThreadRequest\x1a\".checkpointd.v1.CopyThreadResponse\x12Y\n\x0cPruneThreads\x12#.checkpointd.v1.PruneThreadsRequest\x1a$.checkpointd.v1.PruneThreadsResponse\x12Y\n\x0cPurgeThreads\x12#.checkpointd.v1.PurgeThreadsRequest\x1a$.checkpointd.v1.PurgeThreadsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.thread_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRUNESTRATEGY']._serialized_start=3664
-  _globals['_PRUNESTRATEGY']._serialized_end=3770
-  _globals['_THREADSTATUS']._serialized_start=3773
-  _globals['_THREADSTATUS']._serialized_end=3926
+  _globals['_PRUNESTRATEGY']._serialized_start=3725
+  _globals['_PRUNESTRATEGY']._serialized_end=3831
+  _globals['_THREADSTATUS']._serialized_start=3834
+  _globals['_THREADSTATUS']._serialized_end=3987
   _globals['_DELETETHREADREQUEST']._serialized_start=147
   _globals['_DELETETHREADREQUEST']._serialized_end=208
   _globals['_DELETETHREADRESPONSE']._serialized_start=210
@@ -59,49 +59,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_THREADSIGNAL']._serialized_start=840
   _globals['_THREADSIGNAL']._serialized_end=903
   _globals['_THREAD']._serialized_start=906
-  _globals['_THREAD']._serialized_end=1344
-  _globals['_THREADFILTER']._serialized_start=1347
-  _globals['_THREADFILTER']._serialized_end=1764
-  _globals['_LISTTHREADSREQUEST']._serialized_start=1766
-  _globals['_LISTTHREADSREQUEST']._serialized_end=1871
-  _globals['_LISTTHREADSRESPONSE']._serialized_start=1873
-  _globals['_LISTTHREADSRESPONSE']._serialized_end=1960
-  _globals['_GETTHREADREQUEST']._serialized_start=1962
-  _globals['_GETTHREADREQUEST']._serialized_end=1999
-  _globals['_GETTHREADRESPONSE']._serialized_start=2001
-  _globals['_GETTHREADRESPONSE']._serialized_end=2060
-  _globals['_COUNTTHREADSREQUEST']._serialized_start=2062
-  _globals['_COUNTTHREADSREQUEST']._serialized_end=2129
-  _globals['_COUNTTHREADSRESPONSE']._serialized_start=2131
-  _globals['_COUNTTHREADSRESPONSE']._serialized_end=2186
-  _globals['_GETTHREADTREEREQUEST']._serialized_start=2188
-  _globals['_GETTHREADTREEREQUEST']._serialized_end=2268
-  _globals['_CHECKPOINTNODE']._serialized_start=2271
-  _globals['_CHECKPOINTNODE']._serialized_end=2510
-  _globals['_GETTHREADTREERESPONSE']._serialized_start=2512
-  _globals['_GETTHREADTREERESPONSE']._serialized_end=2607
-  _globals['_SHOWCHECKPOINTREQUEST']._serialized_start=2609
-  _globals['_SHOWCHECKPOINTREQUEST']._serialized_end=2697
-  _globals['_SHOWCHECKPOINTRESPONSE']._serialized_start=2699
-  _globals['_SHOWCHECKPOINTRESPONSE']._serialized_end=2737
-  _globals['_DIFFCHECKPOINTSREQUEST']._serialized_start=2739
-  _globals['_DIFFCHECKPOINTSREQUEST']._serialized_end=2864
-  _globals['_DIFFCHECKPOINTSRESPONSE']._serialized_start=2866
-  _globals['_DIFFCHECKPOINTSRESPONSE']._serialized_end=2905
-  _globals['_ARCHIVETHREADREQUEST']._serialized_start=2907
-  _globals['_ARCHIVETHREADREQUEST']._serialized_end=2988
-  _globals['_ARCHIVETHREADRESPONSE']._serialized_start=2990
-  _globals['_ARCHIVETHREADRESPONSE']._serialized_end=3030
-  _globals['_UPDATETHREADREQUEST']._serialized_start=3033
-  _globals['_UPDATETHREADREQUEST']._serialized_end=3213
-  _globals['_UPDATETHREADRESPONSE']._serialized_start=3215
-  _globals['_UPDATETHREADRESPONSE']._serialized_end=3277
-  _globals['_PURGETHREADSREQUEST']._serialized_start=3280
-  _globals['_PURGETHREADSREQUEST']._serialized_end=3429
-  _globals['_PURGEDROWS']._serialized_start=3431
-  _globals['_PURGEDROWS']._serialized_end=3472
-  _globals['_PURGETHREADSRESPONSE']._serialized_start=3475
-  _globals['_PURGETHREADSRESPONSE']._serialized_end=3662
-  _globals['_THREADSERVICE']._serialized_start=3929
-  _globals['_THREADSERVICE']._serialized_end=5124
+  _globals['_THREAD']._serialized_end=1405
+  _globals['_THREADFILTER']._serialized_start=1408
+  _globals['_THREADFILTER']._serialized_end=1825
+  _globals['_LISTTHREADSREQUEST']._serialized_start=1827
+  _globals['_LISTTHREADSREQUEST']._serialized_end=1932
+  _globals['_LISTTHREADSRESPONSE']._serialized_start=1934
+  _globals['_LISTTHREADSRESPONSE']._serialized_end=2021
+  _globals['_GETTHREADREQUEST']._serialized_start=2023
+  _globals['_GETTHREADREQUEST']._serialized_end=2060
+  _globals['_GETTHREADRESPONSE']._serialized_start=2062
+  _globals['_GETTHREADRESPONSE']._serialized_end=2121
+  _globals['_COUNTTHREADSREQUEST']._serialized_start=2123
+  _globals['_COUNTTHREADSREQUEST']._serialized_end=2190
+  _globals['_COUNTTHREADSRESPONSE']._serialized_start=2192
+  _globals['_COUNTTHREADSRESPONSE']._serialized_end=2247
+  _globals['_GETTHREADTREEREQUEST']._serialized_start=2249
+  _globals['_GETTHREADTREEREQUEST']._serialized_end=2329
+  _globals['_CHECKPOINTNODE']._serialized_start=2332
+  _globals['_CHECKPOINTNODE']._serialized_end=2571
+  _globals['_GETTHREADTREERESPONSE']._serialized_start=2573
+  _globals['_GETTHREADTREERESPONSE']._serialized_end=2668
+  _globals['_SHOWCHECKPOINTREQUEST']._serialized_start=2670
+  _globals['_SHOWCHECKPOINTREQUEST']._serialized_end=2758
+  _globals['_SHOWCHECKPOINTRESPONSE']._serialized_start=2760
+  _globals['_SHOWCHECKPOINTRESPONSE']._serialized_end=2798
+  _globals['_DIFFCHECKPOINTSREQUEST']._serialized_start=2800
+  _globals['_DIFFCHECKPOINTSREQUEST']._serialized_end=2925
+  _globals['_DIFFCHECKPOINTSRESPONSE']._serialized_start=2927
+  _globals['_DIFFCHECKPOINTSRESPONSE']._serialized_end=2966
+  _globals['_ARCHIVETHREADREQUEST']._serialized_start=2968
+  _globals['_ARCHIVETHREADREQUEST']._serialized_end=3049
+  _globals['_ARCHIVETHREADRESPONSE']._serialized_start=3051
+  _globals['_ARCHIVETHREADRESPONSE']._serialized_end=3091
+  _globals['_UPDATETHREADREQUEST']._serialized_start=3094
+  _globals['_UPDATETHREADREQUEST']._serialized_end=3274
+  _globals['_UPDATETHREADRESPONSE']._serialized_start=3276
+  _globals['_UPDATETHREADRESPONSE']._serialized_end=3338
+  _globals['_PURGETHREADSREQUEST']._serialized_start=3341
+  _globals['_PURGETHREADSREQUEST']._serialized_end=3490
+  _globals['_PURGEDROWS']._serialized_start=3492
+  _globals['_PURGEDROWS']._serialized_end=3533
+  _globals['_PURGETHREADSRESPONSE']._serialized_start=3536
+  _globals['_PURGETHREADSRESPONSE']._serialized_end=3723
+  _globals['_THREADSERVICE']._serialized_start=3990
+  _globals['_THREADSERVICE']._serialized_end=5185
 # @@protoc_insertion_point(module_scope)

@@ -117,7 +117,7 @@ class ThreadSignal(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., is_error: bool = ..., json: _Optional[str] = ...) -> None: ...
 
 class Thread(_message.Message):
-    __slots__ = ("thread_id", "status", "checkpoints", "bytes", "created_at", "active_at", "checkpoint_id", "metadata_json", "next", "signals", "tags", "archived_at", "pinned", "ttl_seconds")
+    __slots__ = ("thread_id", "status", "checkpoints", "bytes", "created_at", "active_at", "checkpoint_id", "metadata_json", "next", "signals", "tags", "archived_at", "pinned", "ttl_seconds", "serializer_family")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class Thread(_message.Message):
     ARCHIVED_AT_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SERIALIZER_FAMILY_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     status: ThreadStatus
     checkpoints: int
@@ -146,7 +147,8 @@ class Thread(_message.Message):
     archived_at: _timestamp_pb2.Timestamp
     pinned: bool
     ttl_seconds: int
-    def __init__(self, thread_id: _Optional[str] = ..., status: _Optional[_Union[ThreadStatus, str]] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., next: _Optional[_Iterable[str]] = ..., signals: _Optional[_Iterable[_Union[ThreadSignal, _Mapping]]] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+    serializer_family: _values_pb2.SerializerFamily
+    def __init__(self, thread_id: _Optional[str] = ..., status: _Optional[_Union[ThreadStatus, str]] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., active_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., next: _Optional[_Iterable[str]] = ..., signals: _Optional[_Iterable[_Union[ThreadSignal, _Mapping]]] = ..., tags: _Optional[_Iterable[_Union[ThreadTag, _Mapping]]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., ttl_seconds: _Optional[int] = ..., serializer_family: _Optional[_Union[_values_pb2.SerializerFamily, str]] = ...) -> None: ...
 
 class ThreadFilter(_message.Message):
     __slots__ = ("thread_id_prefix", "metadata", "tags", "statuses", "created_from", "created_before", "active_from", "active_before", "archived", "metadata_struct")

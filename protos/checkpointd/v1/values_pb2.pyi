@@ -1,11 +1,23 @@
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class SerializerFamily(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERIALIZER_FAMILY_UNSPECIFIED: _ClassVar[SerializerFamily]
+    SERIALIZER_FAMILY_LANGGRAPH_MSGPACK: _ClassVar[SerializerFamily]
+    SERIALIZER_FAMILY_LANGGRAPH_JSON: _ClassVar[SerializerFamily]
+    SERIALIZER_FAMILY_OTHER: _ClassVar[SerializerFamily]
+SERIALIZER_FAMILY_UNSPECIFIED: SerializerFamily
+SERIALIZER_FAMILY_LANGGRAPH_MSGPACK: SerializerFamily
+SERIALIZER_FAMILY_LANGGRAPH_JSON: SerializerFamily
+SERIALIZER_FAMILY_OTHER: SerializerFamily
 
 class TypedValue(_message.Message):
     __slots__ = ("type", "data", "patch", "parts", "crc32")
@@ -102,7 +114,7 @@ class TaskWrite(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., idx: _Optional[int] = ..., channel: _Optional[str] = ..., value: _Optional[_Union[TypedValue, _Mapping]] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class CheckpointTuple(_message.Message):
-    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "pending_writes", "version")
+    __slots__ = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "body", "channels", "channel_versions", "values", "metadata", "pending_writes", "version", "serializer_family")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +126,7 @@ class CheckpointTuple(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     PENDING_WRITES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    SERIALIZER_FAMILY_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
@@ -125,7 +138,8 @@ class CheckpointTuple(_message.Message):
     metadata: Metadata
     pending_writes: _containers.RepeatedCompositeFieldContainer[TaskWrite]
     version: int
-    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[Metadata, _Mapping]] = ..., pending_writes: _Optional[_Iterable[_Union[TaskWrite, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+    serializer_family: SerializerFamily
+    def __init__(self, thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., parent_checkpoint_id: _Optional[str] = ..., body: _Optional[bytes] = ..., channels: _Optional[_Iterable[str]] = ..., channel_versions: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., metadata: _Optional[_Union[Metadata, _Mapping]] = ..., pending_writes: _Optional[_Iterable[_Union[TaskWrite, _Mapping]]] = ..., version: _Optional[int] = ..., serializer_family: _Optional[_Union[SerializerFamily, str]] = ...) -> None: ...
 
 class Precondition(_message.Message):
     __slots__ = ("if_version_match", "if_last_writer", "if_last_checkpoint_id")

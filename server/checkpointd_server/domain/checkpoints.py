@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from checkpointd_server.domain.serializers import SerializerFamily, family_of_metadata
 from checkpointd_server.domain.tracing import Span
 from checkpointd_server.domain.values import ChannelValue, KnownValue, StoredValue, TypedValue
 
@@ -80,6 +81,11 @@ class PutCheckpoint:
     """How long the thread is kept after its last use; 0: it gets no time of its own. None: nothing is said."""
 
     @property
+    def serializer(self) -> SerializerFamily | None:
+        """The family of the serializer that made it; None: nothing tells it."""
+        return family_of_metadata(self.metadata.type)
+
+    @property
     def size(self) -> int:
         """About how many bytes it has."""
         data = sum([len(value.data) for _, _, value in self.values if value is not None])
@@ -99,6 +105,8 @@ class PutWrites:
     request_id: bytes = b""
     lease_token: int = 0
     """The token of the lease that the writer holds on the thread; 0: none."""
+    serializer: SerializerFamily | None = None
+    """The family of the serializer that made them; None: nothing tells it."""
 
     @property
     def size(self) -> int:

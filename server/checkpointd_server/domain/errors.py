@@ -4,6 +4,7 @@
     ├── InvalidArgument        a field can't be used as it is
     ├── VersionConflict        a precondition doesn't hold
     │   └── PredecessorMissing what the write builds on was refused or lost
+    ├── SerializerMismatch     the thread was written by the other of LangGraph's serializers
     ├── LeaseHeld              somebody else holds the lease on the thread
     ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadArchived         the thread is read-only
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.tenants import Quota
 
 Bound = Literal["calls", "bytes", "queue", "streams", "descriptors"]
@@ -91,6 +93,25 @@ class VersionConflict(CheckpointdError):
 
 class PredecessorMissing(VersionConflict):
     """The write's predecessor was refused or never arrived: the last put is the writer's own, but not the one named."""
+
+
+class SerializerMismatch(CheckpointdError):
+    """The thread was written by the other of LangGraph's serializers than a write. Nothing of the write was stored.
+
+    Attributes:
+        thread_id: The thread.
+        found: The family of the thread.
+        family: That of the write.
+    """
+
+    def __init__(self, thread_id: str, *, found: SerializerFamily, family: SerializerFamily) -> None:
+        super().__init__(
+            f"thread {thread_id!r} was written in the form {found.label}, which readers of {family.label} can't read, "
+            f"nor the other way round: write it with the serializer of {found.label}, or to another thread"
+        )
+        self.thread_id = thread_id
+        self.found = found
+        self.family = family
 
 
 class LeaseHeld(CheckpointdError):

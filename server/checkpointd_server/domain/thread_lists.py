@@ -9,6 +9,8 @@ from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
+from checkpointd_server.domain.serializers import SerializerFamily
+
 MAX_TTL_SECONDS = 2**40
 """The longest time that a thread is kept after its last use."""
 MAX_TAGS = 64
@@ -91,6 +93,8 @@ class Thread:
     archived_at: datetime | None
     is_pinned: bool
     ttl_seconds: int | None
+    serializer: SerializerFamily | None
+    """The family of the serializer that it was first written with; None: nothing that it holds tells one."""
 
 
 class ThreadPage(NamedTuple):

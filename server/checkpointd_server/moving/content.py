@@ -163,21 +163,24 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
     made = CheckpointTuple()
     made.CopyFrom(checkpoint)
     made.ClearField("values")
+    is_json = checkpoint.metadata.value.type == "json"
+    nothing = TypedValue(type="json", data=b"null") if is_json else TypedValue(type="null")
     versions = dict(zip(checkpoint.channels, checkpoint.channel_versions, strict=True))
     for value in checkpoint.values:
         if versions.get(value.channel) == value.version:  # what patches were built on is nothing's any more
-            made.values.add(channel=value.channel, version=value.version, value=TypedValue(type="null"))
+            made.values.add(channel=value.channel, version=value.version, value=nothing)
     for write in made.pending_writes:
-        write.value.CopyFrom(TypedValue(type="null"))
+        write.value.CopyFrom(nothing)
     made.metadata.ClearField("index")
     metadata, kept, found = checkpoint.metadata.value, {}, {}
     if metadata.type == "msgpack":
         found = msgpack.unpackb(metadata.data, strict_map_key=False, ext_hook=_nothing)
-    elif metadata.type == "json":
+    elif is_json:
         found = json.loads(metadata.data)
     if found:
         kept = {name: found[name] for name in sorted(LANGGRAPH_METADATA & found.keys())}
-    made.metadata.value.CopyFrom(TypedValue(type="msgpack", data=msgpack.packb(kept)))
+    packed = json.dumps(kept).encode() if is_json else msgpack.packb(kept)
+    made.metadata.value.CopyFrom(TypedValue(type="json" if is_json else "msgpack", data=packed))
     body = msgpack.unpackb(checkpoint.body, strict_map_key=False)
     body.pop("extra", None)
     made.body = msgpack.packb(body)

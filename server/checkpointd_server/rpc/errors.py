@@ -38,6 +38,7 @@ from checkpointd_server.domain.errors import (
     QuotaExceeded,
     ResultTooLarge,
     SealedValue,
+    SerializerMismatch,
     ThreadArchived,
     ThreadExists,
     ThreadNotFound,
@@ -124,6 +125,15 @@ RULES: dict[type[CheckpointdError], Rule] = {
         code=grpc.StatusCode.ABORTED,
         reason=errors_pb2.ERROR_REASON_LEASE_LOST,
         metadata=lambda error: {"thread_id": error.thread_id},
+    ),
+    SerializerMismatch: Rule(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason=errors_pb2.ERROR_REASON_SERIALIZER_MISMATCH,
+        metadata=lambda error: {
+            "thread_id": error.thread_id,
+            "serializer_family": error.family.label,
+            "thread_serializer_family": error.found.label,
+        },
     ),
     ThreadArchived: Rule(
         code=grpc.StatusCode.FAILED_PRECONDITION,

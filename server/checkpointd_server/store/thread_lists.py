@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from checkpointd_server.domain.errors import InvalidArgument, ThreadNotFound, lease_refusal
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.thread_lists import (
     MAX_TAGS,
     Node,
@@ -137,6 +138,7 @@ def _thread(row: Row) -> Thread:
         archived_at=row["o_archived_at"],
         is_pinned=row["o_is_pinned"],
         ttl_seconds=row["o_ttl_seconds"],
+        serializer=None if row["o_serializer"] is None else SerializerFamily(row["o_serializer"]),
     )
 
 

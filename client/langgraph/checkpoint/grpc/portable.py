@@ -58,24 +58,45 @@ class UnportableValueError(CheckpointdError, TypeError):
 
 
 class SerializerMismatchError(CheckpointdError):
-    """A thread was written by another serializer than this saver's. Nothing of it was returned.
+    """A thread was written by another serializer than this saver's. Nothing of it was returned, and nothing was stored.
 
     Attributes:
         thread_id: The thread.
-        type: The type tag of what was found, e.g. "json".
+        type: The type tag of what was found, e.g. "json"; "" where the server has refused a write.
+        family: The family of the serializer that it was written by: "langgraph-msgpack" for LangGraph's own,
+            "langgraph-json" for that of LangGraph.js and PortableSerializer, "other" for any other.
     """
 
-    def __init__(self, thread_id: str, type: str) -> None:
+    def __init__(self, thread_id: str, type: str = "", *, family: str = "") -> None:
         self.thread_id = thread_id
         self.type = type
+        self.family = family or family_name(type)
         super().__init__(thread_id, type)
 
     def __str__(self) -> str:
-        if self.type == "json":
-            how = "LangGraph.js, or PortableSerializer: read it with GrpcSaver(serde=PortableSerializer())"
-        else:
-            how = "another serializer than PortableSerializer: read it with the one that has written it"
-        return f"thread {self.thread_id!r} was written by {how} (its values have the type {self.type!r})"
+        match self.family:
+            case "langgraph-json":
+                how = "LangGraph.js, or PortableSerializer: use GrpcSaver(serde=PortableSerializer())"
+            case "langgraph-msgpack" if self.type.startswith("pickle"):
+                how = "LangGraph's own serializer, with pickle_fallback=True: use the same"
+            case "langgraph-msgpack":
+                how = "LangGraph's own serializer: use a GrpcSaver without `serde`"
+            case _:
+                how = "another serializer than this saver's: use the one that has written it"
+        found = f" (its values have the type {self.type!r})" if self.type else ""
+        return f"thread {self.thread_id!r} was written by {how}{found}"
+
+
+def family_name(type_tag: str) -> str:
+    """Returns the family of the serializer that gives values this type, as the server names it.
+
+    Args:
+        type_tag: The type of a checkpoint's metadata.
+    """
+    return _FAMILY_NAMES.get(type_tag.partition("+")[0], "other")
+
+
+_FAMILY_NAMES = {"msgpack": "langgraph-msgpack", "pickle": "langgraph-msgpack", "json": "langgraph-json"}
 
 
 class PortableSerializer(SerializerProtocol):

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd_server.cli.rendering.tables import byte_size, printable
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.rpc.conversion.plain_data import text
 
 _LONGEST_NOTE = 60
@@ -39,7 +40,14 @@ def json_of(thread: pb.Thread) -> dict[str, Any]:
         "archived_at": _iso(thread.archived_at) if thread.HasField("archived_at") else None,
         "pinned": thread.pinned,
         "ttl_seconds": thread.ttl_seconds or None,
+        "serializer_family": _family_of(thread),
     }
+
+
+def _family_of(thread: pb.Thread) -> str | None:
+    """Returns the family of a thread's serializer, e.g. "langgraph-json"; None: it isn't known, or is new to this one."""
+    known = {family.value: family.label for family in SerializerFamily}
+    return known.get(thread.serializer_family)
 
 
 def _signals(thread: pb.Thread, *, is_error: bool) -> list[dict[str, Any]]:
@@ -96,6 +104,8 @@ def lines_of(thread: pb.Thread) -> Iterator[str]:
         yield "pinned       yes"
     if thread.ttl_seconds:
         yield f"kept for     {thread.ttl_seconds} s after its last activity"
+    if family := _family_of(thread):
+        yield f"serializer   {family}"
     yield f"metadata     {text(json.loads(thread.metadata_json))}"
     for tag in thread.tags:
         yield f"tag          {printable(tag.name)}={printable(tag.text)}"

@@ -16,6 +16,7 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.serializers import SerializerFamily, family_of_metadata, family_of_writes
 from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, TypedValue
 from checkpointd_server.rpc.conversion.metadata_index import project_filter, project_metadata
@@ -45,6 +46,13 @@ from checkpointd_server.rpc.conversion.values import (
 _SMALL_BYTES = 64 * 1024
 _FEW_CHANNELS = 128
 """What a checkpoint has without its values isn't reckoned up below these."""
+
+_FAMILIES = {
+    None: values_pb.SERIALIZER_FAMILY_UNSPECIFIED,
+    SerializerFamily.LANGGRAPH_MSGPACK: values_pb.SERIALIZER_FAMILY_LANGGRAPH_MSGPACK,
+    SerializerFamily.LANGGRAPH_JSON: values_pb.SERIALIZER_FAMILY_LANGGRAPH_JSON,
+    SerializerFamily.OTHER: values_pb.SERIALIZER_FAMILY_OTHER,
+}
 
 
 def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
@@ -143,7 +151,24 @@ def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -
         precondition=read_precondition(request.precondition, limits) if request.HasField("precondition") else None,
         request_id=request_id,
         lease_token=check_lease_token(request.lease_token),
+        serializer=_read_serializer(request, writes),
     )
+
+
+def _read_serializer(request: pb.PutWritesRequest, writes: Sequence[TaskWrite]) -> SerializerFamily | None:
+    """Returns the family of the serializer that made task writes; None: nothing tells it. Raises InvalidArgument."""
+    family = request.serializer_family
+    if not family:
+        return family_of_writes(write.value.type for write in writes)
+    for known, number in _FAMILIES.items():
+        if number == family:
+            return known
+    raise InvalidArgument("serializer_family", f"{family} is not a family that this server knows")
+
+
+def write_serializer(family: SerializerFamily | None) -> values_pb.SerializerFamily:
+    """Returns a family of serializers as the protocol numbers it; None: unspecified."""
+    return _FAMILIES[family]
 
 
 def read_target(
@@ -203,6 +228,7 @@ def write_checkpoint(
     message.channels.extend(stored.channels)
     message.channel_versions.extend(stored.channel_versions)
     write_value(stored.metadata, message.metadata.value)
+    message.serializer_family = write_serializer(family_of_metadata(stored.metadata.type))
     message.version = stored.version
     if stored.pending_writes:
         writes = stored.pending_writes if whole_writes is None else whole_writes

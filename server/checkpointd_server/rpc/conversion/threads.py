@@ -23,7 +23,7 @@ from checkpointd_server.domain.thread_lists import (
     ThreadFilter,
     ThreadStatus,
 )
-from checkpointd_server.rpc.conversion.checkpoints import read_ttl
+from checkpointd_server.rpc.conversion.checkpoints import read_ttl, write_serializer
 from checkpointd_server.rpc.conversion.metadata_index import project_filter
 from checkpointd_server.rpc.conversion.metadata_struct import pack_struct
 from checkpointd_server.rpc.conversion.plain_data import left_out, plain
@@ -136,6 +136,7 @@ def write_thread(thread: Thread, message: pb.Thread) -> None:
         message.archived_at.FromDatetime(thread.archived_at)
     message.pinned = thread.is_pinned
     message.ttl_seconds = thread.ttl_seconds or 0
+    message.serializer_family = write_serializer(thread.serializer)
 
 
 def _json(signal: Signal) -> str:

@@ -126,6 +126,7 @@ class Rows:
                 signal,
                 put.fingerprint if put is not None and is_root else None,
                 first_request_id,
+                group.serializer,
             )
         )
 

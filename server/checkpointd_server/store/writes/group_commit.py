@@ -23,6 +23,7 @@ from checkpointd_server.domain.errors import (
     Overloaded,
 )
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.retention.thread_times import ThreadTimes
@@ -183,6 +184,7 @@ class GroupCommit:
             waiting = self._queues[thread_id]
             of_thread: dict[str, Group] = {}
             uploads: set[bytes] = set()
+            serializer: SerializerFamily | None = None
             is_full = False
             if waiting:  # empty where all of it was cancelled
                 oldest = min(oldest, waiting[0].since)
@@ -203,6 +205,10 @@ class GroupCommit:
                     continue
                 if (group is not None and not group.admits(pending)) or not uploads.isdisjoint(named):
                     break
+                family = pending.write.serializer
+                if family and serializer and family is not serializer:
+                    break
+                serializer = serializer or family
                 if group is None:
                     of_thread[namespace] = Group(pending)
                 else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from checkpointd_server.domain.checkpoints import PendingWrite, Precondition, PutCheckpoint, PutWrites
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.values import TypedValue
 
 NO_PRECONDITION = Precondition()
@@ -36,6 +37,8 @@ class Group:
         self.lease_token = first.write.lease_token
         self.precondition = first.write.precondition or NO_PRECONDITION
         """The first one's, which decides for all."""
+        self.serializer: SerializerFamily | None = None
+        """The family of the serializer that all of its writes are of which tell one."""
         self.entries: list[PendingWrite] = []
         self.request_ids: list[bytes] = []
         """Of each entry. What has none gets one, so that storing it again after a lost answer is known for that."""
@@ -96,6 +99,7 @@ class Group:
     def add(self, pending: PendingWrite, request_id: bytes = b"") -> None:
         """Adds a write that `admits` has let through. `request_id`: what it was given before, if it has none itself."""
         write = pending.write
+        self.serializer = self.serializer or write.serializer
         self.entries.append(pending)
         self.request_ids.append(write.request_id or request_id or os.urandom(16))
         if isinstance(write, PutWrites):

@@ -13,10 +13,12 @@ from checkpointd_server.domain.errors import (
     DatabaseUnavailable,
     InvalidArgument,
     PredecessorMissing,
+    SerializerMismatch,
     VersionConflict,
     lease_refusal,
 )
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.store.writes.merge import NO_PRECONDITION, Group
 
 Result = int | CheckpointdError
@@ -30,12 +32,13 @@ class Outcome(NamedTuple):
     previous: int
     last_checkpoint_id: str | None
     remaining: float | None
+    serializer: int | None
     channel: str | None
 
 
 def stored(version: int, previous: int) -> Outcome:
     """Returns the outcome of a group that was stored, of which the namespace's versions are known."""
-    return Outcome("ok", version, previous, None, None, None)
+    return Outcome("ok", version, previous, None, None, None, None)
 
 
 def read_outcomes(columns: Iterable[list[Any] | None], groups: int) -> list[Outcome]:
@@ -65,6 +68,12 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits
             return InvalidArgument(
                 "request_id",
                 "is that of the namespace's last put, of another checkpoint; choose one at random for each put",
+            )
+        case "serializer":
+            assert outcome.serializer is not None
+            assert write.serializer is not None
+            return SerializerMismatch(
+                thread_id, found=SerializerFamily(outcome.serializer), family=write.serializer
             )
         case "held" | "lost":
             return lease_refusal(outcome.reason, thread_id, outcome.remaining)

@@ -69,8 +69,7 @@ def metadata_of(serde: ValueSerde, message: values.CheckpointTuple) -> Checkpoin
     place = (metadata_place, message, message.thread_id)
     stored = message.metadata.value
     type_tag, data = serde.open(stored.type, stored.data, place)
-    serde.check_type(type_tag, message.thread_id)
-    metadata = serde.load(type_tag, data, place)
+    metadata = serde.load_metadata(type_tag, data, place, message.thread_id)
     if not isinstance(metadata, dict):
         raise _corrupt(message, "its metadata is no map")
     return cast(CheckpointMetadata, metadata)

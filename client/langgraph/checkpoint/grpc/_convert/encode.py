@@ -127,6 +127,7 @@ def put_writes(
         task_id=text("task_id", task_id),
         task_path=text("task_path", task_path),
         request_id=request_id(),
+        serializer_family=serde.family,
     )
     outgoing = OutgoingWrites(serde, cache, request)
     for position, (channel, value) in enumerate(writes):

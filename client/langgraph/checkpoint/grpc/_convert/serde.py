@@ -10,9 +10,12 @@ import ormsgpack
 from langgraph.checkpoint.grpc._encryption.aad import AssociatedData
 from langgraph.checkpoint.grpc.encryption import Encryption, refuse_sealed
 from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError, InvalidArgumentError
-from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError
+from langgraph.checkpoint.grpc.portable import PortableSerializer, SerializerMismatchError, family_name
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from checkpointd.v1 import values_pb2 as values_pb
 
 LANGGRAPH_KEYS = frozenset(
     {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
@@ -29,6 +32,9 @@ _EXACTLY = (
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
 """What msgpack would give back as something else is a TypeError."""
+
+_OWN_TYPES = frozenset({"msgpack", "null", "bytes", "bytearray"})
+"""What LangGraph's own serializer gives values for types."""
 
 PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
 """What makes a place, and its arguments: places of plain values are made for messages only."""
@@ -73,18 +79,50 @@ class ValueSerde:
     def load_in(self, channel: str, type_tag: str, data: bytes, place: PlaceOf) -> Any:
         """Returns the value of a channel, or of a task's write to one, as `load` does."""
         value = self.load(type_tag, data, place)
-        return self.serde.restored(channel, value) if isinstance(self.serde, PortableSerializer) else value
+        serde = _unwrapped(self.serde)
+        return serde.restored(channel, value) if isinstance(serde, PortableSerializer) else value
 
-    def check_type(self, type_tag: str, thread_id: str) -> None:
-        """Raises SerializerMismatchError if a checkpoint's metadata is of another kind of serializer's type.
+    def load_metadata(self, type_tag: str, data: bytes, place: PlaceOf, thread_id: str) -> Any:
+        """Returns a checkpoint's metadata, whose type tells which serializer wrote the thread.
 
         Args:
-            type_tag: The metadata's type.
+            type_tag: The serializer's type.
+            data: The serialized bytes.
+            place: Where they were found.
             thread_id: The thread.
+
+        Raises:
+            SerializerMismatchError: Another kind of serializer did.
+            CorruptValueError: They can't be read.
         """
-        is_portable = isinstance(self.serde, PortableSerializer)
-        if type_tag != "json" if is_portable else type_tag == "json" and isinstance(self.serde, JsonPlusSerializer):
+        serde, kind = _unwrapped(self.serde), type_tag
+        if serde is not self.serde:
+            kind = type_tag.partition("+")[0]
+        if isinstance(serde, PortableSerializer):
+            is_own = kind == "json"
+        elif isinstance(serde, JsonPlusSerializer) and type(serde).loads_typed is JsonPlusSerializer.loads_typed:
+            # It reads "json" as well, but what LangGraph.js means by it is something else.
+            is_own = kind in _OWN_TYPES or kind == "pickle" and serde.pickle_fallback
+        else:
+            is_own = not isinstance(serde, JsonPlusSerializer) or kind != "json"
+        if not is_own:
             raise SerializerMismatchError(thread_id, type_tag)
+        try:
+            return self.load(type_tag, data, place)
+        except CorruptValueError as error:
+            if family_name(type_tag) == family_name(self.serde.dumps_typed({})[0]):
+                raise
+            raise SerializerMismatchError(thread_id, type_tag) from error
+
+    @property
+    def family(self) -> values_pb.SerializerFamily:
+        """The family that the server keeps threads apart by."""
+        serde = _unwrapped(self.serde)
+        if isinstance(serde, PortableSerializer):
+            return values_pb.SERIALIZER_FAMILY_LANGGRAPH_JSON
+        if type(serde).dumps_typed is JsonPlusSerializer.dumps_typed:
+            return values_pb.SERIALIZER_FAMILY_LANGGRAPH_MSGPACK
+        return values_pb.SERIALIZER_FAMILY_OTHER
 
     def seal(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
         """Returns serialized bytes as they are to be stored in a place."""
@@ -124,6 +162,11 @@ def pack_exactly(value: Any) -> bytes | None:
         return ormsgpack.packb(value, option=_EXACTLY)
     except TypeError:
         return None
+
+
+def _unwrapped(serde: SerializerProtocol) -> SerializerProtocol:
+    """Returns the serializer within one that encrypts, or itself."""
+    return serde.serde if isinstance(serde, EncryptedSerializer) else serde
 
 
 def _made(place: PlaceOf) -> AssociatedData:

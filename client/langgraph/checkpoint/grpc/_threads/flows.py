@@ -13,6 +13,13 @@ from langgraph.checkpoint.grpc.errors import CheckpointNotFoundError
 from langgraph.checkpoint.grpc.thread_info import CheckpointNode, ThreadCount, ThreadDiff, ThreadInfo, ThreadSignal
 
 from checkpointd.v1 import thread_service_pb2 as pb
+from checkpointd.v1 import values_pb2
+
+_FAMILIES = {
+    values_pb2.SERIALIZER_FAMILY_LANGGRAPH_MSGPACK: "langgraph-msgpack",
+    values_pb2.SERIALIZER_FAMILY_LANGGRAPH_JSON: "langgraph-json",
+    values_pb2.SERIALIZER_FAMILY_OTHER: "other",
+}
 
 
 def search(wanted: pb.ThreadFilter, limit: int | None) -> Generator[Any, Any, None]:
@@ -91,6 +98,7 @@ def _info(found: pb.Thread) -> ThreadInfo:
         archived_at=queries.time_of(found.archived_at) if found.HasField("archived_at") else None,
         pinned=found.pinned,
         ttl_seconds=found.ttl_seconds or None,
+        serializer_family=_FAMILIES.get(found.serializer_family),
     )
 
 

@@ -30,6 +30,7 @@ from langgraph.checkpoint.grpc.errors import (
     UnsupportedError,
     VersionConflictError,
 )
+from langgraph.checkpoint.grpc.portable import SerializerMismatchError
 
 import grpc
 
@@ -135,6 +136,8 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
             from langgraph.checkpoint.grpc.store_errors import item_error
 
             return item_error(reason, details, metadata)
+        case "SERIALIZER_MISMATCH", _:
+            return SerializerMismatchError(thread_id, family=metadata.get("thread_serializer_family", ""))
         case "SEALED", _:
             return EncryptionError(details, thread_id=thread_id, place="a value")
         case _, grpc.StatusCode.INVALID_ARGUMENT:

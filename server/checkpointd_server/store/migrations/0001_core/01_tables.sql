@@ -47,6 +47,9 @@ CREATE TABLE __schema__.threads (
     bytes bigint NOT NULL DEFAULT 0,
     -- What lies beside the root namespace's last put: 1: an interrupt, 2: an error. Null: neither.
     signal smallint,
+    -- The family of the serializer that it was first written with (domain/serializers.py): 1: LangGraph's msgpack, 2: the JSON of
+    -- LangGraph.js, 3: another. Null: nothing that it holds tells one.
+    serializer smallint,
     -- Of the metadata whose labels are in thread_labels. Null: they aren't there, or it isn't known of which they are.
     fingerprint bigint,
     -- Read-only and out of lists. The lease is nobody's for ever then.

@@ -32,7 +32,9 @@ CREATE TYPE __schema__.group_to_store AS (
     signal smallint,
     fingerprint bigint,
     -- The first put's request.
-    first_request bytea
+    first_request bytea,
+    -- The family of the serializer of its writes (threads.serializer). Null: none of them tells one.
+    serializer smallint
 );
 
 CREATE TYPE __schema__.put_to_store AS (

@@ -21,7 +21,7 @@ $$;
 -- Judges as judge() does, without saying why. Each expression and statement costs a lone put its microseconds: what differs
 -- from put to put is a parameter of its own, and what is seldom there is null.
 --
---   p_lease to p_first_request
+--   p_lease to p_serializer
 --                  As group_to_store has them.
 --   p_parent to p_size
 --                  The last put, as put_to_store has it; null if there is none. The others are p_earlier.
@@ -30,8 +30,8 @@ $$;
 CREATE FUNCTION __schema__.commit_group(
     p_tenant text, p_max_chain integer, p_thread uuid, p_thread_id text, p_ns text, p_lease bigint, p_if_version bigint,
     p_if_writer bytea, p_if_last text, p_may_be_first boolean, p_puts integer, p_id text, p_writer bytea, p_request bytea,
-    p_least_parent text, p_bytes bigint, p_signal smallint, p_fingerprint bigint, p_first_request bytea, p_parent text,
-    p_body bytea, p_channels text[], p_versions text[], p_metadata_type text, p_metadata bytea, p_metadata_index jsonb,
+    p_least_parent text, p_bytes bigint, p_signal smallint, p_fingerprint bigint, p_first_request bytea,
+    p_serializer smallint, p_parent text, p_body bytea, p_channels text[], p_versions text[], p_metadata_type text, p_metadata bytea, p_metadata_index jsonb,
     p_run_id text, p_size integer, p_earlier __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[]
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
@@ -49,6 +49,7 @@ DECLARE
     x_rows bigint;
     x_signal smallint;
     x_fingerprint bigint;
+    x_serializer smallint;
     x_now timestamptz := clock_timestamp();
 BEGIN
     -- The lock comes first. What is asked after it sees what those did who had it before. Who finds it taken doesn't wait here,
@@ -59,18 +60,19 @@ BEGIN
     WHERE t.thread = (
         SELECT s.thread FROM __schema__.threads AS s WHERE s.thread = p_thread FOR NO KEY UPDATE SKIP LOCKED
     )
-    RETURNING t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint
-    INTO x_floor, x_lease, x_lease_expires_at, x_signal, x_fingerprint;
+    RETURNING t.floor, t.lease_token, t.lease_expires_at, t.signal, t.fingerprint, t.serializer
+    INTO x_floor, x_lease, x_lease_expires_at, x_signal, x_fingerprint, x_serializer;
     IF NOT FOUND THEN
         IF NOT p_may_be_first THEN
             RETURN NULL;
         END IF;
-        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes)
-        VALUES (p_thread, p_tenant, p_thread_id, x_now, x_now, p_puts, p_bytes)
+        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer)
+        VALUES (p_thread, p_tenant, p_thread_id, x_now, x_now, p_puts, p_bytes, p_serializer)
         ON CONFLICT (thread) DO NOTHING;
         IF NOT FOUND THEN
             RETURN NULL;
         END IF;
+        x_serializer := p_serializer;
     END IF;
 
     <<attempt>>
@@ -80,6 +82,7 @@ BEGIN
         FROM __schema__.namespaces AS n
         WHERE n.thread = p_thread AND n.checkpoint_ns = p_ns;
         IF x_request IN (p_request, p_first_request)
+            OR x_serializer <> p_serializer AND 3 NOT IN (x_serializer, p_serializer)
             OR p_lease <> (CASE WHEN x_lease_expires_at > clock_timestamp() THEN x_lease ELSE 0 END)
             OR (p_if_version IS NOT NULL OR p_if_writer IS NOT NULL) AND (
                 p_least_parent < x_pruned_below
@@ -211,13 +214,17 @@ BEGIN
         THEN
             PERFORM __schema__.note_root(p_tenant, p_thread, p_id, p_signal, p_fingerprint);
         END IF;
+        IF x_serializer IS NULL AND p_serializer IS NOT NULL THEN
+            UPDATE __schema__.threads AS t SET serializer = p_serializer WHERE t.thread = p_thread;
+        END IF;
         RETURN ARRAY[x_version, coalesce(x_previous, 0)];
     END;
 
     -- It was counted with the lock.
     UPDATE __schema__.threads AS t SET
         checkpoints = t.checkpoints - p_puts, bytes = t.bytes - p_bytes,
-        listed_at = CASE WHEN t.checkpoints > p_puts OR t.bytes > p_bytes THEN t.listed_at END
+        listed_at = CASE WHEN t.checkpoints > p_puts OR t.bytes > p_bytes THEN t.listed_at END,
+        serializer = CASE WHEN t.checkpoints > p_puts OR t.bytes > p_bytes THEN t.serializer END
     WHERE t.thread = p_thread;
     RETURN NULL;
 END

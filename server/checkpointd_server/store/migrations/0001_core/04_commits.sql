@@ -5,11 +5,12 @@
 -- on something is refused anyway.
 CREATE FUNCTION __schema__.judge(
     p_group __schema__.group_to_store, p_is_locked boolean, p_is_there boolean, p_lease bigint, p_version bigint, p_last text,
-    p_writer bytea, p_request bytea, p_pruned_below text
+    p_writer bytea, p_request bytea, p_pruned_below text, p_serializer smallint
 ) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN NOT $2 AND ($3 OR ($1).may_be_first) THEN 'busy'
         WHEN $8 IN (($1).request, ($1).first_request) THEN 'repeated'
+        WHEN $10 <> ($1).serializer AND 3 NOT IN ($10, ($1).serializer) THEN 'serializer'
         WHEN coalesce($4, 0) <> ($1).lease THEN CASE WHEN ($1).lease = 0 THEN 'held' ELSE 'lost' END
         WHEN ($1).if_version IS NULL AND ($1).if_writer IS NULL THEN 'ok'
         WHEN ($1).least_parent COLLATE "C" < $9 THEN 'conflict'
@@ -119,8 +120,8 @@ BEGIN
     END IF;
     -- Nobody waits here but for the instant in which somebody else makes the same thread: in one order, therefore.
     WITH made AS (
-        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes)
-        SELECT g.thread, p_tenant, min(g.thread_id), x_now, x_now, sum(g.puts), sum(g.bytes)
+        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer)
+        SELECT g.thread, p_tenant, min(g.thread_id), x_now, x_now, sum(g.puts), sum(g.bytes), max(g.serializer)
         FROM unnest(p_groups) AS g
         WHERE (SELECT true FROM __schema__.threads AS t WHERE t.thread = g.thread LIMIT 1) IS NULL
         GROUP BY g.thread
@@ -135,12 +136,14 @@ END
 $$;
 
 -- Stores writes of one tenant. They come as groups: the writes of one namespace that build on each other, so that one check
--- decides on them. A group is stored whole or not at all, whatever becomes of the others. The result is one row of arrays, which
+-- decides on them. Groups of one thread are of one serializer. A group is stored whole or not at all, whatever becomes of the
+-- others. The result is one row of arrays, which
 -- have an entry for each group:
 --
 --   o_outcome    "ok", or why nothing of the group was stored:
 --                "busy"       another transaction has the thread: send it again, to wait
 --                "repeated"   some of it was stored before
+--                "serializer" the thread was written with another one
 --                "held", "lost"
 --                             the lease
 --                "conflict", "predecessor"
@@ -154,6 +157,7 @@ $$;
 --   o_previous   The namespace's version before.
 --   o_last_id    The checkpoint put last.
 --   o_remaining  How long the lease in force lives, in seconds.
+--   o_serializer What the thread was written with (threads.serializer).
 --   o_channel    For "base" and "chain": whose value it is, or which one was written to. Null where there are none.
 --
 --   p_waits        Whether to wait for the thread, where all groups are of one.
@@ -166,7 +170,7 @@ CREATE FUNCTION __schema__.commit_writes(
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[],
     OUT o_outcome text[], OUT o_version bigint[], OUT o_previous bigint[], OUT o_last_id text[], OUT o_remaining float8[],
-    OUT o_channel text[]
+    OUT o_serializer smallint[], OUT o_channel text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -184,30 +188,37 @@ DECLARE
     x_row record;
     -- Whether lists are to be told of something else than that there is more.
     x_is_news boolean;
+    -- Whether threads that were there are told their serializer.
+    x_is_told boolean;
 BEGIN
     -- The lock comes first. What is asked after it sees what those did who had it before.
     x_locked := __schema__.lock_threads(p_tenant, p_waits, p_groups);
     SELECT
         array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
         array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
-        array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'), bool_or(judged.is_news)
-    INTO x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, x_is_stored, x_is_refused, x_is_news
+        array_agg(judged.serializer), array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'),
+        bool_or(judged.is_news), bool_or(judged.is_told)
+    INTO
+        x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, o_serializer, x_is_stored, x_is_refused,
+        x_is_news, x_is_told
     FROM (
         SELECT
             g.thread, g.ns,
             __schema__.judge(
                 g, g.thread = ANY (x_locked), t.floor IS NOT NULL, t.lease_token, n.version, n.last_checkpoint_id,
-                n.last_writer, n.last_request_id, n.pruned_below
+                n.last_writer, n.last_request_id, n.pruned_below, t.serializer
             ) AS outcome,
             coalesce(n.version, 0) AS previous,
             __schema__.next_version(n.version, t.floor, g.puts) AS version,
-            n.last_checkpoint_id AS last_id, t.remaining,
+            n.last_checkpoint_id AS last_id, t.remaining, t.serializer,
+            t.serializer IS NULL AND g.serializer IS NOT NULL AS is_told,
             g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
                 AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint) AS is_news
         FROM unnest(p_groups) AS g
         LEFT JOIN LATERAL (
             SELECT
-                t.floor, t.signal, t.fingerprint, CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
+                t.floor, t.signal, t.fingerprint, t.serializer,
+                CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
                 date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
             FROM __schema__.threads AS t
             WHERE t.thread = g.thread
@@ -426,6 +437,12 @@ BEGIN
     -- What lists show of the threads.
     IF x_is_news THEN
         PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
+    END IF;
+    IF x_is_told THEN
+        UPDATE __schema__.threads AS t SET serializer = g.serializer
+        FROM unnest(p_groups) AS g
+        WHERE t.thread = g.thread AND t.thread = ANY (x_locked) AND t.serializer IS NULL AND g.serializer IS NOT NULL
+            AND x_is_stored[g.number];
     END IF;
     IF x_is_refused THEN
         PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_locked);

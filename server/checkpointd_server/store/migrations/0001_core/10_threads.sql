@@ -105,6 +105,7 @@ BEGIN
         floor = greatest(t.floor, (SELECT max(n.version) FROM __schema__.namespaces AS n WHERE n.thread = p_thread)),
         copy_request_id = NULL,
         listed_at = NULL, checkpoints = 0, bytes = 0, signal = NULL, fingerprint = NULL,
+        serializer = NULL,
         ttl_seconds = NULL, read_at = NULL, retained_at = NULL, has_garbage = false, tags = '{}'
     WHERE t.thread = p_thread;
     DELETE FROM __schema__.thread_labels AS l WHERE l.thread = p_thread;

@@ -214,7 +214,12 @@ BEGIN
         WHERE t.thread = p_target;
     END IF;
     IF o_outcome = 'ok' THEN
-        UPDATE __schema__.threads AS t SET active_at = clock_timestamp() WHERE t.thread = p_target;
+        UPDATE __schema__.threads AS t SET
+            active_at = clock_timestamp(),
+            serializer = coalesce(
+                t.serializer, (SELECT s.serializer FROM __schema__.threads AS s WHERE s.thread = p_source)
+            )
+        WHERE t.thread = p_target;
         PERFORM __schema__.refresh_thread(p_tenant, p_target);
     END IF;
 END

@@ -129,14 +129,15 @@ END
 $$;
 
 -- Takes back what the lock of the threads p_locked has counted of groups that were not stored. A thread that holds nothing
--- leaves the lists.
+-- leaves the lists, and has no serializer.
 CREATE FUNCTION __schema__.uncount_groups(p_groups __schema__.group_to_store[], p_is_stored boolean[], p_locked uuid[])
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE __schema__.threads AS t SET
         checkpoints = t.checkpoints - of_thread.puts,
         bytes = t.bytes - of_thread.bytes,
-        listed_at = CASE WHEN t.checkpoints > of_thread.puts OR t.bytes > of_thread.bytes THEN t.listed_at END
+        listed_at = CASE WHEN t.checkpoints > of_thread.puts OR t.bytes > of_thread.bytes THEN t.listed_at END,
+        serializer = CASE WHEN t.checkpoints > of_thread.puts OR t.bytes > of_thread.bytes THEN t.serializer END
     FROM (
         SELECT g.thread, sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes
         FROM unnest(p_groups) AS g
@@ -181,7 +182,8 @@ BEGIN
         fingerprint = NULL,
         listed_at = CASE
             WHEN x_checkpoints > 0 OR x_bytes > 0 THEN coalesce(t.listed_at, t.active_at)
-        END
+        END,
+        serializer = CASE WHEN x_checkpoints > 0 OR x_bytes > 0 THEN t.serializer END
     WHERE t.thread = p_thread
     RETURNING t.tags INTO x_tags;
     PERFORM __schema__.set_labels(p_tenant, p_thread, x_head.metadata_index, x_tags, x_signal);

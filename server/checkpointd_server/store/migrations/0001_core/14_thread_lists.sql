@@ -221,7 +221,7 @@ CREATE FUNCTION __schema__.describe_thread(p_tenant text, p_thread uuid, p_max_b
 RETURNS TABLE (
     o_thread uuid, o_thread_id text, o_active_at timestamptz, o_created_at timestamptz, o_checkpoints bigint, o_bytes bigint,
     o_archived_at timestamptz, o_is_pinned boolean, o_ttl_seconds bigint, o_tags jsonb,
-    o_checkpoint_id text, o_metadata jsonb, o_status text, o_next text[],
+    o_serializer smallint, o_checkpoint_id text, o_metadata jsonb, o_status text, o_next text[],
     w_task_id text[], w_channel text[], w_type text[], w_data bytea[], w_bytes bigint[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -232,10 +232,10 @@ BEGIN
     -- With listed_at in the condition a planner that knows of few threads would take an index of all that are listed.
     SELECT
         t.listed_at IS NOT NULL, t.thread, t.thread_id, t.active_at, t.created_at, t.checkpoints, t.bytes, t.archived_at, t.is_pinned, t.ttl_seconds,
-        t.tags, CASE WHEN t.archived_at IS NULL THEN t.lease_expires_at END
+        t.tags, t.serializer, CASE WHEN t.archived_at IS NULL THEN t.lease_expires_at END
     INTO
         x_is_listed, o_thread, o_thread_id, o_active_at, o_created_at, o_checkpoints, o_bytes, o_archived_at, o_is_pinned,
-        o_ttl_seconds, o_tags, x_lease
+        o_ttl_seconds, o_tags, o_serializer, x_lease
     FROM __schema__.threads AS t
     WHERE t.thread = p_thread;
     IF x_is_listed IS NOT TRUE THEN
@@ -275,7 +275,7 @@ CREATE FUNCTION __schema__.list_threads(
 ) RETURNS TABLE (
     o_thread uuid, o_thread_id text, o_active_at timestamptz, o_created_at timestamptz, o_checkpoints bigint, o_bytes bigint,
     o_archived_at timestamptz, o_is_pinned boolean, o_ttl_seconds bigint, o_tags jsonb,
-    o_checkpoint_id text, o_metadata jsonb, o_status text, o_next text[],
+    o_serializer smallint, o_checkpoint_id text, o_metadata jsonb, o_status text, o_next text[],
     w_task_id text[], w_channel text[], w_type text[], w_data bytea[], w_bytes bigint[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -298,7 +298,7 @@ BEGIN
             SELECT d.*
             INTO
                 o_thread, o_thread_id, o_active_at, o_created_at, o_checkpoints, o_bytes, o_archived_at, o_is_pinned,
-                o_ttl_seconds, o_tags, o_checkpoint_id, o_metadata, o_status, o_next,
+                o_ttl_seconds, o_tags, o_serializer, o_checkpoint_id, o_metadata, o_status, o_next,
                 w_task_id, w_channel, w_type, w_data, w_bytes
             FROM __schema__.describe_thread(p_tenant, x_key.o_thread, p_max_bytes) AS d;
             IF x_total > p_page_bytes THEN
