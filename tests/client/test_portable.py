@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -31,6 +32,9 @@ from langgraph.checkpoint.grpc import (
     SerializerMismatchError,
     UnportableValueError,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Interrupt, Overwrite, Send
 
@@ -207,6 +211,93 @@ def test_a_thread_of_another_serializer_is_refused_and_left_alone(shared_server:
             found = writer.get_tuple(config)
             assert found is not None
             assert found.pending_writes == [("task", "a", "x")]
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+def test_the_server_refuses_what_would_mix_two_forms(shared_server: ServerProcess, encrypted: bool) -> None:
+    """Whoever writes without having read isn't told otherwise."""
+    encryption = Encryption(keys={"k": os.urandom(32)}, current="k") if encrypted else None
+    with (
+        saver_of(shared_server, encryption=encryption) as own,
+        saver_of(shared_server, serde=SERIALIZER, encryption=encryption) as portable,
+    ):
+        for writer, other, family in ((own, portable, "langgraph-msgpack"), (portable, own, "langgraph-json")):
+            config = config_of(str(uuid.uuid4()))
+            stored = writer.put(config, checkpoint("1", {"a": b"1"}), {"source": "input"}, {"a": 1})
+            for write in (
+                lambda other=other, config=config: other.put(config, checkpoint("2"), {}, {}),
+                lambda other=other, stored=stored: other.put_writes(stored, [("a", None), ("b", b"x")], "task"),
+                lambda other=other, stored=stored: asyncio.run(other.aput_writes(stored, [("a", b"y")], "task")),
+            ):
+                with pytest.raises(SerializerMismatchError, match=r"use .*GrpcSaver") as refused:
+                    write()
+                assert (refused.value.thread_id, refused.value.family) == (stored["configurable"]["thread_id"], family)
+                copied = pickle.loads(pickle.dumps(refused.value))
+                assert (str(copied), copied.family) == (str(refused.value), family)
+            found = writer.get_tuple(config)
+            assert found is not None
+            assert (found.checkpoint["id"], found.pending_writes) == ("1", [])
+            assert writer.threads.get(refused.value.thread_id).serializer_family == family
+
+
+class Reversed(SerializerProtocol):
+    """A serializer of somebody's own."""
+
+    def __init__(self, type_tag: str) -> None:
+        self.type_tag = type_tag
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return self.type_tag, json.dumps(obj).encode()[::-1]
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        if data[0] != self.type_tag:
+            raise NotImplementedError(data[0])
+        return json.loads(data[1][::-1])
+
+
+def test_a_serializer_of_ones_own_is_let_write_and_told_what_it_cant_read(shared_server: ServerProcess) -> None:
+    with (
+        saver_of(shared_server) as own,
+        saver_of(shared_server, serde=SERIALIZER) as portable,
+        saver_of(shared_server, serde=Reversed("reversed"), concurrency="last_write_wins") as custom,
+    ):
+        config = config_of(str(uuid.uuid4()))
+        stored = custom.put(config, checkpoint("1", {"a": 1}), {}, {"a": 1})
+        custom.put_writes(stored, [("a", "x")], "task")
+        assert custom.threads.get(stored["configurable"]["thread_id"]).serializer_family == "other"
+        for reader in (own, portable):
+            with pytest.raises(SerializerMismatchError, match=r"the one that has written it.*'reversed'") as refused:
+                reader.get_tuple(config)
+            assert refused.value.family == "other"
+
+        config = config_of(str(uuid.uuid4()))
+        own.put(config, checkpoint("1", {"a": 1}), {}, {"a": 1})
+        with pytest.raises(SerializerMismatchError, match="GrpcSaver without `serde`"):
+            custom.get_tuple(config)
+        custom.put(config, checkpoint("2", {"a": 1}), {}, {"a": 2})  # it may know what it does
+        assert own.threads.get(str(config["configurable"]["thread_id"])).serializer_family == "langgraph-msgpack"
+
+
+def test_threads_of_langgraphs_own_encryption_are_told_apart(shared_server: ServerProcess) -> None:
+    def encrypted(serde: SerializerProtocol) -> EncryptedSerializer:
+        return EncryptedSerializer.from_pycryptodome_aes(serde, key=b"k" * 16)
+
+    with (
+        saver_of(shared_server, serde=encrypted(JsonPlusSerializer())) as own,
+        saver_of(shared_server, serde=encrypted(SERIALIZER)) as portable,
+    ):
+        for writer, other in ((own, portable), (portable, own)):
+            config = config_of(str(uuid.uuid4()))
+            stored = writer.put(config, checkpoint("1", {"a": [1]}), {}, {"a": 1})
+            writer.put_writes(stored, [("__interrupt__", (Interrupt("?", id="i"),))], "task")
+            with pytest.raises(SerializerMismatchError):
+                other.get_tuple(config)
+            with pytest.raises(SerializerMismatchError):
+                other.put_writes(stored, [("a", "x")], "task")
+            found = writer.get_tuple(config)
+            assert found is not None
+            ((_, _, (interrupt,)),) = found.pending_writes or ()
+            assert interrupt == Interrupt("?", id="i")
 
 
 def test_filters_find_portable_metadata(shared_server: ServerProcess) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import grpc
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, PortableSerializer, SerializerMismatchError
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
@@ -65,6 +66,11 @@ def compiled(saver: GrpcSaver) -> CompiledStateGraph[Any, Any, Any, Any]:
     return builder.add_conditional_edges("ask", spread, ["work"]).compile(checkpointer=saver)
 
 
+def beside(config: Any, checkpoint_id: str) -> Any:
+    """The config of a checkpoint."""
+    return {"configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": checkpoint_id}}
+
+
 @pytest.fixture(scope="module")
 def client() -> Any:
     return build()
@@ -100,6 +106,10 @@ def python(shared_server: ServerProcess, thread: str) -> Agent:
                     graph.invoke(Command(resume=given), config, interrupt_before=["work"])
                 case "continue":
                     graph.invoke(None, config)
+                case "put":
+                    saver.put(beside(config, given), empty_checkpoint(), {"source": "update", "step": 1}, {})
+                case "put-writes":
+                    saver.put_writes(beside(config, given), [("note", b"1")], "task")
                 case "update":
                     graph.update_state(config, {"messages": [("human", given)]}, as_node="ask")
             state = graph.get_state(config)
@@ -185,6 +195,34 @@ def test_a_thread_of_javascripts_form_is_refused_by_another_serializer(agents: d
         agents["py"]("say", "hello", serde="own")
     assert (refused.value.thread_id, refused.value.type) == (thread, "json")
     assert agents["js"](serde="own") == before
+
+
+@pytest.mark.parametrize("action", ["put", "put-writes"])
+@pytest.mark.parametrize(
+    ("first", "second", "family"), [("py", "js", "langgraph-msgpack"), ("js", "py", "langgraph-json")]
+)
+def test_the_server_refuses_what_either_writes_without_having_read(
+    agents: dict[str, Agent],
+    shared_server: ServerProcess,
+    thread: str,
+    first: str,
+    second: str,
+    family: str,
+    action: str,
+) -> None:
+    before = agents[first]("say", "hello", serde="own")
+    with GrpcSaver(shared_server.target) as saver:
+        assert saver.threads.get(thread).serializer_family == family
+        latest = str(saver.threads.get(thread).checkpoint_id)
+    if second == "js":
+        refused = agents["js"](action, latest, serde="own")
+        assert (refused["error"], refused["family"]) == ("SerializerMismatchError", family)
+        assert "serde=PortableSerializer()" in refused["message"]
+    else:
+        with pytest.raises(SerializerMismatchError, match="PortableSerializer") as told:
+            agents["py"](action, latest, serde="own")
+        assert told.value.family == family
+    assert agents[first](serde="own") == before
 
 
 def test_javascript_reads_what_python_has_stored_as_patches(

@@ -13,8 +13,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import msgpack
 import pytest
 from click.testing import Result
 from langchain_core.runnables import RunnableConfig
@@ -23,6 +25,7 @@ from langgraph.checkpoint.grpc.encryption import Encryption
 
 from checkpointd.v1 import thread_service_pb2 as pb
 from checkpointd.v1.values_pb2 import CheckpointTuple
+from checkpointd_server.moving.content import redacted
 from checkpointd_server.moving.export_file import ExportReader, ExportWriter
 from checkpointd_server.moving.remote_threads import RemoteThreads
 from checkpointd_server.moving.transfer import export_threads, threads_of
@@ -376,3 +379,20 @@ def test_with_a_token(command: Command, database_url: str, played_server: str, t
         assert sorted(exported(again)) == sorted(KINDS)
         refused = command("export", tmp_path / "no.export", "--target", server.target, code=1)
         assert "UNAUTHENTICATED" in refused.stderr
+
+
+@pytest.mark.parametrize("type_tag", ["msgpack", "json"])
+def test_redaction_keeps_the_family_of_serializers(type_tag: str) -> None:
+    """Else a thread of LangGraph.js would be one of Python's own where it is imported."""
+    dumps: dict[str, Callable[[Any], bytes]] = {
+        "msgpack": msgpack.packb,
+        "json": lambda value: json.dumps(value).encode(),
+    }
+    stored = CheckpointTuple(body=msgpack.packb({}), channels=["a"], channel_versions=["i1"])
+    stored.metadata.value.type, stored.metadata.value.data = type_tag, dumps[type_tag]({"step": 1, "user": "ann"})
+    stored.values.add(channel="a", version="i1").value.type = type_tag
+    stored.pending_writes.add(channel="a").value.type = type_tag
+    made = redacted(stored)
+    assert (made.metadata.value.type, made.metadata.value.data) == (type_tag, dumps[type_tag]({"step": 1}))
+    nothing = {"msgpack": ("null", b""), "json": ("json", b"null")}[type_tag]
+    assert [(each.value.type, each.value.data) for each in (*made.values, *made.pending_writes)] == [nothing] * 2

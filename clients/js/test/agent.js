@@ -3,6 +3,7 @@
  * has spread. Run with a server, a thread, the serializer and what to do; prints what came of it as JSON.
  */
 import { AIMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
+import { emptyCheckpoint } from "@langchain/langgraph-checkpoint";
 import { Annotation, Command, END, MessagesAnnotation, START, Send, StateGraph, interrupt } from "@langchain/langgraph";
 
 import { GrpcSaver, PortableSerializer } from "../dist/index.js";
@@ -38,6 +39,10 @@ try {
   if (action === "resume") await graph.invoke(new Command({ resume: given }), config);
   if (action === "resume-to-work") await graph.invoke(new Command({ resume: given }), { ...config, interruptBefore: ["work"] });
   if (action === "continue") await graph.invoke(null, config);
+  // Writes that nothing was read for: only the server can tell that they don't fit.
+  const beside = { configurable: { ...config.configurable, checkpoint_ns: "", checkpoint_id: given } };
+  if (action === "put") await saver.put(beside, emptyCheckpoint(), { source: "update", step: 1, parents: {} }, {});
+  if (action === "put-writes") await saver.putWrites(beside, [["note", new Uint8Array([1])]], "task");
   if (action === "update") await graph.updateState(config, { messages: [new HumanMessage(given)] }, "ask");
   const { values, next } = await graph.getState(config);
   const pending = (await saver.getTuple(config))?.pendingWrites ?? [];
@@ -52,6 +57,6 @@ try {
     }),
   );
 } catch (error) {
-  console.log(JSON.stringify({ error: error.name, message: error.message }));
+  console.log(JSON.stringify({ error: error.name, message: error.message, family: error.family }));
 }
 saver.close();

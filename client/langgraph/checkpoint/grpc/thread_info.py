@@ -75,8 +75,8 @@ class ThreadInfo:
     ttl_seconds: int | None
     """How long after its last use it is kept, if it has a time of its own."""
     serializer_family: str | None
-    """The family of the serializer that it was first written with: "langgraph-msgpack", "langgraph-json" or "other". None:
-    nothing that it holds tells one."""
+    """The family of the serializer that it was first written with: "langgraph-msgpack", "langgraph-json" or "other".
+    None: nothing that it holds tells one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

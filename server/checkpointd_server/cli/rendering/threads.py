@@ -45,7 +45,7 @@ def json_of(thread: pb.Thread) -> dict[str, Any]:
 
 
 def _family_of(thread: pb.Thread) -> str | None:
-    """Returns the family of a thread's serializer, e.g. "langgraph-json"; None: it isn't known, or is new to this one."""
+    """Returns the family of a thread's serializer, e.g. "langgraph-json"; None: it isn't known."""
     known = {family.value: family.label for family in SerializerFamily}
     return known.get(thread.serializer_family)
 

@@ -72,9 +72,7 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits
         case "serializer":
             assert outcome.serializer is not None
             assert write.serializer is not None
-            return SerializerMismatch(
-                thread_id, found=SerializerFamily(outcome.serializer), family=write.serializer
-            )
+            return SerializerMismatch(thread_id, found=SerializerFamily(outcome.serializer), family=write.serializer)
         case "held" | "lost":
             return lease_refusal(outcome.reason, thread_id, outcome.remaining)
         case "conflict" | "predecessor":

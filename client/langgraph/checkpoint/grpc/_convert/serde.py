@@ -102,7 +102,7 @@ class ValueSerde:
             is_own = kind == "json"
         elif isinstance(serde, JsonPlusSerializer) and type(serde).loads_typed is JsonPlusSerializer.loads_typed:
             # It reads "json" as well, but what LangGraph.js means by it is something else.
-            is_own = kind in _OWN_TYPES or kind == "pickle" and serde.pickle_fallback
+            is_own = kind in _OWN_TYPES or (kind == "pickle" and serde.pickle_fallback)
         else:
             is_own = not isinstance(serde, JsonPlusSerializer) or kind != "json"
         if not is_own:
