@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import pytest
@@ -224,11 +226,12 @@ def test_the_server_refuses_what_would_mix_two_forms(shared_server: ServerProces
         for writer, other, family in ((own, portable, "langgraph-msgpack"), (portable, own, "langgraph-json")):
             config = config_of(str(uuid.uuid4()))
             stored = writer.put(config, checkpoint("1", {"a": b"1"}), {"source": "input"}, {"a": 1})
-            for write in (
-                lambda other=other, config=config: other.put(config, checkpoint("2"), {}, {}),
-                lambda other=other, stored=stored: other.put_writes(stored, [("a", None), ("b", b"x")], "task"),
-                lambda other=other, stored=stored: asyncio.run(other.aput_writes(stored, [("a", b"y")], "task")),
-            ):
+            writes: list[Callable[[], object]] = [
+                partial(other.put, config, checkpoint("2"), {}, {}),
+                partial(other.put_writes, stored, [("a", None), ("b", b"x")], "task"),
+                lambda other=other, stored=stored: asyncio.run(other.aput_writes(stored, [("a", b"y")], "task")),  # type: ignore[misc]
+            ]
+            for write in writes:
                 with pytest.raises(SerializerMismatchError, match=r"use .*GrpcSaver") as refused:
                     write()
                 assert (refused.value.thread_id, refused.value.family) == (stored["configurable"]["thread_id"], family)
@@ -296,8 +299,9 @@ def test_threads_of_langgraphs_own_encryption_are_told_apart(shared_server: Serv
                 other.put_writes(stored, [("a", "x")], "task")
             found = writer.get_tuple(config)
             assert found is not None
-            ((_, _, (interrupt,)),) = found.pending_writes or ()
-            assert interrupt == Interrupt("?", id="i")
+            assert [(channel, list(value)) for _, channel, value in found.pending_writes or []] == [
+                ("__interrupt__", [Interrupt("?", id="i")])
+            ]
 
 
 def test_filters_find_portable_metadata(shared_server: ServerProcess) -> None:

@@ -395,4 +395,5 @@ def test_redaction_keeps_the_family_of_serializers(type_tag: str) -> None:
     made = redacted(stored)
     assert (made.metadata.value.type, made.metadata.value.data) == (type_tag, dumps[type_tag]({"step": 1}))
     nothing = {"msgpack": ("null", b""), "json": ("json", b"null")}[type_tag]
-    assert [(each.value.type, each.value.data) for each in (*made.values, *made.pending_writes)] == [nothing] * 2
+    left = [each.value for each in made.values] + [each.value for each in made.pending_writes]
+    assert [(value.type, value.data) for value in left] == [nothing] * 2

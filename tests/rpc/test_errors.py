@@ -34,6 +34,7 @@ from checkpointd_server.domain.errors import (
     QuotaExceeded,
     ResultTooLarge,
     SealedValue,
+    SerializerMismatch,
     SetupError,
     ThreadArchived,
     ThreadExists,
@@ -42,6 +43,7 @@ from checkpointd_server.domain.errors import (
     VectorsUnavailable,
     VersionConflict,
 )
+from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.rpc.auth.scopes import PermissionDenied
 from checkpointd_server.rpc.errors import (
     DETAILS_KEY,
@@ -76,6 +78,10 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (ThreadArchived("t"), {"thread_id": "t"}),
     (ThreadNotFound("t"), {"thread_id": "t"}),
     (ThreadPinned("t"), {"thread_id": "t"}),
+    (
+        SerializerMismatch("t", found=SerializerFamily.LANGGRAPH_MSGPACK, family=SerializerFamily.LANGGRAPH_JSON),
+        {"thread_id": "t", "serializer_family": "langgraph-json", "thread_serializer_family": "langgraph-msgpack"},
+    ),
     (PolicyNotFound("p"), {"name": "p"}),
     (ThreadExists("t"), {"thread_id": "t"}),
     (

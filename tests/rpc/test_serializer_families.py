@@ -52,7 +52,7 @@ async def test_a_pipeline_goes_on_after_a_refusal(client: Any) -> None:
         pb.Operation(id=1, put_checkpoint=client.put_request(checkpoint_id="2")),
         pb.Operation(id=2, put_writes=client.writes_request(serializer_family=JSON)),
     ]
-    results = {}
+    results: dict[int, Any] = {}
     async for answer in client.checkpoints.Pipeline(iter([pb.PipelineRequest(operations=operations)]), timeout=20):
         results |= {result.id: result for result in answer.results}
     assert results[1].failure.reason == "SERIALIZER_MISMATCH"
