@@ -23,7 +23,7 @@ class SerializerFamily(IntEnum):
 
     @property
     def label(self) -> str:
-        """What people call it, e.g. "langgraph-msgpack"."""
+        """Its name in errors and for people, e.g. "langgraph-msgpack"."""
         return self.name.lower().replace("_", "-")
 
 
