@@ -14,74 +14,77 @@ _JWT = JwtOptions()
 _FILE = click.Path(path_type=Path)
 
 access_settings = stacked(
-    setting("--tls-cert", type=_FILE, help="The server's certificate chain, PEM. Read again when it changes."),
-    setting("--tls-key", type=_FILE, help="The certificate's private key, PEM. Read again when it changes."),
+    setting("--tls-cert", type=_FILE, help="Certificate chain of the server, PEM. Reloaded when the file changes."),
+    setting("--tls-key", type=_FILE, help="Private key of the certificate, PEM. Reloaded when the file changes."),
     setting(
         "--tls-client-ca",
         type=_FILE,
-        help="Authorities of clients' certificates, PEM: nobody connects without one. Read again when it changes.",
+        help="Certificate authorities for client certificates, PEM. Clients without a valid certificate can't "
+        "connect. Reloaded when the file changes.",
     ),
     setting(
         "--keys-file",
         type=_FILE,
-        help="API keys, hashed, and certificates that are identities; `checkpointd keys new` makes its entries. Read "
-        "again when it changes.",
+        help="File of hashed API keys, and of client certificates that are identities; `checkpointd keys new` makes "
+        "its entries. Reloaded when the file changes.",
     ),
     setting(
         "--jwt-keys",
         type=_FILE,
-        help="Public keys that JSON Web Tokens are checked with: a JWKS, or PEM. Read again when it changes.",
+        help="Public keys that verify JSON Web Tokens: a JWKS, or PEM. Reloaded when the file changes.",
     ),
-    setting("--jwt-jwks-url", metavar="URL", help="Where the tokens' issuer publishes its keys, https://..."),
-    setting("--jwt-issuer", metavar="TEXT", help="What a token's `iss` must be."),
+    setting("--jwt-jwks-url", metavar="URL", help="URL of the token issuer's JWKS, https://..."),
+    setting("--jwt-issuer", metavar="TEXT", help="Required value of a token's `iss`."),
     setting(
         "--jwt-audience",
         multiple=True,
         metavar="TEXT",
-        help="What a token's `aud` must name. May be given several times; in the environment, parted by spaces.",
+        help="Audience that a token's `aud` must contain. May be given several times; in the environment, separated "
+        "by spaces.",
     ),
     setting(
         "--jwt-tenant-claim",
         default=_JWT.tenant_claim,
         show_default=True,
-        help="The claim that holds the tenant.",
+        help="Claim that holds the tenant.",
     ),
     setting(
         "--jwt-scope-claim",
         default=_JWT.scope_claim,
         show_default=True,
-        help="The claim that holds the scopes: words in a text, or a list.",
+        help="Claim that holds the scopes: a list, or a text of words.",
     ),
     setting(
         "--jwt-leeway",
         type=Seconds(zero=True),
         default=_JWT.leeway,
         show_default=True,
-        help="By how much the issuer's clock may differ, in seconds.",
+        help="Accepted difference from the issuer's clock, in seconds.",
     ),
     setting(
         "--open-health/--no-open-health",
         default=_DEFAULTS.open_health,
         show_default=True,
-        help="Whether health needs no token.",
+        help="Serve health checks without a token.",
     ),
     setting(
         "--open-reflection/--no-open-reflection",
         default=_DEFAULTS.open_reflection,
         show_default=True,
-        help="Whether reflection needs no token.",
+        help="Serve reflection without a token.",
     ),
     setting(
         "--insecure-without-tls/--no-insecure-without-tls",
         default=_DEFAULTS.insecure_without_tls,
         show_default=True,
-        help="Allow --listen on addresses that other machines reach although nothing is encrypted, tokens neither.",
+        help="Allow --listen on addresses that other machines can reach, without TLS. Tokens are then sent "
+        "unencrypted.",
     ),
     setting(
         "--insecure-without-tokens/--no-insecure-without-tokens",
         default=_DEFAULTS.insecure_without_tokens,
         show_default=True,
-        help="Allow --listen on addresses that other machines reach although nobody is asked who calls.",
+        help="Allow --listen on addresses that other machines can reach, without authentication.",
     ),
 )
 

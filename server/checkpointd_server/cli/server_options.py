@@ -85,13 +85,13 @@ database_settings = stacked(
     setting(
         "--database-url",
         type=DatabaseUrl(),
-        help="PostgreSQL's URL (postgresql://user:password@host/database). Better given in the environment, where "
-        "other users of the machine can't read it. Without: an embedded PostgreSQL.",
+        help="URL of a PostgreSQL database: postgresql://user:password@host/database. Prefer the environment "
+        "variable: other users of the machine can read command lines. Default: an embedded PostgreSQL.",
     ),
     setting(
         "--data-dir",
         type=click.Path(path_type=Path),
-        help="The embedded PostgreSQL's folder; made on first use, and kept.  [default: ~/.local/share/checkpointd; "
+        help="Folder of the embedded PostgreSQL, created on first use.  [default: ~/.local/share/checkpointd; "
         "/var/lib/checkpointd for root]",
     ),
     setting(
@@ -99,14 +99,14 @@ database_settings = stacked(
         type=SchemaName(),
         default=_DEFAULTS.database.schema,
         show_default=True,
-        help="The schema for checkpointd's tables.",
+        help="Schema that holds checkpointd's tables.",
     ),
     setting(
         "--database-wait",
         type=Seconds(zero=True),
         default=_DEFAULTS.database.wait_seconds,
         show_default=True,
-        help="How long to wait for a database that isn't up yet, in seconds.",
+        help="How long to wait at startup for a database that isn't up yet, in seconds.",
     ),
     setting(
         "--vector-index",
@@ -114,9 +114,9 @@ database_settings = stacked(
         multiple=True,
         default=list(_DEFAULTS.database.vector_indexes),
         show_default=True,
-        help="An index on vectors of long-term memory, made with the schema where the database has pgvector: "
-        "DIMS:DISTANCE, with the distance cosine, l2 or inner_product. May be given several times; in the environment, "
-        "separated by spaces.",
+        help="Index for vector search in long-term memory: DIMS:DISTANCE, where the distance is cosine, l2 or "
+        "inner_product. Created with the schema if the database has pgvector. May be given several times; in the "
+        "environment, separated by spaces.",
     ),
 )
 
@@ -127,20 +127,20 @@ serve_settings = stacked(
         multiple=True,
         default=list(_DEFAULTS.listen),
         show_default=True,
-        help="HOST:PORT (port 0: any free one) or unix:PATH. May be given several times; in the environment, parted by "
-        "spaces.",
+        help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. May be given several times; in "
+        "the environment, separated by spaces.",
     ),
     setting(
         "--health-listen",
         type=Address(),
         multiple=True,
-        help="Where to serve health alone, in plain text and to everybody, for probes that speak no TLS: HOST:PORT or "
-        "unix:PATH.",
+        help="Address that serves only health checks, unencrypted and without tokens, for probes that don't support "
+        "TLS: HOST:PORT or unix:PATH.",
     ),
     setting(
         "--metrics-listen",
         type=MetricsAddress(),
-        help="Where Prometheus may scrape GET /metrics, in plain text and by everybody who reaches it: HOST:PORT.",
+        help="Address that serves Prometheus metrics at GET /metrics, unencrypted and without tokens: HOST:PORT.",
     ),
     access_settings,
     database_settings,
@@ -149,103 +149,103 @@ serve_settings = stacked(
         type=Whole(min=1),
         default=_DEFAULTS.workers,
         show_default=True,
-        help="How many processes serve, on the same ports (Linux). One that dies is replaced.",
+        help="Number of server processes sharing the same ports (Linux). One that dies is replaced.",
     ),
     setting(
         "--pool-max-size",
         type=Whole(min=1),
         default=_DEFAULTS.pool_max_size,
         show_default=True,
-        help="The most connections to the database, of all workers together.",
+        help="Maximum number of database connections, for all workers together.",
     ),
     setting(
         "--max-concurrent-calls",
         type=Whole(min=1),
         default=_DEFAULTS.max_concurrent_calls,
         show_default=True,
-        help="The most calls at work at once, in each worker. What is over this or one of the next three is refused "
-        "with OVERLOADED, and asked to come again.",
+        help="Maximum number of concurrent calls in each worker. Calls beyond this limit or the next three are "
+        "rejected with OVERLOADED, and clients retry them later.",
     ),
     setting(
         "--max-bytes-in-flight",
         type=Whole(min=1024 * 1024),
         default=_DEFAULTS.max_bytes_in_flight,
         show_default=True,
-        help="The most bytes of requests and answers at once. A message that is larger is let in when there is no "
-        "other.",
+        help="Maximum size of all requests and answers in memory, in bytes. A larger message is accepted when there "
+        "is no other.",
     ),
     setting(
         "--max-queue",
         type=Whole(min=0),
         default=_DEFAULTS.max_queue,
         show_default=True,
-        help="How many reads may wait for a connection to the database, and as many writes for their commit.",
+        help="Maximum number of reads waiting for a database connection, and of writes waiting for their commit.",
     ),
     setting(
         "--max-queue-seconds",
         type=Seconds(zero=False),
         default=_DEFAULTS.max_queue_seconds,
         show_default=True,
-        help="How long each of them waits before it is refused, in seconds.",
+        help="How long a call waits in these queues before it is rejected, in seconds.",
     ),
     setting(
         "--max-connections",
         type=Whole(min=1),
         default=_DEFAULTS.max_connections,
         show_default=True,
-        help="The most connections of clients, in each worker; fewer if the system lets a process open fewer files. "
-        "Further ones are closed at once.",
+        help="Maximum number of client connections in each worker; less if the system's limit on open files is "
+        "lower. Further connections are closed at once.",
     ),
     setting(
         "--max-wasted-calls",
         type=Whole(min=0),
         default=_DEFAULTS.max_wasted_calls,
         show_default=True,
-        help="How many calls a second one connection may cancel, or have refused for who makes them, before it is "
-        "closed; five times as many at once. 0: any number, for a proxy that puts the calls of many clients on one "
-        "connection.",
+        help="How many calls per second a connection may cancel, or have rejected for its token or scope, before it "
+        "is closed; five times as many in a burst. 0 sets no limit, for proxies that send the calls of many clients "
+        "over one connection.",
     ),
     setting(
         "--quota-bytes",
         type=Whole(min=0),
         default=_DEFAULTS.quotas.max_bytes or 0,
         show_default=True,
-        help="How many bytes each tenant's rows may have in the database, about, unless `checkpointd quotas` says "
-        "otherwise. What is over this or one of the next two is refused with QUOTA_EXCEEDED. 0: any number.",
+        help="Approximate maximum size of each tenant's rows in the database, in bytes, unless `checkpointd quotas` "
+        "sets another. Calls beyond this limit or the next two are rejected with QUOTA_EXCEEDED. 0 sets no limit.",
     ),
     setting(
         "--quota-threads",
         type=Whole(min=0),
         default=_DEFAULTS.quotas.max_threads or 0,
         show_default=True,
-        help="How many threads each tenant may have. 0: any number.",
+        help="Maximum number of threads of each tenant. 0 sets no limit.",
     ),
     setting(
         "--quota-calls",
         type=Whole(min=0),
         default=_DEFAULTS.quotas.max_calls_per_second or 0,
         show_default=True,
-        help="How many calls and operations a second each tenant may make, in each worker. 0: any number.",
+        help="Maximum number of calls and operations per second of each tenant, in each worker. 0 sets no limit.",
     ),
     setting(
         "--quota-refresh-seconds",
         type=Seconds(zero=False),
         default=_DEFAULTS.quota_refresh_seconds,
         show_default=True,
-        help="How often the database is asked what tenants may use, and what those hold whose bytes or threads are "
-        "bounded, in seconds. Meanwhile a tenant may go beyond.",
+        help="How often quotas and usage are read from the database, in seconds. A tenant may exceed its quota in "
+        "between.",
     ),
     setting(
         "--statement-cache-size",
         type=Whole(min=0),
         default=_DEFAULTS.statement_cache_size,
-        help="Prepared statements kept on each connection.  [default: 1024, and none behind a pooler]",
+        help="Number of prepared statements kept on each connection.  [default: 1024, and none behind a pooler]",
     ),
     setting(
         "--migrate/--no-migrate",
         default=_DEFAULTS.migrate,
         show_default=True,
-        help="Bring the schema up to date at the start, or refuse to start if it isn't.",
+        help="Update the schema at startup, or refuse to start if it is out of date.",
     ),
     setting(
         "--drain-seconds",
@@ -259,98 +259,99 @@ serve_settings = stacked(
         type=Seconds(zero=False),
         default=_DEFAULTS.kill_after_seconds,
         show_default=True,
-        help="With --workers: how long after the drain one is killed that hasn't ended, in seconds.",
+        help="With --workers: how long after draining a worker that hasn't exited is killed, in seconds.",
     ),
     setting(
         "--retention-interval",
         type=Seconds(zero=True),
         default=_DEFAULTS.retention_interval,
         show_default=True,
-        help="How long after a sweep retention policies are applied again, in seconds. Of several servers one does it. "
-        "0: this one never does.",
+        help="Pause between two sweeps that apply retention policies, in seconds. Of several servers, one does it. 0 "
+        "turns sweeps off on this server.",
     ),
     setting(
         "--retention-batch",
         type=Whole(min=1),
         default=_DEFAULTS.retention_batch,
         show_default=True,
-        help="How many checkpoints retention deletes in one transaction, while who writes to their thread has to wait.",
+        help="Maximum number of checkpoints that retention deletes in one transaction. Writers of the same thread "
+        "wait for it.",
     ),
     setting(
         "--default-timeout",
         type=Seconds(zero=False),
         default=_DEFAULTS.default_timeout,
         show_default=True,
-        help="The time that a call without a deadline gets, in seconds.",
+        help="Timeout of calls without a deadline, in seconds.",
     ),
     setting(
         "--max-timeout",
         type=Seconds(zero=False),
         default=_DEFAULTS.max_timeout,
         show_default=True,
-        help="The most time that a call gets, whatever deadline its client has set, in seconds.",
+        help="Maximum timeout of a call, even if its deadline is later, in seconds.",
     ),
     setting(
         "--max-message-bytes",
         type=Whole(min=1024 * 1024, max=2**31 - 1),
         default=_DEFAULTS.limits.max_message_bytes,
         show_default=True,
-        help="The largest message taken or sent, in bytes.",
+        help="Maximum size of a message in either direction, in bytes.",
     ),
     setting(
         "--max-value-bytes",
         type=Whole(min=1024 * 1024, max=2**40),
         default=_DEFAULTS.limits.max_value_bytes,
         show_default=True,
-        help="The largest value of a channel, in bytes. It travels in parts, whatever the largest message is.",
+        help="Maximum size of a channel's value, in bytes. Values larger than a message are sent in parts.",
     ),
     setting(
         "--max-page-bytes",
         type=Whole(min=1024, max=2**31 - 1),
         default=_DEFAULTS.limits.max_page_bytes,
         show_default=True,
-        help="Where a page of a list is cut, in bytes.",
+        help="Size at which a page of a list ends, in bytes.",
     ),
     setting(
         "--reflection/--no-reflection",
         default=_DEFAULTS.reflection,
         show_default=True,
-        help="Describe the services to tools like grpcurl.",
+        help="Serve reflection, for tools such as grpcurl.",
     ),
     setting(
         "--traces/--no-traces",
         default=_DEFAULTS.traces,
         show_default=True,
-        help="Send OpenTelemetry spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, by OTLP over HTTP. "
-        "Needs checkpointd[otel].",
+        help="Send OpenTelemetry spans over OTLP/HTTP to the collector at OTEL_EXPORTER_OTLP_ENDPOINT. Needs "
+        "checkpointd[otel].",
     ),
     setting(
         "--slow-call-seconds",
         type=Seconds(zero=True),
         default=_DEFAULTS.slow_call_seconds,
         show_default=True,
-        help="From when on a call has a warning in the log, with its thread and its size, in seconds. 0: none has.",
+        help="Log a warning, with thread and size, for calls that take longer than this, in seconds. 0 turns it off.",
     ),
     setting(
         "--warn-checkpoint-bytes",
         type=Whole(min=0),
         default=_DEFAULTS.warn_checkpoint_bytes,
         show_default=True,
-        help="From what size on a checkpoint has a warning in the log: that of the values that changed. 0: none has.",
+        help="Log a warning for checkpoints whose changed values are larger than this, in bytes. 0 turns it off.",
     ),
     setting(
         "--log-level",
         type=click.Choice(LogLevel, case_sensitive=False),
         default=_DEFAULTS.log_level.value,
         show_default=True,
-        help="The least important log lines to write.",
+        help="Lowest level of log lines to write.",
     ),
     setting(
         "--log-format",
         type=click.Choice(LogFormat, case_sensitive=False),
         default=_DEFAULTS.log_format.value,
         show_default=True,
-        help="Log lines for people or for machines.",
+        help="Format of log lines: text for people, json for programs.",
     ),
 )
 

@@ -59,69 +59,75 @@ FAMILIES: Mapping[str, Family] = {
     "checkpointd_process_open_files": Family("gauge", "How many files and sockets are open.", ("worker",)),
     "checkpointd_calls": Family(
         "counter",
-        "Calls and operations of pipelines, by gRPC method, the way they came (unary, pipeline) and status code.",
+        "Finished calls and pipeline operations, by gRPC method, transport (unary, pipeline) and status code.",
         (*_CALL, "code"),
     ),
     "checkpointd_call_failures": Family(
-        "counter", "Calls and operations that failed, by method and reason (errors.proto).", ("method", "reason")
+        "counter", "Failed calls and operations, by method and reason (errors.proto).", ("method", "reason")
     ),
     "checkpointd_call_seconds": Family(
-        "histogram", "How long calls and operations took until they were answered, in seconds.", _CALL
+        "histogram", "Duration of calls and operations until their answer, in seconds.", _CALL
     ),
-    "checkpointd_request_bytes": Family("histogram", "The size of requests that went well.", _CALL),
-    "checkpointd_response_bytes": Family("histogram", "The size of their answers.", _CALL),
+    "checkpointd_request_bytes": Family("histogram", "Size of successful requests, in bytes.", _CALL),
+    "checkpointd_response_bytes": Family("histogram", "Size of answers to successful requests, in bytes.", _CALL),
     "checkpointd_slow_calls": Family("counter", "Calls that took longer than --slow-call-seconds."),
     "checkpointd_large_checkpoints": Family("counter", "Checkpoints larger than --warn-checkpoint-bytes."),
-    "checkpointd_calls_active": Family("gauge", "Calls and operations at work."),
-    "checkpointd_calls_limit": Family("gauge", "How many there may be at once (--max-concurrent-calls)."),
-    "checkpointd_bytes_in_flight": Family("gauge", "Bytes of requests and answers that are held."),
-    "checkpointd_bytes_in_flight_limit": Family("gauge", "How many there may be at once (--max-bytes-in-flight)."),
-    "checkpointd_overloaded": Family("gauge", "How many processes refuse calls as too many."),
-    "checkpointd_tenants_active": Family("gauge", "Tenants that called within ten seconds, or have calls at work."),
-    "checkpointd_quota_refusals": Family("counter", "Calls refused with QUOTA_EXCEEDED, by quota.", ("quota",)),
-    "checkpointd_share_refusals": Family(
-        "counter", "Calls refused with OVERLOADED for their tenant had its share of a server that was nearly full."
+    "checkpointd_calls_active": Family("gauge", "Calls and operations in progress."),
+    "checkpointd_calls_limit": Family("gauge", "Maximum number of concurrent calls (--max-concurrent-calls)."),
+    "checkpointd_bytes_in_flight": Family("gauge", "Bytes of requests and answers in memory."),
+    "checkpointd_bytes_in_flight_limit": Family(
+        "gauge", "Maximum bytes of requests and answers in memory (--max-bytes-in-flight)."
     ),
-    "checkpointd_streams_open": Family("gauge", "Pipelines that are open."),
+    "checkpointd_overloaded": Family("gauge", "Processes that currently reject calls for overload."),
+    "checkpointd_tenants_active": Family(
+        "gauge", "Tenants that called within the last ten seconds, or have calls in progress."
+    ),
+    "checkpointd_quota_refusals": Family("counter", "Calls rejected with QUOTA_EXCEEDED, by quota.", ("quota",)),
+    "checkpointd_share_refusals": Family(
+        "counter", "Calls rejected with OVERLOADED because their tenant already had its share of a nearly full server."
+    ),
+    "checkpointd_streams_open": Family("gauge", "Open pipelines."),
     "checkpointd_conflicts": Family(
-        "counter", "Writes that were refused because somebody else had written (VERSION_CONFLICT)."
+        "counter", "Writes rejected because another run had written to the thread (VERSION_CONFLICT)."
     ),
     "checkpointd_leases": Family(
-        "counter", "Answers about leases: granted, renewed, released, held (by somebody else) and lost.", ("outcome",)
+        "counter",
+        "Answers about leases, by outcome: granted, renewed, released, held (by somebody else), lost.",
+        ("outcome",),
     ),
-    "checkpointd_leases_waiting": Family("gauge", "Calls that wait for a lease."),
-    "checkpointd_commits": Family("counter", "Transactions that stored writes, by outcome.", ("outcome",)),
-    "checkpointd_commit_writes": Family("histogram", "How many puts and task writes shared a commit."),
-    "checkpointd_commit_seconds": Family("histogram", "How long a commit took, in seconds."),
+    "checkpointd_leases_waiting": Family("gauge", "Calls waiting for a lease."),
+    "checkpointd_commits": Family("counter", "Transactions that store writes, by outcome.", ("outcome",)),
+    "checkpointd_commit_writes": Family("histogram", "Puts and task writes per commit."),
+    "checkpointd_commit_seconds": Family("histogram", "Duration of commits, in seconds."),
     "checkpointd_commit_wait_seconds": Family(
-        "histogram", "How long the write that waited longest waited for its commit to begin, in seconds."
+        "histogram", "Longest wait of a commit's writes until it began, in seconds."
     ),
-    "checkpointd_writes_queued": Family("gauge", "Writes that wait for their commit."),
-    "checkpointd_reads_queued": Family("gauge", "Calls that wait for a database connection."),
-    "checkpointd_queue_limit": Family("gauge", "How many of each may wait (--max-queue)."),
-    "checkpointd_pool_wait_seconds": Family(
-        "histogram", "How long statements waited for a database connection, in seconds."
+    "checkpointd_writes_queued": Family("gauge", "Writes waiting for their commit."),
+    "checkpointd_reads_queued": Family("gauge", "Calls waiting for a database connection."),
+    "checkpointd_queue_limit": Family("gauge", "Maximum number of waiting writes, and of waiting calls (--max-queue)."),
+    "checkpointd_pool_wait_seconds": Family("histogram", "Wait of statements for a database connection, in seconds."),
+    "checkpointd_pool_connections": Family(
+        "gauge", "Database connections, by state: idle, in use, opening.", ("state",)
     ),
-    "checkpointd_pool_connections": Family("gauge", "Database connections: idle, in use, opening.", ("state",)),
-    "checkpointd_pool_limit": Family("gauge", "How many there may be (--pool-max-size)."),
-    "checkpointd_pool_replacements": Family("counter", "How many times all connections were replaced for one died."),
+    "checkpointd_pool_limit": Family("gauge", "Maximum number of database connections (--pool-max-size)."),
+    "checkpointd_pool_replacements": Family(
+        "counter", "Times that all database connections were replaced because one died."
+    ),
     "checkpointd_statement_seconds": Family(
-        "histogram", "How long statements took, with their round trip, in seconds.", ("statement",)
+        "histogram", "Duration of statements including the round trip, in seconds.", ("statement",)
     ),
-    "checkpointd_statement_retries": Family("counter", "Statements that were tried again on another connection."),
-    "checkpointd_lock_waits": Family("counter", "How many times a statement waited a second for a thread's lock."),
-    "checkpointd_database_up": Family("gauge", "Whether the database answered when it was last asked.", (), "max"),
+    "checkpointd_statement_retries": Family("counter", "Statements retried on another connection."),
+    "checkpointd_lock_waits": Family("counter", "Times that a statement waited a second for a thread's lock."),
+    "checkpointd_database_up": Family("gauge", "1 if the database answered the last check, else 0.", (), "max"),
     "checkpointd_table_bytes": Family(
-        "gauge", "The size of each table with its indexes, measured once a minute.", ("table",), "max"
+        "gauge", "Size of each table with its indexes in bytes, measured once a minute.", ("table",), "max"
     ),
-    "checkpointd_table_rows": Family(
-        "gauge", "About how many rows each table has, as PostgreSQL estimates it.", ("table",), "max"
-    ),
-    "checkpointd_gc_runs": Family("counter", "Looks for what nobody comes for any more, by outcome.", ("outcome",)),
-    "checkpointd_gc_threads": Family("counter", "Threads that were looked at for that."),
-    "checkpointd_retention_runs": Family("counter", "Times that retention was applied, by outcome.", ("outcome",)),
-    "checkpointd_retention_threads": Family("counter", "Threads that retention changed."),
-    "checkpointd_retention_checkpoints": Family("counter", "Checkpoints that retention deleted."),
+    "checkpointd_table_rows": Family("gauge", "Estimated number of rows of each table.", ("table",), "max"),
+    "checkpointd_gc_runs": Family("counter", "Garbage collection runs, by outcome.", ("outcome",)),
+    "checkpointd_gc_threads": Family("counter", "Threads checked by garbage collection."),
+    "checkpointd_retention_runs": Family("counter", "Retention sweeps, by outcome.", ("outcome",)),
+    "checkpointd_retention_threads": Family("counter", "Threads changed by retention."),
+    "checkpointd_retention_checkpoints": Family("counter", "Checkpoints deleted by retention."),
 }
 """Every metric. Counters get the ending `_total` when they are written out, as is the custom."""
 
