@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.inner_run import LONGEST_SECONDS, run_inner
+from tests.support.interpreters import find_interpreter
 
 TESTS = (
     "tests/conformance",
@@ -23,16 +23,35 @@ TESTS = (
 
 
 def interpreter(version: str) -> str:
-    """Returns a Python of a version: the system's, or one of pyenv's. Skips the test where there is none."""
-    found = [name for name in (f"python{version}",) if shutil.which(name)]
-    if shutil.which("pyenv"):
-        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True).stdout.strip()
-        found += sorted(str(path) for path in Path(root, "versions").glob(f"{version}.*/bin/python"))
-    for command in found:
-        # What pyenv puts into PATH may only say that it isn't switched on.
-        if subprocess.run([command, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
-            return command
-    pytest.skip(f"there is no Python {version}")
+    """Returns a Python of a version. Skips the test where the machine has none, in capital letters."""
+    if found := find_interpreter(version):
+        return str(found)
+    pytest.skip(f"NOT TESTED WITH PYTHON {version}: there is none in PATH, nor where pyenv and uv keep theirs")
+
+
+@pytest.mark.parametrize("where", ["PYENV_ROOT", "home", "PATH"])
+def test_pythons_are_found_wherever_they_are_installed(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an environment without pyenv's own programs, too."""
+    root = tmp_path / (".pyenv" if where == "home" else "anywhere")
+    version = ".".join(map(str, sys.version_info[:2]))
+    for folder in (f"{version}.9", f"{version}.10"):
+        (root / "versions" / folder / "bin").mkdir(parents=True)
+        program = root / "versions" / folder / "bin" / f"python{version}"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        program.chmod(0o755)
+    broken = tmp_path / "shims" / f"python{version}"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path if where == "home" else tmp_path / "empty"))
+    monkeypatch.setenv("PATH", str(program.parent if where == "PATH" else broken.parent))
+    if where == "PYENV_ROOT":
+        monkeypatch.setenv("PYENV_ROOT", str(root))
+    assert find_interpreter(version) == program
+    assert find_interpreter("2.6") is None
 
 
 @pytest.mark.long
