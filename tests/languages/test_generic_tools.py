@@ -15,11 +15,16 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from google.rpc.error_details_pb2 import ErrorInfo
 from langgraph.checkpoint.grpc import GrpcSaver
+from langgraph.types import Interrupt
 
 from checkpointd.v1 import (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
+    retention_service_pb2,
+    stats_service_pb2,
+    store_service_pb2,
+    tenant_service_pb2,
     thread_service_pb2,
     value_service_pb2,
     values_pb2,
@@ -35,6 +40,10 @@ MODULES = (
     checkpoint_service_pb2,
     info_service_pb2,
     lease_service_pb2,
+    retention_service_pb2,
+    stats_service_pb2,
+    store_service_pb2,
+    tenant_service_pb2,
     thread_service_pb2,
     value_service_pb2,
     values_pb2,
@@ -78,6 +87,19 @@ def test_buf_curl_shows_why_a_call_is_refused(shared_server: ServerProcess) -> N
     assert detail["type"] == "google.rpc.ErrorInfo"
     info = ErrorInfo.FromString(base64.b64decode(detail["value"] + "=" * (-len(detail["value"]) % 4)))
     assert (info.reason, info.metadata["field"]) == ("INVALID_ARGUMENT", "thread_id")
+
+
+def test_buf_curl_tells_what_waits_and_in_which_form_it_was_written(shared_server: ServerProcess) -> None:
+    thread = str(uuid.uuid4())
+    with GrpcSaver(shared_server.target) as saver:
+        stored = saver.put(config_of(thread), checkpoint("1", {"a": "x"}), {"source": "loop", "step": 1}, {"a": 1})
+        saver.put_writes(stored, [("__interrupt__", (Interrupt({"q": "go on?"}, id="i"),))], "task")
+    request = {"filter": {"threadIdPrefix": thread, "statuses": ["THREAD_STATUS_INTERRUPTED"]}}
+    (found,) = curl(shared_server, "ThreadService/ListThreads", request)["threads"]
+    assert (found["threadId"], found["serializerFamily"]) == (thread, "SERIALIZER_FAMILY_LANGGRAPH_MSGPACK")
+    assert json.loads(found["signals"][0]["json"])[0]["value"] == {"q": "go on?"}
+    shown = curl(shared_server, "ThreadService/ShowCheckpoint", {"threadId": thread})
+    assert json.loads(shown["json"])["values"] == {"a": "x"}
 
 
 def test_buf_curl_lists_the_services(shared_server: ServerProcess) -> None:
