@@ -27,6 +27,7 @@ from langgraph.checkpoint.grpc._transport.retry import Attempts
 from langgraph.checkpoint.grpc.errors import CheckpointdError
 from langgraph.checkpoint.grpc.options import ClientOptions
 
+from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from checkpointd_server.store import StoreOptions, migrate, open_store
 from tests.support.calls import checkpoint, config_of
@@ -36,12 +37,12 @@ from tests.support.server_process import ServerProcess
 
 
 @asynccontextmanager
-async def narrow_server(database_url: str, calls: int) -> AsyncIterator[str]:
+async def narrow_server(database_url: str, calls: int, quotas: Quotas | None = None) -> AsyncIterator[str]:
     """A server that is at work on few calls at once; gives its address."""
     options = StoreOptions(dsn=database_url, pool_max_size=2)
     await migrate(options)
     async with open_store(options) as store:
-        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), max_concurrent_calls=calls))
+        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), max_concurrent_calls=calls, quotas=quotas or Quotas()))
         (target,) = await server.start()
         server.set_serving(True)
         try:
@@ -100,7 +101,7 @@ async def test_the_wait_for_room_ends_with_the_budget(database_url: str) -> None
             await asyncio.sleep(0.2)
             async with GrpcSaver(target, retry_budget=0.3) as impatient:
                 begun = time.monotonic()
-                with pytest.raises(ServerUnavailableError, match=r"no room for GetCheckpoint within 0\.3 s"):
+                with pytest.raises(ServerUnavailableError, match=r"didn't take GetCheckpoint within 0\.3 s"):
                     await impatient.aget_tuple(config_of("t"))
                 assert time.monotonic() - begun >= 0.3
         await at_work
@@ -228,3 +229,33 @@ def test_tls_with_a_server_that_speaks_none_is_explained(
         saver.get_tuple(config_of("t"))
     # Also before the budget is used up, for those who watch.
     assert "trying again" in caplog.text
+
+
+@pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
+async def test_who_is_throttled_is_told_by_which_quota(
+    concurrency: Any, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        narrow_server(database_url, 100, Quotas(max_calls_per_second=2)) as target,
+        GrpcSaver(target, retry_budget=30, concurrency=concurrency) as saver,
+    ):
+        with caplog.at_level(logging.WARNING):
+            for number in range(4):
+                await saver.aput(config_of("t"), checkpoint(f"{number}"), {}, {})
+                await saver.aget_tuple(config_of("t"))
+        told = [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()]
+        assert told
+        for line in told:
+            assert f"checkpointd at {target} throttles this tenant to its quota of 2 calls a second" in line
+            assert "unavailable" not in line
+    async with (
+        narrow_server(database_url, 100, Quotas(max_calls_per_second=1)) as target,
+        GrpcSaver(target, retry_budget=0) as saver,
+    ):
+
+        async def until_refused() -> None:
+            for number in range(10, 20):
+                await saver.aput(config_of("t"), checkpoint(f"{number}"), {}, {})
+
+        with pytest.raises(ServerUnavailableError, match="throttles this tenant to its quota of 1 calls a second"):
+            await until_refused()

@@ -109,8 +109,9 @@ class Attempts:
             self._deadline = since + self._retry_budget
             if self._retry_budget and not quiet:
                 logger.warning(
-                    "checkpointd at %s is unavailable; trying again %s (%s)",
+                    "checkpointd at %s %s; trying again %s (%s)",
                     self._options.target,
+                    _state_of(error),
                     f"{TLS_ATTEMPTS - 1} times" if self._explained else f"for {self._retry_budget:g} s",
                     self._explained or why_it_may_fail(error, self._options.tls) or error.details(),
                 )
@@ -120,7 +121,7 @@ class Attempts:
         target, budget = self._options.target, f"within {self._retry_budget:g} s of retries"
         if overloaded:
             return ServerUnavailableError(
-                f"checkpointd at {target} had no room for {self._method} {budget}: {error.details()}"
+                f"checkpointd at {target} {_state_of(error)}, and didn't take {self._method} {budget}: {error.details()}"
             )
         # What is only probable counts if it was so to the end: a server that starts anew closes connections too.
         if error_info(error).reason:  # a server is there, and says itself why it can't
@@ -134,3 +135,13 @@ class Attempts:
             f"no checkpointd answered at {target} {budget} "
             f"({error.details()}). Is it running, and is the target right? `checkpointd serve` starts one."
         )
+
+
+def _state_of(error: grpc.RpcError) -> str:
+    """Returns what a failure that is worth another try says of the server."""
+    info = error_info(error)
+    if info.reason == "QUOTA_EXCEEDED":
+        return f"throttles this tenant to its quota of {info.metadata.get('limit', 'fewer')} calls a second"
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return "has too much to do"
+    return "is unavailable"
