@@ -42,7 +42,9 @@ async def narrow_server(database_url: str, calls: int, quotas: Quotas | None = N
     options = StoreOptions(dsn=database_url, pool_max_size=2)
     await migrate(options)
     async with open_store(options) as store:
-        server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), max_concurrent_calls=calls, quotas=quotas or Quotas()))
+        server = RpcServer(
+            store, ServerOptions(listen=("127.0.0.1:0",), max_concurrent_calls=calls, quotas=quotas or Quotas())
+        )
         (target,) = await server.start()
         server.set_serving(True)
         try:

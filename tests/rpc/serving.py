@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer, ServerOptions
 from tests.support.rpc_client import Client
@@ -34,3 +35,10 @@ async def serving(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple
             yield server, Client(channel)
     finally:
         await server.drain(0)
+
+
+@asynccontextmanager
+async def connection_of_its_own(target: str) -> AsyncIterator[Any]:
+    """Returns a stub on a connection that nothing else uses: it would wait for what isn't read, too."""
+    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield CheckpointServiceStub(channel)

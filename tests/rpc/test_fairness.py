@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from checkpointd.v1 import lease_service_pb2 as leases_pb
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.errors import Overloaded
+from checkpointd_server.domain.fair_shares import RECENT_SECONDS
 from checkpointd_server.domain.tenants import Quotas
-from checkpointd_server.rpc.tenants import RECENT_SECONDS, Tenants
+from checkpointd_server.rpc.tenants import Tenants
+from tests.rpc.serving import connection_of_its_own
 from tests.support.api_keys import key_entry
+from tests.support.operations import GET, operation, send
 from tests.support.rpc_client import bearer
 from tests.support.until import auntil
 
@@ -181,3 +185,54 @@ async def test_so_do_those_that_wait_for_a_lease(serve: Any, access: AccessOptio
         await asyncio.gather(*many, few, return_exceptions=True)
         await auntil(lambda: [state.calls for state in server.tenants.states], lambda calls: calls == [0, 0])
         assert [state.waiting for state in server.tenants.states] == [0, 0]
+
+
+async def test_reads_of_a_small_tenant_are_not_behind_all_of_a_greedy_ones(
+    serve: Any, store: Any, database_url: str, access: AccessOptions
+) -> None:
+    async with serve(max_concurrent_calls=1000, access=access) as (_, client):
+        order: list[str] = []
+
+        async def get(who: str) -> None:
+            await client.checkpoints.GetCheckpoint(GET, metadata=bearer(f"ckd_{who}"))
+            order.append(who)
+
+        for who in ("greedy", "small"):
+            await client.checkpoints.PutCheckpoint(client.put_request(), metadata=bearer(f"ckd_{who}"))
+        connection = await asyncpg.connect(database_url)
+        queue = store.connections.queue
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE checkpointd.checkpoints IN ACCESS EXCLUSIVE MODE")
+            many = [asyncio.ensure_future(get("greedy")) for _ in range(200)]
+            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 190)
+            few = [asyncio.ensure_future(get("small")) for _ in range(3)]
+            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 193)
+        await asyncio.gather(*many, *few)
+        await connection.close()
+        assert [who for who in order[:20] if who == "small"] == ["small"] * 3
+        assert queue.waiting == 0
+
+
+async def test_answers_that_a_greedy_tenant_does_not_read_leave_room(
+    serve: Any, tmp_path: Path, access: AccessOptions
+) -> None:
+    target = f"unix:{tmp_path}/socket"
+    options = {"listen": (target,), "max_bytes_in_flight": 4 * 1024 * 1024, "default_timeout": 60.0, "access": access}
+    async with serve(**options) as (server, client):
+        greedy, small = bearer("ckd_greedy"), bearer("ckd_small")
+        await client.checkpoints.PutCheckpoint(client.put_request(body=bytes(100_000)), metadata=greedy)
+        await client.checkpoints.PutCheckpoint(client.put_request(body=bytes(200_000)), metadata=small)
+        async with connection_of_its_own(target) as stub:
+            streams = [stub.Pipeline(metadata=greedy) for _ in range(4)]
+            for number in range(60):
+                for stream in streams:
+                    await send(stream, operation(number, GET))
+            await auntil(lambda: server.tenants.metrics.share_refusals, lambda refusals: refusals > 0)
+            assert server.tenants.of("greedy").bytes > 2 * 1024 * 1024
+            for _ in range(5):
+                answer = await client.checkpoints.GetCheckpoint(GET, metadata=small)
+                assert answer.tuple.checkpoint_id == "checkpoint-1"
+            for stream in streams:
+                stream.cancel()
+        await auntil(lambda: [state.bytes for state in server.tenants.states], lambda held: held == [0, 0])
+        assert server._calls._load.held_bytes == 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
-from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd_server.domain.access import AccessOptions, Scope
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth.api_keys import new_key
 from checkpointd_server.rpc.health import READINESS
 from checkpointd_server.rpc.pipeline.pipelines import PipelineOptions
 from tests.rpc.requests import put_of
-from tests.rpc.serving import until_idle
+from tests.rpc.serving import connection_of_its_own, until_idle
 from tests.support.operations import GET, ask, operation, results_of, send
 from tests.support.rpc_client import bearer
 
@@ -177,13 +174,6 @@ async def test_a_client_that_reads_late_loses_nothing(serve: Any, tmp_path: Path
             assert [result.id for result in await results_of(stream, 40)] == list(range(40))
             assert await stream.read() is grpc.aio.EOF
             assert await stream.code() == grpc.StatusCode.OK
-
-
-@asynccontextmanager
-async def connection_of_its_own(target: str) -> AsyncIterator[Any]:
-    """Returns a stub on a connection that nothing else uses: it would wait for what isn't read, too."""
-    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield CheckpointServiceStub(channel)
 
 
 async def test_only_so_many_streams_are_open(serve: Any) -> None:

@@ -50,6 +50,56 @@ async def test_the_queue_has_an_end() -> None:
     await waiting
 
 
+async def test_tenants_take_turns() -> None:
+    one = queue(limit=100)
+    await one.acquire("greedy")
+    order: list[str] = []
+
+    async def wait(tenant: str, number: int) -> None:
+        await one.acquire(tenant)
+        order.append(f"{tenant} {number}")
+        one.release()
+
+    tasks = [asyncio.create_task(wait("greedy", number)) for number in range(4)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(wait("small", number)) for number in range(2)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    assert one.waiting == 5
+    one.release()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["greedy 0", "small 0", "greedy 2", "small 1", "greedy 3"]
+    assert one.waiting == 0
+
+
+async def test_who_has_its_share_of_a_queue_that_is_nearly_full_is_refused_first() -> None:
+    now = [1000.0]
+    one = queue(limit=10, clock=lambda: now[0])
+    await one.acquire("small")
+    tasks = [asyncio.create_task(one.acquire("greedy")) for _ in range(9)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="its tenant's share") as refused:
+        await one.acquire("greedy")
+    assert (refused.value.limit, one.share_refusals) == (5, 1)
+    tasks.append(asyncio.create_task(one.acquire("small")))
+    await asyncio.sleep(0)
+    assert one.waiting == 10
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    # So are writes that wait for a commit.
+    one.queued_writes = 9
+    assert one.refuse_write("small", 0) is None
+    assert one.refuse_write("greedy", 9) is not None
+    # Whoever is the only one has all of it.
+    now[0] += 60
+    assert one.refuse_write("greedy", 9) is None
+    one.queued_writes = 10
+    assert one.refuse_write("small", 0) is not None
+    assert one.waiting == 0
+
+
 async def test_nobody_waits_for_too_long() -> None:
     one = queue(timeout=0.05)
     await one.acquire()

@@ -114,7 +114,9 @@ class ServerSnapshots:
             "checkpointd_quota_refusals": samples_of(
                 tenants.metrics.quota_refusals, keys=("bytes", "threads", "calls_per_second")
             ),
-            "checkpointd_share_refusals": [([], tenants.metrics.share_refusals)],
+            "checkpointd_share_refusals": [
+                ([], tenants.metrics.share_refusals + self._store.connections.queue.share_refusals)
+            ],
             "checkpointd_streams_open": [([], self._server.open_streams)],
         }
 

@@ -3,8 +3,7 @@
 It is looked at with every call, so it costs no statement, no lock and no task. What a tenant holds in the database is
 added up there every few seconds (`quota_refresh`); what this server stores until then is counted here.
 
-Bounds are shared like this: as long as a tenth of one is free, everybody is let in. Beyond, a tenant that has at least
-its part of the whole at work is refused, and the others are let in. Whoever is the only one to call has all of it.
+Bounds are shared as `fair_shares` has it.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from collections.abc import Callable
 from time import monotonic
 
 from checkpointd_server.domain.errors import Bound, CheckpointdError, Overloaded, QuotaExceeded
+from checkpointd_server.domain.fair_shares import LOOK_SECONDS, RECENT_SECONDS, kept_free, room_for, share
 from checkpointd_server.domain.metrics import TenantMetrics
 from checkpointd_server.domain.tenants import Quotas, Usage
 from checkpointd_server.rpc.calls.activity import Activity
+from checkpointd_server.rpc.calls.admission import SMALL_ANSWER_BYTES, AdmissionController
 
-RECENT_SECONDS = 10.0
-"""For how long a tenant that calls no more counts among those that share what there is."""
-_LOOK_SECONDS = 1.0
-"""How often it is looked which these are, where that matters."""
 MOST_TENANTS = 10_000
 """How many tenants are remembered. Beyond, those are forgotten that have nothing at work."""
 LONGEST_BACKLOG = 5.0
@@ -46,7 +43,7 @@ class TenantState:
         self.waiting = 0
         """How many of them wait."""
         self.bytes = 0
-        """How many bytes of requests are held for it."""
+        """How many bytes of requests and answers are held for it."""
         self.streams = 0
         """How many streams it has open."""
         self.is_noted = False
@@ -65,6 +62,10 @@ class TenantState:
         self.backlog = 0.0
         """How many calls were refused that may come again, as of then."""
 
+    def give_back(self, size: int) -> None:
+        """Counts bytes as no longer held for it."""
+        self.bytes -= size
+
     def has_all_threads(self) -> bool:
         """Returns whether it has as many threads as it may have."""
         limit = self.quotas.max_threads
@@ -77,7 +78,7 @@ class Tenants:
     Args:
         defaults: What a tenant may use for which nothing was set.
         max_calls: The most calls at work at once, of all together.
-        max_bytes: The most bytes of requests at once.
+        max_bytes: The most bytes of requests and answers at once.
         max_streams: The most streams.
         clock: Tells the time, in seconds.
     """
@@ -100,8 +101,8 @@ class Tenants:
         self._max_calls = max_calls
         self._max_bytes = max_bytes
         self._max_streams = max_streams
-        self._open_calls = max_calls - _kept_free(max_calls)
-        self._open_bytes = max_bytes - _kept_free(max_bytes)
+        self._open_calls = max_calls - kept_free(max_calls)
+        self._open_bytes = max_bytes - kept_free(max_bytes)
         self._clock = clock
         self._states: dict[str, TenantState] = {}
         self._recent = 1
@@ -160,11 +161,11 @@ class Tenants:
         return admitted, refusal
 
     def check_bytes(self, state: TenantState, size: int, held: int) -> None:
-        """Raises Overloaded if the server is nearly full of requests, and this one is more than its tenant's share.
+        """Raises Overloaded if the server holds nearly all bytes that it may, and these are beyond the tenant's share.
 
         Args:
             state: The tenant.
-            size: The size of the request, or of several.
+            size: The size of the request, of several, or of an answer.
             held: How many bytes are held, of all tenants.
         """
         if held and held + size > self._open_bytes:
@@ -173,9 +174,38 @@ class Tenants:
             if allowed < size:
                 raise self._refuse_share("bytes", self._max_bytes)
 
+    def take_answer(
+        self,
+        state: TenantState,
+        load: AdmissionController,
+        size: int,
+        when_sent: Callable[[Callable[[object], None]], object],
+        *,
+        refuse: bool,
+    ) -> None:
+        """Counts an answer as held for its tenant until it has been sent.
+
+        Args:
+            state: The tenant.
+            load: What counts the answers of all.
+            size: How large it is, in bytes.
+            when_sent: Takes what is to be called when it has been sent.
+            refuse: Whether it may be refused, for nothing was done but to read.
+
+        Raises:
+            Overloaded: There is no room for it, or its tenant has its share of that, and it may be refused.
+        """
+        if size <= SMALL_ANSWER_BYTES:
+            return
+        if refuse:
+            self.check_bytes(state, size, load.held_bytes)
+        load.take_answer(size, when_sent, refuse=refuse)
+        state.bytes += size
+        when_sent(lambda _: state.give_back(size))
+
     def check_stream(self, state: TenantState, open_streams: int) -> None:
         """Raises Overloaded if nearly all streams are open, and the tenant has its share."""
-        if open_streams >= self._max_streams - _kept_free(self._max_streams):
+        if open_streams >= self._max_streams - kept_free(self._max_streams):
             self._share("streams", self._max_streams, state.streams, open_streams, 1, self._clock())
 
     def check_wait(self, state: TenantState, waiting: int) -> None:
@@ -185,19 +215,19 @@ class Tenants:
 
     def _share(self, bound: Bound, limit: int, held: int, total: int, wanted: int, now: float) -> int:
         """Returns how much of a bound a tenant gets that is nearly used up. Raises Overloaded if nothing."""
-        if now - self._looked_at >= _LOOK_SECONDS:
+        if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._recent = self.count_recent()
         if self._recent < 2:
             return wanted
-        allowed = max(max(limit // self._recent, 1) - held, limit - _kept_free(limit) - total)
+        allowed = room_for(limit, held=held, total=total, sharers=self._recent)
         if allowed <= 0:
             raise self._refuse_share(bound, limit)
         return min(wanted, allowed)
 
     def _refuse_share(self, bound: Bound, limit: int) -> Overloaded:
         self.metrics.share_refusals += 1
-        return Overloaded(bound, limit=max(limit // self._recent, 1), is_share=True)
+        return Overloaded(bound, limit=share(limit, self._recent), is_share=True)
 
     def _take_tokens(
         self, state: TenantState, rate: int, wanted: int, now: float
@@ -246,11 +276,6 @@ class Tenants:
         state.quotas, state.usage_due = effective, 0.0
         if not (effective.max_bytes or effective.max_threads):
             state.usage = None
-
-
-def _kept_free(limit: int) -> int:
-    """Returns how much of a bound isn't given to who has its share already."""
-    return max(limit // 10, 1) if limit > 1 else 0
 
 
 def _do_nothing() -> None:

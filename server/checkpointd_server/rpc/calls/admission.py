@@ -244,13 +244,12 @@ class AdmissionController:
         Raises:
             Overloaded: There is no room for it, and it may be refused.
         """
-        if size > SMALL_ANSWER_BYTES:
-            self._memory.passed(size)
-            if refuse:
-                self.take(size)
-            else:
-                self._held += size
-            when_sent(lambda _: self.free(size))
+        self._memory.passed(size)
+        if refuse:
+            self.take(size)
+        else:
+            self._held += size
+        when_sent(lambda _: self.free(size))
 
     def finished(self) -> None:
         """Records that a call was done."""

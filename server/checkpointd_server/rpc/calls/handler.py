@@ -226,7 +226,8 @@ class Calls:
                 if stored_in is not None and call.tenant is not None and call.tenant.usage is not None:
                     await self._check_storing(call.tenant, getattr(call.request, stored_in), size)
                 response = await self.work(call, method, context.time_remaining(), whole=by_operation)
-                load.take_answer(len(response), context.add_done_callback, refuse=only_reads)
+                assert call.tenant is not None
+                self.tenants.take_answer(call.tenant, load, len(response), context.add_done_callback, refuse=only_reads)
                 self._time_sending(len(response), context)
                 seconds = perf_counter() - call.started
                 counted.succeeded(seconds, size, len(response))

@@ -247,7 +247,10 @@ class StreamOperations:
             encoded = response.SerializeToString()
             if len(encoded) > self._operations.limits.max_message_bytes:
                 raise ResultTooLarge(len(encoded), limit=self._operations.limits.max_message_bytes)
-            self._load.take_answer(len(encoded), when_sent.append, refuse=True)
+            tenants = self._calls.tenants
+            assert operation.identity is not None
+            state = tenants.of(operation.identity.tenant)
+            tenants.take_answer(state, self._load, len(encoded), when_sent.append, refuse=True)
             self._finished(operation, len(encoded))
         except Exception as error:
             failure = failed(operation.id, self._calls.refused(operation.as_call(), error))

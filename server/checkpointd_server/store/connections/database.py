@@ -83,7 +83,13 @@ class Database:
 
     def __init__(self, connections: Connections, tenant: str | None) -> None:
         self._connections = connections
+        self._tenant = tenant
         self._first = () if tenant is None else (tenant,)
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant; None: nobody."""
+        return self._tenant
 
     @property
     def queue(self) -> ConnectionQueue:
@@ -122,16 +128,17 @@ class Database:
             DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
             Overloaded: No connection became free, or too many wait for one already.
         """
-        return await self._connections.run(statement, (*self._first, *args), timeout, ahead, reads)
+        return await self._connections.run(statement, (*self._first, *args), timeout, ahead, reads, tenant=self._tenant)
 
     async def fetch_row(self, statement: str, *args: object, timeout: float | None, reads: bool = False) -> Row:
         """Runs a statement that always has one row, and returns it. Raises as `fetch` does."""
-        (row,) = await self._connections.run(statement, (*self._first, *args), timeout, reads=reads)
+        given = (*self._first, *args)
+        (row,) = await self._connections.run(statement, given, timeout, reads=reads, tenant=self._tenant)
         return row
 
     async def fetch_value(self, statement: str, *args: object, timeout: float | None) -> Any:
         """Runs a statement that always has one row, and returns its first column. Raises as `fetch` does."""
-        (row,) = await self._connections.run(statement, (*self._first, *args), timeout)
+        (row,) = await self._connections.run(statement, (*self._first, *args), timeout, tenant=self._tenant)
         return next(iter(row.values()))
 
 
@@ -178,8 +185,10 @@ class Connections:
         timeout: float | None,
         ahead: float | None = None,
         reads: bool = False,
+        *,
+        tenant: str | None = None,
     ) -> Sequence[Row]:
-        """Runs a statement. Raises what `Database.fetch` raises."""
+        """Runs a statement, in a tenant's turn. Raises what `Database.fetch` raises."""
         sql = self._statements[statement]
         failure: Exception | None = None
         verdict: Verdict | None = None
@@ -189,7 +198,7 @@ class Connections:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        return await self._attempt(statement, sql, args, ahead, again)
+                        return await self._attempt(statement, sql, args, tenant, ahead, again)
                     except Exception as error:
                         failure = error
                         verdict = judge(error, reads=reads)
@@ -215,10 +224,16 @@ class Connections:
         raise AssertionError("the last try returns or raises")
 
     async def _attempt(
-        self, statement: str, sql: str, args: Sequence[object], ahead: float | None, again: bool
+        self,
+        statement: str,
+        sql: str,
+        args: Sequence[object],
+        tenant: str | None,
+        ahead: float | None,
+        again: bool,
     ) -> Sequence[Row]:
         begun = perf_counter()
-        await self.queue.acquire(ahead=ahead, again=again)
+        await self.queue.acquire(tenant, ahead=ahead, again=again)
         try:
             connection = await self._pool.acquire()
         except BaseException:

@@ -123,8 +123,8 @@ class GroupCommit:
         now, queue = loop.time(), self._database.queue
         refused: list[tuple[PendingWrite, Exception]] = []
         for pending in writes:
-            if queue.queued_writes >= queue.limit:
-                refused.append((pending, queue.overloaded()))
+            if (refusal := queue.refuse_write(self._database.tenant, self._queued)) is not None:
+                refused.append((pending, refusal))
                 continue
             thread_id = pending.write.namespace.thread_id
             waiting = self._queues.get(thread_id)
