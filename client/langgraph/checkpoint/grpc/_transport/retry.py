@@ -121,7 +121,8 @@ class Attempts:
         target, budget = self._options.target, f"within {self._retry_budget:g} s of retries"
         if overloaded:
             return ServerUnavailableError(
-                f"checkpointd at {target} {_state_of(error)}, and didn't take {self._method} {budget}: {error.details()}"
+                f"checkpointd at {target} {_state_of(error)}, and didn't take {self._method} {budget}: "
+                f"{error.details()}"
             )
         # What is only probable counts if it was so to the end: a server that starts anew closes connections too.
         if error_info(error).reason:  # a server is there, and says itself why it can't
