@@ -30,9 +30,9 @@ from checkpointd_server.rpc.calls.audit import LOGGER as AUDIT_LOGGER
 from checkpointd_server.store import Migration, SchemaStatus, StoreOptions
 
 GC_SECONDS = 60.0
-"""How often it is looked what nobody comes for any more."""
+"""How often garbage is collected, in seconds."""
 RETENTION_SECONDS = 15.0
-"""How often it is looked whose threads retention is to look at, at the least."""
+"""The maximum pause between looks for tenants whose threads are due, in seconds."""
 PROBE_SECONDS = 2.0
 """How often the database is asked whether it is there, and how long it has to answer."""
 

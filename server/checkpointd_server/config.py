@@ -57,7 +57,7 @@ class ServeConfig:
     max_connections: int = 4096
     """The most connections of clients, in each worker."""
     max_wasted_calls: int = 100
-    """How many calls a second a connection may cancel, or have refused for who makes them. 0: any number."""
+    """How many calls a second a connection may cancel, or have rejected for their token or scope. 0: any number."""
     max_queue: int = 4096
     """The most reads that wait for a database connection, and the most writes that wait for their commit."""
     max_queue_seconds: float = 10.0

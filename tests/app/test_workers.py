@@ -384,7 +384,7 @@ class TestStarting:
     def test_more_workers_than_connections_are_refused(self, database_url: str) -> None:
         result = run("serve", "--workers", "9", "--database-url", database_url)
         assert result.returncode == 2
-        assert "--workers 9 needs a --pool-max-size of 9 at the least" in result.stderr
+        assert "--workers 9 needs a --pool-max-size of at least 9" in result.stderr
 
     def test_the_password_shows_neither_among_processes_nor_in_the_log(
         self, postgres_cluster: PostgresCluster, database_url: str, tmp_path: Path

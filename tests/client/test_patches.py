@@ -278,9 +278,9 @@ class TestBounds:
         [
             (b"\x02", "not there"),
             (b"\x08ab", "not there"),
-            (b"\x15", "breaks off"),
-            (b"\x15\x80", "breaks off"),
-            (b"\x81", "breaks off"),
+            (b"\x15", "is cut off"),
+            (b"\x15\x80", "is cut off"),
+            (b"\x81", "is cut off"),
             (b"\x15\x01", "not there"),
             (b"\x15\xff\xff\xff\xff\x0f", "not there"),
             (b"\xff" * 12, "too large"),

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: where their keys come from, and what happens when those change or can't be had."""
+"""JSON Web Tokens: where their keys come from, and what happens when those change or are unavailable."""
 
 from __future__ import annotations
 

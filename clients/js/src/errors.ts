@@ -190,7 +190,7 @@ export class ServerError extends CheckpointdError {
   }
 }
 
-/** What the status of a failed call says beside its code. */
+/** The details of a failed call's status. */
 export interface Details {
   /** The reason, as `ErrorReason` of the protocol has it without its prefix; "" if the failure wasn't checkpointd's. */
   reason: string;

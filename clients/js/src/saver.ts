@@ -88,7 +88,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
     return new GrpcSaver({ ...options, target });
   }
 
-  /** Checks that the server answers, within the retry budget. There is nothing to set up: tables are the server's affair. */
+  /** Checks that the server answers, within the retry budget. There is nothing to set up: the server creates its tables. */
   async setup(): Promise<void> {
     await this.transport.call(InfoServiceService.getServerInfo, GetServerInfoRequest.fromPartial({}));
   }

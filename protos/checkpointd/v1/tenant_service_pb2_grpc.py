@@ -75,7 +75,7 @@ class TenantServiceServicer(object):
 
     def PurgeTenant(self, request, context):
         """Purges everything of a tenant, a page a call: all its threads (ThreadService.PurgeThreads), and with the last page what it
-        has beside them: items of long-term memory, retention policies, quotas, and that it was there. Take its keys back first: what comes while it runs is left out, and
+        has besides: items of long-term memory, retention policies, quotas, and that it was there. Take its keys back first: what comes while it runs is left out, and
         whoever calls on is noted anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

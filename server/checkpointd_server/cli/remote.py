@@ -290,7 +290,7 @@ def _usable(token: str | None) -> str | None:
     token = (token or "").strip()
     if not re.fullmatch(r"[ -~]*", token):
         raise click.UsageError(
-            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break in its midst; "
+            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break; "
             "a token is one line of ASCII"
         )
     return token or None

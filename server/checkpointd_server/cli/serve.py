@@ -85,7 +85,7 @@ def serve(
         warn_of_unknown(os.environ, known_variables())
     if workers > pool_max_size:
         raise click.UsageError(
-            f"--workers {workers} needs a --pool-max-size of {workers} at the least: the workers share its connections"
+            f"--workers {workers} needs a --pool-max-size of at least {workers}: the workers share its connections"
         )
     config = ServeConfig(
         database=read_database(database_url, data_dir, schema, database_wait, vector_index),

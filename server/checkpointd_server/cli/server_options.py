@@ -22,7 +22,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     name = "address"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks the form; whether it can be had turns out when it is bound."""
+        """Checks the form; whether it can be bound turns out later."""
         match = re.fullmatch(r"unix:.+|(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})", value)
         if match is None or int(match[1] or 0) > 65535:
             self.fail(f"{value!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH with a port up to 65535", param, ctx)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 DEFAULT_TENANT = "default"
-"""The tenant of every call to a server that asks nobody who he is."""
+"""The tenant of every call to a server without authentication."""
 
 
 class Scope(StrEnum):
@@ -26,7 +26,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Everything that those before allow, and what is for a tenant's administrator alone."""
     OPERATOR = "operator"
-    """See, limit and purge all tenants, by name, for who runs the server. None of the others includes it."""
+    """See, limit and purge all tenants, by name, for the operators of the server. None of the others includes it."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -37,19 +37,19 @@ class Identity:
     """An authenticated caller."""
 
     tenant: str
-    """Whose threads he works on."""
+    """The tenant whose threads it works on."""
     subject: str
     """What the log calls him."""
     scopes: frozenset[Scope]
-    """What he may do there. ADMIN stands for all that concerns one tenant."""
+    """What it may do there. ADMIN stands for all that concerns one tenant."""
 
     def may(self, scope: Scope) -> bool:
-        """Returns whether he may do what needs a scope."""
+        """Returns whether it may do what needs a scope."""
         return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.OPERATOR)
 
 
 ANYBODY = Identity(tenant=DEFAULT_TENANT, subject="", scopes=ALL_SCOPES)
-"""Who calls a server that asks nobody who he is."""
+"""The caller of a server without authentication."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class Precondition(NamedTuple):
     if_last_writer: bytes = b""
     """The writer of its last put; empty: not compared."""
     if_last_checkpoint_id: str = ""
-    """The checkpoint put last, by that writer; empty: any of his."""
+    """The checkpoint put last, by that writer; empty: any of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ class TenantStore(Protocol):
         ...
 
     async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
-        """Purges what a tenant has beside its threads, and adds it to a report."""
+        """Purges what a tenant has besides its threads, and adds it to a report."""
         ...
 
 

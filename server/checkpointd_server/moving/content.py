@@ -43,7 +43,7 @@ class ThreadSource(Protocol):
         """Yields every thread's id once."""
 
     def describe(self, thread_id: str) -> ExportedThread:
-        """Returns what is known of a thread beside its contents."""
+        """Returns what is known of a thread besides its contents."""
 
     def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
         """Yields a thread's checkpoints by (checkpoint_id, checkpoint_ns), bytewise. Of an unknown thread: none.

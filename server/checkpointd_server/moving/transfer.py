@@ -34,7 +34,7 @@ class MovableThread(NamedTuple):
 
     thread_id: str
     describe: Callable[[], ExportedThread]
-    """Returns what is known of it beside its contents."""
+    """Returns what is known of it besides its contents."""
     read: Callable[[], Iterator[CheckpointTuple]]
     """Reads it from its beginning."""
     digest: Callable[[], bytes | None]

@@ -112,7 +112,7 @@ async def serve_metrics(address: str | None, take: Callable[[], Awaitable[Snapsh
         take: Takes a snapshot.
 
     Raises:
-        SetupError: The address can't be had.
+        SetupError: The address can't be bound.
     """
     if address is None:
         yield

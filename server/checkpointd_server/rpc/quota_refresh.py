@@ -16,7 +16,7 @@ from checkpointd_server.rpc.tenants import Tenants, TenantState
 TIMEOUT = 30.0
 """How long each statement may take, in seconds."""
 _SHORTEST_PAUSE = 0.1
-"""How long to wait at the least between two rounds, however many new tenants call, in seconds."""
+"""How long to wait at least between two rounds, however many new tenants call, in seconds."""
 _WORK_SHARE = 20
 """To add up what a tenant holds may take one part in so many of the time."""
 _MOST_TENANTS = 1000
@@ -68,7 +68,7 @@ class QuotaRefresh:
             await asyncio.sleep(_SHORTEST_PAUSE)
 
     async def refresh(self) -> None:
-        """Asks about all that have called since the last time. Raises DatabaseUnavailable and the like."""
+        """Asks about all that have called since the last time. Raises the store's errors, as DatabaseUnavailable."""
         now = monotonic()
         states = [state for state in self._tenants.states if state.calls or state.seen_at >= self._asked_at]
         for first in range(0, len(states), _MOST_TENANTS):

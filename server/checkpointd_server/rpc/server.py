@@ -111,7 +111,7 @@ class ServerOptions:
     max_connection_age: float = 3600.0
     """How long a connection is used for new calls. Then clients make another, and calls under way end in peace."""
     send_timeout: float = 10.0
-    """How long an answer may take to be read, beside a second for each MiB. Then its connection is closed."""
+    """How long an answer may take to be read, besides a second for each MiB. Then its connection is closed."""
     slow_call_seconds: float | None = 1.0
     """From when on the log is told of a call, but for those that wait for a lease. None: of none."""
     warn_checkpoint_bytes: int = 16 * 1024 * 1024
@@ -281,7 +281,7 @@ class RpcServer:
             The addresses bound, in the order of the options, each with the port that it really has.
 
         Raises:
-            SetupError: An address is taken or not to be had.
+            SetupError: An address is taken or can't be bound.
         """
         options = self._options
         await self._gate.start()

@@ -24,7 +24,7 @@ class Certificates:
     """The server's certificate and the authorities of its clients, as the files have them.
 
     gRPC asks for them from threads of its own, at the beginning of each connection. Files that don't belong together,
-    as in the midst of a change, are passed over: what was there before stays in force.
+    as in the middle of a change, are passed over: what was there before stays in force.
 
     Raises:
         SetupError: The files can't be used as they are.

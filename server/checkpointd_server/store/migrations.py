@@ -132,7 +132,7 @@ class AppliedMigration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaStatus:
-    """The migrations that a database has, beside those that this checkpointd knows."""
+    """The migrations of a database, compared with those that this checkpointd knows."""
 
     applied: tuple[AppliedMigration, ...]
     """What it has, oldest first."""

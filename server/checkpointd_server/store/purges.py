@@ -105,7 +105,7 @@ async def purge_all(
 
 
 async def purge_rest(database: Database, report: PurgeReport, *, timeout: float | None) -> None:
-    """Purges what a tenant has beside its threads: its items, its quotas, and that it was there."""
+    """Purges what a tenant has besides its threads: its items, its quotas, and that it was there."""
     while rows := await database.fetch_value("purge_items", _ITEMS, timeout=timeout):
         report.rows["items"] += rows
     _count(await database.fetch_row("purge_tenant", timeout=timeout), report)

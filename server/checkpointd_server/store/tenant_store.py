@@ -82,5 +82,5 @@ class PostgresTenants:
         )
 
     async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
-        """Purges what a tenant has beside its threads, and adds it to a report."""
+        """Purges what a tenant has besides its threads, and adds it to a report."""
         await purges.purge_rest(self._connections.of(tenant), report, timeout=timeout)

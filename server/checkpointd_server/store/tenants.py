@@ -11,7 +11,7 @@ from checkpointd_server.store.connections.database import Database, Row
 _DAYS = 7
 _LARGEST = 10
 _SAMPLE = 30
-"""How many threads are looked at beside the largest."""
+"""How many threads are looked at besides the largest."""
 _CHECKPOINTS = 25
 """How many of the oldest and of the newest checkpoints of such a thread are."""
 _MOST_WRITES = 20_000

@@ -1,7 +1,7 @@
 """Has gRPC write errors only to standard error, unless the environment says otherwise.
 
 That is what its documentation names as the default. Without, its releases of today write a line at each attempt to
-connect, beside the exception that says the same. It reads the variable when it is imported, so this module comes first.
+connect, besides the exception that says the same. It reads the variable when it is imported: this module comes first.
 """
 
 from __future__ import annotations

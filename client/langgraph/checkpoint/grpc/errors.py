@@ -154,7 +154,7 @@ def _unpickle_conflict(
 
 
 class LeaseHeldError(WriteConflictError):
-    """Another holds the lease on the thread: a write was not stored, or the lease was not to be had in time.
+    """Another holds the lease on the thread: a write was not stored, or the lease was not free in time.
 
     Attributes:
         thread_id: The thread.

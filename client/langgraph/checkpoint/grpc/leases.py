@@ -37,7 +37,7 @@ logger = logging.getLogger("langgraph.checkpoint.grpc")
 WAIT_PER_CALL = 20.0
 """How long one call waits for a lease at the most, in seconds. Who wants to wait longer calls again."""
 SHORTEST_CALL = 0.05
-"""How long a call that waits takes at the least, in seconds: a server that won't wait is not asked without a pause."""
+"""How long a call that waits takes at least, in seconds: a server that won't wait is not asked without a pause."""
 RELEASE_TIMEOUT = 5.0
 """How long giving up a lease may take, in seconds, where `timeout` and `retry_budget` allow for that much. After that
 it ends by itself, when its time to live is over."""

@@ -208,8 +208,7 @@ def _usable(token: object, wanted: str) -> str | None:
     token = token.strip()
     if not _SENDABLE.fullmatch(token):
         raise InvalidArgumentError(
-            "token: holds a character that can't be sent, such as a line break in its midst; a token is one line of "
-            "ASCII",
+            "token: holds a character that can't be sent, such as a line break; a token is one line of ASCII",
             field="token",
         )
     return token

@@ -91,7 +91,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         encryption: Encrypts the bytes, and binds them to the place where they are stored. Default: they aren't. With it
             the server can read no value, and of the metadata only what LangGraph itself writes into it (`source`,
             `step`, `run_id`, `parents` and the counters of delta channels).
-        searchable_metadata: The keys of the metadata that the server may search, beside those that LangGraph itself
+        searchable_metadata: The keys of the metadata that the server may search, besides those that LangGraph itself
             writes. Default: all, or with encryption none.
         token: A bearer token, or a callable that returns one and is asked before each call. Default: the environment's
             CHECKPOINTD_TOKEN. Not sent in plain text off the machine.

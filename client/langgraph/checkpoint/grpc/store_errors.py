@@ -1,4 +1,4 @@
-"""Errors of a store's items, beside those of any call."""
+"""Errors of a store's items, besides those of any call."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, get_args
 
 ThreadStatus = Literal["idle", "running", "interrupted", "failed"]
-"""What becomes of a thread, by its latest checkpoint."""
+"""The status of a thread, by its latest checkpoint."""
 
 STATUSES: tuple[ThreadStatus, ...] = get_args(ThreadStatus)
 

@@ -40,7 +40,7 @@ class ThreadMigration:
 
 
 def migrate(saver: GrpcSaver, thread_ids: Iterator[str], *, dry_run: bool) -> Iterator[ThreadMigration]:
-    """Yields what becomes of each thread. One that fails doesn't hold up the others.
+    """Yields the outcome for each thread. One that fails doesn't hold up the others.
 
     Args:
         saver: A saver whose hooks have a version and `migrate`.

@@ -362,7 +362,7 @@ class Threads:
             dry_run: Whether hooks are only tried, and what would be done is told.
 
         Yields:
-            What becomes of each thread. One that fails doesn't hold up the others.
+            The outcome for each thread. One that fails doesn't hold up the others.
 
         Raises:
             InvalidArgumentError: The saver was built without the hook.

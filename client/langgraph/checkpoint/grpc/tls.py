@@ -70,7 +70,7 @@ class TlsOptions:
 
 
 def _is_base64(body: bytes) -> bool:
-    # Old keys have headers, parted by an empty line.
+    # Old keys have headers, separated by an empty line.
     try:
         return bool(binascii.a2b_base64(body.replace(b"\r", b"").rpartition(b"\n\n")[2]))
     except binascii.Error:

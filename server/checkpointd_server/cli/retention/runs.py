@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _DELETING_SECONDS = 60.0
-"""How long an answer may take at the least that deletes much."""
+"""The minimum timeout of an answer that deletes much."""
 
 
 def look(remote: Remote, policy: pb.RetentionPolicy | None, bar: Any) -> list[pb.RetentionEffect]:

@@ -18,7 +18,7 @@ from checkpointd_server.cli.tenants.stats import list_tenants, unknown_tenant
 from checkpointd_server.cli.threads.filters import filter_options
 
 _PAGE_TIMEOUT = 300.0
-"""How long a page may take at the least, in seconds: a thread goes in one step, however much it holds."""
+"""The minimum timeout of a page, in seconds: a thread goes in one step, however much it holds."""
 
 _pinned_option = click.option("--include-pinned", is_flag=True, help="Also those that are pinned (legal hold).")
 
@@ -100,7 +100,7 @@ def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: 
 
     if not remote.ask(lambda channel: any(list_tenants(channel, remote, name))):
         raise click.ClickException(f"{unknown_tenant(name)}: there is nothing to purge")
-    whose = f" of tenant {name!r}, and what it has beside them,"
+    whose = f" of tenant {name!r}, and what it has besides,"
     _purge(remote, request, ask, whose, dry_run=dry_run, yes=yes, as_json=as_json)
 
 

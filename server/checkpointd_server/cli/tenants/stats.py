@@ -17,7 +17,7 @@ from checkpointd_server.cli.rendering.tables import byte_size, printable, table
 
 _PAGE_SIZE = 50
 _SLOW_TIMEOUT = 60.0
-"""How long an answer may take at the least, in seconds: rows of all threads are added up."""
+"""The minimum timeout of an answer, in seconds: rows of all threads are added up."""
 _QUOTAS = ("max_bytes", "max_threads", "max_calls_per_second")
 _COLUMNS = ("tenant", "threads", "checkpoints", "bytes", *_QUOTAS, "noted_at")
 

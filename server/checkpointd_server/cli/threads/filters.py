@@ -82,7 +82,7 @@ _options = stacked(
         "statuses",
         multiple=True,
         type=click.Choice(STATUSES),
-        help="What becomes of them. May be given several times.",
+        help="Status of the threads. May be given several times.",
     ),
     click.option("--created-from", type=Time(), help="Created from then on: 2026-05-01T12:00, or 7d for days ago."),
     click.option("--created-before", type=Time(), help="Created before then."),

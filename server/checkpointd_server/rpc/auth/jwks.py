@@ -18,8 +18,8 @@ from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
 from checkpointd_server.rpc.auth.scopes import KeysUnavailable
 
 WAITING_TOKENS = 16
-"""How many tokens wait for a fetch at once: others are told that the keys can't be had, and to come again. Anybody can
-make up a token, and each that waits is a call at work."""
+"""How many tokens wait for a fetch at once: others are told that the keys are unavailable. Anybody can make up a token,
+and each that waits is a call at work."""
 WAIT_SECONDS = 5.0
 """How long each of them waits."""
 MAX_FETCHES = 2
@@ -56,7 +56,7 @@ class JwksUrl:
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if parts.scheme != "https" and not (parts.scheme == "http" and local):
             raise SetupError(
-                "--jwt-jwks-url must begin with https://, or anybody on the way could give keys of his own"
+                "--jwt-jwks-url must begin with https://, or anybody on the way could substitute other keys"
             )
         self._url = url
         self._changed = changed

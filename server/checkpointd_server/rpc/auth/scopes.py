@@ -111,10 +111,10 @@ class PermissionDenied(CheckpointdError):
 
 
 class KeysUnavailable(CheckpointdError):
-    """The issuer's keys can't be had just now, so that its tokens can't be told from forged ones. Safe to try again."""
+    """The issuer's keys are unavailable, so that its tokens can't be told from forged ones. Safe to try again."""
 
     def __init__(self) -> None:
-        super().__init__("the keys that tokens are checked with can't be had just now; try again")
+        super().__init__("the keys that tokens are checked with are unavailable; try again")
 
 
 def needed(method: MethodDescriptor) -> Needed:

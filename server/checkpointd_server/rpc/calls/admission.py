@@ -3,7 +3,7 @@
 Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
 gRPC buffers until then is a stream's window, 256 KiB. How large a request is turns out only when it is there. So few
 are read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go
-on and is reckoned by its time from then on. Where such ones come to as much as all other bytes may, the last to come
+on and is estimated by its time from then on. Where such ones come to as much as all other bytes may, the last to come
 are refused, but never the first: whoever has a slow line must be served as well.
 """
 
@@ -28,11 +28,11 @@ LATE_SECONDS = 0.05
 MOST_LATE_LOOKS = 5
 """How many looks in a row may be put off for that."""
 READS_AT_ONCE = 8
-"""How many requests are read at once, beside those that take long."""
+"""How many requests are read at once, besides those that take long."""
 TURN_SECONDS = 1.0
 """How long a call waits at the most until its request is read."""
 ARRIVING_BYTES_PER_SECOND = 4 * 1024 * 1024
-"""How fast a long request is reckoned to arrive. What one had until then isn't to be learned from gRPC."""
+"""How fast a long request is assumed to arrive. What one had until then isn't to be learned from gRPC."""
 SMALL_ANSWER_BYTES = 16 * 1024
 """Answers up to this size aren't counted: that they are sent is not worth watching."""
 CALM_SECONDS = 2.0
@@ -121,7 +121,7 @@ class AdmissionController:
         self._check_bytes()
 
     def room(self, calls: int, more: int) -> int:
-        """Returns how many more calls may be at work beside those, of as many as are wanted.
+        """Returns how many more calls may be at work besides those, of as many as are wanted.
 
         Raises Overloaded if it is none of them, or there is no room for another byte.
         """
@@ -214,9 +214,9 @@ class AdmissionController:
             if self._patience is not None and age > self._patience:
                 arrival.refuse(DeadlineExceeded(f"the request didn't arrive within {self._patience:g} s"))
                 continue
-            reckoned = min(int(age * ARRIVING_BYTES_PER_SECOND), self._message_bytes)
-            if reckoned <= room or room == self._total_bytes:
-                room -= reckoned
+            estimate = min(int(age * ARRIVING_BYTES_PER_SECOND), self._message_bytes)
+            if estimate <= room or room == self._total_bytes:
+                room -= estimate
             else:
                 arrival.refuse(Overloaded("bytes", limit=self._total_bytes))
         self._sweeping = bool(self._arrivals)

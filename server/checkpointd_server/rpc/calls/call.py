@@ -23,7 +23,7 @@ class CallLimits(NamedTuple):
     max_timeout: float | None = None
     """The most seconds that a call gets, whatever deadline its client set. None: no bound."""
     send_timeout: float = 10.0
-    """How many seconds an answer may take to be read, beside those for its size."""
+    """How many seconds an answer may take to be read, besides those for its size."""
     slow_seconds: float = math.inf
     """From when on the log is told of a call. Infinity: of none."""
     large_bytes: int = 0

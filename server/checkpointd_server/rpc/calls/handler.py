@@ -2,7 +2,7 @@
 
 There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
 with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
-requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for who makes it,
+requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for its caller,
 or because there are too many, costs no more memory than a stream's window.
 """
 
@@ -407,7 +407,7 @@ class Calls:
         Args:
             peer: The connection, as gRPC names its other end.
             task: What serves the call. It ends when all that it sent is read.
-            more: How many seconds it has, beside those that each has.
+            more: How many seconds it has, besides those that each has.
         """
         seconds = self._limits.send_timeout + more
         timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")

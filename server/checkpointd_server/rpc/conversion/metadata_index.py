@@ -156,7 +156,7 @@ def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
 
 
 def _fingerprint(entries: dict[str, Any]) -> int:
-    # Nobody gains by two that are alike: who may write the metadata would only hide a thread of his own from filters.
+    # Nobody gains by two that are alike: who may write the metadata would only hide its own thread from filters.
     return crc32(repr([entry for entry in entries.items() if entry[0] not in VOLATILE_KEYS]).encode())
 
 
@@ -213,7 +213,7 @@ def _unpack(data: bytes | memoryview) -> Any:
 def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
     """Returns a large map's entries without the largest, so that the rest fits into an index: LangGraph's own first.
 
-    By its "step" the store takes the counters for complete, so where they can't be had that is left out as well.
+    By its "step" the store takes the counters for complete, so where they are missing that is left out as well.
     """
     field = "metadata.value"
     view = memoryview(data)

@@ -38,7 +38,7 @@ def bind(
         The address bound, with the port that it really has.
 
     Raises:
-        SetupError: The address is malformed, taken, or not to be had. The message names it.
+        SetupError: The address is malformed, taken, or can't be bound. The message names it.
     """
     problem = check(address, shared=shared)
     try:
@@ -52,7 +52,7 @@ def bind(
 
 
 def check(address: str, *, shared: bool) -> str:
-    """Looks whether an address can be had, without taking it.
+    """Checks whether an address can be bound, without taking it.
 
     Returns:
         What is probably wrong if it can't be bound all the same.

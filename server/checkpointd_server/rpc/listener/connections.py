@@ -1,6 +1,6 @@
 """Connections that only cost, and how they are closed.
 
-Their calls are cancelled as soon as they are made, refused for who makes them, or never get a request. gRPC has no way
+Their calls are cancelled as soon as they are made, refused for their caller, or never get a request. gRPC has no way
 to close one from Python, so the socket is shut down under it.
 
 A call that comes to nothing takes a fifth of a millisecond or two, and honest calls wait behind it. A connection may

@@ -29,7 +29,7 @@ def held_ports(addresses: Sequence[str]) -> Iterator[tuple[str, ...]]:
         The addresses, each with the port that it really has.
 
     Raises:
-        SetupError: An address can't be shared, is taken, or is not to be had. The message names it.
+        SetupError: An address can't be shared, is taken, or can't be bound. The message names it.
     """
     if not sys.platform.startswith("linux"):
         raise SetupError("--workers needs Linux, which spreads the connections to one port over several processes")

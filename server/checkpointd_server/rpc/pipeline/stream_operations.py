@@ -1,4 +1,4 @@
-"""The operations of a stream: whose turn it is, and what comes of them.
+"""The operations of a stream: whose turn it is, and their results.
 
 A message's writes go to the store as one list, and come back as lists, as commits end. A read waits for the stream's
 own earlier writes on its namespace, and what comes after it on that namespace waits for the read. So does what comes

@@ -1,4 +1,4 @@
-"""TenantService: tenants by their names, for who runs the server."""
+"""TenantService: tenants by their names, for the operators of the server."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ CACHED_STATEMENTS = 1024
 """How many prepared statements a connection keeps where nobody says otherwise, and no pooler stands between."""
 
 _CLASHES = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
-"""What becomes of prepared statements behind a pooler that knows none: one is there already, or not any more."""
+"""Errors of prepared statements behind a pooler that doesn't know them: one exists already, or no longer."""
 
 _logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 """A result row, by column name."""
 
 _SETTINGS = {
-    # A lock that isn't to be had in this time is asked for again, on whatever connection is free then: those that wait
+    # A lock that isn't free in this time is asked for again, on whatever connection is free then: those that wait
     # take turns, and can't keep all connections to themselves.
     "lock_timeout": "1s",
     # Nothing of ours idles within a transaction, but for a server that hangs behind a transaction pooler.

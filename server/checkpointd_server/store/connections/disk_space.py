@@ -26,7 +26,7 @@ class DiskSpace:
         return self._refused_at is not None
 
     def mark_full(self) -> None:
-        """Records that something was refused for want of room."""
+        """Records that a write was refused because the disk is full."""
         self._refused_at = monotonic()
 
     def mark_free(self) -> None:

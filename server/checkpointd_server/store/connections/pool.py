@@ -169,7 +169,7 @@ class Pool:
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Waits for all connections to come back, and closes them. From now on there are none to be had."""
+        """Waits for all connections to come back, and closes them. From now on there are none."""
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()

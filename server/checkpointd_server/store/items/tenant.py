@@ -30,7 +30,7 @@ from checkpointd_server.store.items.names import decode, encode, known_prefix, p
 from checkpointd_server.store.items.writes import ItemWrites
 
 _FUSED_AT_LEAST = 50
-"""How many items of each ranking are merged, at the least."""
+"""The minimum number of items of each ranking that are merged."""
 _FUSED_TIMES = 4
 """How many times as many items of each ranking are merged as are wanted."""
 

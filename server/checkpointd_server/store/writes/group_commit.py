@@ -73,7 +73,7 @@ class _Commit:
         self.threads = {group.namespace.thread_id for group in groups}
         self.since = since
         self.tries = tries
-        """How often its threads' locks were not to be had."""
+        """How often its threads' locks were taken."""
         self.is_slow = tries > 0
         """Whether it waits for a lock, and doesn't count as in flight."""
         self.task: asyncio.Task[None] | None = None

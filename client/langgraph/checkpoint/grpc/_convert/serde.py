@@ -49,7 +49,7 @@ class ValueSerde:
     encryption: Encryption | None = None
     """What encrypts the serialized bytes; None: nothing does."""
     searchable_metadata: frozenset[str] | None = None
-    """Which of the metadata's keys the server may see and search, beside LangGraph's own; None: all of them, or none
+    """Which of the metadata's keys the server may see and search, besides LangGraph's own; None: all of them, or none
     where metadata is encrypted."""
 
     def dump(self, value: Any) -> tuple[str, bytes]:

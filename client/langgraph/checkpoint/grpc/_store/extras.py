@@ -1,4 +1,4 @@
-"""Methods of GrpcStore beside LangGraph's: counts, and updates that lose nothing."""
+"""Methods of GrpcStore besides LangGraph's: counts, and updates that lose nothing."""
 
 from __future__ import annotations
 

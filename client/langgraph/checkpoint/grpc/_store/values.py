@@ -1,7 +1,7 @@
 """Items' values as bytes, and what the server sees of them to filter by.
 
 A value comes back as it was put. What msgpack holds exactly goes as msgpack. JSON, as Python writes and reads it, holds
-large integers and lone surrogates beside that. Everything else is LangGraph's serializer's.
+large integers and lone surrogates besides. Everything else is LangGraph's serializer's.
 """
 
 from __future__ import annotations

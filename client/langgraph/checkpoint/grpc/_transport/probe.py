@@ -51,7 +51,7 @@ class ConnectionProbe:
         await self._client.acall(self._asked, timeout=timeout, retry_budget=0.0)
 
     def setup(self) -> SetUp:
-        """Checks that the server answers. There is nothing to set up: the tables are the server's affair.
+        """Checks that the server answers. There is nothing to set up: the server creates its tables.
 
         For code that was written for LangGraph's own savers. `saver.setup()` blocks until the server answers, within
         the retry budget; `await saver.setup()` awaits it. In an event loop nothing is checked until it is awaited.

@@ -129,7 +129,7 @@ class Stream:
                 )
 
     def forget(self, operation: Operation) -> None:
-        """Drops an operation: whatever comes of it here is nobody's. If it wasn't sent yet, it won't be."""
+        """Drops an operation: its outcome is ignored. If it wasn't sent yet, it won't be."""
         if self.unanswered.get(operation.id) is operation:
             del self.unanswered[operation.id]
             if self.retired and not self.unanswered:

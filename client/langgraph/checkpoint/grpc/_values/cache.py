@@ -18,7 +18,7 @@ SMALLEST_BYTES = 512
 """Smaller values aren't kept: to send them whole costs nothing."""
 
 _ENTRY_BYTES = 512
-"""About what an entry takes beside its value."""
+"""The approximate size of an entry without its value."""
 
 Key = tuple[str, str]
 """A thread and a namespace in it."""

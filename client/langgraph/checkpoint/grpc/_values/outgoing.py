@@ -49,7 +49,7 @@ _TRIES = 10
 CRC_BYTES = 4
 """In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
 ROW_BYTES = 64
-"""What a patch takes beside its instructions."""
+"""The size of a patch without its instructions."""
 REPLACED = "\x1f"
 """Stands in the version of a value that another one has replaced, behind the version that it was put with."""
 

@@ -125,7 +125,7 @@ def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
                 raise CorruptValueError("a patch copies or inserts bytes that are not there")
             parts.append(part)
     except IndexError:
-        raise CorruptValueError("a patch breaks off in its midst") from None
+        raise CorruptValueError("a patch is cut off") from None
     if made != size:
         raise CorruptValueError(f"a patch makes another number of bytes than the {size} that were stored")
     new = b"".join(parts)
