@@ -36,6 +36,7 @@ ACROSS_TENANTS = {
     "next_to_sweep": "says whose threads are to be looked at, for the server's own housekeeping",
     "claim_gc": "lists which threads are to be looked at, for the server's own housekeeping",
     "claim_sweeps": "lists whose items expire, for the server's own housekeeping",
+    "identity": "reads the UUID of the store, which tenants share",
     "languages": "asks which languages searches for words know",
 }
 """Statements that are not about one tenant, and why."""
