@@ -18,7 +18,7 @@ async def costs(options: StoreOptions, admin: Any) -> dict[str, tuple[int, int]]
     async with open_store(replace(options, pool_max_size=1)) as store:
         meter = Meter(Tenant(store, "t"), admin)
         for row in await admin.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'"):
-            if row["tablename"] != "migrations":
+            if row["tablename"] not in ("migrations", "identity"):
                 await admin.execute(f"TRUNCATE checkpointd.{row['tablename']}")
         await prepare(meter.tenant, "thread")
         await admin.execute(fill("other", 1000))
