@@ -7,11 +7,8 @@ import contextvars
 import operator
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -27,6 +24,7 @@ from langgraph.types import interrupt
 from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
 from tests.concurrency.leases import outside, thread_of
 from tests.concurrency.ways import durabilities, durabilities_of_processes, either
+from tests.support.forked import ForkedProgram
 from tests.support.gates import (
     Gate,
     InThread,
@@ -38,10 +36,8 @@ from tests.support.gates import (
     until_saved,
 )
 from tests.support.pauses import own_pauses
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ServerProcess
 from tests.support.until import auntil, until
-
-ROOT = Path(__file__).parents[2]
 
 
 def lose(saver: GrpcSaver, block: LeaseContext | AsyncLeaseContext, config: RunnableConfig) -> None:
@@ -220,21 +216,17 @@ def nested(saver: GrpcSaver, gate: Gate) -> CompiledStateGraph[Any]:
 
 
 @contextmanager
-def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[ForkedProgram]:
     """A process that makes its turn under a lease, and waits in its middle."""
-    command = [sys.executable, "-m", "tests.concurrency.lease_agent", target, thread_id, who, *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with ForkedProgram("tests.concurrency.lease_agent", target, thread_id, who, *options) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def arrived(process: subprocess.Popen[str]) -> int:
+def arrived(process: ForkedProgram) -> int:
     """Waits until an agent has its lease and has arrived in the middle of its turn; returns the token."""
-    assert process.stdout is not None
     word, token = process.stdout.readline().split()
     assert (word, process.stdout.readline()) == ("held", "arrived\n")
     return int(token)
@@ -256,7 +248,7 @@ class TestProcesses:
             arrived(holder)
             with pytest.raises(LeaseHeldError):
                 build(saver).invoke(turn("intruder"), config, durability=durability)
-            assert holder.communicate(timeout=60)[0] == "done\n"
+            assert holder.communicate(timeout=60) == "done\n"
         assert said(saver, config) == turns_of("holder")
 
     @pytest.mark.parametrize("concurrency", ["optimistic", pytest.param("last_write_wins", marks=pytest.mark.long)])
@@ -276,7 +268,7 @@ class TestProcesses:
                 build(saver).invoke(turn("next"), config)
                 before = everything(saver, config)
                 paused.send_signal(signal.SIGCONT)
-                assert paused.communicate(timeout=60)[0] == "LeaseLostError\n"
+                assert paused.communicate(timeout=60) == "LeaseLostError\n"
         assert everything(saver, config) == before
         assert said(saver, config)[-4:] == turns_of("next")
 

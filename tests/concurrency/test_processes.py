@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from tests.concurrency.ways import durabilities_of_processes
+from tests.support.forked import ForkedProgram
 from tests.support.gates import build, new_thread, said, turn, turns_of, until_saved
-from tests.support.server_process import ServerProcess, clean_environment
-
-ROOT = Path(__file__).parents[2]
+from tests.support.server_process import ServerProcess
 
 
-def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.concurrency.agent", target, thread_id, who, durability, *wait]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> ForkedProgram:
+    return ForkedProgram("tests.concurrency.agent", target, thread_id, who, durability, *wait)
 
 
 @durabilities_of_processes
@@ -34,12 +26,11 @@ def test_the_process_that_was_overtaken_is_told(shared_server: ServerProcess, du
         if old:
             build(saver).invoke(turn("before"), config)
         with agent(shared_server.target, thread_id, "slow", durability, "wait") as slow:
-            assert slow.stdout is not None
             assert slow.stdout.readline() == "arrived\n"
             until_saved(saver, config, durability)
             with agent(shared_server.target, thread_id, "fast", durability) as fast:
-                assert fast.communicate(timeout=60)[0] == "done\n"
-            told = slow.communicate(timeout=60)[0]
+                assert fast.communicate(timeout=60) == "done\n"
+            told = slow.communicate(timeout=60)
         assert told.startswith(f"conflict thread '{thread_id}' was written to by another run")
         assert said(saver, config)[-4:] == turns_of("fast")
         assert "slow.middle" not in said(saver, config)

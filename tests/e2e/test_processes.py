@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -19,29 +17,22 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from tests.e2e import agent_process
 from tests.support import graphs
 from tests.support.comparison import FLAVOURS, Durability, Flavour, Ledger
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.forked import ForkedProgram
+from tests.support.server_process import ServerProcess
 from tests.support.until import until
 
-PROGRAM = Path(agent_process.__file__)
 
-
-def agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> list[str]:
-    """Returns the command that runs an agent."""
-    return [sys.executable, str(PROGRAM), server.target, thread_id, str(folder), *arguments]
+def agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> ForkedProgram:
+    """Starts an agent."""
+    return ForkedProgram(agent_process.__name__, server.target, thread_id, str(folder), *arguments)
 
 
 def run_agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> list[str]:
     """Runs an agent to its end and returns the path that its thread has taken."""
-    ended = subprocess.run(
-        agent(server, thread_id, folder, *arguments),
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    path: list[str] = json.loads(ended.stdout.splitlines()[-1])
+    with agent(server, thread_id, folder, *arguments) as process:
+        told = process.communicate(timeout=60)
+        assert process.poll() == 0
+    path: list[str] = json.loads(told.splitlines()[-1])
     return path
 
 
@@ -74,12 +65,10 @@ def test_two_agents_on_one_thread_one_after_the_other(
 def test_a_killed_agent_is_finished_by_another_with_each_node_run_once(
     shared_server: ServerProcess, thread_id: str, tmp_path: Path, flavour: Flavour, durability: Durability
 ) -> None:
-    command = agent(shared_server, thread_id, tmp_path, flavour, durability, "start", "--hang")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with agent(shared_server, thread_id, tmp_path, flavour, durability, "start", "--hang") as process:
 
         def hangs() -> bool:
-            if process.poll() is not None:
-                pytest.fail(process.stderr.read() if process.stderr else "the agent ended")
+            assert process.poll() is None
             return (tmp_path / "hanging").exists()
 
         until(hangs, timeout=60)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,10 +10,9 @@ from typing import Self
 
 from tests.support import journal
 from tests.support.checker import check
-from tests.support.server_process import clean_environment
+from tests.support.forked import ForkedProgram
 from tests.support.until import auntil
 
-ROOT = Path(__file__).parents[2]
 FORMS = ("awaiting", "blocking")
 
 
@@ -37,37 +34,27 @@ class Storm:
         self._target = target
         self._options = (str(timeout), str(retry_budget))
         self._journals = {form: folder / f"{form}.journal" for form in FORMS}
-        self._agents: list[subprocess.Popen[bytes]] = []
+        self._agents: list[ForkedProgram] = []
 
     async def __aenter__(self) -> Self:
-        env = clean_environment()
         for form, path in self._journals.items():
-            command = [
-                sys.executable,
-                "-m",
-                "tests.support.storm_agent",
-                self._target,
-                str(path),
-                self._prefix,
-                form,
-                *self._options,
-            ]
-            with path.with_suffix(".stderr").open("wb") as stderr:
-                self._agents.append(subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stderr=stderr))
+            arguments = (self._target, str(path), self._prefix, form, *self._options)
+            stderr = path.with_suffix(".stderr")
+            self._agents.append(ForkedProgram("tests.support.storm_agent", *arguments, stderr=stderr))
         await self.progress()
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         for agent in self._agents:
-            assert agent.stdin is not None
             agent.stdin.close()
         try:
             await asyncio.gather(*(asyncio.to_thread(agent.wait, 60) for agent in self._agents))
         finally:
             for agent in self._agents:
                 agent.kill()
+                agent.close()
         if exc_type is None:
-            assert [agent.returncode for agent in self._agents] == [0] * len(self._agents)
+            self._assert_well(ended=True)
 
     async def progress(self, writes: int = 20) -> None:
         """Waits until each worker of each agent has had something acknowledged, and all together so much, since now."""
@@ -98,8 +85,11 @@ class Storm:
         lines = journal.read(self._journals[form])
         return Counter(line.thread_id for line in journal.of(lines, "acknowledged"))
 
-    def _assert_well(self) -> None:
-        for form, path in self._journals.items():
+    def _assert_well(self, *, ended: bool = False) -> None:
+        """Raises AssertionError if an agent has noted that something failed, or has ended where it should not have."""
+        for agent, (form, path) in zip(self._agents, self._journals.items(), strict=True):
             bad = journal.of(journal.read(path), "failed", "wrong")
             assert not bad, f"{form}: {bad[0]}"
-        assert all(agent.poll() is None for agent in self._agents), "an agent has ended"
+            if (code := agent.poll()) != (0 if ended else None):
+                told = path.with_suffix(".stderr").read_text(errors="replace")
+                raise AssertionError(f"{form}: the agent has ended with exit code {code}\n{told[-4000:]}")
