@@ -7,15 +7,22 @@ import operator
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from langgraph.checkpoint.grpc import CheckpointdError, GrpcSaver
 from langgraph.checkpoint.grpc._transport.stream import Stream
 
+from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.checkpoint_service_pb2_grpc import (
+    CheckpointServiceServicer,
+    add_CheckpointServiceServicer_to_server,
+)
 from tests.client import fork_while_saving
 from tests.support.calls import checkpoint, config_of
 from tests.support.local_server import LocalServer
@@ -77,6 +84,28 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
             await asyncio.to_thread(server.restart)
             await auntil(lambda: done, partial(operator.le, enough))
         ended.set()
+
+
+class WithoutStreams(CheckpointServiceServicer):
+    """A server that has no thread, and refuses streams at once."""
+
+    def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Any) -> pb.GetCheckpointResponse:
+        return pb.GetCheckpointResponse()
+
+
+async def test_a_server_that_refuses_streams_is_asked_by_single_calls_without_a_retry() -> None:
+    """Of a stream that is refused while it is just written to, grpc.aio doesn't say so. It happens now and then."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_CheckpointServiceServicer_to_server(WithoutStreams(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        for _ in range(60):
+            async with GrpcSaver(f"127.0.0.1:{port}", retry_budget=0) as saver:
+                found = await asyncio.gather(*(saver.aget_tuple(config_of(f"{number}")) for number in range(5)))
+                assert found == [None] * 5
+    finally:
+        server.stop(None).wait()
 
 
 async def test_a_stream_that_nobody_uses_is_ended(shared_server: ServerProcess, opened: list[Stream]) -> None:

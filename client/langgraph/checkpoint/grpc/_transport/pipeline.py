@@ -37,6 +37,7 @@ from langgraph.checkpoint.grpc._transport.rpc_errors import error_info, from_rpc
 from langgraph.checkpoint.grpc._transport.stream import Stream
 from langgraph.checkpoint.grpc._transport.stream_pool import (
     HELD_UP_SECONDS,
+    STATUS_LOST_SECONDS,
     TROUBLE_SECONDS,
     OpenStream,
     StreamPool,
@@ -272,6 +273,10 @@ class Pipeline:
             # This server, or what is before it, takes no streams. A call alone will tell more.
             never = error.code() is grpc.StatusCode.UNIMPLEMENTED
             self._streams.do_without(float("inf") if never else self._options.tuning.stream_lifetime)
+            spared = True
+        elif stream.status_lost and not stream.works:
+            # Perhaps it takes none either.
+            self._streams.do_without(STATUS_LOST_SECONDS)
             spared = True
         self._take_back(stream, None if spared else error)
 

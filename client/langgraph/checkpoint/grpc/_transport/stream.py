@@ -86,6 +86,8 @@ class Stream:
         self.ended = False
         self.works = False
         """Whether the server has answered on it."""
+        self.status_lost = False
+        """Whether it is not known how the server has ended it."""
         self.unanswered: dict[int, Operation] = {}
         """What was given to it, by id, in order."""
         self._owner = owner
@@ -241,7 +243,8 @@ class Stream:
             if has_ended(self._call) and failure.code() is grpc.StatusCode.CANCELLED:
                 error = None
             elif self._write_failed and failure.code() is grpc.StatusCode.INTERNAL:
-                # What grpc.aio makes of the end of a call that it is just writing to.
+                # What grpc.aio makes of the end of a call that it is just writing to, whatever the server said.
+                self.status_lost = True
                 error = local_error(grpc.StatusCode.UNAVAILABLE, "the stream broke")
         except Exception as failure:  # an answer that isn't as it should be: nobody may wait for ever
             error = local_error(grpc.StatusCode.INTERNAL, f"an answer could not be read ({type(failure).__name__})")

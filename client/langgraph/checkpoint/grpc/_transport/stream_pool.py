@@ -13,6 +13,8 @@ from langgraph.checkpoint.grpc.options import ClientOptions
 
 import grpc.aio
 
+STATUS_LOST_SECONDS = 1.0
+"""For how long no other stream is tried after one that ended before it worked, and nobody knows why, in seconds."""
 HELD_UP_SECONDS = 300.0
 """For how long no other stream is tried after one that something on the way held up, in seconds."""
 TROUBLE_SECONDS = 1.0
