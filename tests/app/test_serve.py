@@ -24,7 +24,7 @@ from tests.app.locked_tables import LockedTables
 from tests.app.ports import taken_port
 from tests.support.cluster import PostgresCluster, access_file
 from tests.support.commands import assert_one_clear_line, run
-from tests.support.server_process import UNPRIVILEGED, ServerProcess, clean_environment
+from tests.support.server_process import UNPRIVILEGED, ExecutedServer, clean_environment
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -64,7 +64,7 @@ def role(postgres_cluster: PostgresCluster) -> Iterator[str]:
 
 
 class TestServing:
-    def test_the_ready_line_is_all_of_standard_output_and_names_the_real_port(self, server: ServerProcess) -> None:
+    def test_the_ready_line_is_all_of_standard_output_and_names_the_real_port(self, server: ExecutedServer) -> None:
         assert server.stdout == f"checkpointd ready on {server.target}\n"
         assert not server.target.endswith(":0")
         assert put(server.target, "t") > 0
@@ -72,13 +72,13 @@ class TestServing:
     def test_it_listens_on_several_addresses(self, database_url: str, tmp_path: Path) -> None:
         path = tmp_path / "socket"
         options = ("--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--database-url", database_url)
-        with ServerProcess(*options, log_dir=tmp_path) as process:
+        with ExecutedServer(*options, log_dir=tmp_path) as process:
             host_port, unix = process.stdout.removeprefix("checkpointd ready on ").split()
             assert unix == f"unix:{path}"
             assert put(host_port, "t") > 0
             assert is_there(unix, "t")
 
-    def test_what_was_put_survives_sigkill_and_restart(self, server: ServerProcess) -> None:
+    def test_what_was_put_survives_sigkill_and_restart(self, server: ExecutedServer) -> None:
         put(server.target, "kept")
         target = server.target
         server.kill()
@@ -88,7 +88,7 @@ class TestServing:
 
     def test_the_log_is_json_if_asked(self, database_url: str, tmp_path: Path) -> None:
         options = ("--database-url", database_url, "--log-format", "json")
-        with ServerProcess(*options, log_dir=tmp_path) as process:
+        with ExecutedServer(*options, log_dir=tmp_path) as process:
             put(process.target, "t")
         events = [json.loads(line) for line in process.stderr.splitlines()]
         assert {"serving", "stopped"} <= {event["event"] for event in events}
@@ -98,13 +98,13 @@ class TestServing:
         self, postgres_cluster: PostgresCluster, empty_database_url: str, tmp_path: Path
     ) -> None:
         options = ("--database-url", empty_database_url, "--schema", 'Odd "name"')
-        with ServerProcess(*options, log_dir=tmp_path) as process:
+        with ExecutedServer(*options, log_dir=tmp_path) as process:
             put(process.target, "t")
             assert is_there(process.target, "t")
 
     def test_limits_are_those_that_were_asked_for(self, database_url: str, tmp_path: Path) -> None:
         options = ("--database-url", database_url, "--max-message-bytes", "1048576", "--max-page-bytes", "5000")
-        with ServerProcess(*options, log_dir=tmp_path) as process:
+        with ExecutedServer(*options, log_dir=tmp_path) as process:
             shown = run("info", "--target", process.target).stdout.split()
             assert shown[shown.index("max_message_bytes") + 1] == "1048576"
             assert shown[shown.index("max_page_bytes") + 1] == "5000"
@@ -115,7 +115,7 @@ class TestServing:
         from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
         with (
-            ServerProcess("--database-url", database_url, flag, log_dir=tmp_path) as process,
+            ExecutedServer("--database-url", database_url, flag, log_dir=tmp_path) as process,
             grpc.insecure_channel(process.target) as channel,
         ):
             call = ServerReflectionStub(channel).ServerReflectionInfo(iter([ServerReflectionRequest(list_services="")]))
@@ -128,7 +128,7 @@ class TestServing:
                 assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     def test_health_follows_the_database(
-        self, server: ServerProcess, postgres_cluster: PostgresCluster, database_url: str
+        self, server: ExecutedServer, postgres_cluster: PostgresCluster, database_url: str
     ) -> None:
         database = urlsplit(database_url).path.removeprefix("/")
         with grpc.insecure_channel(server.target) as channel:
@@ -147,7 +147,7 @@ class TestServing:
 
 class TestStopping:
     def test_a_call_in_flight_is_finished_and_new_ones_are_refused(
-        self, server: ServerProcess, database_url: str
+        self, server: ExecutedServer, database_url: str
     ) -> None:
         put(server.target, "first")
         versions: list[int] = []
@@ -172,7 +172,7 @@ class TestStopping:
 
     def test_calls_that_take_longer_than_the_drain_are_cut(self, database_url: str, tmp_path: Path) -> None:
         options = ("--database-url", database_url, "--drain-seconds", "0.2")
-        with ServerProcess(*options, log_dir=tmp_path) as process, LockedTables(database_url) as lock:
+        with ExecutedServer(*options, log_dir=tmp_path) as process, LockedTables(database_url) as lock:
             call = threading.Thread(target=put_in_vain, args=(process.target,))
             call.start()
             lock.await_waiter()
@@ -180,7 +180,7 @@ class TestStopping:
             assert process.wait() == 0
             call.join()
 
-    def test_a_second_signal_stops_at_once(self, server: ServerProcess, database_url: str) -> None:
+    def test_a_second_signal_stops_at_once(self, server: ExecutedServer, database_url: str) -> None:
         with LockedTables(database_url) as lock, grpc.insecure_channel(server.target) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
             assert next(watch).status == SERVING
@@ -199,7 +199,7 @@ class TestStopping:
         self, number: signal.Signals, tmp_path: Path
     ) -> None:
         with taken_port() as port:
-            process = ServerProcess("--database-url", f"postgresql://u@127.0.0.1:{port}/d", log_dir=tmp_path)
+            process = ExecutedServer("--database-url", f"postgresql://u@127.0.0.1:{port}/d", log_dir=tmp_path)
             process.launch()
             process.await_log("waiting")
             process.signal(number)
@@ -212,7 +212,7 @@ class TestStarting:
     def test_it_waits_for_a_database_that_is_not_up_yet(self, data_dir: Path, tmp_path: Path) -> None:
         postgres = EmbeddedPostgres(data_dir)
         url = f"postgresql://postgres@/postgres?host={data_dir}/socket"
-        process = ServerProcess("--database-url", url, log_dir=tmp_path)
+        process = ExecutedServer("--database-url", url, log_dir=tmp_path)
         process.launch()
         process.await_log("waiting")
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
@@ -251,7 +251,7 @@ class TestStarting:
         assert_one_clear_line(result, "database URL")
         assert "hunter2" not in result.stderr
 
-    def test_a_taken_port_is_told_and_its_owner_unharmed(self, server: ServerProcess, database_url: str) -> None:
+    def test_a_taken_port_is_told_and_its_owner_unharmed(self, server: ExecutedServer, database_url: str) -> None:
         result = run("serve", "--database-url", database_url, "--listen", server.target)
         assert_one_clear_line(result, f"can't listen on {server.target}", "taken")
         put(server.target, "t")
@@ -261,7 +261,7 @@ class TestStarting:
         assert_one_clear_line(result, "schema 'checkpointd'", "run `checkpointd migrate`")
 
     def test_a_newer_schema_is_refused(
-        self, server: ServerProcess, postgres_cluster: PostgresCluster, database_url: str
+        self, server: ExecutedServer, postgres_cluster: PostgresCluster, database_url: str
     ) -> None:
         database = urlsplit(database_url).path.removeprefix("/")
         server.stop()
@@ -299,13 +299,13 @@ class TestStarting:
 
 class TestEmbedded:
     def test_data_survives_a_restart_on_the_same_folder(self, tmp_path: Path) -> None:
-        with ServerProcess("--data-dir", str(tmp_path / "data"), log_dir=tmp_path) as process:
+        with ExecutedServer("--data-dir", str(tmp_path / "data"), log_dir=tmp_path) as process:
             put(process.target, "kept")
             process.restart()
             assert is_there(process.target, "kept")
 
     def test_after_sigkill_the_next_server_takes_over(self, data_dir: Path, tmp_path: Path) -> None:
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             put(process.target, "kept")
             process.kill()
             process.restart()
@@ -315,19 +315,19 @@ class TestEmbedded:
     def test_a_second_server_on_the_folder_is_refused_and_the_first_unharmed(
         self, data_dir: Path, tmp_path: Path
     ) -> None:
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             result = run("serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0")
             assert_one_clear_line(result, f"data folder {data_dir}", f"pid {process.process.pid}")
             put(process.target, "t")
 
     def test_it_ends_when_its_postgresql_does(self, data_dir: Path, tmp_path: Path) -> None:
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             os.kill(int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
             assert process.wait() == 1
             assert "the embedded PostgreSQL stopped by itself" in process.stderr.splitlines()[-1]
 
     def test_ctrl_c_in_a_terminal_does_not_cut_calls_in_flight_short(self, data_dir: Path, tmp_path: Path) -> None:
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path, prefix=["setsid"]) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path, prefix=["setsid"]) as process:
             versions: list[int] = []
             with LockedTables(f"postgresql://postgres@/postgres?host={data_dir}/socket") as lock:
                 call = threading.Thread(target=lambda: versions.append(put(process.target, "late", timeout=60)))
@@ -341,7 +341,7 @@ class TestEmbedded:
 
     def test_it_leaves_no_process_behind_when_stopped_while_starting(self, tmp_path: Path) -> None:
         data_dir = tmp_path / "data"
-        process = ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path)
+        process = ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path)
         process.launch()
         process.await_log("making a new PostgreSQL cluster")
         process.signal()
@@ -365,10 +365,10 @@ class TestEmbedded:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
     def test_an_ordinary_user_can_run_it(self, open_tmp_path: Path, tmp_path: Path) -> None:
         data_dir = open_tmp_path / "data"
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:
             put(process.target, "kept")
         # Started as root, it keeps to the user whose folder it is.
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             assert is_there(process.target, "kept")
-        with ServerProcess("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:
+        with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:
             assert is_there(process.target, "kept")

@@ -20,7 +20,7 @@ import psutil
 
 from tests.bench.savers import Kind, set_up
 from tests.support.cluster import PostgresCluster
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ExecutedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", "grpcio", "protobuf")
@@ -33,7 +33,7 @@ class Environment:
     """The processes that a benchmark talks to."""
 
     cluster: PostgresCluster
-    server: ServerProcess
+    server: ExecutedServer
     stock_url: str
     """The stock savers' database."""
     database: str
@@ -72,11 +72,11 @@ class Environment:
         self.cluster.execute("SELECT pg_reload_conf()")
 
     @contextmanager
-    def serving(self, *options: str, prefix: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    def serving(self, *options: str, prefix: Sequence[str] = ()) -> Iterator[ExecutedServer]:
         """Runs one more server, on a database of its own."""
         database = self.cluster.create_database()
         with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
-            server = ServerProcess(
+            server = ExecutedServer(
                 *("--database-url", self.cluster.dsn(database), *options),
                 log_dir=Path(folder),
                 env={"CHECKPOINTD_LOG_LEVEL": "info"},
@@ -108,7 +108,7 @@ def open_environment(server_options: tuple[str, ...] = ()) -> Iterator[Environme
             ours, theirs = cluster.create_database(), cluster.create_database()
             set_up(cluster.dsn(theirs))
             options = ("--database-url", cluster.dsn(ours), *server_options)
-            with ServerProcess(*options, log_dir=log_dir, env={"CHECKPOINTD_LOG_LEVEL": "info"}) as server:
+            with ExecutedServer(*options, log_dir=log_dir, env={"CHECKPOINTD_LOG_LEVEL": "info"}) as server:
                 yield Environment(
                     cluster=cluster,
                     server=server,

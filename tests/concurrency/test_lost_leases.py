@@ -24,7 +24,7 @@ from langgraph.types import interrupt
 from checkpointd.v1.lease_service_pb2 import GetLeaseRequest
 from tests.concurrency.leases import outside, thread_of
 from tests.concurrency.ways import durabilities, durabilities_of_processes, either
-from tests.support.forked import ForkedProgram
+from tests.support.forked import ForkedAgent
 from tests.support.gates import (
     Gate,
     InThread,
@@ -36,7 +36,7 @@ from tests.support.gates import (
     until_saved,
 )
 from tests.support.pauses import own_pauses
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import auntil, until
 
 
@@ -216,16 +216,17 @@ def nested(saver: GrpcSaver, gate: Gate) -> CompiledStateGraph[Any]:
 
 
 @contextmanager
-def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[ForkedProgram]:
+def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[ForkedAgent]:
     """A process that makes its turn under a lease, and waits in its middle."""
-    with ForkedProgram("tests.concurrency.lease_agent", target, thread_id, who, *options) as process:
+    arguments = (target, thread_id, who, *options)
+    with ForkedAgent("tests.concurrency.lease_agent", *arguments, environment=clean_environment()) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def arrived(process: ForkedProgram) -> int:
+def arrived(process: ForkedAgent) -> int:
     """Waits until an agent has its lease and has arrived in the middle of its turn; returns the token."""
     word, token = process.stdout.readline().split()
     assert (word, process.stdout.readline()) == ("held", "arrived\n")

@@ -6,13 +6,14 @@ import pytest
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from tests.concurrency.ways import durabilities_of_processes
-from tests.support.forked import ForkedProgram
+from tests.support.forked import ForkedAgent
 from tests.support.gates import build, new_thread, said, turn, turns_of, until_saved
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, clean_environment
 
 
-def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> ForkedProgram:
-    return ForkedProgram("tests.concurrency.agent", target, thread_id, who, durability, *wait)
+def agent(target: str, thread_id: str, who: str, durability: str, *wait: str) -> ForkedAgent:
+    arguments = (target, thread_id, who, durability, *wait)
+    return ForkedAgent("tests.concurrency.agent", *arguments, environment=clean_environment())
 
 
 @durabilities_of_processes

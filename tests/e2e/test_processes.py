@@ -17,14 +17,15 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from tests.e2e import agent_process
 from tests.support import graphs
 from tests.support.comparison import FLAVOURS, Durability, Flavour, Ledger
-from tests.support.forked import ForkedProgram
-from tests.support.server_process import ServerProcess
+from tests.support.forked import ForkedAgent
+from tests.support.server_process import ServerProcess, clean_environment
 from tests.support.until import until
 
 
-def agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> ForkedProgram:
+def agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> ForkedAgent:
     """Starts an agent."""
-    return ForkedProgram(agent_process.__name__, server.target, thread_id, str(folder), *arguments)
+    arguments = (server.target, thread_id, str(folder), *arguments)
+    return ForkedAgent(agent_process.__name__, *arguments, environment=clean_environment())
 
 
 def run_agent(server: ServerProcess, thread_id: str, folder: Path, *arguments: str) -> list[str]:

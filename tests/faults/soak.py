@@ -175,9 +175,8 @@ class Stage:
         connection = await asyncpg.connect(self.postgres.dsn)
         try:
             columns = "pid AS session, state, wait_event, state_change"
-            return await connection.fetch(
-                f"SELECT {columns} FROM pg_stat_activity WHERE application_name = 'checkpointd'"
-            )
+            sessions = f"SELECT {columns} FROM pg_stat_activity WHERE application_name = 'checkpointd'"
+            return list(await connection.fetch(sessions))
         finally:
             await connection.close()
 

@@ -1,49 +1,148 @@
-"""Programs in processes of their own that needn't import LangGraph first, which takes a second of CPU time.
+"""Programs in processes of their own that needn't import anything first, which is most of what a start costs.
 
-They are forked from a process that has imported it, and has done nothing else (multiprocessing's fork server). What
-matters to gRPC is that it has no channel and no thread.
+They are forked from a process that has imported it and has done nothing else (tests/support/fork_server.py).
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import functools
+import json
 import os
-import runpy
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
-from tests.support.server_process import clean_environment
+ROOT = Path(__file__).parents[2]
+AGENT = ("langgraph.graph", "langgraph.checkpoint.grpc", "tests.support.gates")
+"""What agents import."""
+SERVER = ("checkpointd_server.cli.serve", "checkpointd_server.app")
+"""What servers import."""
+START_SECONDS = 60.0
+"""How long a fork may take, with the imports before the first one."""
 
-PRELOADED = ["langgraph.graph", "langgraph.checkpoint.grpc", "tests.support.gates"]
 
-
-class ForkedProgram:
+class ForkedProcess:
     """A running program, with what tests use of `subprocess.Popen`.
 
     Args:
         module: What would be run by `python -m`.
         arguments: Its arguments.
+        preloaded: What is imported in the process that it is forked from.
+        environment: All of its environment.
+        stdin: The file descriptor of its standard input.
+        stdout: That of its standard output.
+        stderr: That of its standard error.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        preloaded: tuple[str, ...],
+        environment: Mapping[str, str],
+        stdin: int,
+        stdout: int,
+        stderr: int,
+    ) -> None:
+        self._name = module
+        self._lock = threading.Lock()
+        self._told = b""
+        self.returncode: int | None = None
+        """Its exit code, once it was asked for; a negative one is the number of the signal that ended it."""
+        self._status, told = os.pipe()
+        os.set_blocking(self._status, False)
+        request = {"module": module, "arguments": arguments, "environment": dict(environment)}
+        server = fork_server(preloaded)
+        # One at a time: the descriptors of two requests must not arrive together.
+        with server.lock:
+            try:
+                server.send(request, [stdin, stdout, stderr, told])
+            finally:
+                os.close(told)
+            pid = self._line(START_SECONDS)
+        assert pid, f"{module} didn't start"
+        self.pid = int(pid)
+        """Its process id."""
+
+    def poll(self) -> int | None:
+        """Returns its exit code, if it has ended."""
+        with self._lock:
+            if self.returncode is None and (line := self._line(0)) is not None:
+                self.returncode = int(line)
+                os.close(self._status)
+            return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end and returns its exit code. Raises TimeoutExpired."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self._name, timeout or 0)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Sends it a signal, if it hasn't ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it at once (SIGKILL)."""
+        self.send_signal(signal.SIGKILL)
+
+    def _line(self, timeout: float) -> bytes | None:
+        """Returns what was told next: its process id at first, its exit code in the end. None: nothing in time."""
+        while b"\n" not in self._told:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._status, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    return None
+            data = os.read(self._status, 100)
+            assert data, f"nobody knows what became of {self._name}"
+            self._told += data
+        line, _, self._told = self._told.partition(b"\n")
+        return line
+
+
+class ForkedAgent(ForkedProcess):
+    """An agent, with pipes for its standard input and output. It ends with the block, if told so by its input's end.
+
+    Args:
+        module: What would be run by `python -m`.
+        arguments: Its arguments.
+        environment: All of its environment.
         stderr: The file for its standard error. By default it has that of this process.
     """
 
-    def __init__(self, module: str, *arguments: str, stderr: Path | None = None) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        read_end, stdin = multiprocessing.Pipe(duplex=False)
-        stdout, write_end = multiprocessing.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_run, args=(module, arguments, clean_environment(), read_end, write_end, stderr)
-        )
-        with read_end, write_end, stdin, stdout:
-            self._process.start()
-            self.stdin = os.fdopen(os.dup(stdin.fileno()), "w")
-            self.stdout = os.fdopen(os.dup(stdout.fileno()))
+    def __init__(
+        self, module: str, *arguments: str, environment: Mapping[str, str], stderr: IO[bytes] | None = None
+    ) -> None:
+        stdin, ours = os.pipe()
+        theirs, stdout = os.pipe()
+        self.stdin, self.stdout = os.fdopen(ours, "w"), os.fdopen(theirs)
+        try:
+            super().__init__(
+                module,
+                *arguments,
+                preloaded=AGENT,
+                environment=environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=2 if stderr is None else stderr.fileno(),
+            )
+        finally:
+            os.close(stdin)
+            os.close(stdout)
 
     def __enter__(self) -> Self:
         return self
@@ -52,27 +151,10 @@ class ForkedProgram:
         self.close()
 
     def close(self) -> None:
-        """Closes its standard input and waits for its end."""
+        """Closes the pipes and waits for its end."""
         self.stdin.close()
         self.stdout.close()
-        self._process.join()
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Returns its exit code, if it has ended; a negative one is the number of the signal that ended it."""
-        return self._process.exitcode
-
-    def wait(self, timeout: float) -> int:
-        """Waits for its end and returns its exit code. Raises TimeoutExpired."""
-        self._process.join(timeout)
-        if (code := self._process.exitcode) is None:
-            raise subprocess.TimeoutExpired(self._process.name, timeout)
-        return code
+        self.wait()
 
     def communicate(self, timeout: float) -> str:
         """Closes its standard input and returns what it still prints, when it has ended. Raises TimeoutExpired."""
@@ -84,36 +166,48 @@ class ForkedProgram:
         finally:
             too_late.cancel()
         if self.wait(timeout) == -signal.SIGKILL:
-            raise subprocess.TimeoutExpired(self._process.name, timeout)
+            raise subprocess.TimeoutExpired(self._name, timeout)
         return told
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Sends it a signal, if it hasn't ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        """Ends it at once (SIGKILL)."""
-        self._process.kill()
+class ForkServer:
+    """The process that programs are forked from.
+
+    Args:
+        preloaded: The modules that it imports.
+        environment: All of its environment.
+    """
+
+    def __init__(self, preloaded: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.lock = threading.Lock()
+        """Held from a request to its answer."""
+        self._socket, other = socket.socketpair()
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fork_server", str(other.fileno()), *preloaded],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+            )
+
+    def send(self, request: object, descriptors: list[int]) -> None:
+        """Sends a request."""
+        data = json.dumps(request).encode() + b"\n"
+        sent = socket.send_fds(self._socket, [data], descriptors)
+        self._socket.sendall(data[sent:])
+
+    def close(self) -> None:
+        """Ends it. Programs that run go on."""
+        self._socket.close()
+        self._process.wait()
 
 
-def _run(
-    module: str,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    stdin: Connection,
-    stdout: Connection,
-    stderr: Path | None,
-) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.dup2(stdin.fileno(), 0)
-    os.dup2(stdout.fileno(), 1)
-    stdin.close()
-    stdout.close()
-    if stderr is not None:
-        with stderr.open("wb") as file:
-            os.dup2(file.fileno(), 2)
-    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+@functools.cache
+def fork_server(preloaded: tuple[str, ...]) -> ForkServer:
+    """Returns the process that has imported these modules. It ends with this one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHECKPOINTD_")}
+    hidden = str(Path(__file__).with_name("as_installed"))
+    server = ForkServer(preloaded, {**environment, "PYTHONPATH": hidden})
+    atexit.register(server.close)
+    return server

@@ -10,7 +10,8 @@ from typing import Self
 
 from tests.support import journal
 from tests.support.checker import check
-from tests.support.forked import ForkedProgram
+from tests.support.forked import ForkedAgent
+from tests.support.server_process import clean_environment
 from tests.support.until import auntil
 
 FORMS = ("awaiting", "blocking")
@@ -34,13 +35,16 @@ class Storm:
         self._target = target
         self._options = (str(timeout), str(retry_budget))
         self._journals = {form: folder / f"{form}.journal" for form in FORMS}
-        self._agents: list[ForkedProgram] = []
+        self._agents: list[ForkedAgent] = []
 
     async def __aenter__(self) -> Self:
         for form, path in self._journals.items():
             arguments = (self._target, str(path), self._prefix, form, *self._options)
-            stderr = path.with_suffix(".stderr")
-            self._agents.append(ForkedProgram("tests.support.storm_agent", *arguments, stderr=stderr))
+            with path.with_suffix(".stderr").open("wb") as stderr:
+                agent = ForkedAgent(
+                    "tests.support.storm_agent", *arguments, environment=clean_environment(), stderr=stderr
+                )
+            self._agents.append(agent)
         await self.progress()
         return self
 
