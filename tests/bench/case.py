@@ -55,6 +55,8 @@ class Pace:
     """How often the large list is changed."""
     large_bytes: int = 100_000_000
     """How large the largest value is."""
+    most_processes: int = 4
+    """How many processes the agents are spread over, at the most: those of the titles."""
     processes: int = 48
     """How many agent processes count connections."""
     settle_seconds: float = 11.0
@@ -73,7 +75,8 @@ QUICK = Pace(
     items=300,
     changes=3,
     large_bytes=3_000_000,
-    processes=4,
+    most_processes=2,
+    processes=2,
     settle_seconds=0.0,
 )
 """Just enough to see that everything works. The figures mean nothing."""

@@ -87,16 +87,16 @@ def throughput(
 
 def _calls(processes: int, agents: int) -> Callable[[Environment, Kind, Pace], float]:
     def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
-        address = environment.address(kind)
-        return throughput(kind, address, processes=processes, agents=agents, seconds=pace.seconds)
+        address, spread = environment.address(kind), min(processes, pace.most_processes)
+        return throughput(kind, address, processes=spread, agents=agents, seconds=pace.seconds)
 
     return measure
 
 
 def _graphs(processes: int, agents: int) -> Callable[[Environment, Kind, Pace], float]:
     def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
-        address = environment.address(kind)
-        return throughput(kind, address, processes=processes, agents=agents, seconds=pace.seconds, work="runs")
+        address, spread = environment.address(kind), min(processes, pace.most_processes)
+        return throughput(kind, address, processes=spread, agents=agents, seconds=pace.seconds, work="runs")
 
     return measure
 

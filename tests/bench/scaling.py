@@ -23,8 +23,6 @@ from tests.bench.environment import Environment
 from tests.bench.savers import Kind, open_async
 from tests.bench.threads import thread_of, time_reads
 
-PROCESSES = 4
-"""How many processes the agents are spread over, at the most."""
 MOST_BYTES = 100_000_000
 """How much is written for one figure at the most, as long as it is three puts."""
 
@@ -72,7 +70,7 @@ def cases() -> list[Case]:
 @contextmanager
 def _agents(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
     def measure(kind: Kind, agents: int) -> float:
-        processes = min(PROCESSES, agents)
+        processes = min(pace.most_processes, agents)
         return throughput(
             kind, environment.address(kind), processes=processes, agents=agents // processes, seconds=pace.seconds
         )
@@ -87,7 +85,7 @@ def _workers(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
 
         def measure(kind: Kind, count: int) -> float:
             address = servers[count].target if kind == "checkpointd" else environment.address(kind)
-            return throughput(kind, address, processes=4, agents=8, seconds=pace.seconds)
+            return throughput(kind, address, processes=pace.most_processes, agents=8, seconds=pace.seconds)
 
         yield measure
 
