@@ -25,7 +25,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.grpc import GrpcSaver, VersionConflictError
 
-from tests.support.gates import DURABILITIES, build, new_thread, said, turn, turns_of
+from tests.concurrency.ways import durabilities_of_processes
+from tests.support.gates import build, new_thread, said, turn, turns_of
 from tests.support.server_process import ServerProcess
 
 FEW, MANY = 100, 2000
@@ -259,7 +260,7 @@ def test_the_model_notices_a_server_without_versions(shared_server: ServerProces
         deque((play([saver], seed) for seed in range(SEED, SEED + 100)), maxlen=0)
 
 
-@pytest.mark.parametrize("durability", DURABILITIES)
+@durabilities_of_processes
 async def test_workers_that_retry_their_turns_all_get_through(
     server_one: ServerProcess, server_two: ServerProcess, durability: str
 ) -> None:

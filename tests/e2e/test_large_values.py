@@ -19,7 +19,7 @@ from langgraph.types import Command
 
 from tests.support import graphs
 from tests.support.calls import Calls, checkpoint, config_of
-from tests.support.comparison import FLAVOURS, Compare, Flavour, Play, Way, every_way
+from tests.support.comparison import FLAVOURS, Compare, Flavour, Play, Way, every_way_of_much_work
 from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
@@ -242,7 +242,7 @@ async def test_a_task_write_whose_patch_is_large_itself(
     assert await database.value_bytes() == 0
 
 
-@every_way
+@every_way_of_much_work
 def test_a_graph_whose_state_is_large(compare: Compare, way: Way) -> None:
     async def scenario(play: Play) -> None:
         agent = play.on(graphs.fan_out(play.ledger, asks=True).compile(checkpointer=play.saver))

@@ -54,6 +54,7 @@ def test_the_demo_happens_as_told_and_leaves_nothing_behind(temporary: Path) -> 
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_demo_fails_where_something_is_not_as_told(tmp_path: Path, temporary: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     shop = tmp_path / "examples" / "demo" / "shop.py"

@@ -122,12 +122,20 @@ class TestCallsThatComeToNothing:
         "attack",
         [
             pytest.param(lambda client: client.rapid_reset(GET, 300), id="rapid reset"),
-            pytest.param(lambda client: client.rapid_reset(GET, 300, reset=False), id="no body"),
-            pytest.param(lambda client: client.rapid_reset("no.such/Method", 300), id="unknown method"),
-            pytest.param(lambda client: client.rapid_reset(CHECK, 300), id="health"),
+            pytest.param(
+                lambda client: client.rapid_reset(GET, 300, reset=False), id="no body", marks=pytest.mark.long
+            ),
+            pytest.param(
+                lambda client: client.rapid_reset("no.such/Method", 300), id="unknown method", marks=pytest.mark.long
+            ),
+            pytest.param(lambda client: client.rapid_reset(CHECK, 300), id="health", marks=pytest.mark.long),
             pytest.param(lambda client: client.rapid_reset(GET, 300, TOKEN), id="with a token"),
             pytest.param(lambda client: client.rapid_reset(PIPELINE, 300, reset=False), id="streams of nobody"),
-            pytest.param(lambda client: client.rapid_reset(PIPELINE, 300, TOKEN), id="streams with a token"),
+            pytest.param(
+                lambda client: client.rapid_reset(PIPELINE, 300, TOKEN),
+                id="streams with a token",
+                marks=pytest.mark.long,
+            ),
         ],
     )
     def test_end_with_the_connection_and_hold_up_nobody(

@@ -47,6 +47,15 @@ WAYS = [Way(flavour=flavour, durability=durability) for flavour in FLAVOURS for 
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 """Runs a test in every way that there is."""
+every_way_of_much_work = pytest.mark.parametrize(
+    "way",
+    [
+        way if str(way) in ("invoke-sync", "ainvoke-async") else pytest.param(way, marks=pytest.mark.long)
+        for way in WAYS
+    ],
+    ids=str,
+)
+"""Does so where each takes long: most of them are."""
 
 
 class Ledger:
