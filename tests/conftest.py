@@ -54,6 +54,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts tests first that may take minutes: at the end one of them would run alone, and the other cores be idle."""
+
+    def longest(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return float(marker.args[0]) if marker is not None else 0.0
+
+    items.sort(key=longest, reverse=True)
+
+
 def pytest_collection_finish() -> None:
     """Has the garbage collector pass over what was imported and collected, which stays: half a million objects."""
     gc.collect()
