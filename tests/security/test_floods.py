@@ -52,13 +52,17 @@ def large_put(client: Client, size: int) -> pb.PutCheckpointRequest:
 LIMITS = GuardLimits()
 
 
+def guarded(database_url: str, folder: Path, *options: str) -> ServerProcess:
+    """A server of its own that asks for tokens, and logs as it does by default."""
+    keys = folder / "keys.toml"
+    keys.write_text(key_entry(KEY, "acme", "read", "write"))
+    options = ("--database-url", database_url, "--keys-file", str(keys), *options)
+    return ServerProcess(*options, log_dir=folder, env={"CHECKPOINTD_LOG_LEVEL": "info"})
+
+
 @pytest.fixture
 def guarded_server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server of its own that asks for tokens, and logs as it does by default."""
-    keys = tmp_path / "keys.toml"
-    keys.write_text(key_entry(KEY, "acme", "read", "write"))
-    options = ("--database-url", database_url, "--keys-file", str(keys))
-    with ServerProcess(*options, log_dir=tmp_path, env={"CHECKPOINTD_LOG_LEVEL": "info"}) as server:
+    with guarded(database_url, tmp_path) as server:
         yield server
 
 
@@ -139,12 +143,14 @@ class TestCallsThatComeToNothing:
         ],
     )
     def test_end_with_the_connection_and_hold_up_nobody(
-        self, guarded_server: ServerProcess, attack: Callable[[Http2Client], object], seconds: int
+        self, database_url: str, tmp_path: Path, attack: Callable[[Http2Client], object], seconds: int
     ) -> None:
-        with honest_calls(guarded_server.target) as took:
-            assert flood(guarded_server.target, attack, seconds=seconds) >= 1
+        # A busy machine may not take as many calls in a second as a connection may waste by default.
+        with guarded(database_url, tmp_path, "--max-wasted-calls", "20") as server:
+            with honest_calls(server.target) as took:
+                assert flood(server.target, attack, seconds=seconds) >= 1
+            assert "closing a connection" in server.stderr
         assert max(took) < GENEROUS_SECONDS
-        assert "closing a connection" in guarded_server.stderr
 
     def test_twenty_thousand_at_once_are_not_all_taken(self, guarded_server: ServerProcess) -> None:
         with honest_calls(guarded_server.target) as took, Http2Client(guarded_server.target) as client:
