@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.server_process import ServerProcess, clean_environment
+from tests.support.server_process import ExecutedServer, clean_environment
 
 REPORT = {"PYTHONPROFILEIMPORTTIME": "1"}
 """Has Python write every module that it loads to standard error."""
@@ -19,7 +19,7 @@ def loaded(report: str) -> set[str]:
 
 
 def test_a_server_loads_nothing_that_it_was_not_asked_for(database_url: str, tmp_path: Path) -> None:
-    with ServerProcess("--database-url", database_url, log_dir=tmp_path, env=REPORT) as server:
+    with ExecutedServer("--database-url", database_url, log_dir=tmp_path, env=REPORT) as server:
         found = loaded(server.stderr)
     assert {"asyncpg", "checkpointd_server", "grpc"} <= found
     assert not found & {"cryptography", "jwt", "prometheus_client", "tabulate"}  # without TLS, tokens and scrapes
