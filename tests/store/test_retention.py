@@ -162,6 +162,18 @@ class TestIdle:
             assert await apply(Tenant(store, tenant.name)) == [("t", "delete", "max_idle", 25)]
         assert await names(tenant) == set()
 
+    async def test_a_heavy_thread_goes_with_all_that_it_has(self, tenant: Tenant) -> None:
+        for n in range(3):
+            await tenant.put(f"{n}", versions={"a": f"{n}"}, values={"a": b"x" * 600_000})
+            await tenant.writes(f"{n}", write("task", 0, "a", b"y" * 1000))
+        await tenant.age(DAY + 5)
+        await tenant.set_policy(max_idle_seconds=DAY)
+        assert await apply(tenant) == [("t", "delete", "max_idle", 3)]
+        assert await names(tenant) == set()
+        assert await tenant.stored_values() == set()
+        for table in ("task_writes", "namespaces", "checkpoints"):
+            assert await tenant.select(f"SELECT FROM checkpointd.{table} WHERE thread = $1", tenant.key()) == []
+
     async def test_of_a_history_that_is_needed_whole_nobody_sees_half_and_nobody_waits_for_all(
         self, shared_options: StoreOptions, tenant: Tenant
     ) -> None:
