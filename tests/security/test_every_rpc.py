@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import (
@@ -230,6 +231,11 @@ def put_item(content: bytes = b"{}") -> store_pb.PutItemRequest:
     return store_pb.PutItemRequest(namespace=["thread-1"], key="k", value=value)
 
 
+def whole_item() -> store_pb.Item:
+    put, time = put_item(), Timestamp(seconds=1_700_000_000)
+    return store_pb.Item(namespace=put.namespace, key=put.key, value=put.value, created_at=time, updated_at=time)
+
+
 def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
     """A request to each RPC about a thread, by the RPC's name, as its owner would make it."""
     target: dict[str, Any] = {"thread_id": thread_id}
@@ -269,7 +275,9 @@ def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
         "DeleteItem": store_pb.DeleteItemRequest(namespace=["thread-1"], key="k"),
         "SearchItems": store_pb.SearchItemsRequest(limit=10, filter_json='{"of": "secret"}'),
         "CountItems": store_pb.CountItemsRequest(),
+        "ListItems": store_pb.ListItemsRequest(),
         "ListNamespaces": store_pb.ListNamespacesRequest(limit=10),
+        "RestoreItems": store_pb.RestoreItemsRequest(items=[store_pb.WholeItem(item=whole_item())], replace=True),
         "CopyThread": thread_service_pb2.CopyThreadRequest(source_thread_id=thread_id, target_thread_id="copied"),
         "ListThreads": thread_service_pb2.ListThreadsRequest(
             filter=thread_service_pb2.ThreadFilter(thread_id_prefix=thread_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from checkpointd_server.domain.items import (
@@ -14,10 +15,12 @@ from checkpointd_server.domain.items import (
     ItemSearch,
     ItemText,
     ItemVector,
+    ItemWord,
     NamespaceQuery,
     PutItem,
     TextQuery,
     VectorQuery,
+    WholeItem,
 )
 from checkpointd_server.domain.retention import RetentionPolicy
 from checkpointd_server.domain.tenants import PurgePosition, PurgeReport
@@ -65,6 +68,21 @@ def _item(name: str, label: str = "ns") -> PutItem:
         vectors=[ItemVector(path=own, components=[1.0, 0.0])],
         text=ItemText(text="word", language="simple"),
         ttl=3600,
+    )
+
+
+def _whole(name: str, label: str = "ns") -> WholeItem:
+    """An item as it is restored."""
+    own, time = f"restored of {name}", datetime(2026, 1, 1, tzinfo=UTC)
+    return WholeItem(
+        key=ItemKey((label,), "k"),
+        type="json",
+        data=own.encode(),
+        doc="{}",
+        vectors=[ItemVector(path=own, components=[1.0, 0.0])],
+        words=[ItemWord("word", [1])],
+        created_at=time,
+        updated_at=time,
     )
 
 
@@ -149,6 +167,14 @@ VERBS: dict[str, Callable[[Tenant], Awaitable[Any]]] = {
     "search items by words": lambda t: _search(t, text=TextQuery(query="word", language="simple")),
     "search items by a vector": lambda t: _search(
         t, vector=VectorQuery(components=[1.0, 0.0], distance=Distance.COSINE)
+    ),
+    "list keys of items": lambda t: t.store.items(t.name).list_keys((), after=None, limit=9, timeout=TIMEOUT),
+    "list items": lambda t: t.store.items(t.name).list_whole(
+        (), after=None, limit=9, vectors=True, max_bytes=1000, timeout=TIMEOUT
+    ),
+    "restore an item": lambda t: t.store.items(t.name).restore([_whole(t.name)], replace=True, timeout=TIMEOUT),
+    "restore a new item": lambda t: t.store.items(t.name).restore(
+        [_whole(t.name, "new")], replace=False, timeout=TIMEOUT
     ),
     "count items": lambda t: t.store.items(t.name).count((), {}, timeout=TIMEOUT),
     "list namespaces": lambda t: t.store.items(t.name).list_namespaces(NamespaceQuery(limit=9), timeout=TIMEOUT),

@@ -1,6 +1,7 @@
 import datetime
 
 from checkpointd.v1 import checkpoint_service_pb2 as _checkpoint_service_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -29,6 +30,21 @@ class NamespaceMatch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NAMESPACE_MATCH_UNSPECIFIED: _ClassVar[NamespaceMatch]
     NAMESPACE_MATCH_PREFIX: _ClassVar[NamespaceMatch]
     NAMESPACE_MATCH_SUFFIX: _ClassVar[NamespaceMatch]
+
+class ItemView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ITEM_VIEW_UNSPECIFIED: _ClassVar[ItemView]
+    ITEM_VIEW_WHOLE: _ClassVar[ItemView]
+    ITEM_VIEW_WITHOUT_VECTORS: _ClassVar[ItemView]
+    ITEM_VIEW_KEYS: _ClassVar[ItemView]
+
+class RestoreOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESTORE_OUTCOME_UNSPECIFIED: _ClassVar[RestoreOutcome]
+    RESTORE_OUTCOME_RESTORED: _ClassVar[RestoreOutcome]
+    RESTORE_OUTCOME_SAME: _ClassVar[RestoreOutcome]
+    RESTORE_OUTCOME_DIFFERENT: _ClassVar[RestoreOutcome]
+    RESTORE_OUTCOME_EXPIRED: _ClassVar[RestoreOutcome]
 VECTOR_DISTANCE_UNSPECIFIED: VectorDistance
 VECTOR_DISTANCE_COSINE: VectorDistance
 VECTOR_DISTANCE_L2: VectorDistance
@@ -39,6 +55,15 @@ TEXT_MATCH_WEB: TextMatch
 NAMESPACE_MATCH_UNSPECIFIED: NamespaceMatch
 NAMESPACE_MATCH_PREFIX: NamespaceMatch
 NAMESPACE_MATCH_SUFFIX: NamespaceMatch
+ITEM_VIEW_UNSPECIFIED: ItemView
+ITEM_VIEW_WHOLE: ItemView
+ITEM_VIEW_WITHOUT_VECTORS: ItemView
+ITEM_VIEW_KEYS: ItemView
+RESTORE_OUTCOME_UNSPECIFIED: RestoreOutcome
+RESTORE_OUTCOME_RESTORED: RestoreOutcome
+RESTORE_OUTCOME_SAME: RestoreOutcome
+RESTORE_OUTCOME_DIFFERENT: RestoreOutcome
+RESTORE_OUTCOME_EXPIRED: RestoreOutcome
 
 class ItemValue(_message.Message):
     __slots__ = ("type", "data", "index")
@@ -67,6 +92,30 @@ class Item(_message.Message):
     version: int
     expires_at: _timestamp_pb2.Timestamp
     def __init__(self, namespace: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., value: _Optional[_Union[ItemValue, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ItemWord(_message.Message):
+    __slots__ = ("lexeme", "positions")
+    LEXEME_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    lexeme: str
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lexeme: _Optional[str] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class WholeItem(_message.Message):
+    __slots__ = ("item", "ttl", "vectors", "vectors_left_out", "has_words", "words")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    HAS_WORDS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    item: Item
+    ttl: _duration_pb2.Duration
+    vectors: _containers.RepeatedCompositeFieldContainer[ItemVector]
+    vectors_left_out: bool
+    has_words: bool
+    words: _containers.RepeatedCompositeFieldContainer[ItemWord]
+    def __init__(self, item: _Optional[_Union[Item, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[ItemVector, _Mapping]]] = ..., vectors_left_out: bool = ..., has_words: bool = ..., words: _Optional[_Iterable[_Union[ItemWord, _Mapping]]] = ...) -> None: ...
 
 class ItemVector(_message.Message):
     __slots__ = ("path", "values")
@@ -245,6 +294,46 @@ class ListNamespacesResponse(_message.Message):
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     namespaces: _containers.RepeatedCompositeFieldContainer[StoreNamespace]
     def __init__(self, namespaces: _Optional[_Iterable[_Union[StoreNamespace, _Mapping]]] = ...) -> None: ...
+
+class ItemPosition(_message.Message):
+    __slots__ = ("namespace", "key")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    namespace: _containers.RepeatedScalarFieldContainer[str]
+    key: str
+    def __init__(self, namespace: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ...) -> None: ...
+
+class ListItemsRequest(_message.Message):
+    __slots__ = ("namespace_prefix", "after", "page_size", "view")
+    NAMESPACE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    namespace_prefix: _containers.RepeatedScalarFieldContainer[str]
+    after: ItemPosition
+    page_size: int
+    view: ItemView
+    def __init__(self, namespace_prefix: _Optional[_Iterable[str]] = ..., after: _Optional[_Union[ItemPosition, _Mapping]] = ..., page_size: _Optional[int] = ..., view: _Optional[_Union[ItemView, str]] = ...) -> None: ...
+
+class ListItemsResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[WholeItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[WholeItem, _Mapping]]] = ...) -> None: ...
+
+class RestoreItemsRequest(_message.Message):
+    __slots__ = ("items", "replace")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[WholeItem]
+    replace: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[WholeItem, _Mapping]]] = ..., replace: bool = ...) -> None: ...
+
+class RestoreItemsResponse(_message.Message):
+    __slots__ = ("outcomes",)
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedScalarFieldContainer[RestoreOutcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[RestoreOutcome, str]]] = ...) -> None: ...
 
 class StoreOperation(_message.Message):
     __slots__ = ("get", "put", "delete", "search", "list_namespaces", "count")

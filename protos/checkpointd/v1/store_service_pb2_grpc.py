@@ -76,6 +76,16 @@ class StoreServiceStub(object):
                 request_serializer=checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesRequest.SerializeToString,
                 response_deserializer=checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesResponse.FromString,
                 _registered_method=True)
+        self.ListItems = channel.unary_unary(
+                '/checkpointd.v1.StoreService/ListItems',
+                request_serializer=checkpointd_dot_v1_dot_store__service__pb2.ListItemsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_store__service__pb2.ListItemsResponse.FromString,
+                _registered_method=True)
+        self.RestoreItems = channel.unary_unary(
+                '/checkpointd.v1.StoreService/RestoreItems',
+                request_serializer=checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsRequest.SerializeToString,
+                response_deserializer=checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsResponse.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer(object):
@@ -139,6 +149,22 @@ class StoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListItems(self, request, context):
+        """Lists items below a namespace in the order of their namespaces and keys, each with all that belongs to it: for copies. It
+        neither counts as a read nor refreshes a time to live.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreItems(self, request, context):
+        """Stores items as ListItems returned them, with their times. An item is stored whole or not at all; it never replaces another
+        one unless told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -176,6 +202,16 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.ListNamespaces,
                     request_deserializer=checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesRequest.FromString,
                     response_serializer=checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesResponse.SerializeToString,
+            ),
+            'ListItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListItems,
+                    request_deserializer=checkpointd_dot_v1_dot_store__service__pb2.ListItemsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_store__service__pb2.ListItemsResponse.SerializeToString,
+            ),
+            'RestoreItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreItems,
+                    request_deserializer=checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsRequest.FromString,
+                    response_serializer=checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -374,6 +410,60 @@ class StoreService(object):
             '/checkpointd.v1.StoreService/ListNamespaces',
             checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesRequest.SerializeToString,
             checkpointd_dot_v1_dot_store__service__pb2.ListNamespacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.StoreService/ListItems',
+            checkpointd_dot_v1_dot_store__service__pb2.ListItemsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_store__service__pb2.ListItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/checkpointd.v1.StoreService/RestoreItems',
+            checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsRequest.SerializeToString,
+            checkpointd_dot_v1_dot_store__service__pb2.RestoreItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

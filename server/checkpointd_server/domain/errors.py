@@ -51,12 +51,14 @@ class InvalidArgument(CheckpointdError):
 
     Attributes:
         field: The request's field, as the protocol names it, e.g. "thread_id" or "values[2].channel".
+        problem: What is wrong with it.
         limit: The limit that was exceeded, in the field's unit, or None.
     """
 
     def __init__(self, field: str, problem: str, *, limit: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+        self.problem = problem
         self.limit = limit
 
 

@@ -108,6 +108,55 @@ class StoredItem:
     """None: it doesn't expire."""
 
 
+class ItemWord(NamedTuple):
+    """A word that an item can be found by."""
+
+    lexeme: str
+    """The word as PostgreSQL keeps it."""
+    positions: Sequence[int]
+    """Where it stands in the text, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeItem:
+    """An item with all that belongs to it, to be restored elsewhere."""
+
+    key: ItemKey
+    type: str
+    data: bytes
+    doc: str
+    """What filters see of the value: a JSON object, as text."""
+    words: Sequence[ItemWord] | None = None
+    """What searches for words see. None: nothing."""
+    vectors: Sequence[ItemVector] = ()
+    vectors_left_out: bool = False
+    """Whether it has vectors that aren't here."""
+    ttl: float | None = None
+    """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
+    version: int = 0
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+
+
+class ListedKey(NamedTuple):
+    """An item of which no more was asked."""
+
+    key: ItemKey
+    version: int
+
+
+class RestoreOutcome(StrEnum):
+    """Outcome of restoring an item."""
+
+    RESTORED = "restored"
+    SAME = "same"
+    """It is there already."""
+    DIFFERENT = "different"
+    """Another one is there, and was left alone."""
+    EXPIRED = "expired"
+
+
 class Distance(StrEnum):
     """A measure of the distance of two vectors."""
 
@@ -235,6 +284,31 @@ class ItemStore(Protocol):
 
     async def count(self, prefix: Namespace, wanted: Filter, *, timeout: float | None) -> int:
         """Counts items."""
+        ...
+
+    async def list_keys(
+        self, prefix: Namespace, *, after: ItemKey | None, limit: int, timeout: float | None
+    ) -> list[ListedKey]:
+        """Lists the keys of items below a namespace, behind one, in order."""
+        ...
+
+    async def list_whole(
+        self,
+        prefix: Namespace,
+        *,
+        after: ItemKey | None,
+        limit: int,
+        vectors: bool,
+        max_bytes: int,
+        timeout: float | None,
+    ) -> list[WholeItem]:
+        """Lists items below a namespace, behind one, in order. Ends with what goes beyond so many bytes, or before."""
+        ...
+
+    async def restore(
+        self, items: Sequence[WholeItem], *, replace: bool, timeout: float | None
+    ) -> list[RestoreOutcome]:
+        """Stores items as they were listed, in one transaction. Raises VectorsUnavailable."""
         ...
 
     async def list_namespaces(self, query: NamespaceQuery, *, timeout: float | None) -> list[Namespace]:

@@ -61,7 +61,9 @@ def read_labels(labels: Sequence[str], field: str, limits: Limits) -> Namespace:
     return tuple(labels)
 
 
-def read_key(request: pb.GetItemRequest | pb.PutItemRequest | pb.DeleteItemRequest, limits: Limits) -> ItemKey:
+def read_key(
+    request: pb.GetItemRequest | pb.PutItemRequest | pb.DeleteItemRequest | pb.Item | pb.ItemPosition, limits: Limits
+) -> ItemKey:
     """Returns which item a request names. Raises InvalidArgument."""
     if not request.namespace:
         raise InvalidArgument("namespace", "is required")
@@ -73,6 +75,24 @@ def read_key(request: pb.GetItemRequest | pb.PutItemRequest | pb.DeleteItemReque
 def read_put(request: pb.PutItemRequest, limits: Limits) -> PutItem:
     """Returns the item to store. Raises InvalidArgument."""
     key = read_key(request, limits)
+    check_value(request, limits)
+    value = request.value
+    check_token(request.request_id, "request_id", limits.max_token_bytes)
+    return PutItem(
+        key=key,
+        request_id=request.request_id,
+        type=value.type,
+        data=value.data,
+        doc=project_item(value.type, value.data, value.index, limits),
+        vectors=read_vectors(request.vectors, limits),
+        text=_read_text(request.text, limits) if request.HasField("text") else None,
+        ttl=_read_ttl(request, limits),
+        expected_version=_read_version(request),
+    )
+
+
+def check_value(request: pb.PutItemRequest | pb.Item, limits: Limits) -> None:
+    """Checks the value of an item to store. Raises InvalidArgument."""
     if not request.HasField("value"):
         raise InvalidArgument("value", "is required")
     value = request.value
@@ -81,18 +101,6 @@ def read_put(request: pb.PutItemRequest, limits: Limits) -> PutItem:
         if len(data) > limits.max_item_bytes:
             limit = limits.max_item_bytes
             raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
-    check_token(request.request_id, "request_id", limits.max_token_bytes)
-    return PutItem(
-        key=key,
-        request_id=request.request_id,
-        type=value.type,
-        data=value.data,
-        doc=project_item(value.type, value.data, value.index, limits),
-        vectors=_read_vectors(request.vectors, limits),
-        text=_read_text(request.text, limits) if request.HasField("text") else None,
-        ttl=_read_ttl(request, limits),
-        expected_version=_read_version(request),
-    )
 
 
 def read_delete(request: pb.DeleteItemRequest, limits: Limits) -> DeleteItem:
@@ -118,7 +126,8 @@ def _read_ttl(request: pb.PutItemRequest, limits: Limits) -> float | None:
     return minutes * 60
 
 
-def _read_vectors(vectors: Sequence[pb.ItemVector], limits: Limits) -> list[ItemVector]:
+def read_vectors(vectors: Sequence[pb.ItemVector], limits: Limits) -> list[ItemVector]:
+    """Returns the vectors of an item to store. Raises InvalidArgument."""
     check_count(len(vectors), "vectors", limits.max_item_vectors)
     read: list[ItemVector] = []
     for position, vector in enumerate(vectors):

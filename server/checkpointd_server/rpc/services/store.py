@@ -14,6 +14,15 @@ from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.auth.scopes import STORE_OPERATIONS, check_scope
 from checkpointd_server.rpc.calls.executor import BoundedExecutor
 from checkpointd_server.rpc.conversion.item_index import read_filter
+from checkpointd_server.rpc.conversion.item_moves import (
+    read_after,
+    read_page_size,
+    read_restore,
+    read_view,
+    write_keys,
+    write_outcomes,
+    write_whole,
+)
 from checkpointd_server.rpc.conversion.items import (
     read_delete,
     read_key,
@@ -31,6 +40,8 @@ _LARGE_BYTES = 64 * 1024
 """From what size on a put is read on a thread of its own."""
 _TURN = 32
 """After how many operations of a batch others get a turn."""
+_PAGE_BYTES = 4 * 1024 * 1024
+"""From how many bytes on a list of items ends."""
 _VALUES_PART = 2
 """An answer holds values up to this part of the largest message; the rest is for what is around them."""
 
@@ -85,6 +96,32 @@ class StoreServicer:
         response = pb.ListNamespacesResponse()
         await self._list_namespaces(request, self._store.items(tenant), response, timeout)
         return response.SerializeToString()
+
+    async def list_items(self, request: pb.ListItemsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Lists items in order, each with all that belongs to it."""
+        items, response = self._store.items(tenant), pb.ListItemsResponse()
+        prefix = read_labels(request.namespace_prefix, "namespace_prefix", self._limits)
+        after, limit = read_after(request, self._limits), read_page_size(request, self._limits)
+        view = read_view(request)
+        if view == pb.ITEM_VIEW_KEYS:
+            write_keys(await items.list_keys(prefix, after=after, limit=limit, timeout=timeout), response)
+            return response.SerializeToString()
+        found = await items.list_whole(
+            prefix,
+            after=after,
+            limit=limit,
+            vectors=view == pb.ITEM_VIEW_WHOLE,
+            max_bytes=min(self._value_bytes, _PAGE_BYTES),
+            timeout=timeout,
+        )
+        await self._executor.run(write_whole, found, self._limits, response)
+        return response.SerializeToString()
+
+    async def restore_items(self, request: pb.RestoreItemsRequest, tenant: str, timeout: float | None) -> bytes:
+        """Stores items as they were listed."""
+        wanted = await self._executor.run(read_restore, request, self._limits)
+        outcomes = await self._store.items(tenant).restore(wanted, replace=request.replace, timeout=timeout)
+        return write_outcomes(outcomes).SerializeToString()
 
     async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
         """Does several operations: reads first, then what changes items."""

@@ -16,16 +16,20 @@ from checkpointd_server.domain.items import (
     ItemChange,
     ItemKey,
     ItemSearch,
+    ListedKey,
     Namespace,
     NamespaceQuery,
+    RestoreOutcome,
     StoredItem,
     TextQuery,
     VectorQuery,
+    WholeItem,
     fuse,
 )
 from checkpointd_server.store.connections.database import Connections, Database, Row
 from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.filters import to_path
+from checkpointd_server.store.items.moves import list_keys, list_whole, restore
 from checkpointd_server.store.items.names import decode, encode, known_prefix, patterns, range_below
 from checkpointd_server.store.items.writes import ItemWrites
 
@@ -117,6 +121,33 @@ class TenantItems:
         return int(
             await self._database.fetch_value("count_items", *range_below(prefix), to_path(wanted), timeout=timeout)
         )
+
+    async def list_keys(
+        self, prefix: Namespace, *, after: ItemKey | None, limit: int, timeout: float | None
+    ) -> list[ListedKey]:
+        """Lists the keys of items below a namespace, behind one, in order."""
+        return await list_keys(self._database, prefix, after, limit, timeout)
+
+    async def list_whole(
+        self,
+        prefix: Namespace,
+        *,
+        after: ItemKey | None,
+        limit: int,
+        vectors: bool,
+        max_bytes: int,
+        timeout: float | None,
+    ) -> list[WholeItem]:
+        """Lists items below a namespace, behind one, in order. Ends with what goes beyond so many bytes, or before."""
+        return await list_whole(self._database, prefix, after, limit, vectors, max_bytes, timeout)
+
+    async def restore(
+        self, items: Sequence[WholeItem], *, replace: bool, timeout: float | None
+    ) -> list[RestoreOutcome]:
+        """Stores items as they were listed, in one transaction. Raises VectorsUnavailable."""
+        if not self.has_vectors and any(item.vectors for item in items):
+            raise VectorsUnavailable
+        return await restore(self._database, items, replace, timeout)
 
     async def list_namespaces(self, query: NamespaceQuery, *, timeout: float | None) -> list[Namespace]:
         """Lists the namespaces that hold items, in order."""

@@ -24,6 +24,14 @@ SELECT * FROM __schema__.rank_items_by_words($1, $2, $3, $4, $5, $6, $7, $8)
 -- The namespaces that hold items.
 SELECT * FROM __schema__.list_namespaces($1, $2, $3, $4, $5, $6, $7)
 
+-- name: list_items
+-- Items in order: migrations/0021_moving.
+SELECT * FROM __schema__.list_items($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: restore_items
+-- Stores items as they were listed.
+SELECT * FROM __schema__.restore_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+
 -- name: sweep_items
 -- Deletes what has expired.
 SELECT __schema__.sweep_items($1, $2)
