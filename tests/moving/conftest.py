@@ -38,6 +38,8 @@ def new_server(postgres_cluster: PostgresCluster) -> Iterator[Callable[..., str]
         def start(name: str | None = None) -> str:
             name = name or postgres_cluster.create_migrated_database()
             stack.callback(postgres_cluster.drop_database, name)
+            # Copies of one database: as they are, they would be one server.
+            postgres_cluster.execute("UPDATE checkpointd.identity SET id = gen_random_uuid()", database=name)
             return stack.enter_context(LocalServer(postgres_cluster.dsn(name))).target
 
         yield start

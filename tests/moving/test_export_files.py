@@ -11,7 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from langgraph.checkpoint.grpc import GrpcSaver
 from langgraph.checkpoint.grpc.encryption import Encryption
 
 from checkpointd.v1 import thread_service_pb2 as pb
+from checkpointd.v1.export_pb2 import ExportHeader
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.moving.content import redacted
 from checkpointd_server.moving.export_file import ExportReader, ExportWriter
 from checkpointd_server.moving.remote_threads import RemoteThreads
-from checkpointd_server.moving.transfer import export_threads, threads_of
+from checkpointd_server.moving.transfer import Report, export_threads, threads_of
 from tests.moving.played import KINDS, contents, go_on, thread
 from tests.support.api_keys import key_entry
 from tests.support.calls import checkpoint, config_of
@@ -190,7 +191,9 @@ def test_an_import_that_is_killed_goes_on_where_it_was(command: Command, new_ser
     done = progress.read_text().count("done")
     assert 3 <= done < 40
     report = json.loads(command("import", file, "--target", other, "--json").stdout)
-    assert (report["there_already"], report["threads"], report["failed"]) == (done, 40 - done, {})
+    # The one at which it was killed may have been whole, and was only not noted.
+    assert report["there_already"] in (done, done + 1)
+    assert (report["threads"], report["failed"]) == (40 - report["there_already"], {})
     assert not progress.exists()
     with GrpcSaver.from_conn_string(source) as ours, GrpcSaver.from_conn_string(other) as theirs:
         for number in range(40):
@@ -324,7 +327,7 @@ def test_a_thread_that_is_written_to_while_it_is_read_is_whole_or_left_out(
             step = next(steps)
             saver.put(config_of("busy"), checkpoint(f"{step:04}", {"a": step}, {"a": step}), {}, {"a": step})
 
-        def read() -> Iterator[CheckpointTuple]:
+        def read() -> Generator[CheckpointTuple, None, None]:
             disturbs = next(reads) <= disturbed
             for position, found in enumerate(threads.read("busy")):
                 if position == 2 and disturbs:
@@ -334,9 +337,9 @@ def test_a_thread_that_is_written_to_while_it_is_read_is_whole_or_left_out(
         for _ in range(5):
             write()
         busy = [thread._replace(read=read) for thread in threads_of(threads, ["busy"])]
-        writer = ExportWriter(file)
-        writer.begin(redacted=False)
-        report = export_threads(busy, writer, redact=False, progress=lambda _: None)
+        writer, report = ExportWriter(file, "a file"), Report()
+        writer.begin(ExportHeader())
+        export_threads(busy, writer, report, redact=False, all_threads=False, progress=lambda _: None)
         writer.finish()
         now = [found.checkpoint["id"] for found in contents(saver, "busy")]
     file.seek(0)

@@ -22,25 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from checkpointd.v1 import store_service_pb2 as checkpointd_dot_v1_dot_store__service__pb2
 from checkpointd.v1 import thread_service_pb2 as checkpointd_dot_v1_dot_thread__service__pb2
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/export.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/thread_service.proto\x1a\x1b\x63heckpointd/v1/values.proto\"\x95\x02\n\x0c\x45xportRecord\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ExportHeaderH\x00\x12\x30\n\x06thread\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ExportedThreadH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTupleH\x00\x12\x30\n\x03\x65nd\x18\x04 \x01(\x0b\x32!.checkpointd.v1.ExportedThreadEndH\x00\x12\x30\n\x07trailer\x18\x05 \x01(\x0b\x32\x1d.checkpointd.v1.ExportTrailerH\x00\x42\x08\n\x06record\"E\n\x0c\x45xportHeader\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\x03\x12\x10\n\x08redacted\x18\x03 \x01(\x08\"\x83\x01\n\x0e\x45xportedThread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\'\n\x04tags\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x05 \x01(\x08\"H\n\x11\x45xportedThreadEnd\x12\x13\n\x0b\x63heckpoints\x18\x01 \x01(\x03\x12\x0e\n\x06writes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\" \n\rExportTrailer\x12\x0f\n\x07threads\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63heckpointd/v1/export.proto\x12\x0e\x63heckpointd.v1\x1a\"checkpointd/v1/store_service.proto\x1a#checkpointd/v1/thread_service.proto\x1a\x1b\x63heckpointd/v1/values.proto\"\xc0\x02\n\x0c\x45xportRecord\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.checkpointd.v1.ExportHeaderH\x00\x12\x30\n\x06thread\x18\x02 \x01(\x0b\x32\x1e.checkpointd.v1.ExportedThreadH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTupleH\x00\x12\x30\n\x03\x65nd\x18\x04 \x01(\x0b\x32!.checkpointd.v1.ExportedThreadEndH\x00\x12\x30\n\x07trailer\x18\x05 \x01(\x0b\x32\x1d.checkpointd.v1.ExportTrailerH\x00\x12)\n\x04item\x18\x06 \x01(\x0b\x32\x19.checkpointd.v1.WholeItemH\x00\x42\x08\n\x06record\"\xaf\x01\n\x0c\x45xportHeader\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\x03\x12\x10\n\x08redacted\x18\x03 \x01(\x08\x12\x11\n\texport_id\x18\x04 \x01(\x0c\x12\x11\n\tserver_id\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x32\n\tselection\x18\x07 \x01(\x0b\x32\x1f.checkpointd.v1.ExportSelection\"\xa2\x01\n\x0f\x45xportSelection\x12\x17\n\x0fwithout_threads\x18\x01 \x01(\x08\x12\x12\n\nthread_ids\x18\x02 \x03(\t\x12\x15\n\rwithout_items\x18\x03 \x01(\x08\x12\x32\n\nnamespaces\x18\x04 \x03(\x0b\x32\x1e.checkpointd.v1.StoreNamespace\x12\x17\n\x0fwithout_vectors\x18\x05 \x01(\x08\"\x92\x01\n\x0e\x45xportedThread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\'\n\x04tags\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.ThreadTag\x12\x0e\n\x06pinned\x18\x03 \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x05 \x01(\x08\x12\r\n\x05stamp\x18\x06 \x01(\x0c\"H\n\x11\x45xportedThreadEnd\x12\x13\n\x0b\x63heckpoints\x18\x01 \x01(\x03\x12\x0e\n\x06writes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"_\n\rExportTrailer\x12\x0f\n\x07threads\x18\x01 \x01(\x03\x12\r\n\x05items\x18\x02 \x01(\x03\x12.\n\x07missing\x18\x03 \x03(\x0b\x32\x1d.checkpointd.v1.MissingThread\"3\n\rMissingThread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.export_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTRECORD']._serialized_start=114
-  _globals['_EXPORTRECORD']._serialized_end=391
-  _globals['_EXPORTHEADER']._serialized_start=393
-  _globals['_EXPORTHEADER']._serialized_end=462
-  _globals['_EXPORTEDTHREAD']._serialized_start=465
-  _globals['_EXPORTEDTHREAD']._serialized_end=596
-  _globals['_EXPORTEDTHREADEND']._serialized_start=598
-  _globals['_EXPORTEDTHREADEND']._serialized_end=670
-  _globals['_EXPORTTRAILER']._serialized_start=672
-  _globals['_EXPORTTRAILER']._serialized_end=704
+  _globals['_EXPORTRECORD']._serialized_start=150
+  _globals['_EXPORTRECORD']._serialized_end=470
+  _globals['_EXPORTHEADER']._serialized_start=473
+  _globals['_EXPORTHEADER']._serialized_end=648
+  _globals['_EXPORTSELECTION']._serialized_start=651
+  _globals['_EXPORTSELECTION']._serialized_end=813
+  _globals['_EXPORTEDTHREAD']._serialized_start=816
+  _globals['_EXPORTEDTHREAD']._serialized_end=962
+  _globals['_EXPORTEDTHREADEND']._serialized_start=964
+  _globals['_EXPORTEDTHREADEND']._serialized_end=1036
+  _globals['_EXPORTTRAILER']._serialized_start=1038
+  _globals['_EXPORTTRAILER']._serialized_end=1133
+  _globals['_MISSINGTHREAD']._serialized_start=1135
+  _globals['_MISSINGTHREAD']._serialized_end=1186
 # @@protoc_insertion_point(module_scope)

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from checkpointd_server.cli.moving_options import Selection, selecting
+from checkpointd_server.cli.moving_report import interruptible, once, tell
 from checkpointd_server.cli.option_types import json_option, setting
 from checkpointd_server.cli.progress import counting
 from checkpointd_server.cli.remote import Remote, remote_options
-from checkpointd_server.cli.rendering.json import print_json
 
 if TYPE_CHECKING:
+    from checkpointd.v1.export_pb2 import MissingThread
+    from checkpointd_server.moving.export_file import Contents, ExportWriter, ItemPlace
     from checkpointd_server.moving.transfer import Report
+
+_GO_ON = "the same command goes on where it was"
 
 
 @click.command("export")
 @click.argument("file", required=False)
-@click.option("--thread", "threads", multiple=True, help="Only this thread; may be given several times.")
+@selecting
 @setting(
     "--to-postgres",
     help="Write into the tables of LangGraph's PostgresSaver in this database, instead of a file. Better given in the "
@@ -29,21 +34,23 @@ if TYPE_CHECKING:
 @json_option
 @remote_options()
 def export_threads(
-    remote: Remote, file: str | None, threads: tuple[str, ...], to_postgres: str | None, redact: bool, as_json: bool
+    remote: Remote, file: str | None, selection: Selection, to_postgres: str | None, redact: bool, as_json: bool
 ) -> None:
-    """Write threads into FILE, or - for standard output, while the server and its agents go on.
+    """Write threads and items into FILE, or - for standard output, while the server and its agents go on.
 
-    Each thread is written as it is at one moment, with checksums. An export that was interrupted goes on where it was
-    when it is given again: until it is complete it is in FILE.partial. Threads that are encrypted stay so.
+    Each thread, and each item of long-term memory, is written as it is at one moment, with checksums. Until it is
+    complete, the file is FILE.partial. An export that was interrupted goes on where it was when it is given again; what
+    was changed or deleted meanwhile is read again. What is encrypted stays so.
+
+    A thread that can't be exported is reported and noted in the file, the others are exported, and the exit code is 1.
 
     \b
     Examples:
         checkpointd export agents.export
         checkpointd export --thread 42 - | zstd > 42.export.zst
+        checkpointd export --no-threads --namespace users.42 memories.export
         CHECKPOINTD_TO_POSTGRES=postgresql://... checkpointd export
     """
-    from checkpointd_server.moving.remote_threads import RemoteThreads
-
     if (file is None) == (to_postgres is None):
         raise click.UsageError("name a FILE, or give --to-postgres")
     if redact and to_postgres is not None:
@@ -51,85 +58,178 @@ def export_threads(
     if file == "-" and as_json:
         raise click.UsageError("--json prints to standard output, where the file goes already")
 
-    def run(channel: Any) -> Report:
-        source = RemoteThreads(channel, timeout=remote.timeout)
-        if to_postgres is not None:
-            return _to_postgres(source, to_postgres, threads)
-        assert file is not None
-        return _to_file(source, file, threads, redact)
+    if to_postgres is not None and (selection.asks_for_items or not selection.with_threads):
+        raise click.UsageError("--to-postgres takes threads, and no items")
 
-    tell(remote.ask(run), "exported", as_json=as_json, quiet=file == "-")
-
-
-def _to_file(source: Any, file: str, threads: tuple[str, ...], redact: bool) -> Report:
-    from checkpointd_server.moving.export_file import ExportWriter, PartialFile
-    from checkpointd_server.moving.transfer import export_threads, threads_of
-
-    with counting("Exporting checkpoints") as bar:
-        if file == "-":
-            writer = ExportWriter(sys.stdout.buffer)
-            writer.begin(redacted=redact)
-            report = export_threads(threads_of(source, threads), writer, redact=redact, progress=bar.update)
-            writer.finish()
-            return report
-        with PartialFile(Path(file), redacted=redact) as partial:
-            report = export_threads(threads_of(source, threads), partial.writer, redact=redact, progress=bar.update)
-            if report.failed:
-                # What it lacks, the same command adds to it.
-                raise Incomplete(report)
-            return report
-
-
-def _to_postgres(source: Any, url: str, threads: tuple[str, ...]) -> Report:
-    from checkpointd_server.moving.stock_postgres import PostgresThreads
-    from checkpointd_server.moving.transfer import Journal, import_threads, threads_of
-
-    with (
-        PostgresThreads(url) as target,
-        Journal(Path("checkpointd-export.progress")) as journal,
-        counting("Exporting checkpoints") as bar,
-    ):
-        return import_threads(threads_of(source, threads), target, journal, replace=False, progress=bar.update)
-
-
-class Incomplete(click.ClickException):
-    """Some threads could not be moved.
-
-    Args:
-        report: Which, and why.
-    """
-
-    def __init__(self, report: Report) -> None:
-        for problem in report.failed.values():
-            click.echo(problem, err=True)
-        super().__init__(f"{len(report.failed)} threads were not moved; the same command tries these again")
-
-
-def tell(report: Report, done: str, *, as_json: bool, quiet: bool = False) -> None:
-    """Prints what was moved, and ends the command with exit code 1 if anything was not.
-
-    Args:
-        report: What came of it.
-        done: What was done: "exported".
-        as_json: Whether as JSON.
-        quiet: Whether standard output is taken.
-    """
-    if as_json:
-        print_json(
-            {
-                "threads": report.threads,
-                "checkpoints": report.checkpoints,
-                "writes": report.writes,
-                "there_already": report.there,
-                "failed": report.failed,
-            }
-        )
+    export = _Export(remote, selection, redact)
+    if to_postgres is not None:
+        with interruptible(_GO_ON):
+            report = remote.ask(lambda channel: export.to_postgres(channel, to_postgres))
+        tell(report, "exported", "the same command tries these again", as_json=as_json)
+    elif file == "-":
+        with interruptible("what was written is no complete file"):
+            report = remote.ask(once(export.to_stdout, remote.timeout))
+        tell(report, "exported", "the file says which", as_json=as_json, quiet=True)
     else:
-        there = f"; {report.there} were there already" if report.there else ""
-        click.echo(
-            f"{done} {report.threads} threads with {report.checkpoints} checkpoints and {report.writes} task writes"
-            f"{there}",
-            err=quiet,
+        assert file is not None
+        path = Path(file)
+        with interruptible(_GO_ON):
+            report = remote.ask(lambda channel: export.to_file(channel, path))
+        tell(report, "exported", "the file has the others and says which it lacks", as_json=as_json)
+
+
+class _Export:
+    """An export.
+
+    Args:
+        remote: The server.
+        selection: What is wanted.
+        redact: Whether to leave values out.
+    """
+
+    def __init__(self, remote: Remote, selection: Selection, redact: bool) -> None:
+        self._remote = remote
+        self._selection = selection
+        self._threads = selection.threads
+        self._redact = redact
+
+    def _source(self, channel: Any) -> Any:
+        """Returns the server's threads, when those that are wanted are there. Raises MoveError."""
+        from checkpointd_server.moving.remote_threads import RemoteThreads
+        from checkpointd_server.moving.transfer import NoSuchThread
+
+        source = RemoteThreads(channel, timeout=self._remote.timeout)
+        for thread_id in self._threads:
+            if not source.stamp(thread_id):
+                raise NoSuchThread(f"there is no thread {thread_id!r}")
+        return source
+
+    def _header(self, channel: Any) -> Any:
+        from checkpointd.v1.export_pb2 import ExportSelection
+        from checkpointd.v1.store_service_pb2 import StoreNamespace
+        from checkpointd_server.moving.export_file import new_header
+        from checkpointd_server.moving.remote_calls import ServerIdentity
+
+        identity = ServerIdentity.ask(channel, self._remote.timeout)
+        wanted = self._selection
+        selection = ExportSelection(
+            without_threads=not wanted.with_threads,
+            thread_ids=wanted.threads,
+            without_items=not wanted.with_items,
+            namespaces=[StoreNamespace(labels=labels) for labels in wanted.namespaces],
+            without_vectors=not wanted.with_vectors,
         )
-    if report.failed:
-        raise Incomplete(report)
+        return new_header(identity, selection, redacted=self._redact)
+
+    def _items(self, channel: Any) -> Any:
+        """Returns the server's items, if they are wanted and may be read. Raises MoveError."""
+        from checkpointd_server.moving.remote_items import RemoteItems
+
+        items = RemoteItems(channel, timeout=self._remote.timeout)
+        if self._selection.with_items:
+            items.check_access()
+        return items
+
+    def to_stdout(self, channel: Any) -> Report:
+        """Writes to standard output."""
+        from checkpointd_server.moving.export_file import ExportWriter
+        from checkpointd_server.moving.transfer import Report
+
+        header, source, items, report = self._header(channel), self._source(channel), self._items(channel), Report()
+        writer = ExportWriter(sys.stdout.buffer, "standard output")
+        writer.begin(header)
+        self._write(source, items, writer, report)
+        writer.finish(_missing(report))
+        return report
+
+    def to_file(self, channel: Any, path: Path) -> Report:
+        """Writes a file, or goes on with it."""
+        from checkpointd_server.moving.content import MoveError
+        from checkpointd_server.moving.export_file import Contents, FileNotWritten
+        from checkpointd_server.moving.partial_file import PartialFile
+        from checkpointd_server.moving.transfer import Report
+
+        header, report = self._header(channel), Report()
+
+        source, items = self._source(channel), self._items(channel)
+
+        def stale(found: Contents) -> Contents:
+            return Contents(threads=self._stale_threads(source, found), items=self._stale_items(items, found))
+
+        try:
+            with PartialFile(path, header, stale) as partial:
+                report.again = len(partial.taken_out.threads) + len(partial.taken_out.items)
+                self._write(source, items, partial.writer, report)
+                partial.finish(_missing(report))
+        except FileNotWritten as error:
+            raise MoveError(f"{error}; {_GO_ON}") from error
+        return report
+
+    def _stale_items(self, items: Any, found: Contents) -> dict[ItemPlace, int]:
+        """Returns the items that were changed or deleted since they were written into a file."""
+        versions: dict[ItemPlace, int] = {}
+        if found.items:
+            for prefix in self._selection.namespaces or ((),):
+                versions |= items.versions(prefix)
+        return {place: version for place, version in found.items.items() if versions.get(place) != version}
+
+    def _stale_threads(self, source: Any, found: Contents) -> dict[str, bytes]:
+        """Returns the threads that were changed or deleted since they were written into a file."""
+        if not found.threads:
+            return {}
+        if self._threads:
+            stamps = {thread_id: source.stamp(thread_id) for thread_id in found.threads}
+        else:
+            stamps = source.stamps()
+        return {thread_id: stamp for thread_id, stamp in found.threads.items() if stamps.get(thread_id) != stamp.hex()}
+
+    def _write(self, source: Any, items: Any, writer: ExportWriter, report: Report) -> None:
+        from checkpointd_server.moving.item_transfer import export_items
+        from checkpointd_server.moving.transfer import export_threads, threads_of
+
+        if self._selection.with_threads:
+            with counting("Exporting checkpoints") as bar:
+                export_threads(
+                    threads_of(source, self._threads),
+                    writer,
+                    report,
+                    redact=self._redact,
+                    all_threads=not self._threads,
+                    progress=bar.update,
+                )
+        if self._selection.with_items:
+            with counting("Exporting items") as bar:
+                export_items(
+                    items,
+                    self._selection.namespaces or ((),),
+                    writer,
+                    report,
+                    vectors=self._selection.with_vectors,
+                    redact=self._redact,
+                    progress=bar.update,
+                )
+
+    def to_postgres(self, channel: Any, url: str) -> Report:
+        """Writes into the stock saver's tables."""
+        from checkpointd_server.moving.journal import Journal, Subject
+        from checkpointd_server.moving.remote_calls import ServerIdentity
+        from checkpointd_server.moving.stock_postgres import PostgresThreads
+        from checkpointd_server.moving.transfer import Report, ThreadImport, threads_of
+
+        identity, source, report = ServerIdentity.ask(channel, self._remote.timeout), self._source(channel), Report()
+        with PostgresThreads(url) as target:
+            subject = Subject(str(identity), target.name)
+            with (
+                Journal(subject.default_path("export"), subject) as journal,
+                counting("Exporting checkpoints") as bar,
+            ):
+                threads = ThreadImport(target, journal, report, replace=False, progress=bar.update)
+                for thread in threads_of(source, self._threads):
+                    threads.take(thread)
+        return report
+
+
+def _missing(report: Report) -> list[MissingThread]:
+    from checkpointd.v1.export_pb2 import MissingThread
+
+    return [MissingThread(thread_id=thread_id, problem=problem) for thread_id, problem in report.failed.items()]

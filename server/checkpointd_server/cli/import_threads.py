@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from checkpointd_server.cli.destruction import confirm, destructive
-from checkpointd_server.cli.export_threads import tell
+from checkpointd_server.cli.moving_options import Selection, selecting
+from checkpointd_server.cli.moving_report import interruptible, once, printable, tell
 from checkpointd_server.cli.option_types import json_option, setting
 from checkpointd_server.cli.progress import counting
 from checkpointd_server.cli.remote import Remote, remote_options
 from checkpointd_server.cli.rendering.json import print_json
 
 if TYPE_CHECKING:
-    from checkpointd_server.moving.transfer import Report, Threads
+    from checkpointd_server.moving.file_source import FileEntry
+    from checkpointd_server.moving.transfer import Report
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_GO_ON = "the same command goes on where it was"
 
 
 @click.command("import")
@@ -31,13 +35,14 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     "environment.",
 )
 @click.option("--from-sqlite", type=_FILE, help="Read the file of LangGraph's SqliteSaver.")
-@click.option("--thread", "threads", multiple=True, help="Only this thread; may be given several times.")
-@click.option("--replace", is_flag=True, help="Delete threads that are there already with other contents, first.")
+@selecting
+@click.option("--replace", is_flag=True, help="Replace threads and items that are there already with other contents.")
 @click.option("--allow-redacted", is_flag=True, help="Import a file without values all the same, to look into it.")
 @click.option(
     "--progress-file",
     type=click.Path(path_type=Path),
-    help="Where to note how far it came; removed in the end.  [default: FILE.progress, or checkpointd-import.progress]",
+    help="Where to note how far it came; removed in the end.  [default: FILE.progress, or "
+    "checkpointd-import-...progress, by what comes from where and goes to which server]",
 )
 @destructive
 @json_option
@@ -47,7 +52,7 @@ def import_threads(
     file: str | None,
     from_postgres: str | None,
     from_sqlite: Path | None,
-    threads: tuple[str, ...],
+    selection: Selection,
     replace: bool,
     allow_redacted: bool,
     progress_file: Path | None,
@@ -55,11 +60,11 @@ def import_threads(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Write threads of FILE (- for standard input), or of a stock saver's tables, into a server, and check each.
+    """Write what FILE (- for standard input), or a stock saver's tables have into a server, and check each thread.
 
-    Everything comes along: every checkpoint, value, task write and their order. Each thread is read back and compared.
-    A thread that is there already with the same contents is passed over, one with others is left alone. An import that
-    was interrupted goes on where it was when it is given again. A source is only read.
+    Everything comes along: every checkpoint, value, task write and their order, and the items of long-term memory. All
+    is read back and compared. What is there already with the same contents is passed over; what has other contents is
+    left alone. An import that was interrupted goes on where it was when it is given again. A source is only read.
 
     \b
     Examples:
@@ -70,25 +75,75 @@ def import_threads(
     if sum(one is not None for one in (file, from_postgres, from_sqlite)) != 1:
         raise click.UsageError("name a FILE, or give --from-postgres or --from-sqlite: one of them")
     if replace and not dry_run:
-        confirm(f"Delete threads of {remote.where} that have other contents?", yes=yes)
-    if progress_file is None:
-        stem = from_sqlite or (Path(file) if file not in (None, "-") else None)
-        progress_file = Path("checkpointd-import.progress") if stem is None else Path(f"{stem}.progress")
+        confirm(f"Replace threads and items of {remote.where} that have other contents?", yes=yes)
+    if file is None and (selection.asks_for_items or not selection.with_threads):
+        raise click.UsageError("a stock saver's tables have threads, and no items")
 
-    with _source(file, from_postgres, from_sqlite, threads, allow_redacted=allow_redacted) as found:
+    with interruptible(_GO_ON), _source(file, from_postgres, from_sqlite, selection, allow_redacted) as found:
         if dry_run:
             _tell_what_there_is(found, as_json=as_json)
             return
+        running = _Import(remote, found, selection, replace, progress_file)
+        report = remote.ask(once(running.run, remote.timeout) if file == "-" else running.run)
+        tell(report, "imported", "the same command tries these again", as_json=as_json)
 
-        def run(channel: Any) -> Report:
-            from checkpointd_server.moving.remote_writes import RemoteTarget
-            from checkpointd_server.moving.transfer import Journal, import_threads
 
-            target = RemoteTarget(channel, timeout=remote.timeout)
-            with Journal(progress_file) as journal, counting("Importing checkpoints") as bar:
-                return import_threads(found, target, journal, replace=replace, progress=bar.update)
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A source of threads and items."""
 
-        tell(remote.ask(run), "imported", as_json=as_json)
+    name: str
+    """Which file or database it is."""
+    entries: Callable[[], Iterator[FileEntry]]
+    """Yields its threads and items: those that are wanted."""
+    progress_file: Path | None = None
+    """Where progress is noted unless something else is said. None: by what the import is about."""
+
+
+class _Import:
+    """An import."""
+
+    def __init__(
+        self, remote: Remote, found: _Found, selection: Selection, replace: bool, progress_file: Path | None
+    ) -> None:
+        self._remote = remote
+        self._found = found
+        self._selection = selection
+        self._replace = replace
+        self._progress_file = progress_file
+
+    def run(self, channel: Any) -> Report:
+        """Writes what was found into a server."""
+        from checkpointd_server.moving.content import MovableThread
+        from checkpointd_server.moving.export_file import ExportFileError
+        from checkpointd_server.moving.item_transfer import ItemImport
+        from checkpointd_server.moving.journal import Journal, JournalLost, Subject
+        from checkpointd_server.moving.remote_calls import QuotaUsedUp, ServerIdentity
+        from checkpointd_server.moving.remote_items import RemoteItems
+        from checkpointd_server.moving.remote_writes import RemoteTarget
+        from checkpointd_server.moving.transfer import Report, ThreadImport
+
+        identity = ServerIdentity.ask(channel, self._remote.timeout)
+        subject = Subject(self._found.name, str(identity))
+        path = self._progress_file or self._found.progress_file or subject.default_path("import")
+        target, report = RemoteTarget(channel, timeout=self._remote.timeout), Report()
+        memory = RemoteItems(channel, timeout=self._remote.timeout)
+        with Journal(path, subject) as journal, counting("Importing checkpoints and items") as bar:
+            threads = ThreadImport(target, journal, report, replace=self._replace, progress=bar.update)
+            items = ItemImport(
+                memory, report, replace=self._replace, vectors=self._selection.with_vectors, progress=bar.update
+            )
+            try:
+                for entry in self._found.entries():
+                    if isinstance(entry, MovableThread):
+                        threads.take(entry)
+                    else:
+                        items.take(entry)
+                items.flush()
+            except (ExportFileError, JournalLost, QuotaUsedUp) as error:
+                report.stopped = str(error)
+                journal.is_interrupted = True
+        return report
 
 
 @contextmanager
@@ -96,53 +151,92 @@ def _source(
     file: str | None,
     from_postgres: str | None,
     from_sqlite: Path | None,
-    threads: tuple[str, ...],
-    *,
+    selection: Selection,
     allow_redacted: bool,
-) -> Iterator[Threads]:
+) -> Iterator[_Found]:
     """Opens where threads come from."""
-    from checkpointd_server.moving.content import MoveError
-    from checkpointd_server.moving.export_file import ExportReader, check_file
+    from checkpointd_server.moving.file_source import open_file, open_stream
     from checkpointd_server.moving.stock_postgres import PostgresThreads
     from checkpointd_server.moving.stock_sqlite import SqliteThreads
-    from checkpointd_server.moving.transfer import threads_of, threads_of_file
+    from checkpointd_server.moving.transfer import threads_of
 
     if from_postgres is not None:
         with PostgresThreads(from_postgres) as postgres:
-            yield threads_of(postgres, threads)
+            yield _Found(name=postgres.name, entries=lambda: iter(threads_of(postgres, selection.threads)))
     elif from_sqlite is not None:
         with SqliteThreads(from_sqlite) as sqlite:
-            yield threads_of(sqlite, threads)
+            progress_file = from_sqlite.parent / f"{from_sqlite.name}.progress"
+            yield _Found(
+                name=sqlite.name,
+                entries=lambda: iter(threads_of(sqlite, selection.threads)),
+                progress_file=progress_file,
+            )
+    elif file == "-":
+        with open_stream(sys.stdin.buffer) as stream:
+            yield _in_file(stream, selection, None, allow_redacted)
     else:
         assert file is not None
-        # All of a file is checked before anything is written. What comes over a pipe can be read but once.
-        digests = {} if file == "-" else check_file(Path(file))
-        with sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened:
-            reader = ExportReader(opened)
-            if reader.header.redacted and not allow_redacted:
-                raise MoveError(
-                    "the file has no values: it was exported with --redact. Agents can't go on with it; "
-                    "--allow-redacted imports it to look into it"
-                )
-            yield threads_of_file(reader, threads, digests)
+        path = Path(file)
+        with open_file(path) as opened:
+            yield _in_file(opened, selection, path.parent / f"{path.name}.progress", allow_redacted)
 
 
-def _tell_what_there_is(threads: Threads, *, as_json: bool) -> None:
-    """Prints each thread that would be imported, and how much it has."""
+def _in_file(source: Any, selection: Selection, progress_file: Path | None, allow_redacted: bool) -> _Found:
     from checkpointd_server.moving.content import MoveError
-    from checkpointd_server.moving.transfer import digest_of
 
-    found = []
-    for thread in threads:
+    if source.header.redacted and not allow_redacted:
+        raise MoveError(
+            "the file has no values: it was exported with --redact. Agents can't go on with it; "
+            "--allow-redacted imports it to look into it"
+        )
+    if source.thread_ids is not None and (unknown := set(selection.threads) - source.thread_ids):
+        raise MoveError(f"the file has no thread {min(unknown)!r}; nothing was imported")
+    for missing in source.missing:
+        lacks = f"the file lacks thread {missing.thread_id!r}, which could not be exported"
+        click.echo(printable(f"warning: {lacks}: {missing.problem}"), err=True)
+    return _Found(name=source.name, entries=lambda: _chosen(source.entries(), selection), progress_file=progress_file)
+
+
+def _chosen(entries: Iterator[FileEntry], selection: Selection) -> Iterator[FileEntry]:
+    """Yields the threads and items that are wanted. Raises ExportFileError if a thread isn't there."""
+    from checkpointd_server.moving.content import MovableThread
+    from checkpointd_server.moving.export_file import ExportFileError
+
+    missing = set(selection.threads)
+    for entry in entries:
+        if isinstance(entry, MovableThread):
+            if selection.with_threads and (not selection.threads or entry.thread_id in missing):
+                missing.discard(entry.thread_id)
+                yield entry
+        elif selection.with_items and _is_below(entry.item.namespace, selection.namespaces):
+            yield entry
+    if missing:
+        raise ExportFileError(f"the file has no thread {min(missing)!r}")
+
+
+def _is_below(namespace: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> bool:
+    return not wanted or any(tuple(namespace[: len(prefix)]) == prefix for prefix in wanted)
+
+
+def _tell_what_there_is(found: _Found, *, as_json: bool) -> None:
+    """Prints each thread that would be imported, and how much it has, and how many items."""
+    from checkpointd_server.moving.content import MovableThread, MoveError, digest_of
+
+    listed: list[dict[str, Any]] = []
+    items = 0
+    for thread in found.entries():
+        if not isinstance(thread, MovableThread):
+            items += 1
+            continue
         try:
             digest = digest_of(thread.read())
-            found.append({"thread_id": thread.thread_id, "checkpoints": digest.checkpoints, "writes": digest.writes})
+            listed.append({"thread_id": thread.thread_id, "checkpoints": digest.checkpoints, "writes": digest.writes})
         except MoveError as error:
-            found.append({"thread_id": thread.thread_id, "problem": str(error)})
+            listed.append({"thread_id": thread.thread_id, "problem": str(error)})
     if as_json:
-        print_json({"threads": found})
+        print_json({"threads": listed, "items": items})
         return
-    for one in found:
+    for one in listed:
         what = one.get("problem") or f"{one['checkpoints']} checkpoints, {one['writes']} task writes"
-        click.echo(f"{one['thread_id']!r}: {what}")
-    click.echo(f"{len(found)} threads would be imported")
+        click.echo(printable(f"{one['thread_id']!r}: {what}"))
+    click.echo(f"{len(listed)} threads and {items} items would be imported")

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 import msgpack
@@ -28,8 +30,12 @@ LANGGRAPH_METADATA = frozenset({"source", "step", "parents", "run_id"})
 _LENIENT: Any = {"unicode_errors": "surrogatepass"}
 
 
+Checkpoints = Generator[CheckpointTuple, None, None]
+"""A thread that is being read. Close it when it isn't read to its end."""
+
+
 class MoveError(CheckpointdError):
-    """A thread can't be moved as it is. The message says which, and why."""
+    """A thread, or an item, can't be moved as it is. The message says which, and why."""
 
 
 class ThreadChanged(MoveError):
@@ -45,7 +51,10 @@ class ThreadSource(Protocol):
     def describe(self, thread_id: str) -> ExportedThread:
         """Returns what is known of a thread besides its contents."""
 
-    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def stamp(self, thread_id: str) -> str:
+        """Returns what tells whether a thread has changed since, at little cost. Empty: there is no such thread."""
+
+    def read(self, thread_id: str) -> Checkpoints:
         """Yields a thread's checkpoints by (checkpoint_id, checkpoint_ns), bytewise. Of an unknown thread: none.
 
         Raises:
@@ -60,10 +69,13 @@ class ThreadTarget(Protocol):
     def holds(self, thread_id: str) -> bool:
         """Returns whether it has anything of a thread."""
 
+    def stamp(self, thread_id: str) -> str:
+        """Returns what tells whether a thread has changed since, at little cost. Empty: there is no such thread."""
+
     def writing(self, thread: ExportedThread) -> AbstractContextManager[ThreadWriter]:
         """Takes a thread in: what was written is kept when the context ends well."""
 
-    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def read(self, thread_id: str) -> Checkpoints:
         """Yields what it has of a thread, as a source does."""
 
     def delete(self, thread_id: str) -> None:
@@ -75,6 +87,28 @@ class ThreadWriter(Protocol):
 
     def write(self, checkpoint: CheckpointTuple) -> None:
         """Takes the next checkpoint."""
+
+
+class MovableThread(NamedTuple):
+    """A thread that is to be moved."""
+
+    thread_id: str
+    describe: Callable[[], ExportedThread]
+    """Returns what is known of it beside its contents."""
+    read: Callable[[], Checkpoints]
+    """Reads it from its beginning. It may be read any number of times."""
+    digest: Callable[[], bytes]
+    """Returns the digest of its contents."""
+    stamp: Callable[[], str]
+    """Returns what tells whether it has changed since, as ThreadSource.stamp does."""
+
+
+def digest_of(checkpoints: Iterator[CheckpointTuple]) -> ThreadDigest:
+    """Returns the digest of a thread."""
+    digest = ThreadDigest()
+    for checkpoint in checkpoints:
+        digest.add(checkpoint)
+    return digest
 
 
 def sort_key(checkpoint: CheckpointTuple) -> tuple[bytes, bytes]:
@@ -96,13 +130,7 @@ class ThreadDigest:
         """Takes the next checkpoint in."""
         self.checkpoints += 1
         self.writes += len(checkpoint.pending_writes)
-        self._text(checkpoint.checkpoint_ns, checkpoint.checkpoint_id, checkpoint.parent_checkpoint_id)
-        self._bytes(_canonical(checkpoint.body))
-        for channel, version in sorted(zip(checkpoint.channels, checkpoint.channel_versions, strict=True)):
-            self._text(channel, version)
-        self._text(checkpoint.metadata.value.type)
-        metadata = checkpoint.metadata.value
-        self._bytes(_canonical(metadata.data) if metadata.type == "msgpack" else metadata.data)
+        self._own(checkpoint)
         self._number(len(checkpoint.values))
         for value in sorted(checkpoint.values, key=lambda value: (value.channel, value.version)):
             self._text(value.channel, value.version)
@@ -113,18 +141,25 @@ class ThreadDigest:
             self._number(write.idx)
             self._value(write.value)
 
+    def _own(self, checkpoint: CheckpointTuple) -> None:
+        """Takes a checkpoint in without its values and what lies beside it."""
+        self._text(checkpoint.checkpoint_ns, checkpoint.checkpoint_id, checkpoint.parent_checkpoint_id)
+        self._bytes(_canonical(checkpoint.body))
+        for channel, version in sorted(zip(checkpoint.channels, checkpoint.channel_versions, strict=True)):
+            self._text(channel, version)
+        self._text(checkpoint.metadata.value.type)
+        metadata = checkpoint.metadata.value
+        self._bytes(_canonical(metadata.data) if metadata.type == "msgpack" else metadata.data)
+
     def result(self) -> bytes:
         """Returns the digest of all that was added, 32 bytes."""
         return self._hash.digest()
 
     def _value(self, value: TypedValue) -> None:
-        self._text(value.type)
-        if value.HasField("patch") and not value.patch.sealed:
-            self._number(value.patch.size)
-            self._number(value.patch.crc32)
-        else:
-            self._number(len(value.data))
-            self._number(crc32(value.data))
+        type, size, checksum = _contents(value)
+        self._text(type)
+        self._number(size)
+        self._number(checksum)
 
     def _text(self, *texts: str) -> None:
         for text in texts:
@@ -136,6 +171,47 @@ class ThreadDigest:
 
     def _number(self, number: int) -> None:
         self._hash.update(struct.pack("<q", number))
+
+
+def _contents(value: TypedValue) -> tuple[str, int, int]:
+    """Returns what a value is, however it is encoded: its type, and when it is whole its size and CRC-32."""
+    if value.HasField("patch") and not value.patch.sealed:
+        return value.type, value.patch.size, value.patch.crc32
+    return value.type, len(value.data), crc32(value.data)
+
+
+def is_part(found: Iterator[CheckpointTuple], whole: Iterator[CheckpointTuple]) -> bool:
+    """Returns whether all that was found of a thread is in the whole one, too: what an interrupted import leaves.
+
+    Each checkpoint must be there as it is, though perhaps with more values and task writes.
+
+    Args:
+        found: The checkpoints, in order.
+        whole: The checkpoints of the whole thread, in order.
+    """
+    for checkpoint in found:
+        other = next(whole, None)
+        while other is not None and sort_key(other) < sort_key(checkpoint):
+            other = next(whole, None)
+        if other is None or _parts(other, checkpoint) != _parts(checkpoint, checkpoint):
+            return False
+    return True
+
+
+def _parts(checkpoint: CheckpointTuple, wanted: CheckpointTuple) -> tuple[object, ...]:
+    """Returns what a checkpoint is, with those of its values and task writes that another one has."""
+    digest = ThreadDigest()
+    digest._own(checkpoint)
+    values = {(value.channel, value.version): _contents(value.value) for value in checkpoint.values}
+    writes = {
+        (write.task_id, write.idx): (write.task_path, write.channel, _contents(write.value))
+        for write in checkpoint.pending_writes
+    }
+    return (
+        digest.result(),
+        [values.get((value.channel, value.version)) for value in wanted.values],
+        [writes.get((write.task_id, write.idx)) for write in wanted.pending_writes],
+    )
 
 
 def _canonical(data: bytes) -> bytes:
@@ -189,3 +265,8 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
 
 def _nothing(code: int, data: bytes) -> None:
     """Stands for an object of an agent's."""
+
+
+def shown(path: Path) -> str:
+    """Returns a path as it can be printed, whatever bytes it has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Self
+from dataclasses import dataclass, field
+from typing import IO, NamedTuple
 from zlib import crc32
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from checkpointd.v1.export_pb2 import (
     ExportedThread,
     ExportedThreadEnd,
     ExportHeader,
     ExportRecord,
+    ExportSelection,
     ExportTrailer,
+    MissingThread,
 )
+from checkpointd.v1.store_service_pb2 import WholeItem
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server import __version__
-from checkpointd_server.moving.content import MoveError, ThreadDigest
+from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadDigest
+from checkpointd_server.moving.remote_calls import ServerIdentity
 
 MAGIC = b"checkpointd export 1\n"
 """How every file begins."""
@@ -35,9 +39,44 @@ IN_MEMORY_BYTES = 16 * 1024 * 1024
 
 _FRAME = struct.Struct("<II")
 
+ItemPlace = tuple[tuple[str, ...], str]
+"""An item's namespace and key."""
+
 
 class ExportFileError(MoveError):
     """The file is no export file, is damaged, or ends too early."""
+
+
+class FileNotWritten(MoveError):
+    """The file can't be written any further."""
+
+
+def new_header(identity: ServerIdentity, selection: ExportSelection, *, redacted: bool) -> ExportHeader:
+    """Returns what a new file begins with."""
+    return ExportHeader(
+        version=__version__,
+        created_at=int(time.time()),
+        redacted=redacted,
+        export_id=secrets.token_bytes(16),
+        server_id=identity.server_id,
+        tenant=identity.tenant,
+        selection=selection,
+    )
+
+
+def place_of(item: WholeItem) -> ItemPlace:
+    """Returns which item it is."""
+    return tuple(item.item.namespace), item.item.key
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """Contents of a file."""
+
+    threads: dict[str, bytes] = field(default_factory=dict)
+    """Its threads, with their stamps."""
+    items: dict[ItemPlace, int] = field(default_factory=dict)
+    """Its items, with their versions."""
 
 
 class ExportWriter:
@@ -45,38 +84,59 @@ class ExportWriter:
 
     Args:
         file: Where to, opened for binary writing.
-        done: The threads that it has already.
+        name: What people call it.
+        has: What it has already.
     """
 
-    def __init__(self, file: IO[bytes], *, done: set[str] | None = None) -> None:
+    def __init__(self, file: IO[bytes], name: str, *, has: Contents | None = None) -> None:
         self._file = file
-        self.done = done if done is not None else set()
-        """The threads that it has."""
+        self._name = name
+        self.has = has if has is not None else Contents()
+        """What it has."""
+        self.items = len(self.has.items)
+        """How many items it has."""
 
-    def begin(self, *, redacted: bool) -> None:
-        """Writes what a new file begins with."""
-        self._file.write(MAGIC)
-        header = ExportHeader(version=__version__, created_at=int(time.time()), redacted=redacted)
-        _write(self._file, ExportRecord(header=header))
-        self._file.flush()
+    def begin(self, header: ExportHeader) -> None:
+        """Writes what a new file begins with. Raises FileNotWritten."""
+        with self._writing():
+            self._file.write(MAGIC)
+            write_record(self._file, ExportRecord(header=header))
+            self._file.flush()
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_Spool]:
-        """Takes a thread in."""
-        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as spooled:
+        """Takes a thread in. Raises FileNotWritten."""
+        with self._writing(), tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as spooled:
             spool = _Spool(spooled)
-            _write(spooled, ExportRecord(thread=thread))
+            write_record(spooled, ExportRecord(thread=thread))
             yield spool
-            _write(spooled, ExportRecord(end=_end(spool.digest)))
+            write_record(spooled, ExportRecord(end=_end(spool.digest)))
             spooled.seek(0)
             shutil.copyfileobj(spooled, self._file, 1024 * 1024)
             self._file.flush()
-        self.done.add(thread.thread_id)
+        self.has.threads[thread.thread_id] = thread.stamp
 
-    def finish(self) -> None:
-        """Writes what a complete file ends with."""
-        _write(self._file, ExportRecord(trailer=ExportTrailer(threads=len(self.done))))
-        self._file.flush()
+    def write_items(self, items: Sequence[WholeItem]) -> None:
+        """Takes items in. Raises FileNotWritten."""
+        with self._writing():
+            for item in items:
+                write_record(self._file, ExportRecord(item=item))
+            self._file.flush()
+        self.items += len(items)
+
+    def finish(self, missing: Sequence[MissingThread] = ()) -> None:
+        """Writes what a complete file ends with. Raises FileNotWritten."""
+        trailer = ExportTrailer(threads=len(self.has.threads), items=self.items, missing=missing)
+        with self._writing():
+            write_record(self._file, ExportRecord(trailer=trailer))
+            self._file.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FileNotWritten(f"can't write {self._name}: {error.strerror or type(error).__name__}") from error
 
 
 class _Spool:
@@ -89,17 +149,31 @@ class _Spool:
     def write(self, checkpoint: CheckpointTuple) -> None:
         """Takes the next checkpoint."""
         self.digest.add(checkpoint)
-        _write(self._file, ExportRecord(checkpoint=checkpoint))
+        write_record(self._file, ExportRecord(checkpoint=checkpoint))
 
 
 def _end(digest: ThreadDigest) -> ExportedThreadEnd:
     return ExportedThreadEnd(checkpoints=digest.checkpoints, writes=digest.writes, digest=digest.result())
 
 
-def _write(file: IO[bytes], record: ExportRecord) -> None:
-    data = record.SerializeToString()
+def write_record(file: IO[bytes], record: ExportRecord) -> None:
+    """Writes a record. Raises OSError, MoveError."""
+    try:
+        data = record.SerializeToString()
+    except (EncodeError, ValueError):
+        raise MoveError(f"a record is longer than {MAX_RECORD_BYTES} bytes, which no file can hold") from None
     file.write(_FRAME.pack(len(data), crc32(data)))
     file.write(data)
+
+
+class ThreadEntry(NamedTuple):
+    """A thread of a file."""
+
+    thread: ExportedThread
+    checkpoints: Iterator[CheckpointTuple]
+    """Its checkpoints, to be read before the next entry."""
+    offset: int
+    """Where it begins in the file, in bytes."""
 
 
 class ExportReader:
@@ -114,63 +188,87 @@ class ExportReader:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        if file.read(len(MAGIC)) != MAGIC:
+        if self._read_bytes(len(MAGIC)) != MAGIC:
             raise ExportFileError("this is no export file of checkpointd, or one of a version that isn't known here")
         self.offset = len(MAGIC)
         """How many bytes were read."""
-        first = self._read()
+        first = self.read_record()
         if not first.HasField("header"):
             raise ExportFileError("the export file has no header")
         self.header: ExportHeader = first.header
         """What it begins with."""
-        self.digest = b""
-        """The digest of the thread that was read last."""
-        self.is_complete = False
-        """Whether its end was read."""
+        self.end = ExportedThreadEnd()
+        """The end of the thread that was read last."""
+        self.trailer: ExportTrailer | None = None
+        """What it ends with. None: its end wasn't read yet."""
 
-    def threads(self) -> Iterator[tuple[ExportedThread, Iterator[CheckpointTuple]]]:
-        """Yields each thread, whose checkpoints are to be read before the next one.
+    def entries(self) -> Iterator[ThreadEntry | WholeItem]:
+        """Yields each thread, whose checkpoints are to be read before the next entry, and each item.
 
         Raises:
             ExportFileError: It is damaged, or ends too early: whatever was yielded of the thread isn't to be kept.
         """
-        threads = 0
+        threads, items = set[str](), 0
         while True:
-            record = self._read()
+            begin = self.offset
+            record = self.read_record()
             if record.HasField("trailer"):
-                if record.trailer.threads != threads:
-                    raise ExportFileError(f"the file has {threads} threads, not {record.trailer.threads} as it says")
-                self.is_complete = True
+                self._check_counts(record.trailer, len(threads), items)
+                self.trailer = record.trailer
                 return
+            if record.HasField("item"):
+                items += 1
+                yield record.item
+                continue
             if not record.HasField("thread"):
-                raise self._damaged("a thread should begin")
-            checkpoints = self._checkpoints(record.thread.thread_id)
-            yield record.thread, checkpoints
+                raise self._damaged("a thread or an item should begin")
+            if record.thread.thread_id in threads:
+                raise self._damaged(f"thread {record.thread.thread_id!r} comes again")
+            threads.add(record.thread.thread_id)
+            checkpoints = self.read_checkpoints(record.thread.thread_id)
+            yield ThreadEntry(record.thread, checkpoints, begin)
             for _ in checkpoints:  # what nobody wanted is checked all the same
                 pass
-            threads += 1
 
-    def _checkpoints(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def _check_counts(self, trailer: ExportTrailer, threads: int, items: int) -> None:
+        for what, found, told in (("threads", threads, trailer.threads), ("items", items, trailer.items)):
+            if found != told:
+                raise ExportFileError(f"the file has {found} {what}, not {told} as it says")
+
+    def threads(self) -> Iterator[tuple[ExportedThread, Iterator[CheckpointTuple]]]:
+        """Yields each thread, and its checkpoints, as `entries` does. Items are passed over."""
+        for entry in self.entries():
+            if isinstance(entry, ThreadEntry):
+                yield entry.thread, entry.checkpoints
+
+    def read_checkpoints(self, thread_id: str) -> Checkpoints:
+        """Yields the checkpoints of the thread that has begun, up to its end. Raises ExportFileError."""
         digest = ThreadDigest()
-        while not (record := self._read()).HasField("end"):
+        while not (record := self.read_record()).HasField("end"):
             if not record.HasField("checkpoint"):
                 raise self._damaged("a checkpoint should follow")
             digest.add(record.checkpoint)
             yield record.checkpoint
-        self.digest = record.end.digest
-        if self.digest != digest.result():
+        self.end = record.end
+        if self.end.digest != digest.result():
             raise ExportFileError(f"thread {thread_id!r} isn't what the file says: its digest is another one")
 
-    def _read(self) -> ExportRecord:
-        frame = self._file.read(_FRAME.size)
+    def seek(self, offset: int) -> None:
+        """Goes to where an entry begins."""
+        self._file.seek(offset)
+        self.offset = offset
+
+    def read_record(self) -> ExportRecord:
+        """Reads the next record. Raises ExportFileError."""
+        frame = self._read_bytes(_FRAME.size)
         if len(frame) < _FRAME.size:
-            raise ExportFileError(f"the file ends too early, after {self.offset} bytes: it isn't complete")
+            raise self._ends_early()
         size, checksum = _FRAME.unpack(frame)
         if size > MAX_RECORD_BYTES:
             raise self._damaged("a record is longer than any can be")
-        data = self._file.read(size)
+        data = self._read_bytes(size)
         if len(data) < size:
-            raise ExportFileError(f"the file ends too early, after {self.offset} bytes: it isn't complete")
+            raise self._ends_early()
         if crc32(data) != checksum:
             raise self._damaged("a record has another checksum than it says")
         try:
@@ -180,83 +278,14 @@ class ExportReader:
         self.offset += _FRAME.size + size
         return record
 
+    def _read_bytes(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise ExportFileError(f"the file can't be read: {error.strerror}") from None
+
+    def _ends_early(self) -> ExportFileError:
+        return ExportFileError(f"the file ends too early, after {self.offset} bytes: it isn't complete")
+
     def _damaged(self, problem: str) -> ExportFileError:
         return ExportFileError(f"the file is damaged behind its first {self.offset} bytes: {problem}")
-
-
-def check_file(path: Path) -> dict[str, bytes]:
-    """Reads a whole file, and returns the digest of each thread. Raises ExportFileError if anything is wrong."""
-    digests = {}
-    with path.open("rb") as file:
-        for thread, checkpoints in (reader := ExportReader(file)).threads():
-            for _ in checkpoints:
-                pass
-            digests[thread.thread_id] = reader.digest
-    return digests
-
-
-class PartialFile:
-    """A file that is being written: beside its place until it is complete, so that an export can go on after a kill.
-
-    Args:
-        path: Where the file shall be.
-        redacted: Whether values are left out.
-    """
-
-    def __init__(self, path: Path, *, redacted: bool) -> None:
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self._redacted = redacted
-
-    def __enter__(self) -> Self:
-        if self.path.exists():
-            raise MoveError(f"{self.path} is there already: name another file, or remove it")
-        done, end = self._complete_threads()
-        try:
-            self._file = self.partial.open("r+b" if end else "wb")
-        except OSError as error:
-            raise MoveError(f"can't write {self.partial}: {error.strerror}") from None
-        os.chmod(self.partial, 0o600)  # it holds all that agents have stored
-        self._file.truncate(end)
-        self._file.seek(end)
-        self.resumed = len(done)
-        """How many threads it had already."""
-        self.writer = ExportWriter(self._file, done=done)
-        """Takes the threads."""
-        if not end:
-            self.writer.begin(redacted=self._redacted)
-        return self
-
-    def _complete_threads(self) -> tuple[set[str], int]:
-        """Returns the threads that are complete in what there is, and where they end."""
-        done: set[str] = set()
-        try:
-            file = self.partial.open("rb")
-        except FileNotFoundError:
-            return done, 0
-        with file:
-            try:
-                reader = ExportReader(file)
-            except ExportFileError:
-                return done, 0
-            if reader.header.redacted != self._redacted:
-                how = "without" if reader.header.redacted else "with"
-                raise MoveError(f"{self.partial} was begun {how} values: remove it, or go on as it was begun")
-            end = reader.offset
-            try:
-                for thread, checkpoints in reader.threads():
-                    for _ in checkpoints:
-                        pass
-                    done.add(thread.thread_id)
-                    end = reader.offset
-            except ExportFileError:
-                pass  # where it was killed
-        return done, end
-
-    def __exit__(self, exc_type: object, *rest: object) -> None:
-        with self._file:
-            if exc_type is None:
-                self.writer.finish()
-                os.fsync(self._file.fileno())
-        if exc_type is None:
-            self.partial.rename(self.path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -21,7 +21,8 @@ from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2 import GetValueRequest, KnownChannelValue, KnownTaskWrite
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, KnownValue, TaskWrite, TypedValue
-from checkpointd_server.moving.content import MoveError, ThreadChanged
+from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadChanged
+from checkpointd_server.moving.remote_calls import Refusal, repeat
 
 PAGE_SIZE = 1000
 """How many checkpoints are listed in a call."""
@@ -29,13 +30,6 @@ MAX_KNOWN = 1000
 """How many values a read may name as known."""
 MAX_INDEX_BYTES = 64 * 1024
 """How large the index of metadata may be in a put."""
-TRIES = 8
-"""How often a call is made that a server can't answer just now."""
-FIRST_PAUSE = 0.1
-"""How long to wait before the second try, in seconds; twice as long before each further one."""
-_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-Answer = TypeVar("Answer")
 
 
 class _Key(NamedTuple):
@@ -44,20 +38,6 @@ class _Key(NamedTuple):
     checkpoint_id: str
     checkpoint_ns: str
     version: int
-
-
-def repeat(call: Callable[[], Answer]) -> Answer:
-    """Makes a call that is safe to repeat, again and again while the server can't answer it. Raises grpc.RpcError."""
-    pause = FIRST_PAUSE
-    for _ in range(TRIES - 1):
-        try:
-            return call()
-        except grpc.RpcError as error:
-            if error.code() not in _AGAIN:
-                raise
-        time.sleep(pause)
-        pause *= 2
-    return call()
 
 
 class RemoteThreads:
@@ -97,12 +77,38 @@ class RemoteThreads:
                 return
             request.page_token = response.next_page_token
 
-    def describe(self, thread_id: str) -> ExportedThread:
-        """Returns a thread's tags, and how it is kept."""
+    def stamps(self) -> dict[str, str]:
+        """Returns the stamp of every thread that has checkpoints, archived ones too."""
+        return {
+            thread.thread_id: _stamp(thread)
+            for archived in (False, True)
+            for thread in self._list_threads(archived=archived)
+            if thread.checkpoints
+        }
+
+    def stamp(self, thread_id: str) -> str:
+        """Returns what tells whether a thread has changed since. Empty: there is no such thread."""
+        found = self._find(thread_id)
+        return _stamp(found) if found is not None and found.checkpoints else ""
+
+    def _find(self, thread_id: str) -> Thread | None:
         request = GetThreadRequest(thread_id=thread_id)
-        found: Thread = repeat(lambda: self._threads.GetThread(request, timeout=self._timeout)).thread
+        try:
+            found: Thread = repeat(lambda: self._threads.GetThread(request, timeout=self._timeout)).thread
+        except grpc.RpcError as error:
+            if Refusal.of(error).reason == "THREAD_NOT_FOUND":
+                return None
+            raise
+        return found
+
+    def describe(self, thread_id: str) -> ExportedThread:
+        """Returns a thread's tags, and how it is kept. Raises ThreadChanged if it is gone."""
+        found = self._find(thread_id)
+        if found is None:
+            raise ThreadChanged(f"thread {thread_id!r} was deleted while it was read")
         return ExportedThread(
             thread_id=thread_id,
+            stamp=bytes.fromhex(_stamp(found)),
             tags=found.tags,
             pinned=found.pinned,
             ttl_seconds=found.ttl_seconds,
@@ -131,13 +137,14 @@ class RemoteThreads:
         found = [_Key(one.checkpoint_id, one.checkpoint_ns, one.version) for one in self._list(request)]
         return sorted(found, key=lambda key: (key.checkpoint_id.encode(), key.checkpoint_ns.encode()))
 
-    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def read(self, thread_id: str) -> Checkpoints:
         """Yields a thread's checkpoints in order. Raises ThreadChanged, MoveError, grpc.RpcError."""
         reader = _ThreadReader(self._checkpoints, self._values, thread_id, self._timeout)
+        stamp = self.stamp(thread_id)
         keys = self._keys(thread_id)
         for key in keys:
             yield reader.read(key.checkpoint_ns, key.checkpoint_id)
-        if self._keys(thread_id) != keys:
+        if self.stamp(thread_id) != stamp or self._keys(thread_id) != keys:
             raise ThreadChanged(f"thread {thread_id!r} was changed while it was read")
 
 
@@ -257,3 +264,20 @@ def _beside(found: CheckpointTuple, write: TaskWrite) -> KnownTaskWrite:
 
 def _checksum(row: TypedValue) -> int:
     return row.patch.crc32 if row.HasField("patch") else row.crc32
+
+
+def _stamp(thread: Thread) -> str:
+    """Returns what changes with every write to a thread, as hexadecimal digits."""
+    known = Thread(
+        created_at=thread.created_at,
+        active_at=thread.active_at,
+        checkpoints=thread.checkpoints,
+        bytes=thread.bytes,
+        checkpoint_id=thread.checkpoint_id,
+        tags=thread.tags,
+        pinned=thread.pinned,
+        ttl_seconds=thread.ttl_seconds,
+    )
+    if thread.HasField("archived_at"):
+        known.archived_at.CopyFrom(thread.archived_at)
+    return sha256(known.SerializeToString(deterministic=True)).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -23,7 +22,8 @@ from checkpointd.v1.thread_service_pb2 import ArchiveThreadRequest, DeleteThread
 from checkpointd.v1.value_service_pb2 import PutPartRequest
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, TaskWrite, TypedValue
 from checkpointd_server.moving.content import MoveError
-from checkpointd_server.moving.remote_threads import FIRST_PAUSE, TRIES, RemoteThreads, repeat
+from checkpointd_server.moving.remote_calls import Refusal, Retries, repeat
+from checkpointd_server.moving.remote_threads import RemoteThreads
 
 BATCH_OPERATIONS = 64
 """How many operations are sent in one message."""
@@ -33,7 +33,12 @@ INLINE_BYTES = 256 * 1024
 """Up to how many bytes a value travels within its operation. A larger one is sent ahead, in parts."""
 PART_BYTES = 1024 * 1024
 """How large a part is."""
-_TRY_AGAIN = {code.value[0] for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)}
+_OF_ONE_THREAD = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+"""What a call fails with when another thread may fare better."""
 
 
 class RemoteTarget(RemoteThreads):
@@ -45,8 +50,10 @@ class RemoteTarget(RemoteThreads):
     """
 
     def delete(self, thread_id: str) -> None:
-        """Deletes a thread. Raises grpc.RpcError."""
-        repeat(lambda: self._threads.DeleteThread(DeleteThreadRequest(thread_id=thread_id), timeout=self._timeout))
+        """Deletes a thread. Raises MoveError, grpc.RpcError."""
+        request = DeleteThreadRequest(thread_id=thread_id)
+        with _refusing(thread_id):
+            repeat(lambda: self._threads.DeleteThread(request, timeout=self._timeout))
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_RemoteWriter]:
@@ -58,10 +65,12 @@ class RemoteTarget(RemoteThreads):
             update = UpdateThreadRequest(
                 thread_id=thread.thread_id, set_tags=thread.tags, pinned=thread.pinned, ttl_seconds=thread.ttl_seconds
             )
-            repeat(lambda: self._threads.UpdateThread(update, timeout=self._timeout))
+            with _refusing(thread.thread_id):
+                repeat(lambda: self._threads.UpdateThread(update, timeout=self._timeout))
         if thread.archived:
             archive = ArchiveThreadRequest(thread_id=thread.thread_id)
-            repeat(lambda: self._threads.ArchiveThread(archive, timeout=self._timeout))
+            with _refusing(thread.thread_id):
+                repeat(lambda: self._threads.ArchiveThread(archive, timeout=self._timeout))
 
 
 class _RemoteWriter:
@@ -149,25 +158,17 @@ class _RemoteWriter:
             (operation,) = batch
             self._call(operation)
             return
-        pause = FIRST_PAUSE
-        for left in range(TRIES - 1, -1, -1):
-            failure = repeat(lambda: self._send(batch))
-            if failure is None:
-                return
-            if failure.code not in _TRY_AGAIN or not left:
+        retries = Retries()
+        while (failure := repeat(lambda: self._send(batch))) is not None:
+            refusal = Refusal(failure.code, failure.reason, failure.message, failure.retry_after_ms / 1000)
+            if not retries.wait(refusal):
                 raise MoveError(f"thread {self._thread_id!r} is refused ({failure.reason}): {failure.message}")
-            time.sleep(max(pause, failure.retry_after_ms / 1000))
-            pause *= 2
 
     def _call(self, operation: Operation) -> None:
         kind = operation.WhichOneof("operation")
         method = self._checkpoints.PutCheckpoint if kind == "put_checkpoint" else self._checkpoints.PutWrites
-        try:
+        with _refusing(self._thread_id):
             repeat(lambda: method(getattr(operation, kind), timeout=self._timeout))
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED):
-                raise MoveError(f"thread {self._thread_id!r} is refused: {error.details()}") from error
-            raise
 
     def _send(self, batch: list[Operation]) -> OperationFailure | None:
         """Sends a batch over a stream. Returns why one of its operations failed, if so: the first one."""
@@ -187,6 +188,17 @@ class _RemoteWriter:
             requests.put(None)
             stream.cancel()
         return failures[min(failures)] if failures else None
+
+
+@contextmanager
+def _refusing(thread_id: str) -> Iterator[None]:
+    """Turns what is refused of one thread into a MoveError, which says so."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if error.code() in _OF_ONE_THREAD:
+            raise MoveError(f"thread {thread_id!r} is refused: {error.details()}") from error
+        raise
 
 
 def _rounds(values: Iterable[ChannelValue]) -> list[list[ChannelValue]]:

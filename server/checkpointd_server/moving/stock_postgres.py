@@ -13,7 +13,7 @@ import asyncpg
 from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.domain.patches import apply_patch
-from checkpointd_server.moving.content import MoveError
+from checkpointd_server.moving.content import Checkpoints, MoveError
 from checkpointd_server.moving.stock_checkpoints import (
     Place,
     build,
@@ -110,6 +110,17 @@ class PostgresThreads:
                 yield row["thread_id"]
             last = rows[-1]["thread_id"]
 
+    @property
+    def name(self) -> str:
+        """Name of the database and its schema, the same however it is reached."""
+        (row,) = self._fetch("identify")
+        return f"the schema {row['schema']!r} of the database {row['database']!r} in PostgreSQL {row['system']}"
+
+    def stamp(self, thread_id: str) -> str:
+        """Returns what tells whether a thread has changed since. Empty: there is no such thread."""
+        (row,) = self._fetch("stamp_thread", thread_id)
+        return str(row["stamp"] or "")
+
     def holds(self, thread_id: str) -> bool:
         """Returns whether there are checkpoints in a thread."""
         return bool(self._fetch("find_thread", thread_id))
@@ -124,7 +135,7 @@ class PostgresThreads:
         """Returns its name: nothing else is known of it."""
         return ExportedThread(thread_id=thread_id)
 
-    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def read(self, thread_id: str) -> Checkpoints:
         """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
         with self._transaction("begin_reading"):
             given: set[tuple[str, str, str]] = set()

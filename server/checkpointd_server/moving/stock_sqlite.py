@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from checkpointd.v1.export_pb2 import ExportedThread
-from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
-from checkpointd_server.moving.content import MoveError
+from checkpointd.v1.values_pb2 import TypedValue
+from checkpointd_server.moving.content import Checkpoints, MoveError, shown
 from checkpointd_server.moving.stock_checkpoints import Place, build, from_serialized, tag_of, whole_value
 from checkpointd_server.store.statements import load_statements
 
@@ -34,9 +34,9 @@ class SqliteThreads:
             columns = {row[1] for row in self._connection.execute("PRAGMA table_info(writes)")}
             has_checkpoints = any(self._connection.execute("PRAGMA table_info(checkpoints)"))
         except sqlite3.Error as error:
-            raise MoveError(f"{path} can't be read as SQLite: {error}") from None
+            raise MoveError(f"{shown(path)} can't be read as SQLite: {error}") from None
         if not has_checkpoints or not columns:
-            raise MoveError(f"{path} has no tables of SqliteSaver")
+            raise MoveError(f"{shown(path)} has no tables of SqliteSaver")
         statements = load_statements("", files(__package__) / "sql" / "sqlite")
         self._threads, self._checkpoints = statements["list_threads"], statements["read_checkpoints"]
         self._writes = statements["read_writes" if "task_path" in columns else "read_writes_without_paths"]
@@ -47,6 +47,17 @@ class SqliteThreads:
     def __exit__(self, *exc_info: object) -> None:
         self._connection.close()
 
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return f"the file {shown(self._path.resolve())}"
+
+    def stamp(self, thread_id: str) -> str:
+        """Returns what tells whether any thread has changed since: SQLite notes nothing of a single one."""
+        files = [self._path, self._path.with_name(f"{self._path.name}-wal")]
+        found = [file.stat() for file in files if file.exists()]
+        return " ".join(f"{file.st_ino}:{file.st_size}:{file.st_mtime_ns}" for file in found if file.st_size)
+
     def thread_ids(self) -> Iterator[str]:
         """Yields every thread's id."""
         for (thread_id,) in self._connection.execute(self._threads):
@@ -56,13 +67,13 @@ class SqliteThreads:
         """Returns its name: nothing else is known of it."""
         return ExportedThread(thread_id=thread_id)
 
-    def read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def read(self, thread_id: str) -> Checkpoints:
         """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
         self._connection.execute("BEGIN")
         try:
             yield from self._read(thread_id)
         except sqlite3.Error as error:
-            raise MoveError(f"{self._path} can't be read: {error}") from None
+            raise MoveError(f"{shown(self._path)} can't be read: {error}") from None
         finally:
             self._connection.rollback()
 
@@ -86,7 +97,7 @@ class SqliteThreads:
                     disputed[key] = value
         return disputed
 
-    def _read(self, thread_id: str) -> Iterator[CheckpointTuple]:
+    def _read(self, thread_id: str) -> Checkpoints:
         given: set[tuple[str, str, str]] = set()
         disputed = self._disputed(thread_id)
         rows = self._connection.execute(self._checkpoints, (thread_id,))

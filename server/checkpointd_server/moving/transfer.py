@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
 
-from checkpointd.v1.export_pb2 import ExportedThread
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server.moving.content import (
+    Checkpoints,
+    MovableThread,
     MoveError,
     ThreadChanged,
     ThreadDigest,
     ThreadSource,
     ThreadTarget,
+    digest_of,
+    is_part,
     redacted,
 )
-from checkpointd_server.moving.export_file import ExportFileError, ExportReader, ExportWriter
+from checkpointd_server.moving.export_file import ExportFileError, ExportWriter, FileNotWritten
+from checkpointd_server.moving.journal import Journal, JournalLost, Stamps
+from checkpointd_server.moving.remote_calls import QuotaUsedUp
 
 READS = 5
 """How often a thread is read that somebody changes meanwhile, before it is given up."""
-
-
-Found = TypeVar("Found")
-
-
-class MovableThread(NamedTuple):
-    """A thread that is to be moved."""
-
-    thread_id: str
-    describe: Callable[[], ExportedThread]
-    """Returns what is known of it besides its contents."""
-    read: Callable[[], Iterator[CheckpointTuple]]
-    """Reads it from its beginning."""
-    digest: Callable[[], bytes | None]
-    """Returns the digest of its contents, before they are read. None: it can't be known before."""
-
 
 Threads = Iterable[MovableThread]
 Progress = Callable[[int], None]
 """Told how many more checkpoints were moved."""
 
 
+class NoSuchThread(MoveError):
+    """There is no such thread, or none any more."""
+
+
 @dataclass(kw_only=True)
 class Report:
-    """The outcome of a transfer."""
+    """Outcome of a move."""
 
     threads: int = 0
     """How many threads were moved."""
@@ -58,119 +48,70 @@ class Report:
     """How many task writes."""
     there: int = 0
     """How many threads were moved before, or are in the target already with the same contents."""
+    again: int = 0
+    """How many threads and items an interrupted export had that were changed or deleted since."""
     failed: dict[str, str] = field(default_factory=dict)
     """Threads that were not moved, and why."""
-
-
-class Journal:
-    """Remembers how far an import came, in a file, so that the next one goes on there.
-
-    Args:
-        path: The file. It is removed when all is done.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._begun: set[str] = set()
-        self._done: set[str] = set()
-
-    def __enter__(self) -> Self:
-        try:
-            if self._path.exists():
-                for line in self._path.read_text().splitlines():
-                    state, thread_id = json.loads(line)
-                    (self._done if state == "done" else self._begun).add(thread_id)
-            self._file = self._path.open("a")
-        except (OSError, ValueError) as error:
-            raise MoveError(f"{self._path}, which says how far the import came, can't be used: {error}") from None
-        return self
-
-    def __exit__(self, exc_type: object, *rest: object) -> None:
-        self._file.close()
-        if exc_type is None and self._begun <= self._done:
-            self._path.unlink(missing_ok=True)
-
-    def begin(self, thread_id: str) -> None:
-        """Records that a thread is being written."""
-        if thread_id not in self._begun:
-            self._begun.add(thread_id)
-            self._note("begun", thread_id)
-
-    def finish(self, thread_id: str) -> None:
-        """Records that a thread is there, and was checked."""
-        self._done.add(thread_id)
-        self._note("done", thread_id)
-
-    def _note(self, state: str, thread_id: str) -> None:
-        self._file.write(json.dumps([state, thread_id]) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def is_begun(self, thread_id: str) -> bool:
-        """Returns whether the thread was begun and not finished: what the target has of it is this import's own."""
-        return thread_id in self._begun and thread_id not in self._done
-
-    def is_done(self, thread_id: str) -> bool:
-        """Returns whether the thread is there."""
-        return thread_id in self._done
+    items: int = 0
+    """How many items were moved."""
+    items_there: int = 0
+    """How many items were moved before, or are in the target already with the same contents."""
+    items_expired: int = 0
+    """How many items have expired since they were exported."""
+    failed_items: dict[str, str] = field(default_factory=dict)
+    """Items that were not moved, and why."""
+    stopped: str = ""
+    """Why it stopped before its end. Empty: it didn't."""
 
 
 def threads_of(source: ThreadSource, chosen: Sequence[str]) -> Threads:
-    """Yields the threads of a source that can be read again: those that are chosen, or all."""
+    """Yields the threads of a source: those that are chosen, or all."""
     for thread_id in chosen or source.thread_ids():
         read = partial(source.read, thread_id)
-        yield MovableThread(thread_id, partial(source.describe, thread_id), read, partial(_read_digest, read))
+        yield MovableThread(
+            thread_id,
+            partial(source.describe, thread_id),
+            read,
+            partial(_read_digest, read),
+            partial(source.stamp, thread_id),
+        )
 
 
-def _read_digest(read: Callable[[], Iterator[CheckpointTuple]]) -> bytes:
+def _read_digest(read: Callable[[], Checkpoints]) -> bytes:
     return digest_of(read()).result()
 
 
-def threads_of_file(reader: ExportReader, chosen: Sequence[str], digests: Mapping[str, bytes]) -> Threads:
-    """Yields the threads of a file, each of which can be read once: those that are chosen, or all.
-
-    Args:
-        reader: Reads the file.
-        chosen: The threads that are wanted. None: all.
-        digests: What is known of the contents. Empty: nothing.
-    """
-    missing = set(chosen)
-    for thread, checkpoints in reader.threads():
-        thread_id = thread.thread_id
-        if not chosen or thread_id in missing:
-            missing.discard(thread_id)
-            read, digest = partial(_itself, checkpoints), partial(digests.get, thread_id)
-            yield MovableThread(thread_id, partial(_itself, thread), read, digest)
-    if missing:
-        raise MoveError(f"the file has no thread {min(missing)!r}")
-
-
-def _itself(found: Found) -> Found:
-    return found
-
-
-def export_threads(threads: Threads, target: ExportWriter, *, redact: bool, progress: Progress) -> Report:
+def export_threads(
+    threads: Threads, target: ExportWriter, report: Report, *, redact: bool, all_threads: bool, progress: Progress
+) -> None:
     """Writes threads that aren't there yet.
 
     Args:
         threads: The threads.
         target: Takes them, each whole or not at all.
+        report: Is told what came of each.
         redact: Whether to leave values out.
+        all_threads: Whether those are wanted that there are: one that is gone when its turn comes isn't missed.
         progress: Told of each checkpoint that was read.
+
+    Raises:
+        FileNotWritten: The target takes no more.
     """
-    report = Report()
     for thread in threads:
-        thread_id = thread.thread_id
-        if thread_id in target.done:
+        if thread.thread_id in target.has.threads:
             report.there += 1
             continue
         try:
             digest = _copy_steadily(thread, target, redact=redact, progress=progress)
+        except FileNotWritten:
+            raise
+        except NoSuchThread as error:
+            if not all_threads:
+                report.failed[thread.thread_id] = str(error)
         except MoveError as error:
-            report.failed[thread_id] = str(error)
-            continue
-        _count(report, digest)
-    return report
+            report.failed[thread.thread_id] = str(error)
+        else:
+            _count(report, digest)
 
 
 def _copy_steadily(
@@ -179,7 +120,8 @@ def _copy_steadily(
     """Copies a thread as it is at one moment: reads it again where somebody has changed it meanwhile."""
     for left in range(READS - 1, -1, -1):
         try:
-            return _copy(thread, target, redact=redact, progress=progress)
+            with closing(thread.read()) as checkpoints:
+                return _copy(thread, checkpoints, target, redact=redact, progress=progress)
         except ThreadChanged:
             if not left:
                 raise
@@ -187,13 +129,17 @@ def _copy_steadily(
 
 
 def _copy(
-    thread: MovableThread, target: ExportWriter | ThreadTarget, *, redact: bool, progress: Progress
+    thread: MovableThread,
+    checkpoints: Iterator[CheckpointTuple],
+    target: ExportWriter | ThreadTarget,
+    *,
+    redact: bool,
+    progress: Progress,
 ) -> ThreadDigest:
     digest = ThreadDigest()
-    checkpoints = thread.read()
     first = next(checkpoints, None)
     if first is None:
-        raise MoveError(f"there is no thread {thread.thread_id!r}")
+        raise NoSuchThread(f"there is no thread {thread.thread_id!r}")
     described = thread.describe()
     if redact:
         described.ClearField("tags")
@@ -209,66 +155,89 @@ def _copy(
     return digest
 
 
-def import_threads(
-    threads: Threads,
-    target: ThreadTarget,
-    journal: Journal,
-    *,
-    replace: bool,
-    progress: Progress,
-) -> Report:
+class ThreadImport:
     """Writes threads into a target, and checks each by reading it back.
 
     Args:
-        threads: The threads.
         target: Takes them.
         journal: Says how far it came before.
+        report: Is told what came of each.
         replace: Whether threads that the target has already, with other contents, are deleted first.
         progress: Told of each checkpoint that was written.
     """
-    report = Report()
-    for thread in threads:
-        if journal.is_done(thread.thread_id):
-            report.there += 1
-            continue
+
+    def __init__(
+        self, target: ThreadTarget, journal: Journal, report: Report, *, replace: bool, progress: Progress
+    ) -> None:
+        self._target = target
+        self._journal = journal
+        self._report = report
+        self._replace = replace
+        self._progress = progress
+
+    def take(self, thread: MovableThread) -> None:
+        """Moves a thread, or notes why it can't be.
+
+        Raises:
+            ExportFileError: The file that it comes from is damaged.
+            QuotaUsedUp: The target takes no more threads.
+            JournalLost: Progress can't be noted any more.
+        """
         try:
-            _import(thread, target, journal, report, replace=replace, progress=progress)
-        except ExportFileError:
+            if self._is_done(thread) or self._is_there(thread):
+                self._report.there += 1
+            else:
+                self._move(thread)
+        except (ExportFileError, QuotaUsedUp, JournalLost):
             raise
         except MoveError as error:
-            report.failed[thread.thread_id] = str(error)
-    return report
+            self._report.failed[thread.thread_id] = str(error)
 
+    def _is_done(self, thread: MovableThread) -> bool:
+        """Returns whether the thread was moved before, and neither side has changed since."""
+        stamps = self._journal.stamps(thread.thread_id)
+        return stamps is not None and stamps == (thread.stamp(), self._target.stamp(thread.thread_id))
 
-def _import(
-    thread: MovableThread, target: ThreadTarget, journal: Journal, report: Report, *, replace: bool, progress: Progress
-) -> None:
-    thread_id = thread.thread_id
-    if target.holds(thread_id) and not journal.is_begun(thread_id):
+    def _is_there(self, thread: MovableThread) -> bool:
+        """Returns whether the target has the thread as it should be. What else it has of it is made way for.
+
+        Raises MoveError if it may not be.
+        """
+        thread_id, target = thread.thread_id, self._target
+        if not target.holds(thread_id):
+            return False
+        stamps = Stamps(thread.stamp(), target.stamp(thread_id))
+        is_begun = self._journal.is_begun(thread_id)
         if thread.digest() == digest_of(target.read(thread_id)).result():
-            report.there += 1
-            return
-        if not replace:
+            if is_begun:
+                with target.writing(thread.describe()):
+                    pass  # its tags, and how it is kept
+                stamps = stamps._replace(target=target.stamp(thread_id))
+            self._journal.finish(thread_id, stamps)
+            return True
+        if is_begun:
+            with closing(target.read(thread_id)) as found, closing(thread.read()) as whole:
+                if is_part(found, whole):
+                    return False  # where this import was interrupted
+        if not self._replace:
             raise MoveError(f"thread {thread_id!r} is there already, with other contents; --replace deletes it first")
         target.delete(thread_id)
-    journal.begin(thread_id)
-    digest = _copy_steadily(thread, target, redact=False, progress=progress)
-    found = digest_of(target.read(thread_id))
-    if found.result() != digest.result():
-        raise MoveError(
-            f"thread {thread_id!r} reads back as something else: {found.checkpoints} checkpoints and {found.writes} "
-            f"writes, where {digest.checkpoints} and {digest.writes} were written"
-        )
-    journal.finish(thread_id)
-    _count(report, digest)
+        return False
 
-
-def digest_of(checkpoints: Iterator[CheckpointTuple]) -> ThreadDigest:
-    """Returns the digest of a thread."""
-    digest = ThreadDigest()
-    for checkpoint in checkpoints:
-        digest.add(checkpoint)
-    return digest
+    def _move(self, thread: MovableThread) -> None:
+        thread_id = thread.thread_id
+        before = thread.stamp()
+        self._journal.begin(thread_id)
+        digest = _copy_steadily(thread, self._target, redact=False, progress=self._progress)
+        stamps = Stamps(before, self._target.stamp(thread_id))
+        found = digest_of(self._target.read(thread_id))
+        if found.result() != digest.result():
+            raise MoveError(
+                f"thread {thread_id!r} reads back as something else: {found.checkpoints} checkpoints and "
+                f"{found.writes} writes, where {digest.checkpoints} and {digest.writes} were written"
+            )
+        self._journal.finish(thread_id, stamps)
+        _count(self._report, digest)
 
 
 def _count(report: Report, digest: ThreadDigest) -> None:

@@ -31,6 +31,31 @@ LIMIT $2
 -- name: find_thread
 SELECT 1 FROM checkpoints AS c WHERE c.thread_id = $1 LIMIT 1
 
+-- name: identify
+-- Which tables these are.
+SELECT
+    pg_catalog.current_database()::text AS database, n.nspname::text AS schema,
+    s.system_identifier || '/' || d.oid AS system
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database()
+CROSS JOIN pg_catalog.pg_control_system() AS s
+WHERE c.oid = pg_catalog.to_regclass('checkpoints')
+
+-- name: stamp_thread
+-- How many rows a thread has, and by which transactions they were written: whatever changes it changes these. Null: none.
+SELECT CASE WHEN c.rows > 0 THEN concat_ws(' ', c.rows, c.last, c.sum, b.rows, b.last, b.sum, w.rows, w.last, w.sum) END AS stamp
+FROM (
+    SELECT count(*) AS rows, max(c.xmin::text::bigint) AS last, sum(c.xmin::text::bigint) AS sum
+    FROM checkpoints AS c WHERE c.thread_id = $1
+) AS c, (
+    SELECT count(*) AS rows, max(b.xmin::text::bigint) AS last, sum(b.xmin::text::bigint) AS sum
+    FROM checkpoint_blobs AS b WHERE b.thread_id = $1
+) AS b, (
+    SELECT count(*) AS rows, max(w.xmin::text::bigint) AS last, sum(w.xmin::text::bigint) AS sum
+    FROM checkpoint_writes AS w WHERE w.thread_id = $1
+) AS w
+
 -- name: read_checkpoints
 -- The checkpoints of a thread behind (id, namespace), $4 at the most.
 SELECT c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text, c.metadata::text
