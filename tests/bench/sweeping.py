@@ -33,13 +33,14 @@ def cases() -> list[Case]:
 
 
 def _retention(environment: Environment, pace: Pace) -> list[Fact]:
-    return asyncio.run(_measure(environment, pace))
+    # The sweeper must not come by itself, before it is called.
+    with environment.serving("--retention-interval", "0") as server:
+        return asyncio.run(_measure(server.target, pace))
 
 
-async def _measure(environment: Environment, pace: Pace) -> list[Fact]:
+async def _measure(address: str, pace: Pace) -> list[Fact]:
     length = pace.history[-1]
     longest: dict[str, list[float]] = {name: [] for name in ("nothing", *LIMITS)}
-    address = environment.address("checkpointd")
     async with open_async("checkpointd", address, pool_size=1) as saver, grpc.aio.insecure_channel(address) as channel:
         retention: Any = pb_grpc.RetentionServiceStub(channel)
         for _ in range(pace.rounds):

@@ -139,7 +139,8 @@ async def test_nobody_calls_it_without_credentials_that_are_believed(name: str, 
     client, issuer = guarded
     for problem, metadata in wrong_credentials(issuer).items():
         refusal = await client.refused(call(client, METHODS[name], empty(METHODS[name]), metadata))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"), problem
+        told = (refusal.code, refusal.reason)
+        assert told == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"), (problem, refusal.message)
         for value in metadata:
             secret = value[1].removeprefix("Bearer ")
             assert secret not in refusal.message
