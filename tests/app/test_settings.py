@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from checkpointd_server.cli import main
-from checkpointd_server.config import default_data_dir
-from checkpointd_server.process.worker_process import as_arguments
+from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
+from checkpointd_server.process.config_json import dump_config, load_config
+from checkpointd_server.rpc.server import ServerOptions
+from checkpointd_server.store import StoreOptions
 from tests.support.server_process import clean_environment
 
 # A value other than the default for every option: as text, and as the server sees it.
@@ -124,13 +131,68 @@ def test_every_option_of_serve_has_an_environment_variable() -> None:
     assert with_variable == {parameter.name for parameter in main.commands["serve"].params}
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_a_worker_is_told_every_option_as_its_parent_has_it(sample: bool) -> None:
-    serve = main.commands["serve"]
-    values = parse("serve", [])
-    if sample:
-        values = {name: SAMPLES[name][1] for name in values}
-    assert parse("serve", as_arguments(serve, values)) == values
+def sample_of(kind: Any, value: Any) -> Any:
+    """Returns a value of a type other than this one."""
+    if isinstance(kind, UnionType):
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        given = {field.name: getattr(value, field.name, None) for field in fields(kind)}
+        return kind(**{name: sample_of(hints[name], known) for name, known in given.items()})
+    if get_origin(kind) is tuple:
+        return ("a", "b c")
+    if issubclass(kind, Enum):
+        return next(each for each in kind if each is not value)
+    if kind is bool:
+        return not value
+    return {int: 7, float: 1.25, str: 'naïve "text"', Path: Path("/some where")}[kind]
+
+
+def leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        if is_dataclass(inner):
+            yield from ((f"{field.name}.{name}", leaf) for name, leaf in leaves(inner))
+        else:
+            yield field.name, inner
+
+
+@pytest.mark.parametrize("config", [ServeConfig(), sample_of(ServeConfig, ServeConfig())], ids=["defaults", "others"])
+def test_a_worker_is_told_every_option_as_its_parent_has_it(config: ServeConfig) -> None:
+    assert load_config(json.loads(json.dumps(dump_config(config)))) == config
+
+
+def test_the_samples_differ_from_all_defaults() -> None:
+    defaults, samples = dict(leaves(ServeConfig())), dict(leaves(sample_of(ServeConfig, ServeConfig())))
+    assert not [name for name, value in defaults.items() if name in samples and samples[name] == value]
+    assert {"access.tls.cert", "access.jwt.audiences", "limits.max_page_bytes", "database.url"} <= samples.keys()
+
+
+RENAMED = {
+    "quota_refresh": "quota_refresh_seconds",
+    "sweep_interval": "retention_interval",
+    "sweep_batch": "retention_batch",
+    "startup_timeout": "wait_seconds",
+}
+"""Options of the parts that have another name on the command line."""
+
+
+@pytest.mark.parametrize("options", [ServerOptions(), StoreOptions(dsn="")], ids=["rpc", "store"])
+def test_the_parts_have_the_defaults_of_the_command_line(options: ServerOptions | StoreOptions) -> None:
+    """They are told everything; what tests of a part alone find is what users have."""
+    config = {field.name: getattr(ServeConfig(), field.name) for field in fields(ServeConfig)}
+    config |= {field.name: getattr(ServeConfig().database, field.name) for field in fields(DatabaseConfig)}
+    own = {RENAMED.get(field.name, field.name): getattr(options, field.name) for field in fields(options)}
+    shared = own.keys() & config.keys()
+    assert len(shared) > 8
+    assert {name: own[name] for name in shared} == {name: config[name] for name in shared}
+
+
+def test_what_is_no_configuration_is_not_taken_for_one() -> None:
+    dumped = dump_config(ServeConfig())
+    for broken in ({}, {**dumped, "workers": "1"}, {**dumped, "log_level": "loud"}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            load_config(broken)
 
 
 def test_several_addresses_are_parted_by_spaces_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -20,6 +18,7 @@ from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.process.logging import LogFormat, LogLevel, configure_logs, flush_logs
+from checkpointd_server.process.signals import exit_on_signals
 
 
 @click.command()
@@ -78,11 +77,9 @@ def serve(
         CHECKPOINTD_DATABASE_URL=postgresql://agents:secret@db/agents checkpointd serve --listen 0.0.0.0:50051 \\
             --tls-cert tls.crt --tls-key tls.key --keys-file keys.toml
     """
-    _exit_on_signals()
+    exit_on_signals()
     configure_logs(log_level, log_format)
-    run: Callable[[ServeConfig], None] | None = click.get_current_context().obj  # a worker does it its own way
-    if run is None:
-        warn_of_unknown(os.environ, known_variables())
+    warn_of_unknown(os.environ, known_variables())
     if workers > pool_max_size:
         raise click.UsageError(
             f"--workers {workers} needs a --pool-max-size of at least {workers}: the workers share its connections"
@@ -124,7 +121,7 @@ def serve(
         log_format=log_format,
     )
     try:
-        (run or _serve)(config)
+        _serve(config)
     finally:
         flush_logs()  # before the error that ends it is written
 
@@ -138,26 +135,10 @@ def _serve(config: ServeConfig) -> None:
         asyncio.run(run(config, announce=_announce))
         return
     from checkpointd_server.process.supervisor import supervise
-    from checkpointd_server.process.worker_process import as_arguments
 
-    context = click.get_current_context()
-
-    def arguments(changes: Mapping[str, Any]) -> list[str]:
-        return as_arguments(context.command, {**context.params, **changes})
-
-    asyncio.run(supervise(config, arguments, announce=_announce))
+    asyncio.run(supervise(config, announce=_announce))
 
 
 def _announce(addresses: Sequence[str]) -> None:
     click.echo(f"checkpointd ready on {' '.join(addresses)}")
     sys.stdout.flush()
-
-
-def _exit_on_signals() -> None:
-    """Until the event loop takes them over there is nothing to finish: a signal ends the process, and that is fine."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)

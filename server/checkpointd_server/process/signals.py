@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+from types import FrameType
 from typing import Any, Self
 
 import structlog
@@ -51,3 +53,13 @@ class StopSignals:
             self._requested.set()
         elif self._task is not None:
             self._task.cancel()
+
+
+def exit_on_signals() -> None:
+    """Lets a signal end the process, until the event loop takes signals over: there is nothing to finish before."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    for number in _SIGNALS:
+        signal.signal(number, leave)

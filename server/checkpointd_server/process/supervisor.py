@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
@@ -32,16 +32,12 @@ SNAPSHOT_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
-Arguments = Callable[[Mapping[str, Any]], list[str]]
-"""Gives the command line of a worker: the parent's own settings, but for some."""
 
-
-async def supervise(config: ServeConfig, arguments: Arguments, *, announce: Callable[[Sequence[str]], None]) -> None:
+async def supervise(config: ServeConfig, *, announce: Callable[[Sequence[str]], None]) -> None:
     """Serves with several processes until a signal asks to stop.
 
     Args:
         config: The settings.
-        arguments: The same as a command line.
         announce: Called once when all workers serve, with their addresses.
 
     Raises:
@@ -57,23 +53,20 @@ async def supervise(config: ServeConfig, arguments: Arguments, *, announce: Call
                 async with app.open_database(config.database) as database:
                     if config.migrate:
                         await app.bring_up_to_date(config, database)
+                    # What the parent does is left out: the ports, the database, its schema, the metrics of all.
+                    common = replace(
+                        config,
+                        workers=1,
+                        listen=listen,
+                        health_listen=health_listen,
+                        database=replace(config.database, url=database.url, data_dir=None),
+                        metrics_listen=None,
+                        migrate=False,
+                    )
+                    shares = [pool_share(config.pool_max_size, config.workers, n + 1) for n in range(config.workers)]
                     orders = [
-                        WorkerConfig(
-                            worker=number,
-                            arguments=arguments(
-                                {
-                                    "workers": 1,
-                                    "listen": listen,
-                                    "health_listen": health_listen,
-                                    "database_url": database.url,
-                                    "data_dir": None,
-                                    "metrics_listen": None,
-                                    "migrate": False,
-                                    "pool_max_size": pool_share(config.pool_max_size, config.workers, number),
-                                }
-                            ),
-                        )
-                        for number in range(1, config.workers + 1)
+                        WorkerConfig(worker=number, config=replace(common, pool_max_size=share))
+                        for number, share in enumerate(shares, 1)
                     ]
                     await _serve(config, orders, database, signals, lambda: announce(listen))
         except asyncio.CancelledError:

@@ -1,9 +1,9 @@
 """A worker: one of several server processes on one port. Its parent, `checkpointd serve --workers N`, starts it.
 
-It learns what to do from one line of standard input, an object as JSON, and says on standard output, in the same way,
-that it serves or why it can't. Standard input stays open for as long as the parent lives: its end ends the worker too,
-so that none is left behind, however the parent ended. Each further line asks for a snapshot of the worker's metrics,
-which it says in the same way.
+It learns its number and its configuration from one line of standard input, an object as JSON, and says on standard
+output, in the same way, that it serves or why it can't. Standard input stays open for as long as the parent lives: its
+end ends the worker too, so that none is left behind, however the parent ended. Each further line asks for a snapshot of
+the worker's metrics, which it says in the same way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import IO, Any
 
-import click
 import structlog
 
-from checkpointd_server.cli.serve import serve
 from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.observability.families import Snapshot
-from checkpointd_server.process.logging import flush_logs
+from checkpointd_server.process.config_json import load_config
+from checkpointd_server.process.logging import configure_logs, flush_logs
+from checkpointd_server.process.signals import exit_on_signals
 
 
 def main() -> int:
@@ -36,16 +36,11 @@ def main() -> int:
         return 0
     order = json.loads(line)
     structlog.contextvars.bind_contextvars(worker=order["worker"])
-
-    def run(config: ServeConfig) -> None:
-        asyncio.run(_serve(config, Parent(order["worker"], reports)))
-
+    exit_on_signals()
+    config = load_config(order["config"])
+    configure_logs(config.log_level, config.log_format)
     try:
-        with serve.make_context("serve", order["arguments"], obj=run) as context:
-            serve.invoke(context)
-    except click.ClickException as error:
-        _report(reports, error=error.format_message())
-        return 1
+        asyncio.run(_serve(config, Parent(order["worker"], reports)))
     except CheckpointdError as error:
         _report(reports, error=str(error))
         return 1
@@ -54,6 +49,8 @@ def main() -> int:
         flush_logs()
         _report(reports, error="it failed, see its log")
         return 1
+    finally:
+        flush_logs()
     return 0
 
 

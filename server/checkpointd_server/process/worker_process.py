@@ -8,14 +8,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
-import click
-
+from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.observability.families import Snapshot
+from checkpointd_server.process.config_json import dump_config
 
 MAX_REPORT_BYTES = 4 * 1024 * 1024
 """The longest line that a worker may say."""
@@ -31,8 +30,8 @@ class WorkerConfig:
 
     worker: int
     """Its number, from 1 on, which its log lines carry."""
-    arguments: Sequence[str] = field(repr=False)
-    """Its options of `checkpointd serve`. The database's password may be among them."""
+    config: ServeConfig = field(repr=False)
+    """Its settings. The database's password may be among them."""
 
 
 class WorkerProcess:
@@ -70,7 +69,8 @@ class WorkerProcess:
         worker = cls(order.worker, process)
         assert process.stdin is not None
         # By a pipe: others of the machine may read command lines, and others of the user environments.
-        process.stdin.write(json.dumps({"worker": order.worker, "arguments": list(order.arguments)}).encode() + b"\n")
+        line = json.dumps({"worker": order.worker, "config": dump_config(order.config)})
+        process.stdin.write(line.encode() + b"\n")
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
         return worker
@@ -137,19 +137,3 @@ class WorkerProcess:
         """Lets go of it: it stops at once."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-
-
-def as_arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
-    """Returns the command line that gives a command's options these values, by the options' names."""
-    arguments = []
-    for option in command.params:
-        assert isinstance(option, click.Option)
-        assert option.name is not None
-        value = values[option.name]
-        if value is None:
-            continue
-        if option.is_flag:
-            arguments.append(option.opts[0] if value else option.secondary_opts[0])
-        else:
-            arguments += [f"{option.opts[0]}={one}" for one in (value if option.multiple else (value,))]
-    return arguments
