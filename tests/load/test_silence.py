@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -29,18 +27,14 @@ from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd_server.domain.limits import Limits
+from tests.load.silence import LONGEST_SILENCE, LONGEST_STRETCH, Server, watching
 from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
-from tests.support.stretches import Stretches, measured_stretches
+from tests.support.stretches import measured_stretches
 
 LIMITS = Limits()
 MEBIBYTE = 1024 * 1024
-LONGEST_STRETCH = 0.25
-"""For how long the event loop may compute without a break, in seconds of CPU time."""
-TRIES = 3
-LONGEST_SILENCE = 3.0
-"""For how long health may not be answered, in seconds."""
 SMALL = values.Metadata(value=values.TypedValue(type="msgpack", data=b"\x80"))
 
 
@@ -84,75 +78,6 @@ def patched(channel: str, operations: int, version: str = "s1", base: str = "s0"
 
 def whole(channel: str, data: bytes, version: str = "s0") -> values.ChannelValue:
     return values.ChannelValue(channel=channel, version=version, value=values.TypedValue(type="msgpack", data=data))
-
-
-class Attacker:
-    """Sends requests to a server, and measures for how long it says nothing meanwhile."""
-
-    def __init__(self, target: str) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.target = target
-        self.channel = grpc.insecure_channel(target, options)
-
-    def send(self, method: str, request: Any) -> grpc.StatusCode:
-        """Sends a request, and returns what came of it."""
-        data = request if isinstance(request, bytes) else request.SerializeToString()
-        try:
-            if method == "CheckpointService/Pipeline":
-                call = self.channel.stream_stream(f"/checkpointd.v1.{method}")
-                for _ in call(iter([data]), timeout=60):
-                    pass
-            else:
-                self.channel.unary_unary(f"/checkpointd.v1.{method}")(data, timeout=60)
-        except grpc.RpcError as error:
-            code: grpc.StatusCode = error.code()
-            return code
-        return grpc.StatusCode.OK
-
-    def expect(self, code: grpc.StatusCode, method: str, request: Any) -> None:
-        """Sends a request of which this should come."""
-        assert self.send(method, request) is code
-
-
-class Silence:
-    """The longest that a server has said nothing, in seconds."""
-
-    seconds: float
-
-
-@contextmanager
-def watching(target: str) -> Iterator[Silence]:
-    """Has somebody ask for health without a pause. What the longest silence was is known afterwards."""
-    command = (sys.executable, "-m", "tests.load.onlooker", target)
-    silence = Silence()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as onlooker:
-        assert onlooker.stdout is not None
-        assert onlooker.stdout.readline() == "watching\n"
-        yield silence
-        silence.seconds = float(onlooker.communicate(timeout=60)[0])
-
-
-class Server(Attacker):
-    """A server in this process, which is attacked."""
-
-    def __init__(self, server: LocalServer, stretches: Stretches) -> None:
-        super().__init__(server.target)
-        self._thread = server.thread
-        self._stretches = stretches
-
-    def silences_nobody(self, attack: Callable[[], None]) -> None:
-        """Attacks, and fails if the server was silent for too long meanwhile.
-
-        What only a busy machine makes long isn't so each time: it is tried again.
-        """
-        for _ in range(TRIES):
-            self._stretches.begin_anew()
-            with watching(self.target) as silence:
-                attack()
-            stretch = self._stretches.longest(self._thread)
-            if stretch < LONGEST_STRETCH and silence.seconds < LONGEST_SILENCE:
-                return
-        raise AssertionError(f"computed {stretch:.2f} s without a break; health was silent for {silence.seconds:.2f} s")
 
 
 @pytest.fixture(scope="module")

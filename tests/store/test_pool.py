@@ -16,12 +16,10 @@ from checkpointd_server.domain.checkpoints import Namespace
 from checkpointd_server.domain.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument, SetupError
 from checkpointd_server.domain.threads import PruneStrategy
 from checkpointd_server.embedded_postgres.server import EmbeddedPostgres
-from checkpointd_server.store import PostgresStore, StoreOptions, migrate, open_store
+from checkpointd_server.store import StoreOptions, migrate, open_store
 from checkpointd_server.store.connections.hosts import urls_of_hosts
 from checkpointd_server.store.connections.pool import Connection, Pool
-from checkpointd_server.store.errors import judge
-from tests.support.cluster import ORDINARY, PostgresCluster
-from tests.support.tenant import TIMEOUT, Tenant, a_connection, write
+from tests.support.tenant import TIMEOUT, Tenant, a_connection
 from tests.support.until import auntil
 
 PLACE = Namespace("tenant", "t", "")
@@ -303,89 +301,6 @@ async def test_old_connections_are_replaced(own_options: StoreOptions) -> None:
         assert await backend() != before
 
 
-@contextlib.asynccontextmanager
-async def _counted(options: StoreOptions) -> AsyncIterator[tuple[PostgresStore, list[str]]]:
-    """A store with one connection, and every statement that goes over it."""
-    statements: list[str] = []
-    async with open_store(replace(options, pool_max_size=1)) as store:
-        async with a_connection(store) as connection:
-            connection.add_query_logger(lambda record: statements.append(record.query))
-        yield store, statements
-
-
-async def test_the_verbs_of_a_run_are_one_statement_each(own_options: StoreOptions) -> None:
-    async with _counted(own_options) as (store, statements):
-        tenant = Tenant(store, "tenant")
-        version = await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, writer=b"me")
-        await tenant.writes("1", write("task", 0, "a", b""))  # the driver looks up the types of arrays once
-        await tenant.get()
-        for call in (
-            tenant.put("2", versions={"a": "1"}, expect=version, expect_writer=b"me"),
-            tenant.put("3", writer=b"me"),
-            tenant.writes("2", write("task", 0, "a", b"")),
-            tenant.writes("2", write("task", 1, "a", b""), expect_writer=b"me"),
-            tenant.get(),
-            tenant.get("2"),
-            tenant.page(thread_id="t", checkpoint_ns="", before_checkpoint_id="3", page_size=1),
-            tenant.page(thread_id="t"),
-            tenant.page(),
-            tenant.history("a"),
-        ):
-            await asyncio.sleep(0)  # the driver tells of a statement a moment later
-            statements.clear()
-            await call
-            await asyncio.sleep(0)
-            assert len(statements) == 1
-
-
-async def test_without_prepared_statements_every_call_is_a_transaction(own_options: StoreOptions) -> None:
-    # A transaction pooler may hand each statement outside of one to another server connection.
-    async with _counted(replace(own_options, statement_cache_size=0)) as (store, statements):
-        tenant = Tenant(store, "tenant")
-        await tenant.put("1")  # the driver looks up the types of arrays once
-        await asyncio.sleep(0)  # it tells of a statement a moment later
-        statements.clear()
-        await tenant.put("2")
-        await asyncio.sleep(0)
-        assert (statements[0].split()[0].rstrip(";"), statements[-1]) == ("BEGIN", "COMMIT")
-        assert len(statements) == 3
-        assert await tenant.ids() == ["1", "2"]
-
-
-@pytest.mark.parametrize("comes_back", [True, False])
-async def test_a_right_that_is_lacking_is_asked_for_once_more(
-    comes_back: bool, postgres_cluster: PostgresCluster
-) -> None:
-    """While Citus moves a shard, tables are denied for a moment."""
-    database = postgres_cluster.create_migrated_database(role=ORDINARY)
-    take, give = (
-        f"{verb} checkpointd.checkpoints {of} {ORDINARY}"
-        for verb, of in (("REVOKE INSERT ON", "FROM"), ("GRANT INSERT ON", "TO"))
-    )
-    failed = []
-
-    def note(record: Any) -> None:
-        if record.exception is not None:
-            failed.append(record)
-            if comes_back:
-                postgres_cluster.execute(give, database=database)
-
-    async with open_store(StoreOptions(dsn=postgres_cluster.dsn(database, role=ORDINARY), pool_max_size=1)) as store:
-        tenant = Tenant(store, "tenant")
-        await tenant.put("1")
-        postgres_cluster.execute(take, database=database)
-        async with a_connection(store) as connection:
-            connection.add_query_logger(note)
-        if comes_back:
-            await tenant.put("2")
-        else:
-            with pytest.raises(DatabaseUnavailable, match=r"lacks rights \(on table checkpoints\)"):
-                await tenant.put("2")
-        await asyncio.sleep(0)  # the driver tells of a statement a moment later
-        assert len(failed) == (1 if comes_back else 2)
-        assert await tenant.ids() == (["1", "2"] if comes_back else ["1"])
-
-
 async def test_a_changed_table_is_noticed_unseen(own_options: StoreOptions, admin: Any) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
@@ -448,10 +363,3 @@ async def test_too_many_connections_are_unavailability(own_options: StoreOptions
     finally:
         await connection.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
         await connection.close()
-
-
-def test_a_fault_in_how_the_driver_is_called_is_not_taken_for_a_lost_connection() -> None:
-    assert judge(asyncpg.InterfaceError("the server expects 23 arguments for this query, 22 were passed")) is None
-    lost = judge(asyncpg.InterfaceError("connection is closed"))
-    assert lost is not None
-    assert lost.reconnect
