@@ -44,7 +44,7 @@ class Database:
     """The database that is served from."""
 
     url: str = field(repr=False)
-    """Where it is."""
+    """Its URL."""
     wait_stopped: Callable[[], Awaitable[str]] | None = None
     """If it is our own: waits for its unexpected end and tells why."""
 

@@ -37,13 +37,13 @@ class ServeConfig:
 
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     listen: tuple[str, ...] = (DEFAULT_TARGET,)
-    """Where to listen, at least one address: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
+    """The addresses to listen on, at least one: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
     health_listen: tuple[str, ...] = ()
-    """Where health alone is served, in plain text and to everybody."""
+    """The address that serves health alone, in plain text and to everybody."""
     metrics_listen: str | None = None
-    """Where Prometheus may scrape, in plain text: HOST:PORT. None: nowhere."""
+    """The address of the metrics, in plain text: HOST:PORT. None: they aren't served."""
     access: AccessOptions = field(default_factory=AccessOptions)
-    """Who may connect, and as whom."""
+    """The callers that are accepted, and their identities."""
     limits: Limits = field(default_factory=Limits)
     """The limits that requests are held to."""
     workers: int = 1
@@ -63,7 +63,7 @@ class ServeConfig:
     max_queue_seconds: float = 10.0
     """How long each of them waits, in seconds."""
     quotas: Quotas = field(default_factory=Quotas)
-    """What each tenant may use for which nothing was set."""
+    """The quotas of tenants for which nothing was set."""
     quota_refresh_seconds: float = 5.0
     """How often the database is asked what tenants may use and hold, in seconds."""
     statement_cache_size: int | None = None

@@ -39,9 +39,9 @@ class Identity:
     tenant: str
     """The tenant whose threads it works on."""
     subject: str
-    """What the log calls him."""
+    """Its name in the log."""
     scopes: frozenset[Scope]
-    """What it may do there. ADMIN stands for all that concerns one tenant."""
+    """Its permissions there. ADMIN stands for all that concerns one tenant."""
 
     def may(self, scope: Scope) -> bool:
         """Returns whether it may do what needs a scope."""
@@ -71,7 +71,7 @@ class JwtOptions:
     keys_file: Path | None = None
     """Public keys: a JWKS, or PEM. Read again when it changes."""
     jwks_url: str | None = None
-    """Where the issuer publishes its keys."""
+    """The URL of the issuer's keys."""
     jwks_refresh: float = 300.0
     """How often they are fetched from there, in seconds, so that one that was withdrawn is no longer believed."""
     jwks_pause: float = 10.0
@@ -80,9 +80,9 @@ class JwtOptions:
     jwks_timeout: float = 5.0
     """How long each step of a fetch may take, in seconds."""
     issuer: str = ""
-    """What `iss` must be."""
+    """The required `iss`."""
     audiences: tuple[str, ...] = ()
-    """What `aud` must name, one of them at least."""
+    """The accepted `aud`: a token must name one of them."""
     tenant_claim: str = "tenant"
     """The claim that holds the tenant."""
     scope_claim: str = "scope"
@@ -102,9 +102,9 @@ class AccessOptions:
     jwt: JwtOptions | None = None
     """JSON Web Tokens."""
     open_health: bool = True
-    """Whether health answers those who have no token, too."""
+    """True if health answers those who have no token, too."""
     open_reflection: bool = False
-    """Whether reflection answers those who have no token, too."""
+    """True if reflection answers those who have no token, too."""
     insecure_without_tls: bool = False
     """Allow addresses that other machines reach, without TLS."""
     insecure_without_tokens: bool = False

@@ -67,7 +67,7 @@ class PutCheckpoint:
     """The channels that changed, at most one entry each."""
     metadata: TypedValue
     metadata_index: str
-    """What filters see of the metadata: a JSON object, as text."""
+    """The searchable part of the metadata: a JSON object, as text."""
     run_id: str | None
     """The metadata's run_id, if it is text: what deleting a run goes by."""
     fingerprint: int = 0
@@ -125,15 +125,15 @@ class PendingWrite:
 
     write: PutCheckpoint | PutWrites
     size: int
-    """What it counts against the bytes of a commit."""
+    """The bytes that it counts in a commit."""
     deadline: float | None
-    """When its caller gives up, on the event loop's clock; None: never."""
+    """The time at which its caller gives up, on the event loop's clock; None: never."""
     deliver: Callable[[list[PendingWrite]], None]
     """Takes the writes that have a result now. Must not raise."""
     tag: Any = None
     """The caller's own, to know it by."""
     spans: Sequence[Span] = ()
-    """What it is traced by."""
+    """Its span, if it is traced."""
     result: int | Exception | None = None
     """The namespace's version (of a put: its own), or why nothing was stored: a CheckpointdError, or a fault of ours.
     None: not done yet. Who no longer waits gives it a result: then it isn't begun any more, and isn't handed back."""
@@ -196,7 +196,7 @@ class ListQuery:
     page_size: int = 100
     """The most checkpoints on the page, 1 or more."""
     page_bytes: int = 1024 * 1024
-    """Where the page is cut, in bytes of everything that goes out; it holds at least one checkpoint."""
+    """The size at which the page is cut, in bytes of everything that goes out; it holds at least one checkpoint."""
     after: CheckpointPosition | None = None
     """Continue behind this position."""
 
@@ -206,7 +206,7 @@ class Page(NamedTuple):
 
     checkpoints: list[StoredCheckpoint]
     after: CheckpointPosition | None
-    """Where the next page starts. None: this was the last one."""
+    """The start of the next page. None: this was the last one."""
     version: int
     """The namespace's version if the query named a thread and a namespace, else 0."""
     values: list[StoredValue]
@@ -231,4 +231,4 @@ class DeltaHistory(NamedTuple):
     values: list[StoredValue]
     """The rows that the seeds and the writes on this page are made of; their position is 0."""
     after: str | None
-    """Where the next page starts; None: this was the last one."""
+    """The start of the next page; None: this was the last one."""

@@ -39,7 +39,7 @@ from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.tenants import Quota
 
 Bound = Literal["calls", "bytes", "queue", "streams", "descriptors"]
-"""What there can be too much of."""
+"""The bounds that a server can reach."""
 
 
 class CheckpointdError(Exception):

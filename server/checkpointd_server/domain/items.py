@@ -38,7 +38,7 @@ class ItemVector:
     """A vector that an item can be found by."""
 
     path: str
-    """What it was made of."""
+    """The path that it was made of."""
     components: Sequence[float]
 
 
@@ -59,7 +59,7 @@ class PutItem:
     """The serializer's tag."""
     data: bytes
     doc: str
-    """What filters see of the value: a JSON object, as text."""
+    """The searchable part of the value: a JSON object, as text."""
     vectors: Sequence[ItemVector] = ()
     text: ItemText | None = None
     ttl: float | None = None
@@ -181,7 +181,7 @@ class VectorQuery:
     components: Sequence[float]
     distance: Distance
     exact: bool = False
-    """Whether no index may be used."""
+    """True if no index may be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ class TextQuery:
     query: str
     language: str
     web: bool = False
-    """Whether they are as people write to search engines; else any of them will do."""
+    """True if they are as people write to search engines; else any of them will do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +203,7 @@ class ItemSearch:
     limit: int
     offset: int = 0
     refreshes: bool = False
-    """Whether the time to live of what is found begins anew."""
+    """True if the time to live of what is found begins anew."""
     vector: VectorQuery | None = None
     text: TextQuery | None = None
 
@@ -221,7 +221,7 @@ class FoundItems(NamedTuple):
 
     items: list[FoundItem]
     is_truncated: bool
-    """Whether more were found within the limit than fit."""
+    """True if more were found within the limit than fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +231,7 @@ class NamespaceCondition:
     path: Namespace
     """Labels; "*" stands for any."""
     at_end: bool = False
-    """Whether they are compared with the namespace's last labels; else with its first ones."""
+    """True if they are compared with the namespace's last labels; else with its first ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

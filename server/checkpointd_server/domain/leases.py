@@ -13,7 +13,7 @@ class AcquireLease:
     tenant: str
     thread_id: str
     holder: bytes = field(repr=False)
-    """Who asks. The same holder gets the lease that it has."""
+    """The holder who asks. It gets the lease that it has already."""
     ttl: float
     """How long the lease lives without a renewal, in seconds."""
     wait: float = 0.0

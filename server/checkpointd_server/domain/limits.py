@@ -45,7 +45,7 @@ class Limits:
     max_page_size: int = 1000
     """The most checkpoints on a page."""
     max_page_bytes: int = 512 * 1024
-    """Where a page is cut, in bytes of all that goes out. A page holds at least one checkpoint, however large."""
+    """The size at which a page is cut, in bytes of all that goes out. A page holds at least one checkpoint."""
     max_inline_bytes: int = 512 * 1024
     """Up to how many bytes of values and task writes an answer holds; what goes beyond lies apart."""
     max_value_bytes: int = 1024 * 1024 * 1024

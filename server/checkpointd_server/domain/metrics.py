@@ -142,7 +142,7 @@ class UpkeepMetrics:
 
     def __init__(self) -> None:
         self.database_is_up = True
-        """Whether the database answered when it was last asked."""
+        """True if the database answered when it was last asked."""
         self.gc_runs = 0
         """How many times it was looked what nobody comes for any more."""
         self.gc_failures = 0

@@ -24,13 +24,13 @@ class RetentionPolicy:
 
     name: str
     prefix: str = ""
-    """What the threads' names begin with."""
+    """The prefix of the threads' names."""
     metadata: str | None = None
     """A JSON object, as text, that the metadata index of the latest checkpoint must contain. None: anything."""
     max_idle_seconds: int | None = None
     """Deletes a thread that nobody has used for so long."""
     deletes_interrupted: bool = False
-    """Whether that, and the thread's own time to live, goes for threads that wait for an answer, too."""
+    """True if that, and the thread's own time to live, goes for threads that wait for an answer, too."""
     max_age_seconds: int | None = None
     """Deletes checkpoints that are older, but the newest."""
     keep_newest: int | None = None
@@ -42,7 +42,7 @@ class RetentionPolicy:
     hold_seconds: int = 0
     """How long what is about to go of these threads, by whatever limit, is announced before. 0: not at all."""
     updated_at: datetime | None = None
-    """When it was last set. None: it isn't stored."""
+    """The time at which it was last set. None: it isn't stored."""
 
 
 class RetentionAction(Enum):
@@ -96,7 +96,7 @@ class RetentionPage(NamedTuple):
 
     effects: list[RetentionEffect]
     after: RetentionPosition | None
-    """Where to go on. None: this was the last part."""
+    """The position at which to go on. None: this was the last part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class Expiring:
     below: str
     """Of TRIM: the checkpoints below this id go. "": the whole thread does."""
     deadline_at: datetime
-    """When it goes, acknowledged or not."""
+    """The time of the deletion, acknowledged or not."""
     hold_policy: str
     """The policy whose hold it is."""
 

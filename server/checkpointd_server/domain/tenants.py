@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from checkpointd_server.domain.thread_lists import ThreadPosition
 
 Quota = Literal["bytes", "threads", "calls_per_second"]
-"""What a tenant may use only so much of."""
+"""The resources with a quota."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Statistics:
     logical_bytes: int
     """An estimate of what checkpoints would have if each had all its values whole, shared with none."""
     is_estimate: bool
-    """Whether writes are estimated, since not all threads were looked at."""
+    """True if writes are estimated, since not all threads were looked at."""
     mean_session_seconds: float
     """From a thread's first write to its last."""
     oldest_at: datetime | None
@@ -112,7 +112,7 @@ class PurgePosition:
     """The place where a purge goes on: behind a thread that its filter found, or with what was there when it began."""
 
     is_archived: bool = False
-    """Whether those that aren't archived are done."""
+    """True if those that aren't archived are done."""
     after: ThreadPosition | None = None
     began_at: datetime | None = None
 
@@ -129,4 +129,4 @@ class PurgeReport:
     rows: Counter[str] = field(default_factory=Counter)
     """How many rows went, by table."""
     next: PurgePosition | None = None
-    """Where to go on. None: that is all."""
+    """The position at which to go on. None: that is all."""

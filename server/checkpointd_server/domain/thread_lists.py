@@ -45,7 +45,7 @@ class ThreadFilter:
     """A selection of threads. A field that is left out stands for any."""
 
     prefix: str = ""
-    """What their names begin with."""
+    """The prefix of their names."""
     metadata: str | None = None
     """A JSON object, as text, that the metadata index of the latest checkpoint must contain."""
     tags: Mapping[str, str] | None = None
@@ -81,11 +81,11 @@ class Thread:
     """About how many its rows have in the database."""
     created_at: datetime
     active_at: datetime
-    """When it was last written to."""
+    """The time of the last write."""
     checkpoint_id: str | None
     """The latest of the root namespace; None: there is none."""
     metadata: str
-    """What filters see of that one's metadata: a JSON object, as text."""
+    """The searchable part of that one's metadata: a JSON object, as text."""
     next: Sequence[str]
     """The nodes whose turn it is."""
     signals: Sequence[Signal]
@@ -102,7 +102,7 @@ class ThreadPage(NamedTuple):
 
     threads: list[Thread]
     after: ThreadPosition | None
-    """Where the next page starts. None: this was the last one."""
+    """The start of the next page. None: this was the last one."""
 
 
 class ThreadCount(NamedTuple):

@@ -22,7 +22,7 @@ class Patch(NamedTuple):
     crc32: int
     """The CRC-32 of these bytes; of a sealed patch, that of its instructions. 0: it isn't known."""
     sealed: bool
-    """Whether the instructions are encrypted by the client."""
+    """True if the instructions are encrypted by the client."""
     reach: int = 0
     """How many bytes of the base the instructions need: a base that is shorter is not the one meant. Known when it is
     stored; 0 in what was read, and for a sealed patch."""
@@ -64,7 +64,7 @@ class StoredValue(NamedTuple):
     """A row of a channel's value, as it was stored."""
 
     position: int
-    """Which of the checkpoints read together names its thread and namespace, counted from 0."""
+    """The position, among the checkpoints read together, of the one that names its thread and namespace."""
     channel: str
     version: str
     value: TypedValue

@@ -196,11 +196,11 @@ class ExportReader:
         if not first.HasField("header"):
             raise ExportFileError("the export file has no header")
         self.header: ExportHeader = first.header
-        """What it begins with."""
+        """Its header."""
         self.end = ExportedThreadEnd()
         """The end of the thread that was read last."""
         self.trailer: ExportTrailer | None = None
-        """What it ends with. None: its end wasn't read yet."""
+        """Its trailer. None: its end wasn't read yet."""
 
     def entries(self) -> Iterator[ThreadEntry | WholeItem]:
         """Yields each thread, whose checkpoints are to be read before the next entry, and each item.

@@ -17,7 +17,7 @@ class Family(NamedTuple):
     kind: str
     """ "counter", "gauge" or "histogram"."""
     help: str
-    """What it tells, with its unit."""
+    """The help text, with the unit."""
     labels: tuple[str, ...] = ()
     """The labels' names."""
     merge: str = "sum"

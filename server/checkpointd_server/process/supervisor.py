@@ -115,7 +115,7 @@ class Workers:
         self._running: dict[int, WorkerProcess] = {}
         self._last: dict[int, Snapshot] = {}
         self._past: Snapshot = {"checkpointd_worker_restarts": [([], 0)]}
-        """What those that have ended had counted: a counter never goes down."""
+        """The counts of those that have ended: a counter never goes down."""
 
     async def take_snapshot(self) -> Snapshot:
         """Returns the metrics of all together. Of one that doesn't answer in time there is but what it had counted."""

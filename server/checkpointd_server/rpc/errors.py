@@ -51,7 +51,7 @@ from checkpointd_server.rpc.auth.scopes import KeysUnavailable, PermissionDenied
 DOMAIN = "checkpointd"
 """The ErrorInfo domain of every error of ours."""
 DETAILS_KEY = "grpc-status-details-bin"
-"""Where gRPC libraries look for the google.rpc.Status."""
+"""The metadata key in which gRPC libraries look for the google.rpc.Status."""
 
 _MAX_MESSAGE_BYTES = 1024
 """How long a status message may be as gRPC writes it, percent-encoded. It travels in HTTP/2 headers next to the
@@ -261,7 +261,7 @@ class Failure(NamedTuple):
     reason: str
     """The reason's name without its prefix."""
     metadata: dict[str, str]
-    """What belongs to the reason."""
+    """The details of the reason."""
     trailers: tuple[tuple[str, bytes], ...]
     level: int
     retry_after_ms: int

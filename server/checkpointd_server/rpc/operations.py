@@ -31,9 +31,9 @@ class GetCheckpoint(NamedTuple):
     patches: bool
     metadata_struct: bool = False
     metadata_index: bool = False
-    """Whether what can be searched of its metadata is wanted, too."""
+    """True if what can be searched of its metadata is wanted, too."""
     counts_as_use: bool = False
-    """Whether the thread counts as used by that."""
+    """True if the thread counts as used by that."""
 
 
 def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:

@@ -79,16 +79,16 @@ class ServerOptions:
     """Options of the listener, and limits of callers. Times are in seconds."""
 
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
-    """Where to listen: HOST:PORT (port 0: a free one), [IPv6]:PORT, unix:PATH or unix-abstract:NAME."""
+    """The addresses to listen on: HOST:PORT (port 0: a free one), [IPv6]:PORT, unix:PATH or unix-abstract:NAME."""
     limits: Limits = field(default_factory=Limits)
-    """What requests are held to. Also bounds the size of messages in both directions."""
+    """The limits of requests. Also bounds the size of messages in both directions."""
     max_concurrent_calls: int = 1024
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
     max_bytes_in_flight: int = 64 * 1024 * 1024
     """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
     larger is let in when there is no other."""
     quotas: Quotas = field(default_factory=Quotas)
-    """What each tenant may use for which nothing was set."""
+    """The quotas of tenants for which nothing was set."""
     quota_refresh: float = 5.0
     """How often the database is asked what tenants may use and hold."""
     default_timeout: float | None = 60.0
@@ -101,9 +101,9 @@ class ServerOptions:
     """How many calls a second a connection may cancel, or have refused for who makes them, before it is closed; five
     times as many at once. 0: any number, for where a proxy sends the calls of many clients over one connection."""
     access: AccessOptions = field(default_factory=AccessOptions)
-    """Who may connect, and as whom."""
+    """The callers that are accepted, and their identities."""
     health_listen: tuple[str, ...] = ()
-    """Where health alone is served, in plain text and to everybody: for probes that speak no TLS."""
+    """The address that serves health alone, in plain text and to everybody: for probes that speak no TLS."""
     handshake_timeout: float = 10.0
     """How long a new connection may take until it speaks HTTP/2."""
     max_connection_idle: float = 300.0
@@ -117,11 +117,11 @@ class ServerOptions:
     warn_checkpoint_bytes: int = 16 * 1024 * 1024
     """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
     reflection: bool = True
-    """Whether to serve reflection, by which tools like grpcurl learn the protocol."""
+    """True to serve reflection, by which tools like grpcurl learn the protocol."""
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
-    """What calls of health and reflection are held to."""
+    """The limits of calls of health and reflection."""
     so_reuseport: bool = False
-    """Whether several processes may listen on one port. Otherwise a taken port is an error."""
+    """True if several processes may listen on one port. Otherwise a taken port is an error."""
     keepalive_interval: float = 30.0
     """How long a connection may be silent before the server asks whether the client is still there."""
     keepalive_timeout: float = 10.0
@@ -129,7 +129,7 @@ class ServerOptions:
     min_ping_interval: float = 9.0
     """How often clients may ping, with or without calls under way: meant for clients that do it every 10 seconds."""
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
-    """What streams of operations are held to."""
+    """The limits of streams of operations."""
     ranges: RangeOptions = field(default_factory=RangeOptions)
     """How ranges of large values are made."""
 

@@ -35,9 +35,9 @@ class TenantState:
     def __init__(self, name: str, quotas: Quotas, now: float) -> None:
         self.name = name
         self.seen_at = now
-        """When it called last."""
+        """The time of its last call."""
         self.activity = Activity()
-        """What its calls do."""
+        """The activity of its calls."""
         self.calls = 0
         """How many of its calls are at work, with those that wait for another client."""
         self.waiting = 0
@@ -47,15 +47,15 @@ class TenantState:
         self.streams = 0
         """How many streams it has open."""
         self.is_noted = False
-        """Whether the database knows of it."""
+        """True if the database knows of it."""
         self.quotas = quotas
-        """What is in force."""
+        """The quotas in force."""
         self.usage: Usage | None = None
-        """What it held when that was added up last. None: it wasn't, for nothing that it holds is bounded."""
+        """Its usage when that was added up last. None: it wasn't, since nothing that it holds is bounded."""
         self.usage_due = 0.0
-        """When it is to be added up next."""
+        """The time at which it is to be added up next."""
         self.added_bytes = 0
-        """What this server has stored for it since."""
+        """The bytes that this server has stored for it since."""
         self.tokens = float(quotas.max_calls_per_second or 0)
         self.tokens_at = now
         """How many calls it may make at once, as of then."""
@@ -93,9 +93,9 @@ class Tenants:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.defaults = defaults
-        """What a tenant may use for which nothing was set."""
+        """The quotas of a tenant for which nothing was set."""
         self.metrics = TenantMetrics()
-        """What is counted of refusals."""
+        """The counts of refusals."""
         self.when_new: Callable[[], None] = _do_nothing
         """Called when a tenant calls that isn't known."""
         self._max_calls = max_calls

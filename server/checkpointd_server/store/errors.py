@@ -64,17 +64,17 @@ class Verdict:
     """The meaning of a failure."""
 
     error: CheckpointdError
-    """What the caller is told if it stays."""
+    """The error for the caller if it stays."""
     again: bool = True
-    """Whether trying again can help. All that the store does is safe to repeat."""
+    """True if trying again can help. All that the store does is safe to repeat."""
     once: bool = False
-    """Whether to try again no more than once."""
+    """True to try again no more than once."""
     waits: bool = False
-    """Whether it waited for a lock, and is to go on waiting."""
+    """True if it waited for a lock, and is to go on waiting."""
     reconnect: bool = False
-    """Whether the connection, and others made before it failed, are of no more use."""
+    """True if the connection, and others made before it failed, are of no more use."""
     pooled: bool = False
-    """Whether it shows that a pooler stands between that doesn't know prepared statements."""
+    """True if it shows that a pooler stands between that doesn't know prepared statements."""
 
 
 _LOST = "the connection to the database was lost"

@@ -95,9 +95,9 @@ class Migration:
     number: int
     """1 and up. There may be gaps: features have numbers of their own."""
     name: str
-    """What it is about, in a word or two."""
+    """Its subject, in a word or two."""
     additive: bool
-    """Whether servers that don't know it work on a database that has it."""
+    """True if servers that don't know it work on a database that has it."""
     sql: str = field(repr=False)
     """Its statements, with `__schema__` for the schema."""
 
@@ -121,11 +121,11 @@ class AppliedMigration:
     number: int
     """1 and up."""
     name: str
-    """What it is about."""
+    """Its subject."""
     additive: bool
-    """Whether servers that don't know it work on the database."""
+    """True if servers that don't know it work on the database."""
     applied_at: datetime
-    """When it was run."""
+    """The time at which it was run."""
     checksum: str | None
     """Of its statements, as `Migration.checksum` has it. None: it was made by a checkpointd that noted none."""
 
@@ -135,13 +135,13 @@ class SchemaStatus:
     """The migrations of a database, compared with those that this checkpointd knows."""
 
     applied: tuple[AppliedMigration, ...]
-    """What it has, oldest first."""
+    """The migrations that it has, oldest first."""
     pending: tuple[Migration, ...]
-    """What it lacks."""
+    """The migrations that it lacks."""
     unknown: tuple[AppliedMigration, ...]
-    """What it has of a newer checkpointd: the last ones of `applied`."""
+    """Those of a newer checkpointd: the last ones of `applied`."""
     changed: tuple[AppliedMigration, ...]
-    """What it has, but from other statements than this checkpointd's: some of `applied`."""
+    """Those made from other statements than this checkpointd's: some of `applied`."""
 
     @property
     def too_new(self) -> bool:

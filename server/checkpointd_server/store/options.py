@@ -45,7 +45,7 @@ class StoreOptions:
     max_connection_age: float = 1800.0
     """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
     max_idle_time: float = 300.0
-    """When a connection that isn't needed is closed, in seconds."""
+    """The idle time after which a connection is closed, in seconds."""
     upload_grace: float = 3600.0
     """How long an upload is kept while no put has named it, in seconds."""
     sweep_interval: float = 60.0

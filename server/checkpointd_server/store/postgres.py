@@ -101,7 +101,7 @@ class PostgresStore:
         self._limits = options.limits
         self._tenants: dict[str, _Tenant] = {}
         self.tenants = PostgresTenants(connections)
-        """What tenants hold and may use."""
+        """The store of tenants."""
         self._times = ThreadTimes(connections, self._database_of)
         self._sweeper = Sweeper(connections, options)
         self.retention = Retention(connections, self._database_of, options)

@@ -52,7 +52,7 @@ class Encryption:
     current: str
     """The id of the key that seals what is written from now on."""
     required: bool = True
-    """Whether a value that isn't encrypted is refused. False while a store that was filled without encryption moves
+    """True if a value that isn't encrypted is refused. False while a store that was filled without encryption moves
     over: until it is True, whoever can change the database can put plain values in place of encrypted ones."""
     tenant: str = ""
     """A name that is bound to every value, for tenants that share a key. The server doesn't see it, and it need not be

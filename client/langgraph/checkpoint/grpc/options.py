@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 Concurrency = Literal["optimistic", "last_write_wins"]
-"""What happens when two runs write to one thread: the later one is refused, or it overwrites the other."""
+"""The rule for two runs that write to one thread: the later one is refused, or it overwrites the other."""
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-"""Where a server listens that was started without options."""
+"""The address of a server that was started without options."""
 
 DEFAULT_CACHE_BYTES = 32 * 1024 * 1024
 """How much of large states a saver keeps, in bytes."""
@@ -34,7 +34,7 @@ LONGEST = 24 * 86_400.0
 _SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
 """How the targets begin that grpc resolves by themselves."""
 _SENDABLE = re.compile(r"[ -~]*")
-"""What a header can hold."""
+"""The characters that a header can hold."""
 _TRUE, _FALSE = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "no", "n", "off"}
 """What a variable of the environment may say: what the commands take."""
 
@@ -49,7 +49,7 @@ class ClientOptions:
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     """Sent as `authorization: Bearer ...` with each call. A callable is asked before each call, so it can refresh."""
     insecure_token: bool = False
-    """Whether a token may leave the machine in plain text. Never through a proxy of the environment."""
+    """True if a token may leave the machine in plain text. Never through a proxy of the environment."""
     tls: bool | TlsOptions = False
     """True for TLS with the authorities that grpc trusts, TlsOptions for others, False for plain text."""
     timeout: float = 30.0
@@ -62,7 +62,7 @@ class ClientOptions:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """How much of large states is kept in memory, so that what was sent or received once needn't be received again."""
     tracing: bool | TracerProvider = False
-    """Whether calls are traced by OpenTelemetry: with its global tracer provider, or this one."""
+    """True if calls are traced by OpenTelemetry: with its global tracer provider, or this one."""
     concurrency: Concurrency = "optimistic"
     """"optimistic": a run that was overtaken gets VersionConflictError. "last_write_wins": it overwrites."""
     tuning: Tuning = field(default=Tuning(), repr=False)

@@ -39,7 +39,7 @@ _MESSAGES: Mapping[str, type[messages.BaseMessage]] = {
 }
 _JS_MODULE = ["langchain_core", "messages"]
 _REVIVED = {1, 2}
-"""What LangChain and LangGraph.js mark their own objects with, under the key "lc"."""
+"""The mark of LangChain's and LangGraph.js's own objects, under the key "lc"."""
 
 
 class UnportableValueError(CheckpointdError, TypeError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.saver import GrpcSaver
 
 RetentionAction = Literal["delete", "trim"]
-"""What goes: the thread, or checkpoints of it."""
+"""The extent of a deletion: the thread, or checkpoints of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,11 @@ class ExpiringThread:
     policy: str
     """The name of the policy that sets it; "": the thread's own time to live."""
     checkpoints: int
-    """How many go."""
+    """The number of checkpoints that go."""
     below_checkpoint_id: str | None
     """Of a "trim": the checkpoints whose ids are less than this."""
     deadline_at: datetime
-    """When it goes, acknowledged or not."""
+    """The time of the deletion, acknowledged or not."""
     hold_policy: str
     """The policy whose hold it is: that of `policy`, or of another one that means the thread."""
 

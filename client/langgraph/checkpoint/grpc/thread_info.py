@@ -17,9 +17,9 @@ class ThreadQuery(TypedDict, total=False):
     """A selection of threads. An entry that is left out stands for any; all that are given must hold."""
 
     prefix: str
-    """What their ids begin with."""
+    """The prefix of their ids."""
     metadata: Mapping[str, Any] | None
-    """What the metadata of their latest checkpoint contains."""
+    """Entries that the metadata of their latest checkpoint contains."""
     tags: Mapping[str, str] | None
     """Tags that they have, with these texts."""
     status: ThreadStatus | Collection[ThreadStatus]
@@ -54,16 +54,16 @@ class ThreadInfo:
     thread_id: str
     status: ThreadStatus
     checkpoints: int
-    """How many it holds, in all namespaces."""
+    """The number of checkpoints, in all namespaces."""
     bytes: int
     """About how many its rows have in the database."""
     created_at: datetime
     active_at: datetime
-    """When it was last written to."""
+    """The time of the last write."""
     checkpoint_id: str | None
     """The latest of the root namespace."""
     metadata: Mapping[str, Any]
-    """What filters see of that one's metadata."""
+    """The searchable part of that one's metadata."""
     next: Sequence[str]
     """The nodes whose turn it is."""
     interrupts: Sequence[ThreadSignal]
@@ -73,7 +73,7 @@ class ThreadInfo:
     pinned: bool
     """Nothing of it may be deleted."""
     ttl_seconds: int | None
-    """How long after its last use it is kept, if it has a time of its own."""
+    """Its time to live after its last use, if it has one of its own."""
     serializer_family: str | None
     """The family of the serializer that it was first written with: "langgraph-msgpack", "langgraph-json" or "other".
     None: nothing that it holds tells one."""
@@ -100,7 +100,7 @@ class CheckpointNode:
     source: str | None
     run_id: str | None
     writes: int
-    """How many task writes lie beside it."""
+    """The number of task writes beside it."""
     interrupted: bool
     failed: bool
 

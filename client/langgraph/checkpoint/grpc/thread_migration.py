@@ -34,9 +34,9 @@ class ThreadMigration:
     thread_id: str
     outcome: MigrationOutcome
     checkpoints: int
-    """How many have been rewritten, or are to be."""
+    """The number of rewritten checkpoints, or of those to rewrite."""
     error: CheckpointdError | None = None
-    """Why it failed, or was passed over."""
+    """The reason why it failed, or was passed over."""
 
 
 def migrate(saver: GrpcSaver, thread_ids: Iterator[str], *, dry_run: bool) -> Iterator[ThreadMigration]:

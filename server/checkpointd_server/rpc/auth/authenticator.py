@@ -38,7 +38,7 @@ class Authenticator:
 
     def __init__(self, options: AccessOptions) -> None:
         self.is_open = not options.asks_who_calls
-        """Whether every call is anybody's."""
+        """True if every call is anybody's."""
         self._keys: WatchedFile[KeyFile] | None = None
         self._tokens: Tokens | None = None
         self._certificates = options.tls is not None and options.tls.client_ca is not None

@@ -70,7 +70,7 @@ class JwksUrl:
         self._threads: set[threading.Thread] = set()
         self.keys: list[PublicKey] = []
         self.failing = True
-        """Whether the last fetch failed, so that a key that isn't known may be one of the issuer's all the same."""
+        """True if the last fetch failed, so that a key that isn't known may be one of the issuer's all the same."""
 
     async def start(self) -> None:
         """Fetches the keys for the first time, which may fail, and goes on in the background."""

@@ -32,7 +32,7 @@ class PublicKey:
     kid: str | None
     """Its id, if it has one."""
     algorithms: frozenset[str]
-    """What it checks signatures of."""
+    """The algorithms that it checks signatures of."""
     key: Any
     """The key itself."""
 

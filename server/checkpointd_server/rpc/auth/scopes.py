@@ -22,7 +22,7 @@ class CallScope(Enum):
 
 
 Needed = Scope | CallScope | None
-"""What an RPC needs; None: any identity will do."""
+"""The scope that an RPC needs; None: any identity will do."""
 
 NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.CheckpointService.GetCheckpoint": Scope.READ,

@@ -45,7 +45,7 @@ class Call:
         self.via = via
         self.started = perf_counter()
         self.identity: Identity | None = None
-        """Who calls. None: that isn't known yet."""
+        """The caller. None: that isn't known yet."""
         self.tenant: TenantState | None = None
         """Whose call it is, once it is admitted."""
         self.request: Any = None
@@ -53,11 +53,11 @@ class Call:
         self.held = 0
         """The bytes that are held for it."""
         self.at_work = False
-        """Whether it counts as at work."""
+        """True if it counts as at work."""
         self.unread = False
-        """Whether it ended without a request."""
+        """True if it ended without a request."""
         self.span: Span | None = None
-        """What it is traced by."""
+        """Its span, if it is traced."""
 
     @property
     def thread_id(self) -> str:

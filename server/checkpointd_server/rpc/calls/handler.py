@@ -88,10 +88,10 @@ class Calls:
         self.tenants = tenants
         """Those that call."""
         self.quotas = quotas
-        """What knows what they hold."""
+        """The bookkeeping of what they hold."""
         self._limits = limits
         self.tracing = tracing
-        """What is told of calls."""
+        """The tracer of calls."""
         self._connections = connections
         self._load = load
         self._gate = gate
@@ -104,14 +104,14 @@ class Calls:
         self._log = structlog.get_logger("checkpointd.rpc").bind()
         # Asked once: a line a call must cost nothing where nobody reads it.
         self.logs_calls = is_enabled(self._log, logging.DEBUG)
-        """Whether calls that went well are logged."""
+        """True if calls that went well are logged."""
         self._lines = RateLimitedLog(self._log)
         self.metrics = RpcMetrics()
-        """What is counted of calls."""
+        """The counts of calls."""
         self.slow_call_log = SlowCallLog(
             self._log, self.metrics, slow_seconds=limits.slow_seconds, large_bytes=limits.large_bytes
         )
-        """What warns of slow calls and large checkpoints."""
+        """The log of slow calls and large checkpoints."""
         self._audit = AuditTrail()
 
     @property

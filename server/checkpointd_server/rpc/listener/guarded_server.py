@@ -49,7 +49,7 @@ class GuardLimits:
     conversation_timeout: float = 60.0
     """How long a call may take that sends several requests."""
     retry_delay: float = 5.0
-    """When to try again, where there are as many calls as may be."""
+    """The pause before another try where there are as many calls as may be, in seconds."""
 
 
 Admit = Callable[[grpc.aio.ServicerContext], Awaitable[None]]

@@ -50,7 +50,7 @@ class Outbox:
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
         self.is_broken = False
-        """Whether nothing can be sent any more."""
+        """True if nothing can be sent any more."""
 
     @property
     def has_room(self) -> bool:

@@ -39,9 +39,9 @@ from checkpointd_server.rpc.pipeline.stream_operations import OPERATION_METHODS,
 from checkpointd_server.rpc.tenants import TenantState
 
 TRY_AGAIN_SECONDS = 30.0
-"""When to try again to open a stream, where as many are open as may be."""
+"""The pause before another try to open a stream where as many are open as may be, in seconds."""
 READ_BYTES = 200
-"""What a read counts for."""
+"""The bytes that a read counts for."""
 SLICE_SECONDS = 0.02
 """How long operations are taken in before others get their turn."""
 

@@ -101,7 +101,7 @@ class _Namespace:
         self.writes: deque[StreamOperation] = deque()
         """Those that the store has, in order."""
         self.reading = False
-        """Whether one is being read."""
+        """True if one is being read."""
         self.waiting: deque[StreamOperation] = deque()
         """Those that wait for them, in order."""
 

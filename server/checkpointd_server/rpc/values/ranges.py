@@ -32,7 +32,7 @@ class RangeOptions:
     read_bytes: int = 4 * 1024 * 1024
     """How much is read from the store at once."""
     gap_bytes: int = 64 * 1024
-    """What is read rather than left out between two ranges."""
+    """The bytes between two ranges that are read rather than left out."""
     max_segments: int = 65_536
     """In how many bits a range may be made of what it builds on. What is beyond is left for the next call."""
     max_spans: int = 64

@@ -45,7 +45,7 @@ class WholeValues:
                     patches += 1
                     size += len(write.value.data)
         self.takes_long = patches > QUICK_PATCHES or size > QUICK_BYTES
-        """Whether to do it in a thread."""
+        """True to do it in a thread."""
         budget = Budget(MADE_FOR_INLINE * self._largest)
         self._assemblers = {
             namespace: Assembler(values, largest=self._largest, budget=budget)

@@ -153,13 +153,13 @@ class Connections:
         self.queue = ConnectionQueue(
             permits=options.pool_max_size, limit=options.max_queue, timeout=options.max_queue_seconds
         )
-        """Who waits for a connection."""
+        """The queue for connections."""
         self.room = DiskSpace()
-        """Whether the database's disk has room."""
+        """True if the database's disk has room."""
         self.metrics = StoreMetrics()
-        """What is counted of statements and commits."""
+        """The counts of statements and commits."""
         self.tracing: Tracing | None = None
-        """What is told of statements."""
+        """The tracer of statements."""
         self._counted = {name: self.metrics.statement(name) for name in statements}
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(

@@ -30,7 +30,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
     born = 0.0
     idle_since = 0.0
     pooled = False
-    """Whether a pooler stands between, which may hand every statement to another server connection."""
+    """True if a pooler stands between, which may hand every statement to another server connection."""
 
 
 class Pool:

@@ -75,10 +75,10 @@ class _Commit:
         self.tries = tries
         """How often its threads' locks were taken."""
         self.is_slow = tries > 0
-        """Whether it waits for a lock, and doesn't count as in flight."""
+        """True if it waits for a lock, and doesn't count as in flight."""
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
-        """Whether the task has. One that is cancelled before never comes to its end."""
+        """True if the task has. One that is cancelled before never comes to its end."""
 
     @property
     def entries(self) -> Iterable[PendingWrite]:
@@ -102,7 +102,7 @@ class GroupCommit:
         """Threads that have something queued and are in no commit."""
         self._commits: set[_Commit] = set()
         self._locked: deque[_Commit] = deque()
-        """What waits for a lock, and waits to do so."""
+        """The commits that wait for a lock, and those that wait to do so."""
         self._busy: set[str] = set()
         self._queued = 0
         self._in_flight = 0

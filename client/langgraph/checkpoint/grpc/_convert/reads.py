@@ -56,7 +56,7 @@ class Reader:
     first_version: Callable[[], Any]
     """Makes a channel's first version."""
     kept_bytes: int = KEPT_BYTES
-    """How many bytes of values are kept while an answer is read."""
+    """The bytes of values kept while an answer is read."""
 
     def get(self, request: pb.GetCheckpointRequest, on_read: OnRead | None = None) -> Flow[CheckpointTuple | None]:
         """Reads one checkpoint. Raises CheckpointdError.

@@ -47,7 +47,7 @@ class ValueSerde:
     serde: SerializerProtocol
     """The serializer."""
     encryption: Encryption | None = None
-    """What encrypts the serialized bytes; None: nothing does."""
+    """The encryption of the serialized bytes, if any."""
     searchable_metadata: frozenset[str] | None = None
     """Which of the metadata's keys the server may see and search, besides LangGraph's own; None: all of them, or none
     where metadata is encrypted."""

@@ -71,19 +71,19 @@ class InFlightWrite:
         """Its run's view of the namespace."""
         self.execution: Execution | None = None
         self.pipeline: Any = None
-        """What it will go over, while it waits for the put of its checkpoint."""
+        """The pipeline that it will go over, while it waits for the put of its checkpoint."""
         self.after = 0
-        """How many puts its run had sent before it."""
+        """The number of puts that its run had sent before it."""
         self.number = 0
         """A put's own number among them."""
         self.is_handed_over = False
-        """Whether nobody waits for it but its taker."""
+        """True if nobody waits for it but its taker."""
         self.taker: InFlightWrite | None = None
         """The task writes that end when this one has ended."""
         self.pending = 0
         """How much these task writes wait for: themselves, and what was handed over to them. 0: they take nothing."""
         self.error: CheckpointdError | None = None
-        """What the caller is to be told."""
+        """The error to raise to the caller."""
 
     def relax(self) -> None:
         """Lets it expect no more than that nobody else has written: it goes out of turn."""

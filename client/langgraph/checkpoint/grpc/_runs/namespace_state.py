@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._transport.operation import Namespace, Operation
 
 BY_HAND = object()
-"""Who writes where no run is known."""
+"""The writer where no run is known."""
 SETTLING_SECONDS = 1.0
 """For how long after a run's write a read of another run looks whether LangGraph hands over more."""
 
@@ -34,19 +34,19 @@ class NamespaceState:
         self.pipeline: Any = None
         """Whose turn it is."""
         self.in_turn = 0
-        """How many operations that pipeline has."""
+        """The number of operations on that pipeline."""
         self.queue: deque[Operation] = deque()
-        """What waits for another turn, in order."""
+        """The operations that wait for another turn, in order."""
         self.writers: dict[object, int] = {}
         """Whose writes are in flight, or about to be: by execution, or BY_HAND, how many."""
         self.wrote_at = 0.0
-        """When a run's write was settled last."""
+        """The time at which a run's write was settled last."""
         self.wrote_for: object = None
         """Whose it was."""
         self.loop: AbstractEventLoop | None = None
-        """Where that run awaits its saves. None: in threads."""
+        """The event loop in which that run awaits its saves. None: in threads."""
         self.is_settling = False
-        """Whether it is looked after until it can be forgotten."""
+        """True if it is looked after until it can be forgotten."""
         self.waiters: list[Callable[[], None]] = []
         """Called when a write is settled."""
 

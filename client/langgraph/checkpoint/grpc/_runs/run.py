@@ -54,9 +54,9 @@ class Run:
 
     def __init__(self, began: int, execution: Execution | None = None) -> None:
         self.began = began
-        """When it began, among runs and refusals."""
+        """Its number among runs and refusals, by their beginning."""
         self.token = os.urandom(16)
-        """Who writes, for the server."""
+        """The writer's id, for the server."""
         self.execution = execution
         """None for what was read without a runtime."""
         self.namespaces: dict[Namespace, RunNamespace] = {}
@@ -93,18 +93,18 @@ class RunNamespace:
         self.puts: OrderedDict[str, None] = OrderedDict()
         """The checkpoints of this run's own puts, sent or stored."""
         self.sent = 0
-        """How many puts were sent."""
+        """The number of puts sent."""
         self.sent_id = ""
         """The checkpoint of the last of them."""
         self.stored = 0
-        """Which of them was stored last."""
+        """The number of the put stored last."""
         self.stored_id = ""
         self.chain = Chain()
-        """What its operations build on."""
+        """The chain that its operations build on."""
         self.broken: CheckpointdError | None = None
         """Why the last put failed, if it did: LangGraph makes no other then, so there is none to wait for."""
         self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
-        """Why puts failed, by checkpoint."""
+        """The errors of failed puts, by checkpoint."""
         self.expected: dict[str, list[InFlightWrite]] = {}
         """Task writes that wait for the put of their checkpoint, by checkpoint."""
         self.takers: list[InFlightWrite] = []
@@ -112,7 +112,7 @@ class RunNamespace:
         self.untaken: deque[InFlightWrite] = deque()
         """Puts in flight that may be handed over."""
         self.handed_over = 0
-        """How many saves in flight were."""
+        """The number of saves in flight that were handed over."""
 
     def record_put(self, checkpoint_id: str) -> int:
         """Records a put that is about to be sent, and returns its number."""

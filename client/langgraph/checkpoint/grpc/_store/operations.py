@@ -258,7 +258,7 @@ class _Read(NamedTuple):
     number: int
     request: Any
     left: int
-    """How many results are wanted."""
+    """The number of results wanted."""
 
 
 def _search(plan: _Plan, number: int, serde: ItemSerde, index: ItemIndex) -> _Read:

@@ -58,7 +58,7 @@ class Stubs:
             kind: channel.unary_unary(_SERVICE + kind.method, response_deserializer=kind.response.FromString)
             for kind in (PUT, WRITES, GET)
         }
-        """What operations do, by calls that take serialized requests."""
+        """Methods that do the same as operations, for serialized requests."""
 
 
 class _Unary:

@@ -75,7 +75,7 @@ class Client:
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
         self.tracing = tracing_of(options.tracing)
-        """What traces calls. None: nothing does."""
+        """The tracing of calls, if any."""
         self.channels = Channels(options, self._adrive, self._drive)
 
     def call(self, request: Any, *, timeout: float | None = None, retry_budget: float | None = None) -> Any:

@@ -16,15 +16,15 @@ class Lane:
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
         self.waiting: deque[Operation] = deque()
-        """What hasn't been sent."""
+        """The operations that haven't been sent."""
         self.sent: dict[Operation, None] = {}
-        """What has been sent and has no outcome."""
+        """The operations that were sent and have no outcome."""
         self.stream: Stream | None = None
-        """Where it was sent."""
+        """The stream that they were sent on."""
         self.alone = False
-        """Whether what was sent is in a call of its own: nothing may follow it."""
+        """True if what was sent is in a call of its own: nothing may follow it."""
         self.held = False
-        """Whether all that was sent is about to be sent again."""
+        """True if all that was sent is about to be sent again."""
         self.tried: set[int] = set()
         """The servers that were away when it was sent last."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._transport.tracing import CallSpan
 
 Metadata = tuple[tuple[str, str], ...]
-"""What goes beside a call: its token."""
+"""The metadata of a call: its token."""
 Namespace = tuple[str, str]
 """A thread and a namespace within it."""
 
@@ -61,13 +61,13 @@ class Kind(NamedTuple):
     method: str
     """The RPC that does the same alone."""
     result: str
-    """Where a result has the answer."""
+    """The field of a result with the answer."""
     request: Any
     """The request's type."""
     response: Any
     """The answer's type."""
     field: bytes
-    """What precedes the request in an operation."""
+    """The bytes before the request in an operation."""
 
 
 PUT = Kind(
@@ -100,7 +100,7 @@ class Chain:
 
     def __init__(self) -> None:
         self.failure: CheckpointdError | None = None
-        """Why a put of the chain failed for good."""
+        """The error of a put of the chain that failed for good."""
 
 
 class Operation:
@@ -150,9 +150,9 @@ class Operation:
         """The caller's own, to know it by."""
         self.metadata: Metadata = ()
         self.context: Context | None = None
-        """Where to ask for a token anew; None: it is always the same."""
+        """The context in which a token is asked for again; None: it is always the same."""
         self.pipeline: Any = None
-        """What it goes over, if its turn there counts."""
+        """The pipeline that it goes over, if its turn there counts."""
         self.tail = b""
         """More fields of the request, serialized: what it expects of its namespace."""
         self.refresh: Callable[[Operation, str], bool] | None = None
@@ -161,20 +161,20 @@ class Operation:
         self.rebuild: Callable[[], Generator[Any, Any, bytes | None]] | None = None
         """A flow that makes its body anew, with whole values in place of patches. None: there are none."""
         self.chain: Chain | None = None
-        """What it builds on, and what builds on it."""
+        """The chain of puts that it belongs to."""
         self.after_puts = False
-        """Whether it is sent only when the puts before it have been answered."""
+        """True if it is sent only when the puts before it have been answered."""
         self.alone = False
-        """Whether it goes in a call of its own."""
+        """True if it goes in a call of its own."""
         self.abandoned = False
-        """Whether nobody waits for it, and it needn't be sent if it hasn't been."""
+        """True if nobody waits for it, and it needn't be sent if it hasn't been."""
         self.begun = time.monotonic()
         self.sent_at = 0.0
         self.attempts: Attempts | None = None
         self.spared = False
-        """Whether a broken stream was mended for it already, without counting as a failure."""
+        """True if a broken stream was mended for it already, without counting as a failure."""
         self.span: CallSpan | None = None
-        """What it is traced by."""
+        """Its span, if it is traced."""
         self.trace = b""
         """The field that tells the server of it, serialized."""
         self.id = 0

@@ -71,7 +71,7 @@ class Pipeline:
     """
 
     hands_over = True
-    """Whether a call is made also if nobody waits for it."""
+    """True if a call is made also if nobody waits for it."""
 
     def __init__(
         self,

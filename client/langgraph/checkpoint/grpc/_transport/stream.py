@@ -82,14 +82,14 @@ class Stream:
         self.metadata = metadata
         self.until = until
         self.retired = False
-        """Whether it only answers what it was given."""
+        """True if it only answers what it was given."""
         self.ended = False
         self.works = False
-        """Whether the server has answered on it."""
+        """True if the server has answered on it."""
         self.status_lost = False
-        """Whether it is not known how the server has ended it."""
+        """True if it is not known how the server has ended it."""
         self.unanswered: dict[int, Operation] = {}
-        """What was given to it, by id, in order."""
+        """The operations given to it, by id, in order."""
         self._owner = owner
         self._call = call
         self._tuning = tuning
@@ -101,7 +101,7 @@ class Stream:
         self._received_at = 0.0
         self._writer: asyncio.Task[None] | None = None
         self._is_due = False
-        """Whether what is in the outbox is to be sent now."""
+        """True if what is in the outbox is to be sent now."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._write_failed = False
         self._watchdog: asyncio.TimerHandle | None = None

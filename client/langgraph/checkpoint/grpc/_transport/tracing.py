@@ -90,7 +90,7 @@ class CallSpan:
     def __init__(self, span: Span, traceparent: str) -> None:
         self._span = span
         self.traceparent = traceparent
-        """What tells the server of it."""
+        """The header that tells the server of it."""
 
     @property
     def headers(self) -> Headers:

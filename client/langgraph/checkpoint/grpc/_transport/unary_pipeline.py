@@ -30,7 +30,7 @@ class UnaryPipeline:
     """
 
     hands_over = False
-    """Whether somebody makes a call that nobody waits for."""
+    """True if somebody makes a call that nobody waits for."""
     is_dead = False
     loop = None
 

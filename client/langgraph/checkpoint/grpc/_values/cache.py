@@ -65,7 +65,7 @@ class CachedValue:
         self.chain = chain
         """The patches that it is stored as; None: it is stored whole."""
         self.chain_bytes = chain_bytes
-        """How many bytes these take where they are stored."""
+        """The bytes that these take where they are stored."""
         self._digest: bytes | None = None
 
     @property

@@ -99,7 +99,7 @@ class _Patched(NamedTuple):
     chain: Chain | None
     """The patches that it is stored as; None: a task write, which nothing is built on."""
     chain_bytes: int
-    """How many bytes those before it take."""
+    """The size of those before it, in bytes."""
 
 
 class Outgoing:
@@ -123,7 +123,7 @@ class Outgoing:
     ) -> None:
         self.key = (request.thread_id, request.checkpoint_ns)
         self.size = 0
-        """How many bytes it holds: those of the serialized values."""
+        """Its size in bytes: that of the serialized values."""
         self._serde = serde
         self._cache = cache
         self._values: list[_Value] = []

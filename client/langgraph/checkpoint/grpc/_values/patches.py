@@ -231,9 +231,9 @@ class _Writer:
         self._parts: list[bytes] = []
         self._last = _Match(0, 0, 0)
         self.done = 0
-        """How many of the new bytes the instructions make."""
+        """The number of new bytes that the instructions make."""
         self.inserted = 0
-        """How many bytes they insert."""
+        """The number of bytes that they insert."""
 
     def copy(self, match: _Match) -> None:
         """Copies bytes from the base, and inserts what comes before them."""
