@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,15 +17,8 @@ from checkpointd_server.domain.checkpoints import (
 )
 from checkpointd_server.domain.items import ItemStore
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
-from checkpointd_server.domain.retention import ExpiringPage, RetentionPage, RetentionPolicy, RetentionPosition
-from checkpointd_server.domain.tenants import (
-    PurgePosition,
-    PurgeReport,
-    Quotas,
-    Statistics,
-    TenantQuotas,
-    Usage,
-)
+from checkpointd_server.domain.retention_store import RetentionStore
+from checkpointd_server.domain.tenant_store import TenantStore
 from checkpointd_server.domain.thread_lists import (
     Node,
     NodePosition,
@@ -41,97 +34,6 @@ from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, Valu
 
 NO_LEASES: Mapping[str, int] = MappingProxyType({})
 """For callers that hold none."""
-
-
-class TenantStore(Protocol):
-    """Knows what tenants hold and may use, and purges. Raises what a CheckpointStore raises."""
-
-    async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
-        """Records that tenants were seen."""
-        ...
-
-    async def list(self, *, after: str, limit: int, timeout: float | None) -> Sequence[TenantQuotas]:
-        """Reads tenants and their own quotas, by name, behind one."""
-        ...
-
-    async def read_quotas(self, tenants: Iterable[str], *, timeout: float | None) -> Sequence[TenantQuotas]:
-        """Reads the own quotas of those tenants that were noted."""
-        ...
-
-    async def set_quotas(self, tenant: str, quotas: Quotas, *, resets: bool, timeout: float | None) -> TenantQuotas:
-        """Sets the quotas that aren't None, after taking back all others if wanted; returns what is set then."""
-        ...
-
-    async def find_threads(self, tenant: str, thread_ids: Iterable[str], *, timeout: float | None) -> Set[str]:
-        """Returns those of some threads that hold anything."""
-        ...
-
-    async def read_usage(self, tenant: str, *, timeout: float | None) -> Usage:
-        """Sums up what a tenant holds."""
-        ...
-
-    async def read_statistics(self, tenant: str, *, timeout: float | None) -> Statistics:
-        """Sums up what a tenant holds, and looks at some of its threads."""
-        ...
-
-    async def purge_found(
-        self,
-        tenant: str,
-        wanted: ThreadFilter,
-        *,
-        start: PurgePosition,
-        takes_pinned: bool,
-        is_dry_run: bool,
-        timeout: float | None,
-    ) -> PurgeReport:
-        """Purges a page of the threads that a filter finds, archived or not; or tells what would go."""
-        ...
-
-    async def purge_all(
-        self, tenant: str, *, start: PurgePosition, takes_pinned: bool, is_dry_run: bool, timeout: float | None
-    ) -> PurgeReport:
-        """Purges a page of all threads that a tenant had when the purge began; or tells what would go."""
-        ...
-
-    async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
-        """Purges what a tenant has besides its threads, and adds it to a report."""
-        ...
-
-
-class RetentionStore(Protocol):
-    """Keeps retention policies, and applies them. What `CheckpointStore` says of arguments and errors goes here too."""
-
-    async def set_policy(self, tenant: str, policy: RetentionPolicy, *, timeout: float | None) -> None:
-        """Stores a policy in place of the one with its name. Raises InvalidArgument where there are too many."""
-        ...
-
-    async def delete_policy(self, tenant: str, name: str, *, timeout: float | None) -> bool:
-        """Deletes a policy, and tells whether it was there."""
-        ...
-
-    async def list_policies(self, tenant: str, *, timeout: float | None) -> list[RetentionPolicy]:
-        """Returns all policies of a tenant, by name."""
-        ...
-
-    async def preview(
-        self, tenant: str, policy: RetentionPolicy | None, *, after: RetentionPosition | None, timeout: float | None
-    ) -> RetentionPage:
-        """Returns what would go of the next threads now; with a policy: if it was there too."""
-        ...
-
-    async def run(self, tenant: str, *, after: RetentionPosition | None, timeout: float | None) -> RetentionPage:
-        """Applies the policies to the next threads now."""
-        ...
-
-    async def list_expiring(
-        self, tenant: str, *, after: RetentionPosition | None, page_size: int, timeout: float | None
-    ) -> ExpiringPage:
-        """Reads a page of what is about to go and nobody has acknowledged, the next first."""
-        ...
-
-    async def acknowledge(self, tenant: str, thread_id: str, below: str, *, timeout: float | None) -> bool:
-        """Lets what was announced of a thread go; tells whether it still is what was announced."""
-        ...
 
 
 class CheckpointStore(Protocol):
@@ -160,19 +62,47 @@ class CheckpointStore(Protocol):
     async def get_checkpoint(
         self, namespace: Namespace, checkpoint_id: str | None, *, known: Known = (), timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None, without the values that are known."""
+        """Reads a checkpoint, without the values that are known to the caller.
+
+        Args:
+            namespace: Its namespace.
+            checkpoint_id: Its id. None: the latest.
+            known: Versions of channels whose values are left out.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The checkpoint, or that there is none.
+        """
         ...
 
     async def get_metadata_index(
         self, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
     ) -> str | None:
-        """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+        """Reads the searchable part of a checkpoint's metadata.
+
+        Args:
+            namespace: The checkpoint's namespace.
+            checkpoint_id: Its id.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            A JSON object, as text. None: it is not there.
+        """
         ...
 
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:
-        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted."""
+        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            upload_id: The upload.
+            offset: The part's place in the value, in bytes.
+            data: The part.
+            timeout: The time that the caller has left, in seconds; None: no end.
+        """
         ...
 
     async def get_value(
@@ -184,11 +114,30 @@ class CheckpointStore(Protocol):
         max_bytes: int,
         timeout: float | None,
     ) -> ValueRange | None:
-        """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
+        """Reads a range of a stored value's bytes, or of a patch's instructions.
+
+        Args:
+            namespace: The value's namespace.
+            key: The value: a channel's version, or a task write.
+            offset: The beginning of the range, in bytes.
+            max_bytes: The most bytes to read.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The range. None: the value is not there.
+        """
         ...
 
     async def list_checkpoints(self, query: ListQuery, *, timeout: float | None) -> Page:
-        """Reads a page of checkpoints, newest first."""
+        """Reads a page of checkpoints, newest first.
+
+        Args:
+            query: The selection, and the place of the page.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The page, and where the next one starts.
+        """
         ...
 
     async def get_delta_history(
@@ -201,31 +150,76 @@ class CheckpointStore(Protocol):
         page_bytes: int,
         timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for writes and seeds of channels, a page a call.
+        """Walks the ancestors of a checkpoint for writes and seeds of channels, a page a call.
 
-        `after` continues where a page ended.
+        Args:
+            namespace: The checkpoint's namespace.
+            checkpoint_id: Its id. None: the latest.
+            channels: The channels.
+            after: The place where a page ended. None: the first page.
+            page_bytes: The size at which the page is cut, in bytes.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The writes and seeds of the page.
         """
         ...
 
     async def delete_thread(
         self, tenant: str, thread_id: str, *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
-        """Deletes a thread and returns how many checkpoints it had. `leases`: the caller's, token by thread.
+        """Deletes a thread: all its namespaces, values and writes.
 
-        Raises LeaseHeld, LeaseLost.
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            leases: The tokens of leases that the caller holds, by thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The number of checkpoints that it had; 0: there was none.
+
+        Raises:
+            LeaseHeld: Somebody else holds the lease on it.
+            LeaseLost: The caller's lease has ended.
         """
         ...
 
     async def delete_runs(
         self, tenant: str, run_ids: Sequence[str], *, leases: Mapping[str, int] = NO_LEASES, timeout: float | None
     ) -> int:
-        """Deletes the checkpoints of runs and returns how many there were. Raises LeaseHeld, LeaseLost."""
+        """Deletes the checkpoints of runs, in all threads.
+
+        Args:
+            tenant: The tenant.
+            run_ids: The runs.
+            leases: The tokens of leases that the caller holds, by thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The number of checkpoints deleted.
+
+        Raises:
+            LeaseHeld: Somebody else holds the lease on a thread of theirs.
+            LeaseLost: The caller's lease on one has ended.
+        """
         ...
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
-        """Copies a thread and returns how many checkpoints.
+        """Copies a thread, whole or up to a checkpoint.
 
-        Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
+        Args:
+            copy: The source, the target, and the caller's lease.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The number of checkpoints copied; 0: there is no source.
+
+        Raises:
+            ThreadExists: The target holds checkpoints already.
+            CheckpointNotFound: The source has no such checkpoint.
+            LeaseHeld: Somebody else holds the lease on the target.
+            LeaseLost: The caller's lease on it has ended.
         """
         ...
 
@@ -238,7 +232,22 @@ class CheckpointStore(Protocol):
         leases: Mapping[str, int] = NO_LEASES,
         timeout: float | None,
     ) -> int:
-        """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+        """Removes history from threads. Unknown ones are passed over.
+
+        Args:
+            tenant: The tenant.
+            thread_ids: The threads.
+            strategy: The part that is kept.
+            leases: The tokens of leases that the caller holds, by thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The number of checkpoints deleted.
+
+        Raises:
+            LeaseHeld: Somebody else holds the lease on one of them.
+            LeaseLost: The caller's lease on one has ended.
+        """
         ...
 
     async def list_threads(
@@ -251,38 +260,110 @@ class CheckpointStore(Protocol):
         page_bytes: int,
         timeout: float | None,
     ) -> ThreadPage:
-        """Reads a page of threads, newest activity first. One that isn't full is the last only if it says so."""
+        """Reads a page of threads, newest activity first.
+
+        Args:
+            tenant: The tenant.
+            wanted: The selection.
+            after: The place where the page before ended. None: the first page.
+            page_size: The most threads.
+            page_bytes: The size at which the page is cut, in bytes.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The page. One that isn't full is the last only if it says so.
+        """
         ...
 
     async def count_threads(self, tenant: str, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
-        """Counts threads, as far as that is cheap."""
+        """Counts threads, as far as that is cheap.
+
+        Args:
+            tenant: The tenant.
+            wanted: The selection.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The number, or a lower bound.
+        """
         ...
 
     async def get_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> Thread:
-        """Reads what lists show of a thread, archived or not. Raises ThreadNotFound."""
+        """Reads what lists show of a thread, archived or not.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The thread.
+
+        Raises:
+            ThreadNotFound: It holds nothing.
+        """
         ...
 
     async def list_nodes(
         self, tenant: str, thread_id: str, *, after: NodePosition | None, page_size: int, timeout: float | None
     ) -> tuple[list[Node], NodePosition | None]:
-        """Reads a page of a thread's checkpoints without what they hold, newest first, and where the next starts."""
+        """Reads a page of a thread's checkpoints without what they hold, newest first.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            after: The place where the page before ended. None: the first page.
+            page_size: The most checkpoints.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The checkpoints, and where the next page starts. None: this was the last one.
+        """
         ...
 
     async def archive_thread(
         self, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
     ) -> bool:
-        """Archives a thread, or brings it back; tells whether that changed anything.
+        """Archives a thread, or brings it back.
 
-        Raises ThreadNotFound, LeaseHeld, LeaseLost.
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            archives: False: it is brought back.
+            lease: The token of the caller's lease on it; 0: none.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            Whether that changed anything.
+
+        Raises:
+            ThreadNotFound: It holds nothing.
+            LeaseHeld: Somebody else holds the lease on it.
+            LeaseLost: The caller's lease has ended.
         """
         ...
 
     async def update_thread(self, change: ThreadChange, *, timeout: float | None) -> None:
-        """Changes tags, the pin and the time to live of a thread. Raises ThreadNotFound, InvalidArgument."""
+        """Changes tags, the pin and the time to live of a thread.
+
+        Args:
+            change: The thread, and what to change.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Raises:
+            ThreadNotFound: It holds nothing.
+            InvalidArgument: It would have too many tags.
+        """
         ...
 
     async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
-        """Lets a read count as use of a thread, for how long it is kept."""
+        """Lets a read count as use of a thread, for how long it is kept.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+        """
         ...
 
     @property
@@ -293,20 +374,63 @@ class CheckpointStore(Protocol):
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
         """Takes the lease on a thread, or waits in line for it.
 
-        When it returns, every write that began before the lease has ended. Raises LeaseHeld when the wait is over.
+        When it returns, every write that began before the lease has ended.
+
+        Args:
+            acquire: The thread, the holder, and how long to wait.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The lease.
+
+        Raises:
+            LeaseHeld: Somebody else has it still when the wait is over.
         """
         ...
 
     async def renew_lease(self, tenant: str, thread_id: str, token: int, *, ttl: float, timeout: float | None) -> Lease:
-        """Extends a lease to live `ttl` seconds from now. Raises LeaseLost."""
+        """Extends a lease.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            token: The lease's token.
+            ttl: How long it lives from now, in seconds.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            The lease.
+
+        Raises:
+            LeaseLost: It has ended.
+        """
         ...
 
     async def release_lease(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
-        """Gives up a holder's lease or place in line, and tells whether it had the lease."""
+        """Gives up a holder's lease or place in line.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            holder: The holder.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            Whether the holder had the lease.
+        """
         ...
 
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
-        """Returns who may write to a thread."""
+        """Reads the state of a thread's lease.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Returns:
+            Who may write to the thread.
+        """
         ...
 
     @property
@@ -324,5 +448,12 @@ class CheckpointStore(Protocol):
         ...
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a trivial query; raises DatabaseUnavailable if it doesn't go through."""
+        """Runs a trivial query.
+
+        Args:
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Raises:
+            DatabaseUnavailable: It doesn't go through.
+        """
         ...

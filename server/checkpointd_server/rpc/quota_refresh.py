@@ -10,7 +10,7 @@ from time import monotonic
 import structlog
 
 from checkpointd_server.domain.errors import CheckpointdError, QuotaExceeded
-from checkpointd_server.domain.store import TenantStore
+from checkpointd_server.domain.tenant_store import TenantStore
 from checkpointd_server.rpc.tenants import Tenants, TenantState
 
 TIMEOUT = 30.0
