@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc import RpcServer
 from checkpointd_server.store import StoreOptions, open_store
 from tests.rpc.serving import Serve, serving
+from tests.rpc.world import World
 from tests.support.rpc_client import Client
 
 
@@ -37,3 +39,12 @@ async def client(serve: Serve) -> AsyncIterator[Client]:
     """A client of a server with default options."""
     async with serve() as (_, connected):
         yield connected
+
+
+@pytest.fixture
+def world(
+    serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str, store: Any, tmp_path: Path
+) -> World:
+    keys_file = tmp_path / "keys.toml"
+    keys_file.touch()
+    return World(serve=serve, blocker=blocker, database_url=database_url, keys_file=keys_file, store=store)

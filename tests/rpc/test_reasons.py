@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import asyncpg
 import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from structlog.testing import capture_logs
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import lease_service_pb2, retention_service_pb2, thread_service_pb2, value_service_pb2
@@ -23,56 +18,12 @@ from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.errors_pb2 import ErrorReason
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, Scope
-from checkpointd_server.domain.errors import DatabaseUnavailable
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tenants import Quotas
 from checkpointd_server.rpc.auth.api_keys import new_key
-from checkpointd_server.rpc.calls.error_redaction import format_redacted_traceback
 from checkpointd_server.store.items.features import ItemFeatures
 from tests.rpc.requests import channels, patch
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """What a test can do to provoke an error."""
-
-    serve: Any
-    blocker: Any
-    database_url: str
-    keys_file: Path
-    store: Any
-
-    async def sql(self, statement: str, *, database: str | None = None) -> None:
-        """Runs a statement behind the server's back."""
-        connection = await asyncpg.connect(self.database_url, database=database)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    @asynccontextmanager
-    async def busy(self, **options: Any) -> AsyncIterator[tuple[Any, Any, asyncio.Task[Any], Any]]:
-        """A server with one put at work, which waits for as long as `blocker` holds it up."""
-        async with self.serve(**options) as (server, client):
-            await client.checkpoints.PutCheckpoint(client.put_request())
-            async with self.blocker() as blocked:
-                put = asyncio.create_task(_put(client))
-                await blocked.until_waiting(1)
-                yield server, client, put, blocked
-
-
-async def _put(client: Any, **options: Any) -> int:
-    response = await client.checkpoints.PutCheckpoint(client.put_request(checkpoint_id="checkpoint-2"), **options)
-    return int(response.version)
-
-
-@pytest.fixture
-def world(
-    serve: Any, blocker: Callable[[], AbstractAsyncContextManager[Any]], database_url: str, store: Any, tmp_path: Path
-) -> World:
-    keys_file = tmp_path / "keys.toml"
-    keys_file.touch()
-    return World(serve=serve, blocker=blocker, database_url=database_url, keys_file=keys_file, store=store)
+from tests.rpc.world import World, internal, put_another
 
 
 async def invalid_argument(world: World) -> Any:
@@ -179,13 +130,7 @@ async def deadline_exceeded(world: World) -> Any:
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
     async with world.serve(default_timeout=0.2) as (_, client), world.blocker():
-        return await client.refused(_put(client))
-
-
-async def internal(world: World) -> Any:
-    async with world.serve() as (_, client):
-        await world.sql("ALTER TABLE checkpointd.checkpoints RENAME TO stolen")
-        return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
+        return await client.refused(put_another(client))
 
 
 async def lease_held(world: World) -> Any:
@@ -376,110 +321,3 @@ async def test_every_reason_reaches_the_client(world: World, reason: str) -> Non
     }
     for driver_word in ("asyncpg", "relation", "SELECT", "stolen", "Traceback"):
         assert driver_word not in refusal.message
-
-
-async def test_a_conflict_tells_what_is_there(world: World) -> None:
-    async with world.serve() as (_, client):
-        version = (await client.checkpoints.PutCheckpoint(client.put_request(writer=b"me"))).version
-        stranger = client.put_request(
-            checkpoint_id="checkpoint-2", precondition=values.Precondition(if_last_writer=b"other")
-        )
-        refusal = await client.refused(client.checkpoints.PutCheckpoint(stranger))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "VERSION_CONFLICT")
-        assert refusal.metadata == {
-            "thread_id": "thread-1",
-            "checkpoint_ns": "",
-            "current_version": str(version),
-            "current_checkpoint_id": "checkpoint-1",
-        }
-        writes = client.writes_request(precondition=values.Precondition(if_version_match=version + 1))
-        refusal = await client.refused(client.checkpoints.PutWrites(writes))
-        assert refusal.metadata["expected_version"] == str(version + 1)
-
-
-async def test_either_half_of_a_precondition_suffices(world: World) -> None:
-    async with world.serve() as (_, client):
-        version = (await client.checkpoints.PutCheckpoint(client.put_request(writer=b"me"))).version
-        for number, precondition in enumerate(
-            [
-                values.Precondition(if_version_match=version, if_last_writer=b"other"),
-                values.Precondition(if_version_match=10**9, if_last_writer=b"me"),
-                values.Precondition(),
-            ]
-        ):
-            put = client.put_request(checkpoint_id=f"c-{number}", precondition=precondition, writer=b"me")
-            assert (await client.checkpoints.PutCheckpoint(put)).version > version
-
-
-@pytest.mark.parametrize("character", ["é", "😀", "\x01", "\n", "%"])
-async def test_the_longest_ids_come_back_with_a_conflict(world: World, character: str) -> None:
-    size = len(character.encode())
-    thread_id, checkpoint_ns = character * (512 // size), character * (1408 // size)
-    async with world.serve() as (_, client):
-        request = client.put_request(
-            thread_id=thread_id, checkpoint_ns=checkpoint_ns, precondition=values.Precondition(if_version_match=7)
-        )
-        refusal = await client.refused(client.checkpoints.PutCheckpoint(request))
-        assert refusal.reason == "VERSION_CONFLICT"
-        assert (refusal.metadata["thread_id"], refusal.metadata["checkpoint_ns"]) == (thread_id, checkpoint_ns)
-
-
-async def test_a_fault_is_logged_under_the_id_that_the_client_is_told(world: World) -> None:
-    with capture_logs() as logs:
-        refusal = await internal(world)
-    (line,) = [line for line in logs if line["log_level"] == "error"]
-    assert line["error_id"] == refusal.metadata["error_id"]
-    assert line["method"] == "CheckpointService/GetCheckpoint"
-    assert "rpc/calls/handler.py" in line["trace"]
-
-
-def test_a_trace_says_where_and_what_kind_but_not_in_whose_words() -> None:
-    # Put together here, since a traceback shows the line that raised.
-    words = "Key (thread_id)=({}) already exists.".format("secret")
-    try:
-        try:
-            raise asyncpg.UniqueViolationError(words)
-        except asyncpg.UniqueViolationError as cause:
-            raise DatabaseUnavailable("our own words") from cause
-    except DatabaseUnavailable as error:
-        trace = format_redacted_traceback(error)
-    assert "secret" not in trace
-    assert "UniqueViolationError (SQLSTATE 23505)" in trace
-    assert trace.endswith("DatabaseUnavailable: our own words")
-    assert trace.count("test_a_trace_says_where") == 2
-
-
-async def test_a_call_is_one_line_at_debug_without_values(world: World) -> None:
-    with capture_logs() as logs:
-        async with world.serve() as (_, client):
-            secret = b"secret value"
-            metadata = client.metadata({"k": "secret value"})
-            put = client.put_request(**channels(client, "i1", channel=secret), metadata=metadata)
-            await client.checkpoints.PutCheckpoint(put)
-    (line,) = [line for line in logs if line.get("method") == "CheckpointService/PutCheckpoint"]
-    assert (line["log_level"], line["code"], line["thread_id"]) == ("debug", "OK", "thread-1")
-    assert line["duration_ms"] > 0
-    assert "secret" not in str(logs)
-
-
-async def test_so_is_each_operation_of_a_stream(world: World) -> None:
-    with capture_logs() as logs:
-        async with world.serve() as (_, client):
-            put = client.put_request(**channels(client, "i1", channel=b"secret value"))
-            failing = pb.PutCheckpointRequest(thread_id="thread-2")
-            operations = [
-                pb.Operation(id=1, put_checkpoint=put),
-                pb.Operation(id=2, get_checkpoint=pb.GetCheckpointRequest(thread_id=put.thread_id)),
-                pb.Operation(id=3, put_checkpoint=failing),
-            ]
-            stream = client.checkpoints.Pipeline()
-            await stream.write(pb.PipelineRequest(operations=operations))
-            await stream.done_writing()
-            assert sum([len(response.results) async for response in stream]) == 3
-    lines = [(line["method"], line["thread_id"], line["code"]) for line in logs if "thread_id" in line]
-    assert sorted(lines) == [
-        ("CheckpointService/GetCheckpoint", put.thread_id, "OK"),
-        ("CheckpointService/PutCheckpoint", put.thread_id, "OK"),
-        ("CheckpointService/PutCheckpoint", "thread-2", "INVALID_ARGUMENT"),
-    ]
-    assert "secret" not in str(logs)
