@@ -358,7 +358,7 @@ def test_a_server_can_t_pass_one_thread_off_as_another(
 ) -> None:
     answer = [values.CheckpointTuple(thread_id="t", checkpoint_ns="", checkpoint_id="1")]
     serde = ValueSerde(serde=JsonPlusSerializer(), encryption=encryption())
-    with nullcontext() if fits else pytest.raises(TamperedValueError, match="another one than was asked for"):
+    with nullcontext() if fits else pytest.raises(TamperedValueError, match="a different one"):
         check_place(serde, request_, answer)
 
 
@@ -374,7 +374,7 @@ def test_fields_can_be_told_apart() -> None:
         (lambda: Encryption(keys={"a": KEY}, current="b"), "encryption.current", "no key 'b'"),
         (lambda: Encryption(keys={}, current="b"), "encryption.current", "no key 'b'"),
         *(
-            (lambda name=name: Encryption(keys={name: KEY}, current=name), "encryption.keys", "is no key id")
+            (lambda name=name: Encryption(keys={name: KEY}, current=name), "encryption.keys", "is not a key id")
             for name in ("", "a b", "a+b", "é", "a\n", "x" * 65)
         ),
     ],

@@ -164,7 +164,7 @@ class TestMemory:
             base.value.patch.base_version = NEXT_VERSION
             return answer
 
-        with pytest.raises(CorruptValueError, match="without an end"):
+        with pytest.raises(CorruptValueError, match="chain of patches doesn't end"):
             flows.run(Reader(serde=PLAIN, cache=ValueCache(0), first_version=str).get(encode.get(CONFIG)), server)
 
 

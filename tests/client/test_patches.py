@@ -284,9 +284,9 @@ class TestBounds:
             (b"\x15\x01", "not there"),
             (b"\x15\xff\xff\xff\xff\x0f", "not there"),
             (b"\xff" * 12, "too large"),
-            (b"", "another number of bytes"),
-            (b"\x13\x00", "another number of bytes"),
-            (b"\x15\x00\x15\x00", "another number of bytes"),
+            (b"", "doesn't make the"),
+            (b"\x13\x00", "doesn't make the"),
+            (b"\x15\x00\x15\x00", "doesn't make the"),
             (b"\x14x123456789", "checksum"),
         ],
     )

@@ -68,7 +68,7 @@ def test_where_a_file_has_two_values_of_one_version_the_newest_counts(
     ("breakage", "problem"),
     [
         ("UPDATE checkpoints SET type = 'msgpack+aes'", "is of type 'msgpack+aes', which only the saver that wrote it"),
-        ("UPDATE checkpoints SET checkpoint = x'93010203'", "can't be read: its msgpack is no checkpoint's"),
+        ("UPDATE checkpoints SET checkpoint = x'93010203'", "can't be read: its msgpack is not a checkpoint"),
     ],
 )
 def test_what_can_not_come_along_is_told_and_the_rest_comes(

@@ -101,7 +101,7 @@ EXAMPLES: list[tuple[CheckpointdError, dict[str, str]]] = [
     (BaseMissing("t", "c"), {"thread_id": "t", "channel": "c"}),
     (ChainTooLong("t", "c", limit=64), {"thread_id": "t", "channel": "c", "limit": "64"}),
     (SealedValue(), {}),
-    (BrokenPatch("the checksum is another one"), {}),
+    (BrokenPatch("the checksum differs"), {}),
     (DatabaseUnavailable(), {}),
     (DatabaseFull(), {}),
     (Draining(), {}),

@@ -82,7 +82,7 @@ export function versionOf(tag: string): string | number {
     }
     return number;
   }
-  throw new CorruptValueError("the server answered with a channel version that is none");
+  throw new CorruptValueError("the server answered with an invalid channel version");
 }
 
 /**

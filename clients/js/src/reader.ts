@@ -207,7 +207,7 @@ function writePlace(checkpointId: string, write: TaskWrite): Place {
 
 function checkProgress(token: string, next: string, empty: number): void {
   if (token === next || empty > MAX_EMPTY_PAGES) {
-    throw new CorruptValueError("the server's answer doesn't come to an end: pages follow that have nothing on them");
+    throw new CorruptValueError("the server's list doesn't end: it goes on with empty pages");
   }
 }
 

@@ -232,7 +232,7 @@ export class GrpcSaver extends BaseCheckpointSaver<any> {
     const key = keyOf(config);
     const checkpointId = text("checkpoint_id", getCheckpointId(config));
     if (checkpointId === "") {
-      throw new InvalidArgumentError("checkpoint_id: writes belong to a checkpoint, the config names none", "checkpoint_id");
+      throw new InvalidArgumentError("checkpoint_id: missing in the config; writes belong to a checkpoint", "checkpoint_id");
     }
     const view = this.runs.viewOf(config, key, checkpointId);
     view?.check(checkpointId);

@@ -93,7 +93,9 @@ class Contexts:
         except OSError as error:
             raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise click.ClickException(f"{path} holds no contexts: mend it, or remove it and add them anew") from None
+            raise click.ClickException(
+                f"{path} holds no contexts: repair it, or remove it and add them again"
+            ) from None
         return cls(path=path, by_name=contexts, current=current)
 
     def get(self, name: str) -> Context:

@@ -53,7 +53,7 @@ def migrate(
     from checkpointd_server import app, store
 
     if print_sql and (status or as_json):
-        raise click.UsageError("--print-sql goes with neither --status nor --json.")
+        raise click.UsageError("--print-sql can't be combined with --status or --json.")
     if as_json and not status:
         raise click.UsageError("--json goes with --status.")
     if print_sql:

@@ -73,7 +73,7 @@ def from_serialized(type: str | None, data: bytes, place: Place) -> StockCheckpo
             elif name != "id":
                 fields[name] = part
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise MoveError(f"{place} can't be read: its msgpack is no checkpoint's") from error
+        raise MoveError(f"{place} can't be read: its msgpack is not a checkpoint") from error
     return StockCheckpoint(fields, versions, values)
 
 

@@ -61,7 +61,7 @@ async def get_delta_history(
         reads=True,
     )
     if last["o_is_gone"]:
-        raise InvalidArgument("page_token", "the checkpoint that the page before ended with is gone; begin anew")
+        raise InvalidArgument("page_token", "the checkpoint at the end of the previous page is gone; start again")
     writes: dict[str, list[tuple[str, TaskWrite]]] = {channel: [] for channel in asked}
     seeds: dict[str, str] = {}
     values: list[StoredValue] = []

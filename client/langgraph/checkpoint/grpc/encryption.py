@@ -63,13 +63,13 @@ class Encryption:
         for key_id, key in self.keys.items():
             if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
                 raise InvalidArgumentError(
-                    f"encryption.keys: {key_id!r} is no key id; take 1 to 64 ASCII letters, digits, '_', '-' and '.'",
+                    f"encryption.keys: {key_id!r} is not a key id; use 1 to 64 ASCII letters, digits, '_', '-' and '.'",
                     field="encryption.keys",
                 )
             if not isinstance(key, bytes) or len(key) != _KEY_BYTES:
                 raise InvalidArgumentError(
                     f"encryption.keys: the key {key_id!r} must be {_KEY_BYTES} bytes; "
-                    "`os.urandom(32)` makes one, a password is none",
+                    "use `os.urandom(32)`, not a password",
                     field="encryption.keys",
                     limit=_KEY_BYTES,
                 )

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def _saver(name: str) -> GrpcSaver:
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise TypeError(f"{name!r} names nothing in a module; give package.module:name")
+        raise TypeError(f"{name!r} names nothing in a module; use package.module:name")
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):
         found = getattr(found, part)

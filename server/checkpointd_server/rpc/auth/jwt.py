@@ -47,7 +47,7 @@ class Tokens:
             raise SetupError("tokens need keys to be checked with: give --jwt-keys or --jwt-jwks-url")
         if not options.issuer or not options.audiences:
             raise SetupError(
-                "tokens need --jwt-issuer and --jwt-audience: a token that was made for another service is no good here"
+                "tokens need --jwt-issuer and --jwt-audience: tokens made for other services must not be accepted"
             )
         self._options = options
         self._file: WatchedFile[list[PublicKey]] | None = None
@@ -114,7 +114,7 @@ class Tokens:
         try:
             expires_at = float(claims["exp"])
         except (TypeError, ValueError, OverflowError) as error:
-            raise Unauthenticated("the token's claim exp is no time") from error
+            raise Unauthenticated("the token's claim exp is not a time") from error
         if len(self._believed) >= MAX_REMEMBERED:
             del self._believed[next(iter(self._believed))]
         self._believed[token] = identity, expires_at + self._options.leeway

@@ -131,7 +131,7 @@ def _check(condition: Any, field: str, way: int) -> int:
 
 def _check_operator(operator: str, operand: Any, field: str) -> None:
     if operator not in _OPERATORS:
-        raise InvalidArgument(field, f"has {operator[:20]!r}, which is no operator, beside or in place of operators")
+        raise InvalidArgument(field, f"has {operator[:20]!r}, which is not an operator, among operators")
     if operator in _LISTS and not isinstance(operand, list):
         raise InvalidArgument(field, f"has {operator} with something else than a list")
     if operator == "$exists" and not isinstance(operand, bool):

@@ -99,10 +99,10 @@ def check_version(version: str, field: str, limit: int) -> None:
         return
     if tag == "i":
         if not _INTEGER.fullmatch(text):
-            raise InvalidArgument(field, 'is no integer in decimal behind its tag "i"')
+            raise InvalidArgument(field, 'is not a decimal integer behind its tag "i"')
     elif tag == "f":
         if not _FLOAT.fullmatch(text) or isnan(float(text)):
-            raise InvalidArgument(field, 'is no float in decimal behind its tag "f"')
+            raise InvalidArgument(field, 'is not a decimal float behind its tag "f"')
     else:
         raise InvalidArgument(field, 'has no tag: it begins with "s" for a text, "i" for an integer, "f" for a float')
 

@@ -214,7 +214,7 @@ class ThreadServicer:
         wanted = read_filter(request.filter, self._limits)
         is_empty = wanted == ThreadFilter()
         if request.all_threads and not is_empty:
-            raise InvalidArgument("filter", "goes not with all_threads: set one of them")
+            raise InvalidArgument("filter", "can't be combined with all_threads: set one of them")
         if is_empty and not request.all_threads:
             raise InvalidArgument("filter", "is required: it says which threads; all_threads purges all of them")
         start = read_purge_token(request, tenant)

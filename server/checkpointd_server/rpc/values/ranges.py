@@ -110,7 +110,7 @@ class RangeReader:
                     return None  # deleted or replaced meanwhile
                 raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: its base is missing") from None
         if len(data) == patch.size and crc32(data) != patch.crc32:
-            raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: the checksum is another one")
+            raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: the checksum differs")
         return AssembledRange(data, patch.size, patch.crc32)
 
     async def _whole(self, reading: _Reading, key: ChannelValueKey, start: int, stop: int) -> bytes | None:
@@ -142,7 +142,7 @@ class RangeReader:
             assert patch is not None
             segments = await self._executor.run(resolve_segments, row.data, segments, self._options.max_segments)
             key = ChannelValueKey(key.channel, patch.base_version)
-        raise BrokenPatch(f"channel {key.channel!r}: more patches follow one another than may")
+        raise BrokenPatch(f"channel {key.channel!r}: its chain of patches is too long")
 
     async def _fill(self, reading: _Reading, key: ChannelValueKey, segments: list[Segment]) -> bytes:
         """Returns what segments hold whose ranges are those of a whole value."""

@@ -43,4 +43,4 @@ class ItemFeatures:
         rows = await connections.of(None).fetch("languages", timeout=timeout, reads=True)
         self._languages = frozenset(row["name"] for row in rows)
         if language not in self._languages:
-            raise InvalidArgument(field, "is no text search configuration of the database")
+            raise InvalidArgument(field, "is not a text search configuration of the database")

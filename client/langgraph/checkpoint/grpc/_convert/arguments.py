@@ -117,4 +117,4 @@ def version_of(tag: str) -> str | int | float:
             return float(tag[1:])
     except ValueError:
         pass
-    raise CorruptValueError("the server answered with a channel version that is none")
+    raise CorruptValueError("the server answered with an invalid channel version")

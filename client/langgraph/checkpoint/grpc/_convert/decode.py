@@ -58,7 +58,7 @@ def check_place(
         for name, wanted in asked.items():
             if getattr(message, name) != wanted:
                 raise TamperedValueError(
-                    f"{name}: the server answered with another one than was asked for",
+                    f"{name}: the server answered with a different one",
                     thread_id=request.thread_id,
                     place=name,
                 )
@@ -78,7 +78,7 @@ def metadata_of(serde: ValueSerde, message: values.CheckpointTuple) -> Checkpoin
 def metadata_place(message: values.CheckpointTuple, thread_id: str) -> MetadataAssociatedData:
     """Returns where a checkpoint's metadata is stored, in this thread or a copy of it."""
     if len(message.channels) != len(message.channel_versions):
-        raise _corrupt(message, "it has not as many channels as versions of them")
+        raise _corrupt(message, "it has different numbers of channels and versions")
     return MetadataAssociatedData(
         thread_id,
         message.checkpoint_ns,
@@ -179,7 +179,7 @@ def extra_of(message: values.CheckpointTuple, body: Mapping[str, Any]) -> tuple[
     match body["extra"]:
         case [str(type_tag), bytes(data)]:
             return type_tag, data
-    raise _corrupt(message, "its body's extra fields are none")
+    raise _corrupt(message, "the extra fields of its body are invalid")
 
 
 def _checkpoint(
@@ -192,7 +192,7 @@ def _checkpoint(
         place = (ExtraAssociatedData, *key, message.checkpoint_id)
         extra = serde.load(*serde.open(*extra_of(message, checkpoint), place), place)
         if not isinstance(extra, dict):
-            raise _corrupt(message, "its body's extra fields are none")
+            raise _corrupt(message, "the extra fields of its body are invalid")
         del checkpoint["extra"]
     checkpoint["id"] = message.checkpoint_id
     versions = dict(zip(message.channels, message.channel_versions, strict=True))

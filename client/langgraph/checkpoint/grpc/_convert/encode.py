@@ -118,7 +118,7 @@ def put_writes(
     beside = checkpoint_id(config)
     if not beside:
         raise InvalidArgumentError(
-            "checkpoint_id: writes belong to a checkpoint, the config names none", field="checkpoint_id"
+            "checkpoint_id: missing in the config; writes belong to a checkpoint", field="checkpoint_id"
         )
     request = pb.PutWritesRequest(
         thread_id=key.thread_id,
@@ -155,7 +155,7 @@ def list_checkpoints(
 ) -> pb.ListCheckpointsRequest:
     """Builds the request for the first page of `list`."""
     if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidArgumentError(f"limit: {limit!r} is not a whole number from 0 up, nor None", field="limit")
+        raise InvalidArgumentError(f"limit: {limit!r} is neither None nor an integer of 0 or more", field="limit")
     request = pb.ListCheckpointsRequest(before_checkpoint_id=checkpoint_id(before), patches=True, all_namespaces=True)
     if config is not None:
         request.thread_id = namespace(config).thread_id

@@ -200,7 +200,7 @@ class Reader:
     def _complete(self, message: values_pb.CheckpointTuple, version: int, rows: ValueRows) -> Flow[Found]:
         """Reads what an answer left out of a checkpoint, and opens what is in it."""
         if len(message.channels) != len(message.channel_versions):
-            raise CorruptValueError("the server answered with another number of channels than of their versions")
+            raise CorruptValueError("the server answered with different numbers of channels and versions")
         # First, for it vouches for the versions that the values are bound to.
         metadata = decode.metadata_of(self.serde, message)
         versions = dict(zip(message.channels, message.channel_versions, strict=True))
@@ -273,7 +273,7 @@ def _by_id(message: values_pb.CheckpointTuple, checkpoint_id: str) -> pb.GetChec
 def _check_progress(token: str, next_token: str, empty: int) -> None:
     """Raises CorruptValueError if pages don't come to an end. `empty`: how many had nothing on them since one had."""
     if token == next_token or empty > _MAX_EMPTY_PAGES:
-        raise CorruptValueError("the server's answer doesn't come to an end: pages follow that have nothing on them")
+        raise CorruptValueError("the server's list doesn't end: it goes on with empty pages")
 
 
 def _restless(thread_id: str) -> CheckpointdError:

@@ -24,7 +24,7 @@ def strict_serde(strict: Strict, serde: SerializerProtocol | None) -> Serializer
     """
     if serde is not None:
         raise InvalidArgumentError(
-            "strict: can't go together with serde: give that one allowed_msgpack_modules", field="strict"
+            "strict: can't be combined with serde; give the serializer allowed_msgpack_modules", field="strict"
         )
     if isinstance(strict, bool):
         return JsonPlusSerializer(allowed_msgpack_modules=None if strict else True)

@@ -122,7 +122,9 @@ class EncryptedThreadCopy:
             )
             found = yield from reader.read(request)
             if found.message is None:
-                raise CheckpointNotFoundError(f"checkpoint {checkpoint_id!r} was deleted while it was to be copied")
+                raise CheckpointNotFoundError(
+                    f"checkpoint {checkpoint_id!r} was deleted while the thread was being copied"
+                )
             reader.keep(found)
             put = self._put(found, target, cache, brought)
             put.request.precondition.if_version_match = versions.get(ns, 0)

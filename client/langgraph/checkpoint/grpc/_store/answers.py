@@ -37,7 +37,7 @@ def check_results(response: pb.BatchResponse, request: pb.BatchRequest) -> Seque
     if len(results) != len(request.operations) or any(
         found not in (kind_of(operation), "failure") for operation, found in zip(request.operations, kinds, strict=True)
     ):
-        raise CorruptValueError("the server answered with results of other operations than were asked for")
+        raise CorruptValueError("the server answered with results of other operations")
     return results
 
 
@@ -75,4 +75,4 @@ def _time(stamp: Timestamp) -> datetime:
         # As ToDatetime does, in a fifth of its time.
         return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)
     except (ValueError, OverflowError, OSError) as error:
-        raise CorruptValueError("the server answered with a time that is none") from error
+        raise CorruptValueError("the server answered with an invalid time") from error

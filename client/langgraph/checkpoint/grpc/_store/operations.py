@@ -194,7 +194,9 @@ def _planned(operations: list[AnyOp], index: ItemIndex) -> _Plan:
             case ListNamespacesOp() | CountOp():
                 plan.others[number] = operation
             case _:
-                raise InvalidArgumentError(f"ops: {type(operation).__name__} is no operation of a store", field="ops")
+                raise InvalidArgumentError(
+                    f"ops: {type(operation).__name__} is not an operation of a store", field="ops"
+                )
     for key, (number, put, version, _) in plan.puts.items():
         chunks = index.chunks(put)
         plan.wanted.documents.update((chunk.text, ()) for chunk in chunks)
@@ -302,7 +304,7 @@ def _count(number: int, op: CountOp, serde: ItemSerde) -> _Read:
 
 def _count_of(field: str, number: Any) -> int:
     if type(number) is not int or not 0 <= number < 2**31:
-        raise InvalidArgumentError(f"{field}: {number!r} is not a whole number from 0 up", field=field)
+        raise InvalidArgumentError(f"{field}: {number!r} is not an integer of 0 or more", field=field)
     return number
 
 

@@ -70,7 +70,7 @@ class ItemSerde:
         except Exception as error:  # whatever it is: the value can't be read
             raise CorruptValueError(f"an item's value of the type {message.type!r} can't be read") from error
         if not isinstance(value, dict):
-            raise CorruptValueError("an item's value is no map")
+            raise CorruptValueError("an item's value is not a map")
         return value
 
     def write_filter(

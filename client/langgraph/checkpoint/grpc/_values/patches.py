@@ -127,10 +127,10 @@ def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
     except IndexError:
         raise CorruptValueError("a patch is cut off") from None
     if made != size:
-        raise CorruptValueError(f"a patch makes another number of bytes than the {size} that were stored")
+        raise CorruptValueError(f"a patch doesn't make the {size} bytes that were stored")
     new = b"".join(parts)
     if zlib.crc32(new) != crc32:
-        raise CorruptValueError("a patched value isn't what was stored: its checksum is another one")
+        raise CorruptValueError("a patched value isn't what was stored: its checksum differs")
     return new
 
 

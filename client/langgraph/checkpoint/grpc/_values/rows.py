@@ -135,7 +135,7 @@ class ValueRows:
             if not row.HasField("patch"):
                 break
             if len(chain) > MAX_CHAIN:
-                raise self._corrupt(channel, "patches follow one another without an end")
+                raise self._corrupt(channel, "its chain of patches doesn't end")
             version = row.patch.base_version
         return chain
 
@@ -160,7 +160,7 @@ class ValueRows:
             type_tag, data = self._serde.open(stored_type, payload, place)
             # What was sealed has opened, so it is what was stored.
             if (checksum := stored.crc32) and data is payload and crc32(data) != checksum:
-                raise self._corrupt(at[0], "its value isn't what was stored: its checksum is another one")
+                raise self._corrupt(at[0], "its value isn't what was stored: its checksum differs")
             opened = CachedValue(at[1], type_tag, stored_type, checksum, data)
         elif base is None:
             raise self._corrupt(at[0], "what its value builds on is missing")

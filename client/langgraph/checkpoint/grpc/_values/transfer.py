@@ -96,7 +96,7 @@ def fetch(wanted: Sequence[LeftOut]) -> Flow[None]:
             raise ValueGoneError
         data = response.data
         if response.size != value.size or len(data) > end - offset:
-            raise CorruptValueError("a value came with another number of bytes than was announced")
+            raise CorruptValueError("a value doesn't have the announced number of bytes")
         if len(data) < min(end - offset, _FEWEST_BYTES):
             raise CorruptValueError("the server left out a value, and doesn't send it")
         value.chunks[offset] = data
