@@ -22,7 +22,7 @@ ACCEPTED: Mapping[str, str] = {}
 
 
 UNREACHABLE = ("requests.exceptions.", "ServiceError", "Could not connect", "is not redirecting")
-"""What pip-audit writes where the service doesn't answer as it should."""
+"""Messages of pip-audit when the service doesn't answer as it should."""
 
 
 class Findings(NamedTuple):

@@ -22,7 +22,7 @@ class Panel(NamedTuple):
 
     title: str
     help: str
-    """What to read from it, for its tooltip."""
+    """The text of its tooltip."""
     unit: str
     """Grafana's name of the unit."""
     queries: tuple[tuple[str, str], ...]

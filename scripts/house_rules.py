@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,7 @@ FORBIDDEN_IMPORTS = {
     Path("server"): {"cloudpickle", "dill", "langchain", "langchain_core", "langgraph", "marshal", "pickle", "shelve"},
     Path("protos"): {"langchain_core", "langgraph"},
 }
-"""What must not be imported where: the server is never to build an agent's objects. The other rules of this kind are
+"""Forbidden imports, by folder: the server is never to build an agent's objects. The other rules of this kind are
 contracts of import-linter, which can't tell our part of the namespace `langgraph` from the others."""
 
 FLOWS = Path("client")
@@ -33,7 +34,7 @@ DRIVERS = {
 
 CODE = ("client", "examples", "protos", "scripts", "server")
 BEGINNINGS = {"How", "Notes", "Tells", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
-"""What no docstring of this code begins with: it begins with a verb ("Returns whether") or a noun."""
+"""No docstring begins with these: it begins with a verb ("Returns whether") or a noun."""
 
 # Somebody's home folder or checkout. What a container or a package manager puts at a fixed place is another matter.
 MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b|user\b)\w+)/\w+""")
@@ -133,12 +134,25 @@ def has_control_flow(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def docstring_beginnings(text: str) -> Iterator[str]:
-    """Yields which docstrings of a module, its classes and functions begin with neither a verb nor a noun."""
+    """Yields which docstrings of a module, its classes, functions and variables begin with neither a verb nor a noun.
+
+    Of a variable, "How long it takes, in seconds" is plain, and so are "When" and "Where".
+    """
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = (ast.get_docstring(node) or " ").split(maxsplit=1)[:1]
-            if BEGINNINGS.intersection(first):
-                yield f"{node.body[0].lineno}: a docstring begins with a verb or a noun, not {first[0]!r}"
+        for before, statement in pairwise([None, *getattr(node, "body", ())] if has_statements(node) else ()):
+            match statement:
+                case ast.Expr(value=ast.Constant(value=str(docstring))):
+                    first = docstring.split(maxsplit=1)[:1]
+                case _:
+                    continue
+            refused = BEGINNINGS if before is None else BEGINNINGS - {"How", "When", "Where"}
+            if refused.intersection(first):
+                yield f"{statement.lineno}: a docstring begins with a verb or a noun, not {first[0]!r}"
+
+
+def has_statements(node: ast.AST) -> bool:
+    """Returns whether a node is a module, a class or a function."""
+    return isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def imports(text: str) -> Iterator[tuple[int, str]]:

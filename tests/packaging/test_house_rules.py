@@ -101,6 +101,11 @@ def test_a_docstring_that_begins_with_a_question_is_told(word: str, text: str) -
     assert told.endswith(f"a docstring begins with a verb or a noun, not {word!r}")
 
 
+def test_so_is_that_of_a_variable() -> None:
+    (told,) = docstring_beginnings('class C:\n  x: int\n  """What it is."""\n  y: int\n  """How long it lasts."""')
+    assert told == "3: a docstring begins with a verb or a noun, not 'What'"
+
+
 def test_docstrings_begin_with_verbs_and_nouns() -> None:
     text = '"""Whatever."""\nclass C:\n  """The state."""\n  def f():\n    """Returns whether."""\n  def g(): pass'
     assert list(docstring_beginnings(text)) == []

@@ -34,7 +34,7 @@ from checkpointd_server.process.logging import LogFormat, configure_logs, flush_
 _COMMAND = "checkpointd.command"
 """Under which name the context knows the command that was named, with its arguments."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a system says that has no room for what is written."""
+"""Error codes of a system without room for what is written."""
 
 
 class Commands(click.Group):

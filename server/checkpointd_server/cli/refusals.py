@@ -33,7 +33,7 @@ _OPTIONS = {
     "remove_tags": "remove",
     "request": "service",  # all that a request for the health of one holds
 }
-"""What a command's parameter is named that fills a field of another name."""
+"""Options whose name differs from the field that they fill."""
 
 _CAUSES = (
     ("connection refused", "nothing listens there"),

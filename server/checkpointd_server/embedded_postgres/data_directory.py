@@ -35,7 +35,7 @@ os.execv(program, sys.argv[3:])
 """
 _OLD_LOG = "postgres.log.old"
 _OF_FILE_SYSTEMS = {"lost+found", ".snapshot", ".zfs", ".DS_Store"}
-"""What lies in a folder that nobody has put anything into."""
+"""Files that lie in a folder although nobody has put anything into it."""
 _LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes the old one at the next start
 
 _log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ _ACCESS = """\
 local all all peer map=checkpointd
 local replication all peer map=checkpointd
 """
-"""Who may connect, and that the system is asked who somebody is."""
+"""The callers that may connect, as the system names them."""
 
 
 def _users(uid: int) -> str:

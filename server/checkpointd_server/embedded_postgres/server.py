@@ -39,7 +39,7 @@ _OLDEST_WITH_ALL_ROLES = 16
 """The oldest PostgreSQL whose pg_ident.conf knows a word for all roles. Tests run older ones, for anybody."""
 _LEFTOVER_SECONDS = 10.0
 _STILL_THERE = "pre-existing shared memory"
-"""What PostgreSQL says in its log when processes of its predecessor still use the cluster."""
+"""PostgreSQL's log line when processes of its predecessor still use the cluster."""
 
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",

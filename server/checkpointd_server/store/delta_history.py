@@ -20,7 +20,7 @@ class _Position(NamedTuple):
     """The end of a page."""
 
     done: Sequence[int] = ()
-    """Which of the channels asked for, each counted once, have got their seeds."""
+    """The channels asked for that have got their seeds, each counted once."""
     checkpoint_id: str | None = None
     """The ancestor that it ended with."""
     task_path: str | None = None

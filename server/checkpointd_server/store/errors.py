@@ -108,8 +108,8 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
 }
 
 _UNSTORABLE = {"22000", "22003", "22021", "22P02", "22P05", "54000", "54001"}
-"""What PostgreSQL can't store: text it doesn't take (22000: the driver won't even send it), too large numbers, too deep
-JSON."""
+"""SQLSTATEs of what PostgreSQL can't store: text it doesn't take (22000: the driver won't even send it), too large
+numbers, too deep JSON."""
 
 
 _URL_OPTIONS = {
@@ -130,7 +130,7 @@ _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
 
 
 _DENIED = re.compile(r"\b(table|sequence|function|schema) ([\w.]+)")
-"""What PostgreSQL denies, in its own words. Where they are another language's, nothing is named."""
+"""The object that PostgreSQL denies, in its English messages. Where they are another language's, nothing is named."""
 
 
 def lacking_rights(what: str) -> str:

@@ -55,7 +55,7 @@ class StoreOptions:
     sweep_lease: float = 30.0
     """How long after its last sign a server that swept is taken for dead, in seconds."""
     limits: Limits = field(default_factory=Limits)
-    """What the store itself holds to: how many patches follow one another, how many bytes an answer holds."""
+    """The store's own limits: how many patches follow one another, how many bytes an answer holds."""
     vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
     """The indexes on vectors of items that `migrate` makes where the database has pgvector: DIMS:DISTANCE each."""
     application_name: str = "checkpointd"

@@ -36,7 +36,7 @@ _SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):
 _SENDABLE = re.compile(r"[ -~]*")
 """The characters that a header can hold."""
 _TRUE, _FALSE = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "no", "n", "off"}
-"""What a variable of the environment may say: what the commands take."""
+"""Accepted values of an environment variable: those of the commands."""
 
 
 @dataclass(frozen=True, kw_only=True)

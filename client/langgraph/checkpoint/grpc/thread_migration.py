@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.saver import GrpcSaver
 
 MigrationOutcome = Literal["current", "pending", "migrated", "busy", "archived", "failed"]
-"""What became of a thread: nothing was to be done; a dry run found old states; they were rewritten; somebody else has
+"""The outcome for a thread: nothing was to be done; a dry run found old states; they were rewritten; somebody else has
 the lease on the thread; it is read-only; a hook, or a call, failed."""
 
 OUTCOMES: tuple[MigrationOutcome, ...] = get_args(MigrationOutcome)

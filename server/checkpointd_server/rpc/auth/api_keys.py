@@ -34,7 +34,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth.scopes import Unauthenticated
 
 KEY_PREFIX = "ckd_"
-"""What every API key begins with: scanners for secrets find it, and it can't be taken for a JSON Web Token."""
+"""The prefix of every API key: scanners for secrets find it, and it can't be taken for a JSON Web Token."""
 _PREFIX_BYTES = 8
 _KNOWN_FIELDS = {
     "key": {"tenant", "scopes", "name", "sha256", "expires"},

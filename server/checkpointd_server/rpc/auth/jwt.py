@@ -21,8 +21,8 @@ MAX_REMEMBERED = 4096
 _SUBJECT_CHARACTERS = 200
 
 _NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""What PyJWT raises of a token that is none, also by accident: for JSON that nests too deep, numbers of thousands of
-digits, lists and objects in the place of text."""
+"""Errors that PyJWT raises for an invalid token, also by accident: for JSON that nests too deep, numbers of thousands
+of digits, lists and objects in the place of text."""
 
 _REFUSED: Mapping[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "the token has expired",

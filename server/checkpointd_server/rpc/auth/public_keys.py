@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
 )
-"""What a token may be signed with: a private key that only its issuer has. With a shared secret (HS256 and so on) this
-server could forge tokens too, and `none` is no signature at all."""
+"""The accepted signatures of a token, with a private key that only its issuer has. With a shared secret (HS256 and so
+on) this server could forge tokens too, and `none` is no signature at all."""
 MAX_KEYS = 100
 """The most keys that are looked at."""
 _LEAST_RSA_BITS = 2048

@@ -57,7 +57,7 @@ That of an RPC which needs scopes by the operation takes the identity in place o
 SENDING_BYTES_PER_SECOND = 1024 * 1024
 """How fast a large one must be read."""
 _WASTED = (Unauthenticated, KeysUnavailable, InvalidArgument, DeadlineExceeded, RequestTooLarge)
-"""What a call is refused with that comes to nothing before its request is there, where its client is to blame."""
+"""Refusals of a call before its request is there for which its client is to blame."""
 _CANCELLED_WITHIN = 0.05
 """A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
 

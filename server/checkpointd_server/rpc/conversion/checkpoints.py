@@ -45,7 +45,7 @@ from checkpointd_server.rpc.conversion.values import (
 
 _SMALL_BYTES = 64 * 1024
 _FEW_CHANNELS = 128
-"""What a checkpoint has without its values isn't added up below these."""
+"""Below these, the size of a checkpoint without its values isn't added up."""
 
 _FAMILIES = {
     None: values_pb.SERIALIZER_FAMILY_UNSPECIFIED,

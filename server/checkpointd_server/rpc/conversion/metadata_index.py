@@ -64,7 +64,7 @@ class Projection(NamedTuple):
     run_id: str | None
     """The metadata's run_id, if it is text that a DeleteRuns request could name."""
     fingerprint: int
-    """What tells whether anything changed of it but what changes with each step (`domain.threads.VOLATILE_KEYS`)."""
+    """A hash by which changes are noticed, except of what changes with each step (`domain.threads.VOLATILE_KEYS`)."""
 
 
 def project_filter(data: bytes, limits: Limits, *, field: str = "filter") -> str | None:

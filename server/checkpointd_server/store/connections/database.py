@@ -63,7 +63,7 @@ _PREPARE = "; ".join(
         "SET tcp_user_timeout = '10s'",
     ]
 )
-"""What a connection is told once."""
+"""The settings of a new connection."""
 _PAUSES = (0.0, 0.05, 0.1, 0.25, 0.5)
 """How long to wait before each further try, in seconds."""
 _RETURN_TIMEOUT = 5.0

@@ -17,7 +17,7 @@ _NEXT_HOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.TargetServerAttributeNotMatched,
 )
-"""What says that a host is not the one to talk to, besides that it can't be reached. Everything else, like a wrong
+"""Errors that mean that another host is to be tried, besides that it can't be reached. Everything else, like a wrong
 password, is final."""
 
 

@@ -29,7 +29,7 @@ FROM pg_catalog.pg_roles AS r, pg_catalog.pg_available_extensions AS e
 JOIN pg_catalog.pg_available_extension_versions AS v ON v.name = e.name AND v.version = e.default_version
 WHERE r.rolname = current_user AND e.name = 'vector'
 """
-"""Whether the extension is there to be created, and the role may do that."""
+"""Asks whether the extension is available, and the role may create it."""
 _IS_OWNER = """
 SELECT pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE')
 FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass($1)

@@ -20,7 +20,7 @@ from checkpointd.v1 import values_pb2 as values_pb
 LANGGRAPH_KEYS = frozenset(
     {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
 )
-"""What LangGraph itself writes into metadata. The server always sees it: pruning and the deletion of runs go by it."""
+"""Keys that LangGraph writes into metadata itself. The server always sees them, to prune and to delete runs."""
 
 _EXACTLY = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
@@ -31,13 +31,13 @@ _EXACTLY = (
     | ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-"""What msgpack would give back as something else is a TypeError."""
+"""Options that make a TypeError of what msgpack would give back as something else."""
 
 _OWN_TYPES = frozenset({"msgpack", "null", "bytes", "bytearray"})
-"""What LangGraph's own serializer gives values for types."""
+"""The type tags of LangGraph's own serializer."""
 
 PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
-"""What makes a place, and its arguments: places of plain values are made for messages only."""
+"""The maker of a place, and its arguments: places of plain values are made for messages only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class ValueSerde:
     encryption: Encryption | None = None
     """The encryption of the serialized bytes, if any."""
     searchable_metadata: frozenset[str] | None = None
-    """Which of the metadata's keys the server may see and search, besides LangGraph's own; None: all of them, or none
+    """The keys of the metadata that the server may see and search, besides LangGraph's own; None: all of them, or none
     where metadata is encrypted."""
 
     def dump(self, value: Any) -> tuple[str, bytes]:

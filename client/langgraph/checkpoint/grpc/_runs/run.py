@@ -102,7 +102,7 @@ class RunNamespace:
         self.chain = Chain()
         """The chain that its operations build on."""
         self.broken: CheckpointdError | None = None
-        """Why the last put failed, if it did: LangGraph makes no other then, so there is none to wait for."""
+        """The error of the last put, if it failed: LangGraph makes no other then, so there is none to wait for."""
         self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
         """The errors of failed puts, by checkpoint."""
         self.expected: dict[str, list[InFlightWrite]] = {}

@@ -36,7 +36,7 @@ _at_work = False
 """Between the begin of a fork and its end: whether grpc.aio is at work, for us or for another library."""
 _lost_aio = False
 _POLLER = "_poll_wrapper"
-"""What the thread runs that polls for grpc.aio. Threads are named after it."""
+"""The function that polls for grpc.aio. Its thread is named after it."""
 
 
 def generation() -> int:

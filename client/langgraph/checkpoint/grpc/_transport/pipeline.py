@@ -56,7 +56,7 @@ _WHOLE = frozenset({"BASE_MISSING", "CHAIN_TOO_LONG"})
 _CONSEQUENCES = frozenset({"PREDECESSOR_MISSING", "VERSION_CONFLICT"}) | _WHOLE
 """Refusals that may come of a refusal before."""
 _OWN_CODES = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-"""What a server says of whoever opens a stream, and would say of a call alone."""
+"""Codes that are about the opener of a stream, and would come for a call alone, too."""
 
 
 class Pipeline:

@@ -116,7 +116,7 @@ class Outgoing:
     """
 
     request: pb.PutCheckpointRequest | pb.PutWritesRequest
-    """What to send. Precondition, writer and lease are for the sender to fill in, at any time."""
+    """The request to send. Precondition, writer and lease are for the sender to fill in, at any time."""
 
     def __init__(
         self, serde: ValueSerde, cache: ValueCache, request: pb.PutCheckpointRequest | pb.PutWritesRequest

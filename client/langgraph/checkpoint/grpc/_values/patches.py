@@ -28,7 +28,7 @@ _MOST_COMPOSED = 2048
 loop waits for it."""
 
 _SHORTEST_COPY = 16
-"""What is shorter is inserted: the instructions of a copy have up to 10 bytes."""
+"""Shorter pieces are inserted: the instructions of a copy have up to 10 bytes."""
 _FIRST_COMPARED = 64
 _NEARBY = ((8, 1 << 20), (64, 1 << 16), (512, 1 << 16), (4096, 1 << 16), (32_768, 1 << 17))
 """How far behind a difference is looked for common bytes, and how far ahead in the base."""
@@ -41,7 +41,7 @@ _WORTH_SKIPPING = 8
 """How many times as many bytes must follow as were skipped."""
 _SAMPLES = 10
 _SMALL_BYTES = 2048
-"""What has changed in so few bytes is not looked at for long."""
+"""A change of so few bytes is not looked at for long."""
 
 _CLASSES = bytes((value * 0x9E3779B1 >> 13 ^ value >> 1 ^ value >> 4) & 1 for value in range(256))
 _PATTERN = bytes((0, 1, 1, 0, 1, 0, 0, 1, 1, 1))
