@@ -93,7 +93,7 @@ class _Found:
     """A source of threads and items."""
 
     name: str
-    """Which file or database it is."""
+    """The file or database."""
     entries: Callable[[], Iterator[FileEntry]]
     """Yields its threads and items: those that are wanted."""
     progress_file: Path | None = None

@@ -43,7 +43,7 @@ class Selection:
     """The threads, in bytewise order. Empty: all."""
     with_items: bool
     asks_for_items: bool
-    """Whether items were named by an option."""
+    """True if items were named by an option."""
     namespaces: tuple[tuple[str, ...], ...]
     """The namespaces below which items are wanted, in order, none below another. Empty: all."""
     with_vectors: bool

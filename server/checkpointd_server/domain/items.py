@@ -125,12 +125,12 @@ class WholeItem:
     type: str
     data: bytes
     doc: str
-    """What filters see of the value: a JSON object, as text."""
+    """The searchable part of the value: a JSON object, as text."""
     words: Sequence[ItemWord] | None = None
-    """What searches for words see. None: nothing."""
+    """The words that searches see. None: there are none."""
     vectors: Sequence[ItemVector] = ()
     vectors_left_out: bool = False
-    """Whether it has vectors that aren't here."""
+    """True if it has vectors that aren't here."""
     ttl: float | None = None
     """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
     version: int = 0

@@ -92,7 +92,7 @@ class ExportWriter:
         self._file = file
         self._name = name
         self.has = has if has is not None else Contents()
-        """What it has."""
+        """Its contents."""
         self.items = len(self.has.items)
         """How many items it has."""
 

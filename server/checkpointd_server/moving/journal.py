@@ -50,7 +50,7 @@ class Journal:
         self._done: dict[str, Stamps] = {}
         self._begun: set[str] = set()
         self.is_interrupted = False
-        """Whether the import stops before its end, and is to go on later."""
+        """True if the import stops before its end, and is to go on later."""
 
     def __enter__(self) -> Self:
         try:

@@ -42,7 +42,7 @@ class PartialFile:
         check_new(path)
         self.partial = path.parent / f"{path.name}.partial"
         self.taken_out = Contents()
-        """What of the partial file was changed or deleted since."""
+        """The contents of the partial file that were changed or deleted since."""
         self._header = header
         self._stale = stale
 

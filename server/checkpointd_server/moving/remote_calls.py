@@ -115,7 +115,7 @@ class ServerIdentity(NamedTuple):
     """Whose threads and items are behind a channel."""
 
     server_id: str
-    """What tells the server's store from others."""
+    """A UUID that tells the server's store from others."""
     tenant: str
 
     @classmethod

@@ -38,7 +38,7 @@ _OF_ONE_THREAD = (
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.FAILED_PRECONDITION,
 )
-"""What a call fails with when another thread may fare better."""
+"""Codes of a call whose failure concerns one thread alone."""
 
 
 class RemoteTarget(RemoteThreads):

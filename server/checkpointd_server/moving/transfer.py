@@ -61,7 +61,7 @@ class Report:
     failed_items: dict[str, str] = field(default_factory=dict)
     """Items that were not moved, and why."""
     stopped: str = ""
-    """Why it stopped before its end. Empty: it didn't."""
+    """The reason why it stopped before its end. Empty: it didn't."""
 
 
 def threads_of(source: ThreadSource, chosen: Sequence[str]) -> Threads:
