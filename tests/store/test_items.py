@@ -132,6 +132,36 @@ class TestChanges:
         (late,) = await change(items, put("k", expected_version=0, request_id=b"one"))
         assert isinstance(late, ItemVersionConflict)
 
+    async def test_many_puts_at_once_are_told_their_own_versions_in_their_order(self, items: ItemStore) -> None:
+        names = [f"{n}" for n in range(50)]
+        Random(2).shuffle(names)
+        before = await change(items, *[put(name, request_id=name.encode()) for name in names])
+        stored = {name: (await get(items, name)).version for name in names}
+        assert before == [Changed(stored[name], True) for name in names]
+        # Of those that are sent again only what nobody has stored since stays as it is.
+        await change(items, put("7", {"n": 7}))
+        again = await change(items, *[put(name, {"n": 1}, request_id=name.encode()) for name in names], put("new"))
+        for name, old, new in zip(names, before, again, strict=False):
+            assert (new.version > old.version) == (name == "7")
+            assert (await get(items, name)).data == (b'{"n": 1}' if name == "7" else b"{}")
+        assert (await keys(items, limit=2)) == ["new", "7"]
+
+    async def test_of_many_puts_those_put_last_are_found_first(self, items: ItemStore) -> None:
+        names = ["c", "a", "d", "b"]
+        await change(items, *[put(name) for name in names])
+        assert await keys(items) == names[::-1]
+
+    async def test_vectors_of_many_puts_are_those_of_what_was_stored(self, vectored: ItemStore) -> None:
+        first = [put(f"{n}", vectors=vectors([float(n), 1.0], [1.0, 0.0]), request_id=b"%d" % n) for n in range(20)]
+        await change(vectored, *first)
+        query = VectorQuery(components=[0.0, 1.0], distance=Distance.COSINE)
+        assert (await keys(vectored, vector=query, limit=3)) == ["0", "1", "2"]
+        # 0 and 1 are sent again, 2 loses its vectors, 3 has others.
+        again = [*first[:2], put("2"), put("3", vectors=vectors([0.0, 5.0]))]
+        await change(vectored, *again)
+        assert await found(vectored, vector=query, limit=3) == [("0", 1.0), ("3", 1.0), ("1", 0.7071)]
+        assert await keys(vectored, vector=query, limit=100, offset=19) == ["2"]
+
     async def test_deletions_heed_versions_too(self, items: ItemStore) -> None:
         ((version, _),) = await change(items, put("k"))
         key = ItemKey(("ns",), "k")

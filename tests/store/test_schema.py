@@ -26,7 +26,7 @@ NO_CALLS = {
 }
 """Statements that are no calls of a function: they concern no thread, or all of them."""
 
-ITEM_CALLS = {"change_items", "get_items", "restore_items", "search_items", "sweep_items"}
+ITEM_CALLS = {"change_items", "get_items", "put_items", "restore_items", "search_items", "sweep_items"}
 """Functions that change items, which belong to no thread."""
 
 

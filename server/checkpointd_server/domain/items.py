@@ -23,6 +23,9 @@ DEFAULT_INDEXES = ("384:cosine", "768:cosine", "1024:cosine", "1536:cosine")
 MAX_INDEXED_DIMS = 4000
 """How many components a vector has, at the most, that can be indexed."""
 
+COMPONENT_BYTES = 4
+"""How many bytes a component of a vector takes in the database."""
+
 K = TypeVar("K")
 
 
@@ -50,8 +53,7 @@ class ItemText:
     language: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutItem:
+class PutItem(NamedTuple):
     """An item to store."""
 
     key: ItemKey
@@ -68,6 +70,13 @@ class PutItem:
     """The version that the item must have; 0: it must not be there; None: any."""
     request_id: bytes = b""
     """The call that stores it: one that has done so already changes nothing. Empty: the store makes one."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in the database."""
+        components = sum(len(vector.components) for vector in self.vectors)
+        text = 0 if self.text is None else len(self.text.text)
+        return len(self.data) + len(self.doc) + text + COMPONENT_BYTES * components
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,8 @@ def _project_ordinary(type_: str, data: bytes, limits: Limits) -> str | None:
         type(content) is not dict
         or json.count("{") + json.count("[") > limits.max_filter_depth
         or "\\u0000" in json
-        or UNSAFE.search(json)
+        # The look at each character is for what ASCII hasn't.
+        or (not json.isascii() and UNSAFE.search(json))
     ):
         return None
     return json

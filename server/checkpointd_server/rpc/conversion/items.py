@@ -50,6 +50,15 @@ _AT_END = {
 
 def read_labels(labels: Sequence[str], field: str, limits: Limits) -> Namespace:
     """Returns a namespace that may be empty. Raises InvalidArgument."""
+    joined = "".join(labels)
+    if (
+        joined.isascii()
+        and len(joined) <= limits.max_item_namespace_bytes
+        and "\0" not in joined
+        and len(labels) <= limits.max_item_labels
+        and all(labels)
+    ):
+        return tuple(labels)
     check_count(len(labels), field, limits.max_item_labels)
     left = limits.max_item_namespace_bytes
     for position, label in enumerate(labels):
@@ -84,7 +93,7 @@ def read_put(request: pb.PutItemRequest, limits: Limits) -> PutItem:
         type=value.type,
         data=value.data,
         doc=project_item(value.type, value.data, value.index, limits),
-        vectors=read_vectors(request.vectors, limits),
+        vectors=read_vectors(vectors, limits) if (vectors := request.vectors) else (),
         text=_read_text(request.text, limits) if request.HasField("text") else None,
         ttl=_read_ttl(request, limits),
         expected_version=_read_version(request),
@@ -97,10 +106,10 @@ def check_value(request: pb.PutItemRequest | pb.Item, limits: Limits) -> None:
         raise InvalidArgument("value", "is required")
     value = request.value
     check_text(value.type, "value.type", limits.max_type_bytes)
-    for field, data in (("value.data", value.data), ("value.index", value.index)):
-        if len(data) > limits.max_item_bytes:
-            limit = limits.max_item_bytes
-            raise InvalidArgument(field, f"has {len(data)} bytes, at most {limit} are allowed", limit=limit)
+    limit = limits.max_item_bytes
+    for field, size in (("value.data", len(value.data)), ("value.index", len(value.index))):
+        if size > limit:
+            raise InvalidArgument(field, f"has {size} bytes, at most {limit} are allowed", limit=limit)
 
 
 def read_delete(request: pb.DeleteItemRequest, limits: Limits) -> DeleteItem:

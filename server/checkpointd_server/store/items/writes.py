@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, TypeGuard
 
 from checkpointd_server.domain.errors import (
     CheckpointdError,
@@ -15,7 +16,7 @@ from checkpointd_server.domain.errors import (
     ItemVersionConflict,
     Overloaded,
 )
-from checkpointd_server.domain.items import Changed, ItemChange, PutItem
+from checkpointd_server.domain.items import COMPONENT_BYTES, Changed, ItemChange, Namespace, PutItem
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.items.names import encode
 
@@ -38,7 +39,7 @@ class _Pending:
         self.changes = changes
         self.deadline = deadline
         self.done = done
-        self.size = sum(_size(change) for change in changes)
+        self.size = sum([_size(change) for change in changes])
 
 
 class ItemWrites:
@@ -130,28 +131,18 @@ class ItemWrites:
             start = end
 
     async def _store(self, changes: Sequence[ItemChange], timeout: float | None) -> Results:
-        puts = [change if isinstance(change, PutItem) else None for change in changes]
-        texts = [put.text if put else None for put in puts]
-        vectors = [(number, vector) for number, put in enumerate(puts, 1) if put for vector in put.vectors]
-        dims = [len(vector.components) for _, vector in vectors]
+        if _are_plain_puts(changes):
+            return await self._put(changes, timeout)
+        return await self._change(changes, timeout)
+
+    async def _change(self, changes: Sequence[ItemChange], timeout: float | None) -> Results:
+        """Does changes one by one, in the order of their keys, in one call."""
         rows = await self._database.fetch(
             "change_items",
             [encode(change.key.namespace) for change in changes],
             [change.key.key for change in changes],
             [change.expected_version for change in changes],
-            [(put and put.request_id) or secrets.token_bytes(16) for put in puts],
-            [put.type if put else None for put in puts],
-            [put.data if put else None for put in puts],
-            [put.doc if put else None for put in puts],
-            [text.text if text else None for text in texts],
-            [text.language if text else None for text in texts],
-            [put.ttl if put else None for put in puts],
-            [len(put.vectors) if put else 0 for put in puts],
-            [number for number, _ in vectors],
-            [vector.path for _, vector in vectors],
-            dims,
-            list(accumulate(dims, initial=0))[:-1],
-            [component for _, vector in vectors for component in vector.components],
+            *_columns([change if isinstance(change, PutItem) else None for change in changes]),
             timeout=timeout,
         )
         results: dict[int, Changed | ItemVersionConflict] = {}
@@ -167,13 +158,76 @@ class ItemWrites:
                 results[row["o_position"]] = Changed(row["o_version"], row["o_outcome"] == "ok")
         return [results[number] for number in range(1, len(changes) + 1)]
 
+    async def _put(self, puts: Sequence[PutItem], timeout: float | None) -> Results:
+        """Stores items whatever is there, in one statement."""
+        names: dict[Namespace, str] = {}
+        for put in puts:
+            namespace = put.key.namespace
+            if namespace not in names:
+                names[namespace] = encode(namespace)
+        places = [(names[put.key.namespace], put.key.key) for put in puts]
+        # Texts compare here as they do there, where that goes by bytes.
+        order = sorted(range(len(puts)), key=places.__getitem__)
+        rows = await self._database.fetch(
+            "put_items",
+            order,
+            [places[number][0] for number in order],
+            [places[number][1] for number in order],
+            *_columns([puts[number] for number in order]),
+            timeout=timeout,
+        )
+        versions = {(row["o_namespace"], row["o_key"]): row["o_version"] for row in rows}
+        if len(versions) == len(puts):
+            return [Changed(versions[place], True) for place in places]
+        # Some were sent again that had been stored. What became of them since is looked at one by one.
+        again = [put for put, place in zip(puts, places, strict=True) if place not in versions]
+        found = iter(await self._change(again, timeout))
+        return [Changed(versions[place], True) if place in versions else next(found) for place in places]
+
+
+def _are_plain_puts(changes: Sequence[ItemChange]) -> TypeGuard[Sequence[PutItem]]:
+    """Whether all are puts of different items, of which nothing is expected."""
+    return all(isinstance(change, PutItem) and change.expected_version is None for change in changes) and (
+        len(changes) == 1 or len({change.key for change in changes}) == len(changes)
+    )
+
+
+def _columns(puts: Sequence[PutItem | None]) -> Iterator[Sequence[object] | None]:
+    """Yields the columns of items to store; where there is None, one is deleted. A column without a value is None."""
+    yield [(put and put.request_id) or secrets.token_bytes(16) for put in puts]
+    yield [put and put.type for put in puts]
+    yield [put and put.data for put in puts]
+    yield [put and put.doc for put in puts]
+    texts = [put and put.text for put in puts]
+    yield _column([text and text.text for text in texts])
+    yield _column([text and text.language for text in texts])
+    yield _column([put and put.ttl for put in puts])
+    vectors = [(number, vector) for number, put in enumerate(puts, 1) if put for vector in put.vectors]
+    if not vectors:
+        yield from [None] * 7
+        return
+    yield [len(put.vectors) if put else 0 for put in puts]
+    yield [COMPONENT_BYTES * sum(len(vector.components) for vector in put.vectors) if put else 0 for put in puts]
+    yield [number for number, _ in vectors]
+    yield [vector.path for _, vector in vectors]
+    dims = [len(vector.components) for _, vector in vectors]
+    yield dims
+    yield list(accumulate(dims, initial=0))[:-1]
+    yield list(chain.from_iterable([vector.components for _, vector in vectors]))
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    return values if any(value is not None for value in values) else None
+
 
 def _size(change: ItemChange) -> int:
     if not isinstance(change, PutItem):
         return 0
-    components = sum(len(vector.components) for vector in change.vectors)
-    # A component takes the driver as long as some bytes of a value.
-    return len(change.data) + len(change.doc) + 16 * components
+    size = len(change.data) + len(change.doc)
+    if change.vectors:
+        # A component takes the driver as long as some bytes of a value.
+        size += 16 * sum(len(vector.components) for vector in change.vectors)
+    return size
 
 
 def _until(group: Sequence[_Pending]) -> float | None:

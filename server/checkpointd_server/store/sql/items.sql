@@ -2,7 +2,11 @@
 
 -- name: change_items
 -- Stores and deletes items.
-SELECT * FROM __schema__.change_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+SELECT * FROM __schema__.change_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+
+-- name: put_items
+-- Stores items of which nothing is expected.
+SELECT * FROM __schema__.put_items($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 
 -- name: get_items
 -- Items by their keys.

@@ -22,6 +22,8 @@ CREATE TABLE __schema__.items (
     -- How many vectors it has, and how many the value had that it replaced.
     vectors integer NOT NULL,
     replaced_vectors integer NOT NULL DEFAULT 0,
+    -- About how many bytes it takes: its value, what searches see of it, and its vectors.
+    bytes bigint NOT NULL DEFAULT 0,
     -- How long it lives after it was stored or read. Null: it doesn't expire.
     ttl interval,
     expires_at timestamptz,

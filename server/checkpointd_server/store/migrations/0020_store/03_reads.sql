@@ -113,6 +113,17 @@ BEGIN
 END
 $$;
 
+-- How many items of a tenant there are, and about how many bytes they take: those that have expired and aren't deleted yet, too.
+CREATE FUNCTION __schema__.item_usage(p_tenant text, OUT o_items bigint, OUT o_bytes bigint) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    x_setting text := set_config('checkpointd.tenant', p_tenant, true);
+BEGIN
+    SELECT count(*), coalesce(sum(i.bytes), 0)::bigint INTO o_items, o_bytes
+    FROM __schema__.items AS i
+    WHERE i.tenant = p_tenant;
+END
+$$;
+
 -- Ranks items by words.
 --
 --   p_query, p_language  The words.
