@@ -248,9 +248,9 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             case Wanted():
                 return await aembed(self._index.embeddings, step)
             case Submit() if not fork.lost_aio():
+                if (here := self._queue_here()) is not None:
+                    return await here.submit(step.operations)
                 loop = self._client.channels.aio().loop
-                if loop is asyncio.get_running_loop():
-                    return await self._submit(step)
                 return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._submit(step), loop))
             case Submit():
                 return await asyncio.to_thread(self._call, step)
@@ -258,11 +258,20 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
 
     async def _submit(self, step: Submit) -> Any:
         """Hands operations to the queue of the running event loop."""
-        loop = asyncio.get_running_loop()
+        return await self._queue_of(asyncio.get_running_loop()).submit(step.operations)
+
+    def _queue_here(self) -> BatchQueue | None:
+        """Returns the queue of the running event loop; None: calls are made in another one."""
+        if fork.lost_aio():
+            return None
+        loop = self._client.channels.aio().loop
+        return self._queue_of(loop) if loop is asyncio.get_running_loop() else None
+
+    def _queue_of(self, loop: asyncio.AbstractEventLoop) -> BatchQueue:
         queue = self._queues.get(loop)
         if queue is None:
             queue = self._queues[loop] = BatchQueue(self._client)
-        return await queue.submit(step.operations)
+        return queue
 
     # What LangGraph's methods don't have.
 

@@ -1,7 +1,8 @@
 """Operations of many callers in one call: those that wait in an event loop go out together.
 
 What comes while calls are in flight waits for the next one, so batches grow with the load, and alone an operation waits
-for nothing. Writes on one item never share a call: of these the server would do the last only, whatever they expect.
+for nothing. Where much waits, a call takes half of it, so that client, server and database have something to do at the
+same time. Writes on one item never share a call: of these the server would do the last only, whatever they expect.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_IN_FLIGHT = 4
 """How many calls are in flight at once."""
 MAX_OPERATIONS = 256
 """How many operations go into a call."""
+MIN_SHARED = 16
+"""From how many waiting callers on a call leaves some of them to the next one."""
 MAX_BYTES = 2 * 1024 * 1024
 """How many bytes they have together, unless one alone has more."""
 
@@ -38,7 +41,7 @@ class _Submission:
         self.done = done
         self.context: Context = copy_context()
         self.size = sum(operation.ByteSize() for operation in operations)
-        self.written = {key for operation in operations if (key := written_item(operation)) is not None}
+        self.written = [key for operation in operations if (key := written_item(operation)) is not None]
 
 
 class BatchQueue:
@@ -55,14 +58,14 @@ class BatchQueue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
 
-    async def submit(self, operations: Sequence[pb.StoreOperation]) -> Sequence[pb.StoreResult]:
-        """Has operations done, in one call, and returns their results. Raises CheckpointdError."""
+    def submit(self, operations: Sequence[pb.StoreOperation]) -> asyncio.Future[Sequence[pb.StoreResult]]:
+        """Has operations done, in one call, and returns what their results come in, or CheckpointdError."""
         # Tokens may differ from caller to caller: those of one call are the same.
         metadata = self._client.options.metadata()
         done: asyncio.Future[Sequence[pb.StoreResult]] = self._loop.create_future()
         self._waiting.append(_Submission(operations, metadata, done))
         self._schedule()
-        return await done
+        return done
 
     def _schedule(self) -> None:
         if not self._is_scheduled and self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
@@ -81,7 +84,8 @@ class BatchQueue:
         group: list[_Submission] = []
         written: set[tuple[str, ...]] = set()
         operations = size = 0
-        while self._waiting:
+        most = max(MIN_SHARED, (len(self._waiting) + 1) // 2)
+        while self._waiting and len(group) < most:
             first = self._waiting[0]
             if first.done.done():  # its caller was cancelled
                 self._waiting.popleft()
@@ -95,7 +99,7 @@ class BatchQueue:
                 or not written.isdisjoint(first.written)
             ):
                 break
-            written |= first.written
+            written.update(first.written)
             group.append(self._waiting.popleft())
         return group
 
