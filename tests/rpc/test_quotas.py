@@ -13,6 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import stats_service_pb2 as stats_pb
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd.v1 import tenant_service_pb2 as tenants_pb
 from checkpointd.v1 import thread_service_pb2 as threads_pb
 from checkpointd.v1 import value_service_pb2 as values_pb
@@ -168,6 +169,70 @@ async def test_what_is_stored_between_two_looks_counts(serve: Any) -> None:
             request.values.add(channel="a", version=f"s{number}", value=client.value(b"x" * 5_000))
             refused += await reason_of(client.checkpoints.PutCheckpoint(request)) is not None
         assert refused >= 7
+
+
+def put_item(key: str, size: int = 5_000) -> store_pb.PutItemRequest:
+    value = store_pb.ItemValue(type="json", data=b'{"a":"' + b"x" * size + b'"}')
+    return store_pb.PutItemRequest(namespace=["ns"], key=key, value=value)
+
+
+async def test_items_count_for_the_bytes_of_their_tenant(serve: Any) -> None:
+    async with serve(quota_refresh=FAST) as (server, client):
+        await set_quotas(client, max_bytes=200_000)
+        numbers = iter(range(1000))
+        refusal = await until_refused(client, lambda: client.store.PutItem(put_item(f"{next(numbers)}")))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+        assert (refusal.metadata["field"], refusal.metadata["limit"]) == ("bytes", "200000")
+        stored = (await client.store.CountItems(store_pb.CountItemsRequest())).count
+        # The value, and what filters see of it.
+        assert 15 <= stored <= 21
+        assert not (await client.store.GetItem(store_pb.GetItemRequest(namespace=["ns"], key=f"{stored}"))).HasField(
+            "item"
+        )
+        # In a batch the puts that are over are refused, and all else is done.
+        operations = [
+            store_pb.StoreOperation(get=store_pb.GetItemRequest(namespace=["ns"], key="0")),
+            store_pb.StoreOperation(put=put_item("more", 30_000)),
+            store_pb.StoreOperation(delete=store_pb.DeleteItemRequest(namespace=["ns"], key="1")),
+        ]
+        results = (await client.store.Batch(store_pb.BatchRequest(operations=operations))).results
+        assert [result.WhichOneof("result") for result in results] == ["get", "failure", "delete"]
+        assert (results[1].failure.reason, results[1].failure.metadata["field"]) == ("QUOTA_EXCEEDED", "bytes")
+        # So do a thread's bytes, which there is no room for either.
+        request = client.put_request(channels=["a"], channel_versions=["s1"])
+        request.values.add(channel="a", version="s1", value=client.value(b"x" * 30_000))
+        assert "quota of 200000 bytes" in str(await reason_of(client.checkpoints.PutCheckpoint(request)))
+        tenants: Any = TenantServiceStub(client.channel)
+        (told,) = (await tenants.ListTenants(tenants_pb.ListTenantsRequest(tenant_name="default"))).tenants
+        found = await StatsServiceStub(client.channel).GetStats(stats_pb.GetStatsRequest())
+        assert told.items == found.items == stored - 1
+        assert 10_000 * (stored - 1) < told.item_bytes == found.item_bytes == told.bytes - found.stored_bytes
+        for number in range(2, stored):
+            await client.store.DeleteItem(store_pb.DeleteItemRequest(namespace=["ns"], key=f"{number}"))
+
+        async def attempt() -> str | None:
+            return await reason_of(client.store.PutItem(put_item("room")))
+
+        await auntil(attempt, lambda refused: refused is None)
+        assert server.tenants.metrics.quota_refusals["bytes"] > 0
+
+
+async def test_items_of_many_callers_at_once_stay_within_the_bytes(serve: Any) -> None:
+    async with serve(quota_refresh=600.0) as (server, client):
+        await client.store.PutItem(put_item("first"))
+        await set_quotas(client, max_bytes=500_000)
+        await auntil(lambda: server.tenants.of("default").usage, lambda usage: usage is not None)
+        puts = [store_pb.StoreOperation(put=put_item(f"{number}")) for number in range(200)]
+        batches = [store_pb.BatchRequest(operations=puts[at : at + 10]) for at in range(0, 100, 10)]
+        answers, *_ = await asyncio.gather(
+            asyncio.gather(*map(client.store.Batch, batches)),
+            *[reason_of(client.store.PutItem(operation.put)) for operation in puts[100:]],
+        )
+        results = [result for answer in answers for result in answer.results]
+        assert {result.failure.reason for result in results if result.HasField("failure")} <= {"QUOTA_EXCEEDED"}
+        # Each has a little more than 10,000 bytes.
+        assert 40 <= (await client.store.CountItems(store_pb.CountItemsRequest())).count <= 50
+        assert server.tenants.metrics.quota_refusals["bytes"] >= 150
 
 
 async def test_threads_those_that_are_there_go_on(serve: Any) -> None:

@@ -26,7 +26,7 @@ from checkpointd.v1 import tenant_service_pb2 as checkpointd_dot_v1_dot_tenant__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/stats_service.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/tenant_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n\x0fGetStatsRequest\"d\n\x0cThreadCounts\x12\x0c\n\x04idle\x18\x01 \x01(\x03\x12\x0f\n\x07running\x18\x02 \x01(\x03\x12\x13\n\x0binterrupted\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x05 \x01(\x03\"C\n\nThreadSize\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\"M\n\tDayGrowth\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"\xd6\x03\n\x10GetStatsResponse\x12/\n\x0bmeasured_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12/\n\tby_status\x18\x03 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadCounts\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x05 \x01(\x03\x12\x0e\n\x06writes\x18\x06 \x01(\x03\x12\x1a\n\x12writes_is_estimate\x18\x07 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x03\x12\x15\n\rlogical_bytes\x18\t \x01(\x03\x12\x1c\n\x14mean_session_seconds\x18\n \x01(\x01\x12-\n\toldest_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07largest\x18\x0c \x03(\x0b\x32\x1a.checkpointd.v1.ThreadSize\x12\'\n\x04\x64\x61ys\x18\r \x03(\x0b\x32\x19.checkpointd.v1.DayGrowth\x12&\n\x06quotas\x18\x0e \x01(\x0b\x32\x16.checkpointd.v1.Quotas\"#\n\x12GetActivityRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"A\n\x13GetActivityResponse\x12*\n\x08\x61\x63tivity\x18\x01 \x01(\x0b\x32\x18.checkpointd.v1.Activity\")\n\x18GetServerActivityRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"G\n\x19GetServerActivityResponse\x12*\n\x08\x61\x63tivity\x18\x01 \x01(\x0b\x32\x18.checkpointd.v1.Activity\"\xd0\x01\n\x08\x41\x63tivity\x12\x12\n\nlive_calls\x18\x01 \x01(\x03\x12&\n\x04live\x18\x02 \x03(\x0b\x32\x18.checkpointd.v1.LiveCall\x12)\n\x07slowest\x18\x03 \x03(\x0b\x32\x18.checkpointd.v1.SlowCall\x12\x18\n\x10\x63\x61lls_per_second\x18\x04 \x01(\x01\x12\x16\n\x0ewindow_seconds\x18\x05 \x01(\x01\x12+\n\x07\x62usiest\x18\x06 \x03(\x0b\x32\x1a.checkpointd.v1.BusyThread\"f\n\x08LiveCall\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tpipelined\x18\x03 \x01(\x08\x12\x11\n\tthread_id\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"h\n\x08SlowCall\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x13\n\x0b\x61go_seconds\x18\x05 \x01(\x01\"C\n\nBusyThread\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x11\n\tthread_id\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x03\x32\x9f\x02\n\x0cStatsService\x12M\n\x08GetStats\x12\x1f.checkpointd.v1.GetStatsRequest\x1a .checkpointd.v1.GetStatsResponse\x12V\n\x0bGetActivity\x12\".checkpointd.v1.GetActivityRequest\x1a#.checkpointd.v1.GetActivityResponse\x12h\n\x11GetServerActivity\x12(.checkpointd.v1.GetServerActivityRequest\x1a).checkpointd.v1.GetServerActivityResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"checkpointd/v1/stats_service.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/tenant_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n\x0fGetStatsRequest\"d\n\x0cThreadCounts\x12\x0c\n\x04idle\x18\x01 \x01(\x03\x12\x0f\n\x07running\x18\x02 \x01(\x03\x12\x13\n\x0binterrupted\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x05 \x01(\x03\"C\n\nThreadSize\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\"M\n\tDayGrowth\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"\xf9\x03\n\x10GetStatsResponse\x12/\n\x0bmeasured_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12/\n\tby_status\x18\x03 \x01(\x0b\x32\x1c.checkpointd.v1.ThreadCounts\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x05 \x01(\x03\x12\x0e\n\x06writes\x18\x06 \x01(\x03\x12\x1a\n\x12writes_is_estimate\x18\x07 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x03\x12\x15\n\rlogical_bytes\x18\t \x01(\x03\x12\x1c\n\x14mean_session_seconds\x18\n \x01(\x01\x12-\n\toldest_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07largest\x18\x0c \x03(\x0b\x32\x1a.checkpointd.v1.ThreadSize\x12\'\n\x04\x64\x61ys\x18\r \x03(\x0b\x32\x19.checkpointd.v1.DayGrowth\x12&\n\x06quotas\x18\x0e \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\r\n\x05items\x18\x0f \x01(\x03\x12\x12\n\nitem_bytes\x18\x10 \x01(\x03\"#\n\x12GetActivityRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"A\n\x13GetActivityResponse\x12*\n\x08\x61\x63tivity\x18\x01 \x01(\x0b\x32\x18.checkpointd.v1.Activity\")\n\x18GetServerActivityRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"G\n\x19GetServerActivityResponse\x12*\n\x08\x61\x63tivity\x18\x01 \x01(\x0b\x32\x18.checkpointd.v1.Activity\"\xd0\x01\n\x08\x41\x63tivity\x12\x12\n\nlive_calls\x18\x01 \x01(\x03\x12&\n\x04live\x18\x02 \x03(\x0b\x32\x18.checkpointd.v1.LiveCall\x12)\n\x07slowest\x18\x03 \x03(\x0b\x32\x18.checkpointd.v1.SlowCall\x12\x18\n\x10\x63\x61lls_per_second\x18\x04 \x01(\x01\x12\x16\n\x0ewindow_seconds\x18\x05 \x01(\x01\x12+\n\x07\x62usiest\x18\x06 \x03(\x0b\x32\x1a.checkpointd.v1.BusyThread\"f\n\x08LiveCall\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tpipelined\x18\x03 \x01(\x08\x12\x11\n\tthread_id\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"h\n\x08SlowCall\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x13\n\x0b\x61go_seconds\x18\x05 \x01(\x01\"C\n\nBusyThread\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x11\n\tthread_id\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x03\x32\x9f\x02\n\x0cStatsService\x12M\n\x08GetStats\x12\x1f.checkpointd.v1.GetStatsRequest\x1a .checkpointd.v1.GetStatsResponse\x12V\n\x0bGetActivity\x12\".checkpointd.v1.GetActivityRequest\x1a#.checkpointd.v1.GetActivityResponse\x12h\n\x11GetServerActivity\x12(.checkpointd.v1.GetServerActivityRequest\x1a).checkpointd.v1.GetServerActivityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,23 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DAYGROWTH']._serialized_start=314
   _globals['_DAYGROWTH']._serialized_end=391
   _globals['_GETSTATSRESPONSE']._serialized_start=394
-  _globals['_GETSTATSRESPONSE']._serialized_end=864
-  _globals['_GETACTIVITYREQUEST']._serialized_start=866
-  _globals['_GETACTIVITYREQUEST']._serialized_end=901
-  _globals['_GETACTIVITYRESPONSE']._serialized_start=903
-  _globals['_GETACTIVITYRESPONSE']._serialized_end=968
-  _globals['_GETSERVERACTIVITYREQUEST']._serialized_start=970
-  _globals['_GETSERVERACTIVITYREQUEST']._serialized_end=1011
-  _globals['_GETSERVERACTIVITYRESPONSE']._serialized_start=1013
-  _globals['_GETSERVERACTIVITYRESPONSE']._serialized_end=1084
-  _globals['_ACTIVITY']._serialized_start=1087
-  _globals['_ACTIVITY']._serialized_end=1295
-  _globals['_LIVECALL']._serialized_start=1297
-  _globals['_LIVECALL']._serialized_end=1399
-  _globals['_SLOWCALL']._serialized_start=1401
-  _globals['_SLOWCALL']._serialized_end=1505
-  _globals['_BUSYTHREAD']._serialized_start=1507
-  _globals['_BUSYTHREAD']._serialized_end=1574
-  _globals['_STATSSERVICE']._serialized_start=1577
-  _globals['_STATSSERVICE']._serialized_end=1864
+  _globals['_GETSTATSRESPONSE']._serialized_end=899
+  _globals['_GETACTIVITYREQUEST']._serialized_start=901
+  _globals['_GETACTIVITYREQUEST']._serialized_end=936
+  _globals['_GETACTIVITYRESPONSE']._serialized_start=938
+  _globals['_GETACTIVITYRESPONSE']._serialized_end=1003
+  _globals['_GETSERVERACTIVITYREQUEST']._serialized_start=1005
+  _globals['_GETSERVERACTIVITYREQUEST']._serialized_end=1046
+  _globals['_GETSERVERACTIVITYRESPONSE']._serialized_start=1048
+  _globals['_GETSERVERACTIVITYRESPONSE']._serialized_end=1119
+  _globals['_ACTIVITY']._serialized_start=1122
+  _globals['_ACTIVITY']._serialized_end=1330
+  _globals['_LIVECALL']._serialized_start=1332
+  _globals['_LIVECALL']._serialized_end=1434
+  _globals['_SLOWCALL']._serialized_start=1436
+  _globals['_SLOWCALL']._serialized_end=1540
+  _globals['_BUSYTHREAD']._serialized_start=1542
+  _globals['_BUSYTHREAD']._serialized_end=1609
+  _globals['_STATSSERVICE']._serialized_start=1612
+  _globals['_STATSSERVICE']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

@@ -51,7 +51,7 @@ class DayGrowth(_message.Message):
     def __init__(self, day: _Optional[str] = ..., threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("measured_at", "threads", "by_status", "pinned_threads", "checkpoints", "writes", "writes_is_estimate", "stored_bytes", "logical_bytes", "mean_session_seconds", "oldest_at", "largest", "days", "quotas")
+    __slots__ = ("measured_at", "threads", "by_status", "pinned_threads", "checkpoints", "writes", "writes_is_estimate", "stored_bytes", "logical_bytes", "mean_session_seconds", "oldest_at", "largest", "days", "quotas", "items", "item_bytes")
     MEASURED_AT_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     BY_STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,8 @@ class GetStatsResponse(_message.Message):
     LARGEST_FIELD_NUMBER: _ClassVar[int]
     DAYS_FIELD_NUMBER: _ClassVar[int]
     QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_BYTES_FIELD_NUMBER: _ClassVar[int]
     measured_at: _timestamp_pb2.Timestamp
     threads: int
     by_status: ThreadCounts
@@ -80,7 +82,9 @@ class GetStatsResponse(_message.Message):
     largest: _containers.RepeatedCompositeFieldContainer[ThreadSize]
     days: _containers.RepeatedCompositeFieldContainer[DayGrowth]
     quotas: _tenant_service_pb2.Quotas
-    def __init__(self, measured_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., threads: _Optional[int] = ..., by_status: _Optional[_Union[ThreadCounts, _Mapping]] = ..., pinned_threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., writes: _Optional[int] = ..., writes_is_estimate: bool = ..., stored_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., mean_session_seconds: _Optional[float] = ..., oldest_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., largest: _Optional[_Iterable[_Union[ThreadSize, _Mapping]]] = ..., days: _Optional[_Iterable[_Union[DayGrowth, _Mapping]]] = ..., quotas: _Optional[_Union[_tenant_service_pb2.Quotas, _Mapping]] = ...) -> None: ...
+    items: int
+    item_bytes: int
+    def __init__(self, measured_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., threads: _Optional[int] = ..., by_status: _Optional[_Union[ThreadCounts, _Mapping]] = ..., pinned_threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., writes: _Optional[int] = ..., writes_is_estimate: bool = ..., stored_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., mean_session_seconds: _Optional[float] = ..., oldest_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., largest: _Optional[_Iterable[_Union[ThreadSize, _Mapping]]] = ..., days: _Optional[_Iterable[_Union[DayGrowth, _Mapping]]] = ..., quotas: _Optional[_Union[_tenant_service_pb2.Quotas, _Mapping]] = ..., items: _Optional[int] = ..., item_bytes: _Optional[int] = ...) -> None: ...
 
 class GetActivityRequest(_message.Message):
     __slots__ = ("limit",)

@@ -26,7 +26,7 @@ from checkpointd.v1 import thread_service_pb2 as checkpointd_dot_v1_dot_thread__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/tenant_service.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/thread_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x06Quotas\x12\x16\n\tmax_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0bmax_threads\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12!\n\x14max_calls_per_second\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_max_bytesB\x0e\n\x0c_max_threadsB\x17\n\x15_max_calls_per_second\"\xda\x01\n\x06Tenant\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12&\n\x06quotas\x18\x05 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\x30\n\x10\x65\x66\x66\x65\x63tive_quotas\x18\x06 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12,\n\x08noted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x12ListTenantsRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListTenantsResponse\x12\'\n\x07tenants\x18\x01 \x03(\x0b\x32\x16.checkpointd.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x10SetQuotasRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12&\n\x06quotas\x18\x02 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\r\n\x05reset\x18\x03 \x01(\x08\"m\n\x11SetQuotasResponse\x12&\n\x06quotas\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\x30\n\x10\x65\x66\x66\x65\x63tive_quotas\x18\x02 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\"f\n\x12PurgeTenantRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0einclude_pinned\x18\x03 \x01(\x08\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xba\x01\n\x13PurgeTenantResponse\x12\x16\n\x0epurged_threads\x18\x01 \x01(\x03\x12\x1a\n\x12purged_checkpoints\x18\x02 \x01(\x03\x12\x14\n\x0cpurged_bytes\x18\x03 \x01(\x03\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.PurgedRows\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t2\x91\x02\n\rTenantService\x12V\n\x0bListTenants\x12\".checkpointd.v1.ListTenantsRequest\x1a#.checkpointd.v1.ListTenantsResponse\x12P\n\tSetQuotas\x12 .checkpointd.v1.SetQuotasRequest\x1a!.checkpointd.v1.SetQuotasResponse\x12V\n\x0bPurgeTenant\x12\".checkpointd.v1.PurgeTenantRequest\x1a#.checkpointd.v1.PurgeTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpointd/v1/tenant_service.proto\x12\x0e\x63heckpointd.v1\x1a#checkpointd/v1/thread_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x06Quotas\x12\x16\n\tmax_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0bmax_threads\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12!\n\x14max_calls_per_second\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_max_bytesB\x0e\n\x0c_max_threadsB\x17\n\x15_max_calls_per_second\"\xfd\x01\n\x06Tenant\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12&\n\x06quotas\x18\x05 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\x30\n\x10\x65\x66\x66\x65\x63tive_quotas\x18\x06 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12,\n\x08noted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05items\x18\x08 \x01(\x03\x12\x12\n\nitem_bytes\x18\t \x01(\x03\"P\n\x12ListTenantsRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListTenantsResponse\x12\'\n\x07tenants\x18\x01 \x03(\x0b\x32\x16.checkpointd.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x10SetQuotasRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12&\n\x06quotas\x18\x02 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\r\n\x05reset\x18\x03 \x01(\x08\"m\n\x11SetQuotasResponse\x12&\n\x06quotas\x18\x01 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\x12\x30\n\x10\x65\x66\x66\x65\x63tive_quotas\x18\x02 \x01(\x0b\x32\x16.checkpointd.v1.Quotas\"f\n\x12PurgeTenantRequest\x12\x13\n\x0btenant_name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0einclude_pinned\x18\x03 \x01(\x08\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xba\x01\n\x13PurgeTenantResponse\x12\x16\n\x0epurged_threads\x18\x01 \x01(\x03\x12\x1a\n\x12purged_checkpoints\x18\x02 \x01(\x03\x12\x14\n\x0cpurged_bytes\x18\x03 \x01(\x03\x12\x16\n\x0epinned_threads\x18\x04 \x01(\x03\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.PurgedRows\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t2\x91\x02\n\rTenantService\x12V\n\x0bListTenants\x12\".checkpointd.v1.ListTenantsRequest\x1a#.checkpointd.v1.ListTenantsResponse\x12P\n\tSetQuotas\x12 .checkpointd.v1.SetQuotasRequest\x1a!.checkpointd.v1.SetQuotasResponse\x12V\n\x0bPurgeTenant\x12\".checkpointd.v1.PurgeTenantRequest\x1a#.checkpointd.v1.PurgeTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTAS']._serialized_start=126
   _globals['_QUOTAS']._serialized_end=274
   _globals['_TENANT']._serialized_start=277
-  _globals['_TENANT']._serialized_end=495
-  _globals['_LISTTENANTSREQUEST']._serialized_start=497
-  _globals['_LISTTENANTSREQUEST']._serialized_end=577
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=579
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=666
-  _globals['_SETQUOTASREQUEST']._serialized_start=668
-  _globals['_SETQUOTASREQUEST']._serialized_end=762
-  _globals['_SETQUOTASRESPONSE']._serialized_start=764
-  _globals['_SETQUOTASRESPONSE']._serialized_end=873
-  _globals['_PURGETENANTREQUEST']._serialized_start=875
-  _globals['_PURGETENANTREQUEST']._serialized_end=977
-  _globals['_PURGETENANTRESPONSE']._serialized_start=980
-  _globals['_PURGETENANTRESPONSE']._serialized_end=1166
-  _globals['_TENANTSERVICE']._serialized_start=1169
-  _globals['_TENANTSERVICE']._serialized_end=1442
+  _globals['_TENANT']._serialized_end=530
+  _globals['_LISTTENANTSREQUEST']._serialized_start=532
+  _globals['_LISTTENANTSREQUEST']._serialized_end=612
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=614
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=701
+  _globals['_SETQUOTASREQUEST']._serialized_start=703
+  _globals['_SETQUOTASREQUEST']._serialized_end=797
+  _globals['_SETQUOTASRESPONSE']._serialized_start=799
+  _globals['_SETQUOTASRESPONSE']._serialized_end=908
+  _globals['_PURGETENANTREQUEST']._serialized_start=910
+  _globals['_PURGETENANTREQUEST']._serialized_end=1012
+  _globals['_PURGETENANTRESPONSE']._serialized_start=1015
+  _globals['_PURGETENANTRESPONSE']._serialized_end=1201
+  _globals['_TENANTSERVICE']._serialized_start=1204
+  _globals['_TENANTSERVICE']._serialized_end=1477
 # @@protoc_insertion_point(module_scope)

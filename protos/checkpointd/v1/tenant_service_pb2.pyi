@@ -21,7 +21,7 @@ class Quotas(_message.Message):
     def __init__(self, max_bytes: _Optional[int] = ..., max_threads: _Optional[int] = ..., max_calls_per_second: _Optional[int] = ...) -> None: ...
 
 class Tenant(_message.Message):
-    __slots__ = ("tenant_name", "threads", "checkpoints", "bytes", "quotas", "effective_quotas", "noted_at")
+    __slots__ = ("tenant_name", "threads", "checkpoints", "bytes", "quotas", "effective_quotas", "noted_at", "items", "item_bytes")
     TENANT_NAME_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,8 @@ class Tenant(_message.Message):
     QUOTAS_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_QUOTAS_FIELD_NUMBER: _ClassVar[int]
     NOTED_AT_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_BYTES_FIELD_NUMBER: _ClassVar[int]
     tenant_name: str
     threads: int
     checkpoints: int
@@ -36,7 +38,9 @@ class Tenant(_message.Message):
     quotas: Quotas
     effective_quotas: Quotas
     noted_at: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_name: _Optional[str] = ..., threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., quotas: _Optional[_Union[Quotas, _Mapping]] = ..., effective_quotas: _Optional[_Union[Quotas, _Mapping]] = ..., noted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    items: int
+    item_bytes: int
+    def __init__(self, tenant_name: _Optional[str] = ..., threads: _Optional[int] = ..., checkpoints: _Optional[int] = ..., bytes: _Optional[int] = ..., quotas: _Optional[_Union[Quotas, _Mapping]] = ..., effective_quotas: _Optional[_Union[Quotas, _Mapping]] = ..., noted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., items: _Optional[int] = ..., item_bytes: _Optional[int] = ...) -> None: ...
 
 class ListTenantsRequest(_message.Message):
     __slots__ = ("tenant_name", "page_size", "page_token")

@@ -50,11 +50,15 @@ class Usage(NamedTuple):
     threads: int
     checkpoints: int
     bytes: int
-    """About how many its rows have, and exactly those of uploads that no put has named."""
+    """About how many its rows have, those of items too, and exactly those of uploads that no put has named."""
     pinned_threads: int
     pinned_checkpoints: int
     pinned_bytes: int
     """Of those before, what belongs to pinned threads."""
+    items: int = 0
+    """Of long-term memory."""
+    item_bytes: int = 0
+    """About how many of the bytes are theirs."""
 
 
 class ThreadSize(NamedTuple):
@@ -91,7 +95,7 @@ class Statistics:
     """Among those before, which are apart from each other."""
     checkpoints: int
     bytes: int
-    """About how many the rows have."""
+    """About how many the rows of threads have."""
     writes: int
     """Task writes: an estimate, unless all threads were looked at."""
     logical_bytes: int
@@ -105,6 +109,10 @@ class Statistics:
     largest: Sequence[ThreadSize]
     days: Sequence[Day]
     """Today last."""
+    items: int = 0
+    """Of long-term memory."""
+    item_bytes: int = 0
+    """About how many their rows have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

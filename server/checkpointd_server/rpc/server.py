@@ -194,7 +194,7 @@ class RpcServer:
             (tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"], TenantServicer(store, limits, tenants)),
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
-                StoreServicer(store, limits, self._executor),
+                StoreServicer(store, limits, self._executor, tenants),
             ),
             (
                 retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],

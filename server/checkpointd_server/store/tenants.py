@@ -75,6 +75,7 @@ async def read_usage(database: Database, *, timeout: float | None) -> Usage:
 async def read_statistics(database: Database, *, timeout: float | None) -> Statistics:
     """Sums up what a tenant holds, and looks at its largest threads, and at some others by chance."""
     row = await database.fetch_row("tenant_statistics", _DAYS, _LARGEST, _SAMPLE, timeout=timeout, reads=True)
+    items = await database.fetch_row("item_usage", timeout=timeout, reads=True)
     largest = [await _measure(database, *one, timeout) for one in _threads(row, "l")]
     others = [await _measure(database, *one, timeout) for one in _threads(row, "s")]
     rest = row["o_threads"] - len(largest)
@@ -106,6 +107,8 @@ async def read_statistics(database: Database, *, timeout: float | None) -> Stati
         measured_at=row["o_measured_at"],
         largest=[ThreadSize(*one) for one in sizes],
         days=[Day(*one) for one in days],
+        items=items["o_items"],
+        item_bytes=items["o_bytes"],
     )
 
 

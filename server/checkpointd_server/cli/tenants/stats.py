@@ -19,7 +19,7 @@ _PAGE_SIZE = 50
 _SLOW_TIMEOUT = 60.0
 """The minimum timeout of an answer, in seconds: rows of all threads are added up."""
 _QUOTAS = ("max_bytes", "max_threads", "max_calls_per_second")
-_COLUMNS = ("tenant", "threads", "checkpoints", "bytes", *_QUOTAS, "noted_at")
+_COLUMNS = ("tenant", "threads", "checkpoints", "items", "bytes", "item_bytes", *_QUOTAS, "noted_at")
 
 
 @click.command()
@@ -70,6 +70,8 @@ def _json(found: Any) -> dict[str, Any]:
         "stored_bytes": found.stored_bytes,
         "logical_bytes": found.logical_bytes,
         "saved_bytes": max(found.logical_bytes - found.stored_bytes, 0),
+        "items": found.items,
+        "item_bytes": found.item_bytes,
         "mean_session_seconds": round(found.mean_session_seconds, 3),
         "oldest_at": _iso(found.oldest_at) if found.HasField("oldest_at") else None,
         "quotas": {name: getattr(found.quotas, name) or None for name in _QUOTAS},
@@ -105,6 +107,7 @@ def _lines(found: Any) -> Iterator[str]:
     yield f"stored        {byte_size(found.stored_bytes)}"
     yield f"logical       ~{byte_size(found.logical_bytes)}"
     yield f"saved         ~{byte_size(saved)}{share} by shared values and patches"
+    yield f"items         {found.items}, {byte_size(found.item_bytes)}"
     yield f"mean session  {_duration(found.mean_session_seconds)}"
     yield f"quotas        {', '.join(_quotas(found.quotas)) or 'none'}"
     yield f"oldest        {_when(found.oldest_at) if found.HasField('oldest_at') else '-'}"
@@ -150,6 +153,7 @@ def _report(remote: Remote, *, as_csv: bool, as_json: bool) -> None:
                 printable(one["tenant"]),
                 one["threads"],
                 one["checkpoints"],
+                one["items"],
                 byte_size(one["bytes"]),
                 byte_size(one["max_bytes"]) if one["max_bytes"] else "-",
                 one["max_threads"] or "-",
@@ -157,7 +161,7 @@ def _report(remote: Remote, *, as_csv: bool, as_json: bool) -> None:
             )
             for one in tenants
         ]
-        header = ("TENANT", "THREADS", "CHECKPOINTS", "BYTES", "MAX BYTES", "MAX THREADS", "MAX CALLS/S")
+        header = ("TENANT", "THREADS", "CHECKPOINTS", "ITEMS", "BYTES", "MAX BYTES", "MAX THREADS", "MAX CALLS/S")
         click.echo("\n".join(table(header, rows, right=header[1:])))
 
 
@@ -167,7 +171,9 @@ def row_of(tenant: Any) -> dict[str, Any]:
         "tenant": tenant.tenant_name,
         "threads": tenant.threads,
         "checkpoints": tenant.checkpoints,
+        "items": tenant.items,
         "bytes": tenant.bytes,
+        "item_bytes": tenant.item_bytes,
         **{name: getattr(tenant.effective_quotas, name) or None for name in _QUOTAS},
         "noted_at": _iso(tenant.noted_at),
     }

@@ -85,6 +85,7 @@ def write_tenant(tenant: TenantQuotas, usage: Usage, defaults: Quotas, message: 
     """Fills in a tenant."""
     message.tenant_name = tenant.tenant
     message.threads, message.checkpoints, message.bytes = usage.threads, usage.checkpoints, usage.bytes
+    message.items, message.item_bytes = usage.items, usage.item_bytes
     write_quotas(tenant.quotas, message.quotas)
     write_quotas(tenant.quotas.over(defaults), message.effective_quotas)
     message.noted_at.FromDatetime(tenant.noted_at)
@@ -102,6 +103,7 @@ def write_statistics(statistics: Statistics, message: stats_pb.GetStatsResponse)
     message.checkpoints = statistics.checkpoints
     message.writes, message.writes_is_estimate = statistics.writes, statistics.is_estimate
     message.stored_bytes, message.logical_bytes = statistics.bytes, statistics.logical_bytes
+    message.items, message.item_bytes = statistics.items, statistics.item_bytes
     message.mean_session_seconds = statistics.mean_session_seconds
     if statistics.oldest_at is not None:
         message.oldest_at.FromDatetime(statistics.oldest_at)

@@ -35,6 +35,7 @@ from checkpointd_server.rpc.conversion.items import (
 )
 from checkpointd_server.rpc.conversion.validation import check_count
 from checkpointd_server.rpc.errors import describe_error
+from checkpointd_server.rpc.tenants import Tenants
 
 _LARGE_BYTES = 64 * 1024
 """From what size on a put is read on a thread of its own."""
@@ -49,8 +50,9 @@ _VALUES_PART = 2
 class StoreServicer:
     """Serves the items of a store. Each method takes a request and returns the encoded response."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor) -> None:
+    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, tenants: Tenants) -> None:
         self._store = store
+        self._tenants = tenants
         self._limits = limits
         self._executor = executor
         self._value_bytes = limits.max_message_bytes // _VALUES_PART
@@ -71,6 +73,7 @@ class StoreServicer:
         items = self._store.items(tenant)
         put = await self._read_put(request)
         await items.check(put, timeout=timeout)
+        self._check_quota(put, tenant)
         (changed,) = await items.change([put], timeout=timeout)
         return pb.PutItemResponse(version=_done(changed).version).SerializeToString()
 
@@ -133,6 +136,12 @@ class StoreServicer:
             return await self._executor.run(read_put, request, self._limits)
         return read_put(request, self._limits)
 
+    def _check_quota(self, put: PutItem, tenant: str) -> None:
+        """Counts what is to be stored. Raises QuotaExceeded."""
+        state = self._tenants.of(tenant)
+        if state.usage is not None:
+            self._tenants.check_storing(state, put.size)
+
     async def _search(
         self,
         request: pb.SearchItemsRequest,
@@ -180,6 +189,7 @@ class _Batch:
         self._limits = servicer._limits
         self._identity = identity
         self._operations = request.operations
+        self._is_small = request.ByteSize() <= _LARGE_BYTES
         self._items = items
         self._timeout = timeout
         self._response = pb.BatchResponse()
@@ -200,8 +210,7 @@ class _Batch:
                 if kind == "get":
                     gets[number] = read_key(operation.get, self._limits), operation.get.refresh_ttl
                 elif kind == "put":
-                    changes[number] = await self._servicer._read_put(operation.put)
-                    await self._items.check(changes[number], timeout=self._timeout)
+                    changes[number] = await self._read_put(operation.put)
                 elif kind == "delete":
                     changes[number] = read_delete(operation.delete, self._limits)
                 else:
@@ -219,6 +228,13 @@ class _Batch:
         if changes:
             await self._change(changes)
         return self._response.SerializeToString()
+
+    async def _read_put(self, request: pb.PutItemRequest) -> PutItem:
+        put = read_put(request, self._limits) if self._is_small else await self._servicer._read_put(request)
+        if put.vectors or put.text is not None:
+            await self._items.check(put, timeout=self._timeout)
+        self._servicer._check_quota(put, self._identity.tenant)
+        return put
 
     def _check(self, operation: pb.StoreOperation) -> str:
         """Returns which operation it is, if its caller may do it."""
@@ -273,9 +289,9 @@ class _Batch:
     async def _change(self, changes: dict[int, ItemChange]) -> None:
         last = {change.key: change for change in changes.values()}
         done = await self._items.change(list(last.values()), timeout=self._timeout)
-        outcomes = dict(zip(last, done, strict=True))
-        for number, change in changes.items():
-            outcome = outcomes[change.key]
+        outcomes = dict(zip(last, done, strict=True)) if len(last) < len(changes) else None
+        for at, (number, change) in enumerate(changes.items()):
+            outcome = done[at] if outcomes is None else outcomes[change.key]
             if isinstance(outcome, ItemVersionConflict):
                 self._fail(number, outcome)
             elif isinstance(change, DeleteItem):
@@ -292,6 +308,7 @@ _OF_ONE = frozenset(
         "ITEM_VERSION_CONFLICT",
         "MESSAGE_TOO_LARGE",
         "PERMISSION_DENIED",
+        "QUOTA_EXCEEDED",
         "VECTORS_UNAVAILABLE",
     }
 )

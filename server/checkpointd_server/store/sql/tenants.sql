@@ -34,6 +34,10 @@ RETURNING t.tenant, t.max_bytes, t.max_threads, t.max_calls_per_second, t.noted_
 -- What a tenant holds.
 SELECT * FROM __schema__.tenant_usage($1)
 
+-- name: item_usage
+-- What its items take.
+SELECT * FROM __schema__.item_usage($1)
+
 -- name: known_threads
 -- Those of some threads that hold anything.
 SELECT * FROM __schema__.known_threads($1, $2)

@@ -12,11 +12,13 @@ CREATE TABLE __schema__.tenants (
     PRIMARY KEY (tenant)
 );
 
--- What a tenant holds: threads, checkpoints, and about how many bytes, with those of uploads that no put has named yet.
+-- What a tenant holds: threads, checkpoints, items, and about how many bytes, with those of items, and of uploads that no put has
+-- named yet.
 CREATE FUNCTION __schema__.tenant_usage(
     p_tenant text,
     OUT o_threads bigint, OUT o_checkpoints bigint, OUT o_bytes bigint,
-    OUT o_pinned bigint, OUT o_pinned_checkpoints bigint, OUT o_pinned_bytes bigint
+    OUT o_pinned bigint, OUT o_pinned_checkpoints bigint, OUT o_pinned_bytes bigint,
+    OUT o_items bigint, OUT o_item_bytes bigint
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -39,7 +41,8 @@ BEGIN
         WHERE p.thread = u.thread AND p.upload_id = u.upload_id
     ) AS parts
     WHERE u.tenant = p_tenant;
-    o_bytes := o_bytes + x_uploaded;
+    SELECT u.o_items, u.o_bytes INTO o_items, o_item_bytes FROM __schema__.item_usage(p_tenant) AS u;
+    o_bytes := o_bytes + x_uploaded + o_item_bytes;
 END
 $$;
 
