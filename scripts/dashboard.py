@@ -173,6 +173,26 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((_quantile(0.99, "checkpointd_statement_seconds", "statement"), "{{statement}}"),),
         ),
     ),
+    "Long-term memory": (
+        Panel(
+            "Operations on items",
+            "Alone or in batches.",
+            "ops",
+            ((_rate("checkpointd_item_operations_total", "operation, outcome"), "{{operation}}, {{outcome}}"),),
+        ),
+        Panel(
+            "Operations on items (99%)",
+            "Those of a batch that are done together take as long as all of them.",
+            "s",
+            ((_quantile(0.99, "checkpointd_item_operation_seconds", "operation"), "{{operation}}"),),
+        ),
+        Panel(
+            "Items",
+            "Read, found, counted, stored and deleted a second.",
+            "ops",
+            ((_rate("checkpointd_items_total", "operation"), "{{operation}}"),),
+        ),
+    ),
     "Storage": (
         Panel(
             "Tables",

@@ -10,12 +10,14 @@ import subprocess
 import time
 import timeit
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.grpc import GrpcSaver, LeaseHeldError, VersionConflictError
 
+from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.metrics import SECONDS, Histogram
 from checkpointd_server.observability.endpoint import MAX_HEADER_BYTES
 from checkpointd_server.observability.families import FAMILIES, HistogramValue, Snapshot, counters_of, merge
@@ -70,6 +72,51 @@ def test_a_run_is_counted_operation_by_operation(scraped_server: ServerProcess) 
     counted = [added(before, after, "checkpointd_statement_seconds_count", statement=name) for name in statements]
     assert sum(counted) == commits
     assert added(before, after, "checkpointd_pool_wait_seconds_count") >= commits
+
+
+async def test_operations_on_items_are_counted_alone_and_in_batches(scraped_server: ServerProcess) -> None:
+    before = scrape(scraped_server)
+
+    def put(key: str, **fields: Any) -> store_pb.PutItemRequest:
+        value = store_pb.ItemValue(type="json", data=b"{}")
+        return store_pb.PutItemRequest(namespace=["counted"], key=key, value=value, **fields)
+
+    get = store_pb.GetItemRequest(namespace=["counted"], key="a")
+    search = store_pb.SearchItemsRequest(namespace_prefix=["counted"], limit=10)
+    async with connected(scraped_server.target) as client:
+        await client.store.PutItem(put("a"))
+        assert (await client.refused(client.store.PutItem(put("a", if_version_match=0)))).reason
+        operations = [
+            store_pb.StoreOperation(put=put("b")),
+            store_pb.StoreOperation(put=put("a", if_version_match=7)),
+            store_pb.StoreOperation(put=put("")),
+            store_pb.StoreOperation(get=get),
+            store_pb.StoreOperation(get=store_pb.GetItemRequest(namespace=["counted"], key="none")),
+            store_pb.StoreOperation(search=search),
+        ]
+        await client.store.Batch(store_pb.BatchRequest(operations=operations))
+        await client.store.SearchItems(search)
+        await client.store.CountItems(store_pb.CountItemsRequest(namespace_prefix=["counted"]))
+        await client.store.ListNamespaces(store_pb.ListNamespacesRequest(limit=10))
+        for _ in range(2):
+            await client.store.DeleteItem(store_pb.DeleteItemRequest(namespace=["counted"], key="b"))
+    after = scrape(scraped_server)
+
+    def counted(operation: str) -> tuple[float, ...]:
+        """How many went well, and failed, and the items."""
+        name = "checkpointd_item_operations_total"
+        outcomes = [added(before, after, name, operation=operation, outcome=outcome) for outcome in ("ok", "failed")]
+        return (*outcomes, added(before, after, "checkpointd_items_total", operation=operation))
+
+    assert counted("put") == (2, 3, 2)
+    assert counted("get") == (2, 0, 1)
+    assert counted("search") == (2, 0, 3)
+    assert counted("count") == (1, 0, 2)
+    assert counted("list_namespaces") == (1, 0, 1)
+    assert counted("delete") == (2, 0, 1)
+    # What is refused before anything is done takes no time.
+    assert added(before, after, "checkpointd_item_operation_seconds_count", operation="put") == 4
+    assert 0 < added(before, after, "checkpointd_item_operation_seconds_sum", operation="put") < 60
 
 
 def test_counting_is_a_small_part_of_what_a_put_costs(scraped_server: ServerProcess) -> None:

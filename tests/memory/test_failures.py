@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -26,8 +27,10 @@ from langgraph.checkpoint.grpc import (
     GrpcSaver,
     GrpcStore,
     ItemConflictError,
+    QuotaExceededError,
     ServerUnavailableError,
     UnsupportedError,
+    VectorsUnavailableError,
 )
 from langgraph.checkpoint.grpc._store.index import ItemIndex
 from langgraph.checkpoint.grpc._store.operations import CountOp, run_batch
@@ -39,7 +42,9 @@ from checkpointd.v1 import store_service_pb2 as pb
 from tests.memory import fork_program
 from tests.memory.hostile import HostileServer
 from tests.support.api_keys import key_entry
+from tests.support.cluster import PostgresCluster
 from tests.support.server_process import ServerProcess
+from tests.support.until import until
 
 
 def test_a_server_that_comes_back_is_waited_for(server: ServerProcess, root: str) -> None:
@@ -55,6 +60,68 @@ def test_a_server_that_comes_back_is_waited_for(server: ServerProcess, root: str
             item = waiting.result(60)
         assert item is not None
         assert item.value == {"n": 1}
+
+
+def test_vectors_are_refused_where_the_database_lacks_pgvector_and_all_else_works(
+    postgres_cluster: PostgresCluster, tmp_path: Path
+) -> None:
+    name, role = postgres_cluster.create_database(), f"plain_{uuid4().hex[:8]}"
+    # Who may not create extensions can't get it either.
+    postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_cluster.execute(f"CREATE SCHEMA checkpointd AUTHORIZATION {role}", database=name)
+    index: Any = {"dims": 2, "embed": lambda texts: [[float(len(text)), 1.0] for text in texts]}
+    try:
+        with (
+            ServerProcess("--database-url", postgres_cluster.dsn(name, role=role), log_dir=tmp_path) as server,
+            GrpcStore(server.target, index=index, text={"fields": ["text"]}) as store,
+            GrpcStore(server.target) as plain,
+        ):
+            plain.put(("ns",), "old", {"text": "before"})
+            for call in (
+                lambda: store.put(("ns",), "k", {"text": "train"}),
+                lambda: store.search(("ns",), query="train"),
+                lambda: store.search(("ns",), query="train", mode="vector"),
+                lambda: asyncio.run(store.aput(("ns",), "k", {"text": "train"})),
+                lambda: store.batch([PutOp(("ns",), "k", {"text": "train"}), GetOp(("ns",), "old")]),
+            ):
+                with pytest.raises(VectorsUnavailableError, match="pgvector"):
+                    call()
+            assert [item.key for item in plain.search(("ns",))] == ["old"]
+            store.put(("ns",), "k", {"text": "train", "n": 1}, index=False)
+            words = GrpcStore(server.target, text={"fields": ["text"]})
+            words.put(("ns",), "w", {"text": "a late train"})
+            assert [item.key for item in store.search(("ns",), query="train", mode="text")] == ["w"]
+            assert [item.key for item in store.search(("ns",), filter={"n": {"$gte": 1}})] == ["k"]
+            assert store.count(("ns",)) == 3
+            store.delete(("ns",), "k")
+            words.close()
+    finally:
+        postgres_cluster.drop_database(name)
+        postgres_cluster.execute(f"DROP ROLE {role}")
+
+
+def test_what_is_over_the_quota_of_bytes_is_refused_and_all_else_is_done(database_url: str, tmp_path: Path) -> None:
+    options = ("--quota-bytes", "100000", "--quota-refresh-seconds", "0.2")
+    with (
+        ServerProcess("--database-url", database_url, *options, log_dir=tmp_path) as server,
+        GrpcStore(server.target) as store,
+    ):
+        store.put(("ns",), "small", {"n": 1})
+
+        def fill() -> QuotaExceededError | None:
+            try:
+                store.put(("ns",), f"{store.count(('ns',))}", {"text": "x" * 20_000})
+            except QuotaExceededError as error:
+                return error
+            return None
+
+        refusal = until(fill)
+        assert isinstance(refusal, QuotaExceededError)
+        assert (refusal.field, refusal.limit) == ("bytes", 100_000)
+        with pytest.raises(QuotaExceededError):
+            store.batch([PutOp(("ns",), "more", {"text": "x" * 60_000}), PutOp(("ns",), "small", None)])
+        assert store.get(("ns",), "more") is None
+        assert store.get(("ns",), "small") is None
 
 
 async def test_a_server_that_does_not_answer(root: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from time import perf_counter
+from typing import Self
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The buckets of durations, in seconds."""
@@ -16,6 +18,10 @@ BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 6710
 """The buckets of sizes, in bytes."""
 WRITES = (1, 2, 4, 8, 16, 32, 64, 128)
 """The buckets of writes in a commit."""
+
+
+ITEM_OPERATIONS = ("count", "delete", "get", "list_namespaces", "put", "search")
+"""The kinds of operations on items, as StoreOperation in store_service.proto names them."""
 
 
 class Histogram:
@@ -34,10 +40,10 @@ class Histogram:
         self.sum = 0.0
         """The sum of all values."""
 
-    def observe(self, value: float) -> None:
-        """Counts a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Counts a value, as often as it was seen."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
 
 
 class CallMetrics:
@@ -73,6 +79,8 @@ class RpcMetrics:
         """By method, e.g. "CheckpointService/PutCheckpoint", and the way in which they come: "unary" or "pipeline"."""
         self.failures: Counter[tuple[str, str]] = Counter()
         """How many calls failed, by method and reason."""
+        self.items = {name: ItemMetrics() for name in ITEM_OPERATIONS}
+        """Of each kind of operation on items."""
         self.slow_calls = 0
         """How many took longer than is asked of them."""
         self.large_checkpoints = 0
@@ -92,6 +100,52 @@ class RpcMetrics:
         found.codes[code] += 1
         found.seconds.observe(seconds)
         self.failures[method, reason] += 1
+
+
+class ItemMetrics:
+    """Counts operations of one kind on items of long-term memory, alone or in batches."""
+
+    __slots__ = ("failed", "items", "ok", "seconds")
+
+    def __init__(self) -> None:
+        self.ok = 0
+        """How many went well."""
+        self.failed = 0
+        """How many failed."""
+        self.items = 0
+        """How many items they read, found, counted, stored or deleted; of namespaces, how many were listed."""
+        self.seconds = Histogram(SECONDS)
+        """How long they took; those of a batch that are done together each as long as all of them."""
+
+    def measure(self, operations: int = 1) -> ItemMeasurement:
+        """Measures operations that are done together, for as long as a `with` block takes."""
+        return ItemMeasurement(self, operations)
+
+
+class ItemMeasurement:
+    """Operations on items that are being done."""
+
+    __slots__ = ("_began", "_metrics", "_operations", "failed", "items")
+
+    def __init__(self, metrics: ItemMetrics, operations: int) -> None:
+        self._metrics = metrics
+        self._operations = operations
+        self.failed = 0
+        """How many of them have failed."""
+        self.items = 0
+        """How many items they were about."""
+
+    def __enter__(self) -> Self:
+        self._began = perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        failed = self.failed if kind is None else self._operations
+        self._metrics.ok += self._operations - failed
+        self._metrics.failed += failed
+        self._metrics.items += self.items
+        if self._operations:
+            self._metrics.seconds.observe(perf_counter() - self._began, self._operations)
 
 
 class TenantMetrics:

@@ -90,6 +90,22 @@ FAMILIES: Mapping[str, Family] = {
     "checkpointd_conflicts": Family(
         "counter", "Writes rejected because another run had written to the thread (VERSION_CONFLICT)."
     ),
+    "checkpointd_item_operations": Family(
+        "counter",
+        "Operations on items of long-term memory, alone or in batches, by operation (put, get, delete, search, count, "
+        "list_namespaces) and outcome.",
+        ("operation", "outcome"),
+    ),
+    "checkpointd_item_operation_seconds": Family(
+        "histogram",
+        "How long they took, in seconds. Those of a batch that are done together take as long as all of them.",
+        ("operation",),
+    ),
+    "checkpointd_items": Family(
+        "counter",
+        "Items that were read, found, counted, stored and deleted, by operation; of list_namespaces, namespaces.",
+        ("operation",),
+    ),
     "checkpointd_leases": Family(
         "counter",
         "Answers about leases, by outcome: granted, renewed, released, held (by somebody else), lost.",

@@ -51,7 +51,14 @@ class ServerSnapshots:
     async def take(self) -> Snapshot:
         """Returns a snapshot. Waits for the database only where its tables are measured for the first time."""
         await self._measure_tables()
-        return {**self._process(), **self._calls(), **self._leases(), **self._database(), **self._own_work()}
+        return {
+            **self._process(),
+            **self._calls(),
+            **self._items(),
+            **self._leases(),
+            **self._database(),
+            **self._own_work(),
+        }
 
     async def _measure_tables(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -118,6 +125,18 @@ class ServerSnapshots:
                 ([], tenants.metrics.share_refusals + self._store.connections.queue.share_refusals)
             ],
             "checkpointd_streams_open": [([], self._server.open_streams)],
+        }
+
+    def _items(self) -> Snapshot:
+        items = self._server.metrics.items
+        outcomes = {(name, "ok"): counted.ok for name, counted in items.items()}
+        outcomes |= {(name, "failed"): counted.failed for name, counted in items.items()}
+        return {
+            "checkpointd_item_operations": samples_of(outcomes),
+            "checkpointd_item_operation_seconds": [
+                ([name], histogram(counted.seconds)) for name, counted in items.items()
+            ],
+            "checkpointd_items": [([name], counted.items) for name, counted in items.items()],
         }
 
     def _leases(self) -> Snapshot:

@@ -194,7 +194,7 @@ class RpcServer:
             (tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"], TenantServicer(store, limits, tenants)),
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
-                StoreServicer(store, limits, self._executor, tenants),
+                StoreServicer(store, limits, self._executor, tenants, self._calls.metrics.items),
             ),
             (
                 retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],

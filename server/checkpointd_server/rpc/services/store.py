@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
 from checkpointd.v1 import store_service_pb2 as pb
@@ -10,6 +11,7 @@ from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, ItemVersionConflict, ResultTooLarge
 from checkpointd_server.domain.items import Changed, DeleteItem, ItemChange, ItemKey, ItemStore, PutItem, StoredItem
 from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.metrics import ItemMeasurement, ItemMetrics
 from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.auth.scopes import STORE_OPERATIONS, check_scope
 from checkpointd_server.rpc.calls.executor import BoundedExecutor
@@ -50,8 +52,16 @@ _VALUES_PART = 2
 class StoreServicer:
     """Serves the items of a store. Each method takes a request and returns the encoded response."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits, executor: BoundedExecutor, tenants: Tenants) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        limits: Limits,
+        executor: BoundedExecutor,
+        tenants: Tenants,
+        metrics: Mapping[str, ItemMetrics],
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._tenants = tenants
         self._limits = limits
         self._executor = executor
@@ -59,29 +69,37 @@ class StoreServicer:
 
     async def get_item(self, request: pb.GetItemRequest, tenant: str, timeout: float | None) -> bytes:
         """Reads an item."""
-        key = read_key(request, self._limits)
-        (item,) = await self._store.items(tenant).get(
-            [(key, request.refresh_ttl)], max_bytes=self._value_bytes, timeout=timeout
-        )
-        response = pb.GetItemResponse()
-        if item is not None:
-            write_item(_whole(item, self._limits), response.item)
+        with self._metrics["get"].measure() as measured:
+            key = read_key(request, self._limits)
+            (item,) = await self._store.items(tenant).get(
+                [(key, request.refresh_ttl)], max_bytes=self._value_bytes, timeout=timeout
+            )
+            response = pb.GetItemResponse()
+            if item is not None:
+                write_item(_whole(item, self._limits), response.item)
+                measured.items = 1
         return response.SerializeToString()
 
     async def put_item(self, request: pb.PutItemRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores an item."""
-        items = self._store.items(tenant)
-        put = await self._read_put(request)
-        await items.check(put, timeout=timeout)
-        self._check_quota(put, tenant)
-        (changed,) = await items.change([put], timeout=timeout)
-        return pb.PutItemResponse(version=_done(changed).version).SerializeToString()
+        with self._metrics["put"].measure() as measured:
+            items = self._store.items(tenant)
+            put = await self._read_put(request)
+            await items.check(put, timeout=timeout)
+            self._check_quota(put, tenant)
+            (changed,) = await items.change([put], timeout=timeout)
+            response = pb.PutItemResponse(version=_done(changed).version)
+            measured.items = 1
+        return response.SerializeToString()
 
     async def delete_item(self, request: pb.DeleteItemRequest, tenant: str, timeout: float | None) -> bytes:
         """Deletes an item."""
-        delete = read_delete(request, self._limits)
-        (changed,) = await self._store.items(tenant).change([delete], timeout=timeout)
-        return pb.DeleteItemResponse(deleted=_done(changed).found).SerializeToString()
+        with self._metrics["delete"].measure() as measured:
+            delete = read_delete(request, self._limits)
+            (changed,) = await self._store.items(tenant).change([delete], timeout=timeout)
+            response = pb.DeleteItemResponse(deleted=_done(changed).found)
+            measured.items = int(response.deleted)
+        return response.SerializeToString()
 
     async def search_items(self, request: pb.SearchItemsRequest, tenant: str, timeout: float | None) -> bytes:
         """Finds items."""
@@ -151,16 +169,20 @@ class StoreServicer:
         timeout: float | None,
     ) -> int:
         """Finds items, fills them in, and returns how many bytes of values they have."""
-        search = read_search(request, self._limits)
-        await items.check(search, timeout=timeout)
-        found = await items.search(search, max_bytes=max_bytes, timeout=timeout)
-        write_found(found, response)
+        with self._metrics["search"].measure() as measured:
+            search = read_search(request, self._limits)
+            await items.check(search, timeout=timeout)
+            found = await items.search(search, max_bytes=max_bytes, timeout=timeout)
+            write_found(found, response)
+            measured.items = len(found.items)
         return sum(one.item.size for one in found.items)
 
     async def _count(self, request: pb.CountItemsRequest, items: ItemStore, timeout: float | None) -> int:
-        prefix = read_labels(request.namespace_prefix, "namespace_prefix", self._limits)
-        wanted = read_filter(request.filter, request.filter_json, self._limits)
-        return await items.count(prefix, wanted, timeout=timeout)
+        with self._metrics["count"].measure() as measured:
+            prefix = read_labels(request.namespace_prefix, "namespace_prefix", self._limits)
+            wanted = read_filter(request.filter, request.filter_json, self._limits)
+            measured.items = await items.count(prefix, wanted, timeout=timeout)
+        return measured.items
 
     async def _list_namespaces(
         self,
@@ -169,9 +191,11 @@ class StoreServicer:
         response: pb.ListNamespacesResponse,
         timeout: float | None,
     ) -> None:
-        query = read_namespace_query(request, self._limits)
-        for labels in await items.list_namespaces(query, timeout=timeout):
-            response.namespaces.add(labels=labels)
+        with self._metrics["list_namespaces"].measure() as measured:
+            query = read_namespace_query(request, self._limits)
+            for labels in await items.list_namespaces(query, timeout=timeout):
+                response.namespaces.add(labels=labels)
+            measured.items = len(response.namespaces)
 
 
 class _Batch:
@@ -216,8 +240,9 @@ class _Batch:
                 else:
                     others.append(number)
             except CheckpointdError as error:
-                changes.pop(number, None)
                 self._fail(number, error)
+                if (kind := operation.WhichOneof("operation")) is not None:
+                    self._servicer._metrics[kind].failed += 1
         if gets:
             await self._get(gets)
         for number in others:
@@ -259,15 +284,18 @@ class _Batch:
         )
 
     async def _get(self, gets: dict[int, tuple[ItemKey, bool]]) -> None:
-        found = await self._items.get(list(gets.values()), max_bytes=self._room, timeout=self._timeout)
-        for number, item in zip(gets, found, strict=True):
-            if item is None:
-                self._results[number].get.SetInParent()
-            elif item.data is None:
-                self._fail(number, ResultTooLarge(item.size, limit=self._limits.max_message_bytes))
-            else:
-                self._room -= item.size
-                write_item(item, self._results[number].get.item)
+        with self._servicer._metrics["get"].measure(len(gets)) as measured:
+            found = await self._items.get(list(gets.values()), max_bytes=self._room, timeout=self._timeout)
+            for number, item in zip(gets, found, strict=True):
+                if item is None:
+                    self._results[number].get.SetInParent()
+                elif item.data is None:
+                    measured.failed += 1
+                    self._fail(number, ResultTooLarge(item.size, limit=self._limits.max_message_bytes))
+                else:
+                    measured.items += 1
+                    self._room -= item.size
+                    write_item(item, self._results[number].get.item)
 
     async def _read(self, number: int) -> None:
         operation, result = self._operations[number], self._results[number]
@@ -287,18 +315,28 @@ class _Batch:
             result.list_namespaces.CopyFrom(listed)
 
     async def _change(self, changes: dict[int, ItemChange]) -> None:
+        deletions = sum([isinstance(change, DeleteItem) for change in changes.values()])
+        metrics = self._servicer._metrics
+        with metrics["put"].measure(len(changes) - deletions) as puts, metrics["delete"].measure(deletions) as deletes:
+            await self._do(changes, puts, deletes)
+
+    async def _do(self, changes: dict[int, ItemChange], puts: ItemMeasurement, deletes: ItemMeasurement) -> None:
         last = {change.key: change for change in changes.values()}
         done = await self._items.change(list(last.values()), timeout=self._timeout)
         outcomes = dict(zip(last, done, strict=True)) if len(last) < len(changes) else None
         for at, (number, change) in enumerate(changes.items()):
             outcome = done[at] if outcomes is None else outcomes[change.key]
+            measured = deletes if isinstance(change, DeleteItem) else puts
             if isinstance(outcome, ItemVersionConflict):
+                measured.failed += 1
                 self._fail(number, outcome)
             elif isinstance(change, DeleteItem):
                 found = outcome.found and isinstance(last[change.key], DeleteItem)
+                measured.items += found
                 self._results[number].delete.deleted = found
                 self._results[number].delete.SetInParent()
             else:
+                measured.items += 1
                 self._results[number].put.version = outcome.version
 
 
