@@ -186,7 +186,7 @@ class ItemWrites:
 
 
 def _are_plain_puts(changes: Sequence[ItemChange]) -> TypeGuard[Sequence[PutItem]]:
-    """Whether all are puts of different items, of which nothing is expected."""
+    """Returns whether all are puts of different items, of which nothing is expected."""
     return all(isinstance(change, PutItem) and change.expected_version is None for change in changes) and (
         len(changes) == 1 or len({change.key for change in changes}) == len(changes)
     )
