@@ -74,7 +74,7 @@ class PutItem(NamedTuple):
     @property
     def size(self) -> int:
         """About how many bytes it takes in the database."""
-        components = sum(len(vector.components) for vector in self.vectors)
+        components = sum([len(vector.components) for vector in self.vectors]) if self.vectors else 0
         text = 0 if self.text is None else len(self.text.text)
         return len(self.data) + len(self.doc) + text + COMPONENT_BYTES * components
 

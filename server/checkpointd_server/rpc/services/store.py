@@ -86,7 +86,7 @@ class StoreServicer:
             items = self._store.items(tenant)
             put = await self._read_put(request)
             await items.check(put, timeout=timeout)
-            self._check_quota(put, tenant)
+            self._check_quota(put.size, tenant)
             (changed,) = await items.change([put], timeout=timeout)
             response = pb.PutItemResponse(version=_done(changed).version)
             measured.items = 1
@@ -141,6 +141,7 @@ class StoreServicer:
     async def restore_items(self, request: pb.RestoreItemsRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores items as they were listed."""
         wanted = await self._executor.run(read_restore, request, self._limits)
+        self._check_quota(request.ByteSize(), tenant)
         outcomes = await self._store.items(tenant).restore(wanted, replace=request.replace, timeout=timeout)
         return write_outcomes(outcomes).SerializeToString()
 
@@ -154,11 +155,9 @@ class StoreServicer:
             return await self._executor.run(read_put, request, self._limits)
         return read_put(request, self._limits)
 
-    def _check_quota(self, put: PutItem, tenant: str) -> None:
-        """Counts what is to be stored. Raises QuotaExceeded."""
-        state = self._tenants.of(tenant)
-        if state.usage is not None:
-            self._tenants.check_storing(state, put.size)
+    def _check_quota(self, size: int, tenant: str) -> None:
+        """Counts bytes that are to be stored. Raises QuotaExceeded."""
+        self._tenants.check_storing(self._tenants.of(tenant), size)
 
     async def _search(
         self,
@@ -258,7 +257,7 @@ class _Batch:
         put = read_put(request, self._limits) if self._is_small else await self._servicer._read_put(request)
         if put.vectors or put.text is not None:
             await self._items.check(put, timeout=self._timeout)
-        self._servicer._check_quota(put, self._identity.tenant)
+        self._servicer._check_quota(put.size, self._identity.tenant)
         return put
 
     def _check(self, operation: pb.StoreOperation) -> str:

@@ -89,6 +89,7 @@ DECLARE
     x_now timestamptz;
     x_version bigint;
     x_old_vectors integer;
+    x_bytes bigint;
     x_found_paths text[];
     x_found_components real[];
     x_paths text[];
@@ -106,6 +107,13 @@ BEGIN
     LOOP
         o_position := x.position;
         o_outcome := NULL;
+        x_bytes := octet_length(x.data) + octet_length(x.doc) + coalesce(octet_length(x.words), 0);
+        IF x.vectors > 0 THEN
+            -- A component has 4 bytes.
+            x_bytes := x_bytes + 4 * (
+                SELECT coalesce(sum(v.dims), 0) FROM unnest(p_owners, p_dims) AS v (owner, dims) WHERE v.owner = x.position
+            );
+        END IF;
         WHILE o_outcome IS NULL LOOP
             x_now := clock_timestamp();
             x_version := extract(epoch FROM x_now) * 1000000;
@@ -115,17 +123,17 @@ BEGIN
                 EXIT;
             END IF;
             INSERT INTO __schema__.items AS i (
-                tenant, namespace, key, version, type, data, doc, words, vectors, ttl, expires_at, created_at, updated_at
+                tenant, namespace, key, version, type, data, doc, words, vectors, bytes, ttl, expires_at, created_at, updated_at
             )
             VALUES (
                 p_tenant, x.namespace, x.key, x_version, x.type, x.data, x.doc::jsonb, x.words::tsvector, x.vectors,
-                make_interval(secs => x.ttl), x.expires_at, x.created_at, x.updated_at
+                x_bytes, make_interval(secs => x.ttl), x.expires_at, x.created_at, x.updated_at
             )
             ON CONFLICT (tenant, namespace, key) DO UPDATE
             SET version = greatest(i.version + 1, excluded.version), request_id = '', type = excluded.type,
                 data = excluded.data, doc = excluded.doc, words = excluded.words, vectors = excluded.vectors,
-                replaced_vectors = i.vectors, ttl = excluded.ttl, expires_at = excluded.expires_at,
-                created_at = excluded.created_at, updated_at = excluded.updated_at
+                replaced_vectors = i.vectors, bytes = excluded.bytes, ttl = excluded.ttl,
+                expires_at = excluded.expires_at, created_at = excluded.created_at, updated_at = excluded.updated_at
             WHERE i.expires_at <= x_now
             RETURNING i.replaced_vectors INTO x_old_vectors;
             IF FOUND THEN
@@ -166,7 +174,7 @@ BEGIN
             END IF;
             UPDATE __schema__.items AS i
             SET version = greatest(i.version + 1, x_version), request_id = '', type = x.type, data = x.data,
-                doc = x.doc::jsonb, words = x.words::tsvector, vectors = x.vectors, replaced_vectors = i.vectors,
+                doc = x.doc::jsonb, words = x.words::tsvector, vectors = x.vectors, replaced_vectors = i.vectors, bytes = x_bytes,
                 ttl = make_interval(secs => x.ttl), expires_at = x.expires_at, created_at = x.created_at,
                 updated_at = x.updated_at
             WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
