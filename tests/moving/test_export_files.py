@@ -373,7 +373,7 @@ async def test_tags_and_how_threads_are_kept_come_along(
 
 def test_with_a_token(command: Command, database_url: str, played_server: str, tmp_path: Path) -> None:
     keys, file = tmp_path / "keys.toml", tmp_path / "all.export"
-    keys.write_text(key_entry("ckd_mover", "acme", "read", "write"))
+    keys.write_text(key_entry("ckd_mover", "acme", "read", "write", "store:read", "store:write"))
     command("export", file, "--target", played_server)
     with ServerProcess("--database-url", database_url, "--keys-file", str(keys), log_dir=tmp_path) as server:
         command("import", file, "--target", server.target, "--token", "ckd_mover")
