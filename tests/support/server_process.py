@@ -35,7 +35,7 @@ class ServerProcess:
     """A `checkpointd serve`, started on entering and stopped on leaving.
 
     The program is the real one, but for its start: it is forked from a process that has imported it, which takes a
-    fifth of the time. `ExecutedServer` starts as users' do.
+    tenth of the CPU time. `ExecutedServer` starts as users' do.
 
     Args:
         options: Options of `checkpointd serve`. Without --listen it picks a free port; a restart keeps it.
