@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -209,3 +210,15 @@ def test_whoever_interrupts_it_is_told_how_to_go_on(command: Command, new_server
     report = report_of(command("export", file, "--target", source, "--json"))
     assert report["there_already"] > 0
     check_imports(command, file, source, new_server())
+
+
+def test_a_disk_that_is_full_says_how_to_go_on(command: Command, source: str, tmp_path: Path) -> None:
+    def leave_little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    failed = run("export", "all.export", "--target", source, cwd=tmp_path, preexec_fn=leave_little_room)
+    assert failed.returncode == 1
+    assert "can't write all.export.partial: File too large; the same command goes on" in failed.stderr
+    report = report_of(command("export", "all.export", "--target", source, "--json"))
+    assert report["there_already"] > 0

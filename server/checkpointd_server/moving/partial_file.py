@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -186,7 +187,9 @@ class PartialFile:
     def __exit__(self, exc_type: object, *rest: object) -> None:
         if exc_type is not None and not (self.writer.has.threads or self.writer.items) and self.partial.exists():
             self.partial.unlink()  # it holds nothing to go on with
-        self._file.close()
+        # Where there is no room, closing fails once more; why it stopped is known already.
+        with suppress(OSError) if exc_type is not None else nullcontext():
+            self._file.close()
 
 
 def check_new(path: Path) -> None:
