@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import comparisons, facts, profile, round_trip, scaling, states, stores, sweeping
+from tests.bench import comparisons, facts, profile, round_trip, scaling, states, stores, sweeping, vectors
 from tests.bench.case import Case
 
 
@@ -14,6 +14,7 @@ def all_cases() -> list[Case]:
         *stores.cases(),
         *facts.cases(),
         *sweeping.cases(),
+        *vectors.cases(),
         *round_trip.cases(),
         *scaling.cases(),
         *profile.cases(),

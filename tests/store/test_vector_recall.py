@@ -12,62 +12,10 @@ import pytest
 
 from checkpointd_server.domain.items import Distance, ItemSearch, VectorQuery
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
-from checkpointd_server.store.items.names import encode
-from checkpointd_server.store.items.vectors import vector_sql
-from checkpointd_server.store.statements import with_schema
+from tests.support.many_vectors import PREFIX, Embeddings, load
 
-ITEMS, DIMS, FACTORS, QUERIES = 100_000, 384, 24, 100
+ITEMS, QUERIES = 100_000, 100
 TENANT = "many"
-
-
-class Embeddings:
-    """Vectors like those of texts: of many dimensions, most of what tells them apart in few."""
-
-    def __init__(self, seed: int) -> None:
-        numpy = pytest.importorskip("numpy")
-        self._random = numpy.random.default_rng(seed)
-        self._factors = self._random.standard_normal((FACTORS, DIMS))
-
-    def make(self, count: int) -> Any:
-        """Returns so many, as rows of a matrix."""
-        hidden = self._random.standard_normal((count, FACTORS))
-        noise = self._random.standard_normal((count, DIMS))
-        return (hidden @ self._factors + 0.5 * noise).astype("float32")
-
-
-async def load(connection: Any, vectors: Any) -> None:
-    """Stores items with these vectors, one each, faster than by puts, and makes the index then."""
-    await connection.execute("DROP INDEX checkpointd.item_vectors_384_cosine")
-    await connection.execute("SET maintenance_work_mem = '512MB'")
-    await connection.execute(
-        """
-        INSERT INTO checkpointd.items (
-            tenant, namespace, key, version, type, data, doc, vectors, created_at, updated_at
-        )
-        SELECT $1, $2, n::text, n, 'json', '{}', jsonb_build_object('n', n), 1, now(), now()
-        FROM generate_series(0, $3 - 1) AS n
-        """,
-        TENANT,
-        encode(["many"]),
-        len(vectors),
-    )
-    for start in range(0, len(vectors), 2000):
-        part = vectors[start : start + 2000]
-        await connection.execute(
-            """
-            INSERT INTO checkpointd.item_vectors
-            SELECT $1, $2, n::text, 1, '', $4, ($5::real[])[(n - $3) * $4 + 1 : (n - $3 + 1) * $4]::vector
-            FROM generate_series($3::integer, $3 + $6 - 1) AS n
-            """,
-            TENANT,
-            encode(["many"]),
-            start,
-            DIMS,
-            part.ravel().tolist(),
-            len(part),
-        )
-    await connection.execute(with_schema(vector_sql(["384:cosine"]), "checkpointd"))
-    await connection.execute("ANALYZE checkpointd.items, checkpointd.item_vectors")
 
 
 @pytest.mark.long
@@ -75,10 +23,11 @@ async def load(connection: Any, vectors: Any) -> None:
 async def test_searches_among_100_000_items_find_what_is_near_and_take_milliseconds(
     own_options: StoreOptions, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("numpy")
     made = Embeddings(1)
     connection = await asyncpg.connect(own_options.dsn)
     begun = time.monotonic()
-    await load(connection, made.make(ITEMS))
+    await load(connection, TENANT, made.make(ITEMS))
     loading = time.monotonic() - begun
     await connection.close()
     queries = made.make(QUERIES).tolist()
@@ -113,7 +62,7 @@ async def test_searches_among_100_000_items_find_what_is_near_and_take_milliseco
 
 async def near(store: PostgresStore, query: list[float], *, exact: bool = False, **wanted: Any) -> list[str]:
     search = ItemSearch(
-        prefix=("many",),
+        prefix=PREFIX,
         limit=10,
         vector=VectorQuery(components=query, distance=Distance.COSINE, exact=exact),
         **wanted,
