@@ -195,21 +195,28 @@ def test_a_full_disk_behind_standard_output_is_told_in_a_line(source: str, tmp_p
     assert "Traceback" not in failed.stderr
 
 
-def test_whoever_interrupts_it_is_told_how_to_go_on(command: Command, new_server: NewServer, tmp_path: Path) -> None:
-    source, file = new_server(), tmp_path / "all.export"
-    fill(source, 60, 10)
-    exporting = [sys.executable, "-m", "checkpointd_server.cli", "export", str(file), "--target", source]
-    process = subprocess.Popen(exporting, env=clean_environment(), stderr=subprocess.PIPE, text=True)
-    partial = tmp_path / "all.export.partial"
-    until(lambda: partial.exists() and partial.stat().st_size > 5000)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+def test_whoever_interrupts_it_is_told_how_to_go_on(
+    command: Command, new_server: NewServer, database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.export"
+    at_database = ("--database-url", database_url)
+    with ServerProcess(*at_database, log_dir=tmp_path) as server:
+        fill(server.target, 60, 10)
+    # So slow that it is surely still at work when it is interrupted.
+    with ServerProcess(*at_database, "--quota-calls", "10", log_dir=tmp_path) as slow:
+        exporting = [sys.executable, "-m", "checkpointd_server.cli", "export", str(file), "--target", slow.target]
+        process = subprocess.Popen(exporting, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+        partial = tmp_path / "all.export.partial"
+        until(lambda: partial.exists() and partial.stat().st_size > 5000)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "the same command goes on where it was" in said
     assert "Traceback" not in said
-    report = report_of(command("export", file, "--target", source, "--json"))
-    assert report["there_already"] > 0
-    check_imports(command, file, source, new_server())
+    with ServerProcess(*at_database, log_dir=tmp_path) as server:
+        report = report_of(command("export", file, "--target", server.target, "--json"))
+        assert report["there_already"] > 0
+        check_imports(command, file, server.target, new_server())
 
 
 def test_a_disk_that_is_full_says_how_to_go_on(command: Command, source: str, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (CheckpointdError, click.ClickException, OSError) as error:
+            _give_up_output()
             shown = error if isinstance(error, click.ClickException) else click.ClickException(_problem_of(error))
             if not _logs_json(ctx):
                 raise shown from error
@@ -77,10 +78,16 @@ def _problem_of(error: CheckpointdError | OSError) -> str:
         return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
     if error.errno not in _NO_ROOM:
         raise error
-    with suppress(OSError, ValueError):
-        # Python tries once more, at its end, to write what there was no room for.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return f"the output is cut off: {error.strerror}"
+
+
+def _give_up_output() -> None:
+    """Drops output that can't be written: Python would try once more at its end, and fail with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _logs_json(ctx: click.Context) -> bool:
