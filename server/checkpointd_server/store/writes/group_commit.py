@@ -39,11 +39,6 @@ from checkpointd_server.store.writes.outcomes import (
 
 MAX_IN_FLIGHT = 2
 """How many commits are in flight at once: while the disk works on one, the next is put together."""
-JOIN_SECONDS = 0.005
-"""For how long a commit is in flight alone, unless many writes wait. On a fast disk it has ended by then, and one of
-all that came meanwhile costs the server and the database less than two."""
-JOIN_WRITES = 64
-"""From how many waiting writes on another commit begins at once."""
 MAX_SLOW = 2
 """How many more commits may wait for a lock meanwhile, each for that of one thread."""
 SLOW_SECONDS = 0.05
@@ -111,9 +106,6 @@ class GroupCommit:
         self._busy: set[str] = set()
         self._queued = 0
         self._in_flight = 0
-        self._began_at = 0.0
-        """When the commit began that began last."""
-        self._join_timer: asyncio.TimerHandle | None = None
         self._slow = 0
         self._scheduled = False
         self._beginner: asyncio.Task[None] | None = None
@@ -163,29 +155,11 @@ class GroupCommit:
                 self._start(locked)
             else:
                 self._release(locked, locked.threads)
-        while self._ready and self._may_begin():
+        while self._ready and self._in_flight < MAX_IN_FLIGHT:
             groups = self._take()
             if not groups:
                 return
             self._start(_Commit(groups, asyncio.get_running_loop().time()))
-
-    def _may_begin(self) -> bool:
-        """Returns whether another commit may begin. If it may only later, `_begin` is called then."""
-        if self._in_flight == 0:
-            return True
-        if self._in_flight >= MAX_IN_FLIGHT:
-            return False
-        loop = asyncio.get_running_loop()
-        pause = self._began_at + JOIN_SECONDS - loop.time()
-        if pause <= 0 or self._queued >= JOIN_WRITES:
-            return True
-        if self._join_timer is None:
-            self._join_timer = loop.call_later(pause, self._join)
-        return False
-
-    def _join(self) -> None:
-        self._join_timer = None
-        self._begin()
 
     async def _begin_here(self) -> None:
         """Begins a commit in the task that runs: what finds nothing in flight waits for one round less of the loop."""
@@ -193,7 +167,6 @@ class GroupCommit:
         commit = None
         if self._ready and not self._in_flight and (groups := self._take()):
             commit = _Commit(groups, asyncio.get_running_loop().time())
-            self._began_at = commit.since
             self._in_flight += 1
             self._commits.add(commit)
             commit.task = asyncio.current_task()
@@ -269,9 +242,7 @@ class GroupCommit:
 
     def _start(self, commit: _Commit) -> None:
         self._slow += commit.is_slow
-        if not commit.is_slow:
-            self._in_flight += 1
-            self._began_at = commit.since
+        self._in_flight += not commit.is_slow
         self._commits.add(commit)
         commit.task = asyncio.get_running_loop().create_task(self._run(commit))
 
