@@ -29,6 +29,10 @@ from tests.support.server_process import ServerProcess
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Who starts a run in the background has its processes ignore Ctrl-C, and all that they start, which tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 8 << 30
 

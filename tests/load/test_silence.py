@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import random
 import threading
 import time
@@ -83,8 +84,12 @@ def whole(channel: str, data: bytes, version: str = "s0") -> values.ChannelValue
 @pytest.fixture(scope="module")
 def attacker(postgres_cluster: PostgresCluster) -> Iterator[Server]:
     database = postgres_cluster.create_migrated_database()
+    # The server is in this process, and what other tests have left here is no work of its garbage collector.
+    gc.collect()
+    gc.freeze()
     with measured_stretches() as stretches, LocalServer(postgres_cluster.dsn(database)) as server:
         yield Server(server, stretches)
+    gc.unfreeze()
 
 
 OK, REFUSED = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT

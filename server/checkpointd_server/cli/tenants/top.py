@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -53,20 +51,14 @@ def top(remote: Remote, all_tenants: bool, once: bool, interval: float, limit: i
     if once or not sys.stdout.isatty():
         click.echo("\n".join(_lines(remote.ask(ask), all_tenants)))
         return
-    ended = threading.Event()
-
-    def end(*_: object) -> None:
-        # Python drops an exception that comes up in a finalizer or in one of grpc's callbacks, so raising isn't enough.
-        ended.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, end)
-    with suppress(KeyboardInterrupt):
-        while not ended.is_set():
+    try:
+        while True:
             lines = "\n".join(_lines(remote.ask(ask), all_tenants))
             click.clear()
             click.echo(f"{remote.where}, every {interval:g} s\n\n{lines}")
-            ended.wait(interval)
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        pass
 
 
 def _json(activity: Any, named: bool) -> dict[str, Any]:

@@ -158,7 +158,8 @@ def _read_components(values: Sequence[float], field: str, limits: Limits) -> lis
     if not components:
         raise InvalidArgument(field, "is required")
     check_count(len(components), field, limits.max_vector_dims)
-    if not all(map(isfinite, components)):
+    # One that isn't finite makes the sum so, and a sum of 32-bit numbers is too small to become so by itself.
+    if not isfinite(sum(components)):
         raise InvalidArgument(field, "has a component that is no finite number")
     return components
 
