@@ -27,6 +27,12 @@ from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.long
 
+SLOW = """
+CREATE FUNCTION wait_a_little() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END';
+CREATE TRIGGER slow BEFORE INSERT ON checkpointd.checkpoints FOR EACH ROW WHEN (NEW.tenant = 'greedy')
+EXECUTE FUNCTION wait_a_little();
+"""
+
 REFUSED, OVER = "RESOURCE_EXHAUSTED OVERLOADED", "RESOURCE_EXHAUSTED QUOTA_EXCEEDED"
 
 
@@ -51,6 +57,12 @@ async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
     assert process.returncode == 0
     told: dict[str, Any] = json.loads(out)
     return told
+
+
+async def execute(database_url: str, statement: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 async def set_quotas(server: ServerProcess, **quotas: int) -> None:
@@ -99,6 +111,8 @@ async def beside(small: Small, *floods: Any) -> list[dict[str, Any]]:
 async def test_a_greedy_tenant_is_refused_and_the_small_one_is_served(database_url: str, tmp_path: Path) -> None:
     options = ("--max-concurrent-calls", "16", "--pool-max-size", "2")
     with serving(*options, database_url=database_url, log_dir=tmp_path) as server:
+        # Or a flood that gets little of the processor would be served as fast as it calls.
+        await execute(database_url, SLOW)
         small = Small(server)
         floods = [flood(server, name=f"f{n}", seconds=4, callers=64, value_bytes=500) for n in range(2)]
         tallies = await beside(small, *floods)
