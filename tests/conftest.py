@@ -166,9 +166,9 @@ def shared_server(
 ) -> Iterator[ServerProcess]:
     """A server for all tests that leave it running; each uses threads of its own."""
     database = postgres_cluster.create_migrated_database()
-    with ServerProcess(
-        "--database-url", postgres_cluster.dsn(database), log_dir=tmp_path_factory.mktemp("shared-server")
-    ) as process:
+    # Retention that comes by itself would be there before the test that asks for it.
+    options = ("--database-url", postgres_cluster.dsn(database), "--retention-interval", "0")
+    with ServerProcess(*options, log_dir=tmp_path_factory.mktemp("shared-server")) as process:
         yield process
     postgres_cluster.drop_database(database)
 
