@@ -395,6 +395,25 @@ class TestAnnounced:
         assert [one.checkpoints for one in await tenant.retain()] == [2]
         assert await tenant.ids() == ["003", "004", "005", "006"]
 
+    @pytest.mark.parametrize(
+        ("policy", "kept"), [({"keep_newest": 1}, ["007"]), ({"keep_last_of_run": True}, ["006", "007"])]
+    )
+    async def test_all_that_takes_several_steps_is_announced_at_once(
+        self, tenant: Tenant, shared_options: StoreOptions, policy: dict[str, Any], kept: list[str]
+    ) -> None:
+        goes = 8 - len(kept)
+        await history(tenant, 8, run="r")
+        await tenant.set_policy(hold_seconds=3600, **policy)
+        async with open_store(StoreOptions(dsn=shared_options.dsn, sweep_batch=2)) as store:
+            sweeper = Tenant(store, tenant.name)
+            (held,) = await sweeper.retain()
+            assert (held.outcome, held.checkpoints) == (RetentionOutcome.HELD, goes)
+            (entry,) = await tenant.expiring()
+            assert (entry.checkpoints, entry.below) == (goes, f"{goes - 1:03}\x01")
+            assert await tenant.store.retention.acknowledge(tenant.name, "t", entry.below, timeout=TIMEOUT)
+            assert [effect.checkpoints for effect in await sweeper.retain()] == [goes]
+        assert await tenant.ids() == kept
+
     async def test_it_goes_at_the_deadline_too(self, tenant: Tenant) -> None:
         await history(tenant, 2)
         await tenant.age(2 * DAY)

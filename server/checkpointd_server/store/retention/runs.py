@@ -168,6 +168,8 @@ async def _apply(
             "retain_thread",
             thread,
             batch,
+            plan["o_checkpoints"],
+            plan["o_below"],
             plan["o_cut"],
             inner_ns[part],
             inner_ids[part],

@@ -22,7 +22,7 @@ SELECT * FROM __schema__.plan_retention($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: retain_thread
 -- Deletes some of what is to go of a thread.
-SELECT * FROM __schema__.retain_thread($1, $2, $3, $4, $5, $6, $7)
+SELECT * FROM __schema__.retain_thread($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: find_garbage
 -- The values of a thread that nothing refers to.

@@ -80,6 +80,8 @@ CREATE FUNCTION __schema__.plan_retention(
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_now timestamptz := clock_timestamp();
+    -- Null: no limit.
+    x_limit bigint := nullif(p_batch, 0) + 1;
     x_thread record;
     x_metadata jsonb;
     x_is_interrupted boolean;
@@ -147,7 +149,8 @@ BEGIN
             o_reason := 'max_idle';
             o_policy := x_limits.o_idle_by;
         END IF;
-        SELECT count(*) INTO o_checkpoints FROM __schema__.checkpoints AS c WHERE c.thread = p_thread;
+        SELECT count(*) INTO o_checkpoints
+        FROM (SELECT FROM __schema__.checkpoints AS c WHERE c.thread = p_thread LIMIT x_limit) AS c;
         IF o_checkpoints <= p_batch OR p_batch = 0 THEN
             RETURN;
         END IF;
@@ -244,8 +247,13 @@ BEGIN
             x_floor := x_low;
         END LOOP;
         SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_goes
-        FROM __schema__.checkpoints AS c
-        WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id < x_floor;
+        FROM (
+            SELECT c.checkpoint_id
+            FROM __schema__.checkpoints AS c
+            WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns.checkpoint_ns AND c.checkpoint_id < x_floor
+            ORDER BY c.checkpoint_id
+            LIMIT x_limit
+        ) AS c;
 
         IF x_limits.o_run_by IS NOT NULL THEN
             IF p_inner_ids IS NULL THEN

@@ -4,16 +4,16 @@
 -- Makes a step. Where there is much to do, the next call makes the next one.
 --
 --   p_batch       How many checkpoints to delete at the most, about.
---   p_cut, p_inner_ns, p_inner_ids
---                 What plan_retention said without a lock; of the ids a part, of which p_is_last is the last.
+--   p_checkpoints, p_below, p_cut, p_inner_ns, p_inner_ids
+--                 What plan_retention said without a lock. The ids are a part of them; p_is_last: the last part.
 --   o_outcome     "none": there is nothing to do any more; "busy": somebody has the thread locked; "held": announced, and to be
 --                 waited with; "trimmed", "deleted"
 --   o_is_complete Whether that was all.
 --   o_until, o_held_by
 --                 Of "held": until when, and by which policy.
 CREATE FUNCTION __schema__.retain_thread(
-    p_tenant text, p_thread uuid, p_batch integer, p_cut text, p_inner_ns text[], p_inner_ids text[],
-    p_is_last boolean,
+    p_tenant text, p_thread uuid, p_batch integer, p_checkpoints bigint, p_below text, p_cut text, p_inner_ns text[],
+    p_inner_ids text[], p_is_last boolean,
     OUT o_outcome text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_is_complete boolean,
     OUT o_until timestamptz, OUT o_held_by text
 ) LANGUAGE plpgsql AS $$
@@ -44,13 +44,17 @@ BEGIN
     FROM __schema__.hold_of_plan(p_thread, x_plan.o_action, x_plan.o_hold, x_plan.o_idle_since) AS h;
     o_until := x_hold.o_until;
     IF x_hold.o_is_new THEN
+        IF (x_plan.o_action = 'trim') <> (p_below IS NOT NULL) THEN
+            -- It changed since the plan.
+            o_outcome := 'busy';
+            RETURN;
+        END IF;
         INSERT INTO __schema__.retention_holds AS h (
             thread, tenant, policy, reason, below, checkpoints, idle_since, held_by, deadline_at
         )
         VALUES (
             p_thread, p_tenant, coalesce(x_plan.o_policy, ''), x_plan.o_reason,
-            CASE WHEN x_plan.o_action = 'trim' THEN x_plan.o_below END, x_plan.o_checkpoints, x_plan.o_idle_since,
-            x_plan.o_hold_by, o_until
+            p_below, p_checkpoints, x_plan.o_idle_since, x_plan.o_hold_by, o_until
         )
         ON CONFLICT (thread) DO UPDATE SET
             policy = excluded.policy, reason = excluded.reason, below = excluded.below,
