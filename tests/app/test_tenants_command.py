@@ -19,7 +19,7 @@ from langgraph.types import interrupt
 from checkpointd.v1.stats_service_pb2 import GetStatsRequest
 from checkpointd.v1.stats_service_pb2_grpc import StatsServiceStub
 from checkpointd_server.cli import main
-from checkpointd_server.cli.refusals import Patient
+from checkpointd_server.remote.retries import Retries, RetryInterceptor
 from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
 from tests.support.server_process import ServerProcess
@@ -242,7 +242,9 @@ class TestQuotas:
     def test_they_do_not_wait_for_ever(self, commands: Commands) -> None:
         commands.ok("boss", "quotas", "set", "third", "--new", "--calls", "1")
         with grpc.insecure_channel(commands.target) as channel:
-            stub: Any = StatsServiceStub(grpc.intercept_channel(channel, Patient(commands.target, longest=0.0)))
+            told: list[str] = []
+            retrying = RetryInterceptor(lambda: Retries(max_wait=0.0), told.append)
+            stub: Any = StatsServiceStub(grpc.intercept_channel(channel, retrying))
 
             def until_refused() -> None:
                 for _ in range(10):
@@ -251,6 +253,7 @@ class TestQuotas:
             with pytest.raises(grpc.RpcError) as refused:
                 until_refused()
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not told
         commands.ok("boss", "quotas", "set", "third", "--reset")
 
     def test_a_quota_can_be_lifted_by_whom_it_binds(self, commands: Commands) -> None:

@@ -14,8 +14,8 @@ from checkpointd_server.moving.content import MovableThread
 from checkpointd_server.moving.export_file import ExportReader
 from checkpointd_server.moving.file_source import open_file
 from checkpointd_server.moving.journal import Journal, Subject
-from checkpointd_server.moving.remote_calls import ServerIdentity
 from checkpointd_server.moving.remote_writes import RemoteTarget
+from checkpointd_server.moving.server_identity import ServerIdentity
 from checkpointd_server.moving.transfer import Report, ThreadImport
 from tests.support.calls import checkpoint, config_of
 

@@ -194,8 +194,8 @@ def _keep_journal(command: Command, stock_url: str, target: str, folder: Path) -
     import grpc
 
     from checkpointd_server.moving.journal import Journal, Subject
-    from checkpointd_server.moving.remote_calls import ServerIdentity
     from checkpointd_server.moving.remote_writes import RemoteTarget
+    from checkpointd_server.moving.server_identity import ServerIdentity
     from checkpointd_server.moving.stock_postgres import PostgresThreads
     from checkpointd_server.moving.transfer import Report, ThreadImport, threads_of
 

@@ -64,17 +64,17 @@ def export_threads(
     export = _Export(remote, selection, redact)
     if to_postgres is not None:
         with interruptible(_GO_ON):
-            report = remote.ask(lambda channel: export.to_postgres(channel, to_postgres))
+            report = remote.ask(lambda channel: export.to_postgres(channel, to_postgres), is_long=True)
         tell(report, "exported", "the same command tries these again", as_json=as_json)
     elif file == "-":
         with interruptible("what was written is no complete file"):
-            report = remote.ask(once(export.to_stdout, remote.timeout))
+            report = remote.ask(once(export.to_stdout, remote.timeout), is_long=True)
         tell(report, "exported", "the file says which", as_json=as_json, quiet=True)
     else:
         assert file is not None
         path = Path(file)
         with interruptible(_GO_ON):
-            report = remote.ask(lambda channel: export.to_file(channel, path))
+            report = remote.ask(lambda channel: export.to_file(channel, path), is_long=True)
         tell(report, "exported", "the file has the others and says which it lacks", as_json=as_json)
 
 
@@ -108,7 +108,7 @@ class _Export:
         from checkpointd.v1.export_pb2 import ExportSelection
         from checkpointd.v1.store_service_pb2 import StoreNamespace
         from checkpointd_server.moving.export_file import new_header
-        from checkpointd_server.moving.remote_calls import ServerIdentity
+        from checkpointd_server.moving.server_identity import ServerIdentity
 
         identity = ServerIdentity.ask(channel, self._remote.timeout)
         wanted = self._selection
@@ -212,7 +212,7 @@ class _Export:
     def to_postgres(self, channel: Any, url: str) -> Report:
         """Writes into the stock saver's tables."""
         from checkpointd_server.moving.journal import Journal, Subject
-        from checkpointd_server.moving.remote_calls import ServerIdentity
+        from checkpointd_server.moving.server_identity import ServerIdentity
         from checkpointd_server.moving.stock_postgres import PostgresThreads
         from checkpointd_server.moving.transfer import Report, ThreadImport, threads_of
 

@@ -84,7 +84,7 @@ def import_threads(
             _tell_what_there_is(found, as_json=as_json)
             return
         running = _Import(remote, found, selection, replace, progress_file)
-        report = remote.ask(once(running.run, remote.timeout) if file == "-" else running.run)
+        report = remote.ask(once(running.run, remote.timeout) if file == "-" else running.run, is_long=True)
         tell(report, "imported", "the same command tries these again", as_json=as_json)
 
 
@@ -118,9 +118,10 @@ class _Import:
         from checkpointd_server.moving.export_file import ExportFileError
         from checkpointd_server.moving.item_transfer import ItemImport
         from checkpointd_server.moving.journal import Journal, JournalLost, Subject
-        from checkpointd_server.moving.remote_calls import QuotaUsedUp, ServerIdentity
+        from checkpointd_server.moving.quotas import QuotaUsedUp
         from checkpointd_server.moving.remote_items import RemoteItems
         from checkpointd_server.moving.remote_writes import RemoteTarget
+        from checkpointd_server.moving.server_identity import ServerIdentity
         from checkpointd_server.moving.transfer import Report, ThreadImport
 
         identity = ServerIdentity.ask(channel, self._remote.timeout)

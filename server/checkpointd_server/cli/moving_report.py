@@ -101,7 +101,7 @@ def once(question: Callable[[Any], Answer], timeout: float) -> Callable[[Any], A
     def ask(channel: Any) -> Answer:
         import grpc
 
-        from checkpointd_server.moving.remote_calls import ServerIdentity
+        from checkpointd_server.moving.server_identity import ServerIdentity
 
         ServerIdentity.ask(channel, timeout)
         try:

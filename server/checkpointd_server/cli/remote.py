@@ -22,6 +22,9 @@ from checkpointd_server.config import DEFAULT_TARGET
 
 Answer = TypeVar("Answer")
 
+MAX_WAIT = 60.0
+"""How long a command waits in all for an overloaded server or a quota, in seconds."""
+
 _SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
 """How the targets begin that grpc resolves by themselves."""
 _HOST_PORT = re.compile(r"(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})")
@@ -93,8 +96,12 @@ class Remote:
         """The server as people are told of it before something is destroyed there."""
         return self.target if self.context is None else f"{self.target} (context {self.context})"
 
-    def ask(self, question: Callable[[Any], Answer]) -> Answer:
+    def ask(self, question: Callable[[Any], Answer], *, is_long: bool = False) -> Answer:
         """Returns what the first server that answers says; the question is put to it on a channel.
+
+        Args:
+            question: Makes the calls.
+            is_long: Whether these are many, so that each outlasts a restart of the server and long waits for quotas.
 
         Raises:
             ClickException: It answered with an error, or none of them answered.
@@ -102,7 +109,7 @@ class Remote:
         silent: list[NoAnswer] = []
         for target in self.targets:
             try:
-                with self.open_channel(target) as channel:
+                with self.open_channel(target, is_long=is_long) as channel:
                     return question(channel)
             except NoAnswer as error:
                 silent.append(error)
@@ -113,11 +120,13 @@ class Remote:
         )
 
     @contextmanager
-    def open_channel(self, target: str) -> Iterator[Any]:
+    def open_channel(self, target: str, *, is_long: bool = False) -> Iterator[Any]:
         """A channel to one server. What a call on it fails with becomes a line that names the target."""
         import grpc
 
-        from checkpointd_server.cli.refusals import Patient, name_option, read_refusal, why_no_answer
+        from checkpointd_server.cli.refusals import name_option, why_no_answer
+        from checkpointd_server.remote.refusals import Refusal
+        from checkpointd_server.remote.retries import Retries, RetryInterceptor
 
         token = _usable(self.token)
         encrypted = self.tls or self.tls_ca is not None
@@ -135,14 +144,21 @@ class Remote:
             channel = grpc.secure_channel(target, credentials, options=options)
         else:
             channel = grpc.insecure_channel(target, options=options)
+        # A command waits for as long in all, however many calls it makes.
+        of_command = Retries(tries=1, max_wait=MAX_WAIT)
+        make_retries = Retries if is_long else lambda: of_command
+
+        def tell(why: str) -> None:
+            click.echo(f"waiting for {target}: {why}", err=True)
+
         with channel:
             try:
-                patient = grpc.intercept_channel(channel, Patient(target))
-                yield _with_token(patient, token) if token else patient
+                retrying = grpc.intercept_channel(channel, RetryInterceptor(make_retries, tell))
+                yield _with_token(retrying, token) if token else retrying
             except grpc.RpcError as error:
                 if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     details = error.details() or ""
-                    if read_refusal(error) is not None:
+                    if Refusal.of_call(error).reason:
                         # Only a server of ours says in detail why it is UNAVAILABLE.
                         raise NoAnswer(target, details, is_there=True) from error
                     explained = why_it_fails(details, tls=encrypted, certificate=has_certificate)

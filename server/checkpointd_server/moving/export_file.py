@@ -28,7 +28,7 @@ from checkpointd.v1.store_service_pb2 import WholeItem
 from checkpointd.v1.values_pb2 import CheckpointTuple
 from checkpointd_server import __version__
 from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadDigest
-from checkpointd_server.moving.remote_calls import ServerIdentity
+from checkpointd_server.moving.server_identity import ServerIdentity
 
 MAGIC = b"checkpointd export 1\n"
 """How every file begins."""

@@ -24,7 +24,8 @@ from checkpointd.v1.store_service_pb2 import (
 from checkpointd.v1.store_service_pb2_grpc import StoreServiceStub
 from checkpointd_server.moving.content import MoveError
 from checkpointd_server.moving.export_file import ItemPlace, place_of
-from checkpointd_server.moving.remote_calls import Refusal, repeat
+from checkpointd_server.moving.quotas import check_quota
+from checkpointd_server.remote.refusals import Refusal
 
 KEYS_PAGE = 1000
 """How many keys are listed in a call."""
@@ -108,14 +109,14 @@ class RemoteItems:
 
     def _list(self, request: ListItemsRequest) -> Sequence[WholeItem]:
         with _explaining():
-            found: Sequence[WholeItem] = repeat(lambda: self._store.ListItems(request, timeout=self._timeout)).items
+            found: Sequence[WholeItem] = self._store.ListItems(request, timeout=self._timeout).items
         return found
 
     def restore(self, items: Sequence[WholeItem], *, replace: bool) -> list[int]:
         """Stores items, and returns the RestoreOutcome of each. Raises ItemsRefused, MoveError, grpc.RpcError."""
         request = RestoreItemsRequest(items=items, replace=replace)
         with _explaining():
-            return list(repeat(lambda: self._store.RestoreItems(request, timeout=self._timeout)).outcomes)
+            return list(self._store.RestoreItems(request, timeout=self._timeout).outcomes)
 
     def get(self, items: Sequence[WholeItem]) -> list[StoreResult]:
         """Reads what is stored in the places of items."""
@@ -123,7 +124,7 @@ class RemoteItems:
         for item in items:
             request.operations.add(get=GetItemRequest(namespace=item.item.namespace, key=item.item.key))
         with _explaining():
-            return list(repeat(lambda: self._store.Batch(request, timeout=self._timeout)).results)
+            return list(self._store.Batch(request, timeout=self._timeout).results)
 
 
 def _position(item: WholeItem) -> ItemPosition:
@@ -145,13 +146,15 @@ def _explaining() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
+        refusal = Refusal.of_call(error)
+        check_quota(refusal)
         match error.code():
             case grpc.StatusCode.PERMISSION_DENIED:
                 raise MoveError(f"{error.details()}; --no-items leaves long-term memory out") from error
             case grpc.StatusCode.INVALID_ARGUMENT:
                 raise ItemsRefused(error.details() or "") from error
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if Refusal.of(error).reason == "MESSAGE_TOO_LARGE":
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if refusal.reason == "MESSAGE_TOO_LARGE":
                 raise ItemsRefused(error.details() or "") from error
-            case grpc.StatusCode.FAILED_PRECONDITION if Refusal.of(error).reason == "VECTORS_UNAVAILABLE":
+            case grpc.StatusCode.FAILED_PRECONDITION if refusal.reason == "VECTORS_UNAVAILABLE":
                 raise MoveError(f"{error.details()}; --no-vectors leaves them out") from error
         raise

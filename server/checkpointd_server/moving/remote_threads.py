@@ -22,7 +22,7 @@ from checkpointd.v1.value_service_pb2 import GetValueRequest, KnownChannelValue,
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, KnownValue, TaskWrite, TypedValue
 from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadChanged
-from checkpointd_server.moving.remote_calls import Refusal, repeat
+from checkpointd_server.remote.refusals import Refusal
 
 PAGE_SIZE = 1000
 """How many checkpoints are listed in a call."""
@@ -71,7 +71,7 @@ class RemoteThreads:
     def _list_threads(self, *, archived: bool) -> Iterator[Thread]:
         request = ListThreadsRequest(filter=ThreadFilter(archived=archived), page_size=PAGE_SIZE)
         while True:
-            response = repeat(lambda: self._threads.ListThreads(request, timeout=self._timeout))
+            response = self._threads.ListThreads(request, timeout=self._timeout)
             yield from response.threads
             if not response.next_page_token:
                 return
@@ -94,9 +94,9 @@ class RemoteThreads:
     def _find(self, thread_id: str) -> Thread | None:
         request = GetThreadRequest(thread_id=thread_id)
         try:
-            found: Thread = repeat(lambda: self._threads.GetThread(request, timeout=self._timeout)).thread
+            found: Thread = self._threads.GetThread(request, timeout=self._timeout).thread
         except grpc.RpcError as error:
-            if Refusal.of(error).reason == "THREAD_NOT_FOUND":
+            if Refusal.of_call(error).reason == "THREAD_NOT_FOUND":
                 return None
             raise
         return found
@@ -120,13 +120,13 @@ class RemoteThreads:
         request = ListCheckpointsRequest(
             thread_id=thread_id, all_namespaces=True, view=CHECKPOINT_VIEW_METADATA, page_size=1
         )
-        response = repeat(lambda: self._checkpoints.ListCheckpoints(request, timeout=self._timeout))
+        response = self._checkpoints.ListCheckpoints(request, timeout=self._timeout)
         return bool(response.tuples)
 
     def _list(self, request: ListCheckpointsRequest) -> Iterator[CheckpointTuple]:
         request.page_size = PAGE_SIZE
         while True:
-            response = repeat(lambda: self._checkpoints.ListCheckpoints(request, timeout=self._timeout))
+            response = self._checkpoints.ListCheckpoints(request, timeout=self._timeout)
             yield from response.tuples
             if not response.next_page_token:
                 return
@@ -172,9 +172,7 @@ class _ThreadReader:
             metadata_index=True,
         )
         request.known.extend(list(latest.values())[:MAX_KNOWN])
-        response: GetCheckpointResponse = repeat(
-            lambda: self._checkpoints.GetCheckpoint(request, timeout=self._timeout)
-        )
+        response: GetCheckpointResponse = self._checkpoints.GetCheckpoint(request, timeout=self._timeout)
         if not response.HasField("tuple"):
             raise ThreadChanged(f"thread {self._thread_id!r} was changed while it was read")
         found = response.tuple
@@ -239,7 +237,7 @@ class _ThreadReader:
         while True:
             request.offset = len(made)
             try:
-                part = repeat(lambda: self._values.GetValue(request, timeout=self._timeout))
+                part = self._values.GetValue(request, timeout=self._timeout)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                     raise MoveError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -22,8 +23,10 @@ from checkpointd.v1.thread_service_pb2 import ArchiveThreadRequest, DeleteThread
 from checkpointd.v1.value_service_pb2 import PutPartRequest
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, TaskWrite, TypedValue
 from checkpointd_server.moving.content import MoveError
-from checkpointd_server.moving.remote_calls import Refusal, Retries, repeat
+from checkpointd_server.moving.quotas import check_quota
 from checkpointd_server.moving.remote_threads import RemoteThreads
+from checkpointd_server.remote.refusals import Refusal
+from checkpointd_server.remote.retries import Retries
 
 BATCH_OPERATIONS = 64
 """How many operations are sent in one message."""
@@ -53,7 +56,7 @@ class RemoteTarget(RemoteThreads):
         """Deletes a thread. Raises MoveError, grpc.RpcError."""
         request = DeleteThreadRequest(thread_id=thread_id)
         with _refusing(thread_id):
-            repeat(lambda: self._threads.DeleteThread(request, timeout=self._timeout))
+            self._threads.DeleteThread(request, timeout=self._timeout)
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_RemoteWriter]:
@@ -66,11 +69,11 @@ class RemoteTarget(RemoteThreads):
                 thread_id=thread.thread_id, set_tags=thread.tags, pinned=thread.pinned, ttl_seconds=thread.ttl_seconds
             )
             with _refusing(thread.thread_id):
-                repeat(lambda: self._threads.UpdateThread(update, timeout=self._timeout))
+                self._threads.UpdateThread(update, timeout=self._timeout)
         if thread.archived:
             archive = ArchiveThreadRequest(thread_id=thread.thread_id)
             with _refusing(thread.thread_id):
-                repeat(lambda: self._threads.ArchiveThread(archive, timeout=self._timeout))
+                self._threads.ArchiveThread(archive, timeout=self._timeout)
 
 
 class _RemoteWriter:
@@ -131,7 +134,8 @@ class _RemoteWriter:
                 offset=offset,
                 data=value.data[offset : offset + PART_BYTES],
             )
-            repeat(lambda part=part: self._values.PutPart(part, timeout=self._timeout))  # type: ignore[misc]
+            with _refusing(self._thread_id):
+                self._values.PutPart(part, timeout=self._timeout)
         target.type = value.type
         if value.HasField("patch"):
             target.patch.CopyFrom(value.patch)
@@ -159,16 +163,28 @@ class _RemoteWriter:
             self._call(operation)
             return
         retries = Retries()
-        while (failure := repeat(lambda: self._send(batch))) is not None:
-            refusal = Refusal(failure.code, failure.reason, failure.message, failure.retry_after_ms / 1000)
-            if not retries.wait(refusal):
-                raise MoveError(f"thread {self._thread_id!r} is refused ({failure.reason}): {failure.message}")
+        while True:
+            error: Exception
+            try:
+                failure = self._send(batch)
+            except grpc.RpcError as broken:
+                refusal, error = Refusal.of_call(broken), broken
+            else:
+                if failure is None:
+                    return
+                refusal = Refusal.of_operation(failure)
+                error = MoveError(f"thread {self._thread_id!r} is refused ({refusal.reason}): {refusal.message}")
+            check_quota(refusal)
+            pause = retries.next_pause(refusal)
+            if pause is None:
+                raise error
+            time.sleep(pause)
 
     def _call(self, operation: Operation) -> None:
         kind = operation.WhichOneof("operation")
         method = self._checkpoints.PutCheckpoint if kind == "put_checkpoint" else self._checkpoints.PutWrites
         with _refusing(self._thread_id):
-            repeat(lambda: method(getattr(operation, kind), timeout=self._timeout))
+            method(getattr(operation, kind), timeout=self._timeout)
 
     def _send(self, batch: list[Operation]) -> OperationFailure | None:
         """Sends a batch over a stream. Returns why one of its operations failed, if so: the first one."""
@@ -196,6 +212,7 @@ def _refusing(thread_id: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
+        check_quota(Refusal.of_call(error))
         if error.code() in _OF_ONE_THREAD:
             raise MoveError(f"thread {thread_id!r} is refused: {error.details()}") from error
         raise

@@ -22,7 +22,7 @@ from checkpointd_server.moving.content import (
 )
 from checkpointd_server.moving.export_file import ExportFileError, ExportWriter, FileNotWritten
 from checkpointd_server.moving.journal import Journal, JournalLost, Stamps
-from checkpointd_server.moving.remote_calls import QuotaUsedUp
+from checkpointd_server.moving.quotas import QuotaUsedUp
 
 READS = 5
 """How often a thread is read that somebody changes meanwhile, before it is given up."""
