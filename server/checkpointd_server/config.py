@@ -1,4 +1,7 @@
-"""Every setting of the server, as the command line and the environment give it."""
+"""Every setting of the server, as the command line and the environment give it, with its one default.
+
+The options of `rpc` and `store` take their defaults from here.
+"""
 
 from __future__ import annotations
 

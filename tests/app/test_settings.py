@@ -16,10 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from checkpointd_server.cli import main
-from checkpointd_server.config import DatabaseConfig, ServeConfig, default_data_dir
+from checkpointd_server.config import ServeConfig, default_data_dir
 from checkpointd_server.process.config_json import dump_config, load_config
-from checkpointd_server.rpc.server import ServerOptions
-from checkpointd_server.store import StoreOptions
 from tests.support.server_process import clean_environment
 
 # A value other than the default for every option: as text, and as the server sees it.
@@ -166,26 +164,6 @@ def test_the_samples_differ_from_all_defaults() -> None:
     defaults, samples = dict(leaves(ServeConfig())), dict(leaves(sample_of(ServeConfig, ServeConfig())))
     assert not [name for name, value in defaults.items() if name in samples and samples[name] == value]
     assert {"access.tls.cert", "access.jwt.audiences", "limits.max_page_bytes", "database.url"} <= samples.keys()
-
-
-RENAMED = {
-    "quota_refresh": "quota_refresh_seconds",
-    "sweep_interval": "retention_interval",
-    "sweep_batch": "retention_batch",
-    "startup_timeout": "wait_seconds",
-}
-"""Options of the parts that have another name on the command line."""
-
-
-@pytest.mark.parametrize("options", [ServerOptions(), StoreOptions(dsn="")], ids=["rpc", "store"])
-def test_the_parts_have_the_defaults_of_the_command_line(options: ServerOptions | StoreOptions) -> None:
-    """They are told everything; what tests of a part alone find is what users have."""
-    config = {field.name: getattr(ServeConfig(), field.name) for field in fields(ServeConfig)}
-    config |= {field.name: getattr(ServeConfig().database, field.name) for field in fields(DatabaseConfig)}
-    own = {RENAMED.get(field.name, field.name): getattr(options, field.name) for field in fields(options)}
-    shared = own.keys() & config.keys()
-    assert len(shared) > 8
-    assert {name: own[name] for name in shared} == {name: config[name] for name in shared}
 
 
 def test_what_is_no_configuration_is_not_taken_for_one() -> None:

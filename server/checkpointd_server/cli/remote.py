@@ -83,7 +83,7 @@ class Remote:
     tls_ca: Path | None = None
     tls_client_cert: Path | None = None
     tls_client_key: Path | None = None
-    timeout: float = 5.0
+    timeout: float
     """For each call, in seconds."""
 
     @property

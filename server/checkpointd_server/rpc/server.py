@@ -27,6 +27,7 @@ from checkpointd.v1 import (
     thread_service_pb2,
     value_service_pb2,
 )
+from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.access import AccessOptions
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.metrics import RpcMetrics
@@ -74,35 +75,38 @@ MAX_STREAMS = 512
 """How many calls one connection may have at once. Those that were cancelled count until we have seen them."""
 
 
+_DEFAULTS = ServeConfig()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """Options of the listener, and limits of callers. Times are in seconds."""
 
-    listen: tuple[str, ...] = ("127.0.0.1:50051",)
+    listen: tuple[str, ...] = _DEFAULTS.listen
     """The addresses to listen on: HOST:PORT (port 0: a free one), [IPv6]:PORT, unix:PATH or unix-abstract:NAME."""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = _DEFAULTS.limits
     """The limits of requests. Also bounds the size of messages in both directions."""
-    max_concurrent_calls: int = 1024
+    max_concurrent_calls: int = _DEFAULTS.max_concurrent_calls
     """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
-    max_bytes_in_flight: int = 64 * 1024 * 1024
+    max_bytes_in_flight: int = _DEFAULTS.max_bytes_in_flight
     """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
     larger is let in when there is no other."""
-    quotas: Quotas = field(default_factory=Quotas)
+    quotas: Quotas = _DEFAULTS.quotas
     """The quotas of tenants for which nothing was set."""
-    quota_refresh: float = 5.0
+    quota_refresh: float = _DEFAULTS.quota_refresh_seconds
     """How often the database is asked what tenants may use and hold."""
-    default_timeout: float | None = 60.0
+    default_timeout: float | None = _DEFAULTS.default_timeout
     """How long a call may take whose client set no deadline. None: as long as it wants."""
-    max_timeout: float | None = 300.0
+    max_timeout: float | None = _DEFAULTS.max_timeout
     """How long a call may take at the most, whatever deadline its client set. None: as long as it wants."""
-    max_connections: int = 4096
+    max_connections: int = _DEFAULTS.max_connections
     """The most connections of clients. Further ones are closed at once."""
-    max_wasted_calls: float = 100.0
+    max_wasted_calls: float = _DEFAULTS.max_wasted_calls
     """How many calls a second a connection may cancel, or have refused for who makes them, before it is closed; five
     times as many at once. 0: any number, for where a proxy sends the calls of many clients over one connection."""
-    access: AccessOptions = field(default_factory=AccessOptions)
+    access: AccessOptions = _DEFAULTS.access
     """The callers that are accepted, and their identities."""
-    health_listen: tuple[str, ...] = ()
+    health_listen: tuple[str, ...] = _DEFAULTS.health_listen
     """The address that serves health alone, in plain text and to everybody: for probes that speak no TLS."""
     handshake_timeout: float = 10.0
     """How long a new connection may take until it speaks HTTP/2."""
@@ -112,11 +116,11 @@ class ServerOptions:
     """How long a connection is used for new calls. Then clients make another, and calls under way end in peace."""
     send_timeout: float = 10.0
     """How long an answer may take to be read, besides a second for each MiB. Then its connection is closed."""
-    slow_call_seconds: float | None = 1.0
+    slow_call_seconds: float | None = _DEFAULTS.slow_call_seconds
     """From when on the log is told of a call, but for those that wait for a lease. None: of none."""
-    warn_checkpoint_bytes: int = 16 * 1024 * 1024
+    warn_checkpoint_bytes: int = _DEFAULTS.warn_checkpoint_bytes
     """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
-    reflection: bool = True
+    reflection: bool = _DEFAULTS.reflection
     """True to serve reflection, by which tools like grpcurl learn the protocol."""
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
     """The limits of calls of health and reflection."""

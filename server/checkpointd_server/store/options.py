@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from checkpointd_server.config import ServeConfig
 from checkpointd_server.domain.errors import SetupError
-from checkpointd_server.domain.items import DEFAULT_INDEXES, parse_index_name
+from checkpointd_server.domain.items import parse_index_name
 from checkpointd_server.domain.limits import Limits
+
+_DEFAULTS = ServeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +23,22 @@ class StoreOptions:
     dsn: str = field(repr=False)
     """The database: `postgresql://user:password@host:port/database?option=value`. Several hosts, separated by commas,
     with `target_session_attrs=primary` follow a failover. Never shown, since it may hold a password."""
-    schema: str = "checkpointd"
+    schema: str = _DEFAULTS.database.schema
     """The PostgreSQL schema that holds the tables, 1 to 63 bytes, taken literally: capitals and quotes are part of
     it."""
     pool_min_size: int = 1
     """How many connections are kept open, 0 or more."""
-    pool_max_size: int = 8
+    pool_max_size: int = _DEFAULTS.pool_max_size
     """How many connections there are at the most, 1 or more. Calls beyond it wait for one, within their own time."""
-    max_queue: int = 4096
+    max_queue: int = _DEFAULTS.max_queue
     """How many reads may wait for a connection, and as many writes for their commit. Beyond, they are refused."""
-    max_queue_seconds: float = 10.0
+    max_queue_seconds: float = _DEFAULTS.max_queue_seconds
     """How long each waits before it is refused, in seconds."""
-    statement_cache_size: int | None = None
+    statement_cache_size: int | None = _DEFAULTS.statement_cache_size
     """How many prepared statements a connection keeps. None: all there are; none behind a pooler, which may not know
     them (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction there, and
     with 0."""
-    startup_timeout: float = 30.0
+    startup_timeout: float = _DEFAULTS.database.wait_seconds
     """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
     """How long making one connection may take, in seconds. Where the URL names several hosts: with each of them."""
@@ -48,15 +51,15 @@ class StoreOptions:
     """The idle time after which a connection is closed, in seconds."""
     upload_grace: float = 3600.0
     """How long an upload is kept while no put has named it, in seconds."""
-    sweep_interval: float = 60.0
+    sweep_interval: float = _DEFAULTS.retention_interval
     """How long after a sweep a tenant's retention policies are applied again, in seconds."""
-    sweep_batch: int = 100
+    sweep_batch: int = _DEFAULTS.retention_batch
     """How many checkpoints retention deletes in one transaction, while writers to their thread wait."""
     sweep_lease: float = 30.0
     """How long after its last sign a server that swept is taken for dead, in seconds."""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = _DEFAULTS.limits
     """The store's own limits: how many patches follow one another, how many bytes an answer holds."""
-    vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
+    vector_indexes: tuple[str, ...] = _DEFAULTS.database.vector_indexes
     """The indexes on vectors of items that `migrate` makes where the database has pgvector: DIMS:DISTANCE each."""
     application_name: str = "checkpointd"
     """How the connections show in pg_stat_activity."""
