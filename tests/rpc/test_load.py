@@ -134,7 +134,7 @@ async def test_a_call_over_the_limit_is_refused_before_its_request_is_there(serv
 async def test_a_server_that_shuts_down_waits_for_no_request(serve: Any) -> None:
     async with serve() as (server, client):
         call = asyncio.ensure_future(client.refused(arriving(client)))
-        await auntil(lambda: server._calls._entered)
+        await auntil(lambda: server._calls.active._entered)
         await asyncio.wait_for(server.drain(600), 20)
         assert (await call).reason == "DRAINING"
 
@@ -142,7 +142,7 @@ async def test_a_server_that_shuts_down_waits_for_no_request(serve: Any) -> None
 async def test_nor_for_those_that_are_not_even_read_yet(serve: Any) -> None:
     async with serve() as (server, client):
         calls = [asyncio.ensure_future(client.refused(arriving(client))) for _ in range(3 * READS_AT_ONCE)]
-        await auntil(lambda: server._calls._entered, lambda number: number >= len(calls))
+        await auntil(lambda: server._calls.active._entered, lambda number: number >= len(calls))
         async with asyncio.timeout(20):
             await server.drain(600)
         assert {(await call).reason for call in calls} == {"DRAINING"}

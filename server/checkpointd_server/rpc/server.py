@@ -176,7 +176,7 @@ class RpcServer:
         self._quotas = QuotaRefresh(tenants, store.tenants, seconds=options.quota_refresh)
         self._calls = Calls(call_limits, self._gate, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
-        operations = Operations(store, limits, self._executor, self._calls.slow_call_log)
+        operations = Operations(store, limits, self._executor, self._calls.log.slow_call_log)
         self._pipelines = Pipelines(operations, self._calls, self._gate, load, options.pipeline)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
@@ -198,20 +198,23 @@ class RpcServer:
             (tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"], TenantServicer(store, limits, tenants)),
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
-                StoreServicer(store, limits, self._executor, tenants, self._calls.metrics.items),
+                StoreServicer(store, limits, self._executor, tenants, self._calls.log.metrics.items),
             ),
             (
                 retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],
                 RetentionServicer(store, limits),
             ),
-            (lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"], LeaseServicer(store, limits, self._calls)),
+            (
+                lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"],
+                LeaseServicer(store, limits, self._calls.active),
+            ),
             (info_service_pb2.DESCRIPTOR.services_by_name["InfoService"], self._info),
         ]
         for service, servicer in servicers:
             self._server.add_generic_rpc_handlers((self._handlers(service, servicer),))
         names = [service.full_name for service, _ in servicers]
         self._health = HealthServicer(names)
-        small_calls = SmallCalls(self._calls, self._connections, options.guard_limits)
+        small_calls = SmallCalls(self._calls.log, self._connections, options.guard_limits)
         open_to_all = GuardedServer(self._server, small_calls, admit_all)
         guarded = GuardedServer(self._server, small_calls, self._calls.admit)
         place = open_to_all if options.access.open_health else guarded
@@ -219,7 +222,7 @@ class RpcServer:
         self._health_server = grpc.aio.server(options=_channel_arguments(options))
         self._health_server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
         place = GuardedServer(
-            self._health_server, SmallCalls(self._calls, self._connections, options.guard_limits), admit_all
+            self._health_server, SmallCalls(self._calls.log, self._connections, options.guard_limits), admit_all
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, place)
         if options.reflection:
@@ -246,12 +249,12 @@ class RpcServer:
     @property
     def active_calls(self) -> int:
         """The number of calls at work."""
-        return self._calls.active
+        return self._calls.active.at_work
 
     @property
     def waiting_calls(self) -> int:
         """The number of calls that wait for another client, most of them for a lease."""
-        return self._calls.waiting_calls
+        return self._calls.active.waiting_calls
 
     @property
     def open_streams(self) -> int:
@@ -276,7 +279,7 @@ class RpcServer:
     @property
     def metrics(self) -> RpcMetrics:
         """Counts of calls."""
-        return self._calls.metrics
+        return self._calls.log.metrics
 
     async def start(self) -> tuple[str, ...]:
         """Binds and starts. Health stays NOT_SERVING until `set_serving` says otherwise.
@@ -328,13 +331,13 @@ class RpcServer:
         """
         deadline = monotonic() + grace
         self._health.end()
-        self._calls.refuse_new()
+        self._calls.active.refuse_new()
         self._pipelines.end()
         with suppress(TimeoutError):
             # Until then the ports stay open, so that a new call is told why it is refused. And a connection that gRPC
             # closes as soon as its last answer is written may take that answer along: what the client has sent
             # meanwhile, if only that it has room for more, makes it a reset.
-            await asyncio.wait_for(self._calls.until_idle(), grace)
+            await asyncio.wait_for(self._calls.active.until_idle(), grace)
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
         await self._gate.stop()

@@ -9,40 +9,35 @@ or because there are too many, costs no more memory than a stream's window.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import SystemRandom
 from time import perf_counter
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from checkpointd_server.domain.access import Scope
 from checkpointd_server.domain.errors import (
-    CheckpointdError,
     DeadlineExceeded,
     InvalidArgument,
     Overloaded,
     QuotaExceeded,
     ResultTooLarge,
 )
-from checkpointd_server.domain.metrics import RpcMetrics
 from checkpointd_server.domain.tracing import Tracing, current_spans
 from checkpointd_server.rpc.auth import Authenticator
 from checkpointd_server.rpc.auth.scopes import CallScope, KeysUnavailable, Needed, Unauthenticated, check_scope
+from checkpointd_server.rpc.calls.active_calls import ActiveCalls
 from checkpointd_server.rpc.calls.admission import SMALL_ANSWER_BYTES, AdmissionController
 from checkpointd_server.rpc.calls.audit import AuditTrail, is_audited
 from checkpointd_server.rpc.calls.call import Call, CallLimits
-from checkpointd_server.rpc.calls.error_redaction import error_type, format_redacted_traceback
-from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog, is_enabled
-from checkpointd_server.rpc.calls.slow_call_log import SlowCallLog
+from checkpointd_server.rpc.calls.call_log import CallLog
 from checkpointd_server.rpc.conversion.wire import parse
-from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge, describe_error
+from checkpointd_server.rpc.errors import Failure, RequestTooLarge
 from checkpointd_server.rpc.listener.connections import Connections
 from checkpointd_server.rpc.quota_refresh import QuotaRefresh
 from checkpointd_server.rpc.tenants import Tenants, TenantState
@@ -73,7 +68,7 @@ _JITTER = SystemRandom()
 
 
 class Calls:
-    """Wraps methods into gRPC handlers, and knows how many calls are at work."""
+    """Wraps methods into gRPC handlers."""
 
     def __init__(
         self,
@@ -89,106 +84,22 @@ class Calls:
         """Those that call."""
         self.quotas = quotas
         """The bookkeeping of what they hold."""
-        self._limits = limits
         self.tracing = tracing
         """The tracer of calls."""
+        self.active = ActiveCalls(load, tenants, max_calls=limits.concurrent_calls, message_bytes=limits.message_bytes)
+        """The calls at work."""
+        self.log = CallLog(limits)
+        """The record of how they end."""
+        self._limits = limits
         self._connections = connections
         self._load = load
         self._gate = gate
-        self._entered = 0
-        self._active = 0
-        self._waiting = 0
-        self._unsent = 0
-        self._draining = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._log = structlog.get_logger("checkpointd.rpc").bind()
-        # Asked once: a line a call must cost nothing where nobody reads it.
-        self.logs_calls = is_enabled(self._log, logging.DEBUG)
-        """True if calls that went well are logged."""
-        self._lines = RateLimitedLog(self._log)
-        self.metrics = RpcMetrics()
-        """The counts of calls."""
-        self.slow_call_log = SlowCallLog(
-            self._log, self.metrics, slow_seconds=limits.slow_seconds, large_bytes=limits.large_bytes
-        )
-        """The log of slow calls and large checkpoints."""
         self._audit = AuditTrail()
-
-    @property
-    def waiting_calls(self) -> int:
-        """The number of calls that wait for another client, most of them for a lease."""
-        return self._waiting
-
-    @property
-    def active(self) -> int:
-        """The number of calls at work: those whose request is there."""
-        return self._active
-
-    def refuse_new(self) -> None:
-        """From now on every new call is refused, and those that only wait, for the server is shutting down."""
-        self._draining.set()
-        self._load.refuse_arriving(Draining())
-        if not self._unsent:
-            self._idle.set()
-
-    async def until_idle(self) -> None:
-        """Waits until the calls that came in before new ones were refused have ended, and their answers are sent."""
-        await self._idle.wait()
-
-    def follow(self, task: asyncio.Task[Any]) -> None:
-        """Has `until_idle` wait for a call that has come in, unless new ones are being refused.
-
-        Args:
-            task: What serves the call. It is gRPC's own, which also sends the answer. A callback of the context's would
-                keep both in a circle, for the garbage collector.
-        """
-        if not self._draining.is_set():
-            self._unsent += 1
-            task.add_done_callback(self._sent)
 
     def stop(self) -> None:
         """Writes what the log is still to be told."""
-        self._lines.flush()
-        self.slow_call_log.stop()
+        self.log.stop()
         self._audit.stop()
-
-    def _sent(self, task: object) -> None:
-        self._unsent -= 1
-        if not self._unsent and self._draining.is_set():
-            self._idle.set()
-
-    async def waiting(self, tenant: str, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits work of a tenant that mostly waits for another client, so that it isn't counted as a call at work.
-
-        Raises:
-            Draining: The server is shutting down, and hasn't the time to wait.
-            Overloaded: As many calls wait already as may be at work.
-        """
-        limit = self._limits.concurrent_calls
-        if self._waiting >= limit:
-            work.close()
-            raise Overloaded(limit=limit)
-        state = self.tenants.of(tenant)
-        try:
-            self.tenants.check_wait(state, self._waiting)
-        except Overloaded:
-            work.close()
-            raise
-        self._waiting += 1
-        state.waiting += 1
-        task = asyncio.ensure_future(work)
-        draining = asyncio.ensure_future(self._draining.wait())
-        try:
-            await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Draining()
-            return task.result()
-        finally:
-            self._waiting -= 1
-            state.waiting -= 1
-            draining.cancel()
-            task.cancel()
-            await asyncio.gather(task, draining, return_exceptions=True)
 
     async def admit(self, context: grpc.aio.ServicerContext) -> None:
         """Admits a call to a service of others from any identity. Raises what `Authenticator.authenticate` does."""
@@ -206,19 +117,19 @@ class Calls:
         request_type = GetMessageClass(described.input_type)
         audited = is_audited(described, needed)
         by_operation, only_reads = needed is CallScope.PER_OPERATION, needed in (Scope.READ, Scope.STORE_READ)
-        authenticate, load, counted = self._gate.authenticate, self._load, self.metrics.of(name)
+        authenticate, load, counted = self._gate.authenticate, self._load, self.log.metrics.of(name)
         stored_in = STORING.get(described.full_name)
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:
-            call = self.enter(name)
+            call = self.active.enter(name)
             try:
-                self.check_room()
+                self.active.check_room()
                 call.identity = await authenticate(context)
                 check_scope(call.identity, needed)
-                self._admit(call, call.identity.tenant, is_metered=needed is not Scope.OPERATOR)
+                self.active.admit(call, call.identity.tenant, is_metered=needed is not Scope.OPERATOR)
                 raw = await self._read(call, context)
                 size = len(raw)
-                self.begin(call, size)
+                self.active.begin(call, size)
                 call.request = await parse(request_type, raw)
                 if self.tracing is not None:
                     self._trace(call, context, self.tracing)
@@ -235,8 +146,8 @@ class Calls:
                     call.tenant.activity.note(call, seconds)
                 if call.span is not None:
                     call.span.end()
-                if seconds >= self.slow_call_log.slow_seconds and not getattr(call.request, "wait_ms", 0):
-                    self.slow_call_log.slow(call.fields(), size, len(response))
+                if seconds >= self.log.slow_call_log.slow_seconds and not getattr(call.request, "wait_ms", 0):
+                    self.log.slow_call_log.slow(call.fields(), size, len(response))
                 if audited:
                     self._audit.done(call, context.peer(), described, response)
                 self.finished(call)
@@ -245,7 +156,7 @@ class Calls:
                 self.note_wasted(context.peer())
                 if audited and call.request is not None:
                     self._audit.failed(call, context.peer(), described, "CANCELLED")
-                self.cancelled(call)
+                self.log.cancelled(call)
                 raise
             except Exception as error:
                 if call.request is None:
@@ -255,10 +166,10 @@ class Calls:
                     self._audit.failed(call, context.peer(), described, failure.code.name)
                 return failure
             finally:
-                self.leave(call)
+                self.active.leave(call)
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
-            self.follow(this_task())
+            self.active.follow(this_task())
             # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
             # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
             answer = await attempt(context)
@@ -278,24 +189,6 @@ class Calls:
         call.span = tracing.serve(call.method, parent if isinstance(parent, str) else "", thread_id)
         current_spans.set((call.span,))
 
-    def enter(self, method: str) -> Call:
-        """Counts a call that has come in, until `leave`."""
-        self._entered += 1
-        return Call(method)
-
-    def check_room(self) -> None:
-        """Raises Draining or Overloaded if no call can be taken on."""
-        if self._draining.is_set():
-            raise Draining()
-        self._load.check(self._entered - self._waiting)
-
-    def _admit(self, call: Call, tenant: str, *, is_metered: bool) -> None:
-        """Counts a call as its tenant's. Raises Overloaded, QuotaExceeded."""
-        state = self.tenants.of(tenant)
-        self.tenants.admit(state, self._entered - self._waiting - 1, is_metered=is_metered)
-        call.tenant = state
-        state.activity.begun(call)
-
     async def _check_storing(self, state: TenantState, thread_id: str, size: int) -> None:
         """Counts what a call is to store in a thread. Raises QuotaExceeded."""
         if state.has_all_threads() and thread_id:
@@ -308,41 +201,6 @@ class Calls:
         if error is None or isinstance(error, _WASTED):
             self._connections.waste(peer)
 
-    def reserve(self, state: TenantState, operations: int, size: int) -> tuple[int, CheckpointdError | None]:
-        """Counts operations of a tenant's pipeline as at work, with so many bytes, until `release`.
-
-        Returns:
-            How many of them there is room for: the first ones; and why not for the others, if that isn't for room.
-
-        Raises:
-            Draining: The server is shutting down.
-            Overloaded: There is room for none.
-            QuotaExceeded: The tenant may make none just now.
-        """
-        if self._draining.is_set():
-            raise Draining()
-        at_work = self._entered - self._waiting
-        room = self._load.room(at_work, operations)
-        self.tenants.check_bytes(state, size, self._load.held_bytes)
-        self._load.take(size)
-        try:
-            admitted, refusal = self.tenants.admit(state, at_work, room) if room else (0, None)
-        except BaseException:
-            self._load.free(size)
-            raise
-        state.bytes += size
-        self._entered += admitted
-        self._active += admitted
-        return admitted, refusal
-
-    def release(self, state: TenantState, operations: int, size: int) -> None:
-        """Counts operations of a tenant, and bytes, as no longer at work."""
-        self._load.free(size)
-        state.bytes -= size
-        state.calls -= operations
-        self._entered -= operations
-        self._active -= operations
-
     async def _read(self, call: Call, context: grpc.aio.ServicerContext) -> bytes:
         """Reads a call's request. Raises what `AdmissionController.read` does; InvalidArgument if there is none."""
         raw = await self._load.read(context)
@@ -351,22 +209,6 @@ class Calls:
             await asyncio.sleep(_CANCELLED_WITHIN)
             raise InvalidArgument("request", "is missing")
         return bytes(raw)
-
-    def begin(self, call: Call, size: int) -> None:
-        """Counts a call as at work whose request is there, with so many bytes."""
-        if self._draining.is_set():
-            raise Draining()
-        call.at_work = True
-        self._active += 1
-        if size > self._limits.message_bytes:
-            raise RequestTooLarge(size, limit=self._limits.message_bytes)
-        if call.tenant is not None:
-            self.tenants.check_bytes(call.tenant, size, self._load.held_bytes)
-            self._load.take(size)
-            call.tenant.bytes += size
-        else:
-            self._load.take(size)
-        call.held = size
 
     async def work(self, call: Call, method: Method[Any], timeout: float | None, *, whole: bool = False) -> bytes:
         """Does what a request asks for, and returns the encoded answer.
@@ -387,7 +229,7 @@ class Calls:
             raise ResultTooLarge(2**31, limit=limit) from None
         if len(response) > limit:
             raise ResultTooLarge(len(response), limit=limit)
-        self._free(call)
+        self.active.free(call)
         return response
 
     def time_for(self, timeout: float | None) -> float | None:
@@ -413,46 +255,11 @@ class Calls:
         timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")
         task.add_done_callback(lambda _: timer.cancel())
 
-    def _free(self, call: Call) -> None:
-        self._load.free(call.held)
-        if call.tenant is not None:
-            call.tenant.bytes -= call.held
-        call.held = 0
-
-    def leave(self, call: Call) -> None:
-        """Counts a call no longer."""
-        self._free(call)
-        if call.tenant is not None:
-            call.tenant.calls -= 1
-            call.tenant.activity.ended(call)
-        self._entered -= 1
-        self._active -= call.at_work
-
     def finished(self, call: Call) -> None:
         """Records that a call was done."""
         self._load.finished()
-        if self.logs_calls:
-            self._log_call(call, "OK")
-
-    def cancelled(self, call: Call) -> None:
-        """Records that a call was cancelled."""
-        self.metrics.failed(call.method, call.via, "CANCELLED", "CANCELLED", perf_counter() - call.started)
-        if call.span is not None:
-            call.span.end("CANCELLED")
-        if call.unread:
-            # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
-            self._lines.log(
-                logging.INFO,
-                "call ended before its request was read: its client went away, or sent more than a message may have",
-                "unread",
-                limit=self._limits.message_bytes,
-                **call.fields(),
-            )
-        elif self.logs_calls:
-            self._log_call(call, "CANCELLED")
-
-    def _log_call(self, call: Call, code: str) -> None:
-        self._log.debug("call", code=code, **call.fields())
+        if self.log.logs_calls:
+            self.log.succeeded(call)
 
     def refused(self, call: Call, error: Exception) -> Failure:
         """Logs why a call failed, and returns what its client is told."""
@@ -464,32 +271,7 @@ class Calls:
             retry_after = error.retry_after and error.retry_after * _JITTER.uniform(1.0, 1.5)
         else:
             self._load.finished()
-        return self.rejected(call, error, retry_after)
-
-    def rejected(self, call: Call, error: Exception, retry_after: float | None) -> Failure:
-        """Logs why a call failed, and returns what its client is told: to come again after so many seconds, maybe."""
-        failure = describe_error(error, retry_after=retry_after)
-        seconds = perf_counter() - call.started
-        self.metrics.failed(call.method, call.via, failure.code.name, failure.reason, seconds)
-        if call.span is not None:
-            call.span.end(failure.reason)
-        self._log_failure(call.fields(), failure, error)
-        return failure
-
-    def _log_failure(self, fields: dict[str, Any], failure: Failure, error: Exception) -> None:
-        fields = {
-            "code": failure.code.name,
-            "reason": failure.reason,
-            **fields,
-        }
-        if failure.error_id is not None:
-            self._log.error("call failed", **fields, error_id=failure.error_id, trace=format_redacted_traceback(error))
-            return
-        if error.__cause__ is not None:
-            fields["cause"] = error_type(error.__cause__)
-        # Whoever has no token could fill the disk with the lines of what is refused.
-        key = failure.reason if isinstance(error, Unauthenticated) else f"{failure.reason} {fields['method']}"
-        self._lines.log(failure.level, "call refused", key, **fields, message=failure.message)
+        return self.log.failed(call, error, retry_after)
 
 
 def this_task() -> asyncio.Task[Any]:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded, InvalidArgument, Overloaded
 from checkpointd_server.rpc.calls.call import Call
-from checkpointd_server.rpc.calls.handler import Calls
+from checkpointd_server.rpc.calls.call_log import CallLog
 from checkpointd_server.rpc.listener.connections import Connections
 
 _LATE_SECONDS = 0.05
@@ -64,13 +64,13 @@ class SmallCalls:
     """Knows the calls that there are, and reads their requests.
 
     Args:
-        calls: What they are logged and refused by.
+        log: Where refusals are logged.
         connections: Told of the calls that came to nothing.
         limits: What they are held to.
     """
 
-    def __init__(self, calls: Calls, connections: Connections, limits: GuardLimits) -> None:
-        self.calls = calls
+    def __init__(self, log: CallLog, connections: Connections, limits: GuardLimits) -> None:
+        self.log = log
         self.connections = connections
         self.limits = limits
         self._peers: Counter[str] = Counter()
@@ -187,7 +187,7 @@ class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 small_calls.enter(peer)
             except Overloaded as error:
                 small_calls.connections.waste(peer)
-                failure = small_calls.calls.rejected(call, error, small_calls.limits.retry_delay)
+                failure = small_calls.log.failed(call, error, small_calls.limits.retry_delay)
                 await context.abort(failure.code, failure.message, failure.trailers)
             try:
                 await self._admit(context)
@@ -197,7 +197,7 @@ class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 raise
             except CheckpointdError as error:
                 small_calls.connections.waste(peer)
-                failure = small_calls.calls.rejected(call, error, None)
+                failure = small_calls.log.failed(call, error, None)
                 await context.abort(failure.code, failure.message, failure.trailers)
             finally:
                 small_calls.leave(peer)

@@ -99,7 +99,7 @@ class Pipelines:
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
             task = this_task()
-            self.calls.follow(task)
+            self.calls.active.follow(task)
             tenant = await self._open_for(name, context)
             failure: Failure | None
             if isinstance(tenant, Failure):
@@ -133,7 +133,7 @@ class Pipelines:
             self.calls.tenants.check_stream(tenant, len(self._open))
         except Overloaded as error:
             # That is no load: most of them are idle, and whoever gets none calls without.
-            return self.calls.rejected(call, error, TRY_AGAIN_SECONDS)
+            return self.calls.log.failed(call, error, TRY_AGAIN_SECONDS)
         return tenant
 
     def _closed(self, stream: _Stream, tenant: TenantState) -> None:
@@ -268,7 +268,7 @@ class _Stream:
             # Anew for each message: a key may have been withdrawn, and a token have run out.
             identity = await self._gate.authenticate(self._context)
             tenant = self._calls.tenants.of(identity.tenant)
-            admitted, refusal = self._calls.reserve(tenant, count, size)
+            admitted, refusal = self._calls.active.reserve(tenant, count, size)
         except Exception as error:
             refusal, size = error.with_traceback(None), 0
             if isinstance(error, Unauthenticated):
@@ -300,7 +300,7 @@ class _Stream:
                     slice_end = self._loop.time() + SLICE_SECONDS
         finally:
             if tenant is not None and (admitted or size):
-                self._calls.release(
+                self._calls.active.release(
                     tenant, admitted, size
                 )  # what is around the operations, and those that weren't taken
         self._taken.submit(writes)
@@ -333,7 +333,7 @@ class _Stream:
                 write: PutCheckpoint | PutWrites
                 if kind == "put_checkpoint":
                     write = read_put_checkpoint(request, identity.tenant, self._limits)
-                    self._calls.slow_call_log.look_at(write)
+                    self._calls.log.slow_call_log.look_at(write)
                 else:
                     write = read_put_writes(request, identity.tenant, self._limits)
                 if operation.tenant is not None and operation.tenant.usage is not None:

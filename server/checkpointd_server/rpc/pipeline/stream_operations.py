@@ -133,7 +133,8 @@ class StreamOperations:
         self._load = load
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._metrics = {kind: calls.metrics.of(name, "pipeline") for kind, name in OPERATION_METHODS.items() if kind}
+        metrics = calls.log.metrics
+        self._metrics = {kind: metrics.of(name, "pipeline") for kind, name in OPERATION_METHODS.items() if kind}
         self._namespaces: dict[NamespaceKey, _Namespace] = {}
         self._writes: set[PendingWrite] = set()
         self._reads: set[asyncio.Task[None]] = set()
@@ -199,7 +200,7 @@ class StreamOperations:
                 if result is None or operation.pending in self._writes:
                     break
                 if self._outbox is None:
-                    self._calls.cancelled(operation.as_call())
+                    self._calls.log.cancelled(operation.as_call())
                 elif isinstance(result, Exception):
                     response.results.append(failed(operation.id, self._calls.refused(operation.as_call(), result)))
                 else:
@@ -227,7 +228,7 @@ class StreamOperations:
     def _read_ended(self, operation: StreamOperation, task: asyncio.Task[None]) -> None:
         self._reads.discard(task)
         if task.cancelled():
-            self._calls.cancelled(operation.as_call())
+            self._calls.log.cancelled(operation.as_call())
             self._free((operation,))
         elif (error := task.exception()) is not None:
             raise error
@@ -272,9 +273,9 @@ class StreamOperations:
             operation.tenant.activity.note(operation, seconds)
         if operation.span is not None:
             operation.span.end()
-        if seconds >= self._calls.slow_call_log.slow_seconds:
-            self._calls.slow_call_log.slow(operation.as_call().fields(), operation.size, response_bytes)
-        if self._calls.logs_calls:
+        if seconds >= self._calls.log.slow_call_log.slow_seconds:
+            self._calls.log.slow_call_log.slow(operation.as_call().fields(), operation.size, response_bytes)
+        if self._calls.log.logs_calls:
             self._calls.finished(operation.as_call())
         else:
             self._load.finished()
@@ -302,13 +303,13 @@ class StreamOperations:
                 continue
             if tenant is not operation.tenant:
                 if tenant is not None:
-                    self._calls.release(tenant, reserved, size)
+                    self._calls.active.release(tenant, reserved, size)
                 tenant, reserved, size = operation.tenant, 0, 0
             reserved += 1
             size += operation.size
             tenant.activity.ended(operation)
         if tenant is not None:
-            self._calls.release(tenant, reserved, size)
+            self._calls.active.release(tenant, reserved, size)
         return count, total
 
     @property

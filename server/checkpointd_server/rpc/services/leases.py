@@ -7,14 +7,14 @@ from checkpointd_server.domain.errors import InvalidArgument
 from checkpointd_server.domain.leases import AcquireLease, Lease
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.store import CheckpointStore
-from checkpointd_server.rpc.calls.handler import Calls
+from checkpointd_server.rpc.calls.active_calls import ActiveCalls
 from checkpointd_server.rpc.conversion.validation import check_text, check_token
 
 
 class LeaseServicer:
     """Serves the leases of a store. Each method takes a request and returns the encoded response."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits, calls: Calls) -> None:
+    def __init__(self, store: CheckpointStore, limits: Limits, calls: ActiveCalls) -> None:
         self._store = store
         self._limits = limits
         self._calls = calls
