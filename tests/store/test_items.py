@@ -233,6 +233,43 @@ class TestTimesToLive:
         assert (await get(items, "k")).expires_at > refreshed
 
 
+class TestSearchesWithoutAQuery:
+    @pytest.mark.parametrize("namespaces", [1, 3, 8, 9, 20])
+    async def test_list_what_was_stored_last_first_in_few_and_many_namespaces(
+        self, items: ItemStore, namespaces: int
+    ) -> None:
+        numbers = list(range(60))
+        Random(namespaces).shuffle(numbers)
+        for number in numbers:
+            await change(items, put(f"{number}", {"odd": number % 2}, "a", f"{number % namespaces}"))
+        await change(items, put("beside", None, "b"), put("gone", None, "a", "0", ttl=0.001))
+        await asyncio.sleep(0.01)
+        wanted = [f"{number}" for number in reversed(numbers)]
+        assert await keys(items, prefix=("a",), limit=100) == wanted
+        assert await keys(items, prefix=("a",), limit=7, offset=5) == wanted[5:12]
+        odd = [key for key in wanted if int(key) % 2]
+        assert await keys(items, prefix=("a",), filter={"odd": 1}, limit=7, offset=20) == odd[20:27]
+
+    async def test_order_those_stored_at_once_by_namespace_and_key(self, items: ItemStore) -> None:
+        await change(items, *[put(key, None, "a", label) for key, label in [("k", "y"), ("l", "x"), ("k", "x")]])
+        async with a_connection(items) as connection, connection.transaction():  # type: ignore[arg-type]
+            await _act_as(connection, items)
+            await connection.execute("UPDATE checkpointd.items SET updated_at = '2026-01-01'")
+        assert [await keys(items, prefix=("a",), limit=1, offset=at) for at in range(3)] == [["k"], ["l"], ["k"]]
+        assert await keys(items, prefix=("a", "x")) == ["k", "l"]
+
+    async def test_look_at_no_more_items_than_they_need(self, items: ItemStore) -> None:
+        """Not even where the plans were made while there was nothing."""
+        assert await keys(items) == []
+        await change(items, *[put(f"{number}", {"odd": number % 2}, "ns") for number in range(250)])
+        assert len(await keys(items, filter={"odd": 1}, limit=5)) == 5
+        call = "SELECT * FROM checkpointd.search_items($1, $2, $3, $4, 0, 5, NULL, false, 1000)"
+        place = encode(("ns",))
+        assert await _looked_at(items, call, place, place + "\2", 'strict $."odd" == 1') <= 5 * 4
+        call = "SELECT * FROM checkpointd.get_items($1, ARRAY[$2], ARRAY[$3], ARRAY[false], 1000)"
+        assert await _looked_at(items, call, place, "7") == 1
+
+
 class TestNamespaces:
     async def test_are_listed_by_prefix_suffix_wildcards_and_depth(self, items: ItemStore) -> None:
         paths = [("a",), ("a", "b"), ("a", "b", "c"), ("a", "x", "c"), ("ab",), ("d", "b", "c"), (".*", "[", "\\")]
@@ -385,3 +422,17 @@ class TestVectors:
         await change(without, put("k", {"n": 1}, text=ItemText(text="tea", language="simple")))
         assert await keys(without, filter={"n": 1}) == ["k"]
         assert await keys(without, text=TextQuery(query="tea", language="simple")) == ["k"]
+
+
+async def _act_as(connection: Any, items: ItemStore) -> None:
+    """Has a transaction see a tenant's rows."""
+    await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", items._database.tenant)  # type: ignore[attr-defined]
+
+
+async def _looked_at(items: ItemStore, call: str, *args: object) -> int:
+    """Returns how many rows of items a call of the tenant reads."""
+    counted = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'items'"
+    async with a_connection(items) as connection, connection.transaction():  # type: ignore[arg-type]
+        before = await connection.fetchval(counted)
+        await connection.fetch(call, items._database.tenant, *args)  # type: ignore[attr-defined]
+        return int(await connection.fetchval(counted) - before)

@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS __schema__.item_vectors (
 ALTER TABLE __schema__.item_vectors ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS own_tenant ON __schema__.item_vectors;
 CREATE POLICY own_tenant ON __schema__.item_vectors
-    USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
+    USING (tenant = current_setting('checkpointd.tenant', true));
 
 DO $$
 BEGIN

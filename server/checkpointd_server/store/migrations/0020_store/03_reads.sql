@@ -17,32 +17,36 @@ DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_now timestamptz := clock_timestamp();
     x record;
-    x_ttl interval;
-    x_total bigint := 0;
+    x_refreshes boolean;
     x_refreshed_namespaces text[];
     x_refreshed_keys text[];
 BEGIN
-    FOR x IN
-        SELECT w.*
-        FROM unnest(p_namespaces, p_keys, p_refreshes) WITH ORDINALITY AS w (namespace, key, refreshes, position)
-    LOOP
+    FOR
+        o_position, o_namespace, o_key, o_type, o_data, o_bytes, o_version, o_created_at, o_updated_at, o_expires_at,
+        x_refreshes
+    IN
         SELECT
-            i.namespace, i.key, i.type, CASE WHEN x_total + octet_length(i.data) <= p_max_bytes THEN i.data END,
-            octet_length(i.data), i.version, i.created_at, i.updated_at, i.expires_at, i.ttl
-        INTO
-            o_namespace, o_key, o_type, o_data, o_bytes, o_version, o_created_at, o_updated_at, o_expires_at, x_ttl
-        FROM __schema__.items AS i
-        WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
-            AND (i.expires_at IS NULL OR i.expires_at > x_now)
-        LIMIT 1;
-        CONTINUE WHEN NOT FOUND;
-        x_total := x_total + o_bytes;
-        IF x.refreshes AND x_ttl IS NOT NULL AND o_data IS NOT NULL THEN
-            o_expires_at := x_now + x_ttl;
-            x_refreshed_namespaces := x_refreshed_namespaces || x.namespace;
-            x_refreshed_keys := x_refreshed_keys || x.key;
+            f.position, f.namespace, f.key, f.type, CASE WHEN f.fits THEN f.data END, octet_length(f.data), f.version,
+            f.created_at, f.updated_at, CASE WHEN f.refreshes AND f.fits THEN x_now + f.ttl ELSE f.expires_at END,
+            f.refreshes AND f.fits
+        FROM (
+            SELECT
+                w.position, i.*, w.refreshes AND i.ttl IS NOT NULL AS refreshes,
+                sum(octet_length(i.data)) OVER (ORDER BY w.position) <= p_max_bytes AS fits
+            FROM unnest(p_namespaces, p_keys, p_refreshes) WITH ORDINALITY AS w (namespace, key, refreshes, position)
+            CROSS JOIN LATERAL (
+                SELECT i.namespace, i.key, i.type, i.data, i.version, i.created_at, i.updated_at, i.expires_at, i.ttl
+                FROM __schema__.items AS i
+                WHERE i.tenant = p_tenant AND i.namespace = w.namespace AND i.key = w.key
+                    AND (i.expires_at IS NULL OR i.expires_at > x_now)
+                LIMIT 1
+            ) AS i
+        ) AS f
+    LOOP
+        IF x_refreshes THEN
+            x_refreshed_namespaces := x_refreshed_namespaces || o_namespace;
+            x_refreshed_keys := x_refreshed_keys || o_key;
         END IF;
-        o_position := x.position;
         RETURN NEXT;
     END LOOP;
     IF x_refreshed_keys IS NOT NULL THEN
@@ -64,33 +68,73 @@ $$;
 --   p_filter   A JSON path. Null: any doc.
 --   p_skipped  How many are left out before the first.
 --   p_only     Null, or whether only items with (true) or without (false) vectors count.
+--
+-- Where the items are in few namespaces, those of each are looked at from the one stored last on, until there are enough. Plans are
+-- made once, when the table may be empty: without a sort they are by that index, whatever there is.
 CREATE FUNCTION __schema__.search_items(
     p_tenant text, p_from text, p_to text, p_filter text, p_skipped integer, p_limit integer, p_only boolean,
     p_refreshes boolean, p_max_bytes bigint
 ) RETURNS TABLE (
     o_position integer, o_namespace text, o_key text, o_type text, o_data bytea, o_bytes integer, o_version bigint,
     o_created_at timestamptz, o_updated_at timestamptz, o_expires_at timestamptz
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET enable_sort = off
+AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_now timestamptz := clock_timestamp();
     x_filter jsonpath := p_filter::jsonpath;
+    x_most bigint := p_skipped::bigint + p_limit;
+    x_few integer := 8;
+    x_from text := p_from;
+    x_below text[] := '{}';
     x_namespaces text[];
     x_keys text[];
     x_flags boolean[];
 BEGIN
-    SELECT array_agg(w.namespace), array_agg(w.key), array_agg(p_refreshes)
-    INTO x_namespaces, x_keys, x_flags
-    FROM (
-        SELECT i.namespace, i.key
+    WHILE cardinality(x_below) <= x_few LOOP
+        SELECT i.namespace INTO x_from
         FROM __schema__.items AS i
-        WHERE i.tenant = p_tenant AND i.namespace >= p_from AND i.namespace < p_to
-            AND (i.expires_at IS NULL OR i.expires_at > x_now)
-            AND (p_only IS NULL OR (i.vectors > 0) = p_only)
-            AND (x_filter IS NULL OR i.doc @@ x_filter)
-        ORDER BY i.updated_at DESC, i.namespace, i.key
-        OFFSET p_skipped LIMIT p_limit
-    ) AS w;
+        WHERE i.tenant = p_tenant AND i.namespace >= x_from AND i.namespace < p_to
+        ORDER BY i.namespace
+        LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        x_below := x_below || x_from;
+        x_from := x_from || chr(1);
+    END LOOP;
+    IF cardinality(x_below) <= x_few THEN
+        SELECT array_agg(w.namespace), array_agg(w.key), array_agg(p_refreshes)
+        INTO x_namespaces, x_keys, x_flags
+        FROM (
+            SELECT i.namespace, i.key
+            FROM unnest(x_below) AS n (namespace)
+            CROSS JOIN LATERAL (
+                SELECT i.namespace, i.key, i.updated_at
+                FROM __schema__.items AS i
+                WHERE i.tenant = p_tenant AND i.namespace = n.namespace AND i.updated_at > '-infinity'
+                    AND (i.expires_at IS NULL OR i.expires_at > x_now)
+                    AND (p_only IS NULL OR (i.vectors > 0) = p_only)
+                    AND (x_filter IS NULL OR i.doc @@ x_filter)
+                ORDER BY i.updated_at DESC, i.key
+                LIMIT x_most
+            ) AS i
+            ORDER BY i.updated_at DESC, i.namespace, i.key
+            OFFSET p_skipped LIMIT p_limit
+        ) AS w;
+    ELSE
+        SELECT array_agg(w.namespace), array_agg(w.key), array_agg(p_refreshes)
+        INTO x_namespaces, x_keys, x_flags
+        FROM (
+            SELECT i.namespace, i.key
+            FROM __schema__.items AS i
+            WHERE i.tenant = p_tenant AND i.namespace >= p_from AND i.namespace < p_to
+                AND (i.expires_at IS NULL OR i.expires_at > x_now)
+                AND (p_only IS NULL OR (i.vectors > 0) = p_only)
+                AND (x_filter IS NULL OR i.doc @@ x_filter)
+            ORDER BY i.updated_at DESC, i.namespace, i.key
+            OFFSET p_skipped LIMIT p_limit
+        ) AS w;
+    END IF;
     RETURN QUERY SELECT * FROM __schema__.get_items(p_tenant, x_namespaces, x_keys, x_flags, p_max_bytes);
 END
 $$;
