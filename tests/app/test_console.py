@@ -201,7 +201,7 @@ class TestHealth:
         assert result.exit_code == 1
         assert result.output == (
             f"Error: no answer from checkpointd at {target}: nothing listens there "
-            "(`checkpointd serve` starts a server, --target names another one)\n"
+            "(`checkpointd serve` starts a server; --target names another one)\n"
         )
 
     @pytest.mark.parametrize("command", [["show", "42"]], ids=lambda command: command[0])
@@ -264,7 +264,7 @@ class TestSeveralServers:
         for command in (["health"], ["info"], ["show", "42"]):
             result = run(*command, "--target", target)
             assert result.exit_code == 2
-            assert "names no server" in result.output
+            assert "lacks a server" in result.output
 
     @pytest.mark.parametrize(
         "target", ["127.0.0.1", "localhost", "127.0.0.1:65537", "http://host:50051", "host:port", "a:1 b:1", "[::1]"]

@@ -70,12 +70,12 @@ class TestWhichServer:
     def test_two_at_once_are_refused(self, shared_server: ServerProcess) -> None:
         result = run("health", "--context", "here", "--target", shared_server.target)
         assert result.exit_code == 2
-        assert "give either it or --target" in result.output
+        assert "give either --context or --target" in result.output
 
     def test_one_that_is_not_there_is_named_with_those_that_are(self) -> None:
         for result in (run("health", "--context", "her"), run("context", "show", "her"), run("context", "use", "her")):
             assert result.exit_code == 2
-            assert "there is no context 'her' (there are: away, here)" in result.output
+            assert "there is no context 'her' (known: away, here)" in result.output
 
 
 class TestTokens:
@@ -122,7 +122,7 @@ class TestKeeping:
         add("one", NOWHERE)
         result = run("context", "add", "one", "--target", "127.0.0.1:2")
         assert result.exit_code == 2
-        assert "there is a context 'one' already" in result.output
+        assert "context 'one' already exists" in result.output
         add("one", "127.0.0.1:2", "--replace")
         assert shown("show", "one") == {"name": "one", "target": "127.0.0.1:2"}
 
@@ -151,7 +151,7 @@ class TestKeeping:
     @pytest.mark.parametrize(
         ("options", "problem"),
         [
-            (["a b", "--target", NOWHERE], "can't name a context"),
+            (["a b", "--target", NOWHERE], "is not a context's name"),
             (["one", "--target", "localhost"], "is not an address"),
             (["one", "--target", NOWHERE, "--token", "x", "--token-file", __file__], "either --token or --token-file"),
             (["one", "--target", NOWHERE, "--tls-client-cert", __file__], "--tls-client-cert and --tls-client-key"),
@@ -174,4 +174,4 @@ class TestKeeping:
         config.write_text(content)
         result = run("health")
         assert result.exit_code == 1
-        assert f"{config} holds no contexts" in result.output
+        assert f"{config} is not a valid file of contexts" in result.output

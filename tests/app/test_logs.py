@@ -182,7 +182,7 @@ class TestWhatKeepsAServerFromStarting:
         result = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60)
         assert result.returncode == 1
         (line,) = [json.loads(line) for line in result.stderr.splitlines()]
-        assert line["reason"] == "a fault of checkpointd's own"
+        assert line["reason"] == "an internal error"
         assert "ZeroDivisionError" in line["exception"]
 
 

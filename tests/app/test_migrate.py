@@ -49,7 +49,7 @@ def test_it_says_what_it_applied_and_the_second_time_that_there_was_nothing(empt
     where = dict(parse_qsl(url.query))
     named = f"database {url.path[1:]} at {where['host']}:{where['port']}"
     assert applied[-1] == f"schema checkpointd is up to date, in {named}"
-    assert migrate("--database-url", empty_database_url) == f"schema checkpointd was up to date already, in {named}\n"
+    assert migrate("--database-url", empty_database_url) == f"schema checkpointd was already up to date, in {named}\n"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
     psql(postgres_cluster, empty_database_url, script)
     with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path) as server:
         assert CAPABILITY_STORE_VECTORS in capabilities(server)
-    assert migrate("--database-url", empty_database_url).startswith("schema checkpointd was up to date already, in ")
+    assert migrate("--database-url", empty_database_url).startswith("schema checkpointd was already up to date, in ")
 
 
 def capabilities(server: ServerProcess) -> list[int]:

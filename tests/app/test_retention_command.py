@@ -93,16 +93,16 @@ class TestPolicies:
         [
             (("get", "none"), "there is no retention policy 'none'"),
             (("delete", "none", "--yes"), "there is no retention policy 'none'"),
-            (("set", "p", "--yes"), "sets no limit"),
+            (("set", "p", "--yes"), "has no limit"),
             (("set", "p", "--max-idle", "soon"), "is not a length of time"),
             (("set", "p", "--max-bytes", "much"), "is not a size"),
-            (("set", "p", "--hold", "1h", "--yes"), "--hold deletes nothing by itself"),
-            (("set", "p", "--interrupted", "--prefix", "x", "--yes"), "--interrupted deletes nothing by itself"),
+            (("set", "p", "--hold", "1h", "--yes"), "--hold alone deletes nothing"),
+            (("set", "p", "--interrupted", "--prefix", "x", "--yes"), "--interrupted alone deletes nothing"),
             (("set", "p", "--keep-newest", "2147483648"), "'--keep-newest'"),
             (("set", "p", "--max-bytes", "1025TiB"), "'--max-bytes'"),
             (("set", "p", "--hold", "4000w"), "'--hold'"),
             (("set", "p", "--keep-newest", "1", "--prefix", "x" * 513), "'--prefix': has 513 bytes"),
-            (("set", "p", "--keep-newest", "1"), "nobody answered: give --yes"),
+            (("set", "p", "--keep-newest", "1"), "no answer on standard input: give --yes"),
             (("set", "p" * 200, "--keep-newest", "1", "--yes"), "'NAME': has 200 bytes, at most 128"),
             (("acknowledge", "none"), "nothing to acknowledge"),
         ],
@@ -132,7 +132,7 @@ class TestRuns:
         assert "would delete 0 threads, and 3 checkpoints of 1 others" in commands.ok(*options, "--dry-run")
         assert commands.json("list") == []
         asked = commands.run(*options, answer="y\n")
-        assert "By itself it deletes 0 threads, and 3 checkpoints of 1 others now." in asked.output
+        assert "By itself it would delete 0 threads, and 3 checkpoints of 1 others now." in asked.output
         assert commands.json("preview") == commands.json("run", "--dry-run") == would
         lines = commands.ok("preview").splitlines()
         assert lines[0].split() == ["THREAD", "ACTION", "OUTCOME", "CHECKPOINTS", "REASON", "POLICY", "HELD", "BY"]
@@ -166,7 +166,7 @@ class TestRuns:
                 "and hold back 0 threads, and 3 checkpoints of 1 others"
             )
         asked = commands.run("run", answer="n\n")
-        assert "They delete 0 threads, and 0 checkpoints of 0 others, and hold back 0 threads" in asked.stderr
+        assert "They would delete 0 threads, and 0 checkpoints of 0 others, and hold back 0 threads" in asked.stderr
         commands.ok("run", "--yes")
         commands.ok("acknowledge", thread_id, "--yes")
         (effect,) = commands.json("preview")

@@ -164,7 +164,7 @@ class TestTop:
     def test_for_people_and_once_where_nobody_looks(self, commands: Commands) -> None:
         commands.make("third", "busy")
         lines = commands.ok("third", "top").splitlines()
-        assert "calls at work, " in lines[0]
+        assert "calls in flight, " in lines[0]
         busiest = lines.index("busiest threads")
         assert lines[busiest + 1].split() == ["CALLS", "THREAD"]
         assert "busy" in {line.split()[1] for line in lines[busiest + 2 :]}
@@ -297,7 +297,7 @@ class TestPurge:
         commands.ok("acme", "threads", "tag", "held", "--pin")
         told = commands.ok("acme", "purge", "threads", "--metadata", "user=cid", "--dry-run")
         assert told.startswith("would purge 0 threads")
-        assert told.endswith("; 1 pinned threads stay\n")
+        assert told.endswith("; 1 pinned threads are kept\n")
         done = commands.ok("acme", "purge", "threads", "--metadata", "user=cid", "--include-pinned", "--yes")
         assert done.startswith("purged 1 threads with ")
         assert "  threads" in done

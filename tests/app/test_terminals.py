@@ -86,7 +86,7 @@ def test_top_looks_again_and_again_until_it_is_interrupted(shared_server: Server
             seen = screen.read_until(lambda shown: shown.count(CLEAR) >= 3)
             first = seen.split(CLEAR)[1]
             assert f"{shared_server.target}, every 0.1 s" in first
-            assert "calls at work, " in first
+            assert "calls in flight, " in first
             # It shows what came meanwhile.
             prefix = make(shared_server)
             screen.read_until(lambda shown: f"{prefix}0" in shown.split(CLEAR)[-1])

@@ -227,7 +227,7 @@ class TestChanges:
     def test_archive_and_back(self, commands: Commands) -> None:
         thread_id = commands.make("old", "done")
         assert commands.ok("archive", thread_id) == f"{thread_id}: archived\n"
-        assert commands.ok("archive", thread_id) == f"{thread_id}: was archived already\n"
+        assert commands.ok("archive", thread_id) == f"{thread_id}: was already archived\n"
         assert "old" not in commands.listed()
         assert commands.listed("--archived") == ["old"]
         result = commands.run("delete", thread_id, "--yes")

@@ -155,7 +155,7 @@ def test_a_thread_that_can_not_be_exported_is_told_of_and_the_others_are_there(
     assert report["failed"] == {"busy": "thread 'busy' was changed while it was read"}
     assert (report["threads"], sorted(threads(file))) == (5, [f"thread-{number}" for number in range(5)])
     imported = command("import", file, "--target", new_server())
-    assert "the file lacks thread 'busy', which could not be exported" in imported.stderr
+    assert "the file lacks thread 'busy', which couldn't be exported" in imported.stderr
 
 
 @pytest.mark.parametrize("name", [".", "..", "folder", "nowhere/all.export"])
@@ -211,7 +211,7 @@ def test_whoever_interrupts_it_is_told_how_to_go_on(
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same command goes on where it was" in said
+    assert "run the same command again to continue" in said
     assert "Traceback" not in said
     with ServerProcess(*at_database, log_dir=tmp_path) as server:
         report = report_of(command("export", file, "--target", server.target, "--json"))
@@ -226,6 +226,6 @@ def test_a_disk_that_is_full_says_how_to_go_on(command: Command, source: str, tm
 
     failed = run("export", "all.export", "--target", source, cwd=tmp_path, preexec_fn=leave_little_room)
     assert failed.returncode == 1
-    assert "can't write all.export.partial: File too large; the same command goes on" in failed.stderr
+    assert "can't write all.export.partial: File too large; run the same command again" in failed.stderr
     report = report_of(command("export", "all.export", "--target", source, "--json"))
     assert report["there_already"] > 0

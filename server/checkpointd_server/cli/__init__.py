@@ -1,8 +1,8 @@
-"""The command line: a module a command, and what several of them share.
+"""The command line: one module per command, and modules that several of them share.
 
-Every command that talks to a server takes `remote_options` (remote.py) and is called with a `Remote`; what can print
-JSON takes `json_option`, what destroys takes `destructive` (destruction.py), what takes long shows its progress by
-progress.py. Tables are made by rendering/tables.py.
+Every command that talks to a server takes `remote_options` (remote.py) and is called with a `Remote`. Commands that
+can print JSON take `json_option`, destructive ones take `destructive` (destruction.py), and slow ones show their
+progress with progress.py. rendering/tables.py makes the tables.
 """
 
 from checkpointd_server.cli.commands import main

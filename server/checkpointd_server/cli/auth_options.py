@@ -1,4 +1,4 @@
-"""The settings of who may connect, and as whom."""
+"""The settings of authentication and TLS."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def read_access(
     insecure_without_tls: bool,
     insecure_without_tokens: bool,
 ) -> AccessOptions:
-    """Puts the settings together. Raises click.UsageError where one lacks another."""
+    """Combines the settings. Raises click.UsageError if one lacks another."""
     tls = None
     if tls_cert is not None and tls_key is not None:
         tls = TlsFiles(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)

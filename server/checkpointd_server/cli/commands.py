@@ -1,4 +1,4 @@
-"""The command line: `checkpointd`, and its commands."""
+"""`checkpointd` and its commands."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.process.logging import LogFormat, configure_logs, flush_logs
 
 _COMMAND = "checkpointd.command"
-"""Under which name the context knows the command that was named, with its arguments."""
+"""Key of the named command and its arguments in click's context."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error codes of a system without room for what is written."""
+"""Error codes of a full disk, quota or file."""
 
 
 class Commands(click.Group):
-    """The commands. What checkpointd says no to is one line on standard error and exit code 1.
+    """The commands. An error of checkpointd is one line on standard error and exit code 1.
 
-    Where the log is JSON, so is that line, and whatever else keeps the server from starting.
+    If the log is JSON, so is that line, and so is any other error that keeps the server from starting.
     """
 
     def resolve_command(
@@ -48,7 +48,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds the command that was named."""
         name, command, rest = super().resolve_command(ctx, args)
-        ctx.meta[_COMMAND] = (name, command, tuple(rest))  # click takes what is in the list out of it
+        ctx.meta[_COMMAND] = (name, command, tuple(rest))  # click empties the list
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -65,13 +65,13 @@ class Commands(click.Group):
         except Exception:
             if not _logs_json(ctx):
                 raise
-            _log_failure(reason="a fault of checkpointd's own", exc_info=True)
+            _log_failure(reason="an internal error", exc_info=True)
             code = 1
         raise click.exceptions.Exit(code)
 
 
 def _problem_of(error: CheckpointdError | OSError) -> str:
-    """Says what is wrong, of a file by its name. Raises the error if its user has nothing to do with it."""
+    """Describes the error, with the name of its file. Raises it again if it isn't the user's concern."""
     if not isinstance(error, OSError):
         return str(error)
     if error.filename is not None:
@@ -82,7 +82,7 @@ def _problem_of(error: CheckpointdError | OSError) -> str:
 
 
 def _give_up_output() -> None:
-    """Drops output that can't be written: Python would try once more at its end, and fail with a traceback."""
+    """Drops output that can't be written: Python would try again at exit, and fail with a traceback."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -91,7 +91,7 @@ def _give_up_output() -> None:
 
 
 def _logs_json(ctx: click.Context) -> bool:
-    """Returns whether the command that was named writes its log as JSON, also where its other options can't be used."""
+    """Returns whether the named command writes its log as JSON, even if its other options are invalid."""
     name, command, arguments = ctx.meta.get(_COMMAND, (None, None, ()))
     if command is None or all(option.name != "log_format" for option in command.params):
         return False
@@ -100,7 +100,7 @@ def _logs_json(ctx: click.Context) -> bool:
 
 
 def _log_failure(**fields: Any) -> None:
-    """Writes why the command failed."""
+    """Logs why the command failed."""
     configure_logs(format=LogFormat.JSON)
     structlog.get_logger(__name__).error("failed", **fields)
 
@@ -115,7 +115,7 @@ def main() -> None:
     \b
         checkpointd serve
     """
-    # The C core's own complaints would stand beside ours about the same thing. Read when grpc is imported.
+    # gRPC's C core would report the same errors again. It reads this when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     click.get_current_context().call_on_close(flush_logs)
 

@@ -1,4 +1,4 @@
-"""`checkpointd context`: servers by name."""
+"""`checkpointd context`: named servers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=Tru
 
 @click.group()
 def context() -> None:
-    """Name servers, with the token and TLS that they want.
+    """Give names to servers, with their tokens and TLS files.
 
-    What commands talk to is, in this order: --context or --target, CHECKPOINTD_CONTEXT, CHECKPOINTD_TARGET, this
-    machine's server where CHECKPOINTD_LISTEN says, the context in use.
+    Commands talk to the first of these that is set: --context or --target, CHECKPOINTD_CONTEXT, CHECKPOINTD_TARGET, the
+    server on this machine at CHECKPOINTD_LISTEN, the context in use.
 
     \b
     Examples:
@@ -35,15 +35,19 @@ def context() -> None:
 @context.command()
 @click.argument("name")
 @click.option("--target", required=True, help="The server: HOST:PORT or unix:PATH, or several separated by commas.")
-@click.option("--token", help="An API key or a JSON Web Token, kept in the file; '-' reads it from standard input.")
-@click.option("--token-file", type=_FILE, help="A file that holds it, read by each command.")
-@click.option("--insecure-token", is_flag=True, help="Allow to send it in plain text to another machine.")
-@click.option("--tls", is_flag=True, help="Speak TLS, trusting the authorities that grpc trusts.")
-@click.option("--tls-ca", type=_FILE, help="Speak TLS, trusting these authorities, PEM.")
-@click.option("--tls-client-cert", type=_FILE, help="A certificate to show to the server, PEM.")
-@click.option("--tls-client-key", type=_FILE, help="Its private key, PEM.")
-@click.option("--use", is_flag=True, help="Use it from now on where no server is named. The first is used anyway.")
-@click.option("--replace", is_flag=True, help="Replace a context of that name.")
+@click.option(
+    "--token", help="An API key or a JSON Web Token, stored in the file of contexts; '-' reads it from standard input."
+)
+@click.option("--token-file", type=_FILE, help="A file that holds the token, read by each command.")
+@click.option("--insecure-token", is_flag=True, help="Allow sending the token in plain text to another machine.")
+@click.option("--tls", is_flag=True, help="Use TLS, trusting gRPC's default certificate authorities.")
+@click.option("--tls-ca", type=_FILE, help="Use TLS, trusting the certificate authorities in this file, PEM.")
+@click.option("--tls-client-cert", type=_FILE, help="Client certificate, PEM.")
+@click.option("--tls-client-key", type=_FILE, help="Private key of the client certificate, PEM.")
+@click.option(
+    "--use", is_flag=True, help="Make it the default for commands that name no server. The first context always is."
+)
+@click.option("--replace", is_flag=True, help="Replace the existing context with this name.")
 def add(
     name: str,
     target: str,
@@ -57,7 +61,7 @@ def add(
     use: bool,
     replace: bool,
 ) -> None:
-    """Name a server. The file of contexts is its owner's alone to read.
+    """Add a context. The file of contexts is readable only by its owner.
 
     \b
     Examples:
@@ -71,7 +75,7 @@ def add(
         raise click.UsageError("a certificate needs both --tls-client-cert and --tls-client-key")
     contexts = Contexts.load()
     if name in contexts.by_name and not replace:
-        raise click.UsageError(f"there is a context {name!r} already: --replace it, or choose another name")
+        raise click.UsageError(f"context {name!r} already exists: give --replace, or choose another name")
     if token == "-":  # noqa: S105
         token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().strip()
     made = Context(
@@ -86,14 +90,14 @@ def add(
         tls_client_key=tls_client_key,
     )
     contexts.add(made, use=use or not contexts.by_name)
-    click.echo(f"context {name} is in {contexts.path}")
+    click.echo(f"context {name} was saved in {contexts.path}")
 
 
 @context.command()
 @click.argument("name", required=False)
-@click.option("--none", "forget", is_flag=True, help="Use none.")
+@click.option("--none", "forget", is_flag=True, help="Use no context.")
 def use(name: str | None, forget: bool) -> None:
-    """Use a context where no server is named.
+    """Make a context the default for commands that name no server.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Servers by name, in a file of the user's: where they are, and the token and TLS that they want."""
+"""Named servers, in a file of the user: their addresses, tokens and TLS files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """A server, and how it is talked to."""
+    """A server, and how to connect to it."""
 
     name: str
     target: str
@@ -34,7 +34,7 @@ class Context:
     tls_client_key: Path | None = None
 
     def read_token(self) -> str | None:
-        """Returns the token; None: the server wants none. Raises ClickException where its file can't be read."""
+        """Returns the token, or None if there is none. Raises ClickException if its file can't be read."""
         if self.token_file is None:
             return self.token
         try:
@@ -44,7 +44,7 @@ class Context:
             raise click.ClickException(f"context {self.name}: {self.token_file} can't be read: {reason}") from None
 
     def as_json(self, *, with_token: bool) -> dict[str, Any]:
-        """Returns what is set, by its name, without the context's own name."""
+        """Returns the settings that differ from their defaults, by name, without the context's own name."""
         found: dict[str, Any] = {}
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
@@ -56,7 +56,7 @@ class Context:
 
     @classmethod
     def from_json(cls, name: str, found: Mapping[str, Any]) -> Self:
-        """Reads what `as_json` returned. Raises TypeError or ValueError where it can't have."""
+        """Reads what `as_json` returned. Raises TypeError or ValueError for anything else."""
         values: dict[str, Any] = dict(found)
         for setting in dataclasses.fields(cls):
             value = values.get(setting.name)
@@ -71,16 +71,16 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contexts:
-    """The file of contexts as it was read. What changes it writes it anew, for its owner alone to read."""
+    """The file of contexts as it was read. Each change writes a new file, readable only by its owner."""
 
     path: Path
     by_name: Mapping[str, Context]
     current: str | None
-    """The one that commands use which name no server."""
+    """The context of commands that name no server."""
 
     @classmethod
     def load(cls) -> Self:
-        """Reads the user's file. Raises ClickException where there is one that isn't such a file."""
+        """Reads the user's file. Raises ClickException if it is unreadable or malformed."""
         path = config_dir() / "contexts.json"
         try:
             found = json.loads(path.read_text())
@@ -94,15 +94,15 @@ class Contexts:
             raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise click.ClickException(
-                f"{path} holds no contexts: repair it, or remove it and add them again"
+                f"{path} is not a valid file of contexts: repair it, or remove it and add them again"
             ) from None
         return cls(path=path, by_name=contexts, current=current)
 
     def get(self, name: str) -> Context:
         """Returns a context. Raises UsageError if there is none of that name."""
         if name not in self.by_name:
-            known = f"there are: {', '.join(sorted(self.by_name))}" if self.by_name else "there are none yet"
-            raise click.UsageError(f"there is no context {name!r} ({known}); `checkpointd context add` makes one")
+            known = f"known: {', '.join(sorted(self.by_name))}" if self.by_name else "there are none yet"
+            raise click.UsageError(f"there is no context {name!r} ({known}); `checkpointd context add` adds one")
         return self.by_name[name]
 
     def current_context(self) -> Context | None:
@@ -110,10 +110,10 @@ class Contexts:
         return None if self.current is None else self.by_name[self.current]
 
     def add(self, context: Context, *, use: bool) -> None:
-        """Writes the file with one context more, or another of its name, which becomes the one in use if so wanted."""
+        """Writes the file with a context added or replaced, and makes it the one in use if `use`."""
         if not _NAME.fullmatch(context.name):
             raise click.UsageError(
-                f"{context.name!r} can't name a context: up to 64 letters, digits, dots, dashes and underscores"
+                f"{context.name!r} is not a context's name: up to 64 letters, digits, dots, dashes and underscores"
             )
         self._write({**self.by_name, context.name: context}, context.name if use else self.current)
 
@@ -132,7 +132,7 @@ class Contexts:
         content = json.dumps({"current": current, "contexts": entries}, indent=2) + "\n"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Made for its owner alone from the first byte on; whoever reads meanwhile sees the old file whole.
+            # Readable only by its owner from the start; concurrent readers see the complete old file.
             descriptor, scratch = tempfile.mkstemp(prefix=".contexts-", dir=self.path.parent)
             try:
                 with os.fdopen(descriptor, "w") as file:
@@ -148,5 +148,5 @@ class Contexts:
 def config_dir() -> Path:
     """Returns the user's folder for checkpointd's configuration (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    # A relative path there is to be ignored.
+    # The specification says to ignore relative paths.
     return Path(base if os.path.isabs(base) else Path.home() / ".config") / "checkpointd"

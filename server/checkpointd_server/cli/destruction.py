@@ -1,4 +1,4 @@
-"""Options of every command that destroys: --dry-run, the question, and --yes."""
+"""Options of every destructive command, --dry-run and --yes, and its confirmation prompt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 from checkpointd_server.cli.option_types import stacked
 
 destructive: Callable[[Any], Any] = stacked(
-    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--yes", "-y", is_flag=True, help="Don't ask."),
+    click.option("--dry-run", is_flag=True, help="Print what would be done, without doing it."),
+    click.option("--yes", "-y", is_flag=True, help="Don't ask for confirmation."),
 )
 """Gives a command `dry_run` and `yes`."""
 
@@ -21,11 +21,11 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Args:
         question: What is about to happen, with its numbers: "Delete 3 threads with 120 checkpoints?"
-        yes: Don't ask.
+        yes: Whether to skip the question.
 
     Raises:
         click.Abort: The answer was no.
-        click.UsageError: Nobody is there to answer.
+        click.UsageError: Standard input has no answer.
     """
     if yes:
         return
@@ -35,6 +35,6 @@ def confirm(question: str, *, yes: bool) -> None:
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
             click.echo(err=True)
-            raise click.UsageError("nobody answered: give --yes to do it without being asked") from None
+            raise click.UsageError("no answer on standard input: give --yes to skip the question") from None
         raise
     raise click.Abort

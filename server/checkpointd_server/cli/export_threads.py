@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from checkpointd_server.moving.export_file import Contents, ExportWriter, ItemPlace
     from checkpointd_server.moving.transfer import Report
 
-_GO_ON = "the same command goes on where it was"
+_GO_ON = "run the same command again to continue"
 
 
 @click.command("export")
@@ -27,22 +27,22 @@ _GO_ON = "the same command goes on where it was"
 @selecting
 @setting(
     "--to-postgres",
-    help="Write into the tables of LangGraph's PostgresSaver in this database, instead of a file. Better given in the "
-    "environment.",
+    help="Write to the tables of LangGraph's PostgresSaver in this database, instead of a file. Prefer the environment "
+    "variable.",
 )
-@click.option("--redact", is_flag=True, help="Leave out all values, and metadata that isn't LangGraph's own.")
+@click.option("--redact", is_flag=True, help="Leave out all values, and all metadata except LangGraph's own.")
 @json_option
 @remote_options()
 def export_threads(
     remote: Remote, file: str | None, selection: Selection, to_postgres: str | None, redact: bool, as_json: bool
 ) -> None:
-    """Write threads and items into FILE, or - for standard output, while the server and its agents go on.
+    """Write threads and items to FILE, or to standard output if it is -, while agents keep working.
 
-    Each thread, and each item of long-term memory, is written as it is at one moment, with checksums. Until it is
-    complete, the file is FILE.partial. An export that was interrupted goes on where it was when it is given again; what
-    was changed or deleted meanwhile is read again. What is encrypted stays so.
+    Each thread and each item of long-term memory is a consistent snapshot with a checksum. The file is named
+    FILE.partial until it is complete. After an interruption, run the same command again: it continues, and rereads
+    whatever was changed or deleted in the meantime. Encrypted values stay encrypted.
 
-    A thread that can't be exported is reported and noted in the file, the others are exported, and the exit code is 1.
+    A thread that can't be exported is reported and noted in the file; the others are exported, and the exit code is 1.
 
     \b
     Examples:
@@ -54,28 +54,28 @@ def export_threads(
     if (file is None) == (to_postgres is None):
         raise click.UsageError("name a FILE, or give --to-postgres")
     if redact and to_postgres is not None:
-        raise click.UsageError("--redact is for files: agents can't go on without values")
+        raise click.UsageError("--redact works only with a file: agents can't continue without values")
     if file == "-" and as_json:
-        raise click.UsageError("--json prints to standard output, where the file goes already")
+        raise click.UsageError("--json can't be combined with -: both write to standard output")
 
     if to_postgres is not None and (selection.asks_for_items or not selection.with_threads):
-        raise click.UsageError("--to-postgres takes threads, and no items")
+        raise click.UsageError("--to-postgres can't store items, only threads")
 
     export = _Export(remote, selection, redact)
     if to_postgres is not None:
         with interruptible(_GO_ON):
             report = remote.ask(lambda channel: export.to_postgres(channel, to_postgres), is_long=True)
-        tell(report, "exported", "the same command tries these again", as_json=as_json)
+        tell(report, "exported", "run the same command again to retry", as_json=as_json)
     elif file == "-":
-        with interruptible("what was written is no complete file"):
+        with interruptible("the output is incomplete"):
             report = remote.ask(once(export.to_stdout, remote.timeout), is_long=True)
-        tell(report, "exported", "the file says which", as_json=as_json, quiet=True)
+        tell(report, "exported", "the file lists them", as_json=as_json, quiet=True)
     else:
         assert file is not None
         path = Path(file)
         with interruptible(_GO_ON):
             report = remote.ask(lambda channel: export.to_file(channel, path), is_long=True)
-        tell(report, "exported", "the file has the others and says which it lacks", as_json=as_json)
+        tell(report, "exported", "the file has the others and lists these", as_json=as_json)
 
 
 class _Export:
@@ -83,7 +83,7 @@ class _Export:
 
     Args:
         remote: The server.
-        selection: What is wanted.
+        selection: The threads and items to export.
         redact: Whether to leave values out.
     """
 
@@ -94,7 +94,7 @@ class _Export:
         self._redact = redact
 
     def _source(self, channel: Any) -> Any:
-        """Returns the server's threads, when those that are wanted are there. Raises MoveError."""
+        """Returns the server's threads. Raises MoveError if a requested one doesn't exist."""
         from checkpointd_server.moving.remote_threads import RemoteThreads
         from checkpointd_server.moving.transfer import NoSuchThread
 
@@ -122,7 +122,7 @@ class _Export:
         return new_header(identity, selection, redacted=self._redact)
 
     def _items(self, channel: Any) -> Any:
-        """Returns the server's items, if they are wanted and may be read. Raises MoveError."""
+        """Returns the server's items. Raises MoveError if they are requested and may not be read."""
         from checkpointd_server.moving.remote_items import RemoteItems
 
         items = RemoteItems(channel, timeout=self._remote.timeout)
@@ -143,7 +143,7 @@ class _Export:
         return report
 
     def to_file(self, channel: Any, path: Path) -> Report:
-        """Writes a file, or goes on with it."""
+        """Writes a file, or continues a partial one."""
         from checkpointd_server.moving.content import MoveError
         from checkpointd_server.moving.export_file import Contents, FileNotWritten
         from checkpointd_server.moving.partial_file import PartialFile
@@ -166,7 +166,7 @@ class _Export:
         return report
 
     def _stale_items(self, items: Any, found: Contents) -> dict[ItemPlace, int]:
-        """Returns the items that were changed or deleted since they were written into a file."""
+        """Returns the items that were changed or deleted since they were written to the file."""
         versions: dict[ItemPlace, int] = {}
         if found.items:
             for prefix in self._selection.namespaces or ((),):
@@ -174,7 +174,7 @@ class _Export:
         return {place: version for place, version in found.items.items() if versions.get(place) != version}
 
     def _stale_threads(self, source: Any, found: Contents) -> dict[str, bytes]:
-        """Returns the threads that were changed or deleted since they were written into a file."""
+        """Returns the threads that were changed or deleted since they were written to the file."""
         if not found.threads:
             return {}
         if self._threads:
@@ -210,7 +210,7 @@ class _Export:
                 )
 
     def to_postgres(self, channel: Any, url: str) -> Report:
-        """Writes into the stock saver's tables."""
+        """Writes to the stock saver's tables."""
         from checkpointd_server.moving.journal import Journal, Subject
         from checkpointd_server.moving.server_identity import ServerIdentity
         from checkpointd_server.moving.stock_postgres import PostgresThreads

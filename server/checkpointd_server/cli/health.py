@@ -11,16 +11,18 @@ from checkpointd_server.cli.remote import NoAnswer, Remote, remote_options
 
 @click.command()
 @click.option(
-    "--service", default="", help="One service, e.g. checkpointd.v1.CheckpointService.  [default: the server]"
+    "--service",
+    default="",
+    help="Service to check, e.g. checkpointd.v1.CheckpointService.  [default: the whole server]",
 )
 @remote_options("CHECKPOINTD_HEALTH_LISTEN", "CHECKPOINTD_LISTEN")
 def health(remote: Remote, service: str) -> None:
-    """Ask whether the server serves: SERVING, exit code 0; anything else, exit code 1.
+    """Check a server's health. Prints SERVING and exits with 0, or prints another status and exits with 1.
 
-    Of several each is asked, and all must serve.
+    If --target names several servers, each is checked, and all must be serving.
 
-    It serves while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET it asks the
-    server that CHECKPOINTD_HEALTH_LISTEN or CHECKPOINTD_LISTEN belongs to, on this machine.
+    A server is serving while it reaches its database and isn't shutting down. Without --target and CHECKPOINTD_TARGET,
+    the server on this machine at CHECKPOINTD_HEALTH_LISTEN or CHECKPOINTD_LISTEN is checked.
 
     \b
     Examples:
@@ -37,7 +39,7 @@ def health(remote: Remote, service: str) -> None:
             try:
                 status = _status(remote, one, service)
             except NoAnswer as error:
-                click.echo(error.where, err=True)  # the statuses alone are for scripts
+                click.echo(error.where, err=True)  # standard output has only the statuses, for scripts
                 status = "UNAVAILABLE"
             statuses.append(status)
             click.echo(f"{one} {status}")
@@ -45,7 +47,7 @@ def health(remote: Remote, service: str) -> None:
 
 
 def _status(remote: Remote, target: str, service: str) -> str:
-    """Asks one server for its health. Raises NoAnswer."""
+    """Returns the health status of one server. Raises NoAnswer."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

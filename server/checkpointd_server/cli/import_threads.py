@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from checkpointd_server.moving.transfer import Report
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_GO_ON = "the same command goes on where it was"
+_GO_ON = "run the same command again to continue"
 
 
 @click.command("import")
 @click.argument("file", required=False)
 @setting(
     "--from-postgres",
-    help="Read the tables of LangGraph's PostgresSaver in this database, instead of a file. Better given in the "
-    "environment.",
+    help="Read the tables of LangGraph's PostgresSaver in this database, instead of a file. Prefer the environment "
+    "variable.",
 )
 @click.option("--from-sqlite", type=_FILE, help="Read the file of LangGraph's SqliteSaver.")
 @selecting
-@click.option("--replace", is_flag=True, help="Replace threads and items that are there already with other contents.")
-@click.option("--allow-redacted", is_flag=True, help="Import a file without values all the same, to look into it.")
+@click.option("--replace", is_flag=True, help="Replace existing threads and items that differ.")
+@click.option("--allow-redacted", is_flag=True, help="Import a file that was exported with --redact, to inspect it.")
 @click.option(
     "--progress-file",
     type=click.Path(path_type=Path),
-    help="Where to note how far it came; removed in the end.  [default: FILE.progress, or "
-    "checkpointd-import-...progress, by what comes from where and goes to which server]",
+    help="File that records progress, removed at the end.  [default: FILE.progress, or checkpointd-import-...progress "
+    "with a name made from source and server]",
 )
 @destructive
 @json_option
@@ -60,11 +60,12 @@ def import_threads(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Write what FILE (- for standard input), or a stock saver's tables have into a server, and check each thread.
+    """Import threads and items from FILE (- for standard input), or threads from a stock saver's tables.
 
-    Everything comes along: every checkpoint, value, task write and their order, and the items of long-term memory. All
-    is read back and compared. What is there already with the same contents is passed over; what has other contents is
-    left alone. An import that was interrupted goes on where it was when it is given again. A source is only read.
+    Everything is imported: checkpoints, values and task writes in their order, and the items of long-term memory; and
+    everything is read back and compared. Existing threads and items are skipped if they are the same, and reported but
+    left unchanged if they differ. After an interruption, run the same command again to continue. The source is only
+    read.
 
     \b
     Examples:
@@ -73,11 +74,11 @@ def import_threads(
         checkpointd import --from-sqlite checkpoints.sqlite --thread 42
     """
     if sum(one is not None for one in (file, from_postgres, from_sqlite)) != 1:
-        raise click.UsageError("name a FILE, or give --from-postgres or --from-sqlite: one of them")
+        raise click.UsageError("give exactly one of FILE, --from-postgres and --from-sqlite")
     if replace and not dry_run:
-        confirm(f"Replace threads and items of {remote.where} that have other contents?", yes=yes)
+        confirm(f"Replace threads and items at {remote.where} that differ?", yes=yes)
     if file is None and (selection.asks_for_items or not selection.with_threads):
-        raise click.UsageError("a stock saver's tables have threads, and no items")
+        raise click.UsageError("a stock saver's tables have no items, only threads")
 
     with interruptible(_GO_ON), _source(file, from_postgres, from_sqlite, selection, allow_redacted) as found:
         if dry_run:
@@ -85,7 +86,7 @@ def import_threads(
             return
         running = _Import(remote, found, selection, replace, progress_file)
         report = remote.ask(once(running.run, remote.timeout) if file == "-" else running.run, is_long=True)
-        tell(report, "imported", "the same command tries these again", as_json=as_json)
+        tell(report, "imported", "run the same command again to retry", as_json=as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,9 @@ class _Found:
     name: str
     """The file or database."""
     entries: Callable[[], Iterator[FileEntry]]
-    """Yields its threads and items: those that are wanted."""
+    """Yields the selected threads and items."""
     progress_file: Path | None = None
-    """Where progress is noted unless something else is said. None: by what the import is about."""
+    """The default file of progress. None: named after source and server."""
 
 
 class _Import:
@@ -113,7 +114,7 @@ class _Import:
         self._progress_file = progress_file
 
     def run(self, channel: Any) -> Report:
-        """Writes what was found into a server."""
+        """Writes the source's threads and items to a server."""
         from checkpointd_server.moving.content import MovableThread
         from checkpointd_server.moving.export_file import ExportFileError
         from checkpointd_server.moving.item_transfer import ItemImport
@@ -155,7 +156,7 @@ def _source(
     selection: Selection,
     allow_redacted: bool,
 ) -> Iterator[_Found]:
-    """Opens where threads come from."""
+    """Opens the source."""
     from checkpointd_server.moving.file_source import open_file, open_stream
     from checkpointd_server.moving.stock_postgres import PostgresThreads
     from checkpointd_server.moving.stock_sqlite import SqliteThreads
@@ -187,19 +188,19 @@ def _in_file(source: Any, selection: Selection, progress_file: Path | None, allo
 
     if source.header.redacted and not allow_redacted:
         raise MoveError(
-            "the file has no values: it was exported with --redact. Agents can't go on with it; "
-            "--allow-redacted imports it to look into it"
+            "the file has no values: it was exported with --redact. Agents can't continue from it; "
+            "--allow-redacted imports it for inspection"
         )
     if source.thread_ids is not None and (unknown := set(selection.threads) - source.thread_ids):
         raise MoveError(f"the file has no thread {min(unknown)!r}; nothing was imported")
     for missing in source.missing:
-        lacks = f"the file lacks thread {missing.thread_id!r}, which could not be exported"
+        lacks = f"the file lacks thread {missing.thread_id!r}, which couldn't be exported"
         click.echo(printable(f"warning: {lacks}: {missing.problem}"), err=True)
     return _Found(name=source.name, entries=lambda: _chosen(source.entries(), selection), progress_file=progress_file)
 
 
 def _chosen(entries: Iterator[FileEntry], selection: Selection) -> Iterator[FileEntry]:
-    """Yields the threads and items that are wanted. Raises ExportFileError if a thread isn't there."""
+    """Yields the selected threads and items. Raises ExportFileError if a thread is missing."""
     from checkpointd_server.moving.content import MovableThread
     from checkpointd_server.moving.export_file import ExportFileError
 
@@ -220,7 +221,7 @@ def _is_below(namespace: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> bo
 
 
 def _tell_what_there_is(found: _Found, *, as_json: bool) -> None:
-    """Prints each thread that would be imported, and how much it has, and how many items."""
+    """Prints each thread that would be imported and its size, and the number of items."""
     from checkpointd_server.moving.content import MovableThread, MoveError, digest_of
 
     listed: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from checkpointd_server.cli.rendering.json import print_json
 @json_option
 @remote_options()
 def info(remote: Remote, as_json: bool) -> None:
-    """Print the server's version and identity, the tenant, why it doesn't serve if so, what it can do, and its limits.
+    """Print the server's version, identity, capabilities and limits, your tenant, and why it isn't serving.
 
     \b
     Example:

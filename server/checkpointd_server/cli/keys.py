@@ -1,4 +1,4 @@
-"""The commands about API keys."""
+"""`checkpointd keys`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from checkpointd_server.domain.access import Scope
 
 @click.group()
 def keys() -> None:
-    """Make API keys.
+    """Create API keys.
 
     \b
     Example:
@@ -21,7 +21,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--tenant", required=True, help="Whose threads the key opens.")
+@click.option("--tenant", required=True, help="Tenant whose threads the key gives access to.")
 @click.option(
     "--scope",
     "scopes",
@@ -29,28 +29,28 @@ def keys() -> None:
     multiple=True,
     default=[Scope.READ.value, Scope.WRITE.value],
     show_default=True,
-    help="What it may do. May be given several times.",
+    help="What the key allows. May be given several times.",
 )
-@click.option("--name", help="What the log calls its bearer.  [default: the tenant]")
+@click.option("--name", help="Name of the key's owner in the log.  [default: the tenant]")
 @click.option(
     "--expires",
     type=EXPIRY,
-    help="When it ends: after 90d, 12h, 30m or 2w from now, or at a time with its zone, 2030-01-31T12:00:00Z, or at the"
-    " beginning of a day in UTC, 2030-01-31.  [default: never]",
+    help="When the key expires: a time from now, such as 90d, 12h, 30m or 2w; a time with its zone, such as "
+    "2030-01-31T12:00:00Z; or a date, such as 2030-01-31, when it begins in UTC.  [default: never]",
 )
 def new(tenant: str, scopes: tuple[Scope, ...], name: str | None, expires: datetime | None) -> None:
-    """Make a key. It is shown once, on standard error; what goes into the keys file is on standard output.
+    """Create a key. It is shown once, on standard error; its entry for the keys file goes to standard output.
 
     \b
     Examples:
         checkpointd keys new --tenant acme --scope read --scope write >> keys.toml
         checkpointd keys new --tenant acme --scope read --name dashboard --expires 90d >> keys.toml
     """
-    from checkpointd_server.rpc.auth.api_keys import new_key  # grpc takes its time: --help doesn't need it
+    from checkpointd_server.rpc.auth.api_keys import new_key  # grpc is slow to import, and --help doesn't need it
 
     try:
         key, entry = new_key(tenant, scopes, name or tenant, expires=expires)
     except ValueError as error:
         raise click.UsageError(str(error).removeprefix("key 1: ")) from None
-    click.echo(f"The key, which is stored nowhere: {key}", err=True)
+    click.echo(f"The key (it is not stored, so copy it now): {key}", err=True)
     click.echo(entry)

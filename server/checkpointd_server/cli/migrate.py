@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--print-sql", is_flag=True, help="Print the SQL and connect to nothing.")
-@click.option("--status", is_flag=True, help="Print what the database has and what it lacks, and change nothing.")
+@click.option("--print-sql", is_flag=True, help="Print the SQL without connecting to a database.")
+@click.option(
+    "--status", is_flag=True, help="Print which migrations the database has and lacks, without changing anything."
+)
 @json_option
 @database_settings
 def migrate(
@@ -37,12 +39,12 @@ def migrate(
     database_wait: float,
     vector_index: tuple[str, ...],
 ) -> None:
-    """Bring the database's schema up to date, and say which database that was.
+    """Update the database's schema, and print which database that was.
 
-    `checkpointd serve` does it at its start; this is for those who keep that right for themselves. Safe to run from
-    several places at once. Without --database-url it is the embedded PostgreSQL's.
+    `checkpointd serve` does this at startup; run it yourself if the server's database user may not change the schema.
+    It is safe to run from several places at once. Without --database-url it updates the embedded PostgreSQL.
 
-    With --status it exits with 0 if this release serves on the database as it is, and with 1 if it doesn't.
+    With --status, it exits with 0 if this release can serve on the database as it is, else with 1.
 
     \b
     Examples:
@@ -61,24 +63,24 @@ def migrate(
         return
     configure_logs(LogLevel.WARNING)
     warn_of_unknown(os.environ, known_variables())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also this way out stops an embedded PostgreSQL
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM, too, must stop an embedded PostgreSQL
     database = read_database(database_url, data_dir, schema, database_wait, vector_index)
     if status:
         found = asyncio.run(app.schema_status(database))
         if as_json:
             print_json(_as_json(found))
         else:
-            _print_status(found, f"schema {schema}, in {app.describe_database(database)},")
+            _print_status(found, f"schema {schema} in {app.describe_database(database)}")
         sys.exit(0 if found.can_serve else 1)
     applied = asyncio.run(app.migrate(database))
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")
-    state = "is up to date" if applied else "was up to date already"
+    state = "is up to date" if applied else "was already up to date"
     click.echo(f"schema {schema} {state}, in {app.describe_database(database)}")
 
 
 def _rows(status: SchemaStatus) -> list[dict[str, str | int | None]]:
-    """The migrations, oldest first, as a program reads them."""
+    """Returns the migrations as JSON has them, oldest first."""
     states = {migration.number: "unknown" for migration in status.unknown}
     states |= {migration.number: "changed" for migration in status.changed}
     rows: list[dict[str, str | int | None]] = [
@@ -122,13 +124,13 @@ def _print_status(status: SchemaStatus, where: str) -> None:
     for line in table(("number", "name", "compatibility", "state", "applied at"), cells):
         click.echo(line)
     if status.too_new:
-        outcome = "was migrated by a newer checkpointd, with which this release can't work: run the newer one"
+        outcome = "was migrated by a newer checkpointd in an incompatible way: run the newer one"
     elif status.changed:
-        outcome = "was made by another build of checkpointd, on whose schema this one can't work: run the other one"
+        outcome = "was made by another build of checkpointd, with an incompatible schema: run that build"
     elif status.pending:
         outcome = f"lacks {len(status.pending)} of {len(cells)} migrations: run `checkpointd migrate`"
     elif status.unknown:
-        outcome = "was migrated by a newer checkpointd by what is additive: this release serves on it"
+        outcome = "was migrated by a newer checkpointd in a compatible way: this release can serve on it"
     else:
         outcome = "is up to date"
     click.echo(f"{where} {outcome}")

@@ -1,4 +1,4 @@
-"""The options that say which threads and items `checkpointd export` and `checkpointd import` move."""
+"""The options of `checkpointd export` and `checkpointd import` that select threads and items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from checkpointd_server.cli.option_types import stacked
 
 _options = stacked(
-    click.option("--thread", "threads", multiple=True, help="Only this thread; may be given several times."),
+    click.option("--thread", "threads", multiple=True, help="Move only this thread. May be given several times."),
     click.option("--threads/--no-threads", "with_threads", default=True, help="Move threads.  [default: yes]"),
     click.option(
         "--items/--no-items",
@@ -25,8 +25,8 @@ _options = stacked(
         "--namespace",
         "namespaces",
         multiple=True,
-        help="Only items below this namespace, with dots between its labels, such as users.42, or as a JSON list; may "
-        "be given several times.",
+        help="Move only items below this namespace: labels with dots between them, such as users.42, or a JSON list. "
+        "May be given several times.",
     ),
     click.option(
         "--vectors/--no-vectors", "with_vectors", default=True, help="Move the vectors of items.  [default: yes]"
@@ -36,7 +36,7 @@ _options = stacked(
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The threads and items that are to be moved."""
+    """The threads and items to move."""
 
     with_threads: bool
     threads: tuple[str, ...]
@@ -45,12 +45,12 @@ class Selection:
     asks_for_items: bool
     """True if items were named by an option."""
     namespaces: tuple[tuple[str, ...], ...]
-    """The namespaces below which items are wanted, in order, none below another. Empty: all."""
+    """The namespaces whose items are moved, in order, none below another. Empty: all."""
     with_vectors: bool
 
 
 def selecting(command: Callable[..., None]) -> Any:
-    """Gives a command the options that say what to move, and calls it with `selection`, a `Selection`."""
+    """Adds the options that select what to move. The command gets `selection`, a `Selection`."""
 
     @functools.wraps(command)
     def resolved(
@@ -82,7 +82,7 @@ def _select(
         _check_text(thread_id, "--thread")
     items = bool(namespaces) or not threads if with_items is None else with_items
     if not with_threads and not items:
-        raise click.UsageError("there is nothing to move with both --no-threads and --no-items")
+        raise click.UsageError("--no-threads and --no-items leave nothing to move")
     return Selection(
         with_threads=with_threads,
         threads=tuple(sorted(set(threads), key=str.encode)),
@@ -97,7 +97,7 @@ def _check_text(text: str, option: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise click.UsageError(f"{option}: holds what isn't UTF-8") from None
+        raise click.UsageError(f"{option}: is not valid UTF-8") from None
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -107,16 +107,16 @@ def _labels(text: str) -> tuple[str, ...]:
         try:
             labels = json.loads(text)
         except (ValueError, RecursionError):
-            raise click.UsageError("--namespace: begins with [ and is no JSON list") from None
+            raise click.UsageError("--namespace: begins with [ but is not a JSON list") from None
     if not labels or not all(isinstance(label, str) and label for label in labels):
-        raise click.UsageError("--namespace: needs labels that are texts, none of them empty, such as users.42")
+        raise click.UsageError("--namespace: needs labels, none of them empty, such as users.42")
     for label in labels:
         _check_text(label, "--namespace")
     return tuple(labels)
 
 
 def _outermost(namespaces: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Returns namespaces in order, without those below another one."""
+    """Returns the namespaces in order, without those below another one."""
     kept: list[tuple[str, ...]] = []
     for namespace in sorted(set(namespaces), key=lambda labels: [label.encode() for label in labels]):
         if not kept or namespace[: len(kept[-1])] != kept[-1]:

@@ -1,4 +1,4 @@
-"""Reports of `checkpointd export` and `checkpointd import`, in the end or when they are interrupted."""
+"""Reports of `checkpointd export` and `checkpointd import`, when they end or are interrupted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Incomplete(click.ClickException):
     """Not everything was moved.
 
     Args:
-        report: What was, and what wasn't, and why.
-        advice: How to go on.
+        report: What was moved, and what wasn't and why.
+        advice: How to continue.
     """
 
     def __init__(self, report: Report, advice: str) -> None:
@@ -36,19 +36,19 @@ class Incomplete(click.ClickException):
 
 
 def printable(text: str) -> str:
-    """Returns a text that any output takes: an id may hold what is no character."""
+    """Returns text that can be written to any output: an id may hold lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def tell(report: Report, done: str, advice: str, *, as_json: bool, quiet: bool = False) -> None:
-    """Prints what was moved, and ends the command with exit code 1 if anything was not.
+    """Prints what was moved. Raises Incomplete (exit code 1) if anything wasn't.
 
     Args:
-        report: What came of it.
+        report: The result.
         done: What was done: "exported".
-        advice: How to go on with threads that were not moved.
-        as_json: Whether as JSON.
-        quiet: Whether standard output is taken.
+        advice: What to do about threads that were not moved.
+        as_json: Whether to print JSON.
+        quiet: Whether standard output has the file, so that the summary goes to standard error.
     """
     if as_json:
         print_json(
@@ -68,8 +68,8 @@ def tell(report: Report, done: str, advice: str, *, as_json: bool, quiet: bool =
         )
     else:
         found = report.there + report.items_there
-        there = f"; {found} were there already" if found else ""
-        expired = f"; {report.items_expired} items have expired since" if report.items_expired else ""
+        there = f"; {found} already existed" if found else ""
+        expired = f"; {report.items_expired} items have expired" if report.items_expired else ""
         again = f"; {report.again} were changed or deleted since the export was interrupted" if report.again else ""
         click.echo(
             f"{done} {report.threads} threads with {report.checkpoints} checkpoints and {report.writes} task writes, "
@@ -81,14 +81,14 @@ def tell(report: Report, done: str, advice: str, *, as_json: bool, quiet: bool =
 
 
 class Interrupted(click.ClickException):
-    """Somebody has pressed Ctrl-C."""
+    """The user has pressed Ctrl-C."""
 
     exit_code = 130
 
 
 @contextmanager
 def interruptible(advice: str) -> Iterator[None]:
-    """Explains how to go on to whoever presses Ctrl-C."""
+    """On Ctrl-C, ends the command with a message that says how to continue."""
     try:
         yield
     except KeyboardInterrupt:
@@ -96,7 +96,7 @@ def interruptible(advice: str) -> Iterator[None]:
 
 
 def once(question: Callable[[Any], Answer], timeout: float) -> Callable[[Any], Answer]:
-    """Returns a question that no other server is asked when it failed in its midst, for a stream can't begin anew."""
+    """Returns a question that isn't put to another server after it has begun: a stream can't be started again."""
 
     def ask(channel: Any) -> Answer:
         import grpc
@@ -108,7 +108,7 @@ def once(question: Callable[[Any], Answer], timeout: float) -> Callable[[Any], A
             return question(channel)
         except grpc.RpcError as error:
             raise click.ClickException(
-                f"the server failed in the midst of it: {error.code().name}: {error.details()}"
+                f"the server failed before the end: {error.code().name}: {error.details()}"
             ) from error
 
     return ask

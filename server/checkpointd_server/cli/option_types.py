@@ -1,4 +1,4 @@
-"""Types of options, and options that many commands have."""
+"""Types of options, and options that many commands share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LIFETIME = re.compile(r"(\d{1,9})([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_SECONDS = 1e9
-"""The longest time that an option takes: thirty years. What waits would overflow with much more."""
+"""The longest time that an option accepts: thirty years. Much longer ones would overflow timers."""
 MOST_WHOLE = 2**53
-"""The greatest number that an option takes: what every program reads exactly."""
+"""The greatest number that an option accepts: JSON parsers read it exactly."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -31,25 +31,27 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parses it and checks its sign."""
+        """Parses the number and checks its range."""
         try:
             seconds = float(value)
         except ValueError:
             seconds = math.nan
         if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not self._zero):
-            self.fail(f"{value!r} is not a number of seconds {'from' if self._zero else 'above'} 0", param, ctx)
+            self.fail(
+                f"{value!r} is not a number of seconds {'from 0 up' if self._zero else 'greater than 0'}", param, ctx
+            )
         if seconds > MOST_SECONDS:
             self.fail(f"{value!r} is more than {MOST_SECONDS:.0f} seconds", param, ctx)
         return seconds
 
 
 class Expiry(click.ParamType):  # type: ignore[type-arg]
-    """A time to come: so long from now, or a date or time of ISO 8601."""
+    """A time in the future: a lifetime from now, or a date or time in ISO 8601."""
 
     name = "when"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parses it, and checks that it is to come."""
+        """Parses the time, and checks that it is in the future."""
         if isinstance(value, datetime):
             return value
         now = datetime.now(UTC)
@@ -63,9 +65,9 @@ class Expiry(click.ParamType):  # type: ignore[type-arg]
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither a lifetime, such as 90d, nor a date, such as 2030-01-31", param, ctx)
         if when.tzinfo is None:
-            self.fail(f"{value!r} must have its zone, such as {value}Z", param, ctx)
+            self.fail(f"{value!r} needs a time zone, such as {value}Z", param, ctx)
         if when <= now:
-            self.fail(f"{value!r} is over already", param, ctx)
+            self.fail(f"{value!r} is in the past", param, ctx)
         return when
 
 
@@ -86,7 +88,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parses it."""
+        """Parses the length of time or size."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"([0-9]{1,9})([smhdw])", value)
@@ -112,7 +114,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parses it."""
+        """Parses the length of time or size."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"([0-9]{1,12}) ?(|KiB|MiB|GiB|TiB)", value)
@@ -130,7 +132,7 @@ class Whole(click.IntRange):
     name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parses it and checks its bounds, which are those of what is sent where none are given."""
+        """Parses the number and checks its bounds, if any, and that it can be sent exactly."""
         number = int(super().convert(value, param, ctx))
         if abs(number) > MOST_WHOLE:
             self.fail(f"{number} is more than {MOST_WHOLE}", param, ctx)
@@ -138,20 +140,20 @@ class Whole(click.IntRange):
 
 
 class _Text(click.types.StringParamType):
-    """Text that can be sent. What the system hands over as bytes that are no UTF-8 can't."""
+    """Text that can be sent. Arguments that aren't valid UTF-8 can't."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks it."""
+        """Checks the encoding."""
         text = str(super().convert(value, param, ctx))
         try:
             text.encode()
         except UnicodeEncodeError:
-            self.fail("holds bytes that are not UTF-8", param, ctx)
+            self.fail("is not valid UTF-8", param, ctx)
         return text
 
 
 def check_texts(command: click.Command) -> None:
-    """Has a command, and all below it, refuse text that can't be sent. Names of files are no such text."""
+    """Makes a command and its subcommands reject text that can't be sent. File names may be any bytes."""
     for param in command.params:
         if type(param.type) is click.types.StringParamType:
             param.type = _Text()
@@ -161,13 +163,13 @@ def check_texts(command: click.Command) -> None:
 
 
 def setting(flags: str, **options: Any) -> Decorator[Any]:
-    """An option that can also be given as CHECKPOINTD_<NAME>."""
+    """Returns an option that can also be set by the environment variable CHECKPOINTD_<NAME>."""
     name = flags.partition("/")[0].removeprefix("--").replace("-", "_")
     return click.option(flags, name, envvar=f"CHECKPOINTD_{name.upper()}", show_envvar=True, **options)
 
 
 def stacked(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """Several options as one decorator, shown in this order."""
+    """Combines options into one decorator; --help shows them in this order."""
 
     def decorate(command: Any) -> Any:
         for decorator in reversed(decorators):
@@ -177,4 +179,4 @@ def stacked(*decorators: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

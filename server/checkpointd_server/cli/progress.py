@@ -1,4 +1,4 @@
-"""Progress of what takes long, on standard error and only where a person looks."""
+"""Progress bars of slow commands, on standard error if it is a terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def track(items: Iterable[Any], label: str, *, total: int | None = None) -> Iter
     """Yields the items and shows how many of them are done.
 
     Args:
-        items: What is worked on.
+        items: The items to process.
         label: What is done to them.
-        total: How many there are. None: as many as `items` says, if it does.
+        total: The number of items. None: the length of `items`, if it has one.
     """
     with click.progressbar(items, length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield from bar
@@ -24,11 +24,11 @@ def track(items: Iterable[Any], label: str, *, total: int | None = None) -> Iter
 
 @contextmanager
 def counting(label: str, total: int | None = None) -> Iterator[Any]:
-    """Shows a bar whose `update(n)` is called with every n things done, be they bytes or rows.
+    """Shows a bar; the caller reports progress with its `update(n)`.
 
     Args:
         label: What is done.
-        total: How much there is in all. None: it isn't known.
+        total: The sum of all updates. None: unknown.
     """
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=total or 0, label=label, file=sys.stderr, hidden=hidden, show_pos=True) as bar:

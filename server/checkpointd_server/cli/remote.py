@@ -1,4 +1,4 @@
-"""Connections of commands to a running server: its address, TLS, and the token, from options or a context."""
+"""Connections of commands to a running server, by address, TLS and token from options or a context."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ MAX_WAIT = 60.0
 """How long a command waits in all for an overloaded server or a quota, in seconds."""
 
 _SCHEMES = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds|google-c2p):.")
-"""How the targets begin that grpc resolves by themselves."""
+"""Targets with a scheme that gRPC resolves."""
 _HOST_PORT = re.compile(r"(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})")
 
 _FILE = click.Path(path_type=Path)
 
 access_options = (
-    setting("--token", help="An API key or a JSON Web Token. Better given in the environment."),
+    setting("--token", help="An API key or a JSON Web Token. Prefer the environment variable."),
     setting(
         "--insecure-token/--no-insecure-token",
         default=False,
-        help="Allow to send the token in plain text to another machine, where something else protects the way, such as "
-        "a mesh. Never through a proxy.",
+        help="Allow sending the token in plain text to another machine, on a network that something else protects, such "
+        "as a service mesh. It is never sent through a proxy.",
     ),
-    setting("--tls/--no-tls", default=False, help="Speak TLS, trusting the authorities that grpc trusts."),
-    setting("--tls-ca", type=_FILE, help="Speak TLS, trusting these authorities, PEM."),
-    setting("--tls-client-cert", type=_FILE, help="A certificate to show to the server, PEM."),
-    setting("--tls-client-key", type=_FILE, help="Its private key, PEM."),
+    setting("--tls/--no-tls", default=False, help="Use TLS, trusting gRPC's default certificate authorities."),
+    setting("--tls-ca", type=_FILE, help="Use TLS, trusting the certificate authorities in this file, PEM."),
+    setting("--tls-client-cert", type=_FILE, help="Client certificate, PEM."),
+    setting("--tls-client-key", type=_FILE, help="Private key of the client certificate, PEM."),
 )
 
 _remote_options = stacked(
     setting(
         "--target",
         default=DEFAULT_TARGET,
-        show_default=f"this machine's, where CHECKPOINTD_LISTEN says, else the context in use, else {DEFAULT_TARGET}",
-        help="The server: HOST:PORT or unix:PATH. Of several, separated by commas, health asks each; the others ask "
-        "the first that answers.",
+        show_default=f"this machine at CHECKPOINTD_LISTEN, else the context in use, else {DEFAULT_TARGET}",
+        help="The server: HOST:PORT or unix:PATH. Of several, separated by commas, `health` checks each; other "
+        "commands use the first that answers.",
     ),
     setting(
         "--context",
-        help="A server that `checkpointd context add` has named, with its token and TLS: those of the environment "
-        "don't count then.",
+        help="A server added by `checkpointd context add`, with its token and TLS files; those of the environment are "
+        "ignored then.",
     ),
     *access_options,
     click.option(
@@ -64,19 +64,19 @@ _remote_options = stacked(
         type=Seconds(zero=False),
         default=5.0,
         show_default=True,
-        help="How long to wait for each of the server's answers, in seconds.",
+        help="How long to wait for each answer of the server, in seconds.",
     ),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A server that a command talks to, or several, of which any will do."""
+    """The server that a command talks to, or several of which any will do."""
 
     target: str
     """HOST:PORT or unix:PATH, or several separated by commas."""
     context: str | None = None
-    """The name of the context that says all this."""
+    """The name of the context that this comes from."""
     token: str | None = field(default=None, repr=False)
     insecure_token: bool = False
     tls: bool = False
@@ -88,23 +88,23 @@ class Remote:
 
     @property
     def targets(self) -> list[str]:
-        """Each server by itself. Raises UsageError."""
+        """The list of servers. Raises UsageError."""
         return list_targets(self.target)
 
     @property
     def where(self) -> str:
-        """The server as people are told of it before something is destroyed there."""
+        """The server as confirmation prompts name it."""
         return self.target if self.context is None else f"{self.target} (context {self.context})"
 
     def ask(self, question: Callable[[Any], Answer], *, is_long: bool = False) -> Answer:
-        """Returns what the first server that answers says; the question is put to it on a channel.
+        """Calls `question` with a channel to the first server that answers, and returns the result.
 
         Args:
             question: Makes the calls.
-            is_long: Whether these are many, so that each outlasts a restart of the server and long waits for quotas.
+            is_long: Whether there are many, so each must survive a restart of the server and long waits for quotas.
 
         Raises:
-            ClickException: It answered with an error, or none of them answered.
+            ClickException: The server answered with an error, or none answered.
         """
         silent: list[NoAnswer] = []
         for target in self.targets:
@@ -121,7 +121,7 @@ class Remote:
 
     @contextmanager
     def open_channel(self, target: str, *, is_long: bool = False) -> Iterator[Any]:
-        """A channel to one server. What a call on it fails with becomes a line that names the target."""
+        """Opens a channel to one server. Errors of calls on it become messages that name the target."""
         import grpc
 
         from checkpointd_server.cli.refusals import name_option, why_no_answer
@@ -173,10 +173,10 @@ class Remote:
 
 
 def remote_options(*listen: str) -> Callable[[Callable[..., None]], Any]:
-    """Gives a command the options that say which server it talks to, and calls it with `remote`, a `Remote`.
+    """Adds the options that name a server. The command gets `remote`, a `Remote`.
 
     Args:
-        listen: The variables that may hold the addresses of a server on this machine.  Default: CHECKPOINTD_LISTEN.
+        listen: The variables that may hold the addresses of a server on this machine. Default: CHECKPOINTD_LISTEN.
     """
 
     def decorate(command: Callable[..., None]) -> Any:
@@ -212,13 +212,13 @@ def remote_options(*listen: str) -> Callable[[Callable[..., None]], Any]:
 
 
 def _resolve(given: Remote, context: str | None, listen: tuple[str, ...]) -> Remote:
-    """Returns the server that is meant: what the command line names, the environment, or the context in use.
+    """Returns the server that the command line names, else the environment, else the context in use.
 
-    A context counts whole: a token of the environment is another server's.
+    A context is used as a whole: a token in the environment belongs to another server.
     """
     by_option = click.core.ParameterSource.COMMANDLINE
     if _source("context") is by_option and _source("target") is by_option:
-        raise click.UsageError("--context names the server already: give either it or --target")
+        raise click.UsageError("give either --context or --target: both name the server")
     if context is not None and (_source("context") is by_option or _source("target") is not by_option):
         return _merge(Contexts.load().get(context), given)
     if _source("target") is not click.core.ParameterSource.DEFAULT:
@@ -230,7 +230,7 @@ def _resolve(given: Remote, context: str | None, listen: tuple[str, ...]) -> Rem
 
 
 def _merge(context: Context, given: Remote) -> Remote:
-    """Returns a context's server, with what the command line says of it."""
+    """Returns a context's server, with settings overridden by the command line."""
     chosen = Remote(
         target=context.target,
         context=context.name,
@@ -262,38 +262,36 @@ def _local_target(*variables: str) -> str | None:
 
 
 class NoAnswer(click.ClickException):
-    """A server could not be asked.
+    """A server could not be reached, or can't answer.
 
     Args:
         target: The server.
         why: What is wrong.
-        is_explained: Whether that says what to do about it.
-        is_there: Whether the server itself says that it can't answer.
+        is_explained: Whether `why` says what to do about it.
+        is_there: Whether the server itself answered that it can't.
     """
 
     def __init__(self, target: str, why: str, *, is_explained: bool = False, is_there: bool = False) -> None:
         self.where = f"{target}: {why}"
         advice = ""
         if not is_explained and not is_there:
-            advice = " (`checkpointd serve` starts a server, --target names another one)"
+            advice = " (`checkpointd serve` starts a server; --target names another one)"
         what = "checkpointd can't answer" if is_there else "no answer from checkpointd"
         super().__init__(f"{what} at {self.where}{advice}")
 
 
 def list_targets(target: str) -> list[str]:
-    """Returns the servers of a --target, each by itself. Raises UsageError."""
+    """Returns the servers that a --target lists. Raises UsageError."""
     if target.startswith(("ipv4:", "ipv6:")):
-        # A list of addresses that grpc takes as it is.
+        # gRPC itself takes such a list of addresses.
         return [target]
     targets = [one.strip() for one in target.split(",")]
     if not all(targets):
-        raise click.UsageError(
-            f"the target {target!r} names no server: it is HOST:PORT, or several with commas between"
-        )
+        raise click.UsageError(f"the target {target!r} lacks a server: it is HOST:PORT, or several separated by commas")
     for one in targets:
         match = _HOST_PORT.fullmatch(one)
         if not _SCHEMES.match(one) and (match is None or int(match[1]) > 65535):
-            # grpc would take a name without a port for one with 443, and 65537 for 1.
+            # gRPC would use port 443 for a name without a port, and 1 for 65537.
             given = "that was given" if "@" in one else repr(one)  # a URL may hold a password
             raise click.UsageError(
                 f"the target {given} is not an address: it is HOST:PORT, with a port up to 65535, or unix:PATH"
@@ -302,11 +300,11 @@ def list_targets(target: str) -> list[str]:
 
 
 def _usable(token: str | None) -> str | None:
-    """Returns a token without the white space around it: a file ends in a newline. Raises UsageError."""
+    """Returns a token without surrounding white space: files end in a newline. Raises UsageError."""
     token = (token or "").strip()
     if not re.fullmatch(r"[ -~]*", token):
         raise click.UsageError(
-            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break; "
+            "--token (CHECKPOINTD_TOKEN): contains a character that can't be sent, such as a line break; "
             "a token is one line of ASCII"
         )
     return token or None
@@ -326,15 +324,15 @@ def _with_token(channel: Any, token: str) -> Any:
 
 
 def _check_exposed(target: str, *, allowed: bool) -> None:
-    """Warns of a token that leaves the machine in plain text. Raises UsageError where it must not."""
+    """Warns of a token that leaves the machine unencrypted. Raises UsageError if it must not."""
     if not allowed:
         raise click.UsageError(
-            f"the token would be sent in plain text to {target}: give --tls or --tls-ca, or --insecure-token where "
-            "something else protects the way"
+            f"the token would be sent in plain text to {target}: give --tls or --tls-ca, or --insecure-token if "
+            "something else protects the network"
         )
     if (variable := proxy_variable(target)) is not None:
         raise click.UsageError(
-            "the token would be sent in plain text through the proxy that the environment names in "
-            f"{variable}: give --tls or --tls-ca, or name the host of {target} in no_proxy"
+            f"the token would be sent in plain text through the proxy of the environment variable {variable}: "
+            f"give --tls or --tls-ca, or add the host of {target} to no_proxy"
         )
     click.echo(f"warning: the token is sent in plain text to {target}, as --insecure-token allows", err=True)

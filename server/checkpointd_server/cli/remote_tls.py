@@ -1,4 +1,4 @@
-"""TLS as the commands speak it: certificates from files, looked at before they are used, and why a connection fails."""
+"""TLS of the commands: checks of certificate files, and explanations of failed connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 def read_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> Any:
-    """Returns what grpc speaks TLS with. Raises UsageError, which names the option and the file."""
+    """Returns gRPC's credentials from the files. Raises UsageError, which names the option and the file."""
     import grpc
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,7 +20,7 @@ def read_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> An
         try:
             return content, x509.load_pem_x509_certificates(content)[0].public_key()
         except (ValueError, UnsupportedAlgorithm):
-            raise click.UsageError(f"{option}: {path} holds no certificate in PEM") from None
+            raise click.UsageError(f"{option}: {path} contains no certificate in PEM") from None
 
     roots = None if ca is None else certificate(ca, "--tls-ca")[0]
     if cert is None or key is None:
@@ -30,40 +30,36 @@ def read_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> An
     try:
         belongs = load_pem_private_key(private, password=None).public_key() == public
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise click.UsageError(
-            f"--tls-client-key: {key} holds no private key in PEM, or one that is encrypted"
-        ) from None
+        raise click.UsageError(f"--tls-client-key: {key} contains no private key in PEM, or an encrypted one") from None
     if not belongs:
-        raise click.UsageError(f"--tls-client-key: the key in {key} is not that of the certificate in {cert}")
+        raise click.UsageError(f"--tls-client-key: the key in {key} does not belong to the certificate in {cert}")
     return grpc.ssl_channel_credentials(roots, private, chain)
 
 
 def why_it_fails(details: str, *, tls: bool, certificate: bool) -> str | None:
-    """Says in plain words what is wrong with TLS, or with its lack, where a connection fails; None: not that.
+    """Explains a connection that failed because of TLS. Returns None if it failed for another reason.
 
     Args:
-        details: What grpc says.
-        tls: Whether TLS was spoken.
+        details: gRPC's error message.
+        tls: Whether TLS was used.
         certificate: Whether the client showed a certificate.
     """
     found = details.lower()
     if "wrong_version_number" in found:
-        return "the server there speaks no TLS: ask without --tls and --tls-ca (CHECKPOINTD_TLS, CHECKPOINTD_TLS_CA)"
+        return "the server doesn't use TLS: leave out --tls and --tls-ca (CHECKPOINTD_TLS, CHECKPOINTD_TLS_CA)"
     if "hostname verification" in found:
-        return "the server's certificate is for another host: name the server in --target as its certificate does"
+        return "the server's certificate is for another host: use the name in its certificate as --target"
     if "certificate has expired" in found or "certificate is not yet valid" in found:
         return "the server's certificate has expired, or isn't valid yet"
     if "certificate_verify_failed" in found:
-        return (
-            "the server's certificate is not to be trusted: name the file of the authority that signed it with --tls-ca"
-        )
+        return "the server's certificate is not trusted: give its authority's certificate with --tls-ca"
     closed = "socket closed" in found or "connection reset" in found
     if not closed or "failed to connect" not in found:
         return None
     if not tls:
         return (
-            "the connection was closed at once, as a server does that speaks TLS: give --tls, or --tls-ca with the "
-            "file of its authority"
+            "the connection was closed at once; the server probably requires TLS: give --tls, or --tls-ca with the "
+            "certificate of its authority"
         )
     if certificate:
         return (
@@ -71,8 +67,8 @@ def why_it_fails(details: str, *, tls: bool, certificate: bool) -> str | None:
             "--tls-client-cert"
         )
     return (
-        "the connection was closed right after the TLS handshake: the server may want a certificate, "
-        "--tls-client-cert and --tls-client-key"
+        "the connection was closed right after the TLS handshake: the server may require a client certificate "
+        "(--tls-client-cert and --tls-client-key)"
     )
 
 

@@ -65,11 +65,11 @@ def serve(
 ) -> None:
     """Serve checkpoints until SIGTERM or Ctrl-C.
 
-    When it serves, it prints one line on standard output: "checkpointd ready on HOST:PORT". On the first signal it lets
-    calls in flight finish, on the second it stops at once.
+    When it is ready, it prints one line on standard output: "checkpointd ready on HOST:PORT". On the first signal it
+    lets calls in flight finish; on the second it stops at once.
 
-    Without --database-url it runs an embedded PostgreSQL (from checkpointd[embedded]) in --data-dir. Where other
-    machines can reach it, it wants TLS and tokens.
+    Without --database-url it runs an embedded PostgreSQL (from checkpointd[embedded]) in --data-dir. It requires TLS
+    and tokens if other machines can reach it.
 
     \b
     Examples:
@@ -123,12 +123,12 @@ def serve(
     try:
         _serve(config)
     finally:
-        flush_logs()  # before the error that ends it is written
+        flush_logs()  # before the error message that follows
 
 
 def _serve(config: ServeConfig) -> None:
-    """Serves in this process, or in several that this one looks after."""
-    # Imported here, for grpc and asyncpg take their time: --help needs neither.
+    """Serves in this process, or supervises several workers."""
+    # Imported here because grpc and asyncpg are slow to import, and --help needs neither.
     if config.workers == 1:
         from checkpointd_server.app import serve as run
 

@@ -1,4 +1,4 @@
-"""The settings of the command line. Each is an option and, under the same name, an environment variable."""
+"""The settings of `checkpointd serve`. Each is an option and, under the same name, an environment variable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     name = "address"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks the form; whether it can be bound turns out later."""
+        """Checks the form, not whether the address can be bound."""
         match = re.fullmatch(r"unix:.+|(?:\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})", value)
         if match is None or int(match[1] or 0) > 65535:
             self.fail(f"{value!r} is not HOST:PORT, [IPV6]:PORT or unix:PATH with a port up to 65535", param, ctx)
@@ -30,7 +30,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 
 
 class MetricsAddress(Address):
-    """HOST:PORT or [IPv6]:PORT: Prometheus scrapes no Unix socket."""
+    """HOST:PORT or [IPv6]:PORT. Prometheus can't scrape Unix sockets."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Checks the form."""
@@ -40,12 +40,12 @@ class MetricsAddress(Address):
 
 
 class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]
-    """A PostgreSQL URL. It may hold a password, so no message repeats any of it."""
+    """A PostgreSQL URL. No message repeats any of it, because it may contain a password."""
 
     name = "url"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks the scheme; the driver understands the rest."""
+        """Checks the scheme; the driver checks the rest."""
         if not re.match(r"postgres(ql)?://", value):
             self.fail("must begin with postgresql://", param, ctx)
         return value
@@ -57,7 +57,7 @@ class SchemaName(click.ParamType):  # type: ignore[type-arg]
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Checks that PostgreSQL would take it."""
+        """Checks that PostgreSQL would accept the name."""
         try:
             is_name = 1 <= len(value.encode()) <= 63 and not value.startswith("pg_")
         except UnicodeEncodeError:
@@ -359,10 +359,10 @@ serve_settings = stacked(
 def read_database(
     url: str | None, data_dir: Path | None, schema: str, wait_seconds: float, vector_indexes: tuple[str, ...]
 ) -> DatabaseConfig:
-    """Puts the settings of the database together. Raises click.UsageError where two exclude each other."""
+    """Combines the settings of the database. Raises click.UsageError if two exclude each other."""
     if url is not None and data_dir is not None:
         raise click.UsageError(
-            "--data-dir is the embedded PostgreSQL's folder and can't go together with --database-url "
+            "--data-dir is the embedded PostgreSQL's folder and can't be combined with --database-url "
             "(they may come from CHECKPOINTD_DATA_DIR and CHECKPOINTD_DATABASE_URL)"
         )
     return DatabaseConfig(

@@ -13,9 +13,11 @@ from checkpointd_server.cli.rendering.json import print_json
 
 @click.command()
 @click.argument("thread_id")
-@click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all of them]")
-@click.option("--checkpoint-id", help="Only this checkpoint.  [default: the latest, below a list of all]")
-@click.option("--limit", type=Whole(min=1), default=20, show_default=True, help="The most checkpoints, newest first.")
+@click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all]")
+@click.option("--checkpoint-id", help="Only this checkpoint.  [default: a list of all, and the latest in detail]")
+@click.option(
+    "--limit", type=Whole(min=1), default=20, show_default=True, help="Maximum number of checkpoints, newest first."
+)
 @json_option
 @remote_options()
 def show(
@@ -26,10 +28,10 @@ def show(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Print a thread's checkpoints and what they hold, as plain data. With --json the values of each.
+    """Print a thread's checkpoints, and the values of the latest one; with --json the values of each.
 
-    Nothing of an agent's code is loaded: objects are shown by the names of their types, encrypted and pickled values by
-    their size.
+    No code of an agent is loaded: objects are shown as plain data with the names of their types, and encrypted and
+    pickled values as their sizes.
 
     \b
     Examples:

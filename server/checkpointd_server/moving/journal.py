@@ -131,7 +131,7 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise JournalLost(
-                f"can't write {shown(self._path)}: {error.strerror}; the same command goes on where it was"
+                f"can't write {shown(self._path)}: {error.strerror}; run the same command again to continue"
             ) from None
 
     def begin(self, thread_id: str) -> None:

@@ -11,7 +11,7 @@ from checkpointd_server.rpc.conversion.plain_data import text
 
 
 def difference_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the differences as lines for a person, those of lists and objects as a diff of their lines."""
+    """Yields the differences as lines of text, those of lists and objects as a line diff."""
     yield f"--- {printable(found['before'])}"
     yield f"+++ {printable(found['after'])}"
     for title in ("values", "metadata"):

@@ -1,4 +1,4 @@
-"""JSON for programs: what every command prints with --json."""
+"""The JSON that commands print with --json."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
 def duration(seconds: int) -> str:
-    """Returns a time as people read it, and the options take it: 90d."""
+    """Returns a length of time in the form that the options accept: 90d."""
     for unit, name in _UNITS:
         if seconds and seconds % unit == 0:
             return f"{seconds // unit}{name}"
@@ -41,7 +41,7 @@ def policy_json(policy: pb.RetentionPolicy) -> dict[str, Any]:
 
 
 def target_of(policy: pb.RetentionPolicy) -> str:
-    """Says which threads a policy means."""
+    """Describes the threads that a policy applies to."""
     told = [f"{printable(policy.thread_id_prefix)}*"] if policy.thread_id_prefix else []
     if policy.metadata_json:
         told.append(printable(policy.metadata_json))
@@ -49,7 +49,7 @@ def target_of(policy: pb.RetentionPolicy) -> str:
 
 
 def limits_of(policy: pb.RetentionPolicy) -> str:
-    """Says what a policy keeps."""
+    """Describes the limits of a policy."""
     told = []
     if policy.HasField("max_idle_seconds"):
         told.append(f"idle {duration(policy.max_idle_seconds)}")
@@ -69,17 +69,17 @@ def limits_of(policy: pb.RetentionPolicy) -> str:
 
 
 def action_of(entry: pb.RetentionEffect | pb.ExpiringThread) -> str:
-    """Returns what is done to a thread as one word."""
+    """Returns the action as one word."""
     return pb.RetentionAction.Name(entry.action).removeprefix("RETENTION_ACTION_").lower()
 
 
 def outcome_of(effect: pb.RetentionEffect) -> str:
-    """Returns what came of it as one word."""
+    """Returns the outcome as one word."""
     return pb.RetentionOutcome.Name(effect.outcome).removeprefix("RETENTION_OUTCOME_").lower()
 
 
 def effect_json(effect: pb.RetentionEffect) -> dict[str, Any]:
-    """Returns what goes of a thread as JSON has it."""
+    """Returns a deletion as JSON has it."""
     return {
         "thread_id": effect.thread_id,
         "action": action_of(effect),
@@ -93,7 +93,7 @@ def effect_json(effect: pb.RetentionEffect) -> dict[str, Any]:
 
 
 def split_json(effects: Sequence[pb.RetentionEffect]) -> dict[str, list[dict[str, Any]]]:
-    """Returns what would go as JSON has it, and what would be held."""
+    """Returns what would be deleted, and what would be held, as JSON has it."""
     going, held = _split(effects)
     return {
         "would_delete": [effect_json(effect) for effect in going],
@@ -102,7 +102,7 @@ def split_json(effects: Sequence[pb.RetentionEffect]) -> dict[str, list[dict[str
 
 
 def expiring_json(entry: pb.ExpiringThread) -> dict[str, Any]:
-    """Returns what is about to go of a thread as JSON has it."""
+    """Returns an announced deletion as JSON has it."""
     return {
         "thread_id": entry.thread_id,
         "action": action_of(entry),
@@ -116,7 +116,7 @@ def expiring_json(entry: pb.ExpiringThread) -> dict[str, Any]:
 
 
 def tables_of(effects: Sequence[pb.RetentionEffect]) -> list[str]:
-    """Returns what goes as the lines of a table; no lines: nothing does."""
+    """Returns the deletions as the lines of a table, or no lines if there are none."""
     if not effects:
         return []
     rows = [
@@ -136,13 +136,13 @@ def tables_of(effects: Sequence[pb.RetentionEffect]) -> list[str]:
 
 
 def summary_of(effects: Sequence[pb.RetentionEffect]) -> str:
-    """Says how much goes, and how much is held: 3 threads, and 120 checkpoints of 7 others."""
+    """Says how much is deleted, and how much is held: "3 threads, and 120 checkpoints of 7 others"."""
     going, held = _split(effects)
     return f"{_count(going)}, and hold back {_count(held)}" if held else _count(going)
 
 
 def _split(effects: Sequence[pb.RetentionEffect]) -> tuple[list[pb.RetentionEffect], list[pb.RetentionEffect]]:
-    """Returns what goes, and what is held."""
+    """Returns what is deleted, and what is held."""
     parts: tuple[list[pb.RetentionEffect], list[pb.RetentionEffect]] = ([], [])
     for effect in effects:
         parts[effect.outcome == pb.RETENTION_OUTCOME_HELD].append(effect)

@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables and texts for people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | int]], *, right: Sequence[str] = ()) -> list[str]:
-    """Returns the lines of a table without rules, columns two spaces apart.
+    """Returns the lines of a table without borders, its columns two spaces apart.
 
     Args:
         header: The columns' names.
-        rows: The cells. Texts stand as they are: a name that may hold control characters is made `printable` first.
-        right: The names of columns that are aligned to the right, as numbers are.
+        rows: The cells. Texts are printed as they are: make names `printable` first.
+        right: The names of right-aligned columns.
     """
-    from tabulate import tabulate  # takes its time to load: most commands print no table
+    from tabulate import tabulate  # slow to import, and most commands print no table
 
     align = ["right" if name in right else "left" for name in header]
     cells = [[str(cell) for cell in row] for row in rows]
@@ -24,12 +24,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | int]], *, right: 
 
 
 def printable(name: str) -> str:
-    """Returns a name with its control characters escaped, so that it can't steer the terminal."""
+    """Returns a name with control characters escaped, which could control the terminal."""
     return repr(name)[1:-1]
 
 
 def byte_size(size: int) -> str:
-    """Returns a number of bytes as people read it: 1.5 MiB."""
+    """Returns a number of bytes with its unit: 1.5 MiB."""
     amount = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:

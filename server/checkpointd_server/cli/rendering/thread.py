@@ -1,4 +1,4 @@
-"""A thread as `checkpointd show` prints it, read through the RPCs as any client reads it."""
+"""A thread as `checkpointd show` prints it, read through the public RPCs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ThreadView:
     thread_id: str
     checkpoints: Sequence[CheckpointTuple]
     more: bool
-    """There are older ones that weren't asked for."""
+    """Whether there are older ones beyond the limit."""
     detail: CheckpointTuple | None
-    """The one whose values are shown as text."""
+    """The checkpoint whose values are shown as text."""
 
     @classmethod
     def read(
@@ -46,19 +46,19 @@ class ThreadView:
         values: bool,
         timeout: float,
     ) -> Self:
-        """Asks the server.
+        """Reads the thread from the server.
 
         Args:
             channel: To the server.
             thread_id: The thread.
             checkpoint_ns: Only this namespace; None: all.
             checkpoint_id: Only checkpoints of this id; None: all.
-            limit: The most checkpoints.
-            values: Read the values of all, not only of the first.
+            limit: The maximum number of checkpoints.
+            values: Whether to read the values of all, not only of one.
             timeout: For each call, in seconds.
 
         Raises:
-            grpc.RpcError: The server can't be reached or refuses.
+            grpc.RpcError: The server can't be reached or returns an error.
         """
         stub = CheckpointServiceStub(channel)
         request = ListCheckpointsRequest(
@@ -78,7 +78,7 @@ class ThreadView:
             more = bool(page.next_page_token)
         detail = None
         if checkpoints and not values:
-            # The newest may lie in a subgraph; what a person looks for first is the graph's own state.
+            # The newest may be a subgraph's; the root graph's state is more interesting.
             chosen = next((found for found in checkpoints if not found.checkpoint_ns), checkpoints[0])
             detail = stub.GetCheckpoint(
                 GetCheckpointRequest(
@@ -89,7 +89,7 @@ class ThreadView:
         return cls(thread_id=thread_id, checkpoints=checkpoints, more=more, detail=detail)
 
     def as_json(self) -> dict[str, Any]:
-        """The view as JSON has it. Values are written as `plain_data.plain` says."""
+        """Returns the view as JSON has it, with values as `plain_data.plain` returns them."""
         return {
             "thread_id": self.thread_id,
             "checkpoints": [show(checkpoint, Decoder()) for checkpoint in self.checkpoints],
@@ -97,7 +97,7 @@ class ThreadView:
         }
 
     def as_text(self) -> Iterator[str]:
-        """The view as lines for a person."""
+        """Yields the view as lines of text."""
         yield f"thread {self.thread_id!r}"
         yield ""
         yield from table(("CHECKPOINT_ID", "NAMESPACE", "STEP", "SOURCE", "WRITTEN"), map(_row, self.checkpoints))
@@ -139,7 +139,7 @@ def _detail(checkpoint: CheckpointTuple) -> Iterator[str]:
 
 
 def _entry(label: str, value: Any) -> Iterator[str]:
-    """A list of several is easier to read an element a line: most are messages."""
+    """Yields a value. A list of several elements has a line for each: most are messages."""
     if isinstance(value, list) and len(value) > 1:
         yield f"{label} ["
         yield from (f"      {text(item)}," for item in value)

@@ -45,7 +45,7 @@ def json_of(thread: pb.Thread) -> dict[str, Any]:
 
 
 def _family_of(thread: pb.Thread) -> str | None:
-    """Returns the family of a thread's serializer, e.g. "langgraph-json"; None: it isn't known."""
+    """Returns the family of a thread's serializer, e.g. "langgraph-json", or None if unknown."""
     known = {family.value: family.label for family in SerializerFamily}
     return known.get(thread.serializer_family)
 
@@ -59,7 +59,7 @@ def _signals(thread: pb.Thread, *, is_error: bool) -> list[dict[str, Any]]:
 
 
 def row_of(thread: pb.Thread) -> tuple[str, ...]:
-    """Returns a thread as a row. The last cell has what it waits for, or failed with."""
+    """Returns a thread as a row. The last cell has its question or its error."""
     return (
         printable(thread.thread_id),
         status_of(thread),
@@ -80,7 +80,7 @@ def _note(thread: pb.Thread) -> str:
 
 
 def _told(value: Any) -> Any:
-    """Returns the question of an interrupt, without what is around it."""
+    """Returns the value of an interrupt, without its wrapper."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict) and value.get("$type") == "langgraph.types.Interrupt" and "value" in value:
@@ -89,7 +89,7 @@ def _told(value: Any) -> Any:
 
 
 def lines_of(thread: pb.Thread) -> Iterator[str]:
-    """Yields what is known of a thread as lines for a person."""
+    """Yields a thread's details as lines of text."""
     yield f"thread       {printable(thread.thread_id)}"
     yield f"status       {status_of(thread)}"
     if thread.next:
@@ -130,7 +130,7 @@ def node_json(node: pb.CheckpointNode) -> dict[str, Any]:
 
 
 def tree_lines(nodes: Sequence[pb.CheckpointNode]) -> Iterator[str]:
-    """Yields the checkpoints of each namespace as a tree: a line each, oldest first, branches indented."""
+    """Yields the checkpoints of each namespace as a tree: one per line, oldest first, branches indented."""
     namespaces: dict[str, list[pb.CheckpointNode]] = {}
     for node in reversed(nodes):
         namespaces.setdefault(node.checkpoint_ns, []).append(node)
@@ -146,7 +146,7 @@ def _branches(nodes: Sequence[pb.CheckpointNode]) -> Iterator[str]:
     children: dict[str, list[pb.CheckpointNode]] = {}
     for node in nodes:
         parent = node.parent_checkpoint_id if node.parent_checkpoint_id in known else ""
-        # A checkpoint that names itself would be nobody's child.
+        # A checkpoint that names itself as parent is a root: else it would be left out.
         children.setdefault("" if parent == node.checkpoint_id else parent, []).append(node)
     # Depth first, without recursion: a thread has any number of steps.
     open_nodes = [(root, "", "") for root in reversed(children.get("", []))]
@@ -169,7 +169,7 @@ def _node(node: pb.CheckpointNode) -> str:
 
 
 def when(time: Timestamp) -> str:
-    """Returns a time as people read it: of this machine's zone, to the second."""
+    """Returns a time in this machine's zone, to the second."""
     return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

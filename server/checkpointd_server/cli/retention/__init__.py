@@ -1,4 +1,4 @@
-"""`checkpointd retention`: a module for policies, one for their runs, and one for what is about to go."""
+"""`checkpointd retention`: modules for policies, for runs, and for announced deletions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checkpointd_server.cli.retention.runs import preview, run
 
 @click.group()
 def retention() -> None:
-    """Say how long threads are kept, and how much of each; try it; see what is about to go.
+    """Set how long threads are kept, and how much of each; preview and run deletions.
 
     \b
     Examples:

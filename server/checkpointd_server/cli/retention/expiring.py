@@ -35,7 +35,7 @@ def _ask_all(remote: Remote) -> list[Any]:
 @json_option
 @remote_options()
 def expiring(remote: Remote, as_json: bool) -> None:
-    """List what is announced to be deleted, for a policy with a hold, and nobody has acknowledged; the next first.
+    """List announced deletions (of policies with a hold) that aren't acknowledged yet, earliest deadline first.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def expiring(remote: Remote, as_json: bool) -> None:
         )
         for entry in found
     ]
-    header = ("THREAD", "ACTION", "CHECKPOINTS", "REASON", "POLICY", "HELD BY", "GOES")
+    header = ("THREAD", "ACTION", "CHECKPOINTS", "REASON", "POLICY", "HELD BY", "DELETED AFTER")
     for line in table(header, rows, right=("CHECKPOINTS",)):
         click.echo(line)
 
@@ -71,7 +71,7 @@ def expiring(remote: Remote, as_json: bool) -> None:
 @json_option
 @remote_options()
 def acknowledge(remote: Remote, thread_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Let what was announced of threads go with the next sweep, before its deadline.
+    """Acknowledge announced deletions of threads: the next sweep deletes them, before their deadline.
 
     \b
     Example:
@@ -83,7 +83,7 @@ def acknowledge(remote: Remote, thread_ids: tuple[str, ...], dry_run: bool, yes:
     found = {entry.thread_id: entry for entry in _ask_all(remote) if entry.thread_id in thread_ids}
     missing = [name for name in dict.fromkeys(thread_ids) if name not in found]
     for name in missing:
-        click.echo(f"nothing is announced of {name!r}", err=True)
+        click.echo(f"no deletion is announced for {name!r}", err=True)
     if not found:
         raise click.ClickException("nothing to acknowledge")
     if dry_run:
@@ -92,7 +92,7 @@ def acknowledge(remote: Remote, thread_ids: tuple[str, ...], dry_run: bool, yes:
         else:
             click.echo(f"would acknowledge {len(found)} threads at {remote.where}")
         return
-    confirm(f"Let go what was announced of {len(found)} threads at {remote.where}?", yes=yes)
+    confirm(f"Acknowledge the announced deletions of {len(found)} threads at {remote.where}?", yes=yes)
 
     def ask(channel: Any) -> list[str]:
         stub = RetentionServiceStub(channel)

@@ -20,37 +20,40 @@ from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 
 @click.command("set")
 @click.argument("name")
-@click.option("--prefix", default="", metavar="TEXT", help="The threads whose ids begin so. Default: all.")
+@click.option(
+    "--prefix", default="", metavar="TEXT", help="Apply to threads whose ids begin with this.  [default: all]"
+)
 @click.option(
     "--metadata",
     multiple=True,
     metavar="KEY=VALUE",
-    help="What the metadata of their latest checkpoint has; VALUE is JSON, else text. May be given several times.",
+    help="Apply to threads whose latest checkpoint has this metadata. VALUE is JSON, else text. May be given several "
+    "times.",
 )
 @click.option(
     "--max-idle",
     type=Duration(most=MAX_TTL_SECONDS),
-    help="Delete threads that nobody has used for so long: 90d, 12h, 30m, 45s.",
+    help="Delete threads that have been idle for longer than this: 90d, 12h, 30m, 45s.",
 )
-@click.option("--interrupted", is_flag=True, help="Those that wait for an answer, too.")
+@click.option("--interrupted", is_flag=True, help="With --max-idle: delete interrupted threads, too.")
 @click.option(
-    "--max-age", type=Duration(most=MAX_TTL_SECONDS), help="Delete checkpoints that are older; the newest stays."
+    "--max-age", type=Duration(most=MAX_TTL_SECONDS), help="Delete checkpoints older than this, except the newest."
 )
 @click.option(
     "--keep-newest",
     type=Whole(min=1, max=MAX_KEEP_NEWEST),
-    help="Delete all but so many of the newest checkpoints.",
+    help="Delete all but this number of the newest checkpoints.",
 )
-@click.option("--keep-last-of-run", is_flag=True, help="Delete checkpoints that aren't the last of their run.")
+@click.option("--keep-last-of-run", is_flag=True, help="Delete all checkpoints of a run except its last.")
 @click.option(
     "--max-bytes",
     type=ByteSize(most=MAX_THREAD_BYTES),
-    help="Delete the oldest checkpoints of threads that are larger: 5MiB.",
+    help="Delete the oldest checkpoints of threads larger than this: 5MiB.",
 )
 @click.option(
     "--hold",
     type=Duration(most=MAX_HOLD_SECONDS),
-    help="Announce what goes of these threads, by whatever limit, so long before, unless it is acknowledged.",
+    help="Announce deletions from these threads, by whatever policy, this long before; acknowledging deletes earlier.",
 )
 @destructive
 @json_option
@@ -71,9 +74,9 @@ def set_policy(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Store a policy, in place of the one with its name. Servers apply it from their next sweep on.
+    """Store a policy, replacing the one with the same name. Servers apply it from their next sweep on.
 
-    It says first what it would delete now: by itself, without what other policies delete.
+    Before it asks for confirmation, it shows what this policy alone would delete now.
 
     \b
     Examples:
@@ -88,7 +91,7 @@ def set_policy(
     if max_idle is max_age is keep_newest is max_bytes is None and not keep_last_of_run:
         alone = "--hold" if hold else "--interrupted" if interrupted else None
         raise click.UsageError(
-            f"the policy sets no limit{f', and {alone} deletes nothing by itself' if alone else ''}: give --max-idle, "
+            f"the policy has no limit{f', and {alone} alone deletes nothing' if alone else ''}: give --max-idle, "
             "--max-age, --keep-newest, --keep-last-of-run or --max-bytes"
         )
     policy = pb.RetentionPolicy(
@@ -120,7 +123,9 @@ def set_policy(
                     click.echo(line)
                 click.echo(f"would delete {summary_of(effects)}")
             return
-        confirm(f"Store {printable(name)} at {remote.where}? By itself it deletes {summary_of(effects)} now.", yes=yes)
+        confirm(
+            f"Store {printable(name)} at {remote.where}? By itself it would delete {summary_of(effects)} now.", yes=yes
+        )
     stored = remote.ask(store)
     if as_json:
         print_json(policy_json(stored))
@@ -189,7 +194,7 @@ def get_policy(remote: Remote, name: str, as_json: bool) -> None:
 @json_option
 @remote_options()
 def delete_policy(remote: Remote, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete a policy. Nothing of any thread goes with that.
+    """Delete a policy. No thread is deleted by that.
 
     \b
     Example:

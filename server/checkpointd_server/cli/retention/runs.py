@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 _DELETING_SECONDS = 60.0
-"""The minimum timeout of an answer that deletes much."""
+"""The minimum timeout of a call that deletes, in seconds."""
 
 
 def look(remote: Remote, policy: pb.RetentionPolicy | None, bar: Any) -> list[pb.RetentionEffect]:
-    """Returns what would go.
+    """Returns what would be deleted.
 
     Args:
         remote: The server.
-        policy: A policy that is tried. None: those that there are.
+        policy: The policy to try. None: the stored ones.
         bar: Shows how many threads were found.
     """
     from checkpointd.v1 import retention_service_pb2 as pb
@@ -50,7 +50,7 @@ def look(remote: Remote, policy: pb.RetentionPolicy | None, bar: Any) -> list[pb
 @json_option
 @remote_options()
 def preview(remote: Remote, as_json: bool) -> None:
-    """Say what would go now, and why.
+    """Show what the policies would delete now, and why.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def preview(remote: Remote, as_json: bool) -> None:
 @json_option
 @remote_options()
 def run(remote: Remote, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Apply the policies now, without waiting for the next sweep. What has a hold is announced.
+    """Apply the policies now, without waiting for the next sweep. Deletions with a hold are announced.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def run(remote: Remote, dry_run: bool, yes: bool, as_json: bool) -> None:
     if not yes:
         with counting("looking at threads") as bar:
             effects = look(remote, None, bar)
-        confirm(f"Apply the policies at {remote.where}? They delete {summary_of(effects)} now.", yes=yes)
+        confirm(f"Apply the policies at {remote.where}? They would delete {summary_of(effects)} now.", yes=yes)
 
     def ask(channel: Any) -> list[pb.RetentionEffect]:
         stub = RetentionServiceStub(channel)

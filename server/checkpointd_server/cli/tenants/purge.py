@@ -18,18 +18,18 @@ from checkpointd_server.cli.tenants.stats import list_tenants, unknown_tenant
 from checkpointd_server.cli.threads.filters import filter_options
 
 _PAGE_TIMEOUT = 300.0
-"""The minimum timeout of a page, in seconds: a thread goes in one step, however much it holds."""
+"""The minimum timeout of a page, in seconds: a thread is deleted in one step, however large it is."""
 
-_pinned_option = click.option("--include-pinned", is_flag=True, help="Also those that are pinned (legal hold).")
+_pinned_option = click.option("--include-pinned", is_flag=True, help="Purge pinned threads (legal hold), too.")
 
 
 @click.group()
 def purge() -> None:
-    """Delete so that nothing is left in the database: no row, no part of an upload, no name.
+    """Delete threads or tenants so that nothing is left in the database: no row, no part of an upload, no name.
 
-    Backups are another matter.
+    Backups are not affected.
 
-    Archived threads go, too, and those that are leased. Pinned ones stay unless --include-pinned says otherwise.
+    Archived and leased threads are deleted, too. Pinned ones are kept unless --include-pinned is given.
 
     \b
     Examples:
@@ -39,8 +39,10 @@ def purge() -> None:
 
 
 @purge.command()
-@filter_options(archived="Those that are archived alone.")
-@click.option("--all", "every", is_flag=True, help="All threads of the tenant, instead of those that are described.")
+@filter_options(archived="Only archived threads.  [default: archived or not]")
+@click.option(
+    "--all", "every", is_flag=True, help="All threads of the tenant, instead of those that the filters match."
+)
 @_pinned_option
 @destructive
 @json_option
@@ -48,9 +50,9 @@ def purge() -> None:
 def threads(
     remote: Remote, wanted: Any, every: bool, include_pinned: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Purge threads of the token's tenant: those that are described, archived or not. All that is given must hold.
+    """Purge the threads of your tenant that match all filters, archived or not.
 
-    They are found by the metadata of their latest checkpoint.
+    --metadata matches the metadata of a thread's latest checkpoint.
 
     \b
     Examples:
@@ -63,7 +65,7 @@ def threads(
 
     is_empty = wanted == pb.ThreadFilter()
     if every != is_empty:
-        raise click.UsageError("say which threads, or --all" if is_empty else "--all goes not with what describes some")
+        raise click.UsageError("give filters, or --all" if is_empty else "--all can't be combined with filters")
     request = pb.PurgeThreadsRequest(all_threads=every, include_pinned=include_pinned)
     if not every:
         request.filter.CopyFrom(wanted)
@@ -81,9 +83,9 @@ def threads(
 @json_option
 @remote_options()
 def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Purge everything of a tenant, with its quotas. Needs the scope "operator".
+    """Purge everything of a tenant, including its quotas. Needs the scope "operator".
 
-    Take its keys back first: whoever calls on begins anew.
+    Revoke its keys first: a tenant that keeps calling is created again.
 
     \b
     Examples:
@@ -100,7 +102,7 @@ def tenant(remote: Remote, name: str, include_pinned: bool, dry_run: bool, yes: 
 
     if not remote.ask(lambda channel: any(list_tenants(channel, remote, name))):
         raise click.ClickException(f"{unknown_tenant(name)}: there is nothing to purge")
-    whose = f" of tenant {name!r}, and what it has besides,"
+    whose = f" of tenant {name!r}, and everything else of it,"
     _purge(remote, request, ask, whose, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -142,7 +144,7 @@ def _purge(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Shows what would go, asks, and purges page by page."""
+    """Shows what would be deleted, asks for confirmation, and purges page by page."""
 
     def run(channel: Any, *, is_dry_run: bool, total: int | None) -> _Total:
         done = _Total()
@@ -157,7 +159,7 @@ def _purge(
                 request.page_token = page.next_page_token
 
     would = remote.ask(lambda channel: run(channel, is_dry_run=True, total=None))
-    stays = f"; {would.pinned} pinned threads stay" if would.pinned else ""
+    stays = f"; {would.pinned} pinned threads are kept" if would.pinned else ""
     if dry_run:
         if as_json:
             print_json({"would_purge": {key: value for key, value in would.json().items() if key != "rows"}})
@@ -169,6 +171,6 @@ def _purge(
     if as_json:
         print_json({"purged": done.json()})
         return
-    click.echo(f"purged {done}{f'; {done.pinned} pinned threads stay' if done.pinned else ''}")
+    click.echo(f"purged {done}{f'; {done.pinned} pinned threads are kept' if done.pinned else ''}")
     for line in table(("table", "rows"), sorted(done.rows.items()), right=["rows"]):
         click.echo(f"  {line}")

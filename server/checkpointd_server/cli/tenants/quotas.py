@@ -17,7 +17,7 @@ _NAMES = ("max_bytes", "max_threads", "max_calls_per_second")
 
 @click.group()
 def quotas() -> None:
-    """See and set what tenants may use: bytes, threads, and calls a second. Needs the scope "operator".
+    """Show and set the quotas of tenants: bytes, threads, and calls per second. Needs the scope "operator".
 
     \b
     Examples:
@@ -32,9 +32,9 @@ def quotas() -> None:
 @json_option
 @remote_options()
 def list_quotas(remote: Remote, name: str, as_json: bool) -> None:
-    """List what tenants use, and what they may use; or the tenant NAME alone.
+    """List the usage and quotas of all tenants, or of the tenant NAME.
 
-    What was set for a tenant itself has a *; the rest comes from the options of the server that answers.
+    Quotas set for the tenant itself have a *; the others come from the options of the server that answers.
 
     \b
     Examples:
@@ -83,15 +83,15 @@ def _json(message: Any) -> dict[str, int | None]:
 
 @quotas.command("set")
 @click.argument("name")
-@click.option("--bytes", "max_bytes", type=Whole(min=0), help="The most bytes of its rows. 0: no bound.")
-@click.option("--threads", "max_threads", type=Whole(min=0), help="The most threads. 0: no bound.")
+@click.option("--bytes", "max_bytes", type=Whole(min=0), help="Maximum size of its rows, in bytes. 0 sets no limit.")
+@click.option("--threads", "max_threads", type=Whole(min=0), help="Maximum number of threads. 0 sets no limit.")
 @click.option(
     "--calls",
     "max_calls_per_second",
     type=Whole(min=0),
-    help="The most calls and operations a second, in each process of each server. 0: no bound.",
+    help="Maximum number of calls and operations per second, in each process of each server. 0 sets no limit.",
 )
-@click.option("--reset", is_flag=True, help="Take back what was set before: then the servers' options count.")
+@click.option("--reset", is_flag=True, help="Remove the quotas set before: the servers' options apply then.")
 @click.option("--new", is_flag=True, help="NAME may be a tenant that hasn't called yet.")
 @json_option
 @remote_options()
@@ -105,10 +105,10 @@ def set_quotas(
     new: bool,
     as_json: bool,
 ) -> None:
-    """Set what the tenant NAME may use. What isn't given stays as it is.
+    """Set quotas of the tenant NAME. Quotas that aren't given stay unchanged.
 
-    In force at once on the server that answers, and within seconds on others. A tenant is known by its first call; of
-    one that isn't, --new says that no other is meant.
+    They apply at once on the server that answers, and within seconds on others. A tenant is known once it has called;
+    for one that hasn't, give --new, which guards against misspelled names.
 
     \b
     Examples:
@@ -120,13 +120,13 @@ def set_quotas(
     from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
 
     if max_bytes is max_threads is max_calls_per_second is None and not reset:
-        raise click.UsageError("say what to set: --bytes, --threads, --calls or --reset")
+        raise click.UsageError("give at least one of --bytes, --threads, --calls and --reset")
     wanted = pb.Quotas(max_bytes=max_bytes, max_threads=max_threads, max_calls_per_second=max_calls_per_second)
     request = pb.SetQuotasRequest(tenant_name=name, quotas=wanted, reset=reset)
 
     def ask(channel: Any) -> Any:
         if not new and not any(list_tenants(channel, remote, name)):
-            raise click.UsageError(f"{unknown_tenant(name)}: --new sets quotas for one that is still to come")
+            raise click.UsageError(f"{unknown_tenant(name)}: --new sets quotas for a tenant that hasn't called yet")
         return TenantServiceStub(channel).SetQuotas(request, timeout=remote.timeout)
 
     effective = remote.ask(ask).effective_quotas

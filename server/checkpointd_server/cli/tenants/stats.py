@@ -17,20 +17,20 @@ from checkpointd_server.cli.rendering.tables import byte_size, printable, table
 
 _PAGE_SIZE = 50
 _SLOW_TIMEOUT = 60.0
-"""The minimum timeout of an answer, in seconds: rows of all threads are added up."""
+"""The minimum timeout of a call, in seconds: the rows of all threads are summed."""
 _QUOTAS = ("max_bytes", "max_threads", "max_calls_per_second")
 _COLUMNS = ("tenant", "threads", "checkpoints", "items", "bytes", "item_bytes", *_QUOTAS, "noted_at")
 
 
 @click.command()
-@click.option("--by-tenant", is_flag=True, help='A usage report of all tenants. Needs the scope "operator".')
-@click.option("--csv", "as_csv", is_flag=True, help="The usage report as CSV.")
+@click.option("--by-tenant", is_flag=True, help='Print a usage report of all tenants. Needs the scope "operator".')
+@click.option("--csv", "as_csv", is_flag=True, help="With --by-tenant: print CSV.")
 @json_option
 @remote_options()
 def stats(remote: Remote, by_tenant: bool, as_csv: bool, as_json: bool) -> None:
-    """Print what the token's tenant holds: threads by status, sizes, growth, the largest threads.
+    """Print statistics of your tenant: threads by status, sizes, growth, the largest threads.
 
-    Sums are of the rows of threads; what these don't tell exactly is an estimate, and has a ~.
+    They are summed from the rows of threads. Estimates have a ~.
 
     \b
     Examples:
@@ -39,9 +39,9 @@ def stats(remote: Remote, by_tenant: bool, as_csv: bool, as_json: bool) -> None:
         checkpointd stats --by-tenant --csv > usage.csv
     """
     if as_csv and not by_tenant:
-        raise click.UsageError("--csv goes with --by-tenant")
+        raise click.UsageError("--csv needs --by-tenant")
     if as_csv and as_json:
-        raise click.UsageError("give --csv or --json")
+        raise click.UsageError("give either --csv or --json")
     if by_tenant:
         _report(remote, as_csv=as_csv, as_json=as_json)
         return
@@ -121,7 +121,7 @@ def _lines(found: Any) -> Iterator[str]:
 
 
 def _quotas(quotas: Any) -> Iterator[str]:
-    """Yields what a tenant may use, each as people read it."""
+    """Yields the quotas as text."""
     if quotas.max_bytes:
         yield byte_size(quotas.max_bytes)
     if quotas.max_threads:
@@ -166,7 +166,7 @@ def _report(remote: Remote, *, as_csv: bool, as_json: bool) -> None:
 
 
 def row_of(tenant: Any) -> dict[str, Any]:
-    """Returns a tenant as JSON and CSV have it, with the quotas in force; those that bound nothing are None."""
+    """Returns a tenant as JSON and CSV have it, with its effective quotas; None: no limit."""
     return {
         "tenant": tenant.tenant_name,
         "threads": tenant.threads,
@@ -180,7 +180,7 @@ def row_of(tenant: Any) -> dict[str, Any]:
 
 
 def list_tenants(channel: Any, remote: Remote, name: str = "") -> Iterator[Any]:
-    """Yields all tenants that a server knows, or the one of that name."""
+    """Yields all tenants that a server knows, or only the named one."""
     from checkpointd.v1 import tenant_service_pb2 as pb
     from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
 
@@ -195,7 +195,7 @@ def list_tenants(channel: Any, remote: Remote, name: str = "") -> Iterator[Any]:
 
 
 def unknown_tenant(name: str) -> str:
-    """Says that no tenant of that name has called, nor has anything been set for it."""
+    """Returns the message that a tenant has never called and has no quotas."""
     return f"no tenant {name!r} was seen, and nothing was set for it"
 
 

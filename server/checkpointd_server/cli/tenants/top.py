@@ -16,19 +16,21 @@ from checkpointd_server.cli.rendering.tables import printable, table
 
 
 @click.command()
-@click.option("--all-tenants", is_flag=True, help='Calls of all tenants. Needs the scope "operator".')
-@click.option("--once", is_flag=True, help="Print it once. That is so where the output is no terminal.")
+@click.option("--all-tenants", is_flag=True, help='Show calls of all tenants. Needs the scope "operator".')
+@click.option("--once", is_flag=True, help="Print once and exit; implied if the output is not a terminal.")
 @click.option(
-    "--interval", type=Seconds(zero=False), default=2.0, show_default=True, help="How often to look, in seconds."
+    "--interval", type=Seconds(zero=False), default=2.0, show_default=True, help="Time between updates, in seconds."
 )
-@click.option("--limit", type=Whole(min=1, max=1000), default=10, show_default=True, help="The most lines of a kind.")
+@click.option(
+    "--limit", type=Whole(min=1, max=1000), default=10, show_default=True, help="Maximum number of lines in each table."
+)
 @json_option
 @remote_options()
 def top(remote: Remote, all_tenants: bool, once: bool, interval: float, limit: int, as_json: bool) -> None:
-    """Watch what calls do: those at work, the slowest of the last minute, the busiest threads. Ctrl-C ends it.
+    """Watch calls: those in flight, the slowest of the last minute, the busiest threads. Ctrl-C ends it.
 
-    It is what the process that answers has in memory: no database is asked. Of several servers, and of a server's
-    several workers, each has its own.
+    The figures come from the memory of the process that answers, not from the database. Each server, and each worker of
+    a server, has its own.
 
     \b
     Examples:
@@ -94,7 +96,7 @@ def _json(activity: Any, named: bool) -> dict[str, Any]:
 
 
 def _lines(activity: Any, named: bool) -> Iterator[str]:
-    yield f"{activity.live_calls} calls at work, {activity.calls_per_second:.1f} a second"
+    yield f"{activity.live_calls} calls in flight, {activity.calls_per_second:.1f} a second"
 
     def rows(entries: Any, *columns: Any) -> list[tuple[str, ...]]:
         return [
@@ -107,7 +109,7 @@ def _lines(activity: Any, named: bool) -> Iterator[str]:
     tenant = ("TENANT",) if named else ()
     for title, entries, header, columns in (
         (
-            "at work",
+            "in flight",
             activity.live,
             ("SECONDS", "METHOD", "THREAD"),
             (lambda one: f"{one.seconds:.3f}", lambda one: one.method, thread),

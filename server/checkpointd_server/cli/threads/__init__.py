@@ -1,4 +1,4 @@
-"""`checkpointd threads`: a module for each kind of what can be done with threads."""
+"""`checkpointd threads`: modules for lists, views and changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checkpointd_server.cli.threads.views import diff, get, tree
 
 @click.group()
 def threads() -> None:
-    """Find threads, look at them, and keep them in order.
+    """List, inspect, tag, archive, copy and delete threads.
 
     \b
     Examples:

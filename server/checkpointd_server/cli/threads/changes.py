@@ -21,13 +21,15 @@ from checkpointd_server.domain.thread_lists import MAX_TTL_SECONDS
 @click.command()
 @click.argument("thread_id")
 @click.argument("tags", nargs=-1, metavar="[NAME=TEXT]...")
-@click.option("--remove", multiple=True, metavar="NAME", help="A tag to remove. May be given several times.")
-@click.option("--pin/--unpin", "pinned", default=None, help="Whether nothing of it may be deleted (legal hold).")
+@click.option("--remove", multiple=True, metavar="NAME", help="Tag to remove. May be given several times.")
+@click.option(
+    "--pin/--unpin", "pinned", default=None, help="Protect the thread from any deletion (legal hold), or stop doing so."
+)
 @click.option(
     "--ttl",
     "ttl_seconds",
     type=Whole(min=0, max=MAX_TTL_SECONDS),
-    help="How many seconds after its last use it is kept; 0: no own time.",
+    help="How long it is kept after its last use, in seconds. 0 removes this setting.",
 )
 @json_option
 @remote_options()
@@ -40,7 +42,7 @@ def tag(
     ttl_seconds: int | None,
     as_json: bool,
 ) -> None:
-    """Note something of a thread itself; lists find it by that. Nothing that it holds changes.
+    """Tag or pin a thread, or set its time to live. Its checkpoints don't change. Lists can filter by tags.
 
     \b
     Examples:
@@ -72,7 +74,7 @@ def tag(
 @json_option
 @remote_options()
 def archive(remote: Remote, thread_ids: Sequence[str], as_json: bool) -> None:
-    """Make threads read-only and take them out of lists. They are kept, and can be read, copied and brought back.
+    """Make threads read-only and hide them from lists. They can still be read and copied, and be unarchived.
 
     \b
     Example:
@@ -86,7 +88,7 @@ def archive(remote: Remote, thread_ids: Sequence[str], as_json: bool) -> None:
 @json_option
 @remote_options()
 def unarchive(remote: Remote, thread_ids: Sequence[str], as_json: bool) -> None:
-    """Bring archived threads back.
+    """Make archived threads writable and listed again.
 
     \b
     Example:
@@ -102,7 +104,7 @@ def _archive(remote: Remote, thread_ids: Sequence[str], as_json: bool, *, unarch
     def ask(channel: Any) -> dict[str, bool]:
         stub = ThreadServiceStub(channel)
         done = {}
-        for thread_id in track(thread_ids, "bringing back" if unarchive else "archiving"):
+        for thread_id in track(thread_ids, "unarchiving" if unarchive else "archiving"):
             request = pb.ArchiveThreadRequest(thread_id=thread_id, unarchive=unarchive)
             done[thread_id] = stub.ArchiveThread(request, timeout=remote.timeout).changed
         return done
@@ -112,8 +114,8 @@ def _archive(remote: Remote, thread_ids: Sequence[str], as_json: bool, *, unarch
         print_json({"changed": [name for name, changed in done.items() if changed]})
         return
     for thread_id, changed in done.items():
-        word = "brought back" if unarchive else "archived"
-        state = "was not archived" if unarchive else "was archived already"
+        word = "unarchived" if unarchive else "archived"
+        state = "was not archived" if unarchive else "was already archived"
         click.echo(f"{printable(thread_id)}: {word if changed else state}")
 
 
@@ -125,8 +127,8 @@ def _archive(remote: Remote, thread_ids: Sequence[str], as_json: bool, *, unarch
 def copy(remote: Remote, thread_id: str, new_thread_id: str, as_json: bool) -> None:
     """Copy a thread into one that doesn't exist yet.
 
-    Of a thread that its client encrypts the copy can't be read, for values are bound to their thread:
-    `saver.copy_thread` makes one that can.
+    The copy of a thread that the client encrypts can't be read, because values are bound to their thread: use
+    `saver.copy_thread` for that.
 
     \b
     Example:
@@ -142,7 +144,7 @@ def copy(remote: Remote, thread_id: str, new_thread_id: str, as_json: bool) -> N
 @json_option
 @remote_options()
 def fork(remote: Remote, thread_id: str, checkpoint_id: str, new_thread_id: str, as_json: bool) -> None:
-    """Copy a checkpoint of a thread's root graph, and what led to it, into a thread that doesn't exist yet.
+    """Copy a checkpoint of a thread's root graph, with its ancestors, into a thread that doesn't exist yet.
 
     \b
     Example:
@@ -180,7 +182,7 @@ def _copy(remote: Remote, source: str, target: str, checkpoint_id: str | None, a
 @json_option
 @remote_options()
 def delete(remote: Remote, thread_ids: Sequence[str], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete threads, with everything that they hold. Archived, pinned and leased ones are refused.
+    """Delete threads with everything in them. Archived, pinned and leased ones are refused.
 
     \b
     Examples:

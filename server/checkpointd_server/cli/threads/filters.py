@@ -1,4 +1,4 @@
-"""The options that say which threads are meant."""
+"""The options that filter threads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Time(click.ParamType):  # type: ignore[type-arg]
-    """A time: ISO 8601, of this machine's zone if it names none, or how long ago it is."""
+    """A time in ISO 8601, by default in this machine's zone, or how long ago it is."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parses it."""
+        """Parses the time."""
         if isinstance(value, datetime):
             return value
         try:
@@ -33,14 +33,14 @@ class Time(click.ParamType):  # type: ignore[type-arg]
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is neither a time, as 2026-05-01T12:00, nor how long ago it is, as 30m, 12h or 7d",
+                f"{value!r} is neither a time, such as 2026-05-01T12:00, nor how long ago, such as 30m, 12h or 7d",
                 param,
                 ctx,
             )
 
 
 def read_pairs(pairs: Sequence[str], option: str, form: str = "NAME=TEXT") -> dict[str, str]:
-    """Returns what was given in the form of pairs, several times. Raises UsageError."""
+    """Parses pairs of a name and a text. Raises UsageError."""
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -51,7 +51,7 @@ def read_pairs(pairs: Sequence[str], option: str, form: str = "NAME=TEXT") -> di
 
 
 def read_metadata(pairs: Sequence[str]) -> bytes:
-    """Returns the filter that --metadata gives, as the protocol has it. A value that is JSON counts as what it says."""
+    """Returns the filter of --metadata as msgpack. Values are parsed as JSON if possible. Raises UsageError."""
     found: dict[str, Any] = {}
     try:
         for name, text in read_pairs(pairs, "--metadata", "KEY=VALUE").items():
@@ -62,46 +62,55 @@ def read_metadata(pairs: Sequence[str]) -> bytes:
         return bytes(msgpack.packb(found)) if found else b""
     except (ValueError, OverflowError, RecursionError):
         raise click.UsageError(
-            "--metadata: VALUE is nested too deep, has a number of more than 64 bits, or text that is not Unicode"
+            "--metadata: VALUE is nested too deeply, has a number of more than 64 bits, or text that is not Unicode"
         ) from None
 
 
 _options = stacked(
-    click.option("--prefix", default="", metavar="TEXT", help="What their ids begin with."),
+    click.option("--prefix", default="", metavar="TEXT", help="Only threads whose ids begin with this."),
     click.option(
         "--metadata",
         multiple=True,
         metavar="KEY=VALUE",
-        help="What the metadata of their latest checkpoint has; VALUE is JSON, else text. May be given several times.",
+        help="Only threads whose latest checkpoint has this metadata. VALUE is JSON, else text. May be given several "
+        "times.",
     ),
     click.option(
-        "--tag", "tags", multiple=True, metavar="NAME=TEXT", help="A tag that they have. May be given several times."
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="NAME=TEXT",
+        help="Only threads with this tag. May be given several times.",
     ),
     click.option(
         "--status",
         "statuses",
         multiple=True,
         type=click.Choice(STATUSES),
-        help="Status of the threads. May be given several times.",
+        help="Only threads with this status. May be given several times.",
     ),
-    click.option("--created-from", type=Time(), help="Created from then on: 2026-05-01T12:00, or 7d for days ago."),
-    click.option("--created-before", type=Time(), help="Created before then."),
-    click.option("--active-from", type=Time(), help="Last written to from then on."),
-    click.option("--active-before", type=Time(), help="Last written to before then."),
+    click.option(
+        "--created-from",
+        type=Time(),
+        help="Only threads created at this time or later: 2026-05-01T12:00, or 7d for seven days ago.",
+    ),
+    click.option("--created-before", type=Time(), help="Only threads created before this time."),
+    click.option("--active-from", type=Time(), help="Only threads last written to at this time or later."),
+    click.option("--active-before", type=Time(), help="Only threads last written to before this time."),
 )
 
 
-def filter_options(*, archived: str = "Those that are archived, instead of those that aren't.") -> Decorator[Any]:
-    """Gives a command the options that say which threads are meant, and calls it with `wanted`, a ThreadFilter.
+def filter_options(*, archived: str = "Only archived threads.  [default: only threads that aren't]") -> Decorator[Any]:
+    """Adds the options that filter threads. The command gets `wanted`, a ThreadFilter.
 
     Args:
-        archived: What it means that the archived ones are asked for.
+        archived: The help text of --archived.
     """
     return lambda command: _options(click.option("--archived", is_flag=True, help=archived)(_reading(command)))
 
 
 def _reading(command: Callable[..., None]) -> Callable[..., None]:
-    """Returns a command that is called with what the options say, and calls the one given with a ThreadFilter."""
+    """Returns a command that makes a ThreadFilter from the options, and calls the given one with it."""
 
     @functools.wraps(command)
     def read(

@@ -17,14 +17,14 @@ _MAX_PAGE = 1000
 
 @click.command("list")
 @filter_options()
-@click.option("--limit", type=Whole(min=1), default=50, show_default=True, help="The most threads.")
-@click.option("--all", "every", is_flag=True, help="All of them, however many there are.")
+@click.option("--limit", type=Whole(min=1), default=50, show_default=True, help="Maximum number of threads.")
+@click.option("--all", "every", is_flag=True, help="List all of them, however many there are.")
 @json_option
 @remote_options()
 def list_threads(remote: Remote, wanted: Any, limit: int, every: bool, as_json: bool) -> None:
-    """List threads, newest activity first. All that is given must hold.
+    """List the threads that match all filters, latest activity first.
 
-    With --json each is a line of its own, as soon as it is there.
+    With --json, each thread is one line of JSON, printed as soon as it arrives.
 
     \b
     Examples:
@@ -72,7 +72,7 @@ def list_threads(remote: Remote, wanted: Any, limit: int, every: bool, as_json: 
 @json_option
 @remote_options()
 def count(remote: Remote, wanted: Any, as_json: bool) -> None:
-    """Count threads, as far as that is cheap: to a million, with a filter to ten thousand.
+    """Count the threads that match all filters, up to ten thousand; up to a million without filters.
 
     \b
     Example:

@@ -18,7 +18,7 @@ _MAX_NODES = 10_000
 @json_option
 @remote_options()
 def get(remote: Remote, thread_id: str, as_json: bool) -> None:
-    """Print what is known of a thread without reading its values: status, size, times, metadata, tags.
+    """Print a thread's status, size, times, metadata and tags, without reading its values.
 
     \b
     Example:
@@ -40,13 +40,13 @@ def get(remote: Remote, thread_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("thread_id")
-@click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all of them]")
+@click.option("--ns", "checkpoint_ns", help="Only this namespace; '' is the root graph.  [default: all]")
 @json_option
 @remote_options()
 def tree(remote: Remote, thread_id: str, checkpoint_ns: str | None, as_json: bool) -> None:
     """Print a thread's checkpoints as trees, oldest first: steps, sources, forks, interrupts.
 
-    Of more than 10000 the newest are shown.
+    If there are more than 10000, the newest are shown.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def tree(remote: Remote, thread_id: str, checkpoint_ns: str | None, as_json: boo
         print_json({"thread_id": thread_id, "checkpoints": [node_json(node) for node in nodes], "more": more})
         return
     if more:
-        click.echo("... older ones are left out")
+        click.echo("... older checkpoints are left out")
     for line in tree_lines(nodes):
         click.echo(line)
 
@@ -83,11 +83,11 @@ def tree(remote: Remote, thread_id: str, checkpoint_ns: str | None, as_json: boo
 @click.argument("thread_id")
 @click.argument("before")
 @click.argument("after")
-@click.option("--ns", "checkpoint_ns", default="", help="The namespace of both.  [default: the root graph's]")
+@click.option("--ns", "checkpoint_ns", default="", help="Namespace of both checkpoints.  [default: the root graph's]")
 @json_option
 @remote_options()
 def diff(remote: Remote, thread_id: str, before: str, after: str, checkpoint_ns: str, as_json: bool) -> None:
-    """Print what differs between two checkpoints of a thread, by their ids: values as plain data, and metadata.
+    """Print the differences between two checkpoints of a thread, given by their ids: values and metadata.
 
     \b
     Example:
