@@ -115,7 +115,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Load": (
         Panel(
-            "Calls at work, of what there may be",
+            "Calls in flight, relative to the limit",
             "At 1 calls are refused with OVERLOADED.",
             "percentunit",
             (

@@ -36,8 +36,8 @@ access_options = (
     setting(
         "--insecure-token/--no-insecure-token",
         default=False,
-        help="Allow sending the token in plain text to another machine, on a network that something else protects, such "
-        "as a service mesh. It is never sent through a proxy.",
+        help="Allow sending the token in plain text to another machine, on a network that something else protects, "
+        "such as a service mesh. It is never sent through a proxy.",
     ),
     setting("--tls/--no-tls", default=False, help="Use TLS, trusting gRPC's default certificate authorities."),
     setting("--tls-ca", type=_FILE, help="Use TLS, trusting the certificate authorities in this file, PEM."),

@@ -1,7 +1,7 @@
 -- Garbage collection: migrations/0001_core/09_uploads.sql.
 
 -- name: claim_gc
--- The threads that are to be looked at, at most $1, whatever their tenant. For a minute they are nobody else's.
+-- Claims queued threads of any tenant for a minute, at most $1.
 UPDATE __schema__.gc_queue AS q SET due_at = clock_timestamp() + interval '1 minute'
 FROM (
     SELECT q.thread
@@ -15,5 +15,5 @@ WHERE q.thread = due.thread
 RETURNING q.thread, q.tenant
 
 -- name: collect_thread
--- Looks after one thread.
+-- Collects one thread's garbage.
 SELECT * FROM __schema__.collect_thread($1, $2, $3, $4)

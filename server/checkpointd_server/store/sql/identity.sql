@@ -1,5 +1,5 @@
--- Which store this is: migrations/0021_moving.
+-- The identity of this store: migrations/0021_moving.
 
 -- name: identity
--- Its id.
+-- Returns its id.
 SELECT i.id FROM __schema__.identity AS i

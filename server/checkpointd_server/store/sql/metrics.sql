@@ -1,7 +1,7 @@
--- What an operator wants to know of the database.
+-- Metrics of the database.
 
 -- name: measure_tables
--- Each of our tables: its size with indexes and TOAST, in bytes, and its rows as the last ANALYZE or VACUUM estimated them.
+-- Returns the size of each of our tables with indexes and TOAST, in bytes, and its rows as estimated by the last ANALYZE or VACUUM.
 SELECT c.relname::text AS name, pg_catalog.pg_total_relation_size(c.oid) AS bytes, c.reltuples::bigint AS rows
 FROM pg_catalog.pg_class AS c
 WHERE c.relkind IN ('r', 'p') AND c.relnamespace = (

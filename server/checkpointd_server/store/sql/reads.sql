@@ -1,31 +1,31 @@
 -- Reads: migrations/0001_core/05_reads.sql, 06_lists.sql, 07_history.sql and 14_metadata_index.sql.
 
 -- name: get_checkpoint
--- One checkpoint, or its absence, and the namespace's version, in one row.
+-- Returns one checkpoint, if it exists, and the namespace's version, in one row.
 SELECT * FROM __schema__.get_checkpoint($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: get_metadata_index
--- What can be searched of a checkpoint's metadata.
+-- Returns a checkpoint's metadata index.
 SELECT * FROM __schema__.get_metadata_index($1, $2, $3, $4)
 
 -- name: list_checkpoints
--- A page of checkpoints, and a row about the page.
+-- Returns a page of checkpoints, and a row about the page.
 SELECT * FROM __schema__.list_checkpoints($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: get_delta_history
--- A page of the walk to a checkpoint's ancestors, and a row about the page.
+-- Returns a page of the walk to a checkpoint's ancestors, and a row about the page.
 SELECT * FROM __schema__.get_delta_history($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: get_channel_value
--- A range of a channel's value.
+-- Returns a range of a channel's value.
 SELECT * FROM __schema__.get_channel_value($1, $2, $3, $4, $5, $6, $7)
 
 -- name: get_task_write
--- A range of a task write.
+-- Returns a range of a task write.
 SELECT * FROM __schema__.get_task_write($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: check
--- Whether the database answers and the tables are there; and which rights the server's role lacks, as GRANT writes them.
+-- Checks that the database answers and has the tables; returns the rights that the server's role lacks, as GRANT writes them.
 SELECT string_agg(lacking.right_on, ', ' ORDER BY lacking.right_on COLLATE "C")
 FROM (
     SELECT wanted.privilege || ' ON TABLE ' || quote_ident(c.relname) AS right_on
@@ -46,9 +46,9 @@ FROM (
 ) AS lacking
 
 -- name: check_room
--- Fails where the database's disk is full.
+-- Fails if the database's disk is full.
 SELECT __schema__.check_room()
 
 -- name: row_security_binds
--- Whether row-level security binds the role that the server has.
+-- Returns whether row-level security applies to the server's role.
 SELECT NOT (r.rolsuper OR r.rolbypassrls) FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user

@@ -1,7 +1,7 @@
--- Ranks items by their vectors, all of which are compared.
+-- Ranks items by their vectors, comparing all of them.
 --
---   p_components  What to be near to. Vectors with another number of components are left out.
---   p_count       How many items to return.
+--   p_components  The vector to be near to. Vectors with another number of components are ignored.
+--   p_count       The maximum number of items.
 CREATE OR REPLACE FUNCTION __schema__.near_items___distance__(
     p_tenant text, p_from text, p_to text, p_filter text, p_components real[], p_count integer
 ) RETURNS TABLE (o_namespace text, o_key text, o_score float8) LANGUAGE plpgsql STABLE AS $$

@@ -2,10 +2,10 @@
 CREATE INDEX IF NOT EXISTS item_vectors___dims_____distance__ ON __schema__.item_vectors
     USING hnsw ((embedding::__type__) __class__) WITH (m = 16, ef_construction = 64) WHERE dims = __dims__;
 
--- Ranks items by their vectors, as near_items___distance__ does, in most cases by the index: then some may be missed. Where
--- there are few vectors below the namespace, or the index finds too little of what is wanted, all are compared.
+-- Ranks items by their vectors, as near_items___distance__ does, but usually by the index, which may miss some. If there are few
+-- vectors below the namespace, or the index finds too few matches, all are compared.
 --
--- Plans are made once, when the tables may be empty: without a sort they are by the index, whatever there is.
+-- Plans are made once, when the tables may be empty: without a sort they always use the index.
 CREATE OR REPLACE FUNCTION __schema__.near_items___dims_____distance__(
     p_tenant text, p_from text, p_to text, p_filter text, p_components real[], p_count integer
 ) RETURNS TABLE (o_namespace text, o_key text, o_score float8) LANGUAGE plpgsql STABLE
@@ -33,7 +33,7 @@ BEGIN
         LIMIT x_few
     ) AS v;
     IF x_found = x_few THEN
-        -- An item may have many vectors near to each other: then more are looked at.
+        -- Several of the nearest vectors may belong to one item: then more are read.
         FOR attempt IN 1..3 LOOP
             SELECT sum(n.rows), array_agg(n.namespace), array_agg(n.key), array_agg(__score__)
             INTO x_found, x_namespaces, x_keys, x_scores

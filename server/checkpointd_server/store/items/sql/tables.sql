@@ -1,11 +1,11 @@
--- Vectors of items, where the database has pgvector. Run again, it changes nothing.
+-- Vectors of items, if the database has pgvector. Can be run again: it changes nothing then.
 
 CREATE TABLE IF NOT EXISTS __schema__.item_vectors (
     tenant text COLLATE "C" NOT NULL,
     namespace text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
     position integer NOT NULL,
-    -- What it was made of.
+    -- The part of the value that it was made from.
     path text NOT NULL,
     dims integer NOT NULL,
     embedding vector NOT NULL,

@@ -3,91 +3,91 @@
 -- The tables. The same schema runs on one PostgreSQL and, distributed by `thread`, on Citus:
 --
 -- * Every key begins with `thread`, which the server computes from the tenant and the thread's name (domain/threads.py).
---   What a thread refers to lies with the thread: threads share nothing.
--- * Whoever changes anything of a thread locks its row in `threads` first, by an UPDATE. So all that is done to a thread has
---   an order, and what a function asks after its first statement can't change under it. One function call a change: nothing
---   is locked while a server isn't at work.
--- * There are no sequences: versions and lease tokens come from the clock and from those before them (next_version). There
---   are no triggers.
--- * Key texts are compared bytewise (COLLATE "C"), whatever the database's own collation, so that "the greatest id" and the
---   order of writes mean the same everywhere.
+--   Threads share nothing: everything that a thread refers to is stored with it.
+-- * Every change of a thread first locks its row in `threads`, by an UPDATE. So changes of a thread are ordered, and what a
+--   function reads after its first statement can't change until it commits. A change is one function call, so no lock is held
+--   while a server is idle.
+-- * There are no sequences: versions and lease tokens come from the clock and the previous ones (next_version). There are no
+--   triggers.
+-- * Key texts are compared bytewise (COLLATE "C"), whatever the database's collation: "the greatest id" and the order of
+--   writes mean the same everywhere.
 --
--- A table that was analyzed while tiny makes the planner prefer sequential scans, and prepared statements keep such a plan
--- while the table grows; before the first analyze it assumes a table worth an index. Hence the thresholds of autovacuum.
+-- If a table is analyzed while tiny, the planner prefers sequential scans, and prepared statements keep such a plan while the
+-- table grows. Before the first analyze it assumes a table worth an index. Hence the thresholds of autovacuum.
 --
--- Nothing is compressed here. Values are patches on each other, or compressed by who sends them, or small; and pglz, which is
--- all that some builds of PostgreSQL have, takes longer than writing the row. Rows of up to 8 kB stay in one piece
--- (toast_tuple_target): a second table and its index cost more than the compactness gains.
+-- Nothing is compressed here. Values are patches on each other, compressed by the sender, or small; and pglz, the only method
+-- of some builds of PostgreSQL, takes longer than writing the row. Rows of up to 8 kB aren't split (toast_tuple_target): a
+-- second table and its index cost more than the smaller rows save.
 
--- A thread: its names, its lease, and the lock on everything else. It outlives what the thread holds by an hour or so.
+-- A thread: its names, its lease, and the lock on everything else. The row outlives a deleted thread by an hour or so.
 CREATE TABLE __schema__.threads (
     thread uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     thread_id text COLLATE "C" NOT NULL,
-    -- No version at or below it is given again: it remembers the namespaces that were deleted.
+    -- No version at or below this is given again: it covers the namespaces that were deleted.
     floor bigint NOT NULL DEFAULT 0,
     lease_holder bytea,
-    -- The last lease's, in force or not.
+    -- The token of the last lease, in force or not.
     lease_token bigint NOT NULL DEFAULT 0,
-    -- On the database's clock, which is everybody's. Null: nobody holds the thread.
+    -- By the database's clock. Null: there is no lease.
     lease_expires_at timestamptz,
-    -- The copy that made the thread, so that it is known when it is sent again, and how many checkpoints it copied.
+    -- The request id of the copy that created the thread, to recognize a retry, and how many checkpoints it copied.
     copy_request_id bytea,
     copied_checkpoints bigint,
     created_at timestamptz NOT NULL DEFAULT now(),
-    -- When its lease, or what is noted below, changed.
+    -- When its lease, or anything below, changed.
     updated_at timestamptz NOT NULL DEFAULT now(),
     -- When checkpoints or task writes were last stored.
     active_at timestamptz NOT NULL DEFAULT now(),
-    -- Where the thread stands in lists: at most two seconds before active_at (listed_now). An index has this column and not
-    -- active_at, so that most writes touch no index. Null: the thread holds nothing.
+    -- The thread's position in lists: at most two seconds before active_at (listed_now). It is indexed instead of active_at,
+    -- so most writes don't touch the index. Null: the thread is empty.
     listed_at timestamptz,
-    -- How many checkpoints it holds, and about how many bytes all its rows have: exact after a prune, a deletion or a copy.
+    -- How many checkpoints it holds, and the approximate bytes of all its rows: exact after a prune, a deletion or a copy.
     checkpoints bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
-    -- What lies beside the root namespace's last put: 1: an interrupt, 2: an error. Null: neither.
+    -- The task writes of the root namespace's last put have 1: an interrupt, 2: an error. Null: neither.
     signal smallint,
     -- The family of the serializer that it was first written with (domain/serializers.py): 1: LangGraph's msgpack, 2: the JSON of
-    -- LangGraph.js, 3: another. Null: nothing that it holds tells one.
+    -- LangGraph.js, 3: another. Null: unknown from what it holds.
     serializer smallint,
-    -- Of the metadata whose labels are in thread_labels. Null: they aren't there, or it isn't known of which they are.
+    -- The fingerprint of the metadata whose labels are in thread_labels. Null: there are none, or it is unknown.
     fingerprint bigint,
-    -- Read-only and out of lists. The lease is nobody's for ever then.
+    -- Read-only and hidden from lists. The lease then has no holder and never ends.
     archived_at timestamptz,
     is_archived boolean NOT NULL DEFAULT false,
-    -- Nothing of it is deleted, by whomever.
+    -- Nobody can delete anything of it.
     is_pinned boolean NOT NULL DEFAULT false,
-    -- How long it is kept after active_at and read_at, if it has a time of its own.
+    -- How long it is kept after active_at and read_at, if it has its own time to live.
     ttl_seconds bigint,
-    -- When somebody last read it who asked for that to count.
+    -- When it was last read by a call that asked for this to count as use.
     read_at timestamptz,
-    -- When retention last looked at it, and when it is to look again although nothing was written. Null: it hasn't looked since
-    -- something changed; nothing comes due.
+    -- When retention last checked it, and when to check it again even if nothing is written. Null: not since something
+    -- changed; nothing becomes due.
     retained_at timestamptz,
     retention_due_at timestamptz,
-    -- Retention deleted checkpoints, and not yet the values that nothing refers to any more.
+    -- Retention has deleted checkpoints, but not yet the values that were only theirs.
     has_garbage boolean NOT NULL DEFAULT false,
-    -- What people noted about the thread itself: an object of texts.
+    -- Tags: an object of texts.
     tags jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (thread)
 ) WITH (
-    -- Rows are updated in place with every write: room on the page keeps that from touching the index.
+    -- Every write updates a row. With free space on its page, this is a HOT update, which touches no index.
     fillfactor = 50,
     autovacuum_analyze_threshold = 2000,
     autovacuum_vacuum_threshold = 2000
 );
 
--- Lists of threads, newest activity first. Each write opens the indexes of this table, whether it touches them or not: those of
--- plain columns, without a condition, cost it the least.
+-- Lists of threads, latest activity first. Every write opens all indexes of this table, even those that it doesn't change:
+-- indexes on plain columns, without a condition, cost the least.
 CREATE INDEX threads_listed ON __schema__.threads (tenant, is_archived, listed_at, thread);
 
--- Lists of threads by the beginning of their names. "POSIX" is "C" by another name: only the query that asks for it by that
--- name gets this index.
+-- Lists of threads by a prefix of their names. "POSIX" is the same as "C" by another name: only a query that names it uses
+-- this index.
 CREATE INDEX threads_names ON __schema__.threads (tenant COLLATE "POSIX", thread_id COLLATE "POSIX");
 
--- What threads can be found by, each thing as a hash of the tenant and of what it is (thread_labels): entries of the metadata of
--- the root namespace's latest checkpoint, tags, signals. Hashes are compared by an operator that row-level security lets indexes
--- use; what is found is looked at once more. Written when something of it changes, which few writes do.
+-- What threads can be found by, as hashes of tenant and content (thread_labels): entries of the metadata of the root namespace's
+-- latest checkpoint, tags, signals. The operator that compares hashes may use indexes under row-level security; matches are
+-- checked again. Few writes change any of these.
 CREATE TABLE __schema__.thread_labels (
     thread uuid NOT NULL,
     label bigint NOT NULL,
@@ -97,7 +97,7 @@ CREATE TABLE __schema__.thread_labels (
 
 CREATE INDEX thread_labels_label ON __schema__.thread_labels (label, thread);
 
--- A namespace that holds checkpoints; no row: version 0, nothing there.
+-- A namespace that holds checkpoints. No row: version 0, empty.
 CREATE TABLE __schema__.namespaces (
     thread uuid NOT NULL,
     checkpoint_ns text COLLATE "C" NOT NULL,
@@ -107,8 +107,8 @@ CREATE TABLE __schema__.namespaces (
     last_checkpoint_id text COLLATE "C" NOT NULL,
     last_writer bytea,
     last_request_id bytea,
-    -- Pruning removed what lies below this id: what a run still makes from there would lack values. Null again after the
-    -- next put: from then on such a run has been overtaken anyway, and ids below may come up again from clocks behind.
+    -- Pruning removed everything below this id: a run that continues from there would lack values. Null again after the next
+    -- put: such a run conflicts anyway from then on, and clocks that are behind may produce ids below it again.
     pruned_below text COLLATE "C",
     PRIMARY KEY (thread, checkpoint_ns)
 ) WITH (fillfactor = 50, autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
@@ -119,7 +119,7 @@ CREATE TABLE __schema__.checkpoints (
     checkpoint_id text COLLATE "C" NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     parent_checkpoint_id text COLLATE "C",
-    -- The namespace's version that this put made; the answer if it is sent again.
+    -- The namespace's version after this put: the answer if it is sent again.
     version bigint NOT NULL,
     request_id bytea,
     body bytea NOT NULL,
@@ -131,7 +131,7 @@ CREATE TABLE __schema__.checkpoints (
     -- What filters see of the metadata.
     metadata_index jsonb NOT NULL,
     run_id text COLLATE "C",
-    -- How many bytes of an answer it takes, without values and task writes.
+    -- Its size in an answer, in bytes, without values and task writes.
     size integer NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (thread, checkpoint_ns, checkpoint_id)
@@ -146,8 +146,8 @@ ALTER TABLE __schema__.checkpoints
 -- Deleting a run.
 CREATE INDEX checkpoints_run_id ON __schema__.checkpoints (tenant, run_id) WHERE run_id IS NOT NULL;
 
--- Listing all threads, newest first. Ids grow with time, so this index is only ever appended to. "POSIX" is "C" by another
--- name: only the query that asks for it by that name gets this index.
+-- Lists of checkpoints of all threads, newest first. Ids grow with time, so entries are only appended to this index. "POSIX" is
+-- the same as "C" by another name: only a query that names it uses this index.
 CREATE INDEX checkpoints_all_threads
     ON __schema__.checkpoints (tenant COLLATE "POSIX", checkpoint_id COLLATE "POSIX");
 
@@ -159,18 +159,18 @@ CREATE TABLE __schema__.channel_values (
     version text COLLATE "C" NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     type text NOT NULL,
-    -- The value's bytes, or the instructions of a patch; empty where they were uploaded.
+    -- The value's bytes, or the instructions of a patch; empty if they were uploaded.
     data bytea NOT NULL,
-    -- How many bytes the value has, once its patch is applied.
+    -- The size of the value, in bytes, with its patch applied.
     size bigint NOT NULL,
-    -- Of the value, or as its client has it. Where values of one version have different ones, they aren't the same.
+    -- The value's checksum, or the client's. Values of one version with different checksums are different.
     crc32 bigint,
-    -- Not null: a patch on this version of the channel, which is there as long as this row is.
+    -- Not null: a patch on this version of the channel, which exists as long as this row does.
     base_version text COLLATE "C",
     sealed boolean,
-    -- How many patches lead to it from a whole value; 0: it is whole.
+    -- The number of patches from a whole value to this one. 0: it is whole.
     depth integer NOT NULL DEFAULT 0,
-    -- Not null: the bytes or instructions, so many, lie in value_parts.
+    -- Not null: the bytes or instructions are in value_parts, upload_size bytes of them.
     upload_id bytea,
     upload_size bigint,
     PRIMARY KEY (thread, checkpoint_ns, channel, version)
@@ -178,7 +178,7 @@ CREATE TABLE __schema__.channel_values (
 
 ALTER TABLE __schema__.channel_values ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- Writes lie beside a checkpoint that may come later, hence no foreign key.
+-- No foreign key: a task write may arrive before its checkpoint.
 CREATE TABLE __schema__.task_writes (
     thread uuid NOT NULL,
     checkpoint_ns text COLLATE "C" NOT NULL,
@@ -189,14 +189,14 @@ CREATE TABLE __schema__.task_writes (
     task_path text COLLATE "C" NOT NULL,
     channel text COLLATE "C" NOT NULL,
     type text NOT NULL,
-    -- The bytes, or the instructions of a patch; empty where they were uploaded.
+    -- The bytes, or the instructions of a patch; empty if they were uploaded.
     data bytea NOT NULL,
     upload_id bytea,
     upload_size bigint,
-    -- The call that stored it. Null: it was copied from another thread.
+    -- The request id of the call that stored it. Null: it was copied from another thread.
     request_id bytea,
-    -- Not null: a patch on this version of the channel, in channel_values, which is there as long as this row is; what it
-    -- makes is told as it is there. All of them are null where the write is whole.
+    -- Not null: a patch on this version of the channel in channel_values, which exists as long as this row does. The next
+    -- columns describe the result as those of channel_values do. All are null if the write is whole.
     base_version text COLLATE "C",
     size bigint,
     crc32 bigint,
@@ -207,12 +207,12 @@ CREATE TABLE __schema__.task_writes (
 
 ALTER TABLE __schema__.task_writes ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- What is built on a value, before that makes room for another one, or is freed. Only large writes are patches.
+-- Finds what builds on a value before the value is replaced or deleted. Only large writes are patches.
 CREATE INDEX task_writes_base
     ON __schema__.task_writes (thread, checkpoint_ns, channel, base_version) WHERE base_version IS NOT NULL;
 
--- Calls whose special writes were here before, each for as long as the checkpoint lives: one that is sent again after a lost
--- answer doesn't undo what replaced it, however often that was.
+-- Calls whose special writes were replaced, kept as long as the checkpoint. If such a call is sent again after a lost answer, it
+-- doesn't undo the replacement.
 CREATE TABLE __schema__.replaced_writes (
     thread uuid NOT NULL,
     checkpoint_ns text COLLATE "C" NOT NULL,
@@ -224,11 +224,11 @@ CREATE TABLE __schema__.replaced_writes (
     PRIMARY KEY (thread, checkpoint_ns, checkpoint_id, task_id, idx, request_id)
 ) WITH (autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
 
--- The bytes of values that came in parts: of uploads, and of values and task writes that name their upload.
+-- The bytes of values sent in parts: of uploads, and of values and task writes that name their upload.
 CREATE TABLE __schema__.value_parts (
     thread uuid NOT NULL,
     upload_id bytea NOT NULL,
-    -- Where the part begins in the value's bytes.
+    -- The offset of the part in the value's bytes.
     part_offset bigint NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     data bytea NOT NULL,
@@ -237,7 +237,7 @@ CREATE TABLE __schema__.value_parts (
 
 ALTER TABLE __schema__.value_parts ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- Uploads that no put has named yet. The put that names one deletes the row: from then on the parts belong to the value.
+-- Uploads that no put has named yet. The put that names one deletes the row, and the parts then belong to the value.
 CREATE TABLE __schema__.uploads (
     thread uuid NOT NULL,
     upload_id bytea NOT NULL,
@@ -246,7 +246,7 @@ CREATE TABLE __schema__.uploads (
     PRIMARY KEY (thread, upload_id)
 ) WITH (autovacuum_analyze_threshold = 2000, autovacuum_vacuum_threshold = 2000);
 
--- Who waits for a lease, in the order of the tickets. Whoever hasn't been seen for a while isn't there any more.
+-- The queue for a lease, ordered by ticket. Waiters that haven't been seen for a while no longer count.
 CREATE TABLE __schema__.lease_waiters (
     thread uuid NOT NULL,
     holder bytea NOT NULL,
@@ -256,8 +256,8 @@ CREATE TABLE __schema__.lease_waiters (
     PRIMARY KEY (thread, holder)
 ) WITH (fillfactor = 70, autovacuum_analyze_threshold = 2000);
 
--- Threads that may hold something nobody will come for: uploads, waiters, a row without anything. Asked across all tenants; it
--- tells no more than that a thread was there.
+-- Threads that may hold garbage: abandoned uploads or waiters, or an empty row. It is read across all tenants, and reveals only
+-- that a thread existed.
 CREATE TABLE __schema__.gc_queue (
     thread uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,

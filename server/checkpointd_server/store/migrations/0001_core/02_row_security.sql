@@ -1,8 +1,8 @@
--- The second wall between tenants: a transaction sees and changes the rows of the tenant that it acts for, and no others,
--- whatever a statement asks for. Without a tenant there are no rows. Superusers and roles with BYPASSRLS are not bound.
+-- The second barrier between tenants: a transaction sees and changes only the rows of the tenant that it acts for, whatever its
+-- statements say. Without a tenant it sees no rows. Superusers and roles with BYPASSRLS are exempt.
 --
--- IS NOT DISTINCT FROM is no condition for an index, as = would be: the planner, which knows nothing of the tables while they
--- are new, would find rows by the tenant alone, and prepared statements would go on with it. So plans are what they were.
+-- IS NOT DISTINCT FROM can't use an index, as = could: while the tables are new, the planner would search them by the tenant
+-- alone, and prepared statements would keep that plan. So policies don't change plans.
 
 ALTER TABLE __schema__.threads ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON __schema__.threads
@@ -44,8 +44,8 @@ ALTER TABLE __schema__.lease_waiters ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON __schema__.lease_waiters
     USING (tenant IS NOT DISTINCT FROM current_setting('checkpointd.tenant', true));
 
--- Owners are bound too, for the server's role mostly owns the tables. Not on Citus, where that stops the moving of shards:
--- there the owner migrates, and another role serves.
+-- Policies apply to owners too, because the server's role usually owns the tables. Not on Citus, where that would prevent moving
+-- shards: there the owner migrates, and another role serves.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus') THEN

@@ -1,6 +1,6 @@
--- Puts and task writes: what commit_writes (04_commits.sql) does where it has to do more than to insert.
+-- Puts and task writes: what commit_writes (04_commits.sql) does when inserting isn't enough.
 
--- What commit_writes takes: groups, and what they hold. of_group: the number of its group.
+-- The arguments of commit_writes: groups, and their contents. of_group: the number of the group.
 
 CREATE TYPE __schema__.group_to_store AS (
     -- From 1.
@@ -8,32 +8,32 @@ CREATE TYPE __schema__.group_to_store AS (
     thread uuid,
     thread_id text,
     ns text,
-    -- The lease token of who writes; 0: none.
+    -- The writer's lease token; 0: none.
     lease bigint,
     -- The precondition. Null: not compared.
     if_version bigint,
     if_writer bytea,
     if_last text,
-    -- Whether it is accepted where there is nothing yet.
+    -- Whether it is accepted if the namespace is empty.
     may_be_first boolean,
     -- Whether it is one call.
     is_single boolean,
-    -- How many puts it has, the last one's id, writer and request, and the bytewise least of their parents from outside of
+    -- How many puts it has; the id, writer and request of the last one; and the bytewise least of the parents that are outside
     -- the group.
     puts integer,
     last text,
     writer bytea,
     request bytea,
     least_parent text,
-    -- How many bytes its rows have.
+    -- The size of its rows, in bytes.
     bytes bigint,
-    -- Of the root namespace: what lies beside its last put (threads.signal), and of the last put's metadata
-    -- (threads.fingerprint), null without one.
+    -- For the root namespace: the signal of its last put's task writes (threads.signal), and the fingerprint of that put's
+    -- metadata (threads.fingerprint), null without one.
     signal smallint,
     fingerprint bigint,
     -- The first put's request.
     first_request bytea,
-    -- The family of the serializer of its writes (threads.serializer). Null: none of them tells one.
+    -- The family of the serializer of its writes (threads.serializer). Null: unknown from the writes.
     serializer smallint
 );
 
@@ -65,8 +65,8 @@ CREATE TYPE __schema__.value_to_store AS (
     crc32 bigint,
     base text,
     sealed boolean,
-    -- Of the chain of patches that leads to the value: the version that was there before the group, null if the chain begins in
-    -- it; how many patches of the group follow; and how many bytes base_outside must have, and which checksum, if not null.
+    -- The chain of patches that leads to the value: the version from before the group that it builds on, null if the chain begins
+    -- in the group; how many patches of the group follow; and the size and checksum that base_outside must have, if not null.
     base_outside text,
     hops integer,
     reach bigint,
@@ -78,7 +78,7 @@ CREATE TYPE __schema__.value_to_store AS (
 -- A value that became empty.
 CREATE TYPE __schema__.emptied_to_store AS (of_group integer, channel text, version text);
 
--- A task write. No two special ones of a group have the same place.
+-- A task write. No two special ones of a group have the same key.
 CREATE TYPE __schema__.write_to_store AS (
     of_group integer,
     id text,
@@ -91,7 +91,7 @@ CREATE TYPE __schema__.write_to_store AS (
     request bytea,
     upload bytea,
     upload_size bigint,
-    -- Of a patch, as a value has them.
+    -- Of a patch, as in values.
     base text,
     size bigint,
     crc32 bigint,
@@ -102,8 +102,8 @@ CREATE TYPE __schema__.write_to_store AS (
     base_crc32 bigint
 );
 
--- Makes room for another value of the version, or for none. What patches are built on stays, under a name that no checkpoint
--- knows; not for the versions p_own, which are built on the new one.
+-- Removes the value of a version, to replace or delete it. A value that patches build on is kept under a name that no checkpoint
+-- refers to; patches of the versions p_own don't count: they build on the new value.
 CREATE FUNCTION __schema__.set_value_aside(
     p_thread uuid, p_ns text, p_channel text, p_version text, p_put_version bigint, p_new_upload bytea, p_own text[]
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -132,14 +132,14 @@ BEGIN
 END
 $$;
 
--- Makes room for values that are something else than what is there at their versions. Returns whether there were any.
+-- Removes existing values that differ from the new ones at their versions. Returns whether there were any.
 CREATE FUNCTION __schema__.set_values_aside(
     p_thread uuid[], p_ns text[], p_version bigint[], p_is_stored boolean[], p_values __schema__.value_to_store[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM __schema__.set_value_aside(
         s.thread, s.checkpoint_ns, s.channel, s.version, p_version[v.of_group], v.upload,
-        -- What the group itself builds on the new value is not about the old one.
+        -- Patches of the group itself build on the new value, not on the old one.
         ARRAY(
             SELECT own.version
             FROM unnest(p_values) AS own
@@ -162,7 +162,7 @@ BEGIN
 END
 $$;
 
--- How many patches there are to each task write, those of the group included; null: it has no base that is there, or is whole.
+-- The number of patches up to each task write, including those of the group. Null: it is whole, or its base is missing.
 CREATE FUNCTION __schema__.depths_of_writes(p_thread uuid[], p_ns text[], p_writes __schema__.write_to_store[]) RETURNS integer[]
 LANGUAGE sql VOLATILE AS $$
     SELECT array_agg(
@@ -180,8 +180,8 @@ LANGUAGE sql VOLATILE AS $$
     FROM unnest($3) AS w
 $$;
 
--- How many bytes the task writes beside a checkpoint have without what they write: their own names, and those of the rows that
--- they are built on, which are read with them.
+-- The size of a checkpoint's task writes without their data, in bytes: their own names, and those of the rows that they build
+-- on, which are read with them.
 CREATE FUNCTION __schema__.written_bytes(p_thread uuid, p_ns text, p_checkpoint_id text) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
     SELECT (
@@ -202,8 +202,8 @@ LANGUAGE sql VOLATILE AS $$
     )
 $$;
 
--- Makes room for special task writes where others are, but not for those of a call that was here before. Remembers the calls
--- whose writes were there. Returns whether there were any.
+-- Removes existing task writes that special ones replace, except where the call was replaced before. Remembers the calls whose
+-- writes were removed. Returns whether there were any.
 CREATE FUNCTION __schema__.set_writes_aside(
     p_thread uuid[], p_ns text[], p_is_stored boolean[], p_writes __schema__.write_to_store[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -255,9 +255,9 @@ BEGIN
 END
 $$;
 
--- Looks after puts whose checkpoints were there. Where a put has stored it before, its group is repeated: what was stored of it
--- just now is taken back, and there is a row for it, with the version that it was given then. Where another put has, it is
--- replaced.
+-- Handles puts whose checkpoints already exist. If the same put stored the checkpoint, its group is repeated: what was stored of
+-- it just now is undone, and the function returns a row for it, with the version of the first time. If another put did, the
+-- checkpoint is replaced.
 CREATE FUNCTION __schema__.replace_checkpoints(
     p_thread uuid[], p_ns text[], p_version bigint[], p_is_stored boolean[], p_puts __schema__.put_to_store[]
 ) RETURNS TABLE (o_group integer, o_version bigint) LANGUAGE plpgsql AS $$
@@ -307,12 +307,12 @@ BEGIN
     )
     UPDATE __schema__.threads AS t SET
         checkpoints = t.checkpoints - (SELECT count(*) FROM replaced WHERE replaced.thread = t.thread)
-    -- An array, and no join, for which a plan made while the table was tiny would walk over all of it.
+    -- An array instead of a join: a join planned while the table was tiny would scan all of it.
     WHERE t.thread = ANY (ARRAY (SELECT replaced.thread FROM replaced));
 END
 $$;
 
--- Whether an upload is there, named by nothing yet, and has so many bytes without a gap.
+-- Returns whether an upload exists, isn't named yet, and has exactly this many bytes without a gap.
 CREATE FUNCTION __schema__.upload_is_whole(p_thread uuid, p_upload_id bytea, p_size bigint) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
     SELECT
@@ -334,8 +334,8 @@ LANGUAGE sql VOLATILE AS $$
         )
 $$;
 
--- Makes the parts of uploads those of the values and task writes that name them. Those of a task write that found another in its
--- place stay for the collection.
+-- Assigns the parts of uploads to the values and task writes that name them. If a task write wasn't stored because its key was
+-- taken, its parts are left to garbage collection.
 CREATE FUNCTION __schema__.claim_uploads(
     p_thread uuid[], p_ns text[], p_is_stored boolean[], p_values __schema__.value_to_store[],
     p_writes __schema__.write_to_store[]

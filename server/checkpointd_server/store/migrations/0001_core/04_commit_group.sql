@@ -1,7 +1,7 @@
--- Puts and task writes of one namespace, where all is as it nearly always is: the thread is free, the group is accepted, and
--- nothing of it was there before. Whatever else there is to say is said by commit_writes, which stores any groups.
+-- Puts and task writes of one namespace in the usual case: the thread is free, the group is accepted, and nothing of it exists
+-- yet. All other cases are left to commit_writes, which stores any groups.
 
--- Takes back what this transaction has just inserted of a group's checkpoints and values, and nothing that was there before.
+-- Deletes the checkpoints and values that this transaction has inserted of a group, and nothing older.
 CREATE FUNCTION __schema__.take_back(
     p_thread uuid, p_ns text, p_id text, p_earlier __schema__.put_to_store[], p_values __schema__.value_to_store[]
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -17,16 +17,16 @@ BEGIN
 END
 $$;
 
--- Stores a group, and returns the namespace's version after it and before it. Null: nothing was stored, ask commit_writes.
--- Judges as judge() does, without saying why. Each expression and statement costs a lone put its microseconds: what differs
--- from put to put is a parameter of its own, and what is seldom there is null.
+-- Stores a group, and returns the namespace's versions after and before it. Null: nothing was stored, call commit_writes.
+-- It checks the same as judge(), but doesn't say what failed. Every expression and statement adds microseconds to a single put:
+-- what differs between puts is a parameter of its own, and what is rarely present is null.
 --
 --   p_lease to p_serializer
---                  As group_to_store has them.
+--                  As in group_to_store.
 --   p_parent to p_size
---                  The last put, as put_to_store has it; null if there is none. The others are p_earlier.
+--                  The last put, as in put_to_store; null if there is none. The others are p_earlier.
 --   p_values to p_writes
---                  What the group holds, without uploads and task writes that are patches. Null: none.
+--                  The contents of the group, without uploads and task writes that are patches. Null: none.
 CREATE FUNCTION __schema__.commit_group(
     p_tenant text, p_max_chain integer, p_thread uuid, p_thread_id text, p_ns text, p_lease bigint, p_if_version bigint,
     p_if_writer bytea, p_if_last text, p_may_be_first boolean, p_puts integer, p_id text, p_writer bytea, p_request bytea,
@@ -52,8 +52,8 @@ DECLARE
     x_serializer smallint;
     x_now timestamptz := clock_timestamp();
 BEGIN
-    -- The lock comes first. What is asked after it sees what those did who had it before. Who finds it taken doesn't wait here,
-    -- where others would have to wait behind.
+    -- The lock comes first: later statements see what its previous holders committed. If it is taken, this doesn't wait, because
+    -- other groups would have to wait too.
     UPDATE __schema__.threads AS t SET
         active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
         checkpoints = t.checkpoints + p_puts, bytes = t.bytes + p_bytes
@@ -143,7 +143,7 @@ BEGIN
         END IF;
 
         IF p_values IS NOT NULL THEN
-            -- Those whose base isn't there, or whose chain is too long, are left out.
+            -- Without those whose base is missing, or whose chain is too long.
             INSERT INTO __schema__.channel_values AS v (
                 thread, checkpoint_ns, channel, version, tenant, type, data, size, base_version, crc32, sealed, depth
             )
@@ -203,12 +203,12 @@ BEGIN
                 FROM unnest(p_writes) AS w
                 ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
                 GET DIAGNOSTICS x_rows = ROW_COUNT;
-                -- Where some were there, special ones make room.
+                -- Special writes replace existing ones.
                 EXIT WHEN x_try = 2 OR x_rows = cardinality(p_writes)
                     OR NOT __schema__.set_writes_aside(ARRAY[p_thread], ARRAY[p_ns], ARRAY[true], p_writes);
             END LOOP;
         END IF;
-        -- What lists show of the thread.
+        -- Update what lists show of the thread.
         IF p_signal IS NOT NULL
             OR p_fingerprint IS NOT NULL AND (x_signal IS NOT NULL OR x_fingerprint IS DISTINCT FROM p_fingerprint)
         THEN
@@ -220,7 +220,7 @@ BEGIN
         RETURN ARRAY[x_version, coalesce(x_previous, 0)];
     END;
 
-    -- It was counted with the lock.
+    -- The lock has already counted it.
     UPDATE __schema__.threads AS t SET
         checkpoints = t.checkpoints - p_puts, bytes = t.bytes - p_bytes,
         listed_at = CASE WHEN t.checkpoints > p_puts OR t.bytes > p_bytes THEN t.listed_at END,

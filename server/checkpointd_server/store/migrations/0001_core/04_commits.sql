@@ -1,8 +1,8 @@
--- Puts and task writes: one call for all that shares a commit.
+-- Puts and task writes: one call for everything in a commit.
 
--- Judges whether a group is to be stored, by its thread and its namespace, whose columns are null if they are not there.
--- Of a thread that isn't locked, what is known may be out of date; where nothing is there to be locked (p_is_there), what builds
--- on something is refused anyway.
+-- Decides whether a group may be stored, by the rows of its thread and its namespace, whose columns are null if they don't exist.
+-- The state of a thread that isn't locked may be out of date; if there is no row to lock (p_is_there), a group that builds on
+-- something is refused anyway.
 CREATE FUNCTION __schema__.judge(
     p_group __schema__.group_to_store, p_is_locked boolean, p_is_there boolean, p_lease bigint, p_version bigint, p_last text,
     p_writer bytea, p_request bytea, p_pruned_below text, p_serializer smallint
@@ -20,8 +20,8 @@ CREATE FUNCTION __schema__.judge(
     END
 $$;
 
--- Which of the single calls that were refused have been stored before: a put, by its checkpoint; task writes, if one of their
--- places knows the call, and each of them holds something.
+-- Returns which of the refused single calls were stored before: a put, by its checkpoint; task writes, if one of their keys has
+-- the call's request id, and each of them has a row.
 CREATE FUNCTION __schema__.find_repeated(
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_writes __schema__.write_to_store[],
     p_outcome text[]
@@ -63,8 +63,8 @@ BEGIN
 END
 $$;
 
--- The next version of a namespace, after so many puts: greater than all that were given before, also by another server's clock,
--- and to namespaces that were deleted. Without a put, it stays.
+-- Returns a namespace's version after this many puts: greater than all earlier versions, including those of deleted namespaces.
+-- Without a put, it stays.
 CREATE FUNCTION __schema__.next_version(p_version bigint, p_floor bigint, p_puts integer) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
     SELECT CASE
@@ -73,8 +73,8 @@ LANGUAGE sql VOLATILE AS $$
     END
 $$;
 
--- Locks the threads of groups, makes those that may be new, and returns them. It leaves out those that others have locked,
--- unless it is to wait for the one that there is.
+-- Locks the threads of groups, creates those that may be new, and returns them, without those that are locked by other
+-- transactions, unless it is told to wait for the only one.
 CREATE FUNCTION __schema__.lock_threads(p_tenant text, p_waits boolean, p_groups __schema__.group_to_store[]) RETURNS uuid[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -118,7 +118,7 @@ BEGIN
             RETURN x_locked;
         END IF;
     END IF;
-    -- Nobody waits here but for the instant in which somebody else makes the same thread: in one order, therefore.
+    -- This waits only while another transaction creates the same thread. All do so in the same order, to avoid deadlocks.
     WITH made AS (
         INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer)
         SELECT g.thread, p_tenant, min(g.thread_id), x_now, x_now, sum(g.puts), sum(g.bytes), max(g.serializer)
@@ -136,12 +136,11 @@ END
 $$;
 
 -- Stores writes of one tenant. They come as groups: the writes of one namespace that build on each other, so that one check
--- decides on them. Groups of one thread are of one serializer. A group is stored whole or not at all, whatever becomes of the
--- others. The result is one row of arrays, which
--- have an entry for each group:
+-- decides on all of them. Groups of one thread have one serializer. A group is stored as a whole or not at all, independently
+-- of the others. The result is one row of arrays with an entry for each group:
 --
 --   o_outcome    "ok", or why nothing of the group was stored:
---                "busy"       another transaction has the thread: send it again, to wait
+--                "busy"       another transaction has locked the thread: call again with p_waits
 --                "repeated"   some of it was stored before
 --                "serializer" the thread was written with another one
 --                "held", "lost"
@@ -149,22 +148,22 @@ $$;
 --                "conflict", "predecessor"
 --                             the precondition
 --                "base", "chain"
---                             a value or a task write: its base or its upload is not there, or too many patches follow one
---                             another
---                "full"       the checkpoint has as many task writes beside it as can be read
---   o_version    The namespace's. For "ok": after the group. For "repeated", where the group is one call: what its put was
---                given then, null if its request id is that of another checkpoint, or 0 for task writes.
+--                             a value or a task write: its base or its upload is missing, or its chain of patches is too
+--                             long
+--                "full"       the checkpoint has as many task writes as can be read
+--   o_version    The namespace's version. For "ok": after the group. For "repeated", if the group is one call: the version
+--                its put got the first time, null if its request id belongs to another checkpoint, or 0 for task writes.
 --   o_previous   The namespace's version before.
 --   o_last_id    The checkpoint put last.
---   o_remaining  How long the lease in force lives, in seconds.
---   o_serializer What the thread was written with (threads.serializer).
---   o_channel    For "base" and "chain": whose value it is, or which one was written to. Null where there are none.
+--   o_remaining  Remaining time of the lease in force, in seconds.
+--   o_serializer The family of the thread's serializer (threads.serializer).
+--   o_channel    For "base" and "chain": the channel of the value or task write. Null if no group has these.
 --
---   p_waits        Whether to wait for the thread, where all groups are of one.
---   p_max_written  How many bytes the task writes beside a checkpoint may have, with what they are built on, and without
---                  what they write. Null: it isn't looked at.
+--   p_waits        Whether to wait for the thread, if all groups are of one.
+--   p_max_written  The maximum size of a checkpoint's task writes, with what they build on but without their data, in bytes.
+--                  Null: not checked.
 --   p_has_patches, p_has_uploads
---                  Whether any of the values and task writes is one.
+--                  Whether any value or task write is a patch, or names an upload.
 CREATE FUNCTION __schema__.commit_writes(
     p_tenant text, p_waits boolean, p_max_chain integer, p_max_written bigint, p_has_patches boolean, p_has_uploads boolean,
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
@@ -186,12 +185,12 @@ DECLARE
     x_rows bigint;
     x_is_refused boolean;
     x_row record;
-    -- Whether lists are to be told of something else than that there is more.
+    -- Whether anything but counts and times changes for lists.
     x_is_news boolean;
-    -- Whether threads that were there are told their serializer.
+    -- Whether existing threads get their serializer.
     x_is_told boolean;
 BEGIN
-    -- The lock comes first. What is asked after it sees what those did who had it before.
+    -- The lock comes first: later statements see what its previous holders committed.
     x_locked := __schema__.lock_threads(p_tenant, p_waits, p_groups);
     SELECT
         array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
@@ -353,7 +352,7 @@ BEGIN
         ON CONFLICT (thread, checkpoint_ns, checkpoint_id) DO NOTHING;
         GET DIAGNOSTICS x_rows = ROW_COUNT;
         IF x_rows < x_puts THEN
-            -- Some are there already: from these puts, or from others.
+            -- Some checkpoints already exist, stored by these puts or by others.
             FOR x_row IN
                 SELECT f.* FROM __schema__.replace_checkpoints(x_thread, x_ns, o_version, x_is_stored, p_puts) AS f
             LOOP
@@ -391,14 +390,14 @@ BEGIN
             WHERE x_is_stored[v.of_group]
             ON CONFLICT (thread, checkpoint_ns, channel, version) DO NOTHING;
             GET DIAGNOSTICS x_rows = ROW_COUNT;
-            -- Where some were there, those that are something else now make room: once, for then patches name their bases by
-            -- other names than the group.
+            -- Existing values that differ are removed. This can be done only once: afterwards patches name their bases by other
+            -- names than the group does.
             EXIT WHEN x_try = 2 OR x_rows = cardinality(p_values)
                 OR NOT __schema__.set_values_aside(x_thread, x_ns, o_version, x_is_stored, p_values);
         END LOOP;
     END IF;
     IF cardinality(p_emptied) > 0 THEN
-        -- Most often nothing is there.
+        -- Usually none exist yet.
         PERFORM __schema__.set_value_aside(v.thread, v.checkpoint_ns, v.channel, v.version, o_version[e.of_group], NULL, '{}')
         FROM unnest(p_emptied) AS e
         CROSS JOIN LATERAL (
@@ -424,7 +423,7 @@ BEGIN
             WHERE x_is_stored[w.of_group]
             ON CONFLICT (thread, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
             GET DIAGNOSTICS x_rows = ROW_COUNT;
-            -- Where some were there, special ones make room.
+            -- Special writes replace existing ones.
             EXIT WHEN x_try = 2 OR x_rows = cardinality(p_writes)
                 OR NOT __schema__.set_writes_aside(x_thread, x_ns, x_is_stored, p_writes);
         END LOOP;
@@ -434,7 +433,7 @@ BEGIN
         PERFORM __schema__.claim_uploads(x_thread, x_ns, x_is_stored, p_values, p_writes);
     END IF;
 
-    -- What lists show of the threads.
+    -- Update what lists show of the threads.
     IF x_is_news THEN
         PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
     END IF;

@@ -1,16 +1,16 @@
--- Reading one checkpoint, and the bytes of one value. The functions are STABLE: all their statements see what their caller's
--- statement sees, one moment. Rows are looked up one by one through primary keys: LIMIT keeps the planner from turning the
--- look-ups into joins, which a kept plan would go on with long after the tables have grown.
+-- Reading one checkpoint, and the bytes of one value. The functions are STABLE: all their statements see the snapshot of the
+-- calling statement. Rows are looked up one by one through primary keys: LIMIT keeps the planner from turning the look-ups into
+-- joins, and a cached plan would keep those after the tables have grown.
 
--- Values of one namespace, as rows that they are made of: of each pair of p_channels and p_versions that isn't known, and of all
--- that it is built on, down to what is known. A pair without a row is left out.
+-- Returns the rows that values of one namespace consist of: each pair of p_channels and p_versions that isn't known, and
+-- everything that it builds on, down to what is known. A pair without a row is left out.
 --
 --   p_known_channels, p_known_versions, p_known_crc32
---                Values that the caller has, if these are their checksums; 0: none is stored.
---   p_max_bytes  How many bytes of data the result holds. What goes beyond is left out, the largest first, and so is what was
---                uploaded: its data is null, and v_bytes tells how much it is.
+--                Values that the caller has, if their checksums are these; 0: no checksum is stored.
+--   p_max_bytes  The maximum size of the result's data, in bytes. Beyond it, data is left out, the largest first, and so is
+--                uploaded data: it is null then, and v_bytes has its size.
 --
--- x_total: the bytes of data. x_names: those of all else.
+-- x_total: the bytes of data. x_names: those of everything else.
 CREATE FUNCTION __schema__.read_values(
     p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_known_channels text[], p_known_versions text[],
     p_known_crc32 bigint[], p_max_bytes bigint,
@@ -118,8 +118,8 @@ BEGIN
 END
 $$;
 
--- The values that task writes are built on, as read_values has them: p_versions has a null where a write is whole, p_known_crc32
--- where there is no checksum.
+-- Returns the values that task writes build on, as read_values does: p_versions is null for a whole write, p_known_crc32 if there
+-- is no checksum.
 CREATE FUNCTION __schema__.read_bases(
     p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_known_channels text[], p_known_versions text[],
     p_known_crc32 bigint[], p_max_bytes bigint,
@@ -147,17 +147,17 @@ BEGIN
 END
 $$;
 
--- A checkpoint with what is needed of its values and its task writes: one row. Where there is no checkpoint, all of it but the
+-- Returns a checkpoint with the values and task writes that the caller needs: one row. Without a checkpoint, everything but the
 -- version is null.
 --
---   p_checkpoint_id  Null: the one with the greatest id.
+--   p_checkpoint_id  Null: the greatest id.
 --   p_known_channels, p_known_versions, p_known_crc32
---                    Values that the caller has, if these are their checksums; 0: none is stored.
---   p_max_bytes      How many bytes of values and task writes the row holds. What goes beyond is left out, and so is what was
---                    uploaded: its data is null, and v_bytes or w_bytes tell how much it is. Null: none are wanted.
+--                    Values that the caller has, if their checksums are these; 0: no checksum is stored.
+--   p_max_bytes      The maximum size of the row's values and task writes, in bytes. Beyond it, data is left out, and so is
+--                    uploaded data: it is null then, and v_bytes or w_bytes have its size. Null: return none.
 --
--- o_bytes tells how many bytes there are in all, with names. The values (v_) are those of the checkpoint that aren't known, and all
--- that they and its task writes are built on, down to what is known.
+-- o_bytes is the total size, with names. The values (v_) are those of the checkpoint that aren't known, and everything that they
+-- and its task writes build on, down to what is known.
 CREATE FUNCTION __schema__.get_checkpoint(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text,
     p_known_channels text[], p_known_versions text[], p_known_crc32 bigint[], p_max_bytes bigint,
@@ -238,7 +238,7 @@ BEGIN
     ) AS w;
 
     IF x_is_patched THEN
-        -- Mostly they are built on what the checkpoint's channels have, which is there already, or known.
+        -- Mostly they build on values of the checkpoint's channels, which are read already, or known.
         SELECT v.* INTO x_bases
         FROM __schema__.read_bases(
             p_thread, p_ns, w_channel, w_base, p_known_channels || v_channel, p_known_versions || v_version,
@@ -260,7 +260,7 @@ BEGIN
 END
 $$;
 
--- A range of the bytes of a value, or of a patch's instructions: from p_offset, at most p_max_bytes. No row: it isn't there.
+-- Returns a range of a value's bytes, or of a patch's instructions: at most p_max_bytes from p_offset. No row: no such value.
 CREATE FUNCTION __schema__.read_bytes(p_thread uuid, p_data bytea, p_upload_id bytea, p_offset bigint, p_max_bytes bigint)
 RETURNS bytea LANGUAGE sql STABLE AS $$
     SELECT CASE
@@ -278,7 +278,7 @@ RETURNS bytea LANGUAGE sql STABLE AS $$
             )
             FROM __schema__.value_parts AS p
             WHERE p.thread = $1 AND p.upload_id = $3 AND p.part_offset < $4 + $5
-                -- No part is larger than a message, so those before are not looked at.
+                -- No part is larger than a message, so earlier parts need not be read.
                 AND p.part_offset > $4 - 67108864 AND p.part_offset + octet_length(p.data) > $4
         )
     END

@@ -1,13 +1,13 @@
--- Lists: keys first, then what is behind those that fit on the page.
+-- Lists: first the keys, then the rows of those that fit on the page.
 
--- The keys of the newest checkpoints of one namespace, of a thread or of a tenant, by checkpoint_id descending, then by thread
--- and namespace: at most p_limit, with how many bytes each takes by itself.
+-- Returns the keys of the newest checkpoints of a namespace, a thread or a tenant, by checkpoint_id descending, then by thread
+-- and namespace: at most p_limit, with the size of each without values and task writes, in bytes.
 --
 --   p_thread, p_ns   Null: all of them.
---   p_from, p_to     Ids from here to there, both included; and below p_before.
+--   p_from, p_to     The range of ids, both included; and below p_before.
 --   p_filter         What the metadata index must contain. Null: anything.
 --   p_after_id, p_after_thread, p_after_ns
---                    Behind this one.
+--                    Start after this one.
 CREATE FUNCTION __schema__.list_keys(
     p_tenant text, p_thread uuid, p_ns text, p_from text, p_to text, p_before text, p_filter jsonb,
     p_after_id text, p_after_thread uuid, p_after_ns text, p_limit integer
@@ -26,7 +26,7 @@ BEGIN
         ORDER BY c.checkpoint_id DESC
         LIMIT p_limit;
     ELSIF p_thread IS NOT NULL THEN
-        -- The newest of each namespace, then the newest of those.
+        -- The newest of each namespace, then the newest of all these.
         RETURN QUERY
         SELECT c.thread, c.checkpoint_ns::text, c.checkpoint_id::text, c.size
         FROM __schema__.namespaces AS n
@@ -45,7 +45,7 @@ BEGIN
         ORDER BY c.checkpoint_id DESC, c.checkpoint_ns
         LIMIT p_limit;
     ELSE
-        -- "POSIX" brings the index in that order.
+        -- "POSIX" selects the index with that order.
         RETURN QUERY
         SELECT c.thread, c.checkpoint_ns::text, c.checkpoint_id::text, c.size
         FROM __schema__.checkpoints AS c
@@ -60,14 +60,14 @@ BEGIN
 END
 $$;
 
--- A page of checkpoints, newest first, each a row as get_checkpoint has it; but of the rows of values (v_) only those that no
--- checkpoint before has brought. A last row without a checkpoint tells o_version, the version of the namespace that was named,
--- and o_has_more, whether the list goes on.
+-- Returns a page of checkpoints, newest first, each a row as get_checkpoint returns it, but with only those values (v_) that no
+-- earlier row has. A last row without a checkpoint has o_version, the version of the namespace p_ns, and o_has_more, whether
+-- there are more.
 --
 --   p_page_size, p_page_bytes
---                 How many checkpoints, and how many bytes of everything that goes out, the page holds; but always one.
---   p_with_parts  Whether values and task writes are wanted.
---   p_max_bytes   How many bytes of values and task writes each checkpoint brings.
+--                 The maximum number of checkpoints, and of bytes in all; a page has at least one checkpoint.
+--   p_with_parts  Whether to return values and task writes.
+--   p_max_bytes   The maximum size of values and task writes in each row, in bytes.
 CREATE FUNCTION __schema__.list_checkpoints(
     p_tenant text, p_thread uuid, p_ns text, p_from text, p_to text, p_before text, p_filter jsonb,
     p_after_id text, p_after_thread uuid, p_after_ns text, p_page_size integer, p_page_bytes bigint,
@@ -88,7 +88,7 @@ DECLARE
     x_number integer := 0;
     x_total bigint := 0;
     x_has_more boolean := false;
-    -- Namespaces on the page, and the values that were sent, each with the place of its namespace.
+    -- Namespaces on the page, and the values returned so far, each with the index of its namespace.
     x_places text[] := '{}';
     x_place integer;
     x_sent_place integer[] := '{}';
@@ -146,7 +146,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 
-    -- Of a checkpoint that didn't fit nothing goes out.
+    -- Nothing of a checkpoint that doesn't fit is returned.
     o_body := NULL;
     o_metadata := NULL;
     v_data := NULL;

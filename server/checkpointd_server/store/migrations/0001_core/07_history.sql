@@ -1,6 +1,6 @@
--- The way back from a checkpoint through its parents.
+-- Walks from a checkpoint through its ancestors.
 
--- Which of the channels p_asked have a stored value at a checkpoint, and at which version.
+-- Returns which of the channels p_asked have a stored value at a checkpoint, and at which version.
 CREATE FUNCTION __schema__.stored_at(
     p_thread uuid, p_ns text, p_channels text[], p_versions text[], p_asked text[],
     OUT o_channels text[], OUT o_versions text[]
@@ -25,20 +25,21 @@ CREATE FUNCTION __schema__.without(p_all text[], p_some text[]) RETURNS text[] L
     WHERE $1[i] NOT IN (SELECT gone.name FROM unnest($2) AS gone (name))
 $$;
 
--- A page of the walk from the checkpoint p_checkpoint_id (null: from the latest) to its ancestors: for each channel, its task
--- writes beside them, up to and including those beside the nearest ancestor that has a stored value of it, the seed.
+-- Returns a page of the walk from the checkpoint p_checkpoint_id (null: the latest) to its ancestors: for each channel, the
+-- ancestors' task writes to it, up to the nearest ancestor that has a stored value of it, the seed, and including its writes.
 --
---   p_channels    The channels that are still looked for.
---   p_from        The ancestor that the page before ended with, null on the first page; and p_after_path, p_after_task,
---                 p_after_idx: the last of its writes that was there, null: all of them, and its seeds.
+--   p_channels    The channels whose seed isn't found yet.
+--   p_from        The ancestor that the previous page ended with, null on the first page. p_after_path, p_after_task,
+--                 p_after_idx: the last of its writes on that page; null: it had all of them, and its seeds.
 --   p_mark, p_steps
---                 For parents in a circle: an ancestor that comes up twice then, and how many steps were made.
---   p_page_bytes  How many bytes of writes and seeds the page holds, but one write at least; p_max_steps: how many ancestors.
---   p_max_bytes   How many bytes a write may have to go out, and all that is in v_ of one ancestor.
+--                 For parents in a cycle: an ancestor that the walk would reach again, and the number of steps so far.
+--   p_page_bytes  The maximum size of writes and seeds on the page, in bytes; it has at least one write. p_max_steps: the maximum
+--                 number of ancestors.
+--   p_max_bytes   The maximum size of a write, and of all of v_ in one row, in bytes; larger data is left out.
 --
--- A row for each ancestor that has anything: its writes (w_), the channels that have their seed there, and the rows that the
--- seeds are made of, and writes that are patches (v_), each once. A last row without o_checkpoint_id tells the namespace's version, and the page's end as the next page
--- takes it: without o_from this was the last one. o_is_gone: the ancestor p_from was deleted meanwhile.
+-- Each ancestor that has anything is a row: its writes (w_), the channels that have their seed there, and the values that seeds
+-- and patches among the writes build on (v_), each once. A last row without o_checkpoint_id has the namespace's version, and the
+-- arguments of the next page; if o_from is null there is none. o_is_gone: the ancestor p_from has been deleted.
 CREATE FUNCTION __schema__.get_delta_history(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text, p_channels text[],
     p_from text, p_after_path text, p_after_task text, p_after_idx integer, p_mark text, p_steps bigint,
@@ -64,7 +65,7 @@ DECLARE
     x_bytes bigint;
     x_names bigint;
     x_is_patched boolean;
-    -- The values that are on the page, for what is built on them.
+    -- The values on the page, for patches that build on them.
     x_sent_channel text[] := '{}';
     x_sent_version text[] := '{}';
     x_sent_crc32 bigint[] := '{}';
@@ -101,7 +102,7 @@ BEGIN
             x_next := NULL;
             EXIT;
         END IF;
-        -- Brent's way to notice a circle: the mark moves up each time the steps have doubled.
+        -- Brent's algorithm finds cycles: the mark moves each time the number of steps has doubled.
         IF o_after_task IS NULL THEN
             IF o_steps & (o_steps - 1) = 0 THEN
                 o_mark := x_next;

@@ -1,11 +1,11 @@
--- Leases: granted, renewed and given up under the thread's lock, on the database's clock. A write is checked under the same
--- lock, so it comes wholly before or wholly after a grant.
+-- Leases are granted, renewed and released under the thread's lock, by the database's clock. Writes are checked under the same
+-- lock, so each is entirely before or entirely after a grant.
 
--- Takes the lease for a holder if it is free and nobody who still waits came earlier, or prolongs the one that the holder has.
--- Whoever gets none and p_waits keeps a place in line.
+-- Grants the lease to a holder if it is free and no earlier waiter is left, or extends the holder's own lease. If it isn't granted
+-- and p_waits is true, the holder is queued.
 --
 --   o_token      Null: not granted.
---   o_remaining  How long the lease lives, granted or another's, in seconds; null: it is free, but others are first.
+--   o_remaining  Remaining time of the lease, granted or another's, in seconds. Null: it is free, but others are first.
 CREATE FUNCTION __schema__.acquire_lease(
     p_tenant text, p_thread uuid, p_thread_id text, p_holder bytea, p_ttl float8, p_waits boolean,
     OUT o_token bigint, OUT o_remaining float8
@@ -22,7 +22,7 @@ BEGIN
         INSERT INTO __schema__.threads AS t (thread, tenant, thread_id) VALUES (p_thread, p_tenant, p_thread_id)
         ON CONFLICT (thread) DO UPDATE SET updated_at = clock_timestamp()
         RETURNING t.floor, t.lease_holder, t.lease_token, t.lease_expires_at INTO x_thread;
-        -- Nothing may ever be written to it.
+        -- An archived thread can't be written to.
         PERFORM __schema__.queue_gc(p_tenant, p_thread, p_ttl + 60);
     END IF;
     x_now := clock_timestamp();
@@ -67,8 +67,8 @@ BEGIN
 END
 $$;
 
--- Shows that a holder still waits. Returns whether nobody is before it, and whether the lease is free. No row: it isn't in
--- the line.
+-- Records that a holder still waits. Returns whether it is first in the queue, and whether the lease is free. No row: it isn't
+-- queued.
 CREATE FUNCTION __schema__.await_lease(p_tenant text, p_thread uuid, p_holder bytea)
 RETURNS TABLE (is_first boolean, is_free boolean) LANGUAGE plpgsql AS $$
 DECLARE
@@ -89,7 +89,7 @@ BEGIN
 END
 $$;
 
--- Lets the lease with the token p_token live for p_ttl seconds from now, if it is in force. Returns whether it was.
+-- Renews the lease with the token p_token for p_ttl seconds from now, if it is in force. Returns whether it was.
 CREATE FUNCTION __schema__.renew_lease(p_tenant text, p_thread uuid, p_token bigint, p_ttl float8) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -102,7 +102,7 @@ BEGIN
 END
 $$;
 
--- Ends the lease of a holder, also one that has expired, and lets it leave the line. Returns whether the lease was in force.
+-- Ends the lease of a holder, even an expired one, and removes it from the queue. Returns whether the lease was in force.
 CREATE FUNCTION __schema__.release_lease(p_tenant text, p_thread uuid, p_holder bytea) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -120,7 +120,7 @@ BEGIN
 END
 $$;
 
--- The lease in force, if there is one, and how many wait for it. There is always a row.
+-- Returns the lease in force, if any, and how many wait for it. Always one row.
 CREATE FUNCTION __schema__.get_lease(
     p_tenant text, p_thread uuid, OUT o_token bigint, OUT o_remaining float8, OUT o_waiting integer
 ) LANGUAGE plpgsql STABLE AS $$

@@ -1,6 +1,6 @@
--- Uploads, and the collection of what nobody comes for.
+-- Uploads, and garbage collection.
 
--- Has a thread looked at in so many seconds.
+-- Queues a thread for garbage collection after this many seconds.
 CREATE FUNCTION __schema__.queue_gc(p_tenant text, p_thread uuid, p_seconds float8) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     INSERT INTO __schema__.gc_queue AS q (thread, tenant, due_at)
@@ -8,7 +8,7 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (thread) DO UPDATE SET due_at = excluded.due_at WHERE q.due_at > excluded.due_at
 $$;
 
--- Stores a part of an upload. A part that is there stays as it is, and so does an upload that a value has named.
+-- Stores a part of an upload. An existing part isn't changed, nor an upload that a value has named.
 CREATE FUNCTION __schema__.put_part(
     p_tenant text, p_thread uuid, p_thread_id text, p_upload_id bytea, p_offset bigint, p_data bytea, p_grace float8
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -36,9 +36,9 @@ BEGIN
 END
 $$;
 
--- Looks after a thread: deletes uploads that nothing has named for p_grace seconds, waiters that are gone, and the thread's
--- row where it holds nothing and its floor is older than p_tombstone seconds, so that the clock takes its place. Returns in how
--- many seconds to look again; null: there is nothing to look for.
+-- Collects a thread's garbage: deletes uploads that nothing has named for p_grace seconds, waiters that are gone, and the row of
+-- an empty thread whose floor is older than p_tombstone seconds: by then the clock alone makes greater versions. Returns in how
+-- many seconds to check again. Null: never.
 CREATE FUNCTION __schema__.collect_thread(p_tenant text, p_thread uuid, p_grace float8, p_tombstone float8) RETURNS float8
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,10 +1,10 @@
--- Work on whole threads, one thread a call: deletions, and what belongs to them.
+-- Deletions, one thread per call.
 
--- Locks a thread, and judges whether somebody with the lease token p_lease (0: none) may change it.
+-- Locks a thread, and decides whether a caller with the lease token p_lease (0: none) may change it.
 --
 --   o_outcome    "ok", "held", "lost", "pinned"
---   o_remaining  How long the lease in force lives, in seconds.
---   o_is_there   Whether the thread has a row. Without one it holds nothing.
+--   o_remaining  Remaining time of the lease in force, in seconds.
+--   o_is_there   Whether the thread has a row. Without one it is empty.
 CREATE FUNCTION __schema__.lock_thread(
     p_tenant text, p_thread uuid, p_lease bigint, OUT o_outcome text, OUT o_remaining float8, OUT o_is_there boolean
 ) LANGUAGE plpgsql AS $$
@@ -27,7 +27,7 @@ BEGIN
 END
 $$;
 
--- Of which of the threads p_threads nothing may be deleted by who has the lease tokens p_leases (0: none): a row for each.
+-- Returns a row for each of the threads p_threads that a caller with the lease tokens p_leases (0: none) may not delete from.
 CREATE FUNCTION __schema__.check_leases(p_tenant text, p_threads uuid[], p_leases bigint[])
 RETURNS TABLE (o_thread uuid, o_outcome text, o_remaining float8) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -55,7 +55,7 @@ BEGIN
 END
 $$;
 
--- Deletes namespaces of a locked thread whole, and returns how many checkpoints were in them.
+-- Deletes entire namespaces of a locked thread, and returns how many checkpoints they had.
 CREATE FUNCTION __schema__.delete_namespaces(p_thread uuid, p_namespaces text[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     x_floor bigint;
@@ -88,7 +88,7 @@ BEGIN
 END
 $$;
 
--- Deletes a thread, and tells how many checkpoints it had. Its row stays for a while, with its lease.
+-- Deletes a thread, and returns how many checkpoints it had. Its row is kept for a while, with its lease.
 CREATE FUNCTION __schema__.delete_thread(
     p_tenant text, p_thread uuid, p_lease bigint, OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint
 ) LANGUAGE plpgsql AS $$
@@ -121,7 +121,7 @@ BEGIN
 END
 $$;
 
--- Deletes checkpoints of a namespace, with the writes beside them. Writes whose checkpoint is still to come stay.
+-- Deletes checkpoints of a namespace with their task writes. Writes that arrived before their checkpoint are kept.
 CREATE FUNCTION __schema__.delete_checkpoints(p_thread uuid, p_ns text, p_ids text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM __schema__.checkpoints AS c
@@ -138,8 +138,8 @@ BEGIN
 END
 $$;
 
--- Deletes the values of a namespace that no checkpoint refers to, and that nothing is built on which one refers to, nor a task
--- write. EXCEPT is never planned as a loop over all pairs.
+-- Deletes the values of a namespace that no checkpoint refers to, neither directly nor through patches, and that no task write
+-- builds on. EXCEPT is never planned as a loop over all pairs.
 CREATE FUNCTION __schema__.free_values(p_thread uuid, p_ns text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     WITH RECURSIVE used AS (
@@ -191,7 +191,7 @@ BEGIN
 END
 $$;
 
--- The threads that hold checkpoints of the runs p_runs.
+-- Returns the threads that hold checkpoints of the runs p_runs.
 CREATE FUNCTION __schema__.threads_of_runs(p_tenant text, p_runs text[])
 RETURNS TABLE (o_thread uuid, o_thread_id text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -208,8 +208,8 @@ BEGIN
 END
 $$;
 
--- Deletes the checkpoints of runs from a thread, and the values that no other refers to; tells how many there were. A namespace
--- that is empty then has no head; the others get a new version and no last writer, so that a run under way there is told.
+-- Deletes the checkpoints of runs from a thread, with values that no other checkpoint refers to, and returns how many there were.
+-- Namespaces that become empty lose their head. The others get a new version and no last writer, so runs in progress conflict.
 CREATE FUNCTION __schema__.delete_runs(
     p_tenant text, p_thread uuid, p_lease bigint, p_runs text[],
     OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint

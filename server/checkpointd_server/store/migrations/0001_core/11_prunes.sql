@@ -1,6 +1,6 @@
 -- Removing history.
 
--- The least id on the way back from a checkpoint to the nearest stored values of channels.
+-- Returns the least id among a checkpoint and its ancestors, up to the nearest stored values of channels.
 CREATE FUNCTION __schema__.lowest_ancestor(p_thread uuid, p_ns text, p_checkpoint_id text, p_channels text[]) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -18,7 +18,7 @@ BEGIN
         SELECT c.checkpoint_id, c.parent_checkpoint_id, c.channels, c.channel_versions INTO x_ancestor
         FROM __schema__.checkpoints AS c
         WHERE c.thread = p_thread AND c.checkpoint_ns = p_ns AND c.checkpoint_id = x_next;
-        -- As in get_delta_history: parents may go in a circle.
+        -- As in get_delta_history: parents may form a cycle.
         EXIT WHEN NOT FOUND OR x_next = x_mark;
         IF x_steps & (x_steps - 1) = 0 THEN
             x_mark := x_next;
@@ -37,12 +37,12 @@ BEGIN
 END
 $$;
 
--- The channels of a checkpoint whose value must be rebuilt from its ancestors.
+-- Returns the channels of a checkpoint whose value must be rebuilt from its ancestors.
 --
--- LangGraph counts the updates of such delta channels in the metadata. Its loop always does. Updates, copies and inputs by hand
--- didn't up to 1.2.11, and LangGraph.js marks threads by delta_writes_versioned; there, and where the metadata index tells
--- nothing of LangGraph's (it may be kept back), channels count that are empty here and were written to. A channel that is
--- counted and has no version may have been written to by an old LangGraph.js.
+-- LangGraph counts the updates of such delta channels in the metadata. Its loop always does; manual updates, copies and inputs
+-- didn't up to 1.2.11, and LangGraph.js marks threads by delta_writes_versioned. For those, and if the metadata index has nothing
+-- of LangGraph's (it may be withheld), this takes channels that are empty here and were written to. A channel that is counted
+-- and has no version may have been written to by an old LangGraph.js.
 CREATE FUNCTION __schema__.delta_channels_at(p_thread uuid, p_ns text, p_checkpoint_id text) RETURNS text[]
 LANGUAGE sql STABLE AS $$
     SELECT ARRAY (
@@ -82,9 +82,9 @@ LANGUAGE sql STABLE AS $$
     ) AS c
 $$;
 
--- The newest checkpoint of each namespace of a thread; its parent, and whether that has sends beside it, which up to format 3
--- are the newest's pending ones (the format is not ours to read); whether it belongs to a root checkpoint that is there, but
--- isn't the newest; and the channels whose value must be rebuilt from its ancestors.
+-- Returns the newest checkpoint of each namespace of a thread; its parent, and whether the parent has sends among its task writes,
+-- which up to format 3 are the newest's pending sends (the server doesn't read the format); whether it belongs to an existing
+-- root checkpoint that isn't the newest; and the channels whose value must be rebuilt from its ancestors.
 CREATE FUNCTION __schema__.newest_of_namespaces(p_thread uuid)
 RETURNS TABLE (
     o_ns text, o_checkpoint_id text, o_parent text, o_has_sends boolean, o_is_finished boolean, o_delta_channels text[]
@@ -98,9 +98,9 @@ BEGIN
             WHERE w.thread = p_thread AND w.checkpoint_ns = newest.checkpoint_ns
                 AND w.checkpoint_id = newest.parent_checkpoint_id AND w.channel = '__pregel_tasks'
         ),
-        -- A call's namespace has its task's id behind a colon; a subgraph with a memory of its own (checkpointer=True) has
-        -- none. Runs save in the background, so that a call may be there before the root checkpoint that it belongs to:
-        -- such a one stays.
+        -- The namespace of a call ends in a colon and its task's id; that of a subgraph with its own memory
+        -- (checkpointer=True) doesn't. Runs save in the background, so a call may be stored before the root checkpoint that it
+        -- belongs to: such a call is kept.
         position(':' IN newest.checkpoint_ns) > 0 AND EXISTS (
             SELECT FROM __schema__.checkpoints AS r
             WHERE r.thread = p_thread AND r.checkpoint_ns = '' AND r.checkpoint_id = newest.root_id
@@ -124,9 +124,9 @@ BEGIN
 END
 $$;
 
--- Keeps of each namespace of a thread the newest checkpoint with its writes, and what it needs from its ancestors; tells how
--- many checkpoints went. All from the least needed id on are kept, siblings of the ancestors too: what remains is then told by
--- one id, which the namespace notes for puts to be checked against.
+-- Keeps the newest checkpoint of each namespace of a thread with its writes, and what it needs from its ancestors, and returns how
+-- many checkpoints were deleted. Everything from the least needed id on is kept, including siblings of ancestors: so one id
+-- describes what remains. The namespace records it, and puts are checked against it.
 CREATE FUNCTION __schema__.prune_thread(
     p_tenant text, p_thread uuid, p_lease bigint, OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint
 ) LANGUAGE plpgsql AS $$
@@ -161,13 +161,13 @@ BEGIN
             o_checkpoints := o_checkpoints + cardinality(x_ids);
             PERFORM __schema__.delete_checkpoints(p_thread, x_newest.o_ns, x_ids);
             PERFORM __schema__.free_values(p_thread, x_newest.o_ns);
-            -- A run under way whose last put is gone must not build on it; all others go on undisturbed.
+            -- A run in progress whose last put was deleted must not build on it. All others continue undisturbed.
             UPDATE __schema__.namespaces AS n SET
                 pruned_below = x_floor,
                 last_writer = CASE WHEN n.last_checkpoint_id >= x_floor THEN n.last_writer END
             WHERE n.thread = p_thread AND n.checkpoint_ns = x_newest.o_ns;
         END IF;
-        -- Nobody finds the parents below any more. Encrypted metadata is bound to the parent's id: there it stays.
+        -- References to parents below the id are cleared, but not for encrypted metadata, which is bound to its parent's id.
         UPDATE __schema__.checkpoints AS c SET parent_checkpoint_id = NULL
         WHERE c.thread = p_thread AND c.checkpoint_ns = x_newest.o_ns AND c.parent_checkpoint_id < x_floor
             AND c.metadata_type NOT LIKE '%+%';

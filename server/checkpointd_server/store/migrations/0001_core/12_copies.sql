@@ -1,6 +1,6 @@
 -- Copying and forking threads.
 
--- Makes the row of a thread, if there is none: so that nobody has to wait for a long transaction that would make it.
+-- Creates the row of a thread if it is missing, by itself: nobody has to wait for a long transaction that creates it.
 CREATE FUNCTION __schema__.make_thread(p_tenant text, p_thread uuid, p_thread_id text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -14,12 +14,12 @@ END
 $$;
 
 -- Copies the thread p_source to p_target, whole or up to the checkpoint p_checkpoint_id of its root namespace: that one, its
--- ancestors, and the checkpoints of subgraphs that their steps made. What the step after it made is left out if that step was
--- completed, which is when it has a child; so are the writes beside it then. p_target must have a row (make_thread).
+-- ancestors, and the checkpoints of subgraphs that their steps created. If the next step was completed, that is, if the
+-- checkpoint has a child, that step's checkpoints and task writes are left out. p_target must have a row (make_thread).
 --
---   o_outcome      "ok"; "held", "lost": the lease on the target; "exists": the target holds something; "not_found": there is
---                  no such checkpoint
---   o_checkpoints  How many were copied, now or by the same copy before.
+--   o_outcome      "ok"; "held", "lost": the lease on the target; "exists": the target isn't empty; "not_found": there is no such
+--                  checkpoint
+--   o_checkpoints  How many were copied, now or when the same copy was sent before.
 CREATE FUNCTION __schema__.copy_thread(
     p_tenant text, p_source uuid, p_target uuid, p_checkpoint_id text, p_request_id bytea, p_lease bigint,
     OUT o_outcome text, OUT o_remaining float8, OUT o_checkpoints bigint
@@ -52,14 +52,14 @@ BEGIN
     IF p_source = p_target
         OR EXISTS (SELECT FROM __schema__.checkpoints AS c WHERE c.thread = p_target)
         OR x_has_checkpoints AND EXISTS (SELECT FROM __schema__.task_writes AS w WHERE w.thread = p_target)
-        -- Without a checkpoint: what task writes are built on.
+        -- Rows without a checkpoint: the values that task writes build on.
         OR EXISTS (SELECT FROM __schema__.channel_values AS v WHERE v.thread = p_target)
     THEN
         o_outcome := 'exists';
         RETURN;
     END IF;
 
-    -- One statement, which sees the source as it is at one moment, whoever writes to it meanwhile.
+    -- One statement sees one snapshot of the source, even if others write to it.
     WITH RECURSIVE root AS (
         SELECT c.checkpoint_id, c.parent_checkpoint_id
         FROM __schema__.checkpoints AS c
@@ -132,7 +132,7 @@ BEGIN
         SELECT w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.channel, w.base_version
         FROM __schema__.task_writes AS w
         WHERE w.thread = p_source AND (
-            -- Also those whose checkpoint isn't there.
+            -- Including those whose checkpoint is missing.
             p_checkpoint_id IS NULL
             OR (w.checkpoint_ns, w.checkpoint_id) IN (SELECT s.checkpoint_ns, s.checkpoint_id FROM selected AS s)
             AND (w.checkpoint_ns <> '' OR w.checkpoint_id <> p_checkpoint_id OR NOT (SELECT went_on.answer FROM went_on))

@@ -1,11 +1,11 @@
--- What lists of threads go by: kept beside the writes, so that it costs them next to nothing, and made anew by what changes more.
+-- Labels, by which lists find threads. Writes update them at almost no cost; changes beyond writes compute them again.
 
--- Where a thread that is written to now stands in lists: where it stood, if that was just now.
+-- Returns the position in lists of a thread that is written to now: its old one, if that is recent.
 CREATE FUNCTION __schema__.listed_now(p_listed_at timestamptz, p_now timestamptz) RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN $1 > $2 - interval '2 seconds' THEN $1 ELSE $2 END
 $$;
 
--- The entries of metadata that LangGraph changes with every step: no labels are made of them.
+-- Returns the entries of metadata that LangGraph changes in every step: they have no labels.
 -- (domain/threads.py has the same list, for fingerprints.)
 CREATE FUNCTION __schema__.volatile_keys() RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY[
@@ -15,13 +15,13 @@ CREATE FUNCTION __schema__.volatile_keys() RETURNS text[] LANGUAGE sql IMMUTABLE
     ]
 $$;
 
--- The label of one thing.
+-- Returns the label of one entry.
 CREATE FUNCTION __schema__.label_of(p_tenant text, p_path text, p_value jsonb) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT hashtextextended($2 COLLATE "C", jsonb_hash_extended($3, hashtextextended($1 COLLATE "C", 0)))
 $$;
 
--- The labels of everything in an object: whatever contains it has at least these. The path of p_kind keeps metadata and tags
--- apart. Of an object with more than a hundred entries there is one label alone, "many", as p_is_filter leaves it none.
+-- Returns the labels of everything in an object: any object that contains it has at least these. p_kind distinguishes metadata
+-- and tags. An object with more than a hundred entries has the single label "many", or none with p_is_filter.
 CREATE FUNCTION __schema__.labels_of(p_tenant text, p_kind text, p_object jsonb, p_is_filter boolean) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -59,7 +59,7 @@ BEGIN
 END
 $$;
 
--- Makes the labels of a thread those of what it has now.
+-- Sets the labels of a thread to those of its present contents.
 CREATE FUNCTION __schema__.set_labels(p_tenant text, p_thread uuid, p_metadata jsonb, p_tags jsonb, p_signal smallint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -74,18 +74,18 @@ BEGIN
 END
 $$;
 
--- What the task writes beside a checkpoint of the root namespace tell of its run (threads.signal).
+-- Returns the signal of a root checkpoint's task writes (threads.signal).
 CREATE FUNCTION __schema__.signal_of(p_thread uuid, p_checkpoint_id text) RETURNS smallint LANGUAGE sql STABLE AS $$
     SELECT max(CASE w.channel WHEN '__error__' THEN 2 WHEN '__interrupt__' THEN 1 END)::smallint
     FROM __schema__.task_writes AS w
     WHERE w.thread = $1 AND w.checkpoint_ns = '' AND w.checkpoint_id = $2
 $$;
 
--- Notes what changed with a write to the root namespace of a locked thread.
+-- Updates labels and signal after a write to the root namespace of a locked thread.
 --
---   p_last         The checkpoint that was put. Null: none was.
---   p_signal       What lies beside a checkpoint that may still be to come.
---   p_fingerprint  Of the put's metadata.
+--   p_last         The checkpoint that was put. Null: none.
+--   p_signal       The signal of task writes, whose checkpoint may arrive later.
+--   p_fingerprint  The fingerprint of the put's metadata.
 CREATE FUNCTION __schema__.note_root(
     p_tenant text, p_thread uuid, p_last text, p_signal smallint, p_fingerprint bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -101,7 +101,7 @@ BEGIN
     p_signal := coalesce(__schema__.signal_of(p_thread, x_head.checkpoint_id), p_signal);
     UPDATE __schema__.threads AS t SET
         signal = p_signal,
-        -- The labels are the latest checkpoint's, which is not always the one put last.
+        -- The labels are those of the latest checkpoint, which is not always the one put last.
         fingerprint = CASE
             WHEN p_fingerprint IS NULL THEN t.fingerprint
             WHEN x_head.checkpoint_id = p_last THEN p_fingerprint
@@ -112,7 +112,7 @@ BEGIN
 END
 $$;
 
--- Notes what changed with groups that were stored.
+-- Updates labels and signals after groups were stored.
 CREATE FUNCTION __schema__.note_groups(p_tenant text, p_groups __schema__.group_to_store[], p_is_stored boolean[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -128,8 +128,8 @@ BEGIN
 END
 $$;
 
--- Takes back what the lock of the threads p_locked has counted of groups that were not stored. A thread that holds nothing
--- leaves the lists, and has no serializer.
+-- Subtracts what locking the threads p_locked has counted for groups that were not stored. A thread that is empty is removed from
+-- lists, and has no serializer.
 CREATE FUNCTION __schema__.uncount_groups(p_groups __schema__.group_to_store[], p_is_stored boolean[], p_locked uuid[])
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -148,7 +148,7 @@ BEGIN
 END
 $$;
 
--- Makes anew what is kept of a locked thread, after more of it has changed than a write does.
+-- Computes counts, labels and signal of a locked thread again, after a change beyond a write.
 CREATE FUNCTION __schema__.refresh_thread(p_tenant text, p_thread uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     x_checkpoints bigint;

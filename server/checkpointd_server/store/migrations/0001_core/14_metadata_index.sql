@@ -1,4 +1,4 @@
--- What can be searched of a checkpoint's metadata, for who takes the checkpoint elsewhere. Null: it is not there.
+-- Returns the metadata index of a checkpoint, for exporting it. Null: there is no such checkpoint.
 CREATE FUNCTION __schema__.get_metadata_index(
     p_tenant text, p_thread uuid, p_ns text, p_checkpoint_id text, OUT o_index text
 ) LANGUAGE plpgsql STABLE AS $$

@@ -1,10 +1,10 @@
--- Lists of threads: which ones, then what is shown of those that fit on the page.
+-- Lists of threads: first the keys, then the rows of those that fit on the page.
 
--- What becomes of a thread, by the latest checkpoint of its root namespace.
+-- Returns the status of a thread, by the latest checkpoint of its root namespace.
 --
---   o_status  "interrupted", "failed": by the task writes beside it; after both, one that was resumed has failed. "running": it
---             has tasks left, and the thread was written to within a minute or somebody has its lease. "idle".
---   o_next    The nodes whose turn it is: channels that trigger them hold something.
+--   o_status  "interrupted" or "failed": by its task writes; with both, "failed" if it was resumed. "running": it has tasks
+--             left, and the thread was written to in the last minute or is leased. Otherwise "idle".
+--   o_next    The nodes that run next: channels that trigger them have a value.
 CREATE FUNCTION __schema__.state_of_thread(
     p_thread uuid, p_active_at timestamptz, p_lease_expires_at timestamptz,
     OUT o_checkpoint_id text, OUT o_metadata jsonb, OUT o_status text, OUT o_next text[]
@@ -38,7 +38,7 @@ BEGIN
                 AND v.channel = part.channel COLLATE "C" AND v.version = part.version COLLATE "C"
             LIMIT 1
         ) AS v
-        -- A list of packets that is empty has one byte.
+        -- An empty list of packets has one byte.
         WHERE part.channel LIKE 'branch:to:%' OR part.channel = '__start__'
             OR part.channel = '__pregel_tasks' AND v.size > 1
     ) AS found;
@@ -53,8 +53,7 @@ BEGIN
 END
 $$;
 
--- The threads, at most 2000, that have all of some labels or the beginning of a name, as far as one index finds so few.
--- Null: none does.
+-- Returns the threads that have all labels, or whose names begin with a prefix, if one index finds at most 2000. Null: more.
 CREATE FUNCTION __schema__.candidate_threads(p_tenant text, p_labels bigint[], p_prefix text, p_prefix_end text)
 RETURNS uuid[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -93,16 +92,16 @@ BEGIN
 END
 $$;
 
--- The keys of threads, newest activity first, then by key: at most p_limit that answer to everything asked for.
+-- Returns the keys of threads that match all filters, latest activity first, then by key: at most p_limit.
 --
---   p_is_archived           Those alone, or the others alone.
---   p_prefix, p_prefix_end  Names from here to below there. p_prefix '': all.
+--   p_is_archived           Only archived threads, or only the others.
+--   p_prefix, p_prefix_end  The range of names, without the end. p_prefix '': all.
 --   p_metadata, p_tags      What the metadata of the latest checkpoint and the tags must contain. Null: anything.
 --   p_statuses              Null: any.
---   p_..._from, p_..._to    From here to before there.
---   p_after_at, p_after     Behind this one.
---   p_budget                How many threads to look at, about. Where it ends before the page is full, the last row has a null
---                           thread, and its o_active_at is where to go on.
+--   p_..._from, p_..._to    The range of times, without the end.
+--   p_after_at, p_after     Start after this one.
+--   p_budget                About how many threads to check. If it is used up before the page is full, the last row has a null
+--                           thread, and its o_active_at is where to continue.
 CREATE FUNCTION __schema__.find_threads(
     p_tenant text, p_is_archived boolean, p_prefix text, p_prefix_end text, p_metadata jsonb, p_tags jsonb,
     p_statuses text[], p_created_from timestamptz, p_created_to timestamptz, p_active_from timestamptz,
@@ -135,8 +134,8 @@ BEGIN
     END IF;
     x_is_indexed := x_candidates IS NOT NULL;
     LOOP
-        -- A thread stands in the index up to two seconds before its activity. So all that were active from x_floor on are among
-        -- those that stand there from x_low on, and their exact order is known.
+        -- A thread's position in the index is up to two seconds before its activity. So all threads that were active at x_floor
+        -- or later are among those at x_low or later, and their exact order is known.
         x_is_last := true;
         x_low := '-infinity';
         x_floor := p_active_from;
@@ -213,10 +212,10 @@ BEGIN
 END
 $$;
 
--- What is shown of one thread. No row: there is none that holds anything.
+-- Returns what lists show of a thread. No row: it is empty or doesn't exist.
 --
---   p_max_bytes  How many bytes an interrupt or an error may have to be sent.
---   w_...        The interrupts and errors beside the latest checkpoint; w_data is null where it is larger.
+--   p_max_bytes  The maximum size of an interrupt or error that is returned, in bytes.
+--   w_...        The interrupts and errors of the latest checkpoint; w_data is null if it is larger.
 CREATE FUNCTION __schema__.describe_thread(p_tenant text, p_thread uuid, p_max_bytes bigint)
 RETURNS TABLE (
     o_thread uuid, o_thread_id text, o_active_at timestamptz, o_created_at timestamptz, o_checkpoints bigint, o_bytes bigint,
@@ -229,7 +228,7 @@ DECLARE
     x_lease timestamptz;
     x_is_listed boolean;
 BEGIN
-    -- With listed_at in the condition a planner that knows of few threads would take an index of all that are listed.
+    -- With listed_at in the condition, a planner that expects few threads would scan the index of all listed ones.
     SELECT
         t.listed_at IS NOT NULL, t.thread, t.thread_id, t.active_at, t.created_at, t.checkpoints, t.bytes, t.archived_at, t.is_pinned, t.ttl_seconds,
         t.tags, t.serializer, CASE WHEN t.archived_at IS NULL THEN t.lease_expires_at END
@@ -263,10 +262,10 @@ BEGIN
 END
 $$;
 
--- A page of threads (find_threads), each as describe_thread has it. Where it ended before it was full, the last row has a null
--- thread, and o_active_at tells where to go on: null: behind the one before.
+-- Returns a page of threads (find_threads), each as describe_thread returns it. If the page ended early, the last row has a null
+-- thread, and o_active_at is where to continue; null: after the previous row.
 --
---   p_page_bytes  Where the page is cut, in bytes of what is large; it holds at least one thread.
+--   p_page_bytes  The maximum size of the page, counting only what may be large, in bytes; it has at least one thread.
 CREATE FUNCTION __schema__.list_threads(
     p_tenant text, p_is_archived boolean, p_prefix text, p_prefix_end text, p_metadata jsonb, p_tags jsonb,
     p_statuses text[], p_created_from timestamptz, p_created_to timestamptz, p_active_from timestamptz,
@@ -314,7 +313,7 @@ BEGIN
 END
 $$;
 
--- How many threads answer to everything asked for (find_threads), up to p_limit.
+-- Returns how many threads match all filters (find_threads), up to p_limit.
 --
 --   o_is_complete  Whether there are no more.
 CREATE FUNCTION __schema__.count_threads(

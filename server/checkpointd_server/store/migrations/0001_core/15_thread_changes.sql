@@ -1,7 +1,7 @@
--- What people change of a thread itself: archived, pinned, tags, a time to live; and how its checkpoints hang together.
+-- Changes that users make to a thread: archived, pinned, tags, time to live; and the tree of its checkpoints.
 
--- Archives a thread, or brings it back; o_is_changed: it wasn't so before. Nobody can have the lease on an archived thread:
--- that is what keeps whoever looks at leases, as all writes do, from changing it, at no cost to them.
+-- Archives or unarchives a thread. o_is_changed: whether that changed it. The lease on an archived thread can't be taken. All
+-- writes check leases anyway, so none can change it, at no further cost.
 CREATE FUNCTION __schema__.archive_thread(
     p_tenant text, p_thread uuid, p_lease bigint, p_archives boolean,
     OUT o_outcome text, OUT o_remaining float8, OUT o_is_changed boolean
@@ -37,13 +37,12 @@ BEGIN
 END
 $$;
 
--- Changes the tags of a thread, whether it is pinned, and how long it is kept; archived or not, for nothing that it holds
--- changes.
+-- Changes a thread's tags, pin and time to live. Works on archived threads too, because their contents don't change.
 --
 --   p_set, p_removed  Tags to set, and names of those to remove.
---   p_is_pinned       Null: as it is.
---   p_ttl_seconds     Null: as it is; 0: none of its own.
---   p_max_tags        How many there may be.
+--   p_is_pinned       Null: unchanged.
+--   p_ttl_seconds     Null: unchanged. 0: none.
+--   p_max_tags        The maximum number of tags.
 --   o_outcome         "ok", "not_found", "full"
 CREATE FUNCTION __schema__.update_thread(
     p_tenant text, p_thread uuid, p_set jsonb, p_removed text[], p_is_pinned boolean, p_ttl_seconds bigint, p_max_tags integer
@@ -83,8 +82,8 @@ BEGIN
 END
 $$;
 
--- The checkpoints of a thread as nodes of trees, newest first, at most p_limit behind the one that p_after_id and p_after_ns
--- name: without what they hold.
+-- Returns the checkpoints of a thread as nodes of trees, without their contents: newest first, at most p_limit, after the one that
+-- p_after_id and p_after_ns name.
 CREATE FUNCTION __schema__.list_nodes(p_tenant text, p_thread uuid, p_after_id text, p_after_ns text, p_limit integer)
 RETURNS TABLE (
     o_ns text, o_checkpoint_id text, o_parent text, o_created_at timestamptz, o_step text, o_source text, o_run_id text,

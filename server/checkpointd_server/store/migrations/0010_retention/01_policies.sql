@@ -1,41 +1,41 @@
 -- compatibility: additive
 
--- Retention: which threads, and how much of each, are kept. Policies belong to a tenant. What goes is decided thread by thread,
--- in the call that deletes it (03_deletions.sql), under the thread's lock.
+-- Retention: which threads are kept, and how much of each. Policies belong to a tenant. What is deleted is decided thread by
+-- thread, in the call that deletes it (03_deletions.sql), under the thread's lock.
 
 CREATE TABLE __schema__.retention_policies (
     tenant text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
-    -- Which threads: what their names begin with, and what the metadata of the latest checkpoint contains. Null: anything.
+    -- The threads that it applies to: the prefix of their names, and what the latest checkpoint's metadata contains. Null: any.
     prefix text COLLATE "C" NOT NULL,
     metadata jsonb,
-    -- Deletes a thread that nobody has written to for so long; with deletes_interrupted also one that waits for an answer.
+    -- Deletes threads that were idle for longer than this; with deletes_interrupted, interrupted ones too.
     max_idle_seconds bigint,
     deletes_interrupted boolean NOT NULL,
-    -- Deletes checkpoints of the root namespace and of subgraphs with a memory of their own, never the newest: what is older;
-    -- all but the newest; those that aren't the last of their run; the oldest, until the thread has no more bytes.
+    -- Delete checkpoints of the root namespace and of subgraphs with their own memory, but never the newest: those older than
+    -- this; all but this number of the newest; all but the last of each run; the oldest, until the thread has at most this size.
     max_age_seconds bigint,
     keep_newest bigint,
     keep_last_of_run boolean NOT NULL,
     max_bytes bigint,
-    -- How long what is about to go of the policy's threads, by whatever limit, is announced before (retention_holds). 0: not at all.
+    -- How long before a deletion from the policy's threads, by whatever policy, it is announced (retention_holds). 0: not at all.
     hold_seconds bigint NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, name)
 ) WITH (autovacuum_analyze_threshold = 2000);
 
--- What is about to go, for those who want to do something about it before.
+-- Announced deletions, for clients that want to act before them.
 CREATE TABLE __schema__.retention_holds (
     thread uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     policy text COLLATE "C" NOT NULL,
     reason text NOT NULL,
-    -- Null: the whole thread goes. Otherwise checkpoints below this id.
+    -- Checkpoints below this id are deleted. Null: the whole thread.
     below text COLLATE "C",
     checkpoints bigint NOT NULL,
-    -- When the thread was last used. Used since, it is no longer idle.
+    -- When the thread was last used. If it has been used since, it is no longer idle.
     idle_since timestamptz NOT NULL,
-    -- The policy whose hold it is, which need not be the one that it goes by.
+    -- The policy with the hold, which need not be the one that deletes.
     held_by text COLLATE "C" NOT NULL,
     deadline_at timestamptz NOT NULL,
     is_acknowledged boolean NOT NULL DEFAULT false,
@@ -44,14 +44,14 @@ CREATE TABLE __schema__.retention_holds (
 
 CREATE INDEX retention_holds_deadline ON __schema__.retention_holds (tenant, deadline_at, thread);
 
--- The tenants that threads may go of, and how far the sweeper has come. Asked across all tenants, as is the next one; they tell no
--- more than that a tenant is there.
+-- The tenants that have anything to sweep, and the progress of their sweeps. This table and the next are read across all tenants,
+-- and reveal only that a tenant exists.
 CREATE TABLE __schema__.retention_tenants (
     tenant text COLLATE "C" NOT NULL,
-    -- When its policies last changed: what the sweeper has looked at before, it looks at anew.
+    -- When its policies last changed: the sweeper checks threads again that it checked before that.
     changed_at timestamptz NOT NULL,
     next_at timestamptz NOT NULL,
-    -- Where a sweep that isn't over goes on: behind this thread, in the order of threads_listed.
+    -- Where an unfinished sweep continues: after this thread, in the order of threads_listed.
     after_at timestamptz,
     after_thread uuid,
     PRIMARY KEY (tenant)
@@ -82,7 +82,7 @@ BEGIN
 END
 $$;
 
--- Stores a policy in place of the one with its name. Returns whether there is room for it.
+-- Stores a policy, replacing the one with its name. Returns whether it was within the limit of policies.
 CREATE FUNCTION __schema__.set_retention_policy(p_tenant text, p_policy jsonb, p_max_policies integer) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -112,7 +112,7 @@ BEGIN
 END
 $$;
 
--- A policy that comes as JSON, as a row.
+-- Returns a policy in JSON as a row.
 CREATE FUNCTION __schema__.read_retention_policy(p_policy jsonb)
 RETURNS TABLE (
     name text, prefix text, metadata jsonb, max_idle_seconds bigint, deletes_interrupted boolean, max_age_seconds bigint,
@@ -126,7 +126,7 @@ RETURNS TABLE (
     WHERE $1 IS NOT NULL
 $$;
 
--- The policies of a tenant.
+-- Returns the policies of a tenant.
 CREATE FUNCTION __schema__.list_retention_policies(p_tenant text)
 RETURNS TABLE (
     o_name text, o_prefix text, o_metadata jsonb, o_max_idle_seconds bigint, o_deletes_interrupted boolean,
@@ -146,7 +146,7 @@ BEGIN
 END
 $$;
 
--- Deletes a policy. Returns whether it was there.
+-- Deletes a policy. Returns whether it existed.
 CREATE FUNCTION __schema__.delete_retention_policy(p_tenant text, p_name text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -156,10 +156,10 @@ BEGIN
 END
 $$;
 
--- The strictest of each limit that the policies set for one thread, and by whom; and the longest hold.
+-- Returns the strictest of each limit that policies set for a thread, with its policy; and the longest hold.
 --
---   p_is_interrupted  It waits for an answer: the policies that spare such a thread don't limit how long it is idle.
---   p_extra           A policy that is only tried: its limits alone count, with the holds of all. Null: none.
+--   p_is_interrupted  Whether it is interrupted: max_idle of policies without deletes_interrupted doesn't apply then.
+--   p_extra           A policy to try out: only its limits count, but the holds of all. Null: none.
 CREATE FUNCTION __schema__.retention_limits(
     p_tenant text, p_thread_id text, p_metadata jsonb, p_is_interrupted boolean, p_extra jsonb,
     OUT o_idle bigint, OUT o_idle_by text, OUT o_age bigint, OUT o_age_by text, OUT o_newest bigint, OUT o_newest_by text,

@@ -1,10 +1,10 @@
--- Which threads to look at, what is announced, and what clients say of a thread's time.
+-- Which threads to check, announced deletions, and times to live of threads.
 
--- The next threads of a tenant that retention must look at, among the next p_scan that aren't archived.
+-- Returns the next threads of a tenant that retention must check, among the next p_scan that aren't archived.
 --
---   p_changed_at       When the tenant's policies last changed. Null: look at all, whether they were looked at before or not.
---   p_after_at, p_after  Behind this one.
---   o_after_at, o_after  Where to go on. Null: there are no more.
+--   p_changed_at       When the tenant's policies last changed. Null: return all, even if they were checked before.
+--   p_after_at, p_after  Start after this one.
+--   o_after_at, o_after  Where to continue. Null: there are no more.
 CREATE FUNCTION __schema__.find_to_retain(
     p_tenant text, p_changed_at timestamptz, p_after_at timestamptz, p_after uuid, p_scan integer,
     OUT o_threads uuid[], OUT o_thread_ids text[], OUT o_after_at timestamptz, OUT o_after uuid
@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 
--- What is about to go and nobody has acknowledged, the next first, at most p_limit behind one.
+-- Returns announced deletions that aren't acknowledged, earliest deadline first, at most p_limit after a given one.
 CREATE FUNCTION __schema__.list_expiring(p_tenant text, p_after_at timestamptz, p_after uuid, p_limit integer)
 RETURNS TABLE (
     o_thread uuid, o_thread_id text, o_policy text, o_reason text, o_is_whole boolean, o_below text, o_checkpoints bigint,
@@ -65,7 +65,7 @@ BEGIN
 END
 $$;
 
--- Notes that what was announced may go, if it is still what was announced. Returns whether it is.
+-- Acknowledges an announced deletion if it is still the same. Returns whether it is.
 CREATE FUNCTION __schema__.acknowledge_expiring(p_tenant text, p_thread uuid, p_below text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -80,7 +80,7 @@ BEGIN
 END
 $$;
 
--- Forgets what was announced of threads that are gone or were used since, and returns how many there were.
+-- Removes announcements of threads that were deleted, or used since, and returns how many there were.
 CREATE FUNCTION __schema__.clean_expiring(p_tenant text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -98,8 +98,8 @@ BEGIN
 END
 $$;
 
--- Gives a thread its time to live, which a put brings along: before the put, so the thread may not be there yet. Changes and locks
--- nothing where it has that time already.
+-- Sets a thread's time to live, which a put carries. It is called before the put, so the thread may not exist yet. If the time is
+-- set already, it changes and locks nothing.
 CREATE FUNCTION __schema__.set_ttl(p_tenant text, p_thread uuid, p_thread_id text, p_ttl_seconds bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -117,7 +117,7 @@ BEGIN
 END
 $$;
 
--- Notes that a thread was read by somebody for whom that counts as use.
+-- Records that a thread was read by a call that counts as use.
 CREATE FUNCTION __schema__.note_read(p_tenant text, p_thread uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);

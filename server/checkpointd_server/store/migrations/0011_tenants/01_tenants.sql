@@ -1,10 +1,10 @@
 -- compatibility: additive
 
--- Tenants as the operator sees them: which there are, and what each may use. A server notes a tenant soon after its first call.
--- Asked across all tenants; it tells no more than that a tenant was there, and its bounds.
+-- Tenants as the operator sees them, and their quotas. A server registers a tenant soon after its first call. The table is read
+-- across all tenants, and reveals only that a tenant exists, and its quotas.
 CREATE TABLE __schema__.tenants (
     tenant text COLLATE "C" NOT NULL,
-    -- Null: as the servers' options say. 0: no bound.
+    -- Null: the servers' options apply. 0: no limit.
     max_bytes bigint,
     max_threads bigint,
     max_calls_per_second bigint,
@@ -12,8 +12,8 @@ CREATE TABLE __schema__.tenants (
     PRIMARY KEY (tenant)
 );
 
--- What a tenant holds: threads, checkpoints, items, and about how many bytes, with those of items, and of uploads that no put has
--- named yet.
+-- Returns a tenant's usage: threads, checkpoints, items, and approximate bytes, including those of items and of uploads that no
+-- put has named yet.
 CREATE FUNCTION __schema__.tenant_usage(
     p_tenant text,
     OUT o_threads bigint, OUT o_checkpoints bigint, OUT o_bytes bigint,
@@ -46,7 +46,7 @@ BEGIN
 END
 $$;
 
--- Those of the threads p_threads that hold anything.
+-- Returns those of the threads p_threads that aren't empty.
 CREATE FUNCTION __schema__.known_threads(p_tenant text, p_threads uuid[]) RETURNS TABLE (o_thread uuid)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE

@@ -1,10 +1,10 @@
 -- Purges: deletions that leave nothing, not even the row that outlives a deleted thread for an hour.
 
--- Purges a thread, whoever has its lease, archived or not: whoever writes to it finds nothing there, and its lease lost.
+-- Purges a thread, even if it is leased or archived: later writes find nothing there, and the lease is lost.
 --
---   p_takes_pinned  Whether it goes although it is pinned.
---   o_is_pinned     Whether it stays for that.
---   o_tables, o_rows  How many rows went from which table.
+--   p_takes_pinned  Whether to purge it even if it is pinned.
+--   o_is_pinned     Whether it was kept because it is pinned.
+--   o_tables, o_rows  The number of rows deleted from each table.
 CREATE FUNCTION __schema__.purge_thread(
     p_tenant text, p_thread uuid, p_takes_pinned boolean,
     OUT o_is_pinned boolean, OUT o_is_listed boolean, OUT o_checkpoints bigint, OUT o_bytes bigint,
@@ -73,9 +73,9 @@ BEGIN
 END
 $$;
 
--- Threads of a tenant, whatever they hold, that were there at a time, at most p_limit. What is purged is gone from the next call.
+-- Returns threads of a tenant, empty or not, that existed at a time, at most p_limit. Purged threads aren't returned again.
 --
---   p_before  Null: now, which the rows tell, so that the next call can say it.
+--   p_before  The time. Null: now; the rows have it, to pass it to the next call.
 CREATE FUNCTION __schema__.threads_to_purge(
     p_tenant text, p_takes_pinned boolean, p_before timestamptz, p_limit integer
 ) RETURNS TABLE (o_thread uuid, o_before timestamptz) LANGUAGE plpgsql STABLE AS $$
@@ -91,8 +91,8 @@ BEGIN
 END
 $$;
 
--- Keys of threads that a filter finds (find_threads), with what a purge would take. Where the page ended before it was full, the
--- last row has a null thread.
+-- Returns the keys of threads that match a filter (find_threads), with what a purge would delete. If the page ended early, the last
+-- row has a null thread.
 CREATE FUNCTION __schema__.find_to_purge(
     p_tenant text, p_is_archived boolean, p_prefix text, p_prefix_end text, p_metadata jsonb, p_tags jsonb,
     p_statuses text[], p_created_from timestamptz, p_created_to timestamptz, p_active_from timestamptz,
@@ -114,7 +114,7 @@ BEGIN
 END
 $$;
 
--- Purges items of long-term memory of a tenant, at most p_limit, and tells how many they were.
+-- Purges a tenant's items of long-term memory, at most p_limit, and returns how many there were.
 CREATE FUNCTION __schema__.purge_items(p_tenant text, p_limit integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -131,7 +131,7 @@ BEGIN
     SELECT count(*), sum(gone.vectors), array_agg(gone.namespace), array_agg(gone.key)
     INTO x_rows, x_vectors, x_namespaces, x_keys
     FROM gone;
-    -- Where there are none, there may be no such table.
+    -- Without vectors the table may not exist.
     IF x_vectors > 0 THEN
         DELETE FROM __schema__.item_vectors AS v
         USING unnest(x_namespaces, x_keys) AS gone (namespace, key)
@@ -141,7 +141,7 @@ BEGIN
 END
 $$;
 
--- Purges what a tenant has beside its threads and items. Every table with a tenant is here, or in one of the functions above.
+-- Purges what a tenant has besides threads and items. Every table with a tenant is in this function or in one above.
 CREATE FUNCTION __schema__.purge_tenant(p_tenant text, OUT o_tables text[], OUT o_rows bigint[]) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);

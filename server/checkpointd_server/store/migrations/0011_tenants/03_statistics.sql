@@ -1,12 +1,12 @@
--- Statistics of one tenant: sums over its rows in threads, and of a few threads what their checkpoints hold.
+-- Statistics of one tenant: sums over its rows in threads, and the contents of a sample of threads.
 
--- What the rows of a tenant's threads tell.
+-- Returns statistics from the rows of a tenant's threads.
 --
---   p_days      For how many days, today the last, growth is reckoned: each thread's checkpoints and bytes are spread evenly over
---               its life.
---   p_largest   How many of the largest threads are told.
---   p_sample    How many others, by chance: their keys are hashes.
---   o_running   Threads without an interrupt or an error that were written to within a minute, or are leased.
+--   p_days      The number of days, up to today, of the growth statistics: each thread's checkpoints and bytes are spread evenly
+--               over its lifetime.
+--   p_largest   How many of the largest threads to return.
+--   p_sample    How many others to return: a random sample, because keys are hashes.
+--   o_running   Threads without an interrupt or error that were written to in the last minute, or are leased.
 CREATE FUNCTION __schema__.tenant_statistics(
     p_tenant text, p_days integer, p_largest integer, p_sample integer,
     OUT o_threads bigint, OUT o_idle bigint, OUT o_running bigint, OUT o_interrupted bigint, OUT o_failed bigint,
@@ -105,11 +105,11 @@ BEGIN
 END
 $$;
 
--- What a thread holds, looked at: its task writes, and how many bytes a checkpoint of its root graph has, on the average of the
--- oldest and the newest, with all its values whole.
+-- Measures a thread: its task writes, and the mean size of a checkpoint of its root graph with all values whole, over the oldest
+-- and the newest ones, in bytes.
 --
---   p_checkpoints  How many of each are looked at.
---   p_writes       How far task writes are counted.
+--   p_checkpoints  How many of the oldest, and of the newest, to measure.
+--   p_writes       The maximum number of task writes to count.
 CREATE FUNCTION __schema__.measure_thread(
     p_tenant text, p_thread uuid, p_checkpoints integer, p_writes integer, OUT o_writes bigint, OUT o_checkpoint_bytes float8
 ) LANGUAGE plpgsql STABLE AS $$

@@ -1,30 +1,30 @@
 -- compatibility: additive
--- Long-term memory: items, which belong to a tenant and to no thread. What is searched is a tenant's, so its items lie together:
--- every key begins with the tenant, by which the tables are distributed where there is more than one database.
+-- Long-term memory: items, which belong to a tenant, not to a thread. Searches are within a tenant, so its items are stored
+-- together: every key begins with the tenant, and Citus distributes the tables by it.
 --
--- A namespace is one text: of each label its characters and U+0001 behind them. In a label, U+0001 is U+0002 U+0002, and U+0002
--- is U+0002 U+0003. So texts compare as lists of labels do, and what begins with a namespace lies behind it.
+-- A namespace is one text: the characters of each label, followed by U+0001. In a label, U+0001 is written as U+0002 U+0002, and
+-- U+0002 as U+0002 U+0003. So these texts compare as lists of labels do, and a namespace comes directly before those below it.
 
 CREATE TABLE __schema__.items (
     tenant text COLLATE "C" NOT NULL,
     namespace text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
-    -- Grows whenever the item is stored.
+    -- Grows each time the item is stored.
     version bigint NOT NULL,
-    -- The call that stored it: sent again, it changes nothing.
+    -- The request id of the call that stored it: if sent again, the call changes nothing.
     request_id bytea NOT NULL DEFAULT '',
     type text NOT NULL,
     data bytea NOT NULL,
-    -- What filters see of the value.
+    -- The part of the value that filters match.
     doc jsonb NOT NULL,
-    -- What searches for words see. Null: nothing.
+    -- The text that word search matches. Null: none.
     words tsvector,
-    -- How many vectors it has, and how many the value had that it replaced.
+    -- How many vectors it has, and how many the replaced value had.
     vectors integer NOT NULL,
     replaced_vectors integer NOT NULL DEFAULT 0,
-    -- About how many bytes it takes: its value, what searches see of it, and its vectors.
+    -- Its approximate size in bytes: the value, what searches match, and the vectors.
     bytes bigint NOT NULL DEFAULT 0,
-    -- How long it lives after it was stored or read. Null: it doesn't expire.
+    -- Its time to live after it was stored or read. Null: it doesn't expire.
     ttl interval,
     expires_at timestamptz,
     created_at timestamptz NOT NULL,
@@ -42,7 +42,7 @@ CREATE INDEX items_words ON __schema__.items USING gin (words) WHERE words IS NO
 
 CREATE INDEX items_expires_at ON __schema__.items (tenant, expires_at) WHERE expires_at IS NOT NULL;
 
--- Tenants that have, or had, items that expire, and when to look after them. Asked across all tenants.
+-- Tenants that have, or had, items that expire, and when to delete expired ones. It is read across all tenants.
 CREATE TABLE __schema__.item_sweeps (
     tenant text COLLATE "C" NOT NULL,
     due_at timestamptz NOT NULL,

@@ -1,26 +1,26 @@
--- Storing and deleting items: any number of changes of a tenant, in one call. Each locks its item by changing it, in the order of
--- the keys, so that calls can't wait for each other in a circle.
+-- Storing and deleting items: any number of changes of a tenant in one call. Each change locks its item, in the order of the
+-- keys, so calls can't deadlock.
 
 -- Changes items. Of several changes of one item, each builds on the one before.
 --
---   p_namespaces, p_keys  Which item each is about.
---   p_expected            The version that the item must have, 0: it must not be there; null: any.
---   p_requests            The call that makes it. One that has stored the item already changes nothing.
---   p_types               The value's type. Null: the item is deleted.
---   p_data, p_docs        The value, and what filters see of it, as JSON.
---   p_texts, p_languages  What searches for words see. Null: nothing.
---   p_ttls                How long it lives, in seconds. Null: it doesn't expire.
---   p_vectors             How many vectors it has. Null: none.
---   p_vector_bytes        And how many bytes they have together.
---   p_owners              Of each vector, which change it belongs to, counted from 1. Only where there are vectors:
---   p_paths               what it was made of,
---   p_dims                how many components it has,
---   p_starts              how many components come before,
---   p_components          and the components of all.
+--   p_namespaces, p_keys  The item of each change.
+--   p_expected            The version that the item must have. 0: it must not exist. Null: any.
+--   p_requests            The request id of the call. If the same call has already stored the item, nothing changes.
+--   p_types               The value's type. Null: delete the item.
+--   p_data, p_docs        The value, and the part that filters match, as JSON.
+--   p_texts, p_languages  The text that word search matches. Null: none.
+--   p_ttls                Time to live, in seconds. Null: it doesn't expire.
+--   p_vectors             The number of vectors. Null: none.
+--   p_vector_bytes        The size of its vectors together, in bytes.
+--   p_owners              The change that each vector belongs to, counted from 1. For each vector:
+--   p_paths               the part of the value that it was made from,
+--   p_dims                the number of its components,
+--   p_starts              the index of its first component,
+--   p_components          and the components of all vectors.
 --
---   o_position  Which change, counted from 1.
+--   o_position  The change, counted from 1.
 --   o_outcome   "ok"; "absent": there was nothing to delete; "conflict".
---   o_version   The new version; of a conflict, the one that was found, 0: nothing.
+--   o_version   The new version; for a conflict, the present one, 0: the item doesn't exist.
 CREATE FUNCTION __schema__.change_items(
     p_tenant text, p_namespaces text[], p_keys text[], p_expected bigint[], p_requests bytea[], p_types text[],
     p_data bytea[], p_docs text[], p_texts text[], p_languages text[], p_ttls float8[], p_vectors integer[],
@@ -52,7 +52,7 @@ BEGIN
         ORDER BY c.namespace COLLATE "C", c.key COLLATE "C", c.position
     LOOP
         x_now := clock_timestamp();
-        -- As if they were done in the order in which they came.
+        -- The result is the same as if the changes were made in the order given.
         x_stored_at := x_begun + x.position * interval '1 microsecond';
         o_position := x.position;
         o_outcome := 'ok';
@@ -100,7 +100,7 @@ BEGIN
             END IF;
         END IF;
         IF o_version IS NULL THEN
-            -- Nothing was changed. Somebody may be about to store it: then it is as if they came later.
+            -- Nothing was changed. If another call is about to store it, that call counts as later.
             SELECT i.version, i.request_id INTO o_version, x_request
             FROM __schema__.items AS i
             WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key
@@ -112,7 +112,7 @@ BEGIN
                 o_outcome := 'conflict';
             END IF;
         ELSE
-            -- Where pgvector isn't there, there are no vectors, and no such table.
+            -- Without pgvector there are no vectors, and no such table.
             IF x_vectors > 0 THEN
                 DELETE FROM __schema__.item_vectors AS v
                 WHERE v.tenant = p_tenant AND v.namespace = x.namespace AND v.key = x.key;
@@ -135,7 +135,7 @@ BEGIN
 END
 $$;
 
--- Stores the vectors of those items of put_items that were stored: p_stored_namespaces, p_stored_keys.
+-- Stores the vectors of the items that put_items has stored: p_stored_namespaces, p_stored_keys.
 CREATE FUNCTION __schema__.put_item_vectors(
     p_tenant text, p_stored_namespaces text[], p_stored_keys text[], p_namespaces text[], p_keys text[],
     p_owners integer[], p_paths text[], p_dims integer[], p_starts integer[], p_components real[]
@@ -154,13 +154,13 @@ BEGIN
 END
 $$;
 
--- Stores items, whatever is there: of changes that are no more than that, and of different items, many in one statement. They must
--- come in the order of their keys, as change_items locks them.
+-- Stores different items without preconditions, many in one statement. They must be in the order of their keys, in which
+-- change_items locks them.
 --
---   p_positions  In which order they came.
---   The others are those of change_items; no type is null. An array may be null in place of having nulls alone.
+--   p_positions  The order in which they were given.
+--   The others are as in change_items; no type is null. An array of nulls may be null itself.
 --
---   Returns the new versions, in the order of the keys. An item that the same call has stored already has no row.
+--   Returns the new versions, in the order of the keys. An item that the same call has already stored has no row.
 CREATE FUNCTION __schema__.put_items(
     p_tenant text, p_positions integer[], p_namespaces text[], p_keys text[], p_requests bytea[], p_types text[],
     p_data bytea[], p_docs text[], p_texts text[], p_languages text[], p_ttls float8[], p_vectors integer[],
@@ -206,7 +206,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
     IF x_keys IS NOT NULL THEN
-        -- Where pgvector isn't there, there are no vectors, and no such table.
+        -- Without pgvector there are no vectors, and no such table.
         DELETE FROM __schema__.item_vectors AS v
         USING unnest(x_namespaces, x_keys) AS c (namespace, key)
         WHERE v.tenant = p_tenant AND v.namespace = c.namespace AND v.key = c.key;
@@ -220,7 +220,7 @@ BEGIN
 END
 $$;
 
--- Deletes items that have expired, at most p_limit, and returns how many. What somebody else is changing is left for later.
+-- Deletes expired items, at most p_limit, and returns how many. Items that are being changed are left for later.
 CREATE FUNCTION __schema__.sweep_items(p_tenant text, p_limit integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);

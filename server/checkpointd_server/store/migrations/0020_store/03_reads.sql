@@ -1,12 +1,12 @@
--- Reading items: by their keys, by what they hold, by their words.
+-- Reading items by key, by content, and by words.
 
--- Reads items. One that isn't there, or has expired, has no row.
+-- Returns items. A missing or expired one has no row.
 --
---   p_refreshes  Whether the time to live of each begins anew.
---   p_max_bytes  How many bytes of data the result holds, at the most. What comes behind is left out: its data is null.
+--   p_refreshes  Whether to restart each item's time to live.
+--   p_max_bytes  The maximum size of the result's data, in bytes. Beyond it, data is left out: it is null.
 --
---   o_position  Which item, counted from 1.
---   o_bytes     How many bytes of data there are.
+--   o_position  The item, counted from 1.
+--   o_bytes     The size of its data.
 CREATE FUNCTION __schema__.get_items(
     p_tenant text, p_namespaces text[], p_keys text[], p_refreshes boolean[], p_max_bytes bigint
 ) RETURNS TABLE (
@@ -63,14 +63,14 @@ BEGIN
 END
 $$;
 
--- Reads items whose namespace is from p_from to before p_to and whose doc matches p_filter, those stored last first.
+-- Returns items whose namespace is from p_from to before p_to and whose doc matches p_filter, the last stored first.
 --
 --   p_filter   A JSON path. Null: any doc.
---   p_skipped  How many are left out before the first.
---   p_only     Null, or whether only items with (true) or without (false) vectors count.
+--   p_skipped  How many to skip.
+--   p_only     Only items with (true) or without (false) vectors. Null: both.
 --
--- Where the items are in few namespaces, those of each are looked at from the one stored last on, until there are enough. Plans are
--- made once, when the table may be empty: without a sort they are by that index, whatever there is.
+-- If the items are in few namespaces, those of each are read from the last stored one on, until there are enough. Plans are made
+-- once, when the table may be empty: without a sort they always use that index.
 CREATE FUNCTION __schema__.search_items(
     p_tenant text, p_from text, p_to text, p_filter text, p_skipped integer, p_limit integer, p_only boolean,
     p_refreshes boolean, p_max_bytes bigint
@@ -157,7 +157,7 @@ BEGIN
 END
 $$;
 
--- How many items of a tenant there are, and about how many bytes they take: those that have expired and aren't deleted yet, too.
+-- Returns how many items a tenant has, and their approximate size, including expired ones that aren't deleted yet.
 CREATE FUNCTION __schema__.item_usage(p_tenant text, OUT o_items bigint, OUT o_bytes bigint) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
@@ -171,8 +171,8 @@ $$;
 -- Ranks items by words.
 --
 --   p_query, p_language  The words.
---   p_web                Whether they are as people write to search engines; else any of them will do.
---   p_count              How many items to return.
+--   p_web                Whether the query has the syntax of search engines. Otherwise an item needs only one of the words.
+--   p_count              The maximum number of items.
 CREATE FUNCTION __schema__.rank_items_by_words(
     p_tenant text, p_from text, p_to text, p_filter text, p_query text, p_language text, p_web boolean, p_count integer
 ) RETURNS TABLE (o_namespace text, o_key text, o_score float8) LANGUAGE plpgsql STABLE AS $$
@@ -185,7 +185,7 @@ BEGIN
     IF p_web THEN
         x_query := websearch_to_tsquery(p_language::regconfig, p_query);
     ELSE
-        -- A lexeme is quoted as tsquery reads it.
+        -- Quotes a lexeme for tsquery.
         SELECT string_agg('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery INTO x_query
         FROM unnest(to_tsvector(p_language::regconfig, p_query)) AS w;
     END IF;
@@ -203,8 +203,8 @@ $$;
 
 -- Lists namespaces that hold items, in order, from p_from to before p_to.
 --
---   p_patterns  Regular expressions that all must match.
---   p_depth     How many labels to return at the most. Null: all.
+--   p_patterns  Regular expressions, all of which must match.
+--   p_depth     The maximum number of labels to return of each. Null: all.
 CREATE FUNCTION __schema__.list_namespaces(
     p_tenant text, p_from text, p_to text, p_patterns text[], p_depth integer, p_skipped integer, p_limit integer
 ) RETURNS TABLE (o_namespace text) LANGUAGE plpgsql STABLE AS $$
@@ -218,7 +218,7 @@ DECLARE
     x_found integer := 0;
 BEGIN
     WHILE x_found < p_limit LOOP
-        -- A look-up for each namespace, however many items it holds.
+        -- One look-up per namespace, however many items it holds.
         SELECT i.namespace INTO x_namespace
         FROM __schema__.items AS i
         WHERE i.tenant = p_tenant AND i.namespace >= x_from AND i.namespace < p_to
@@ -231,7 +231,7 @@ BEGIN
         x_labels := string_to_array(left(x_namespace, -1), chr(1));
         IF cardinality(x_labels) >= p_depth THEN
             x_namespace := array_to_string(x_labels[: p_depth], chr(1)) || chr(1);
-            -- Behind all that begins with it.
+            -- Continue after everything that begins with it.
             x_from := left(x_namespace, -1) || chr(2);
         END IF;
         IF x_skipped > 0 THEN

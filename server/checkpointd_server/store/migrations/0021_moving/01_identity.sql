@@ -1,9 +1,9 @@
 -- compatibility: additive
--- What tells one store from another, wherever its servers listen: exports and imports note it, to go on with the right one.
+-- The identity of this store, independent of its servers' addresses: exports and imports record it, to resume with the right one.
 
 CREATE TABLE __schema__.identity (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
-    -- A copy of the database has the same.
+    -- A copy of the database has the same id.
     id uuid NOT NULL
 );
 

@@ -1,15 +1,15 @@
--- Items out of a store and into another, with all that belongs to them.
+-- Exporting and importing items with everything that belongs to them.
 
--- Lists items whose namespace is from p_from to before p_to, behind one, in order: at least one if there is any.
+-- Lists items whose namespace is from p_from to before p_to, in order, after a given one: at least one if there is any.
 --
---   p_after_namespace, p_after_key  Behind which. Empty: from the first on.
---   p_keys                          Whether keys and versions alone are wanted.
---   p_vectors                       Whether vectors are.
---   p_max_bytes                     The list ends with the item that goes beyond so many bytes, or before it.
+--   p_after_namespace, p_after_key  The item to start after. Empty: start with the first.
+--   p_keys                          Whether to return only keys and versions.
+--   p_vectors                       Whether to return vectors.
+--   p_max_bytes                     The list ends with the item that exceeds this size, or before it.
 --
---   o_words    What searches for words see, as text.
---   o_vectors  How many vectors there are.
---   o_paths, o_components  Them.
+--   o_words    What word search matches, as text.
+--   o_vectors  The number of vectors.
+--   o_paths, o_components  The vectors.
 CREATE FUNCTION __schema__.list_items(
     p_tenant text, p_from text, p_to text, p_after_namespace text, p_after_key text, p_limit integer, p_keys boolean,
     p_vectors boolean, p_max_bytes bigint
@@ -66,14 +66,14 @@ BEGIN
 END
 $$;
 
--- Restores items that were listed. Each locks its item by changing it, in the order of the keys.
+-- Restores listed items, and locks them in the order of the keys.
 --
---   p_replace      Whether those that are there with other contents are replaced.
---   p_words        What searches for words see, as text. Null: nothing.
---   p_ttls         How long they live, in seconds. Null: they don't expire.
---   p_vectors      How many vectors each has.
---   p_left_out     Whether it had some that aren't there.
---   p_owners ...   The vectors, as change_items has them.
+--   p_replace      Whether to replace existing items that differ.
+--   p_words        What word search matches, as text. Null: nothing.
+--   p_ttls         Times to live, in seconds. Null: they don't expire.
+--   p_vectors      The number of vectors of each.
+--   p_left_out     Whether vectors of it were left out.
+--   p_owners ...   The vectors, as in change_items.
 --
 --   o_outcome  "restored", "same", "different" or "expired".
 CREATE FUNCTION __schema__.restore_items(
@@ -140,7 +140,7 @@ BEGIN
                 o_outcome := 'restored';
                 EXIT;
             END IF;
-            -- It is there, and the statement above has locked it.
+            -- It exists, and the statement above has locked it.
             SELECT i.* INTO x_there
             FROM __schema__.items AS i
             WHERE i.tenant = p_tenant AND i.namespace = x.namespace AND i.key = x.key;
