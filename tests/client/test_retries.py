@@ -226,7 +226,7 @@ def test_tls_with_a_server_that_speaks_none_is_explained(
     with (
         caplog.at_level(logging.WARNING),
         GrpcSaver(shared_server.target, tls=True, retry_budget=3) as saver,
-        pytest.raises(ServerUnavailableError, match="speaks no TLS"),
+        pytest.raises(ServerUnavailableError, match="doesn't use TLS"),
     ):
         saver.get_tuple(config_of("t"))
     # Also before the budget is used up, for those who watch.

@@ -69,5 +69,5 @@ async def test_tls_that_can_t_come_about_is_told_after_the_first_attempts(
     tls = TlsOptions(root_certificates=Authority().pem)
     async with GrpcSaver(shared_server.target, tls=tls, retry_budget=600) as saver:
         call = saver.aget_tuple(config_of("t")) if awaited else asyncio.to_thread(saver.get_tuple, config_of("t"))
-        with pytest.raises(ServerUnavailableError, match="after 3 attempts: the server there speaks no TLS"):
+        with pytest.raises(ServerUnavailableError, match="after 3 attempts: the server doesn't use TLS"):
             await call

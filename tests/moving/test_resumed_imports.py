@@ -229,7 +229,7 @@ class TestQuotas:
             report: Any = report_of(stopped)
             assert (report["threads"], report["failed"]) == (0, {})
             assert "quota of 2 threads is used up" in report["stopped"]
-            assert "give the same command again" in stopped.stderr
+            assert "run the same command again" in stopped.stderr
         with self.server(tmp_path, database_url) as server:
             report = report_of(command("import", file, "--target", server.target, "--json"))
             assert (report["threads"], report["there_already"], report["stopped"]) == (3, 2, None)

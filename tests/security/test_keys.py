@@ -83,9 +83,9 @@ class TestMaking:
             ("soon", "neither a lifetime"),
             ("90", "neither a lifetime"),
             ("999999999w", "neither a lifetime"),
-            ("2100-01-31T12:00:00", "must have its zone"),
-            ("2020-01-31", "is over already"),
-            ("0d", "is over already"),
+            ("2100-01-31T12:00:00", "needs a time zone"),
+            ("2020-01-31", "is in the past"),
+            ("0d", "is in the past"),
         ],
     )
     def test_a_time_that_can_not_be_is_refused_and_no_key_made(self, expires: str, problem: str) -> None:

@@ -135,13 +135,11 @@ class TestATokenThatMayGoInPlainText:
     def test_goes_through_no_proxy(self, variable: str, proxy: Proxy, shared_server: ServerProcess) -> None:
         target = elsewhere(shared_server)
         for token in (TOKEN, lambda: TOKEN):
-            with pytest.raises(
-                InvalidArgumentError, match=f"through the proxy that the environment names in {variable}"
-            ):
+            with pytest.raises(InvalidArgumentError, match=f"through the proxy of the environment variable {variable}"):
                 GrpcSaver(target, token=token, insecure_token=True)
         ran = CliRunner().invoke(main, ["info", "--target", target, "--token", TOKEN, "--insecure-token"])
         assert ran.exit_code == 2
-        assert f"through the proxy that the environment names in {variable}" in ran.output
+        assert f"through the proxy of the environment variable {variable}" in ran.output
         assert proxy.heard == []
 
     async def test_goes_through_none_that_is_named_later(

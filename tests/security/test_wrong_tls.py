@@ -97,12 +97,12 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("target", "options", "word"),
         [
-            ("tls", [], "speaks TLS: give --tls, or --tls-ca"),
-            ("mutual", [], "speaks TLS: give --tls, or --tls-ca"),
-            ("tls", ["--tls"], "is not to be trusted"),
-            ("tls", ["--tls-ca", "stranger"], "is not to be trusted"),
+            ("tls", [], "requires TLS: give --tls, or --tls-ca"),
+            ("mutual", [], "requires TLS: give --tls, or --tls-ca"),
+            ("tls", ["--tls"], "is not trusted"),
+            ("tls", ["--tls-ca", "stranger"], "is not trusted"),
             ("misnamed", ["--tls-ca", "ca"], "is for another host"),
-            ("mutual", ["--tls-ca", "ca"], "may want a certificate, --tls-client-cert"),
+            ("mutual", ["--tls-ca", "ca"], "may require a client certificate (--tls-client-cert"),
             (
                 "mutual",
                 ["--tls-ca", "ca", "--tls-client-cert", "unknown.crt", "--tls-client-key", "unknown.key"],
@@ -126,13 +126,13 @@ class TestCommands:
         for command in COMMANDS:
             result = run(*command, "--tls", "--target", shared_server.target)
             assert result.exit_code == 1
-            assert "speaks no TLS: ask without --tls" in result.output
+            assert "doesn't use TLS: leave out --tls" in result.output
 
     def test_say_it_of_each_server_in_a_list(self, place: Place) -> None:
         target = place.targets["tls"]
         result = run("health", "--target", f"{target},{target}")
         assert (result.exit_code, result.stdout) == (1, f"{target} UNAVAILABLE\n" * 2)
-        assert result.stderr.count("speaks TLS: give --tls, or --tls-ca") == 2
+        assert result.stderr.count("requires TLS: give --tls, or --tls-ca") == 2
 
     def test_are_answered_where_all_is_right(self, place: Place) -> None:
         options = ["--tls-ca", place.files["ca"], "--target", place.targets["mutual"]]
@@ -147,7 +147,7 @@ class TestCommands:
             ("ca", "text", "right.key", "--tls-client-cert: {text} holds no certificate in PEM"),
             ("ca", "right.crt", "text", "--tls-client-key: {text} holds no private key in PEM"),
             ("ca", "right.crt", "encrypted.key", "--tls-client-key: {encrypted.key} holds no private key in PEM, or"),
-            ("ca", "right.crt", "unknown.key", "--tls-client-key: the key in {unknown.key} is not that of"),
+            ("ca", "right.crt", "unknown.key", "--tls-client-key: the key in {unknown.key} does not belong to"),
             ("nowhere", "right.crt", "right.key", "--tls-ca: nowhere can't be read: No such file"),
         ],
     )
@@ -174,13 +174,13 @@ class TestASaver:
     @pytest.mark.parametrize(
         ("target", "tls", "word"),
         [
-            ("tls", None, "speaks TLS: does it want tls=True or TlsOptions"),
-            ("mutual", None, "speaks TLS: does it want tls=True or TlsOptions"),
-            ("tls", (None, None), "is not to be trusted"),
-            ("tls", ("stranger", None), "is not to be trusted"),
+            ("tls", None, "requires TLS: give tls=True or TlsOptions"),
+            ("mutual", None, "requires TLS: give tls=True or TlsOptions"),
+            ("tls", (None, None), "is not trusted"),
+            ("tls", ("stranger", None), "is not trusted"),
             ("misnamed", ("ca", None), "is for another host"),
-            ("mutual", ("ca", None), "does the server want a certificate"),
-            ("mutual", ("ca", "unknown"), "does the server trust certificate_chain"),
+            ("mutual", ("ca", None), "the server may require a client certificate"),
+            ("mutual", ("ca", "unknown"), "the server may not trust certificate_chain"),
         ],
     )
     async def test_says_what_is_wrong_at_once_and_in_the_end(
@@ -230,7 +230,7 @@ class TestASaver:
         begun = time.monotonic()
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=55, check=True)
         assert time.monotonic() - begun < 50
-        assert result.stdout.count("after 3 attempts: the server's certificate is not to be trusted") == 2
+        assert result.stdout.count("after 3 attempts: the server's certificate is not trusted") == 2
         lines = result.stderr.splitlines()
         assert lines
         assert all(line.startswith("WARNING:langgraph.checkpoint.grpc:") for line in lines), result.stderr

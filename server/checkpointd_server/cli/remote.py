@@ -304,7 +304,7 @@ def _usable(token: str | None) -> str | None:
     token = (token or "").strip()
     if not re.fullmatch(r"[ -~]*", token):
         raise click.UsageError(
-            "--token (CHECKPOINTD_TOKEN): contains a character that can't be sent, such as a line break; "
+            "--token (CHECKPOINTD_TOKEN): holds a character that can't be sent, such as a line break; "
             "a token is one line of ASCII"
         )
     return token or None

@@ -20,7 +20,7 @@ def read_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> An
         try:
             return content, x509.load_pem_x509_certificates(content)[0].public_key()
         except (ValueError, UnsupportedAlgorithm):
-            raise click.UsageError(f"{option}: {path} contains no certificate in PEM") from None
+            raise click.UsageError(f"{option}: {path} holds no certificate in PEM") from None
 
     roots = None if ca is None else certificate(ca, "--tls-ca")[0]
     if cert is None or key is None:
@@ -30,7 +30,7 @@ def read_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> An
     try:
         belongs = load_pem_private_key(private, password=None).public_key() == public
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise click.UsageError(f"--tls-client-key: {key} contains no private key in PEM, or an encrypted one") from None
+        raise click.UsageError(f"--tls-client-key: {key} holds no private key in PEM, or an encrypted one") from None
     if not belongs:
         raise click.UsageError(f"--tls-client-key: the key in {key} does not belong to the certificate in {cert}")
     return grpc.ssl_channel_credentials(roots, private, chain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 _AROUND_DATA = 1024
-"""How many bytes of a message are kept for what is around a value's."""
+"""Bytes of a message that are reserved for everything but a value's bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ def read_operations(instructions: bytes) -> Iterator[tuple[bool, int, int]]:
 
 
 def _read_long_number(instructions: bytes, start: int) -> tuple[int, int]:
-    """Returns the number that begins at an offset, and the offset behind it."""
+    """Returns the number at an offset, and the offset after it."""
     number = 0
     for place, byte in enumerate(instructions[start : start + _MAX_NUMBER_BYTES]):
         number |= (byte & 127) << 7 * place

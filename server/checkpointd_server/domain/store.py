@@ -324,7 +324,7 @@ class CheckpointStore(Protocol):
     async def archive_thread(
         self, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
     ) -> bool:
-        """Archives a thread, or brings it back.
+        """Archives or unarchives a thread.
 
         Args:
             tenant: The tenant.

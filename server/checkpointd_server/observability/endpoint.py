@@ -1,4 +1,4 @@
-"""The address that Prometheus scrapes: HTTP/1.1, GET /metrics and nothing else, bounded in every respect."""
+"""The address that Prometheus scrapes: HTTP/1.1, only GET /metrics, with limits on everything."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.observability.families import Snapshot
 
 MAX_SCRAPES = 8
-"""How many scrapes are served at once. Further ones are told to come again."""
+"""Maximum number of concurrent scrapes. Further ones are asked to retry."""
 MAX_HEADER_BYTES = 16 * 1024
-"""How large a scrape's request line and headers may be together."""
+"""Maximum size of a scrape's request line and headers, in bytes."""
 SCRAPE_SECONDS = 10.0
 """How long a scrape may take: to send its request, to be answered, and to read the answer."""
 
@@ -49,7 +49,7 @@ class MetricsEndpoint:
                 await writer.wait_closed()
         except (TimeoutError, ConnectionError):
             writer.transport.abort()
-        except Exception as error:  # whatever it is, the server serves without
+        except Exception as error:  # whatever it is, the server goes on without metrics
             _log.warning("a scrape failed", error=type(error).__name__)
             writer.transport.abort()
         finally:
@@ -68,13 +68,13 @@ class MetricsEndpoint:
             text = f"{error.status.value} {error.status.phrase}: metrics are at GET /metrics\n"
             return _response(error.status, text.encode(), "text/plain; charset=utf-8")
         snapshot = await self._take()
-        # In a thread: the event loop has calls to serve meanwhile.
+        # In a thread, because the event loop has calls to serve.
         body, content_type = await asyncio.to_thread(_encode, snapshot, headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type, send_body=method == "GET")
 
 
 def _encode(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    # prometheus-client takes its time to load: a server that nobody scrapes starts without.
+    # prometheus-client is slow to import, and a server without metrics doesn't need it.
     from checkpointd_server.observability.exposition import encode
 
     return encode(snapshot, accept)
@@ -105,10 +105,10 @@ def _response(status: HTTPStatus, body: bytes, content_type: str, *, send_body: 
 
 @asynccontextmanager
 async def serve_metrics(address: str | None, take: Callable[[], Awaitable[Snapshot]]) -> AsyncIterator[None]:
-    """Answers scrapes meanwhile, if an address is given.
+    """Serves scrapes while entered, if an address is given.
 
     Args:
-        address: HOST:PORT; port 0: any free one, which the log tells.
+        address: HOST:PORT. Port 0: any free one, which is logged.
         take: Takes a snapshot.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Export of the spans of `checkpointd serve --traces` to a collector, as the environment's OTEL_... variables say."""
+"""Export of the spans of `checkpointd serve --traces` to a collector, configured by OTEL_... environment variables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from checkpointd_server.domain.tracing import Tracing
 
 @contextmanager
 def exporting_traces(enabled: bool) -> Iterator[Tracing | None]:
-    """Sends spans meanwhile, in batches from a thread of its own, which nobody waits for; what is too much is dropped.
+    """Exports spans while entered, in batches from a background thread; spans beyond its queue are dropped.
 
     Args:
-        enabled: Whether there are to be any. Yields None if not.
+        enabled: Whether to trace. If not, yields None.
 
     Raises:
         SetupError: OpenTelemetry isn't installed.

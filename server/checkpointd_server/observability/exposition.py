@@ -1,4 +1,4 @@
-"""Snapshots as Prometheus reads them, written by its own client library."""
+"""Snapshots in Prometheus' formats, written by its client library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from checkpointd_server.observability.families import FAMILIES, Snapshot
 
 
 class _SnapshotCollector(Collector):
-    """Gives a snapshot to the library's encoders."""
+    """Presents a snapshot as a collector to the library's encoders."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -46,7 +46,7 @@ def encode(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
     Args:
         snapshot: The snapshot.
-        accept: The scraper's header of that name: OpenMetrics where it asks for it, else Prometheus' text format.
+        accept: The scraper's Accept header. It gets OpenMetrics if it asks for it, else Prometheus' text format.
     """
     encoder, content_type = choose_encoder(accept)
     return encoder(_SnapshotCollector(snapshot)), content_type

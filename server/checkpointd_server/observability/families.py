@@ -1,6 +1,6 @@
-"""The metrics: their names, what they mean, and how they are put together from what a server counts.
+"""The metrics: their names and meanings, and how they are computed from a server's counts.
 
-A snapshot is plain data, as JSON has it: a worker process hands its own to the parent, which adds them up.
+A snapshot is plain JSON data: each worker sends its own to the parent, which merges them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from checkpointd_server.domain.metrics import Histogram
 
 
 class Family(NamedTuple):
-    """A metric, of which there is one time series for each set of labels."""
+    """A metric, with one time series for each set of labels."""
 
     kind: str
     """ "counter", "gauge" or "histogram"."""
@@ -21,16 +21,16 @@ class Family(NamedTuple):
     labels: tuple[str, ...] = ()
     """The labels' names."""
     merge: str = "sum"
-    """How those of several worker processes become one: "sum", or "max" for what each of them sees alike."""
+    """How samples of several workers are merged: "sum", or "max" for what all workers see alike."""
 
 
 class HistogramValue(TypedDict):
     """The counts of a histogram."""
 
     bounds: list[float]
-    """The buckets' greatest values."""
+    """The upper bounds of the buckets."""
     counts: list[int]
-    """How many values each bucket has, and last those above."""
+    """The number of values in each bucket, and last those above all bounds."""
     sum: float
     """The sum of all values."""
 
@@ -145,16 +145,16 @@ FAMILIES: Mapping[str, Family] = {
     "checkpointd_retention_threads": Family("counter", "Threads changed by retention."),
     "checkpointd_retention_checkpoints": Family("counter", "Checkpoints deleted by retention."),
 }
-"""Every metric. Counters get the ending `_total` when they are written out, as is the custom."""
+"""Every metric. `_total` is appended to the names of counters when they are written."""
 
 
 def histogram(counted: Histogram) -> HistogramValue:
-    """Returns what a histogram counted, as plain data."""
+    """Returns a histogram as plain data."""
     return {"bounds": list(counted.bounds), "counts": list(counted.counts), "sum": counted.sum}
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Makes one snapshot of those of several processes."""
+    """Merges the snapshots of several processes."""
     merged: dict[str, dict[tuple[str, ...], Value]] = {}
     for snapshot in snapshots:
         for name, samples in snapshot.items():
@@ -175,12 +175,12 @@ def _merged(family: Family, one: Value, other: Value) -> Value:
 
 
 def counters_of(snapshot: Snapshot) -> Snapshot:
-    """Returns what of a snapshot must not be lost when its process has ended: all that only grows."""
+    """Returns the counters and histograms of a snapshot, which must outlive their process."""
     return {name: samples for name, samples in snapshot.items() if FAMILIES[name].kind != "gauge"}
 
 
 def samples_of(values: Mapping[Any, float], *, keys: Sequence[str] = ()) -> list[Sample]:
-    """Returns the samples of a family from a mapping of labels' values; `keys` are there even where nothing is."""
+    """Returns the samples of a family from a mapping of label values. `keys` are always included."""
     found = {(key,) if isinstance(key, str) else tuple(key): value for key, value in values.items()}
     for key in keys:
         found.setdefault((key,), 0)

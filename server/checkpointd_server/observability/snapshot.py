@@ -1,4 +1,4 @@
-"""The snapshot of one server process: what it has counted, and how things stand."""
+"""The snapshot of one server process: its counters and gauges."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from checkpointd_server.rpc import RpcServer
 from checkpointd_server.store import PostgresStore, TableSize
 
 MEASURE_SECONDS = 60.0
-"""How often tables are measured, at the most: when somebody scrapes."""
+"""Minimum time between two measurements of tables, which scrapes trigger, in seconds."""
 MEASURE_TIMEOUT = 2.0
-"""How long it may take, in seconds. What was measured last stays until then."""
+"""How long a measurement may take, in seconds. Until it ends, the last one is used."""
 
 _ACQUIRE, _RENEW, _RELEASE = "LeaseService/AcquireLease", "LeaseService/RenewLease", "LeaseService/ReleaseLease"
 
@@ -29,13 +29,13 @@ _log = structlog.get_logger(__name__)
 
 
 class ServerSnapshots:
-    """Takes snapshots of a server that is at work.
+    """Takes snapshots of a running server.
 
     Args:
         server: Its RPCs.
         store: Its store.
-        upkeep: What is counted of its own work.
-        worker: Which of several processes it is, from 1 on; 0 where there is one.
+        upkeep: The counts of background work.
+        worker: The number of the worker process, from 1. 0: the only process.
     """
 
     def __init__(self, server: RpcServer, store: PostgresStore, upkeep: UpkeepMetrics, *, worker: int = 0) -> None:
@@ -49,7 +49,7 @@ class ServerSnapshots:
         self._measuring: asyncio.Task[None] | None = None
 
     async def take(self) -> Snapshot:
-        """Returns a snapshot. Waits for the database only where its tables are measured for the first time."""
+        """Returns a snapshot. Waits for the database only the first time, when its tables are measured."""
         await self._measure_tables()
         return {
             **self._process(),

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: spans of calls, of operations in pipelines, and of the statements that are run for them."""
+"""OpenTelemetry traces: spans of calls, of operations in pipelines, and of their statements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from checkpointd_server import __version__
 from checkpointd_server.domain.tracing import Span
 
 MAX_TRACEPARENT = 128
-"""How long a client's traceparent may be, in bytes. One that is longer is none."""
+"""Maximum length of a client's traceparent, in bytes. Longer ones are ignored."""
 
 
 class OtelSpan:
@@ -42,7 +42,7 @@ class OtelTracing:
     """Makes spans of OpenTelemetry.
 
     Args:
-        provider: Where they go.
+        provider: The provider that exports them.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -50,7 +50,7 @@ class OtelTracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def serve(self, method: str, traceparent: str, thread_id: str) -> OtelSpan:
-        """Begins the span of a call or an operation, below its client's."""
+        """Begins the span of a call or an operation, as a child of its client's."""
         parent = None
         if traceparent and len(traceparent) <= MAX_TRACEPARENT:
             parent = self._propagator.extract({"traceparent": traceparent})

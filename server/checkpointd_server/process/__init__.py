@@ -1,1 +1,1 @@
-"""The server's processes: signals, logging, the supervisor and its workers. Nothing of gRPC or the database."""
+"""The server's processes: signals, logging, the supervisor and its workers. It uses neither gRPC nor the database."""

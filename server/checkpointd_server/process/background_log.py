@@ -1,4 +1,4 @@
-"""Log lines that are written in a thread of their own, so that nobody who reads no log holds up who writes one."""
+"""A log writer in its own thread: a log that isn't read doesn't block the callers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import suppress
 from typing import TextIO
 
 MOST_LINES = 10_000
-"""How many lines wait to be written. What goes beyond is dropped, and counted."""
+"""Maximum number of lines waiting to be written. Further lines are dropped and counted."""
 MOST_CHARACTERS = 8 * 1024 * 1024
-"""How many characters they have together."""
+"""Maximum number of characters in these lines."""
 FLUSH_SECONDS = 2.0
-"""How long the end of the process waits until all is written, unless told otherwise."""
+"""Default time that the process waits at exit until everything is written, in seconds."""
 
 
 class BackgroundHandler(logging.Handler):
-    """Writes lines to a stream, in their order, without keeping anybody waiting.
+    """Writes lines to a stream in order, without blocking the callers.
 
     Args:
-        stream: Where to.
-        flush_seconds: How long `flush` waits until all is written, in seconds.
+        stream: The stream to write to.
+        flush_seconds: How long `flush` waits, in seconds.
     """
 
     def __init__(self, stream: TextIO, *, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -38,7 +38,7 @@ class BackgroundHandler(logging.Handler):
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes a line. It is put into words at once, for what it is about may change."""
+        """Queues a line. It is formatted at once, because its arguments may change."""
         try:
             line = self.format(record) + "\n"
         except Exception:
@@ -52,13 +52,13 @@ class BackgroundHandler(logging.Handler):
             self._held += 1
             self._characters += len(line)
             if self._thread is None:
-                # A daemon: whoever reads no log must not keep the process from ending either.
+                # A daemon thread: a log that isn't read must not keep the process from exiting.
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Waits until all lines are written, but not for long."""
+        """Waits a short time until all lines are written."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held, self._flush_seconds)
 
@@ -69,7 +69,7 @@ class BackgroundHandler(logging.Handler):
                 lines, self._lines = self._lines, []
                 dropped, self._dropped = self._dropped, 0
             text = "".join([*lines, self._tell_dropped(dropped)] if dropped else lines)
-            with suppress(OSError, ValueError):  # nobody is there any more to read it
+            with suppress(OSError, ValueError):  # the reader is gone
                 self._write(text)
             with self._changed:
                 self._held -= len(lines)
@@ -85,7 +85,7 @@ class BackgroundHandler(logging.Handler):
             self._stream.write(text)
             self._stream.flush()
             return
-        # Not by the stream, whose lock the end of the process asks for.
+        # Not through the stream: the interpreter takes its lock at exit.
         data = text.encode(errors="backslashreplace")
         while data:
             data = data[os.write(self._descriptor, data) :]

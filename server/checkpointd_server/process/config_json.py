@@ -1,4 +1,4 @@
-"""The server's configuration as JSON: what a parent tells its workers."""
+"""The server's configuration as JSON, as a parent sends it to its workers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from checkpointd_server.config import ServeConfig
 
 
 def dump_config(config: ServeConfig) -> dict[str, Any]:
-    """Returns a configuration as JSON has it: an object with an entry for each option, those with defaults too.
+    """Returns a configuration as a JSON object with an entry for every option.
 
-    It holds the database's password.
+    It contains the database's password.
     """
     dumped: dict[str, Any] = _dump(config)
     return dumped
 
 
 def load_config(data: dict[str, Any]) -> ServeConfig:
-    """Returns the configuration that `dump_config` has made an object of.
+    """Returns the configuration that was given to `dump_config`.
 
     Raises:
-        KeyError, TypeError, ValueError: It is none: parent and worker are of one build.
+        KeyError, TypeError, ValueError: It isn't one. That is a bug: parent and worker are of the same build.
     """
     loaded: ServeConfig = _load(ServeConfig, data)
     return loaded

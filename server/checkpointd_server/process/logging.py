@@ -1,6 +1,6 @@
-"""Logs: structured, on standard error, a line for people or a JSON object for machines.
+"""Structured logs on standard error: lines of text for people, or JSON objects for programs.
 
-Standard output is kept for what a script reads: the ready line, a printed schema, an answer as JSON.
+Standard output is reserved for what scripts read: the ready line, a printed schema, JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """The least important lines that are written."""
+    """The lowest level of lines that are written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -37,12 +37,12 @@ class LogLevel(StrEnum):
 def configure_logs(
     level: LogLevel = LogLevel.INFO, format: LogFormat = LogFormat.TEXT, stream: TextIO | None = None
 ) -> None:
-    """Sends every log line of the process, those of libraries too, through one formatter.
+    """Sends every log line of the process, including those of libraries, through one formatter.
 
     Args:
-        level: The least important lines that are written.
-        format: For people or for machines.
-        stream: Where to. None: standard error.
+        level: The lowest level of lines that are written.
+        format: Text for people, or JSON for programs.
+        stream: The stream to write to. None: standard error.
     """
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -52,7 +52,7 @@ def configure_logs(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    # Plain tracebacks: the richer ones show local variables, and those hold what agents store.
+    # Plain tracebacks: richer ones show local variables, which may contain stored values.
     ending: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if format is LogFormat.JSON
@@ -64,7 +64,7 @@ def configure_logs(
             ),
         ]
     )
-    # The driver's pool logs its failures with its own words, which may hold values. The store says the same in ours.
+    # The driver's error messages may contain values. The store logs the same errors without them.
     logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
@@ -87,15 +87,15 @@ def configure_logs(
     flush_logs()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # The event loop reports every selector it opens; the drivers' debug lines quote what is stored.
+    # The event loop logs every selector; debug lines of the drivers quote stored values.
     for chatty in ("asyncio", "asyncpg", "grpc"):
         logging.getLogger(chatty).setLevel(max(logging.INFO, root.level))
-    # It logs headers that it can't decode, each twice and whole: a token may be among them.
+    # gRPC logs headers that it can't decode in full, twice: a token may be among them.
     logging.getLogger("grpc._cython.cygrpc").addFilter(_says_nothing_of_headers)
 
 
 def flush_logs() -> None:
-    """Waits until what was logged is written, but not for long."""
+    """Waits a short time until everything logged is written."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 
@@ -105,7 +105,7 @@ def _says_nothing_of_headers(record: logging.LogRecord) -> bool:
 
 
 def _escape(logger: object, name: str, event: EventDict) -> EventDict:
-    """Writes characters out that do something to a terminal, or begin a line: ids and subjects may have any."""
+    """Escapes control characters and line breaks: ids and subjects may contain any."""
     return {
         key: _printable(value, key in _OF_SEVERAL_LINES) if isinstance(value, str) else value
         for key, value in event.items()

@@ -16,9 +16,9 @@ _log = structlog.get_logger(__name__)
 
 
 class StopSignals:
-    """Turns signals into a request to stop, and impatient ones into the cancellation of the task that entered.
+    """Turns the first signal into a request to stop, and further ones into cancellation of the task that entered.
 
-    Until `await_request` is called there is nothing to finish in an orderly way, so the first signal cancels as well.
+    Before `await_request` is called there is nothing to finish, so the first signal cancels too.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class StopSignals:
     def __exit__(self, *exc_info: object) -> None:
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
-            # What follows is the interpreter's own end; a signal must not turn that into a failure.
+            # The interpreter exits next; a signal must not turn that into a failure.
             signal.signal(number, signal.SIG_IGN)
 
     async def await_request(self) -> None:
@@ -56,7 +56,7 @@ class StopSignals:
 
 
 def exit_on_signals() -> None:
-    """Lets a signal end the process, until the event loop takes signals over: there is nothing to finish before."""
+    """Lets a signal end the process at once until the event loop handles signals: there is nothing to finish before."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(0)

@@ -1,8 +1,8 @@
-"""Several server processes on one port: a parent that starts them, replaces those that die, and stops them all.
+"""A parent of several server processes on one port: it starts them, replaces those that die, and stops all.
 
-The parent serves nobody. It holds the ports, runs the embedded PostgreSQL if there is one, and migrates the schema; all
-of it once. Workers are new interpreters (never forks: gRPC wouldn't survive that) in sessions of their own, so that a
-terminal's Ctrl-C reaches them through the parent alone.
+The parent serves no calls. It holds the ports, runs the embedded PostgreSQL if there is one, and migrates the schema.
+Workers are new interpreters (not forks, which gRPC doesn't survive) in their own sessions: a terminal's Ctrl-C reaches
+them only through the parent.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from checkpointd_server.process.worker_process import WorkerConfig, WorkerFailed
 from checkpointd_server.rpc.listener.port_reservation import held_ports
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""How long to wait before a worker that died is started again, in seconds; the last one for all further times."""
+"""Pauses before a worker that died is started again, in seconds. The last one repeats."""
 STEADY_SECONDS = 60.0
-"""How long a worker must have served before its death begins anew with the first pause."""
+"""How long a worker must have served for the pauses to start from the first again, in seconds."""
 SNAPSHOT_SECONDS = 2.0
-"""How long a worker may take to tell its metrics."""
+"""How long a worker may take to send its metrics, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,12 +38,12 @@ async def supervise(config: ServeConfig, *, announce: Callable[[Sequence[str]], 
 
     Args:
         config: The settings.
-        announce: Called once when all workers serve, with their addresses.
+        announce: Called once with the addresses when all workers serve.
 
     Raises:
         SetupError: A setting can't be used as it is.
         DatabaseUnavailable: The database didn't come up in time, or the embedded one stopped.
-        WorkerFailed: A worker can't start, or one didn't stop as it should.
+        WorkerFailed: A worker can't start, or didn't stop properly.
     """
     _log.info("starting", version=__version__, workers=config.workers)
     with StopSignals() as signals:
@@ -53,7 +53,7 @@ async def supervise(config: ServeConfig, *, announce: Callable[[Sequence[str]], 
                 async with app.open_database(config.database) as database:
                     if config.migrate:
                         await app.bring_up_to_date(config, database)
-                    # What the parent does is left out: the ports, the database, its schema, the metrics of all.
+                    # Without what the parent itself does: ports, database, schema, metrics.
                     common = replace(
                         config,
                         workers=1,
@@ -76,13 +76,13 @@ async def supervise(config: ServeConfig, *, announce: Callable[[Sequence[str]], 
 
 
 def pool_share(pool_max_size: int, workers: int, number: int) -> int:
-    """Returns the number of database connections for a worker; the first worker's number is 1."""
+    """Returns the maximum number of database connections of a worker. Workers are numbered from 1."""
     return pool_max_size // workers + (number <= pool_max_size % workers)
 
 
 @contextmanager
 def _addresses(config: ServeConfig) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Holds all ports. Yields the addresses to serve on, and those for health alone."""
+    """Holds all ports. Yields the addresses to serve on, and those for health checks only."""
     with held_ports((*config.listen, *config.health_listen)) as held:
         yield held[: len(config.listen)], held[len(config.listen) :]
 
@@ -115,10 +115,10 @@ class Workers:
         self._running: dict[int, WorkerProcess] = {}
         self._last: dict[int, Snapshot] = {}
         self._past: Snapshot = {"checkpointd_worker_restarts": [([], 0)]}
-        """The counts of those that have ended: a counter never goes down."""
+        """The counters of workers that have ended: a counter must never decrease."""
 
     async def take_snapshot(self) -> Snapshot:
-        """Returns the metrics of all together. Of one that doesn't answer in time there is but what it had counted."""
+        """Returns the metrics of all workers, merged; of one that doesn't answer in time, only the last counters."""
 
         async def take(number: int, worker: WorkerProcess) -> Snapshot:
             snapshot = await worker.take_snapshot(SNAPSHOT_SECONDS)
@@ -131,7 +131,7 @@ class Workers:
         return merge([self._past, *snapshots])
 
     async def start(self) -> None:
-        """Starts all and waits until each serves. Raises WorkerFailed as soon as one doesn't."""
+        """Starts all workers and waits until each serves. Raises WorkerFailed as soon as one fails."""
         for order in self._orders:
             self._running[order.worker] = await WorkerProcess.launch(order)
         async with asyncio.TaskGroup() as group:
@@ -150,7 +150,7 @@ class Workers:
             raise failure
 
     async def keep(self) -> None:
-        """Replaces workers that die, from now on."""
+        """Starts replacing workers that die."""
         async with asyncio.TaskGroup() as group:
             for order in self._orders:
                 group.create_task(self._keep(order))
@@ -183,7 +183,7 @@ class Workers:
         return await _failure(self._running[order.worker])
 
     async def stop(self, seconds: float) -> None:
-        """Lets all finish what they have at work. Raises WorkerFailed if one doesn't stop as it should, and in time."""
+        """Drains all workers. Raises WorkerFailed if one doesn't stop properly and in time."""
         stopping = [worker for worker in self._running.values() if worker.returncode is None]
         for worker in stopping:
             worker.signal(signal.SIGTERM)
@@ -195,13 +195,13 @@ class Workers:
                 raise worker.failure()
 
     async def end(self, seconds: float) -> None:
-        """Ends all at once, also those that are stopping. Kills those that take longer."""
+        """Ends all workers at once, even those that are draining. Kills those that take too long."""
         for worker in self._running.values():
             worker.release()
         await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> list[WorkerProcess]:
-        """Waits for the end of all. Kills those that take too long, and returns them."""
+        """Waits until all have ended. Kills those that take too long, and returns them."""
         waits = [asyncio.ensure_future(worker.wait()) for worker in self._running.values()]
         try:
             if waits:
@@ -218,7 +218,7 @@ class Workers:
 
 
 async def _failure(worker: WorkerProcess) -> WorkerFailed | None:
-    """Waits until a worker serves. Returns why it doesn't, if it ends before."""
+    """Waits until a worker serves. Returns the reason if it ends before."""
     try:
         await worker.until_ready()
     except WorkerFailed as failure:

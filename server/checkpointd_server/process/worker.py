@@ -1,9 +1,9 @@
-"""A worker: one of several server processes on one port. Its parent, `checkpointd serve --workers N`, starts it.
+"""A worker: one of several server processes on one port, started by `checkpointd serve --workers N`, its parent.
 
-It learns its number and its configuration from one line of standard input, an object as JSON, and says on standard
-output, in the same way, that it serves or why it can't. Standard input stays open for as long as the parent lives: its
-end ends the worker too, so that none is left behind, however the parent ended. Each further line asks for a snapshot of
-the worker's metrics, which it says in the same way.
+It reads its number and configuration from the first line of standard input, a JSON object, and reports on standard
+output, also as a line of JSON, that it serves or why it can't. Standard input stays open as long as the parent lives.
+Its end ends the worker too, so none is left behind, however the parent ended. Each further line requests a snapshot of
+the worker's metrics, which it answers with a line of JSON.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from checkpointd_server.process.signals import exit_on_signals
 
 
 def main() -> int:
-    """Serves as the parent orders, and returns the exit code."""
-    # The parent's end of standard output is for reports alone.
+    """Serves with the parent's configuration, and returns the exit code."""
+    # The pipe to the parent is only for reports.
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     line = sys.stdin.readline()
@@ -44,7 +44,7 @@ def main() -> int:
     except CheckpointdError as error:
         _report(reports, error=str(error))
         return 1
-    except Exception:  # a fault of ours: in the form that the log has
+    except Exception:  # an internal error: logged in the log's format
         structlog.get_logger(__name__).exception("failed")
         flush_logs()
         _report(reports, error="it failed, see its log")
@@ -59,7 +59,7 @@ class Parent:
 
     Args:
         number: The worker's number, from 1 on.
-        reports: Where the parent reads what it is told.
+        reports: The stream that the parent reads.
     """
 
     def __init__(self, number: int, reports: IO[str]) -> None:
@@ -73,18 +73,18 @@ class Parent:
         _report(self._reports, **report)
 
     async def follow(self) -> None:
-        """Takes in what the parent asks for, until it has ended."""
+        """Reads the parent's requests until the parent has ended."""
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while await reader.readline():
             self._asked.set()
 
     async def answer(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
-        """Hands over a snapshot whenever the parent asks for one, until it is cancelled."""
+        """Sends a snapshot whenever the parent asks for one, until cancelled."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            # In a thread: a pipe that the parent doesn't read must hold up nobody.
+            # In a thread: a pipe that the parent doesn't read must not block the event loop.
             await asyncio.to_thread(self.report, snapshot=await take())
 
 

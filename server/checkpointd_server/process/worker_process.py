@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: a process that is told what to do, reports, and ends when it is let go."""
+"""A worker process as its parent sees it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from checkpointd_server.observability.families import Snapshot
 from checkpointd_server.process.config_json import dump_config
 
 MAX_REPORT_BYTES = 4 * 1024 * 1024
-"""The longest line that a worker may say."""
+"""The longest line that a worker may send, in bytes."""
 
 
 class WorkerFailed(CheckpointdError):
-    """A worker can't start, or didn't stop as it should."""
+    """A worker can't start, or didn't stop properly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +29,9 @@ class WorkerConfig:
     """The configuration of a worker."""
 
     worker: int
-    """Its number, from 1 on, which its log lines carry."""
+    """Its number, from 1, which its log lines carry."""
     config: ServeConfig = field(repr=False)
-    """Its settings. The database's password may be among them."""
+    """Its settings, which may include the database's password."""
 
 
 class WorkerProcess:
@@ -49,13 +49,13 @@ class WorkerProcess:
 
     @classmethod
     async def launch(cls, order: WorkerConfig) -> Self:
-        """Starts a worker, and waits for nothing. Raises WorkerFailed if the system has no room for it."""
-        # It is told everything; a setting of the environment must not come on top.
+        """Starts a worker without waiting for it. Raises WorkerFailed if the system can't start a process."""
+        # It gets all settings from its parent; the environment must not add any.
         env = {name: value for name, value in os.environ.items() if not name.startswith("CHECKPOINTD_")}
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # what happens to lie in the working folder is not ours
+                "-P",  # modules in the working folder must not be imported
                 "-m",
                 "checkpointd_server.process.worker",
                 stdin=asyncio.subprocess.PIPE,
@@ -68,7 +68,7 @@ class WorkerProcess:
             raise WorkerFailed(f"worker {order.worker} can't be started: {error.strerror}") from error
         worker = cls(order.worker, process)
         assert process.stdin is not None
-        # By a pipe: others of the machine may read command lines, and others of the user environments.
+        # Through a pipe: other users can read command lines, and other processes of the user its environment.
         line = json.dumps({"worker": order.worker, "config": dump_config(order.config)})
         process.stdin.write(line.encode() + b"\n")
         with contextlib.suppress(ConnectionError):
@@ -81,7 +81,7 @@ class WorkerProcess:
         return self._process.returncode
 
     async def until_ready(self) -> None:
-        """Waits until it serves. Raises WorkerFailed if it ends before, with its own words if it has said why."""
+        """Waits until it serves. Raises WorkerFailed if it ends before, with its own message if it sent one."""
         await self._first_report.wait()
         if not self._is_ready:
             await self.wait()
@@ -93,7 +93,7 @@ class WorkerProcess:
         await asyncio.wait((self._reading,))
 
     async def _read_reports(self) -> None:
-        """Reads what it says, until it has ended."""
+        """Reads its reports until it has ended."""
         assert self._process.stdout is not None
         while (line := await self._process.stdout.readline()).endswith(b"\n"):
             report = json.loads(line)
@@ -107,20 +107,20 @@ class WorkerProcess:
             self._snapshot.cancel()
 
     async def take_snapshot(self, timeout: float) -> Snapshot | None:
-        """Asks for a snapshot of its metrics. None: it doesn't serve yet, or not answer within so many seconds."""
+        """Returns a snapshot of its metrics. None: it doesn't serve yet, or didn't answer in time."""
         assert self._process.stdin is not None
         if not self._is_ready or self._reading.done():
             return None
         if self._snapshot is None or self._snapshot.done():
             self._snapshot = asyncio.get_running_loop().create_future()
             self._process.stdin.write(b"snapshot\n")
-        # One that came too late for those who had asked before is not lost on the next.
+        # A late answer to an earlier request serves the next one.
         await asyncio.wait((self._snapshot,), timeout=timeout)
         done = self._snapshot.done() and not self._snapshot.cancelled()
         return self._snapshot.result() if done else None
 
     def failure(self) -> WorkerFailed:
-        """The reason of its end."""
+        """Returns why it ended."""
         if self._error is not None:
             return WorkerFailed(self._error)
         code = self._process.returncode
@@ -134,6 +134,6 @@ class WorkerProcess:
             self._process.send_signal(number)
 
     def release(self) -> None:
-        """Lets go of it: it stops at once."""
+        """Closes its standard input, so it stops at once."""
         if self._process.stdin is not None:
             self._process.stdin.close()

@@ -1,7 +1,7 @@
-"""Errors as callers see them: one table from the domain's errors to a status code and a reason.
+"""Errors as callers see them: one table maps the domain's errors to status codes and reasons.
 
 A failed call carries a google.rpc.Status with one ErrorInfo, as errors.proto documents. An error that is not in the
-table is a fault of the server: the client is told its error_id and nothing else, the log has the rest.
+table is an internal error: the client gets only its error_id, and the log has the details.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 """The metadata key in which gRPC libraries look for the google.rpc.Status."""
 
 _MAX_MESSAGE_BYTES = 1024
-"""How long a status message may be as gRPC writes it, percent-encoded. It travels in HTTP/2 headers next to the
+"""Maximum length of a status message in gRPC's percent-encoding. It travels in HTTP/2 headers next to the
 details, which hold ids in full, and clients drop answers with more than 8 KiB of headers."""
 
 
 class RequestTooLarge(CheckpointdError):
-    """The request is larger than the server takes."""
+    """The request is larger than the server accepts."""
 
     def __init__(self, size: int, *, limit: int) -> None:
         super().__init__(f"the request has {size} bytes, the largest message is {limit}")
@@ -75,7 +75,7 @@ class Draining(CheckpointdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """The status and the reason of one kind of error."""
+    """How one kind of error is reported."""
 
     code: grpc.StatusCode
     """The call's status."""
@@ -84,7 +84,7 @@ class Rule:
     metadata: Callable[[Any], dict[str, object]] = lambda error: {}
     """ErrorInfo's metadata. Keys whose value is None are left out."""
     level: int = logging.INFO
-    """How loud the log is: INFO for what a client did wrong or must expect, WARNING for what an operator can mend."""
+    """The log level: INFO for errors that clients cause or must expect, WARNING for what an operator can fix."""
 
 
 def _conflict(error: VersionConflict) -> dict[str, object]:
@@ -211,7 +211,7 @@ RULES: dict[type[CheckpointdError], Rule] = {
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason=errors_pb2.ERROR_REASON_OVERLOADED,
         metadata=lambda error: {"bound": error.bound, "limit": error.limit},
-        # There may be thousands a second; that there are any is told once, by `Load`.
+        # There may be thousands per second; `AdmissionController` logs once that there are any.
         level=logging.DEBUG,
     ),
     QuotaExceeded: Rule(
@@ -247,10 +247,10 @@ RULES: dict[type[CheckpointdError], Rule] = {
         level=logging.WARNING,
     ),
 }
-"""Every error that a client is told about. A subclass is told like the nearest base that has a rule."""
+"""Every error that clients get. A subclass is reported by the rule of its nearest base."""
 
 FAULT = Rule(code=grpc.StatusCode.INTERNAL, reason=errors_pb2.ERROR_REASON_INTERNAL, level=logging.ERROR)
-"""How everything else is told."""
+"""How all other errors are reported."""
 
 
 class Failure(NamedTuple):
@@ -265,17 +265,17 @@ class Failure(NamedTuple):
     trailers: tuple[tuple[str, bytes], ...]
     level: int
     retry_after_ms: int
-    """After how many milliseconds the client should send the call again; 0: nothing is said about it."""
+    """When the client should retry, in milliseconds. 0: unspecified."""
     error_id: str | None
-    """Ties an INTERNAL answer to the log; None for errors that explain themselves."""
+    """Connects an INTERNAL error with the log. None for errors that explain themselves."""
 
 
 def describe_error(error: Exception, *, retry_after: float | None = None) -> Failure:
-    """Returns what the client and the log are told of an error.
+    """Returns an error in the form that is sent and logged.
 
     Args:
         error: What a call raised.
-        retry_after: After how many seconds the client should send the call again; None: nothing is said about it.
+        retry_after: When the client should retry, in seconds. None: unspecified.
     """
     rule = next((RULES[kind] for kind in type(error).__mro__ if kind in RULES), FAULT)
     if rule is FAULT:
@@ -301,7 +301,7 @@ def describe_error(error: Exception, *, retry_after: float | None = None) -> Fai
 
 
 def _shortened(message: str) -> str:
-    """Cuts a message so that it fits into a header; ErrorInfo has the ids in full."""
+    """Truncates a message to fit into a header. ErrorInfo has the full ids."""
     message = message.encode("utf-8", "backslashreplace").decode()
     if len(message) * 12 <= _MAX_MESSAGE_BYTES or len(quote(message, safe="")) <= _MAX_MESSAGE_BYTES:
         return message

@@ -1,4 +1,4 @@
-"""TLS from files, which are read again when they change: each new connection gets the certificate of the moment."""
+"""TLS from files that are reloaded when they change: each new connection gets the current certificate."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _log = structlog.get_logger("checkpointd.tls")
 
 
 class Certificates:
-    """The server's certificate and the authorities of its clients, as the files have them.
+    """The server's certificate and its clients' authorities, from files.
 
-    gRPC asks for them from threads of its own, at the beginning of each connection. Files that don't belong together,
-    as in the middle of a change, are passed over: what was there before stays in force.
+    gRPC asks for them in its own threads, at the beginning of each connection. Files that don't match, as in the middle
+    of a change, are ignored: the previous ones stay in force.
 
     Raises:
-        SetupError: The files can't be used as they are.
+        SetupError: The files are unusable.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -44,7 +44,7 @@ class Certificates:
             nonlocal told
             current = self._latest()
             if current is told:
-                return None  # gRPC goes on with what it has
+                return None  # gRPC keeps the previous ones
             told = current
             return current
 

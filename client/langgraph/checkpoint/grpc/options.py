@@ -115,13 +115,13 @@ class ClientOptions:
         if not self.insecure_token:
             raise InvalidArgumentError(
                 f"token: would be sent in plain text to {target}; set tls=True, or insecure_token=True "
-                "(CHECKPOINTD_INSECURE_TOKEN) where something else protects the way, such as a mesh",
+                "(CHECKPOINTD_INSECURE_TOKEN) if something else protects the network, such as a service mesh",
                 field="token",
             )
         if (variable := proxy_variable(target)) is not None:
             raise InvalidArgumentError(
-                f"token: would be sent in plain text through the proxy that the environment names in {variable}; "
-                f"set tls=True, or name the host of {target} in no_proxy",
+                f"token: would be sent in plain text through the proxy of the environment variable {variable}; "
+                f"set tls=True, or add the host of {target} to no_proxy",
                 field="token",
             )
 

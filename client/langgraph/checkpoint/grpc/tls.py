@@ -78,44 +78,42 @@ def _is_base64(body: bytes) -> bool:
 
 
 def are_unusable(error: grpc.RpcError) -> bool:
-    """Returns whether grpc could make no use of TlsOptions. Nothing was sent, and nothing will ever be."""
+    """Returns whether gRPC couldn't use TlsOptions. Nothing was sent, and retries can't succeed."""
     return "failed to create security handshaker" in _said(error)
 
 
 def why_it_fails(error: grpc.RpcError) -> str | None:
-    """Says in plain words what is wrong where a connection fails over TLS; None if it isn't that."""
+    """Explains a connection that failed because of TLS. Returns None if it failed for another reason."""
     details = _said(error)
     if "wrong_version_number" in details:
-        return "the server there speaks no TLS: build the saver without tls, or give the address of the proxy that does"
+        return "the server doesn't use TLS: build the saver without tls, or give the address of the proxy that does"
     if "hostname verification" in details:
         return (
-            "the server's certificate is for another host: give a target that names the server as its certificate "
-            "does, or let it have a certificate for this name"
+            "the server's certificate is for another host: use the name in its certificate as the target, or give the "
+            "server a certificate for this name"
         )
     if "certificate has expired" in details or "certificate is not yet valid" in details:
         return "the server's certificate has expired, or isn't valid yet"
     if "certificate_verify_failed" in details:
         return (
-            "the server's certificate is not to be trusted: give the authority that signed it, with "
+            "the server's certificate is not trusted: give its authority's certificate, with "
             "tls=TlsOptions(root_certificates=...)"
         )
     return None
 
 
 def why_it_may_fail(error: grpc.RpcError, tls: bool | TlsOptions) -> str | None:
-    """Says what a server may be after that closes connections at once; None if that isn't what happened."""
+    """Explains a connection that the server closed at once. Returns None if that isn't what happened."""
     details = _said(error)
     if "failed to connect" not in details or not ("socket closed" in details or "connection reset" in details):
         return None
     if not tls:
-        return (
-            "the connection was closed at once, as a server does that speaks TLS: does it want tls=True or TlsOptions?"
-        )
+        return "the connection was closed at once; the server probably requires TLS: give tls=True or TlsOptions"
     if isinstance(tls, TlsOptions) and tls.certificate_chain is not None:
-        return "the connection was closed right after the TLS handshake: does the server trust certificate_chain?"
+        return "the connection was closed right after the TLS handshake: the server may not trust certificate_chain"
     return (
-        "the connection was closed right after the TLS handshake: does the server want a certificate, "
-        "tls=TlsOptions(private_key=..., certificate_chain=...)?"
+        "the connection was closed right after the TLS handshake: the server may require a client certificate: "
+        "give tls=TlsOptions(private_key=..., certificate_chain=...)"
     )
 
 

@@ -3,7 +3,7 @@
     [[key]]
     tenant = "acme"
     scopes = ["read", "write"]
-    name = "agents"                      # what the log calls its bearer
+    name = "agents"                      # the name of its owner in the log
     sha256 = "..."                       # of the key; `checkpointd keys new` prints it
     expires = 2027-01-01T00:00:00Z       # optional
 
@@ -12,8 +12,8 @@
     scopes = ["read"]
     name = "spiffe://acme/reporting"     # a subject alternative name; the common name where the certificate has none
 
-A key is 256 random bits, so nobody finds it from its hash by trying, and a fast hash without salt will do. (Passwords
-are another matter; there are none here.)
+A key has 256 random bits, so it can't be guessed from its hash, and a fast hash without salt is enough. (For passwords
+it wouldn't be; there are none here.)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from checkpointd_server.domain.limits import Limits
 from checkpointd_server.rpc.auth.scopes import Unauthenticated
 
 KEY_PREFIX = "ckd_"
-"""The prefix of every API key: scanners for secrets find it, and it can't be taken for a JSON Web Token."""
+"""The prefix of every API key: secret scanners find it, and it distinguishes keys from JSON Web Tokens."""
 _PREFIX_BYTES = 8
 _KNOWN_FIELDS = {
     "key": {"tenant", "scopes", "name", "sha256", "expires"},
@@ -44,7 +44,7 @@ _KNOWN_FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An identity, and how long it is one."""
+    """An identity, and when it expires."""
 
     identity: Identity
     digest: bytes
@@ -70,7 +70,7 @@ class KeyFile:
 
     @property
     def is_empty(self) -> bool:
-        """True if it holds nothing: with it alone nobody gets in."""
+        """True if it has no entries: then it authenticates nobody."""
         return not self._keys and not self._certificates
 
     @property
@@ -82,7 +82,7 @@ class KeyFile:
         """Returns a key's identity. Raises Unauthenticated."""
         digest = hashlib.sha256(key.encode()).digest()
         for entry in self._keys.get(digest[:_PREFIX_BYTES], ()):
-            # In constant time, so that nobody learns a stored hash byte by byte.
+            # In constant time: response times must not reveal a stored hash.
             if hmac.compare_digest(entry.digest, digest):
                 return entry.authenticate(now)
         raise Unauthenticated("this server doesn't know this API key")
@@ -103,7 +103,7 @@ def parse_key_file(content: bytes) -> KeyFile:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        # Its message ends with where it is; what it quotes could be a key that was pasted into the file.
+        # Only the position at the message's end: the rest could quote a key that was pasted into the file.
         found = re.search(r"\(at .*\)$", str(error))
         raise ValueError(f"it is not TOML {found[0] if found else ''}".rstrip()) from None
     for number, part in enumerate(document, 1):
@@ -128,16 +128,16 @@ def parse_key_file(content: bytes) -> KeyFile:
 
 
 def new_key(tenant: str, scopes: Sequence[Scope], name: str, *, expires: datetime | None = None) -> tuple[str, str]:
-    """Returns a new key, and what is to be added to the file for it.
+    """Returns a new key, and its entry for the file.
 
     Args:
-        tenant: Whose threads it opens.
-        scopes: What it may do.
-        name: What the log calls its bearer.
-        expires: When it ends, with a zone. None: never.
+        tenant: The tenant that it gives access to.
+        scopes: The scopes that it has.
+        name: The name of its owner in the log.
+        expires: When it expires, with a time zone. None: never.
 
     Raises:
-        ValueError: The file may not have this.
+        ValueError: The entry would be invalid.
     """
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     quoted = ", ".join(f'"{scope.value}"' for scope in scopes)
@@ -175,7 +175,7 @@ def _tables(document: Mapping[str, Any], kind: str) -> Iterable[tuple[str, dict[
 
 
 def _unknown(field: str, position: int, known: Iterable[str]) -> str:
-    """Says which field isn't known: by its name only if it is almost a known one, for it could be a pasted key."""
+    """Describes an unknown field. Quotes its name only if it resembles a known one: it could be a pasted key."""
     close = difflib.get_close_matches(field, known, n=1, cutoff=0.7)
     return f"{field!r} (did you mean {close[0]!r}?)" if close else f"a field, number {position} in it"
 

@@ -1,4 +1,4 @@
-"""The gate that every call passes: from what a call brings along to an identity."""
+"""Authentication of every call: from its token or certificate to an identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from checkpointd_server.rpc.auth.jwt import Tokens
 
 POLL_SECONDS = 0.5
-"""How often it is looked whether a file has changed. A change counts when two looks have found it the same."""
+"""How often files are checked for changes, in seconds. A change takes effect once two checks have found it the same."""
 
 _NO_TOKEN = "this server asks for a token: send it as `authorization: Bearer ...`"  # noqa: S105  # not a secret
 
@@ -27,18 +27,18 @@ _log = structlog.get_logger("checkpointd.auth")
 
 
 class Authenticator:
-    """Finds the identity of each caller.
+    """Authenticates callers.
 
     Args:
-        options: Whom to believe.
+        options: The accepted tokens and certificates.
 
     Raises:
-        SetupError: A file can't be used as it is, or an option not with the others.
+        SetupError: A file is unusable, or options contradict each other.
     """
 
     def __init__(self, options: AccessOptions) -> None:
         self.is_open = not options.asks_who_calls
-        """True if every call is anybody's."""
+        """True if calls need no authentication."""
         self._keys: WatchedFile[KeyFile] | None = None
         self._tokens: Tokens | None = None
         self._certificates = options.tls is not None and options.tls.client_ca is not None
@@ -52,13 +52,13 @@ class Authenticator:
             if self._keys.content.names_certificates and not self._certificates:
                 raise SetupError("the keys file names certificates, but without --tls-client-ca no client shows one")
         if options.jwt is not None:
-            # Imported here: cryptography takes its time, and a server without tokens checks no signature.
+            # Imported here because cryptography is slow to import, and only servers with tokens need it.
             from checkpointd_server.rpc.auth.jwt import Tokens
 
             self._tokens = Tokens(options.jwt)
 
     async def start(self) -> None:
-        """Fetches what is to be fetched, and begins to watch the files."""
+        """Fetches keys from a URL, if any, and starts watching the files."""
         self._warn_if_empty()
         if self._tokens is not None:
             await self._tokens.start()
@@ -66,7 +66,7 @@ class Authenticator:
             self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Ends what `start` began."""
+        """Stops fetching and watching."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -86,7 +86,7 @@ class Authenticator:
             _log.warning("the keys file holds no key and no certificate: it lets nobody in", file=str(self._keys.path))
 
     async def authenticate(self, context: grpc.aio.ServicerContext) -> Identity:
-        """Returns who a call comes from. Raises Unauthenticated, KeysUnavailable."""
+        """Returns the identity of a call. Raises Unauthenticated, KeysUnavailable."""
         if self.is_open:
             return ANYBODY
         now = time()
@@ -106,13 +106,13 @@ class Authenticator:
             raise Unauthenticated(_NO_TOKEN)
         shown = context.auth_context()
         shown_certificates = shown.get("x509_pem_cert") or ()
-        if not shown_certificates:  # a Unix socket, where nobody shows a certificate
+        if not shown_certificates:  # a Unix socket, which has no certificates
             raise Unauthenticated(_NO_TOKEN)
         return self._keys.content.by_certificate(self._names.of(bytes(shown_certificates[0])), now)
 
 
 def _bearer(context: grpc.aio.ServicerContext) -> str | None:
-    """Returns the token that a call carries; None: it carries none."""
+    """Returns the token of a call, or None."""
     found = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if not found:
         return None

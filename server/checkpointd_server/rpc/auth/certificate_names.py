@@ -1,7 +1,7 @@
-"""The names by which a client's certificate is known, as the certificate itself has them.
+"""The names of a client's certificate, read from the certificate itself.
 
-gRPC tells names too, but cut at a NUL, and of all kinds alike. Who gets a certificate for `agent.acme`, a NUL and
-`.mallory.example`, for an e-mail address or for a DNS name that reads like a URI would pass for somebody else.
+gRPC reports names too, but cut off at a NUL, and without their kind. Somebody with a certificate for `agent.acme`, a
+NUL and `.mallory.example`, for an e-mail address, or for a DNS name that looks like a URI could pass for another.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 MOST_REMEMBERED = 1024
-"""How many certificates' names are remembered. They are asked for with every call."""
+"""Number of certificates whose names are cached: every call needs them."""
 
 
 class CertificateNames:
-    """Reads certificates, and remembers their names."""
+    """Reads certificates, and caches their names."""
 
     def __init__(self) -> None:
         self._read: dict[bytes, tuple[str, ...]] = {}
 
     def of(self, pem: bytes) -> Sequence[str]:
-        """Returns the names of a certificate: its URIs and DNS names, or its common name where it has no alternatives.
+        """Returns a certificate's names: its URIs and DNS names, or its common name if it has no alternative names.
 
-        What has a colon is a URI, what has none is not. A certificate that can't be read has no name.
+        Names with a colon are URIs, all others aren't. A certificate that can't be read has no name.
         """
         names = self._read.get(pem)
         if names is None:

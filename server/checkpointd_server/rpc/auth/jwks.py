@@ -1,4 +1,4 @@
-"""Keys from an issuer's URL: fetched beside the event loop, at a bounded rate, kept while the URL does not answer."""
+"""Keys from an issuer's URL: fetched in threads at a limited rate, and kept while the URL doesn't answer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from checkpointd_server.rpc.auth.public_keys import PublicKey, parse_public_keys
 from checkpointd_server.rpc.auth.scopes import KeysUnavailable
 
 WAITING_TOKENS = 16
-"""How many tokens wait for a fetch at once: others are told that the keys are unavailable. Anybody can make up a token,
-and each that waits is a call at work."""
+"""Maximum number of tokens waiting for a fetch; for further ones the keys are unavailable. Anybody can make up tokens,
+and each that waits is a call in flight."""
 WAIT_SECONDS = 5.0
-"""How long each of them waits."""
+"""How long each of them waits, in seconds."""
 MAX_FETCHES = 2
-"""How many fetches there are at once, with those that nobody waits for any more."""
+"""Maximum number of concurrent fetches, including abandoned ones."""
 MAX_BYTES = 1024 * 1024
-"""The largest answer that is read."""
+"""The largest answer that is accepted, in bytes."""
 
 _log = structlog.get_logger("checkpointd.auth")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Keys come from the URL that was named, not from one that an answer names."""
+    """Rejects redirects: keys come only from the configured URL."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -42,13 +42,13 @@ class JwksUrl:
 
     Args:
         url: Where the issuer publishes them.
-        changed: Is called when they have changed.
+        changed: Called when they have changed.
         refresh: How often they are fetched, in seconds.
-        pause: The shortest time between two fetches, in seconds.
+        pause: The minimum time between two fetches, in seconds.
         timeout: How long each step of a fetch may take, in seconds.
 
     Raises:
-        SetupError: The URL would let others on the network put their own keys in place of the issuer's.
+        SetupError: The URL is unencrypted, so others on the network could replace the issuer's keys.
     """
 
     def __init__(self, url: str, changed: Callable[[], None], *, refresh: float, pause: float, timeout: float) -> None:
@@ -70,35 +70,35 @@ class JwksUrl:
         self._threads: set[threading.Thread] = set()
         self.keys: list[PublicKey] = []
         self.failing = True
-        """True if the last fetch failed, so that a key that isn't known may be one of the issuer's all the same."""
+        """True if the last fetch failed: an unknown key may then be the issuer's."""
 
     async def start(self) -> None:
-        """Fetches the keys for the first time, which may fail, and goes on in the background."""
+        """Fetches the keys for the first time, which may fail, and then in the background."""
         await self.refresh()
         self._keeping = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Ends what goes on in the background."""
+        """Stops fetching in the background."""
         tasks = [task for task in (self._keeping, self._fetching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def refresh(self) -> bool:
-        """Fetches the keys, together with whoever else waits for them. Returns False if they were fetched just now."""
+        """Fetches the keys, sharing the fetch with other waiters. Returns False if they were fetched just now."""
         if self._fetching is None:
             if monotonic() - self._fetched_at < self._pause:
                 return False
             self._fetching = asyncio.create_task(self._fetch())
-        # One that gives up must not take the fetch away from the others.
+        # A waiter that gives up must not cancel the fetch for others.
         await asyncio.shield(self._fetching)
         return True
 
     async def refresh_for_token(self) -> None:
-        """Fetches the keys for a token that names one which isn't known.
+        """Fetches the keys for a token with an unknown key id.
 
         Raises:
-            KeysUnavailable: That takes too long, or others wait for it already.
+            KeysUnavailable: The fetch takes too long, or too many others wait for it.
         """
         if self._waiting >= WAITING_TOKENS:
             raise KeysUnavailable
@@ -125,7 +125,7 @@ class JwksUrl:
         except (OSError, ValueError) as error:
             self.failing = True
             if not failing or not self._keeping:
-                # Not the error's words: they may hold what the other side answered.
+                # Not the error's message, which may quote the answer.
                 _log.warning(
                     "the issuer's keys can't be fetched; those known stay in force", error=type(error).__name__
                 )
@@ -140,12 +140,12 @@ class JwksUrl:
             self._fetching = None
 
     async def _in_thread(self, work: Callable[[], bytes], timeout: float) -> bytes:
-        """Awaits work, `timeout` seconds at the most, in a thread that nobody waits for at the end.
+        """Runs work in a daemon thread, and awaits it for at most `timeout` seconds.
 
-        A URL that hangs must not hold up the server's stop.
+        A URL that hangs must not delay the server's shutdown.
 
         Raises:
-            OSError: As many threads hang already as may.
+            OSError: Too many threads hang already.
         """
         self._threads = {thread for thread in self._threads if thread.is_alive()}
         if len(self._threads) >= MAX_FETCHES:
@@ -164,7 +164,7 @@ class JwksUrl:
         def run() -> None:
             try:
                 outcome: tuple[bytes | None, BaseException | None] = (work(), None)
-            except BaseException as error:  # whatever it is, it is told where it was asked for
+            except BaseException as error:  # whatever it is, the caller gets it
                 outcome = (None, error)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, *outcome)

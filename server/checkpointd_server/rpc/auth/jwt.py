@@ -1,4 +1,4 @@
-"""JSON Web Tokens: which are believed, and what identity they give."""
+"""JSON Web Tokens: verification, and the identity of a token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from checkpointd_server.rpc.auth.scopes import KeysUnavailable, Unauthenticated
 from checkpointd_server.rpc.auth.watched_file import WatchedFile
 
 MAX_REMEMBERED = 4096
-"""How many tokens are remembered as believed."""
+"""Number of verified tokens that are cached."""
 
 _SUBJECT_CHARACTERS = 200
 
 _NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""Errors that PyJWT raises for an invalid token, also by accident: for JSON that nests too deep, numbers of thousands
-of digits, lists and objects in the place of text."""
+"""Errors that PyJWT raises for an invalid token, including unintended ones: for deeply nested JSON, numbers of
+thousands of digits, lists and objects in place of text."""
 
 _REFUSED: Mapping[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "the token has expired",
@@ -36,7 +36,7 @@ _REFUSED: Mapping[type[jwt.PyJWTError], str] = {
 
 
 class Tokens:
-    """Checks tokens, and remembers those that it believes until they expire or the keys change.
+    """Verifies tokens, and caches valid ones until they expire or the keys change.
 
     Raises:
         SetupError: An option can't be used.
@@ -65,12 +65,12 @@ class Tokens:
         self._believed: dict[str, tuple[Identity, float]] = {}
 
     async def start(self) -> None:
-        """Fetches keys, if they come from a URL."""
+        """Starts fetching keys, if they come from a URL."""
         if self._url is not None:
             await self._url.start()
 
     async def stop(self) -> None:
-        """Fetches no more."""
+        """Stops fetching."""
         if self._url is not None:
             await self._url.stop()
 
@@ -83,7 +83,7 @@ class Tokens:
         self._believed.clear()
 
     def known(self, token: str, now: float) -> Identity | None:
-        """Returns the identity of a token that was believed before; None: it is to be verified."""
+        """Returns the identity of a cached token. None: it must be verified."""
         found = self._believed.get(token)
         if found is None:
             return None
@@ -97,8 +97,8 @@ class Tokens:
         """Returns a token's identity.
 
         Raises:
-            Unauthenticated: It isn't believed. The message says why, and repeats nothing of it.
-            KeysUnavailable: It can't be told.
+            Unauthenticated: It is invalid. The message says why, without quoting it.
+            KeysUnavailable: It can't be verified now.
         """
         kid, algorithm = _read_header(token)
         keys = self._matching(kid, algorithm)
@@ -163,13 +163,13 @@ class Tokens:
         return Identity(
             tenant=tenant,
             subject=subject[:_SUBJECT_CHARACTERS] if isinstance(subject, str) else "",
-            # What else the issuer calls a scope is none of our business.
+            # The issuer may have other scopes, which are ignored.
             scopes=frozenset(Scope(word) for word in words if word in list(Scope)),
         )
 
 
 def _read_header(token: str) -> tuple[str | None, str]:
-    """Returns which key a token says that it is signed with, and how. None of it is believed yet."""
+    """Returns the key id and algorithm that a token claims, unverified."""
     try:
         header = jwt.get_unverified_header(token)
     except _NOT_A_TOKEN as error:

@@ -1,4 +1,4 @@
-"""The public keys of those who issue tokens: a JWKS (RFC 7517), or PEM."""
+"""The public keys of token issuers: a JWKS (RFC 7517), or PEM."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
 )
-"""The accepted signatures of a token, with a private key that only its issuer has. With a shared secret (HS256 and so
-on) this server could forge tokens too, and `none` is no signature at all."""
+"""The accepted signature algorithms, all asymmetric. With a shared secret (HS256 and so on) this server could forge
+tokens too, and `none` is no signature."""
 MAX_KEYS = 100
-"""The most keys that are looked at."""
+"""Maximum number of keys that are read."""
 _LEAST_RSA_BITS = 2048
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -27,18 +27,18 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKey:
-    """A key, and what it may be used for."""
+    """A key, and its algorithms."""
 
     kid: str | None
     """Its id, if it has one."""
     algorithms: frozenset[str]
-    """The algorithms that it checks signatures of."""
+    """The algorithms of signatures that it may verify."""
     key: Any
     """The key itself."""
 
 
 def parse_public_keys(content: bytes) -> list[PublicKey]:
-    """Reads keys. Of a JWKS, those that tokens can't be signed with are passed over. Raises ValueError."""
+    """Reads keys, without those of a JWKS that aren't for signatures. Raises ValueError."""
     keys = list(_from_jwks(content) if content.lstrip().startswith(b"{") else _from_pem(content))
     if not keys:
         raise ValueError("it holds no public key that tokens can be signed for: RSA, EC, Ed25519 or Ed448")
@@ -48,7 +48,7 @@ def parse_public_keys(content: bytes) -> list[PublicKey]:
 
 
 def matching(keys: Sequence[PublicKey], kid: str | None, algorithm: str) -> list[PublicKey]:
-    """Returns the keys that a token may have been signed for. PEM has no ids: such a key may be any."""
+    """Returns the keys that a token may have been signed with. PEM keys have no id, so they match any."""
     return [key for key in keys if algorithm in key.algorithms and (kid is None or key.kid is None or key.kid == kid)]
 
 

@@ -1,7 +1,7 @@
 """Scopes: one table of what each RPC needs, and the refusal of callers who lack it.
 
-The tenant of a call comes from its identity and from nowhere else. TenantService alone names tenants, and needs the
-scope of who runs the server.
+The tenant of a call comes only from its identity. Only TenantService's requests name tenants; it needs the operator's
+scope.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from checkpointd_server.domain.errors import CheckpointdError
 
 
 class CallScope(Enum):
-    """An RPC whose parts need scopes of their own."""
+    """Marks an RPC whose operations need different scopes."""
 
     PER_OPERATION = "operation"
 
 
 Needed = Scope | CallScope | None
-"""The scope that an RPC needs; None: any identity will do."""
+"""The scope that an RPC needs. None: any identity may call it."""
 
 NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.CheckpointService.GetCheckpoint": Scope.READ,
@@ -75,7 +75,7 @@ NEEDED: Mapping[str, Needed] = {
     "checkpointd.v1.ValueService.GetValue": Scope.READ,
     "checkpointd.v1.ValueService.PutPart": Scope.WRITE,
 }
-"""The scope that each RPC needs, by its full name. An RPC that is missing here is not served at all."""
+"""The scope that each RPC needs, by its full name. An RPC that is missing here is not served."""
 
 OPERATIONS: Mapping[str, Scope] = {
     "get_checkpoint": Scope.READ,
@@ -96,7 +96,7 @@ STORE_OPERATIONS: Mapping[str, Scope] = {
 
 
 class Unauthenticated(CheckpointdError):
-    """The call doesn't say who it comes from, or not so that it can be believed. The message never repeats a token."""
+    """The call has no valid token or certificate. The message never quotes a token."""
 
 
 class PermissionDenied(CheckpointdError):
@@ -113,7 +113,7 @@ class PermissionDenied(CheckpointdError):
 
 
 class KeysUnavailable(CheckpointdError):
-    """The issuer's keys are unavailable, so that its tokens can't be told from forged ones. Safe to try again."""
+    """The issuer's keys are unavailable, so its tokens can't be verified. Safe to retry."""
 
     def __init__(self) -> None:
         super().__init__("the keys that tokens are checked with are unavailable; try again")

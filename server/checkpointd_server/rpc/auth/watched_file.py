@@ -1,4 +1,4 @@
-"""A file that is read again when it has changed, without a restart."""
+"""A file that is reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger("checkpointd.auth")
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Returns what changes with a file's contents, also where a link is led to another. None: it isn't there."""
+    """Returns a value that changes with a file's contents, even through a symbolic link. None: there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -28,15 +28,15 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 class WatchedFile(Generic[T]):
-    """The contents of a file. When it changes to something that can't be used, the contents before stay in force.
+    """The parsed contents of a file. If it becomes invalid, the previous contents stay in force.
 
     Args:
         path: The file.
-        what: What it holds, for messages, e.g. "the keys file".
-        parse: Reads its contents; raises ValueError with what is wrong, in words that repeat no secret.
+        what: Its name in messages, e.g. "the keys file".
+        parse: Parses its contents. Raises ValueError with a message that contains no secrets.
 
     Raises:
-        SetupError: It can't be used as it is.
+        SetupError: It can't be read or parsed.
     """
 
     def __init__(self, path: Path, what: str, parse: Callable[[bytes], T]) -> None:
@@ -55,9 +55,9 @@ class WatchedFile(Generic[T]):
             raise SetupError(f"{self._what} {self.path} can't be used: {error}") from None
 
     def refresh(self) -> bool:
-        """Reads the file again if it has changed, and not since the last time. Returns whether it says something new.
+        """Reloads the file if it has changed, but not since the last check. Returns whether its contents changed.
 
-        A file that changes between two looks may be half written: of keys, the half without the last ones can be used.
+        A file that changes between two checks may be half written, and half a file of keys can be valid.
         """
         found, before = fingerprint(self.path), self._seen
         self._seen = found

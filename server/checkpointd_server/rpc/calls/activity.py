@@ -1,6 +1,6 @@
-"""Activity of tenants: the calls at work, the slowest of a minute, and the threads that they are about.
+"""Activity of tenants: the calls in flight, the slowest of the last minute, and the busiest threads.
 
-Each call and each operation of a pipeline is noted, so that costs some hundred nanoseconds, and everything is bounded.
+Every call and operation of a pipeline is recorded, so recording takes a few hundred nanoseconds, and all is bounded.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 WINDOW_SECONDS = 30.0
-"""How long calls about threads are counted until another count begins; the one before is kept."""
+"""Length of a period in which calls are counted by thread, in seconds. The previous period is kept."""
 MOST_THREADS = 2000
-"""How many threads a count has. Further ones aren't counted."""
+"""Maximum number of threads that are counted in a period."""
 KEPT_SECONDS = 60.0
-"""How long a slow call is told of."""
+"""How long a slow call is listed, in seconds."""
 MOST_SLOW = 20
 """How many slow calls are kept."""
 
 
 class Live(Protocol):
-    """A call or an operation that is at work."""
+    """A call or an operation in flight."""
 
     @property
     def method(self) -> str:
@@ -31,7 +31,7 @@ class Live(Protocol):
 
     @property
     def started(self) -> float:
-        """The time at which it began, on the clock that measures durations."""
+        """When it began, on the monotonic clock."""
 
 
 class Slow(NamedTuple):
@@ -50,7 +50,7 @@ class Activity:
 
     def __init__(self) -> None:
         self.live: set[Live] = set()
-        """The calls that are at work."""
+        """The calls in flight."""
         self._threads: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self._ended = self._ended_before = 0
@@ -59,15 +59,15 @@ class Activity:
         self._floor = 0.0
 
     def begun(self, call: Live) -> None:
-        """Records that a call is at work."""
+        """Records that a call has begun."""
         self.live.add(call)
 
     def ended(self, call: Live) -> None:
-        """Records that a call is at work no longer."""
+        """Records that a call is no longer in flight."""
         self.live.discard(call)
 
     def note(self, call: Live, seconds: float) -> None:
-        """Counts a call that was done, and took so many seconds."""
+        """Counts a finished call and its duration in seconds."""
         now = call.started + seconds
         if now - self._begun > WINDOW_SECONDS:
             self._turn(now)
@@ -103,7 +103,7 @@ class Activity:
         return sorted(self._slow, reverse=True)
 
     def counts(self, now: float) -> tuple[int, float, dict[str, int]]:
-        """Returns how many calls ended, in how many seconds, and how many about which thread."""
+        """Returns how many calls ended, within how many seconds, and how many for each thread."""
         if now - self._begun > WINDOW_SECONDS:
             self._turn(now)
         threads = dict(self._before)

@@ -81,7 +81,7 @@ class AdmissionController:
         report: Callable[[bool], None],
     ) -> None:
         self.max_calls = calls
-        """The most calls at work at once."""
+        """Maximum number of calls in flight."""
         self._total_bytes = total_bytes
         self._message_bytes = message_bytes
         self._patience = patience

@@ -1,4 +1,4 @@
-"""A call, and what each is held to."""
+"""Calls, and their limits."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class CallLimits(NamedTuple):
     message_bytes: int
     """The largest request and response."""
     concurrent_calls: int
-    """The most calls at work at once."""
+    """Maximum number of calls in flight."""
     default_timeout: float | None
-    """Seconds that a call gets if its client set no deadline. None: no bound."""
+    """Timeout of calls without a deadline, in seconds. None: no limit."""
     max_timeout: float | None = None
-    """The most seconds that a call gets, whatever deadline its client set. None: no bound."""
+    """Maximum timeout of a call, in seconds. None: no limit."""
     send_timeout: float = 10.0
-    """How many seconds an answer may take to be read, besides those for its size."""
+    """How long a client may take to read an answer, besides the time for its size, in seconds."""
     slow_seconds: float = math.inf
-    """From when on the log is told of a call. Infinity: of none."""
+    """Duration from which a call is logged, in seconds. Infinity: never."""
     large_bytes: int = 0
-    """From what size on the log is told of a checkpoint. 0: of none."""
+    """Size from which a checkpoint is logged, in bytes. 0: never."""
 
 
 class Call:
@@ -35,7 +35,7 @@ class Call:
 
     Args:
         method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
-        via: The way in which it came: "unary", or "pipeline" for an operation of one.
+        via: "unary", or "pipeline" for an operation of one.
     """
 
     __slots__ = ("at_work", "held", "identity", "method", "request", "span", "started", "tenant", "unread", "via")
@@ -45,15 +45,15 @@ class Call:
         self.via = via
         self.started = perf_counter()
         self.identity: Identity | None = None
-        """The caller. None: that isn't known yet."""
+        """The caller. None: not known yet."""
         self.tenant: TenantState | None = None
         """Whose call it is, once it is admitted."""
         self.request: Any = None
-        """The request. None: it isn't there yet."""
+        """The request. None: it hasn't arrived yet."""
         self.held = 0
         """The bytes that are held for it."""
         self.at_work = False
-        """True if it counts as at work."""
+        """True if it counts as in flight."""
         self.unread = False
         """True if it ended without a request."""
         self.span: Span | None = None
@@ -61,11 +61,11 @@ class Call:
 
     @property
     def thread_id(self) -> str:
-        """Its thread. Empty: it has none, or that isn't known yet."""
+        """Its thread. Empty: none, or not known yet."""
         return getattr(self.request, "thread_id", "")
 
     def fields(self) -> dict[str, Any]:
-        """Returns what every line of the log says of it. Ids may be in a log, values never."""
+        """Returns its fields in every log line. Ids may be logged, values never."""
         fields: dict[str, Any] = {
             "method": self.method,
             "duration_ms": round((perf_counter() - self.started) * 1000, 3),

@@ -1,6 +1,6 @@
-"""Redaction of errors for the log: their place and type are kept, their words are not.
+"""Redaction of errors for the log: places and types are kept, messages are not.
 
-An error's words may hold what a client sent: those of the database's driver quote rows and values.
+An error's message may contain what a client sent: the database driver's quote rows and values.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from checkpointd_server.domain.errors import CheckpointdError
 
 
 def error_type(error: BaseException) -> str:
-    """Names an error: its type, and PostgreSQL's code where it has one."""
+    """Returns an error's type, with PostgreSQL's code if it has one."""
     sqlstate = getattr(error, "sqlstate", None)
     return f"{type(error).__name__} (SQLSTATE {sqlstate})" if sqlstate else type(error).__name__
 
 
 def format_redacted_traceback(error: BaseException) -> str:
-    """Returns the traceback of an error and of what it came from, the first one first, as Python prints it."""
+    """Returns the traceback of an error and its causes, in Python's order."""
     parts: list[str] = []
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        # Our own words are written for clients, and hold no values.
+        # Our own messages are written for clients, and contain no values.
         words = f": {link}" if isinstance(link, CheckpointdError) else ""
         parts.append("".join(traceback.format_tb(link.__traceback__)) + error_type(link) + words)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

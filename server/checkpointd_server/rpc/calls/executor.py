@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, on a few threads, counted until it ends."""
+"""Work that would block the event loop, run on a few threads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 2
-"""How much is done at once. More would only take turns."""
+"""Number of threads. More would only compete for the interpreter."""
 MAX_QUEUED = 64
-"""How much is under way or waits for its turn."""
+"""Maximum number of tasks running or waiting."""
 
 
 class BoundedExecutor:
@@ -26,19 +26,19 @@ class BoundedExecutor:
         self._queued = 0
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a function and returns what it does.
+        """Runs a function and returns its result.
 
-        A cancelled call ends when the function does, unless that hasn't begun: what it holds is held until then.
+        A cancelled call ends when the function does, or at once if that hasn't begun: until then its memory is in use.
 
         Raises:
-            Overloaded: As much waits as may.
+            Overloaded: Too many tasks are waiting.
         """
         if self._queued >= MAX_QUEUED:
             raise Overloaded(limit=MAX_QUEUED)
         self._queued += 1
         work = self._pool.submit(function, *args, **kwargs)
         ended = asyncio.wrap_future(work)
-        # Not when the call ends: one that is cancelled twice doesn't wait for it.
+        # Not when the call ends: a call that is cancelled twice doesn't wait for the function.
         ended.add_done_callback(self._ended)
         try:
             return await asyncio.shield(ended)
@@ -50,8 +50,8 @@ class BoundedExecutor:
     def _ended(self, work: asyncio.Future[T]) -> None:
         self._queued -= 1
         if not work.cancelled():
-            work.exception()  # it may be that nobody else asks for it
+            work.exception()  # retrieves the exception: perhaps nobody else does
 
     def stop(self) -> None:
-        """Ends the threads, as soon as what they do is done."""
+        """Ends the threads once their tasks are done."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""Protobuf messages to the domain's words, checked, and back."""
+"""Conversion of protobuf messages to domain objects, with checks, and back."""

@@ -13,18 +13,18 @@ from checkpointd_server.rpc.tenants import TenantState
 _MOST = 1000
 _DEFAULT = 20
 _ASKING = "Activity"
-"""How the RPCs' names end that ask for this."""
+"""Endings of the names of RPCs that request this."""
 
 
 def read_limit(limit: int) -> int:
-    """Returns how many entries each list has at the most. Raises InvalidArgument."""
+    """Returns the maximum number of entries of each list. Raises InvalidArgument."""
     if not 0 <= limit <= _MOST:
         raise InvalidArgument("limit", f"is {limit}, must be from 0 to {_MOST}", limit=_MOST)
     return limit or _DEFAULT
 
 
 def write_activity(states: Sequence[TenantState], limit: int, message: pb.Activity, *, names: bool) -> None:
-    """Fills in what the calls of tenants do, with their names if wanted."""
+    """Fills in the activity of tenants, with their names if requested."""
     now = perf_counter()
     live = [
         (now - call.started if call.started else 0.0, state.name, call)

@@ -1,4 +1,4 @@
-"""Checkpoints: from the requests that put and read them, checked, and into the messages of answers."""
+"""Checkpoints: protobuf to domain, with checks, and back."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from checkpointd_server.rpc.conversion.values import (
 
 _SMALL_BYTES = 64 * 1024
 _FEW_CHANNELS = 128
-"""Below these, the size of a checkpoint without its values isn't added up."""
+"""Below these, the size of a checkpoint without its values isn't computed."""
 
 _FAMILIES = {
     None: values_pb.SERIALIZER_FAMILY_UNSPECIFIED,
@@ -56,7 +56,7 @@ _FAMILIES = {
 
 
 def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: Limits) -> PutCheckpoint:
-    """Returns the put that a request asks for. Raises InvalidArgument."""
+    """Returns the put of a request. Raises InvalidArgument."""
     namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
     checkpoint_id, parent_checkpoint_id = request.checkpoint_id, request.parent_checkpoint_id
     check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
@@ -105,7 +105,7 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
 
 
 def read_ttl(ttl_seconds: int) -> int:
-    """Returns how long a thread is to be kept after its last use, in seconds; 0: no time of its own."""
+    """Returns a thread's time to live after its last use, in seconds. 0: none."""
     if not 0 <= ttl_seconds <= MAX_TTL_SECONDS:
         problem = f"is {ttl_seconds}, must be from 0 to {MAX_TTL_SECONDS}"
         raise InvalidArgument("ttl_seconds", problem, limit=MAX_TTL_SECONDS)
@@ -135,7 +135,7 @@ def _check_size(body: bytes, metadata: TypedValue, channels: list[str], versions
 
 
 def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -> PutWrites:
-    """Returns the writes that a request asks for. Raises InvalidArgument."""
+    """Returns the task writes of a request. Raises InvalidArgument."""
     namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
     checkpoint_id, task_id, task_path = request.checkpoint_id, request.task_id, request.task_path
     check_text(checkpoint_id, "checkpoint_id", limits.max_checkpoint_id_bytes)
@@ -156,7 +156,7 @@ def read_put_writes(request: pb.PutWritesRequest, tenant: str, limits: Limits) -
 
 
 def _read_serializer(request: pb.PutWritesRequest, writes: Sequence[TaskWrite]) -> SerializerFamily | None:
-    """Returns the family of the serializer that made task writes; None: nothing tells it. Raises InvalidArgument."""
+    """Returns the family of the serializer of task writes. None: unknown. Raises InvalidArgument."""
     family = request.serializer_family
     if not family:
         return family_of_writes(write.value.type for write in writes)
@@ -174,13 +174,13 @@ def write_serializer(family: SerializerFamily | None) -> values_pb.SerializerFam
 def read_target(
     request: pb.GetCheckpointRequest | pb.GetDeltaChannelHistoryRequest, tenant: str, limits: Limits
 ) -> tuple[Namespace, str | None]:
-    """Returns the namespace and the checkpoint that a request names; None: the latest. Raises InvalidArgument."""
+    """Returns the namespace and the checkpoint of a request. None: the latest. Raises InvalidArgument."""
     namespace = read_namespace(tenant, request.thread_id, request.checkpoint_ns, limits)
     return namespace, read_optional_id(request.checkpoint_id, "checkpoint_id", limits)
 
 
 def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -> ListQuery:
-    """Returns the query that a request asks for. Raises InvalidArgument."""
+    """Returns the query of a request. Raises InvalidArgument."""
     thread_id = request.thread_id if request.HasField("thread_id") else None
     if thread_id is not None:
         check_text(thread_id, "thread_id", limits.max_thread_id_bytes)
@@ -218,7 +218,7 @@ def read_list(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -
 def write_checkpoint(
     stored: StoredCheckpoint, message: values_pb.CheckpointTuple, whole_writes: Sequence[TaskWrite] | None = None
 ) -> None:
-    """Fills a checkpoint in, with its task writes, as they are or whole, but without its values."""
+    """Fills in a checkpoint with its task writes, as stored or assembled, but without its values."""
     message.thread_id = stored.thread_id
     message.checkpoint_ns = stored.checkpoint_ns
     message.checkpoint_id = stored.checkpoint_id
@@ -236,7 +236,7 @@ def write_checkpoint(
 
 
 def write_values(values: Iterable[ChannelValue], message: values_pb.CheckpointTuple) -> None:
-    """Fills the values of a checkpoint's channels in."""
+    """Fills in the values of a checkpoint's channels."""
     add = message.values.add
     for channel, version, value in values:
         entry = add(channel=channel, version=version)
@@ -245,5 +245,5 @@ def write_values(values: Iterable[ChannelValue], message: values_pb.CheckpointTu
 
 
 def keys_of(stored: StoredCheckpoint) -> Iterable[ChannelValueKey]:
-    """Returns what names the values of a checkpoint's channels."""
+    """Returns the keys of the values of a checkpoint's channels."""
     return map(ChannelValueKey, stored.channels, stored.channel_versions)

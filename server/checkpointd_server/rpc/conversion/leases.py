@@ -1,4 +1,4 @@
-"""Leases, as requests that concern several threads name them."""
+"""Leases in requests about several threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checkpointd_server.rpc.conversion.validation import check_count, check_text
 
 
 def read_thread_leases(leases: Sequence[values.ThreadLease], limits: Limits) -> dict[str, int]:
-    """Returns the leases that a request names, token by thread. Raises InvalidArgument."""
+    """Returns the lease tokens of a request, by thread. Raises InvalidArgument."""
     check_count(len(leases), "leases", limits.max_batch)
     found: dict[str, int] = {}
     for position, lease in enumerate(leases):

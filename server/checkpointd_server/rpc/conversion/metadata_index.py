@@ -1,8 +1,8 @@
 r"""The searchable part of metadata: msgpack in, the text of a JSON object out.
 
-The index of a checkpoint and the filter of a list are projected by the same rules, and different values never look
-alike, so that the JSON of one contains the JSON of the other exactly if the values do. JSON and PostgreSQL can't say
-all that msgpack can; the rest is written as text behind an escape character, which is itself doubled where it occurs:
+The index of a checkpoint and the filter of a list are projected by the same rules, and different values are always
+written differently: so the JSON of one contains the JSON of the other exactly if the values do. What JSON and
+PostgreSQL can't represent is written as text after an escape character, which is doubled where it occurs itself:
 
     NUL, lone surrogate       \ue000 u 4 hex digits
     \ue000                    \ue000 \ue000
@@ -34,56 +34,56 @@ from checkpointd_server.domain.threads import VOLATILE_KEYS
 from checkpointd_server.domain.values import TypedValue
 
 ESCAPE = "\ue000"
-"""Begins what JSON and PostgreSQL can't say."""
+"""Begins what JSON and PostgreSQL can't represent."""
 UNSAFE = re.compile("[\0\ud800-\udfff\ue000]")
 _ESCAPED = re.compile("\ue000(?:u([0-9a-f]{4})|\ue000)")
 to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _MAX_KEYS_IN_KEYS = 2
-"""How often a list or a map may be a key within a key. Each time its text is quoted once more, which doubles it."""
+"""Maximum nesting of lists and maps as keys within keys. Each level quotes the text again, which doubles it."""
 _MAX_ENTRIES = 10_000
-"""The most entries that are looked at to find those that fit into an implicit index."""
+"""Maximum number of entries that are tried to find those that fit into an implicit index."""
 _OWN_KEYS = ("counters_since_delta_snapshot", "delta_writes_versioned", "parents", "run_id", "source", "step")
-"""LangGraph's own entries, which the server goes by: they fit first, whatever else there is."""
+"""LangGraph's own entries, which the server uses: they have precedence."""
 _OWN_BYTES = 128 * 1024
-"""Up to how many bytes they have together. The counters of a thousand channels are a third of that."""
+"""Their maximum total size, in bytes. The counters of a thousand channels take a third of it."""
 _COUNTERS, _STEP = "counters_since_delta_snapshot", "step"
 _PACKED_OWN_KEYS = {bytes(msgpack.packb(key)): key for key in _OWN_KEYS}
 _LONGEST_OWN_KEY = max(map(len, _PACKED_OWN_KEYS)) + 1
 _ORDINARY_CONTAINERS = 32
-"""How many maps and lists metadata has, at most, that is projected the short way: it can't nest too deep then."""
+"""Maximum number of maps and lists in metadata for the fast path: then it can't be nested too deeply."""
 _ORDINARY_ENTRIES = 256
-"""How many entries each of them has."""
+"""Maximum number of entries of each of them."""
 
 
 class Projection(NamedTuple):
-    """The part of metadata that the store searches."""
+    """The searchable part of metadata."""
 
     json: str
     """A JSON object, as text."""
     run_id: str | None
     """The metadata's run_id, if it is text that a DeleteRuns request could name."""
     fingerprint: int
-    """A hash by which changes are noticed, except of what changes with each step (`domain.threads.VOLATILE_KEYS`)."""
+    """A hash to detect changes, without what changes in every step (`domain.threads.VOLATILE_KEYS`)."""
 
 
 def project_filter(data: bytes, limits: Limits, *, field: str = "filter") -> str | None:
-    """Returns a list's filter as JSON; None: there is no filter. Raises InvalidArgument."""
+    """Returns a list's filter as JSON, or None. Raises InvalidArgument."""
     if not data:
         return None
     return to_json(_project_strictly(data, field, limits))
 
 
 def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Projection:
-    """Returns what can be searched of a checkpoint's metadata.
+    """Returns the searchable part of a checkpoint's metadata.
 
-    An explicit index is held to the limits. From the metadata's own value, which may be of any size, entries are left
-    out until it fits (see Metadata.index in values.proto).
+    An explicit index must keep the limits. Of the metadata's own value, which may have any size, entries are left out
+    until it fits (see Metadata.index in values.proto).
 
     Args:
         metadata: The metadata's value.
-        index: What its client wants searched of it. Empty: the value itself.
-        limits: What both are held to.
+        index: The part that its client wants searchable. Empty: the value itself.
+        limits: The limits of both.
 
     Raises:
         InvalidArgument: There is no usable index.
@@ -120,7 +120,7 @@ def project_metadata(metadata: TypedValue, index: bytes, limits: Limits) -> Proj
 
 
 def _pack_json(data: bytes, limits: Limits) -> bytes:
-    """Returns JSON as msgpack. It has to be read whole, so it is bounded."""
+    """Returns JSON as msgpack. Its size is limited, because it is parsed as a whole."""
     if len(data) > limits.max_filter_bytes:
         limit = limits.max_filter_bytes
         problem = f"is required where metadata.value is JSON of more than {limit} bytes"
@@ -135,7 +135,7 @@ def _pack_json(data: bytes, limits: Limits) -> bytes:
 
 
 def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
-    """Returns what can be searched of metadata that JSON says as it is, as nearly all is; None: look at it closely.
+    """Returns the searchable part of metadata that JSON represents as it is, as for nearly all. None: use `project`.
 
     It does in a few passes in C what `project` does entry by entry.
     """
@@ -156,7 +156,7 @@ def _project_ordinary(data: bytes, limits: Limits) -> Projection | None:
 
 
 def _fingerprint(entries: dict[str, Any]) -> int:
-    # Nobody gains by two that are alike: who may write the metadata would only hide its own thread from filters.
+    # Collisions are harmless: a writer could only hide its own thread from filters.
     return crc32(repr([entry for entry in entries.items() if entry[0] not in VOLATILE_KEYS]).encode())
 
 
@@ -173,20 +173,20 @@ def _project_strictly(data: bytes, field: str, limits: Limits) -> dict[str, Any]
 
 
 class TooDeep(Exception):
-    """A value nests deeper than it may."""
+    """A value is nested too deeply."""
 
 
 class PairMap(list[tuple[Any, Any]]):
-    """A msgpack map as the unpacker found it. A dict would merge keys that differ (1 and true) and fail on lists."""
+    """A msgpack map as pairs. A dict would merge different keys (1 and true) and fail for lists."""
 
     __slots__ = ()
 
 
 def read_map(data: bytes, field: str) -> PairMap:
-    """Unpacks a map. Whatever the bytes are, no more memory is used than a small multiple of their length."""
+    """Unpacks a map. Memory use is at most a small multiple of the bytes' length, whatever they are."""
     try:
-        # Lengths in msgpack are only claims, and the unpacker allocates by them. Skipping doesn't, and fails unless
-        # the bytes that were claimed are really there.
+        # The unpacker allocates by the lengths that msgpack claims. Skipping doesn't, and fails unless the claimed
+        # bytes are there.
         unpacker = _unpacker(data)
         unpacker.skip()
         if unpacker.tell() != len(data):
@@ -206,14 +206,14 @@ def _unpacker(data: bytes) -> Any:
 
 
 def _unpack(data: bytes | memoryview) -> Any:
-    # Extensions stay ExtType or Timestamp: nobody's classes are built here.
+    # Extensions stay ExtType or Timestamp: no user's class is instantiated.
     return msgpack.unpackb(data, strict_map_key=False, object_pairs_hook=PairMap, unicode_errors="surrogatepass")
 
 
 def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
-    """Returns a large map's entries without the largest, so that the rest fits into an index: LangGraph's own first.
+    """Returns a large map's entries without the largest: the rest fits into an index. LangGraph's own come first.
 
-    By its "step" the store takes the counters for complete, so where they are missing that is left out as well.
+    If "step" is present, the store relies on complete counters: without them it is left out too.
     """
     field = "metadata.value"
     view = memoryview(data)
@@ -265,7 +265,7 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
 
 
 def project(value: Any, depth: int, keys: int = 0) -> Any:
-    """Returns a value as JSON can say it, with at most `depth` containers within each other. It is in `keys` keys.
+    """Returns a value in a form that JSON can represent, nested at most `depth` levels. It is within `keys` keys.
 
     Raises TooDeep.
     """
@@ -290,20 +290,20 @@ def project(value: Any, depth: int, keys: int = 0) -> Any:
 
 
 def project_map(pairs: Iterable[tuple[Any, Any]], depth: int, keys: int = 0) -> dict[str, Any]:
-    """Returns a map as JSON can say it. Raises TooDeep."""
+    """Returns a map in a form that JSON can represent. Raises TooDeep."""
     if not depth:
         raise TooDeep
     return {project_key(key, depth - 1, keys): project(value, depth - 1, keys) for key, value in pairs}
 
 
 def project_key(key: Any, depth: int, keys: int = 0) -> str:
-    """Returns a map's key as JSON can say it. Raises TooDeep."""
+    """Returns a map's key in a form that JSON can represent. Raises TooDeep."""
     if type(key) is str:
         return _text(key)
     if keys == _MAX_KEYS_IN_KEYS and type(key) in (list, PairMap):
         raise TooDeep
     projected = project(key, depth, keys + 1)
-    # A text here begins with the escape character already: no key that is text looks like it.
+    # Such a text begins with the escape character, so no text key equals it.
     return projected if type(projected) is str else f"{ESCAPE}k{to_json(projected)}"
 
 
@@ -319,7 +319,7 @@ def _escaped(match: re.Match[str]) -> str:
 def _run_id(entries: dict[str, Any], limits: Limits) -> str | None:
     text = entries.get("run_id")
     if type(text) is not str or ESCAPE in text.replace(ESCAPE * 2, ""):
-        return None  # It isn't text, or has what no request can say.
+        return None  # It isn't text, or can't be in a request.
     return _usable_run_id(text.replace(ESCAPE * 2, ESCAPE), limits)
 
 
@@ -328,7 +328,7 @@ def _usable_run_id(run_id: str, limits: Limits) -> str | None:
 
 
 def unproject(text: str) -> bytes:
-    """Returns msgpack that is projected to a JSON object again.
+    """Returns msgpack whose projection is this JSON object.
 
     Entries in which a key isn't text are left out.
     """
@@ -347,7 +347,7 @@ def _unprojected(value: Any) -> Any:
     if isinstance(value, dict):
         return {_unescaped_key(key): _unprojected(item) for key, item in value.items()}
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return float(value)  # PostgreSQL writes all digits of a large float
+        return float(value)  # PostgreSQL writes large floats with all digits
     return value
 
 

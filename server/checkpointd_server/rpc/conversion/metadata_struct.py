@@ -1,4 +1,4 @@
-"""Metadata and filters as google.protobuf.Struct: for generic tools, which read and write JSON but no msgpack."""
+"""Metadata and filters as google.protobuf.Struct, for generic tools that read and write JSON but not msgpack."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from checkpointd_server.domain.values import TypedValue
 from checkpointd_server.rpc.conversion.metadata_index import project_metadata
 
 MAX_DEPTH = 24
-"""How deep entries nest at the most. Each level takes three of a message's, of which parsers read a hundred."""
+"""Maximum nesting of entries. Each level takes three of a message's levels, and parsers accept a hundred."""
 
 _LARGEST_INTEGER = 2**53
-"""Up to where a float that is whole was meant for an integer."""
+"""Up to this, a float without a fraction is taken for an integer."""
 
 
 def pack_struct(struct: Struct) -> bytes:
@@ -38,7 +38,7 @@ def value_of_struct(struct: Struct) -> TypedValue:
 
 
 def _plain(struct: Struct) -> dict[str, Any]:
-    # As deep as the parser has let it be.
+    # The parser has limited the depth.
     return {name: _plain_value(value) for name, value in struct.fields.items()}
 
 
@@ -60,12 +60,12 @@ def _plain_value(value: Value) -> Any:
 
 
 def write_struct(metadata: TypedValue, message: values_pb.Metadata, limits: Limits) -> None:
-    """Fills metadata in as JSON, as filters see it. Leaves it unset where filters can't see it."""
+    """Fills in metadata as JSON, as filters see it; leaves it unset if filters can't see it."""
     bounded = replace(limits, max_filter_depth=min(limits.max_filter_depth, MAX_DEPTH))
     try:
         projected = project_metadata(metadata, b"", bounded).json
     except InvalidArgument:
         return
-    # Unset and empty are not the same.
+    # Unset and empty differ.
     message.struct.SetInParent()
     message.struct.update(json.loads(projected))

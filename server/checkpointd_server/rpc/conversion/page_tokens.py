@@ -1,8 +1,8 @@
-"""Page tokens: where a list or a history goes on, bound to the request that it belongs to.
+"""Page tokens: the position where a list or history continues, bound to its request.
 
-A token is no secret and no proof: it is checked like any input, and it names only a position within what the caller may
-read anyway, since the tenant comes from the caller's identity. The digest catches mistakes: a token that is sent with
-another request would skip checkpoints or repeat them without a word.
+A token is neither secret nor trusted: it is checked like any input, and only names a position within what the caller
+may read anyway, because the tenant comes from the caller's identity. The digest catches mistakes: without it, a token
+sent with another request would silently skip or repeat checkpoints.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Position = TypeVar("Position")
 
 _DIGEST_BYTES = 16
 _MAX_TOKEN_CHARACTERS = 64 * 1024
-"""Longer than any that is given out. What is longer isn't looked at."""
+"""Maximum length of a token: longer than any that is issued."""
 
 _MALFORMED = (binascii.Error, ValueError, TypeError, AttributeError, RecursionError, InvalidArgument)
 _NOT_OURS = "is not a token that this server gave out"
@@ -53,12 +53,12 @@ _Retained = retention_pb.PreviewRetentionRequest | retention_pb.RunRetentionRequ
 
 
 def write_list_token(position: CheckpointPosition, request: pb.ListCheckpointsRequest, tenant: str) -> str:
-    """Returns the token of the page that starts behind `position`."""
+    """Returns the token of the page that starts after `position`."""
     return _write(position, request, tenant)
 
 
 def read_list_token(request: pb.ListCheckpointsRequest, tenant: str, limits: Limits) -> CheckpointPosition | None:
-    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    """Returns where the request's page starts. None: at the beginning. Raises InvalidArgument."""
     if not request.page_token:
         return None
     try:
@@ -75,12 +75,12 @@ def read_list_token(request: pb.ListCheckpointsRequest, tenant: str, limits: Lim
 
 
 def write_history_token(after: str, request: pb.GetDeltaChannelHistoryRequest, tenant: str) -> str:
-    """Returns the token of the page that goes on where the store says."""
+    """Returns the token of the page that starts at the store's position."""
     return _write([after], request, tenant)
 
 
 def read_history_token(request: pb.GetDeltaChannelHistoryRequest, tenant: str) -> str | None:
-    """Returns where the request's page starts, in the store's own words; None: at the beginning.
+    """Returns the store's position where the request's page starts. None: at the beginning.
 
     Raises InvalidArgument.
     """
@@ -97,22 +97,22 @@ def read_history_token(request: pb.GetDeltaChannelHistoryRequest, tenant: str) -
 
 
 def write_threads_token(position: ThreadPosition, request: threads_pb.ListThreadsRequest, tenant: str) -> str:
-    """Returns the token of the page that starts behind `position`."""
+    """Returns the token of the page that starts after `position`."""
     return _write([position.active_at.isoformat(), str(position.thread)], request, tenant)
 
 
 def read_threads_token(request: threads_pb.ListThreadsRequest, tenant: str) -> ThreadPosition | None:
-    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    """Returns where the request's page starts. None: at the beginning. Raises InvalidArgument."""
     return read_position(request, tenant, lambda content: ThreadPosition(*_time_and_thread(content)))
 
 
 def write_nodes_token(position: NodePosition, request: threads_pb.GetThreadTreeRequest, tenant: str) -> str:
-    """Returns the token of the page that starts behind `position`."""
+    """Returns the token of the page that starts after `position`."""
     return _write(position, request, tenant)
 
 
 def read_nodes_token(request: threads_pb.GetThreadTreeRequest, tenant: str, limits: Limits) -> NodePosition | None:
-    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument."""
+    """Returns where the request's page starts. None: at the beginning. Raises InvalidArgument."""
     if not request.page_token:
         return None
     try:
@@ -127,12 +127,12 @@ def read_nodes_token(request: threads_pb.GetThreadTreeRequest, tenant: str, limi
 
 
 def write_retention_token(position: RetentionPosition, request: _Retained, tenant: str) -> str:
-    """Returns the token of the part that starts behind `position`."""
+    """Returns the token of the part that starts after `position`."""
     return _write([position.listed_at.isoformat(), str(position.thread)], request, tenant)
 
 
 def read_retention_token(request: _Retained, tenant: str) -> RetentionPosition | None:
-    """Returns where the request's part starts; None: at the beginning. Raises InvalidArgument."""
+    """Returns where the request's part starts. None: at the beginning. Raises InvalidArgument."""
     return read_position(request, tenant, lambda content: RetentionPosition(*_time_and_thread(content)))
 
 
@@ -150,12 +150,12 @@ def write_position(content: Sequence[str], request: _Paged, tenant: str) -> str:
 
 
 def read_position(request: _Paged, tenant: str, read: Callable[[list[str]], Position]) -> Position | None:
-    """Returns where the request's page starts; None: at the beginning. Raises InvalidArgument.
+    """Returns where the request's page starts. None: at the beginning. Raises InvalidArgument.
 
     Args:
         request: The request.
-        tenant: Who calls.
-        read: Reads what `write_position` was given. Whatever is wrong with it, it raises ValueError or InvalidArgument.
+        tenant: The caller's tenant.
+        read: Parses the position. Raises ValueError or InvalidArgument if it is invalid.
     """
     if not request.page_token:
         return None

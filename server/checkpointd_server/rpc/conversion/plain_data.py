@@ -1,7 +1,7 @@
-"""Stored values as plain data, for people's eyes.
+"""Stored values as plain data, for people to read.
 
-No class is looked up and nothing is constructed: an object that LangGraph serialized by its type's name is shown by
-that name. What isn't readable (encrypted, pickled, damaged) is shown by its tag and its size.
+No class is imported or instantiated: an object that LangGraph serialized under its type's name is shown with that
+name. Unreadable values (encrypted, pickled, corrupt) are shown as their tag and size.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ FLOAT = "$float"
 def plain(type: str, data: bytes) -> Any:
     """Returns a serialized value as JSON has it: None, bool, int, float, str, list and dict with text keys.
 
-    What JSON lacks is a dict with keys that begin with "$" (a stored key that does gets one more):
+    Anything that JSON lacks is a dict with keys that begin with "$" (a stored key that does gets one more):
 
     - an object: {"$type": "module.Name", ...its fields}, or {"$type": ..., "$value": argument} or {"$type": ...,
-      "$args": [...]} where it was made from arguments
+      "$args": [...]} if it was built from arguments
     - bytes: {"$bytes": length}
     - NaN and infinities: {"$float": "nan"}
-    - what can't be read, nests more than 100 deep, or is large: {"$serialized": tag, "$bytes": length}
+    - unreadable, large, or nested more than 100 levels deep: {"$serialized": tag, "$bytes": length}
 
     Never raises.
     """
@@ -63,14 +63,14 @@ def plain(type: str, data: bytes) -> Any:
 
 
 def left_out(type: str, size: int) -> Any:
-    """Returns what stands for a serialized value of so many bytes that isn't shown."""
+    """Returns the placeholder of a serialized value that isn't shown."""
     return {TAG: type, BYTES: size}
 
 
 def text(value: Any) -> str:
-    """Returns plain data as one line of text, like Python would print it; fields that hold nothing are left out.
+    """Returns plain data as one line of text, similar to Python's repr, without empty fields.
 
-    Control characters are escaped, so that a stored value can't steer the terminal.
+    Control characters are escaped: a stored value can't control the terminal.
     """
     if isinstance(value, list):
         return f"[{', '.join(map(text, value))}]"
@@ -100,15 +100,15 @@ def _object_text(value: Mapping[str, Any]) -> str:
 
 
 class _Pairs(list[tuple[Any, Any]]):
-    """A map whose keys may be anything, also what can't be a key in Python."""
+    """A map with any keys, even ones that aren't hashable in Python."""
 
 
 def _unpack(data: bytes, depth: int) -> Any:
-    # Lengths are only claims, and the unpacker allocates by them; skipping doesn't, and finds out if they are true.
+    # The unpacker allocates by the lengths that data claims. Skipping doesn't, and checks them.
     unpacker = msgpack.Unpacker(max_buffer_size=len(data), read_size=max(len(data), 1))
     unpacker.feed(data)
     unpacker.skip()
-    # Extensions are opened afterwards and not by a hook: hooks nest in C, where hostile data overflows the stack.
+    # Extensions are decoded later, not by a hook: hooks recurse in C, where hostile data would overflow the stack.
     value = msgpack.unpackb(
         data, object_pairs_hook=_Pairs, strict_map_key=False, unicode_errors="surrogatepass", timestamp=0
     )
@@ -137,7 +137,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _key(key: Any, depth: int) -> str:
-    """A map's key as text. One that looks like ours gets one more "$"."""
+    """Returns a map's key as text. One that looks like ours gets another "$"."""
     if isinstance(key, str):
         return f"${key}" if key.startswith("$") else key
     return text(_plain(key, depth))
@@ -166,5 +166,5 @@ def _object(code: int, data: bytes, depth: int) -> Any:
 
 
 def _printable(name: str) -> str:
-    """A name without quotes, its control characters escaped."""
+    """Returns a name without quotes, its control characters escaped."""
     return repr(name)[1:-1]

@@ -26,7 +26,7 @@ _LIMITS = {
     "keep_newest": MAX_KEEP_NEWEST,
     "max_bytes": MAX_THREAD_BYTES,
 }
-"""The greatest of each limit that a policy may set."""
+"""The maximum of each limit of a policy."""
 _ACTIONS = {
     RetentionAction.DELETE: pb.RETENTION_ACTION_DELETE,
     RetentionAction.TRIM: pb.RETENTION_ACTION_TRIM,
@@ -40,7 +40,7 @@ _OUTCOMES = {
 
 
 def read_policy(message: pb.RetentionPolicy, limits: Limits) -> RetentionPolicy:
-    """Returns the policy that a request gives. Raises InvalidArgument."""
+    """Returns the policy of a request. Raises InvalidArgument."""
     check_text(message.name, "policy.name", MAX_POLICY_NAME_BYTES)
     check_optional_text(message.thread_id_prefix, "policy.thread_id_prefix", limits.max_thread_id_bytes)
     given = {field: getattr(message, field) for field in _LIMITS if message.HasField(field)}
@@ -84,7 +84,7 @@ def write_policy(policy: RetentionPolicy, message: pb.RetentionPolicy) -> None:
 
 
 def write_effect(effect: RetentionEffect, message: pb.RetentionEffect) -> None:
-    """Fills in what goes of a thread."""
+    """Fills in a deletion."""
     message.thread_id = effect.thread_id
     message.action = _ACTIONS[effect.action]
     message.outcome = _OUTCOMES[effect.outcome]
@@ -97,7 +97,7 @@ def write_effect(effect: RetentionEffect, message: pb.RetentionEffect) -> None:
 
 
 def write_expiring(entry: Expiring, message: pb.ExpiringThread) -> None:
-    """Fills in what is about to go of a thread."""
+    """Fills in an announced deletion."""
     message.thread_id = entry.thread_id
     message.action = _ACTIONS[entry.action]
     message.reason = entry.reason

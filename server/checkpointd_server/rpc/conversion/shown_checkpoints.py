@@ -1,4 +1,4 @@
-"""Checkpoints as plain data, for people's tools: one, or what differs between two. Nobody's classes are built."""
+"""Checkpoints, and differences between two, as plain data for tools. No user's class is instantiated."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_TOTAL_BYTES = 1024 * 1024
 
 
 class Decoder:
-    """Decodes values, as long as they aren't too many.
+    """Decodes values up to a total size.
 
     Args:
-        room: How many bytes it decodes in all. None: any number.
+        room: The total size of values to decode, in bytes. None: no limit.
     """
 
     def __init__(self, room: int | None = None) -> None:
         self._room = room
 
     def decode(self, value: TypedValue) -> Any:
-        """Returns a value as `plain_data.plain` does."""
+        """Returns a value in the form of `plain_data.plain`."""
         if value.HasField("parts"):
             return left_out(value.type, value.parts.size)
         if self._room is not None:
@@ -53,17 +53,17 @@ def show(checkpoint: CheckpointTuple, decoder: Decoder) -> dict[str, Any]:
 
 
 def ts_of(checkpoint: CheckpointTuple) -> str:
-    """Returns the time of a checkpoint, as its client says; empty: it doesn't."""
+    """Returns a checkpoint's time, as set by its client, or an empty text."""
     body = plain("msgpack", checkpoint.body)
     ts = body.get("ts") if isinstance(body, dict) else None
     return ts if isinstance(ts, str) else ""
 
 
 def compare(before: CheckpointTuple, after: CheckpointTuple, decoder: Decoder) -> dict[str, Any]:
-    """Returns what differs between two checkpoints as JSON has it.
+    """Returns the differences between two checkpoints as JSON has them.
 
-    Under "values" and "metadata" is what was "added", "removed" and "changed". Values that can't be read as plain data,
-    because they are encrypted or large, have changed if their versions have.
+    "values" and "metadata" each have "added", "removed" and "changed". Values that can't be read as plain data, because
+    they are encrypted or large, count as changed if their versions differ.
     """
     old, new = (
         {value.channel: (value.version, value.value) for value in one.values if value.HasField("value")}
@@ -76,7 +76,7 @@ def compare(before: CheckpointTuple, after: CheckpointTuple, decoder: Decoder) -
     }
     for name in sorted(old.keys() & new.keys()):
         (version, value), (new_version, new_value) = old[name], new[name]
-        # Two versions may hold the same.
+        # Two versions may have the same value.
         if version != new_version:
             shown = {"before": decoder.decode(value), "after": decoder.decode(new_value)}
             if shown["before"] != shown["after"] or "$serialized" in json.dumps(shown["before"]):

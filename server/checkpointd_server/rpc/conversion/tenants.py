@@ -44,7 +44,7 @@ def write_report(
     request: threads_pb.PurgeThreadsRequest | pb.PurgeTenantRequest,
     tenant: str,
 ) -> None:
-    """Fills in what a page of a purge took."""
+    """Fills in what a page of a purge deleted."""
     response.purged_threads = report.threads
     response.purged_checkpoints = report.checkpoints
     response.purged_bytes = report.bytes
@@ -73,7 +73,7 @@ def read_quotas(message: pb.Quotas) -> Quotas:
 
 
 def write_quotas(quotas: Quotas, message: pb.Quotas) -> None:
-    """Fills in what a tenant may use."""
+    """Fills in a tenant's quotas."""
     message.SetInParent()
     for name in _QUOTAS:
         limit = getattr(quotas, name)
@@ -92,7 +92,7 @@ def write_tenant(tenant: TenantQuotas, usage: Usage, defaults: Quotas, message: 
 
 
 def write_statistics(statistics: Statistics, message: stats_pb.GetStatsResponse) -> None:
-    """Fills in what a tenant holds."""
+    """Fills in a tenant's statistics."""
     message.measured_at.FromDatetime(statistics.measured_at)
     message.threads = statistics.threads
     counts = message.by_status

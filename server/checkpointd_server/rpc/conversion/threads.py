@@ -37,13 +37,13 @@ _STATUSES = {
 }
 _OF_STATUS = {status: number for number, status in _STATUSES.items()}
 
-# What the database takes as well; also where a filter's time is left out (store/thread_lists.py).
+# The range that the database accepts too. store/thread_lists.py uses it for filters without a time.
 _MIN_SECONDS = int(datetime(1, 1, 2, tzinfo=UTC).timestamp())
 _MAX_SECONDS = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
 
 
 def read_filter(message: pb.ThreadFilter, limits: Limits) -> ThreadFilter:
-    """Returns which threads a request means. Raises InvalidArgument."""
+    """Returns the filter of a request. Raises InvalidArgument."""
     check_optional_text(message.thread_id_prefix, "filter.thread_id_prefix", limits.max_thread_id_bytes)
     metadata = message.metadata
     if message.HasField("metadata_struct"):
@@ -70,7 +70,7 @@ def read_filter(message: pb.ThreadFilter, limits: Limits) -> ThreadFilter:
 
 
 def read_page_size(page_size: int, default: int, limits: Limits) -> int:
-    """Returns how many entries a page has at the most. Raises InvalidArgument."""
+    """Returns the maximum number of entries of a page. Raises InvalidArgument."""
     if page_size < 0:
         raise InvalidArgument("page_size", "is negative")
     if page_size > limits.max_page_size:
@@ -80,7 +80,7 @@ def read_page_size(page_size: int, default: int, limits: Limits) -> int:
 
 
 def read_change(request: pb.UpdateThreadRequest, tenant: str, limits: Limits) -> ThreadChange:
-    """Returns what a request changes of a thread. Raises InvalidArgument."""
+    """Returns a request's changes of a thread. Raises InvalidArgument."""
     check_text(request.thread_id, "thread_id", limits.max_thread_id_bytes)
     set_tags = _read_tags(request.set_tags, "set_tags")
     check_count(len(request.remove_tags), "remove_tags", MAX_TAGS)
@@ -118,7 +118,7 @@ def _read_time(message: Message, name: str) -> datetime | None:
 
 
 def write_thread(thread: Thread, message: pb.Thread) -> None:
-    """Fills in what is known of a thread."""
+    """Fills in a thread."""
     message.thread_id = thread.thread_id
     message.status = _OF_STATUS[thread.status]
     message.checkpoints = thread.checkpoints

@@ -1,7 +1,7 @@
 """The checks that every request passes before the store sees any of it.
 
-Each check raises InvalidArgument with the field named as in the protocol, with the position where it has one:
-"values[2].channel". What is checked in bulk is looked at one by one only to say what is wrong with it.
+Each check raises InvalidArgument with the field's name in the protocol, and its position in a list:
+"values[2].channel". Bulk checks examine single elements only to say what is wrong.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _ALL_TEXT = frozenset("s")
 
 
 _SHOWN = 60
-"""How much of a name that is too long is shown, in characters."""
+"""How much of a too long name is quoted, in characters."""
 
 
 def check_text(value: str, field: str, limit: int) -> None:
-    """Checks a text that must not be empty: at most `limit` bytes of UTF-8, no NUL."""
+    """Checks a required text: at most `limit` bytes of UTF-8, without NUL."""
     if not value:
         raise InvalidArgument(field, "is required")
     check_optional_text(value, field, limit)
 
 
 def check_optional_text(value: str, field: str, limit: int) -> None:
-    """Checks a text that may be empty: at most `limit` bytes of UTF-8, no NUL."""
+    """Checks a text that may be empty: at most `limit` bytes of UTF-8, without NUL."""
     size = len(value) if value.isascii() else len(value.encode())
     if size > limit:
         problem = f"has {size} bytes, at most {limit} are allowed"
         if field.endswith(("channel", "checkpoint_ns")) or field.startswith("channels["):
-            # Users know their nodes; of channels and namespaces they may never have heard.
+            # Users know their nodes, but perhaps not channels and namespaces.
             problem += f"; LangGraph makes it of the names of nodes: {value[:_SHOWN]!r}..."
         raise InvalidArgument(field, problem, limit=limit)
     if "\0" in value:
@@ -44,36 +44,36 @@ def check_optional_text(value: str, field: str, limit: int) -> None:
 
 
 def check_texts(values: Sequence[str], field: str, limit: int) -> None:
-    """Checks texts that must not be empty. A "{}" in the field's name stands for a text's position."""
+    """Checks required texts. A "{}" in the field's name stands for a text's position."""
     if not are_plain(values, limit):
         for position, value in enumerate(values):
             check_text(value, field.format(position), limit)
 
 
 def are_plain(values: Sequence[str], limit: int) -> bool:
-    """Checks in one pass in C that `check_text` accepts every text. False: it may not."""
+    """Returns whether `check_text` surely accepts every text, in one pass in C."""
     if not values:
         return True
     joined = "".join(values)
-    # A character has 4 bytes of UTF-8 at the most.
+    # A character has at most 4 bytes of UTF-8.
     longest = limit if joined.isascii() else limit // 4
     return all(values) and "\0" not in joined and (len(joined) <= longest or max(map(len, values)) <= longest)
 
 
 def check_token(value: bytes, field: str, limit: int) -> None:
-    """Checks a client's own token: a writer or a request_id."""
+    """Checks a token that a client chooses: a writer or a request_id."""
     if len(value) > limit:
         raise InvalidArgument(field, f"has {len(value)} bytes, at most {limit} are allowed", limit=limit)
 
 
 def check_count(count: int, field: str, limit: int) -> None:
-    """Checks how many things a request names."""
+    """Checks the number of elements of a list."""
     if count > limit:
         raise InvalidArgument(field, f"has {count} entries, at most {limit} are allowed", limit=limit)
 
 
 def check_distinct(values: Sequence[str], field: str) -> set[str]:
-    """Checks that no text comes twice, and returns the set. A "{}" in the field's name stands for a text's position."""
+    """Checks that no text is repeated, and returns the set. A "{}" in the field's name stands for a text's position."""
     distinct = set(values)
     if len(distinct) < len(values):
         first: dict[str, int] = {}
@@ -108,7 +108,7 @@ def check_version(version: str, field: str, limit: int) -> None:
 
 
 def check_lease_token(token: int) -> int:
-    """Returns the token that a write carries; 0: none."""
+    """Returns a write's lease token. 0: none."""
     if token < 0:
         raise InvalidArgument("lease_token", "is negative; tokens begin at 1, and 0 means none")
     return token
@@ -123,7 +123,7 @@ def read_namespace(tenant: str, thread_id: str, checkpoint_ns: str, limits: Limi
 
 
 def read_optional_id(checkpoint_id: str, field: str, limits: Limits) -> str | None:
-    """Returns the id of a checkpoint that may be left out: unset and empty mean the same."""
+    """Returns an optional checkpoint id: unset and empty mean the same."""
     if not checkpoint_id:
         return None
     check_optional_text(checkpoint_id, field, limits.max_checkpoint_id_bytes)

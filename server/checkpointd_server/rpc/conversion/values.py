@@ -1,4 +1,4 @@
-"""Values, task writes and metadata: from messages, checked, and into messages."""
+"""Values, task writes and metadata: protobuf to domain, with checks, and back."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from checkpointd_server.rpc.conversion.validation import (
 )
 
 UPLOAD_ID_BYTES = 16
-"""How long an upload's id is."""
+"""Length of an upload's id, in bytes."""
 _USUAL_TYPES = frozenset({"msgpack", "null", "json", "bytes", "bytearray"})
-"""Tags that needn't be looked at."""
+"""Common tags, which need no check."""
 
 
 def read_channel_values(
     messages: Sequence[pb.ChannelValue], checked_channels: set[str], checked_versions: set[str], limits: Limits
 ) -> list[ChannelValue]:
-    """Returns the changed channels of a put: mostly some of its channels and versions, which were checked before.
+    """Returns the changed channels of a put. Most are among its channels and versions, which were checked before.
 
     Raises InvalidArgument.
     """
@@ -99,7 +99,7 @@ def _read_patched(message: pb.TypedValue, field: str, operations: int, limits: L
 
 
 def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
-    """Returns a value whose bytes were sent ahead."""
+    """Returns a value whose bytes were uploaded before."""
     if message.data:
         raise InvalidArgument(f"{field}.data", "must be empty where the bytes were sent ahead")
     upload_id, size = message.parts.upload_id, message.parts.size
@@ -113,13 +113,13 @@ def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedVal
 
 
 def check_upload_id(upload_id: bytes, field: str) -> None:
-    """Checks the id of an upload."""
+    """Checks an upload's id."""
     if len(upload_id) != UPLOAD_ID_BYTES:
         raise InvalidArgument(field, f"has {len(upload_id)} bytes, an upload's id has {UPLOAD_ID_BYTES}")
 
 
 def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: str, limits: Limits) -> list[TaskWrite]:
-    """Returns the writes of a task, one an idx. Raises InvalidArgument."""
+    """Returns the writes of a task, one per idx. Raises InvalidArgument."""
     check_count(len(messages), "writes", limits.max_values)
     writes: dict[int, TaskWrite] = {}
     channels: list[str] = []
@@ -150,7 +150,7 @@ def read_task_writes(messages: Sequence[pb.TaskWrite], task_id: str, task_path: 
 
 
 def _check_names(channels: Sequence[str], task_id: str, task_path: str, limits: Limits) -> None:
-    """Checks what the names of writes come to: each write is stored and read with all of them."""
+    """Checks the total size of the names of writes: each write is stored and read with all of them."""
     limit = limits.max_checkpoint_bytes
     if len(channels) * (len(task_path) + limits.max_task_id_bytes + limits.max_channel_bytes) > limit:
         each = len(task_path.encode()) + len(task_id.encode())
@@ -167,7 +167,7 @@ def _refuse_names(message: pb.TaskWrite, position: int) -> None:
 
 
 def read_whole_value(message: pb.TypedValue, field: str, limits: Limits) -> TypedValue:
-    """Returns a value that can't be a patch nor lie apart. Raises InvalidArgument."""
+    """Returns a value that may be neither a patch nor uploaded. Raises InvalidArgument."""
     if message.HasField("patch"):
         raise InvalidArgument(f"{field}.patch", "must be unset: only channels' values and task writes may be patches")
     if message.HasField("parts"):
@@ -177,7 +177,7 @@ def read_whole_value(message: pb.TypedValue, field: str, limits: Limits) -> Type
 
 
 def read_precondition(message: pb.Precondition, limits: Limits) -> Precondition | None:
-    """Returns what a write expects; None: nothing. Raises InvalidArgument."""
+    """Returns a write's precondition, or None. Raises InvalidArgument."""
     version = message.if_version_match if message.HasField("if_version_match") else None
     if version is not None and version < 0:
         raise InvalidArgument("precondition.if_version_match", "is negative; versions begin at 1, and 0 means none yet")
@@ -193,7 +193,7 @@ def read_precondition(message: pb.Precondition, limits: Limits) -> Precondition 
 
 
 def read_known(messages: Sequence[pb.KnownValue], limits: Limits) -> list[KnownValue]:
-    """Returns what a reader has already. Raises InvalidArgument."""
+    """Returns the values that a reader already has. Raises InvalidArgument."""
     check_count(len(messages), "known", limits.max_known)
     known = [KnownValue(message.channel, message.version, message.crc32) for message in messages]
     check_texts([key.channel for key in known], "known[{}].channel", limits.max_channel_bytes)
@@ -214,7 +214,7 @@ def write_value(value: TypedValue, message: pb.TypedValue) -> None:
 
 
 def write_stored_values(values: Iterable[StoredValue], messages: Sequence[pb.StoredValue]) -> None:
-    """Fills rows of values in, as they are."""
+    """Fills in rows of values unchanged."""
     add = messages.add  # type: ignore[attr-defined]
     for position, channel, version, value in values:
         message = add(channel=channel, version=version)

@@ -1,7 +1,7 @@
-"""Bytes to messages, at a cost that their number of bytes bounds.
+"""Parsing of messages, with a cost bounded by their size.
 
-Parsing is done in one go, and takes the longer the more parts a message has: one of 64 MiB that is made of nothing but
-empty parts would hold up the server for 12 seconds. So the parts of a large message are counted before it is parsed.
+Parsing can't be interrupted, and its time grows with the number of fields: a message of 64 MiB of empty fields would
+block the server for 12 seconds. So the fields of a large message are counted before it is parsed.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from checkpointd_server.domain.errors import InvalidArgument
 RequestT = TypeVar("RequestT", bound=Message)
 
 SMALL_BYTES = 256 * 1024
-"""Up to how many bytes a message is parsed without a look: it takes some 50 ms, whatever they are."""
+"""Size up to which messages are parsed without counting, in bytes: that takes at most some 50 ms."""
 MAX_FIELDS = 163_840
-"""How many fields a message has, those of its parts included. A put of as many values as may be has 130,000."""
+"""Maximum number of fields of a message, including nested ones. The largest possible put has 130,000."""
 
 FIELDS_AT_ONCE = 32_768
-"""How many fields are counted before others get their turn."""
+"""Number of fields that are counted before yielding to other calls."""
 
 _Schema = dict[int, "_Schema"]
-"""The fields of a message that are messages themselves."""
+"""The fields of a message type that are messages."""
 
 
 async def parse(request_type: type[RequestT], raw: bytes) -> RequestT:
-    """Returns the message that bytes stand for. Raises InvalidArgument."""
+    """Parses a message. Raises InvalidArgument."""
     if len(raw) > SMALL_BYTES:
         await _check_fields(raw, _schema(request_type.DESCRIPTOR))
-        await asyncio.sleep(0)  # counting, parsing and converting each take a while: others have their turn between
+        await asyncio.sleep(0)  # counting, parsing and converting take a while: yield in between
     try:
         message = request_type.FromString(raw)
     except DecodeError:
@@ -49,7 +49,7 @@ def _schema(descriptor: Descriptor) -> _Schema:
 
 
 def _schema_among(descriptor: Descriptor, known: dict[str, _Schema]) -> _Schema:
-    """Returns the schema of a message, and adds it to those that are known: a Struct holds Structs."""
+    """Returns the schema of a message, and stores it before it recurses: a Struct contains Structs."""
     if descriptor.full_name not in known:
         schema = known[descriptor.full_name] = {}
         for field in descriptor.fields:
@@ -59,7 +59,7 @@ def _schema_among(descriptor: Descriptor, known: dict[str, _Schema]) -> _Schema:
 
 
 async def _check_fields(raw: bytes, schema: _Schema) -> None:
-    """Checks how many fields a message has. Whether they are well-formed is left to the parser."""
+    """Checks the number of a message's fields. The parser checks whether they are well-formed."""
     parts = [(0, len(raw), schema)]
     count = 0
     while parts:
@@ -93,13 +93,13 @@ async def _check_fields(raw: bytes, schema: _Schema) -> None:
                 elif kind == 1:
                     position += 8
                 elif kind > 4:
-                    break  # malformed, as what the next line catches: what came before counts all the same
+                    break  # malformed, as in the next line: the fields before it still count
         except (IndexError, ValueError):
             continue
 
 
 def _varint(raw: bytes, position: int) -> tuple[int, int]:
-    """Returns the number that begins at an offset, and the offset behind it."""
+    """Returns the number at an offset, and the offset after it."""
     number = 0
     for place in range(10):
         byte = raw[position + place]
@@ -110,7 +110,7 @@ def _varint(raw: bytes, position: int) -> tuple[int, int]:
 
 
 def encode_varint(value: int) -> bytes:
-    """Returns a length as messages have it."""
+    """Returns a length in protobuf's encoding."""
     encoded = bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)

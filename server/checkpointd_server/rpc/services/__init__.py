@@ -1,1 +1,1 @@
-"""The services of the protocol: a module each."""
+"""The services of the protocol, one module each."""

@@ -1,4 +1,4 @@
-"""CheckpointService: puts, reads and lists. What comes over its pipeline is in `pipeline.py`."""
+"""CheckpointService: puts, reads and lists. rpc/pipeline serves its pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from checkpointd_server.rpc.values.whole_values import MADE_FOR_INLINE, WholeVal
 
 
 class CheckpointServicer:
-    """Serves checkpoints out of a store. Each method takes a request and returns the encoded response."""
+    """Serves the checkpoints of a store. Each method takes a request and returns the encoded response."""
 
     def __init__(self, operations: Operations, executor: BoundedExecutor) -> None:
         self._operations = operations
@@ -84,10 +84,10 @@ class CheckpointServicer:
         response: pb.ListCheckpointsResponse,
         metadata_struct: bool,
     ) -> CheckpointPosition | None:
-        """Fills checkpoints in with their values, and returns where the next page starts.
+        """Adds the values of checkpoints, and returns where the next page starts.
 
-        Whole values are larger than the rows that they are made of, and come with each checkpoint anew: so the page may
-        be cut earlier than the store has done it.
+        Whole values are larger than the rows they are made of, and each checkpoint has its own: so the page may end
+        earlier than the store's.
         """
         size, before = 0, None
         for stored in page.checkpoints:
@@ -159,7 +159,7 @@ class CheckpointServicer:
     def _whole(
         self, rows: dict[ChannelValueKey, TypedValue], seeds: list[ChannelValueKey], writes: list[TaskWrite]
     ) -> tuple[dict[ChannelValueKey, TypedValue], list[TaskWrite]]:
-        """Makes seeds and task writes whole, as many of the writes as there is room for on a page."""
+        """Assembles seeds and task writes, as many of the writes as fit on a page."""
         room = largest = self._limits.max_inline_bytes
         assembler = Assembler(rows, largest=largest, budget=Budget(MADE_FOR_INLINE * largest))
         made = {key: assembler.value(key) for key in seeds}

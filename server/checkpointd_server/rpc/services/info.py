@@ -1,4 +1,4 @@
-"""InfoService: what the server is."""
+"""InfoService: the server's version, capabilities and limits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from checkpointd_server.domain.limits import Limits
 
 
 class InfoServicer:
-    """Answers with version, identity, capabilities, limits, and why the server doesn't serve, if so.
+    """Returns version, identity, capabilities, limits, and why the server isn't serving, if it isn't.
 
     Args:
         limits: The limits in force.
-        server_id: What tells the server's store from others.
+        server_id: The id of the server's store.
         has_vectors: Whether items of long-term memory can have vectors.
     """
 
@@ -35,11 +35,11 @@ class InfoServicer:
         )
 
     def set_not_serving_reason(self, reason: str) -> None:
-        """Sets why health says NOT_SERVING; "": it says SERVING."""
+        """Sets why the health status is NOT_SERVING. "": it is SERVING."""
         self._response.not_serving_reason = reason
 
     async def get_server_info(self, request: pb.GetServerInfoRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what the server is."""
+        """Returns the server's information."""
         response = pb.GetServerInfoResponse()
         response.CopyFrom(self._response)
         response.tenant = tenant

@@ -48,7 +48,7 @@ class LeaseServicer:
         return pb.RenewLeaseResponse(remaining_ms=_milliseconds(lease)).SerializeToString()
 
     async def release_lease(self, request: pb.ReleaseLeaseRequest, tenant: str, timeout: float | None) -> bytes:
-        """Gives up a lease, or the place in line for it."""
+        """Releases a lease, or leaves the queue for it."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         _check_holder(request.holder, self._limits)
         released = await self._store.release_lease(tenant, request.thread_id, request.holder, timeout=timeout)
@@ -82,5 +82,5 @@ def _read_ttl(milliseconds: int, limits: Limits) -> float:
 
 
 def _milliseconds(lease: Lease) -> int:
-    """Returns how long a lease lives: rounded down, but not to 0, which would say that there is none."""
+    """Returns a lease's remaining time, rounded down, but not to 0, which would mean that there is none."""
     return max(int(lease.remaining * 1000), 1)

@@ -17,7 +17,7 @@ _BELOW_SLACK_BYTES = 4
 
 
 class RetentionServicer:
-    """Keeps a store's policies, tries and applies them.
+    """Stores, previews and applies retention policies.
 
     Each method takes a request and returns the encoded response.
     """
@@ -56,7 +56,7 @@ class RetentionServicer:
         return pb.DeletePolicyResponse().SerializeToString()
 
     async def preview_retention(self, request: pb.PreviewRetentionRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what would go."""
+        """Returns what would be deleted."""
         policy = read_policy(request.policy, self._limits) if request.HasField("policy") else None
         after = read_retention_token(request, tenant)
         page = await self._retention.preview(tenant, policy, after=after, timeout=timeout)
@@ -79,7 +79,7 @@ class RetentionServicer:
         return response.SerializeToString()
 
     async def list_expiring(self, request: pb.ListExpiringRequest, tenant: str, timeout: float | None) -> bytes:
-        """Lists what is announced to go."""
+        """Lists announced deletions."""
         page = await self._retention.list_expiring(
             tenant,
             after=read_retention_token(request, tenant),
@@ -96,7 +96,7 @@ class RetentionServicer:
     async def acknowledge_expiring(
         self, request: pb.AcknowledgeExpiringRequest, tenant: str, timeout: float | None
     ) -> bytes:
-        """Lets what was announced go."""
+        """Acknowledges an announced deletion."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         below = request.below_checkpoint_id
         check_optional_text(below, "below_checkpoint_id", self._limits.max_checkpoint_id_bytes + _BELOW_SLACK_BYTES)

@@ -1,4 +1,4 @@
-"""StatsService: what a tenant holds."""
+"""StatsService: statistics and activity of tenants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StatsServicer:
         self._tenants = tenants
 
     async def get_activity(self, request: pb.GetActivityRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what the tenant's calls do."""
+        """Returns the activity of the tenant's calls."""
         response = pb.GetActivityResponse()
         states = [self._tenants.of(tenant)]
         write_activity(states, read_limit(request.limit), response.activity, names=False)
@@ -27,13 +27,13 @@ class StatsServicer:
     async def get_server_activity(
         self, request: pb.GetServerActivityRequest, tenant: str, timeout: float | None
     ) -> bytes:
-        """Returns what the calls of all tenants do."""
+        """Returns the activity of all tenants' calls."""
         response = pb.GetServerActivityResponse()
         write_activity(self._tenants.states, read_limit(request.limit), response.activity, names=True)
         return response.SerializeToString()
 
     async def get_stats(self, request: pb.GetStatsRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what the tenant holds."""
+        """Returns the tenant's statistics."""
         response = pb.GetStatsResponse()
         write_statistics(await self._store.tenants.read_statistics(tenant, timeout=timeout), response)
         found = await self._store.tenants.read_quotas([tenant], timeout=timeout)

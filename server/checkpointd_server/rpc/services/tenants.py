@@ -1,4 +1,4 @@
-"""TenantService: tenants by their names, for the operators of the server."""
+"""TenantService: tenants by name, for the server's operators."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TenantServicer:
         return name
 
     async def set_quotas(self, request: pb.SetQuotasRequest, tenant: str, timeout: float | None) -> bytes:
-        """Sets what a tenant may use."""
+        """Sets a tenant's quotas."""
         check_text(request.tenant_name, "tenant_name", self._limits.max_tenant_bytes)
         wanted = read_quotas(request.quotas)
         found = await self._store.tenants.set_quotas(request.tenant_name, wanted, resets=request.reset, timeout=timeout)

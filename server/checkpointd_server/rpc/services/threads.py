@@ -75,7 +75,7 @@ class ThreadServicer:
         return pb.DeleteRunsResponse(deleted_checkpoints=deleted).SerializeToString()
 
     async def copy_thread(self, request: pb.CopyThreadRequest, tenant: str, timeout: float | None) -> bytes:
-        """Copies a thread, or forks it."""
+        """Copies or forks a thread."""
         source, target = request.source_thread_id, request.target_thread_id
         check_text(source, "source_thread_id", self._limits.max_thread_id_bytes)
         check_text(target, "target_thread_id", self._limits.max_thread_id_bytes)
@@ -118,7 +118,7 @@ class ThreadServicer:
         response = pb.ListThreadsResponse()
         for thread in page.threads:
             write_thread(thread, response.threads.add())
-            await asyncio.sleep(0)  # an interrupt takes a while to decode
+            await asyncio.sleep(0)  # interrupts take a while to decode
         if page.after is not None:
             response.next_page_token = write_threads_token(page.after, request, tenant)
         return response.SerializeToString()
@@ -129,7 +129,7 @@ class ThreadServicer:
         return pb.CountThreadsResponse(count=found.number, at_least=not found.is_complete).SerializeToString()
 
     async def get_thread(self, request: pb.GetThreadRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what is known of a thread."""
+        """Returns a thread's details."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         response = pb.GetThreadResponse()
         write_thread(await self._store.get_thread(tenant, request.thread_id, timeout=timeout), response.thread)
@@ -153,13 +153,13 @@ class ThreadServicer:
         return response.SerializeToString()
 
     async def show_checkpoint(self, request: pb.ShowCheckpointRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what a checkpoint holds, as plain data."""
+        """Returns a checkpoint as plain data."""
         found = await self._read(request, request.checkpoint_id, "checkpoint_id", tenant, timeout)
         shown = await self._executor.run(lambda: json.dumps(show(found, Decoder(MAX_TOTAL_BYTES))))
         return pb.ShowCheckpointResponse(json=shown).SerializeToString()
 
     async def diff_checkpoints(self, request: pb.DiffCheckpointsRequest, tenant: str, timeout: float | None) -> bytes:
-        """Returns what differs between two checkpoints, as plain data."""
+        """Returns the differences between two checkpoints, as plain data."""
         limit = self._limits.max_checkpoint_id_bytes
         for field in ("before_checkpoint_id", "after_checkpoint_id"):
             check_text(getattr(request, field), field, limit)
@@ -194,7 +194,7 @@ class ThreadServicer:
         return response.tuple
 
     async def archive_thread(self, request: pb.ArchiveThreadRequest, tenant: str, timeout: float | None) -> bytes:
-        """Archives a thread, or brings it back."""
+        """Archives or unarchives a thread."""
         check_text(request.thread_id, "thread_id", self._limits.max_thread_id_bytes)
         token = check_lease_token(request.lease_token)
         changed = await self._store.archive_thread(

@@ -13,7 +13,7 @@ from checkpointd_server.rpc.conversion.wire import encode_varint
 from checkpointd_server.rpc.values.ranges import RangeReader
 
 _AROUND_DATA = 1024
-"""How many bytes of a message are kept for what is around a value's."""
+"""Bytes of a message that are reserved for everything but a value's bytes."""
 _DATA_TAG = bytes([pb.GetValueResponse.DESCRIPTOR.fields_by_name["data"].number << 3 | 2])
 
 
@@ -62,7 +62,7 @@ class ValueServicer:
         return _encode(data, pb.GetValueResponse(size=size, found=True, crc32=checksum))
 
     def _read_key(self, request: pb.GetValueRequest) -> ChannelValueKey | TaskWriteKey:
-        """Returns what a request names."""
+        """Returns the value that a request names."""
         limits, kind = self._limits, request.WhichOneof("value")
         if kind == "channel_value":
             channel, version = request.channel_value.channel, request.channel_value.version
@@ -78,10 +78,10 @@ class ValueServicer:
 
 
 def _encode(data: bytes, rest: pb.GetValueResponse) -> bytes:
-    """Returns the encoded response that has these bytes, and the rest.
+    """Returns an encoded response with these bytes.
 
-    They are copied once. The message would copy them when it gets them and when it is encoded, and each copy of the
-    largest answer holds up the event loop for some 50 ms.
+    They are copied once. A message object would copy them when set and when encoded, and each copy of the
+    largest answer blocks the event loop for some 50 ms.
     """
     if not data:
         return rest.SerializeToString()

@@ -46,7 +46,7 @@ def count(wanted: pb.ThreadFilter) -> flows.Flow[ThreadCount]:
 
 
 def get(thread_id: str) -> flows.Flow[ThreadInfo]:
-    """Returns what is known of a thread."""
+    """Returns a thread's details."""
     response = yield pb.GetThreadRequest(thread_id=thread(thread_id))
     return _info(response.thread)
 

@@ -44,7 +44,7 @@ class Tracing:
     """Makes spans.
 
     Args:
-        provider: Where they go.
+        provider: The provider that exports them.
     """
 
     def __init__(self, provider: Any) -> None:
