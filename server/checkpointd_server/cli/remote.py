@@ -144,7 +144,7 @@ class Remote:
             channel = grpc.secure_channel(target, credentials, options=options)
         else:
             channel = grpc.insecure_channel(target, options=options)
-        # A command waits for as long in all, however many calls it makes.
+        # Shared by all calls of a command, so it limits their total wait.
         of_command = Retries(tries=1, max_wait=MAX_WAIT)
         make_retries = Retries if is_long else lambda: of_command
 
@@ -159,7 +159,7 @@ class Remote:
                 if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     details = error.details() or ""
                     if Refusal.of_call(error).reason:
-                        # Only a server of ours says in detail why it is UNAVAILABLE.
+                        # Only checkpointd attaches details to UNAVAILABLE.
                         raise NoAnswer(target, details, is_there=True) from error
                     explained = why_it_fails(details, tls=encrypted, certificate=has_certificate)
                     why = explained or why_no_answer(error, self.timeout)
