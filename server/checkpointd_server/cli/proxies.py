@@ -1,4 +1,4 @@
-"""Whether the connection of a command stays on this machine, or goes over the network or through a proxy.
+"""Proxies, and targets on this machine, which must not be reached through one.
 
 gRPC reads proxies from the environment, and uses them for loopback targets too. A proxy resolves a loopback address to
 itself, and can read what is sent unencrypted.

@@ -75,7 +75,7 @@ class Draining(CheckpointdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How one kind of error is reported."""
+    """The report of one kind of error."""
 
     code: grpc.StatusCode
     """The call's status."""

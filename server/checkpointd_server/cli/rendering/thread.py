@@ -30,7 +30,7 @@ class ThreadView:
     thread_id: str
     checkpoints: Sequence[CheckpointTuple]
     more: bool
-    """Whether there are older ones beyond the limit."""
+    """True if there are older ones beyond the limit."""
     detail: CheckpointTuple | None
     """The checkpoint whose values are shown as text."""
 

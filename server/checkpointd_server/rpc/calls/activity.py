@@ -31,7 +31,7 @@ class Live(Protocol):
 
     @property
     def started(self) -> float:
-        """When it began, on the monotonic clock."""
+        """The time at which it began, on the monotonic clock."""
 
 
 class Slow(NamedTuple):
