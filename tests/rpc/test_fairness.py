@@ -190,7 +190,7 @@ async def test_so_do_those_that_wait_for_a_lease(serve: Any, access: AccessOptio
 async def test_reads_of_a_small_tenant_are_not_behind_all_of_a_greedy_ones(
     serve: Any, store: Any, database_url: str, access: AccessOptions
 ) -> None:
-    async with serve(max_concurrent_calls=1000, access=access) as (_, client):
+    async with serve(max_concurrent_calls=1000, access=access) as (server, client):
         order: list[str] = []
 
         async def get(who: str) -> None:
@@ -204,9 +204,10 @@ async def test_reads_of_a_small_tenant_are_not_behind_all_of_a_greedy_ones(
         async with connection.transaction():
             await connection.execute("LOCK TABLE checkpointd.checkpoints IN ACCESS EXCLUSIVE MODE")
             many = [asyncio.ensure_future(get("greedy")) for _ in range(200)]
-            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 190)
+            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 200 - queue.permits)
             few = [asyncio.ensure_future(get("small")) for _ in range(3)]
-            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 193)
+            await auntil(lambda: server.tenants.of("small").calls, lambda calls: calls == 3)
+            await auntil(lambda: queue.waiting, lambda waiting: waiting >= 203 - queue.permits)
         await asyncio.gather(*many, *few)
         await connection.close()
         assert [who for who in order[:20] if who == "small"] == ["small"] * 3
