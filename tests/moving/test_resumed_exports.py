@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from click.testing import Result
 from langgraph.checkpoint.grpc import GrpcSaver
 
 from checkpointd_server.moving.export_file import ExportReader
+from checkpointd_server.moving.remote_threads import RemoteThreads
 from tests.moving.interruptions import fill, interrupt_export, put, report_of
 from tests.moving.played import contents
 from tests.support.api_keys import key_entry
@@ -131,26 +132,22 @@ def test_one_name_that_is_not_there_leaves_nothing(command: Command, source: str
 
 
 def test_a_thread_that_can_not_be_exported_is_told_of_and_the_others_are_there(
-    command: Command, source: str, new_server: NewServer, tmp_path: Path
+    command: Command, source: str, new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One to which somebody writes all the time is never what it was a moment ago."""
-    file, over = tmp_path / "all.export", threading.Event()
+    file, steps = tmp_path / "all.export", itertools.count(3)
     with GrpcSaver.from_conn_string(source) as saver:
-        put(saver, "busy", 300)
+        put(saver, "busy", 3)
+        read = RemoteThreads.read
 
-        def write() -> None:
-            for step in range(300, 100_000):
-                if over.is_set():
-                    return
-                put(saver, "busy", 1, first=step)
+        def read_beside_a_writer(self: RemoteThreads, thread_id: str) -> Iterator[Any]:
+            for checkpoint in read(self, thread_id):
+                if thread_id == "busy":
+                    put(saver, "busy", 1, first=next(steps))
+                yield checkpoint
 
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            result = command("export", file, "--target", source, "--json", code=1)
-        finally:
-            over.set()
-            writer.join()
+        monkeypatch.setattr(RemoteThreads, "read", read_beside_a_writer)
+        result = command("export", file, "--target", source, "--json", code=1)
     report = report_of(result)
     assert report["failed"] == {"busy": "thread 'busy' was changed while it was read"}
     assert (report["threads"], sorted(threads(file))) == (5, [f"thread-{number}" for number in range(5)])
@@ -201,13 +198,13 @@ def test_whoever_interrupts_it_is_told_how_to_go_on(
     file = tmp_path / "all.export"
     at_database = ("--database-url", database_url)
     with ServerProcess(*at_database, log_dir=tmp_path) as server:
-        fill(server.target, 60, 10)
+        fill(server.target, 15)  # 13,000 bytes
     # So slow that it is surely still at work when it is interrupted.
     with ServerProcess(*at_database, "--quota-calls", "10", log_dir=tmp_path) as slow:
         exporting = [sys.executable, "-m", "checkpointd_server.cli", "export", str(file), "--target", slow.target]
         process = subprocess.Popen(exporting, env=clean_environment(), stderr=subprocess.PIPE, text=True)
         partial = tmp_path / "all.export.partial"
-        until(lambda: partial.exists() and partial.stat().st_size > 5000)
+        until(lambda: partial.exists() and partial.stat().st_size > 2500)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
