@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
+from tests.support.forked import ForkedAgent
 from tests.support.local_server import LocalServer
+from tests.support.server_process import clean_environment
 from tests.support.stretches import Stretches
 
 LONGEST_STRETCH = 0.25
@@ -57,13 +57,11 @@ class Silence:
 @contextmanager
 def watching(target: str) -> Iterator[Silence]:
     """Has somebody ask for health without a pause. What the longest silence was is known afterwards."""
-    command = (sys.executable, "-m", "tests.load.onlooker", target)
     silence = Silence()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as onlooker:
-        assert onlooker.stdout is not None
+    with ForkedAgent("tests.load.onlooker", target, environment=clean_environment()) as onlooker:
         assert onlooker.stdout.readline() == "watching\n"
         yield silence
-        silence.seconds = float(onlooker.communicate(timeout=60)[0])
+        silence.seconds = float(onlooker.communicate(timeout=60))
 
 
 class Server(Attacker):
