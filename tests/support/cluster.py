@@ -32,9 +32,12 @@ _END_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 _TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'checkpointd'"
+_FIRST_OWN_OID = 16384
+"""Objects that PostgreSQL itself has made have smaller ones (its FirstNormalObjectId). They are thousands."""
 _CATALOGS = (
-    *("pg_class", "pg_attribute", "pg_proc", "pg_namespace", "pg_policy", "pg_trigger", "pg_constraint"),
-    "pg_statistic",
+    *("pg_namespace", "pg_policy", "pg_trigger", "pg_constraint"),
+    *(f"pg_{name} WHERE oid >= {_FIRST_OWN_OID}" for name in ("class", "proc")),
+    *(f"pg_{name} >= {_FIRST_OWN_OID}" for name in ("attribute WHERE attrelid", "statistic WHERE starelid")),
 )
 _OBJECTS = f"""
 SELECT count(*), max(changed)

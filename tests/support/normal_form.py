@@ -19,9 +19,6 @@ from pydantic import BaseModel
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
 """LangGraph's task id for what no task wrote. It is the same in every run."""
 
-LONG = 10_000
-"""Texts of more characters are searched for ids once."""
-
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{32}\b")
 _VERSION = re.compile(r"(\d{32})\.[\d.e+-]+")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?\+00:00")
@@ -44,12 +41,14 @@ class Names:
         if _TIME.fullmatch(text):
             return "<time>"
         named = _ID.sub(lambda found: self._id(found[0]), text)
-        if named == text and len(text) > LONG:  # to search megabytes takes a second, and every step shows them again
+        if named == text:  # every step shows them again, and to search megabytes takes a second
             self._plain.add(text)
         return named
 
     def known(self, text: str) -> str:
         """Returns a text with the ids replaced that have names already, and the others blanked: to sort by."""
+        if text in self._plain:
+            return text
         return _ID.sub(lambda found: self._ids.get(found[0], "<new>"), text)
 
     def _id(self, found: str) -> str:
