@@ -10,7 +10,7 @@ ARGS ?=
 MINUTES ?= 10
 TIMES ?= 10
 
-# Three processes for two cores, or none more for a single file (tests/conftest.py). One that has nothing left takes from the others.
+# Two processes for each core, or none more for a single file (tests/conftest.py). One that has nothing left takes from the others.
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 export PYTHON VENV
