@@ -7,8 +7,8 @@ from typing import Any
 
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.retention import Expiring, RetentionEffect, RetentionPolicy
-from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.thread_lists import ThreadChange, ThreadFilter, ThreadPage, ThreadPosition
+from checkpointd_server.domain.thread_store import NO_LEASES
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.store import PostgresStore
 

@@ -21,7 +21,6 @@ from checkpointd_server.domain.checkpoints import (
 from checkpointd_server.domain.errors import DatabaseFull, DatabaseUnavailable, DeadlineExceeded
 from checkpointd_server.domain.leases import AcquireLease, Lease, LeaseState
 from checkpointd_server.domain.retention import RetentionEffect, SweepReport
-from checkpointd_server.domain.store import NO_LEASES
 from checkpointd_server.domain.thread_lists import (
     Node,
     NodePosition,
@@ -32,6 +31,7 @@ from checkpointd_server.domain.thread_lists import (
     ThreadPage,
     ThreadPosition,
 )
+from checkpointd_server.domain.thread_store import NO_LEASES
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, ValueRange
 from checkpointd_server.store import delta_history, reads, thread_lists, threads, values

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from checkpointd.v1 import lease_service_pb2 as pb
 from checkpointd_server.domain.errors import InvalidArgument
+from checkpointd_server.domain.lease_store import LeaseStore
 from checkpointd_server.domain.leases import AcquireLease, Lease
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.store import CheckpointStore
 from checkpointd_server.rpc.calls.active_calls import ActiveCalls
 from checkpointd_server.rpc.conversion.validation import check_text, check_token
 
@@ -14,7 +14,7 @@ from checkpointd_server.rpc.conversion.validation import check_text, check_token
 class LeaseServicer:
     """Serves the leases of a store. Each method takes a request and returns the encoded response."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits, calls: ActiveCalls) -> None:
+    def __init__(self, store: LeaseStore, limits: Limits, calls: ActiveCalls) -> None:
         self._store = store
         self._limits = limits
         self._calls = calls
