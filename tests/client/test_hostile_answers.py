@@ -18,7 +18,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
-from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES
+from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES
 from langgraph.checkpoint.grpc._values.transfer import LeftOut, ValueGoneError, fetch
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb

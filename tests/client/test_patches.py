@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.grpc import CorruptValueError
-from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, compose, diff
+from langgraph.checkpoint.grpc._values.instructions import apply, compose
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd_server.domain.patches import apply_patch, check_instructions

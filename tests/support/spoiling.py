@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES
+from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES
 
 VERSION = f"s{1:032}.{2:017}"
 NEXT_VERSION = f"s{2:032}.{3:017}"

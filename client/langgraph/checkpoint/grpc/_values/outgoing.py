@@ -19,7 +19,8 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     WriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, Chain, ValueCache
-from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, apply, compose, diff
+from langgraph.checkpoint.grpc._values.instructions import apply, compose
+from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb

@@ -14,8 +14,8 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     PatchedWriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import CachedValue, Key
+from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES, apply
 from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, REPLACED, ROW_BYTES
-from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES, apply
 from langgraph.checkpoint.grpc._values.transfer import LeftOut
 from langgraph.checkpoint.grpc.errors import CorruptValueError
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph.checkpoint.grpc._transport.flows import Flow, ForEach, Offload
+from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES
 from langgraph.checkpoint.grpc._values.outgoing import Outgoing
-from langgraph.checkpoint.grpc._values.patches import MAX_VALUE_BYTES
 from langgraph.checkpoint.grpc.errors import BaseMissingError, CorruptValueError, InvalidArgumentError
 
 from checkpointd.v1 import value_service_pb2 as values_pb
