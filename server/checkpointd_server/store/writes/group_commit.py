@@ -3,7 +3,7 @@
 Writes wait in a queue for each thread, since one transaction at a time can have a thread's lock. A commit takes what
 waits for the threads that are free, merges the writes of each namespace that build on each other into a group, and
 stores the groups by one function call. Each write keeps its own check, version and error: where a group isn't simply
-stored, its writes are looked at one by one.
+stored, its writes are looked at one by one. This module decides when and with whom; commit_calls.py stores.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from time import perf_counter
+from collections.abc import Iterable, Sequence
 
 from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint
 from checkpointd_server.domain.errors import (
-    CheckpointdError,
     DatabaseUnavailable,
     DeadlineExceeded,
     InvalidArgument,
@@ -24,18 +22,11 @@ from checkpointd_server.domain.errors import (
 )
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.serializers import SerializerFamily
-from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.retention.thread_times import ThreadTimes
-from checkpointd_server.store.writes.columns import Rows
+from checkpointd_server.store.writes.commit_calls import BUSY_TRIES, CommitCalls
 from checkpointd_server.store.writes.merge import Group, uploads_of
-from checkpointd_server.store.writes.outcomes import (
-    Outcome,
-    read_outcomes,
-    result_of_refused,
-    stored,
-    versions_of_stored,
-)
+from checkpointd_server.store.writes.outcomes import finish, result_of_refused, versions_of_stored
 
 MAX_IN_FLIGHT = 2
 """How many commits are in flight at once: while the disk works on one, the next is put together."""
@@ -49,8 +40,6 @@ MAX_BYTES = 4 * 1024 * 1024
 """Where a commit is closed, in bytes of values. A larger write goes alone."""
 _TICK_SECONDS = 0.02
 """How often to look whose time is over, while there is anything to do."""
-_BUSY_TRIES = 5
-"""How often a write that finds its thread's row gone again and again is tried."""
 
 _logger = logging.getLogger(__name__)
 
@@ -97,6 +86,7 @@ class GroupCommit:
         self._database = database
         self._limits = limits
         self._times = times
+        self._calls = CommitCalls(database, limits)
         self._queues: dict[str, deque[_Queued]] = {}
         self._ready: deque[str] = deque()
         """Threads that have something queued and are in no commit."""
@@ -278,14 +268,14 @@ class GroupCommit:
             await self._times.set_ttls(timed)
         try:
             # The first time nobody waits for a thread that others have, so that no commit holds up those behind it.
-            outcomes = await self._call(commit.groups, waits=commit.tries > 0)
+            outcomes = await self._calls.store(commit.groups, waits=commit.tries > 0)
         except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
             raise
         except Exception as error:
             if sum(len(group.entries) for group in commit.groups) == 1:
                 raise
             _logger.info("a commit failed, storing its writes one by one: %s", type(error).__name__)
-            await self._store_one_by_one(commit.groups)
+            await self._calls.store_each_alone(commit.groups)
             return
         locked: dict[str, list[Group]] = {}
         refused: list[Group] = []
@@ -293,7 +283,7 @@ class GroupCommit:
         for group, outcome in zip(commit.groups, outcomes, strict=True):
             if outcome.reason == "ok":
                 results += zip(group.entries, versions_of_stored(group, outcome), strict=True)
-            elif outcome.reason == "busy" and commit.tries < _BUSY_TRIES:
+            elif outcome.reason == "busy" and commit.tries < BUSY_TRIES:
                 locked.setdefault(group.namespace.thread_id, []).append(group)
             elif len(group.entries) == 1:
                 results.append((group.entries[0], result_of_refused(group.entries[0].write, outcome, self._limits)))
@@ -305,7 +295,7 @@ class GroupCommit:
         if refused:
             self._release(commit, commit.threads.difference(group.namespace.thread_id for group in refused))
             self._begin()
-            await self._store_together_one_by_one(refused)
+            await self._calls.store_in_turns(refused)
 
     def _set_aside(self, commit: _Commit, locked: dict[str, list[Group]]) -> None:
         """Lets what somebody else has locked wait by itself, thread by thread."""
@@ -314,63 +304,6 @@ class GroupCommit:
             commit.threads.discard(thread_id)
             self._locked.append(_Commit(groups, commit.since, tries=commit.tries + 1))
         self._begin()
-
-    async def _store_one_by_one(self, groups: Sequence[Group]) -> None:
-        """Stores each write of groups by itself, in order: one of them can't be stored at all."""
-        for group in groups:
-            for pending, request_id in zip(group.entries, group.request_ids, strict=True):
-                if pending.result is None:
-                    single = Group(pending, request_id)
-                    try:
-                        finish([(pending, self._result(single, await self._call_alone(single)))])
-                    except Exception as error:
-                        finish([(pending, error)])
-
-    async def _store_together_one_by_one(self, groups: Sequence[Group]) -> None:
-        """Stores the writes of groups, of each group the next one at a time."""
-        remaining = [deque(zip(group.entries, group.request_ids, strict=True)) for group in groups]
-        while any(remaining):
-            singles = [Group(*entries.popleft()) for entries in remaining if entries]
-            outcomes = await self._call(singles)
-            for single, outcome in zip(singles, outcomes, strict=True):
-                if outcome.reason == "busy":
-                    outcome = await self._call_alone(single)
-                finish([(single.entries[0], self._result(single, outcome))])
-
-    def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
-        if outcome.reason == "ok":
-            return versions_of_stored(single, outcome)[0]
-        return result_of_refused(single.entries[0].write, outcome, self._limits)
-
-    async def _call_alone(self, single: Group) -> Outcome:
-        """Stores one write, waiting for its thread."""
-        for _ in range(_BUSY_TRIES):
-            (outcome,) = await self._call([single], waits=True)
-            if outcome.reason != "busy":
-                break
-        return outcome
-
-    async def _call(self, groups: Sequence[Group], *, waits: bool = False) -> list[Outcome]:
-        metrics, begun = self._database.metrics, perf_counter()
-        if self._database.is_traced:
-            current_spans.set([span for group in groups for pending in group.entries for span in pending.spans])
-        try:
-            outcomes = await self._ask(Rows(groups, self._limits), len(groups), waits, _latest(groups))
-        except BaseException:
-            metrics.failed_commits += 1
-            raise
-        metrics.commits += 1
-        metrics.commit_seconds.observe(perf_counter() - begun)
-        metrics.commit_writes.observe(sum([len(group.entries) for group in groups]))
-        return outcomes
-
-    async def _ask(self, rows: Rows, groups: int, waits: bool, timeout: float | None) -> list[Outcome]:
-        if rows.are_plain and not waits:
-            versions = await self._database.fetch_value("commit_group", *rows.as_group(), timeout=timeout)
-            if versions is not None:
-                return [stored(*versions)]
-        row = await self._database.fetch_row("commit_writes", *rows.as_commit(waits=waits), timeout=timeout)
-        return read_outcomes(row.values(), groups)
 
     def _tick(self) -> None:
         """Refuses what waited for too long, and no longer counts commits that wait for a lock."""
@@ -407,27 +340,3 @@ class GroupCommit:
         self._begin()
         self._ticking = True
         loop.call_later(_TICK_SECONDS, self._tick)
-
-
-def finish(results: Iterable[tuple[PendingWrite, int | Exception]]) -> None:
-    """Gives writes their results, unless they have one, and hands them back: those that belong together in one list."""
-    finished: dict[Callable[[list[PendingWrite]], None], list[PendingWrite]] = {}
-    for pending, result in results:
-        if pending.result is None:
-            # Where a known error came from says nothing. Those frames hold the write, and would be kept by it in turn.
-            pending.result = result.with_traceback(None) if isinstance(result, CheckpointdError) else result
-            finished.setdefault(pending.deliver, []).append(pending)
-    for deliver, writes in finished.items():
-        deliver(writes)
-
-
-def _latest(groups: Iterable[Group]) -> float | None:
-    """Returns how long the most patient of the callers waits from now, in seconds. None: for ever."""
-    now = asyncio.get_running_loop().time()
-    remaining = 0.0
-    for group in groups:
-        for pending in group.entries:
-            if pending.deadline is None:
-                return None
-            remaining = max(remaining, pending.deadline - now)
-    return remaining

@@ -1,11 +1,11 @@
-"""Outcomes of `commit_writes` for a group, as the results of its writes."""
+"""Outcomes of `commit_writes` for a group, as the results of its writes, and how these get back to their callers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
+from checkpointd_server.domain.checkpoints import PendingWrite, PutCheckpoint, PutWrites
 from checkpointd_server.domain.errors import (
     BaseMissing,
     ChainTooLong,
@@ -95,3 +95,15 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits
         case "chain":
             return ChainTooLong(thread_id, outcome.channel or "", limit=limits.max_chain)
     return DatabaseUnavailable("others got in the way of this write again and again; try again")
+
+
+def finish(results: Iterable[tuple[PendingWrite, int | Exception]]) -> None:
+    """Gives writes their results, unless they have one, and hands them back: those that belong together in one list."""
+    finished: dict[Callable[[list[PendingWrite]], None], list[PendingWrite]] = {}
+    for pending, result in results:
+        if pending.result is None:
+            # Where a known error came from says nothing. Those frames hold the write, and would be kept by it in turn.
+            pending.result = result.with_traceback(None) if isinstance(result, CheckpointdError) else result
+            finished.setdefault(pending.deliver, []).append(pending)
+    for deliver, writes in finished.items():
+        deliver(writes)

@@ -1,0 +1,117 @@
+"""Calls of a commit in the database: for groups together, and for writes one by one where that doesn't store them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+
+from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.domain.limits import Limits
+from checkpointd_server.domain.tracing import current_spans
+from checkpointd_server.store.connections.database import Database
+from checkpointd_server.store.writes.columns import Rows
+from checkpointd_server.store.writes.merge import Group
+from checkpointd_server.store.writes.outcomes import (
+    Outcome,
+    finish,
+    read_outcomes,
+    result_of_refused,
+    stored,
+    versions_of_stored,
+)
+
+BUSY_TRIES = 5
+"""How often a write that finds its thread's row gone again and again is tried."""
+
+
+class CommitCalls:
+    """Stores groups of writes, each call in a transaction of its own."""
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def store(self, groups: Sequence[Group], *, waits: bool = False) -> list[Outcome]:
+        """Stores groups in one transaction.
+
+        Args:
+            groups: The groups, of one namespace each.
+            waits: Whether to wait for threads that another transaction holds. False: their groups are "busy".
+
+        Returns:
+            The outcome of each group.
+
+        Raises:
+            DatabaseUnavailable: The database can't be reached.
+            DeadlineExceeded: The time of the most patient caller runs out.
+            Overloaded: There is no connection for it.
+        """
+        metrics, begun = self._database.metrics, perf_counter()
+        if self._database.is_traced:
+            current_spans.set([span for group in groups for pending in group.entries for span in pending.spans])
+        try:
+            outcomes = await self._ask(Rows(groups, self._limits), len(groups), waits, _latest(groups))
+        except BaseException:
+            metrics.failed_commits += 1
+            raise
+        metrics.commits += 1
+        metrics.commit_seconds.observe(perf_counter() - begun)
+        metrics.commit_writes.observe(sum([len(group.entries) for group in groups]))
+        return outcomes
+
+    async def _ask(self, rows: Rows, groups: int, waits: bool, timeout: float | None) -> list[Outcome]:
+        if rows.are_plain and not waits:
+            versions = await self._database.fetch_value("commit_group", *rows.as_group(), timeout=timeout)
+            if versions is not None:
+                return [stored(*versions)]
+        row = await self._database.fetch_row("commit_writes", *rows.as_commit(waits=waits), timeout=timeout)
+        return read_outcomes(row.values(), groups)
+
+    async def _store_alone(self, single: Group) -> Outcome:
+        """Stores one write, waiting for its thread."""
+        for _ in range(BUSY_TRIES):
+            (outcome,) = await self.store([single], waits=True)
+            if outcome.reason != "busy":
+                break
+        return outcome
+
+    async def store_each_alone(self, groups: Sequence[Group]) -> None:
+        """Stores each write of groups in a transaction of its own, in order: one of them fails whatever it shares."""
+        for group in groups:
+            for pending, request_id in zip(group.entries, group.request_ids, strict=True):
+                if pending.result is None:
+                    single = Group(pending, request_id)
+                    try:
+                        finish([(pending, self._result(single, await self._store_alone(single)))])
+                    except Exception as error:
+                        finish([(pending, error)])
+
+    async def store_in_turns(self, groups: Sequence[Group]) -> None:
+        """Stores the next write of all groups together, then the one after it, and so on."""
+        remaining = [deque(zip(group.entries, group.request_ids, strict=True)) for group in groups]
+        while any(remaining):
+            singles = [Group(*entries.popleft()) for entries in remaining if entries]
+            outcomes = await self.store(singles)
+            for single, outcome in zip(singles, outcomes, strict=True):
+                if outcome.reason == "busy":
+                    outcome = await self._store_alone(single)
+                finish([(single.entries[0], self._result(single, outcome))])
+
+    def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
+        if outcome.reason == "ok":
+            return versions_of_stored(single, outcome)[0]
+        return result_of_refused(single.entries[0].write, outcome, self._limits)
+
+
+def _latest(groups: Iterable[Group]) -> float | None:
+    """Returns how long the most patient of the callers waits from now, in seconds. None: for ever."""
+    now = asyncio.get_running_loop().time()
+    remaining = 0.0
+    for group in groups:
+        for pending in group.entries:
+            if pending.deadline is None:
+                return None
+            remaining = max(remaining, pending.deadline - now)
+    return remaining
