@@ -66,7 +66,7 @@ class ServeConfig:
     max_queue_seconds: float = 10.0
     """How long each of them waits, in seconds."""
     quotas: Quotas = field(default_factory=Quotas)
-    """The quotas of tenants for which nothing was set."""
+    """The default quotas of tenants."""
     quota_refresh_seconds: float = 5.0
     """How often the database is asked what tenants may use and hold, in seconds."""
     statement_cache_size: int | None = None
@@ -92,7 +92,7 @@ class ServeConfig:
     slow_call_seconds: float = 1.0
     """From when on the log is told of a call, in seconds. 0: of none."""
     warn_checkpoint_bytes: int = 16 * 1024 * 1024
-    """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
+    """Size of changed values from which a checkpoint is logged, in bytes. 0: never."""
     log_level: LogLevel = LogLevel.INFO
     """The least important log lines that are written."""
     log_format: LogFormat = LogFormat.TEXT

@@ -1,1 +1,1 @@
-"""Threads on the move: out of a server into a file or the stock savers' tables, and back, through the server's RPCs."""
+"""Export and import: between a server's RPCs and a file or the stock savers' tables."""

@@ -1,8 +1,8 @@
-"""Contents of a thread, from any source: checkpoints in order, each with the values that none before it had.
+"""Contents of a thread, from any source: checkpoints in order, each with the values that no earlier one had.
 
-A checkpoint is the protocol's CheckpointTuple. Its `values` are whole or patches on versions that came before, and
-never left out. Where an encrypted patch is built on a version that no checkpoint has any more, that one comes ahead of
-it, in the same checkpoint.
+A checkpoint is the protocol's CheckpointTuple. Its `values` are whole, or patches on earlier versions, and never left
+out. If an encrypted patch builds on a version that no checkpoint has any more, that version precedes it in the same
+checkpoint.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.domain.errors import CheckpointdError
 
 LANGGRAPH_METADATA = frozenset({"source", "step", "parents", "run_id"})
-"""Entries of metadata that LangGraph makes itself; what redaction leaves."""
+"""Entries of metadata that LangGraph itself adds: redaction keeps these."""
 
 
 _LENIENT: Any = {"unicode_errors": "surrogatepass"}
 
 
 Checkpoints = Generator[CheckpointTuple, None, None]
-"""A thread that is being read. Close it when it isn't read to its end."""
+"""A thread that is being read. Close it if it isn't read to its end."""
 
 
 class MoveError(CheckpointdError):
-    """A thread, or an item, can't be moved as it is. The message says which, and why."""
+    """A thread or an item can't be moved. The message says which, and why."""
 
 
 class ThreadChanged(MoveError):
-    """A thread was changed while it was read."""
+    """A thread was changed while it was being read."""
 
 
 class ThreadSource(Protocol):
@@ -49,17 +49,17 @@ class ThreadSource(Protocol):
         """Yields every thread's id once."""
 
     def describe(self, thread_id: str) -> ExportedThread:
-        """Returns what is known of a thread besides its contents."""
+        """Returns a thread's attributes, without its contents."""
 
     def stamp(self, thread_id: str) -> str:
-        """Returns what tells whether a thread has changed since, at little cost. Empty: there is no such thread."""
+        """Returns a cheap stamp that changes with the thread. Empty: there is no such thread."""
 
     def read(self, thread_id: str) -> Checkpoints:
         """Yields a thread's checkpoints by (checkpoint_id, checkpoint_ns), bytewise. Of an unknown thread: none.
 
         Raises:
-            ThreadChanged: Somebody has changed it meanwhile.
-            MoveError: It holds what can't be read.
+            ThreadChanged: It was changed in the meantime.
+            MoveError: Its contents can't be read.
         """
 
 
@@ -67,40 +67,40 @@ class ThreadTarget(Protocol):
     """A target of threads."""
 
     def holds(self, thread_id: str) -> bool:
-        """Returns whether it has anything of a thread."""
+        """Returns whether it has any part of a thread."""
 
     def stamp(self, thread_id: str) -> str:
-        """Returns what tells whether a thread has changed since, at little cost. Empty: there is no such thread."""
+        """Returns a cheap stamp that changes with the thread. Empty: there is no such thread."""
 
     def writing(self, thread: ExportedThread) -> AbstractContextManager[ThreadWriter]:
-        """Takes a thread in: what was written is kept when the context ends well."""
+        """Receives a thread: what was written is kept if the context ends without an error."""
 
     def read(self, thread_id: str) -> Checkpoints:
-        """Yields what it has of a thread, as a source does."""
+        """Yields its checkpoints of a thread, as a source does."""
 
     def delete(self, thread_id: str) -> None:
         """Deletes a thread."""
 
 
 class ThreadWriter(Protocol):
-    """Takes the checkpoints of one thread."""
+    """Receives the checkpoints of one thread."""
 
     def write(self, checkpoint: CheckpointTuple) -> None:
         """Takes the next checkpoint."""
 
 
 class MovableThread(NamedTuple):
-    """A thread that is to be moved."""
+    """A thread to move."""
 
     thread_id: str
     describe: Callable[[], ExportedThread]
-    """Returns what is known of it beside its contents."""
+    """Returns its attributes, without its contents."""
     read: Callable[[], Checkpoints]
-    """Reads it from its beginning. It may be read any number of times."""
+    """Reads it from its beginning, any number of times."""
     digest: Callable[[], bytes]
     """Returns the digest of its contents."""
     stamp: Callable[[], str]
-    """Returns what tells whether it has changed since, as ThreadSource.stamp does."""
+    """Returns its stamp, as ThreadSource.stamp does."""
 
 
 def digest_of(checkpoints: Iterator[CheckpointTuple]) -> ThreadDigest:
@@ -112,22 +112,22 @@ def digest_of(checkpoints: Iterator[CheckpointTuple]) -> ThreadDigest:
 
 
 def sort_key(checkpoint: CheckpointTuple) -> tuple[bytes, bytes]:
-    """Returns what checkpoints are ordered by."""
+    """Returns the sort key of a checkpoint."""
     return checkpoint.checkpoint_id.encode(), checkpoint.checkpoint_ns.encode()
 
 
 class ThreadDigest:
-    """Computes a digest over a thread's contents, the same wherever they are stored and however values are encoded."""
+    """Computes a digest of a thread's contents, independent of where they are stored and how values are encoded."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.checkpoints = 0
-        """How many checkpoints it has seen."""
+        """The number of checkpoints so far."""
         self.writes = 0
         """How many task writes."""
 
     def add(self, checkpoint: CheckpointTuple) -> None:
-        """Takes the next checkpoint in."""
+        """Adds the next checkpoint."""
         self.checkpoints += 1
         self.writes += len(checkpoint.pending_writes)
         self._own(checkpoint)
@@ -142,7 +142,7 @@ class ThreadDigest:
             self._value(write.value)
 
     def _own(self, checkpoint: CheckpointTuple) -> None:
-        """Takes a checkpoint in without its values and what lies beside it."""
+        """Adds a checkpoint without its values and task writes."""
         self._text(checkpoint.checkpoint_ns, checkpoint.checkpoint_id, checkpoint.parent_checkpoint_id)
         self._bytes(_canonical(checkpoint.body))
         for channel, version in sorted(zip(checkpoint.channels, checkpoint.channel_versions, strict=True)):
@@ -152,7 +152,7 @@ class ThreadDigest:
         self._bytes(_canonical(metadata.data) if metadata.type == "msgpack" else metadata.data)
 
     def result(self) -> bytes:
-        """Returns the digest of all that was added, 32 bytes."""
+        """Returns the digest of everything added, 32 bytes."""
         return self._hash.digest()
 
     def _value(self, value: TypedValue) -> None:
@@ -174,16 +174,16 @@ class ThreadDigest:
 
 
 def _contents(value: TypedValue) -> tuple[str, int, int]:
-    """Returns what a value is, however it is encoded: its type, and when it is whole its size and CRC-32."""
+    """Returns a value's type, and the size and CRC-32 of the whole value, independent of its encoding."""
     if value.HasField("patch") and not value.patch.sealed:
         return value.type, value.patch.size, value.patch.crc32
     return value.type, len(value.data), crc32(value.data)
 
 
 def is_part(found: Iterator[CheckpointTuple], whole: Iterator[CheckpointTuple]) -> bool:
-    """Returns whether all that was found of a thread is in the whole one, too: what an interrupted import leaves.
+    """Returns whether everything found of a thread is part of the whole one, as after an interrupted import.
 
-    Each checkpoint must be there as it is, though perhaps with more values and task writes.
+    Each checkpoint must be the same, except that the whole one may have more values and task writes.
 
     Args:
         found: The checkpoints, in order.
@@ -199,7 +199,7 @@ def is_part(found: Iterator[CheckpointTuple], whole: Iterator[CheckpointTuple]) 
 
 
 def _parts(checkpoint: CheckpointTuple, wanted: CheckpointTuple) -> tuple[object, ...]:
-    """Returns what a checkpoint is, with those of its values and task writes that another one has."""
+    """Returns a digest of a checkpoint, with only those of its values and task writes that another one has."""
     digest = ThreadDigest()
     digest._own(checkpoint)
     values = {(value.channel, value.version): _contents(value.value) for value in checkpoint.values}
@@ -215,7 +215,7 @@ def _parts(checkpoint: CheckpointTuple, wanted: CheckpointTuple) -> tuple[object
 
 
 def _canonical(data: bytes) -> bytes:
-    """Returns msgpack with the keys of maps in order, for stores that keep no order."""
+    """Returns msgpack with sorted map keys, for stores that don't keep their order."""
     try:
         return bytes(msgpack.packb(_sorted(msgpack.unpackb(data, strict_map_key=False, **_LENIENT)), **_LENIENT))
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException):
@@ -235,7 +235,7 @@ def _sorted(value: Any) -> Any:
 
 
 def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
-    """Returns a checkpoint without what agents stored in it: how it hangs together, and LangGraph's own metadata."""
+    """Returns a checkpoint without agents' data: only its structure, and LangGraph's own metadata."""
     made = CheckpointTuple()
     made.CopyFrom(checkpoint)
     made.ClearField("values")
@@ -243,7 +243,7 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
     nothing = TypedValue(type="json", data=b"null") if is_json else TypedValue(type="null")
     versions = dict(zip(checkpoint.channels, checkpoint.channel_versions, strict=True))
     for value in checkpoint.values:
-        if versions.get(value.channel) == value.version:  # what patches were built on is nothing's any more
+        if versions.get(value.channel) == value.version:  # nothing builds on these any more
             made.values.add(channel=value.channel, version=value.version, value=nothing)
     for write in made.pending_writes:
         write.value.CopyFrom(nothing)
@@ -264,9 +264,9 @@ def redacted(checkpoint: CheckpointTuple) -> CheckpointTuple:
 
 
 def _nothing(code: int, data: bytes) -> None:
-    """Stands for an object of an agent's."""
+    """Replaces an agent's object."""
 
 
 def shown(path: Path) -> str:
-    """Returns a path as it can be printed, whatever bytes it has."""
+    """Returns a path in printable form, whatever bytes it has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

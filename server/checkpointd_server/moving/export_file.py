@@ -31,11 +31,11 @@ from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadDige
 from checkpointd_server.moving.server_identity import ServerIdentity
 
 MAGIC = b"checkpointd export 1\n"
-"""How every file begins."""
+"""The first bytes of every file."""
 MAX_RECORD_BYTES = 2**31 - 1
 """The longest record: protobuf's longest message."""
 IN_MEMORY_BYTES = 16 * 1024 * 1024
-"""How much of a thread is kept in memory until it is complete. More goes to a temporary file."""
+"""How much of an incomplete thread is kept in memory, in bytes. The rest goes to a temporary file."""
 
 _FRAME = struct.Struct("<II")
 
@@ -44,15 +44,15 @@ ItemPlace = tuple[tuple[str, ...], str]
 
 
 class ExportFileError(MoveError):
-    """The file is no export file, is damaged, or ends too early."""
+    """The file is not an export file, is corrupt, or is truncated."""
 
 
 class FileNotWritten(MoveError):
-    """The file can't be written any further."""
+    """The file can't be written."""
 
 
 def new_header(identity: ServerIdentity, selection: ExportSelection, *, redacted: bool) -> ExportHeader:
-    """Returns what a new file begins with."""
+    """Returns the header of a new file."""
     return ExportHeader(
         version=__version__,
         created_at=int(time.time()),
@@ -80,12 +80,12 @@ class Contents:
 
 
 class ExportWriter:
-    """Writes a file, thread by thread. A thread gets into it when it is complete, and not before.
+    """Writes a file, thread by thread. A thread is written only when it is complete.
 
     Args:
-        file: Where to, opened for binary writing.
-        name: What people call it.
-        has: What it has already.
+        file: The file, opened for binary writing.
+        name: Its name in messages.
+        has: Its contents so far.
     """
 
     def __init__(self, file: IO[bytes], name: str, *, has: Contents | None = None) -> None:
@@ -97,7 +97,7 @@ class ExportWriter:
         """How many items it has."""
 
     def begin(self, header: ExportHeader) -> None:
-        """Writes what a new file begins with. Raises FileNotWritten."""
+        """Writes the header of a new file. Raises FileNotWritten."""
         with self._writing():
             self._file.write(MAGIC)
             write_record(self._file, ExportRecord(header=header))
@@ -105,7 +105,7 @@ class ExportWriter:
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_Spool]:
-        """Takes a thread in. Raises FileNotWritten."""
+        """Receives a thread. Raises FileNotWritten."""
         with self._writing(), tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as spooled:
             spool = _Spool(spooled)
             write_record(spooled, ExportRecord(thread=thread))
@@ -117,7 +117,7 @@ class ExportWriter:
         self.has.threads[thread.thread_id] = thread.stamp
 
     def write_items(self, items: Sequence[WholeItem]) -> None:
-        """Takes items in. Raises FileNotWritten."""
+        """Receives items. Raises FileNotWritten."""
         with self._writing():
             for item in items:
                 write_record(self._file, ExportRecord(item=item))
@@ -125,7 +125,7 @@ class ExportWriter:
         self.items += len(items)
 
     def finish(self, missing: Sequence[MissingThread] = ()) -> None:
-        """Writes what a complete file ends with. Raises FileNotWritten."""
+        """Writes the trailer of a complete file. Raises FileNotWritten."""
         trailer = ExportTrailer(threads=len(self.has.threads), items=self.items, missing=missing)
         with self._writing():
             write_record(self._file, ExportRecord(trailer=trailer))
@@ -183,7 +183,7 @@ class ExportReader:
         file: The file, opened for binary reading.
 
     Raises:
-        ExportFileError: It is no export file.
+        ExportFileError: It is not an export file.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -198,15 +198,15 @@ class ExportReader:
         self.header: ExportHeader = first.header
         """Its header."""
         self.end = ExportedThreadEnd()
-        """The end of the thread that was read last."""
+        """The end record of the last thread read."""
         self.trailer: ExportTrailer | None = None
-        """Its trailer. None: its end wasn't read yet."""
+        """Its trailer. None: not read yet."""
 
     def entries(self) -> Iterator[ThreadEntry | WholeItem]:
-        """Yields each thread, whose checkpoints are to be read before the next entry, and each item.
+        """Yields each thread, whose checkpoints must be read before the next entry, and each item.
 
         Raises:
-            ExportFileError: It is damaged, or ends too early: whatever was yielded of the thread isn't to be kept.
+            ExportFileError: It is corrupt or truncated: discard what was yielded of the thread.
         """
         threads, items = set[str](), 0
         while True:
@@ -227,7 +227,7 @@ class ExportReader:
             threads.add(record.thread.thread_id)
             checkpoints = self.read_checkpoints(record.thread.thread_id)
             yield ThreadEntry(record.thread, checkpoints, begin)
-            for _ in checkpoints:  # what nobody wanted is checked all the same
+            for _ in checkpoints:  # skipped threads are checked, too
                 pass
 
     def _check_counts(self, trailer: ExportTrailer, threads: int, items: int) -> None:
@@ -236,7 +236,7 @@ class ExportReader:
                 raise ExportFileError(f"the file has {found} {what}, not {told} as it says")
 
     def threads(self) -> Iterator[tuple[ExportedThread, Iterator[CheckpointTuple]]]:
-        """Yields each thread, and its checkpoints, as `entries` does. Items are passed over."""
+        """Yields each thread with its checkpoints, as `entries` does. Items are skipped."""
         for entry in self.entries():
             if isinstance(entry, ThreadEntry):
                 yield entry.thread, entry.checkpoints
@@ -254,7 +254,7 @@ class ExportReader:
             raise ExportFileError(f"thread {thread_id!r} isn't what the file says: its digest is another one")
 
     def seek(self, offset: int) -> None:
-        """Goes to where an entry begins."""
+        """Moves to the beginning of an entry."""
         self._file.seek(offset)
         self.offset = offset
 

@@ -1,4 +1,4 @@
-"""The threads and items of an export file: checked before they are given out, and readable as often as need be."""
+"""The threads and items of an export file, checked before use, and readable repeatedly."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class ExportSource:
     entries: Callable[[], Iterator[FileEntry]]
     """Yields its threads and items. Raises ExportFileError, MoveError."""
     thread_ids: frozenset[str] | None = None
-    """Its threads. None: that isn't known before they are read."""
+    """Its threads. None: unknown until they are read."""
     missing: tuple[MissingThread, ...] = ()
-    """The threads that should be in it and could not be exported, if that is known before it is read."""
+    """The threads that couldn't be exported, if known before it is read."""
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def _indexed_entries(reader: ExportReader, index: list[_IndexedThread | _Indexed
         if isinstance(place, _IndexedItems):
             offset = place.offset
             for _ in range(place.items):
-                reader.seek(offset)  # whoever took the item before may have read something else
+                reader.seek(offset)  # the consumer of the previous entry may have moved the position
                 item = reader.read_record().item
                 offset = reader.offset
                 yield item
@@ -110,10 +110,10 @@ def _read_at(reader: ExportReader, place: _IndexedThread) -> Checkpoints:
 
 @contextmanager
 def open_stream(file: IO[bytes]) -> Iterator[ExportSource]:
-    """Reads a file that comes over a pipe, each thread of which is checked before it is given out.
+    """Reads a file from a pipe. Each thread is checked before it is yielded.
 
     Raises:
-        ExportFileError: It is no export file.
+        ExportFileError: It is not an export file.
     """
     reader = ExportReader(file)
     yield ExportSource(header=reader.header, entries=partial(_streamed_entries, reader))

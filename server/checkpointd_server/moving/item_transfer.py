@@ -1,4 +1,4 @@
-"""Moving items of long-term memory: each is whole by itself, and checked by reading it back."""
+"""Moving items of long-term memory: each is checked by reading it back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from checkpointd_server.moving.remote_items import ItemsRefused, Namespace, Remo
 from checkpointd_server.moving.transfer import Report
 
 BATCH_ITEMS = 200
-"""How many items are restored in a call."""
+"""Number of items restored per call."""
 BATCH_BYTES = 2 * 1024 * 1024
-"""From how many bytes on a call takes no more."""
+"""Size at which a call is full, in bytes."""
 _EMPTY_MAP = b"\x80"
 """An index in which filters see nothing."""
 
@@ -33,19 +33,19 @@ def export_items(
     redact: bool,
     progress: Callable[[int], None],
 ) -> None:
-    """Writes items that aren't there yet.
+    """Writes items that the target lacks.
 
     Args:
-        source: Where they come from.
-        prefixes: The namespaces below which they are wanted, none below another.
-        target: Takes them.
-        report: Is told how many.
-        vectors: Whether with their vectors.
-        redact: Whether to leave out what they hold.
-        progress: Told of each.
+        source: Their source.
+        prefixes: The namespaces to export, none below another.
+        target: Their target.
+        report: Gets their number.
+        vectors: Whether to include vectors.
+        redact: Whether to leave out their values.
+        progress: Called for each.
 
     Raises:
-        FileNotWritten: The target takes no more.
+        FileNotWritten: The target can't be written.
     """
     has = dict(target.has.items)
     report.items_there = len(has)
@@ -67,14 +67,14 @@ def _redacted(item: WholeItem) -> WholeItem:
 
 
 class ItemImport:
-    """Restores items on a server, some at once.
+    """Restores items on a server, in batches.
 
     Args:
-        target: Takes them.
-        report: Is told what came of each.
-        replace: Whether items that are there with other contents are replaced.
-        vectors: Whether with their vectors.
-        progress: Told of each.
+        target: Their target.
+        report: Gets the outcome of each.
+        replace: Whether to replace existing items that differ.
+        vectors: Whether to include vectors.
+        progress: Called for each.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ItemImport:
         self._size = 0
 
     def take(self, item: WholeItem) -> None:
-        """Takes the next item. Raises MoveError, grpc.RpcError."""
+        """Adds the next item. Raises MoveError, grpc.RpcError."""
         if item.vectors and not self._vectors:
             item.ClearField("vectors")
             item.vectors_left_out = True
@@ -100,7 +100,7 @@ class ItemImport:
         self._size += size
 
     def flush(self) -> None:
-        """Restores what wasn't yet. Raises MoveError, grpc.RpcError."""
+        """Restores the remaining items. Raises MoveError, grpc.RpcError."""
         batch, self._batch, self._size = self._batch, [], 0
         if batch:
             self._restore(batch)
@@ -113,7 +113,7 @@ class ItemImport:
             if len(items) == 1:
                 self._report.failed_items[name_of(items[0])] = f"{name_of(items[0])} is refused: {error}"
                 return
-            for item in items:  # the others are none the worse for it
+            for item in items:  # the others are unaffected
                 self._restore([item])
             return
         restored = []

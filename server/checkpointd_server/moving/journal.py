@@ -1,4 +1,4 @@
-"""Progress of an import, noted in a file, so that the next one goes on there."""
+"""Progress of an import, recorded in a file, so the next run resumes there."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FORMAT = "checkpointd import progress 1"
 
 
 class Subject(NamedTuple):
-    """Source and target of an import. Each names one thing and no other, in words for people."""
+    """Source and target of an import, as unique names."""
 
     source: str
     target: str
 
     def default_path(self, command: str) -> Path:
-        """Returns where its progress is noted, when nothing else is said."""
+        """Returns the default file of its progress."""
         digest = sha256("\0".join(self).encode("utf-8", "surrogatepass")).hexdigest()[:12]
         return Path(f"checkpointd-{command}-{digest}.progress")
 
 
 class Stamps(NamedTuple):
-    """States of a thread on both sides when it was moved and checked."""
+    """The stamps of a thread on both sides when it was moved and checked."""
 
     source: str
     target: str
@@ -36,12 +36,12 @@ class Stamps(NamedTuple):
 class Journal:
     """Record of the threads that an import has begun, and of those that it has moved.
 
-    It is a file of JSON lines: the first says what the import is about, each further one what became of a thread. A
-    last line that isn't complete is what a kill has left, and doesn't count.
+    It is a file of JSON lines: the first names source and target, each further one records a thread. An incomplete last
+    line was left by a killed process, and is ignored.
 
     Args:
-        path: The file. It is removed when all is done.
-        subject: What the import is about. The journal of another one is refused.
+        path: The file. It is removed at the end.
+        subject: Source and target. A journal of others is refused.
     """
 
     def __init__(self, path: Path, subject: Subject) -> None:
@@ -50,7 +50,7 @@ class Journal:
         self._done: dict[str, Stamps] = {}
         self._begun: set[str] = set()
         self.is_interrupted = False
-        """True if the import stops before its end, and is to go on later."""
+        """True if the import stops before its end, to be resumed later."""
 
     def __enter__(self) -> Self:
         try:
@@ -141,7 +141,7 @@ class Journal:
             self._write(["begun", thread_id])
 
     def finish(self, thread_id: str, stamps: Stamps) -> None:
-        """Records that a thread is there, and was checked. Raises JournalLost."""
+        """Records that a thread was moved and checked. Raises JournalLost."""
         self._read("done", thread_id, *stamps)
         self._write(["done", thread_id, *stamps])
 
@@ -150,9 +150,9 @@ class Journal:
         return thread_id in self._begun
 
     def stamps(self, thread_id: str) -> Stamps | None:
-        """Returns what a thread was like when it was moved. None: it wasn't."""
+        """Returns the stamps of a thread when it was moved, or None."""
         return self._done.get(thread_id)
 
 
 class JournalLost(MoveError):
-    """Progress can't be noted any more, so the import stops."""
+    """Progress can't be recorded, so the import stops."""

@@ -1,4 +1,4 @@
-"""A file that is being written beside its place until it is complete, so that an export can go on after a kill."""
+"""A file that has another name until it is complete, so an export can be resumed after a kill."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from checkpointd_server.moving.export_file import (
 )
 
 Stale = Callable[[Contents], Contents]
-"""Returns what of a file's contents isn't so any more where it came from."""
+"""Returns the part of a file's contents that is out of date."""
 
 
 class PartialFile:
     """An export's file: FILE.partial, which becomes FILE when it is complete.
 
     Args:
-        path: Where the file shall be.
-        header: What a new file begins with. A partial one goes on only if it was begun for the same.
-        stale: What of a partial file is to be taken out before it goes on.
+        path: The path of the complete file.
+        header: The header of a new file. A partial one is resumed only if its header is the same.
+        stale: Returns what to remove from a partial file before it is resumed.
 
     Raises:
-        MoveError: There is a file already, or the partial one is about something else, or can't be written.
+        MoveError: The file exists, or the partial one belongs to another export or can't be written.
     """
 
     def __init__(self, path: Path, header: ExportHeader, stale: Stale) -> None:
@@ -43,7 +43,7 @@ class PartialFile:
         check_new(path)
         self.partial = path.parent / f"{path.name}.partial"
         self.taken_out = Contents()
-        """The contents of the partial file that were changed or deleted since."""
+        """The outdated contents that were removed from the partial file."""
         self._header = header
         self._stale = stale
 
@@ -60,8 +60,8 @@ class PartialFile:
         return self
 
     def _open(self) -> IO[bytes]:
-        """Opens the partial file, new or not, for nobody else."""
-        # It holds all that agents have stored.
+        """Opens or creates the partial file, and locks it."""
+        # Readable only by its owner: it has everything that agents stored.
         opened = os.fdopen(os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         try:
             os.fchmod(opened.fileno(), 0o600)
@@ -88,14 +88,14 @@ class PartialFile:
         self._file.truncate(end)
         self._file.seek(end)
         self.resumed = len(found.threads) + len(found.items)
-        """How many threads and items it had already."""
+        """The number of threads and items that it had before."""
         self.writer = ExportWriter(self._file, shown(self.partial), has=found)
-        """Takes threads and items."""
+        """Writes threads and items."""
         if not end:
             self.writer.begin(self._header)
 
     def _complete_entries(self) -> tuple[Contents, int]:
-        """Returns what is complete in the partial file, and where it ends. Raises MoveError if it is another's."""
+        """Returns the complete part of the partial file, and its end. Raises MoveError if it is another export's."""
         found = Contents()
         head = self._file.read(len(MAGIC))
         self._file.seek(0)
@@ -117,7 +117,7 @@ class PartialFile:
                     found.items[place_of(entry)] = entry.item.version
                 end = reader.offset
         except ExportFileError:
-            pass  # where it was killed
+            pass  # the process was killed here
         return found, end
 
     def _check_header(self, header: ExportHeader) -> None:
@@ -137,7 +137,7 @@ class PartialFile:
             )
 
     def _take_out(self, found: Contents, end: int) -> int:
-        """Writes the partial file anew, without what is stale, and returns where it ends."""
+        """Rewrites the partial file without outdated contents, and returns its end."""
         new = self.partial.with_name(self.partial.name + ".new")
         made = os.fdopen(os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b")
         try:
@@ -171,10 +171,10 @@ class PartialFile:
         return made.tell()
 
     def finish(self, missing: Sequence[MissingThread] = ()) -> None:
-        """Completes the file, and gives it its name.
+        """Completes the file, and renames it to its final name.
 
         Args:
-            missing: What could not be exported.
+            missing: The threads that couldn't be exported.
         """
         self.writer.finish(missing)
         try:
@@ -186,8 +186,8 @@ class PartialFile:
 
     def __exit__(self, exc_type: object, *rest: object) -> None:
         if exc_type is not None and not (self.writer.has.threads or self.writer.items) and self.partial.exists():
-            self.partial.unlink()  # it holds nothing to go on with
-        # Where there is no room, closing fails once more; why it stopped is known already.
+            self.partial.unlink()  # it has nothing to resume with
+        # On a full disk closing fails again, but the reason is known already.
         with suppress(OSError) if exc_type is not None else nullcontext():
             self._file.close()
 

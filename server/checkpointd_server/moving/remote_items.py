@@ -28,15 +28,15 @@ from checkpointd_server.moving.quotas import check_quota
 from checkpointd_server.remote.refusals import Refusal
 
 KEYS_PAGE = 1000
-"""How many keys are listed in a call."""
+"""Number of keys listed per call."""
 ITEMS_PAGE = 200
-"""How many items are."""
+"""Number of items listed per call."""
 
 Namespace = tuple[str, ...]
 
 
 class ItemsRefused(MoveError):
-    """Items that are too large for this server, or can't be stored there otherwise."""
+    """The server can't store items: they are too large for it, or invalid there."""
 
 
 class RemoteItems:
@@ -60,12 +60,12 @@ class RemoteItems:
         return {place_of(item): item.item.version for page in self._keys(prefix) for item in page}
 
     def read(self, prefix: Namespace, *, vectors: bool, has: Mapping[ItemPlace, int]) -> Iterator[Sequence[WholeItem]]:
-        """Yields the items below a namespace in order, some at once.
+        """Yields the items below a namespace in order, in batches.
 
         Args:
             prefix: The namespace. Empty: all.
-            vectors: Whether their vectors are wanted.
-            has: What isn't wanted: items at these versions.
+            vectors: Whether to include vectors.
+            has: Items to skip, at these versions.
         """
         if not has:
             yield from self._whole(prefix, None, None, vectors)
@@ -94,7 +94,7 @@ class RemoteItems:
     def _whole(
         self, prefix: Namespace, after: WholeItem | None, last: WholeItem | None, vectors: bool
     ) -> Iterator[Sequence[WholeItem]]:
-        """Yields the items behind one, up to another."""
+        """Yields the items after one, up to another."""
         view = ITEM_VIEW_WHOLE if vectors else ITEM_VIEW_WITHOUT_VECTORS
         request = ListItemsRequest(namespace_prefix=prefix, page_size=ITEMS_PAGE, view=view)
         if after is not None:
@@ -119,7 +119,7 @@ class RemoteItems:
             return list(self._store.RestoreItems(request, timeout=self._timeout).outcomes)
 
     def get(self, items: Sequence[WholeItem]) -> list[StoreResult]:
-        """Reads what is stored in the places of items."""
+        """Reads the stored items with the same keys."""
         request = BatchRequest()
         for item in items:
             request.operations.add(get=GetItemRequest(namespace=item.item.namespace, key=item.item.key))
@@ -136,7 +136,7 @@ def _order(item: WholeItem) -> tuple[tuple[bytes, ...], bytes]:
 
 
 def name_of(item: WholeItem) -> str:
-    """Returns an item's namespace and key as people read them."""
+    """Returns an item's namespace and key as text."""
     return f"item {json.dumps([*item.item.namespace, item.item.key], ensure_ascii=False)}"
 
 

@@ -25,15 +25,15 @@ from checkpointd_server.moving.content import Checkpoints, MoveError, ThreadChan
 from checkpointd_server.remote.refusals import Refusal
 
 PAGE_SIZE = 1000
-"""How many checkpoints are listed in a call."""
+"""Number of checkpoints listed per call."""
 MAX_KNOWN = 1000
-"""How many values a read may name as known."""
+"""Maximum number of known values in a read."""
 MAX_INDEX_BYTES = 64 * 1024
-"""How large the index of metadata may be in a put."""
+"""Maximum size of a put's metadata index, in bytes."""
 
 
 class _Key(NamedTuple):
-    """Names a checkpoint of a thread, with the version that its namespace has."""
+    """The key of a checkpoint, and its namespace's version."""
 
     checkpoint_id: str
     checkpoint_ns: str
@@ -58,7 +58,7 @@ class RemoteThreads:
         """Yields the id of every thread that has checkpoints, archived ones too."""
         seen: set[str] = set()
         for archived in (False, True):
-            # What is written to meanwhile moves to the front: so until a list has nothing new.
+            # Threads that are written to move to the front: so repeat until a list has nothing new.
             more = True
             while more:
                 more = False
@@ -87,7 +87,7 @@ class RemoteThreads:
         }
 
     def stamp(self, thread_id: str) -> str:
-        """Returns what tells whether a thread has changed since. Empty: there is no such thread."""
+        """Returns a stamp that changes with the thread. Empty: there is no such thread."""
         found = self._find(thread_id)
         return _stamp(found) if found is not None and found.checkpoints else ""
 
@@ -102,7 +102,7 @@ class RemoteThreads:
         return found
 
     def describe(self, thread_id: str) -> ExportedThread:
-        """Returns a thread's tags, and how it is kept. Raises ThreadChanged if it is gone."""
+        """Returns a thread's tags, pin and time to live. Raises ThreadChanged if it is gone."""
         found = self._find(thread_id)
         if found is None:
             raise ThreadChanged(f"thread {thread_id!r} was deleted while it was read")
@@ -116,7 +116,7 @@ class RemoteThreads:
         )
 
     def holds(self, thread_id: str) -> bool:
-        """Returns whether there are checkpoints in a thread."""
+        """Returns whether a thread has checkpoints."""
         request = ListCheckpointsRequest(
             thread_id=thread_id, all_namespaces=True, view=CHECKPOINT_VIEW_METADATA, page_size=1
         )
@@ -149,7 +149,7 @@ class RemoteThreads:
 
 
 class _ThreadReader:
-    """Reads the checkpoints of a thread one by one: of each the values that none before it had."""
+    """Reads the checkpoints of a thread one by one, each with the values that no earlier one had."""
 
     def __init__(self, checkpoints: Any, values: Any, thread_id: str, timeout: float) -> None:
         self._checkpoints = checkpoints
@@ -157,9 +157,9 @@ class _ThreadReader:
         self._thread_id = thread_id
         self._timeout = timeout
         self._given: set[tuple[str, str, str]] = set()
-        """The values that were given: (namespace, channel, version)."""
+        """The values yielded so far: (namespace, channel, version)."""
         self._latest: dict[str, dict[str, KnownValue]] = {}
-        """Of each namespace and channel, the last of them."""
+        """The last of them for each namespace and channel."""
 
     def read(self, checkpoint_ns: str, checkpoint_id: str) -> CheckpointTuple:
         """Returns a checkpoint. Raises ThreadChanged if it is gone."""
@@ -190,15 +190,15 @@ class _ThreadReader:
             self._fill(write.value, stored, found, write.channel, GetValueRequest(task_write=_beside(found, write)))
         found.ClearField("version")
         if found.metadata.value.type == "msgpack" and len(found.metadata.index) > MAX_INDEX_BYTES:
-            found.metadata.ClearField("index")  # a server makes the same one of the metadata itself
+            found.metadata.ClearField("index")  # a server computes the same one from the metadata
         return found
 
     def _give(
         self, found: CheckpointTuple, channel: str, version: str, rows: Mapping[tuple[str, str], TypedValue]
     ) -> None:
-        """Adds a value to a checkpoint's, unless one before had it, and ahead of it what nobody could do without.
+        """Adds a value to a checkpoint, unless an earlier one had it, and before it any base that is needed.
 
-        That is what an encrypted patch is built on, which no checkpoint names any more: they were pruned.
+        That is the base of an encrypted patch, if the checkpoints that had it were pruned.
         """
         chain: list[tuple[str, TypedValue]] = []
         row = rows.get((channel, version))
@@ -216,7 +216,7 @@ class _ThreadReader:
     def _fill(
         self, value: TypedValue, row: TypedValue, found: CheckpointTuple, channel: str, request: GetValueRequest
     ) -> None:
-        """Gives a value its bytes: as a patch where its base was given before, else whole."""
+        """Adds a value's bytes: a patch if its base was yielded before, else the whole."""
         base = (found.checkpoint_ns, channel, row.patch.base_version)
         as_patch = row.HasField("patch") and base in self._given
         if not row.HasField("parts") and (as_patch or not row.HasField("patch")):
@@ -232,7 +232,7 @@ class _ThreadReader:
             value.crc32 = row.crc32
 
     def _bytes(self, request: GetValueRequest) -> bytes:
-        """Reads a value by itself."""
+        """Reads a single value."""
         made = bytearray()
         while True:
             request.offset = len(made)
@@ -265,7 +265,7 @@ def _checksum(row: TypedValue) -> int:
 
 
 def _stamp(thread: Thread) -> str:
-    """Returns what changes with every write to a thread, as hexadecimal digits."""
+    """Returns a stamp that changes with every write to a thread, as hexadecimal digits."""
     known = Thread(
         created_at=thread.created_at,
         active_at=thread.active_at,

@@ -1,4 +1,4 @@
-"""Threads written into a server through its RPCs: many operations at once, large values in parts."""
+"""Writing threads through a server's RPCs: many operations per message, and large values in parts."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from checkpointd_server.remote.refusals import Refusal
 from checkpointd_server.remote.retries import Retries
 
 BATCH_OPERATIONS = 64
-"""How many operations are sent in one message."""
+"""Maximum number of operations per message."""
 BATCH_BYTES = 2 * 1024 * 1024
-"""How many bytes they have at the most; an operation that is larger goes alone, in a call of its own."""
+"""Maximum size of a message, in bytes. A larger operation is sent by a unary call."""
 INLINE_BYTES = 256 * 1024
-"""Up to how many bytes a value travels within its operation. A larger one is sent ahead, in parts."""
+"""Maximum size of a value within its operation, in bytes. A larger one is uploaded before, in parts."""
 PART_BYTES = 1024 * 1024
-"""How large a part is."""
+"""Size of a part, in bytes."""
 _OF_ONE_THREAD = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.FAILED_PRECONDITION,
 )
-"""Codes of a call whose failure concerns one thread alone."""
+"""Status codes of failures that concern only one thread."""
 
 
 class RemoteTarget(RemoteThreads):
-    """A server that takes threads in.
+    """A server as a target of threads.
 
     Args:
         channel: To the server.
@@ -60,7 +60,7 @@ class RemoteTarget(RemoteThreads):
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_RemoteWriter]:
-        """Takes a thread in, bit by bit: what was taken in is there, also where this doesn't end well."""
+        """Receives a thread step by step: what was written stays, even after an error."""
         writer = _RemoteWriter(self._checkpoints, self._values, thread.thread_id, self._timeout)
         yield writer
         writer.flush()
@@ -88,7 +88,7 @@ class _RemoteWriter:
         self._size = 0
 
     def write(self, checkpoint: CheckpointTuple) -> None:
-        """Takes the next checkpoint, with the task writes beside it."""
+        """Writes the next checkpoint with its task writes."""
         for values in _rounds(checkpoint.values):
             put = PutCheckpointRequest(
                 thread_id=self._thread_id,
@@ -122,7 +122,7 @@ class _RemoteWriter:
             self._add(Operation(put_writes=request))
 
     def _send_ahead(self, target: TypedValue, value: TypedValue) -> None:
-        """Gives an operation a value: within it, or, where it is large, ahead in parts."""
+        """Adds a value to an operation, or uploads it in parts if it is large."""
         if len(value.data) <= INLINE_BYTES or (value.HasField("patch") and not value.patch.sealed):
             target.CopyFrom(value)
             return
@@ -154,7 +154,7 @@ class _RemoteWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Sends what wasn't sent, and waits until it is stored. Raises MoveError, grpc.RpcError."""
+        """Sends the rest, and waits until it is stored. Raises MoveError, grpc.RpcError."""
         batch, self._batch, size, self._size = self._batch, [], self._size, 0
         if not batch:
             return
@@ -187,7 +187,7 @@ class _RemoteWriter:
             method(getattr(operation, kind), timeout=self._timeout)
 
     def _send(self, batch: list[Operation]) -> OperationFailure | None:
-        """Sends a batch over a stream. Returns why one of its operations failed, if so: the first one."""
+        """Sends a batch over a stream. Returns the error of its first failed operation, if any."""
         requests: SimpleQueue[PipelineRequest | None] = SimpleQueue()
         requests.put(PipelineRequest(operations=batch))
         stream = self._checkpoints.Pipeline(iter(requests.get, None), timeout=self._timeout)
@@ -208,7 +208,7 @@ class _RemoteWriter:
 
 @contextmanager
 def _refusing(thread_id: str) -> Iterator[None]:
-    """Turns what is refused of one thread into a MoveError, which says so."""
+    """Turns a refusal that concerns one thread into a MoveError."""
     try:
         yield
     except grpc.RpcError as error:
@@ -219,9 +219,9 @@ def _refusing(thread_id: str) -> Iterator[None]:
 
 
 def _rounds(values: Iterable[ChannelValue]) -> list[list[ChannelValue]]:
-    """Returns values in the puts that bring them, at least one: each has one value of a channel at the most.
+    """Distributes values over puts, at least one: each has at most one value of a channel.
 
-    There are several of a channel where what an encrypted patch is built on comes along.
+    A channel has several values if an encrypted patch's base is included.
     """
     rounds: list[list[ChannelValue]] = [[]]
     counts: dict[str, int] = {}

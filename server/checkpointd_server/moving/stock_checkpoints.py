@@ -1,7 +1,7 @@
-"""The stock savers' checkpoints as checkpointd has them, and back. No value is looked into, no class is built.
+"""Conversion between the stock savers' checkpoints and ours. Values aren't decoded, and no class is instantiated.
 
-The saver on PostgreSQL keeps a checkpoint as JSON, with texts, numbers and booleans in it and all other values beside
-it; the one on SQLite keeps it whole, as one msgpack map, out of which the bytes of each value are cut.
+The PostgreSQL saver stores a checkpoint as JSON that contains texts, numbers and booleans, and all other values
+separately; the SQLite saver stores it as one msgpack map, out of which the bytes of each value are cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from checkpointd.v1.values_pb2 import CheckpointTuple, TypedValue
 from checkpointd_server.moving.content import MoveError
 
 _PLAIN = ("v", "ts", "versions_seen", "updated_channels")
-"""Keys of a checkpoint that its body holds as they are. The others are in `extra`."""
+"""Keys of a checkpoint that its body has unchanged. The others are in `extra`."""
 _ELSEWHERE = ("id", "channel_versions", "channel_values")
 
 
@@ -36,18 +36,18 @@ class Place(NamedTuple):
 
 
 class StockCheckpoint(NamedTuple):
-    """A checkpoint of a stock saver, taken apart."""
+    """A stock saver's checkpoint, in parts."""
 
     fields: dict[str, bytes]
-    """All but its id, versions and values, each as msgpack."""
+    """Everything but its id, versions and values, each as msgpack."""
     versions: dict[str, Any]
     """Its channels' versions."""
     values: dict[str, TypedValue]
-    """The values that are kept within it."""
+    """The values that are stored within it."""
 
 
 def from_json(text: str, place: Place) -> StockCheckpoint:
-    """Takes a checkpoint apart that is JSON. Raises MoveError."""
+    """Parses a checkpoint in JSON. Raises MoveError."""
     found = json.loads(text)
     fields = {name: _packed(value, place) for name, value in found.items() if name not in _ELSEWHERE}
     values = {name: _typed(value, place) for name, value in (found.get("channel_values") or {}).items()}
@@ -55,7 +55,7 @@ def from_json(text: str, place: Place) -> StockCheckpoint:
 
 
 def from_serialized(type: str | None, data: bytes, place: Place) -> StockCheckpoint:
-    """Takes a checkpoint apart that was serialized whole. Raises MoveError."""
+    """Parses a checkpoint that was serialized as a whole. Raises MoveError."""
     if type == "json":
         return from_json(data.decode(), place)
     if type != "msgpack":
@@ -78,7 +78,7 @@ def from_serialized(type: str | None, data: bytes, place: Place) -> StockCheckpo
 
 
 def _entries(data: bytes) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Yields the keys of a msgpack map, and from where to where their values are in the bytes."""
+    """Yields the keys of a msgpack map, and the start and end of their values."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(data) or 1, strict_map_key=True)
     unpacker.feed(data)
     for _ in range(unpacker.read_map_header()):
@@ -89,10 +89,10 @@ def _entries(data: bytes) -> Iterable[tuple[str, tuple[int, int]]]:
 
 
 def build(place: Place, stock: StockCheckpoint, metadata: str) -> CheckpointTuple:
-    """Returns a checkpoint as checkpointd has it, without its values and task writes. Raises MoveError.
+    """Returns a checkpoint in our form, without its values and task writes. Raises MoveError.
 
     Args:
-        place: What it is called.
+        place: Its key.
         stock: The checkpoint.
         metadata: Its metadata, as JSON.
     """
@@ -115,7 +115,7 @@ def build(place: Place, stock: StockCheckpoint, metadata: str) -> CheckpointTupl
 
 
 def _map(entries: Mapping[str, bytes]) -> bytes:
-    """Returns a msgpack map of values that are msgpack already."""
+    """Returns a msgpack map of encoded values."""
     packer = msgpack.Packer()
     return bytes(packer.pack_map_header(len(entries))) + b"".join(
         msgpack.packb(name) + data for name, data in entries.items()
@@ -123,7 +123,7 @@ def _map(entries: Mapping[str, bytes]) -> bytes:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Returns whether a value is made of what every language reads."""
+    """Returns whether every language can read a value."""
     try:
         msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse)
     except ValueError:
@@ -143,7 +143,7 @@ def _packed(value: Any, place: Place) -> bytes:
 
 
 def _typed(value: Any, place: Place) -> TypedValue:
-    """Returns a value that is kept within JSON, as LangGraph's serializer would write it."""
+    """Returns a value from JSON in the form of LangGraph's serializer."""
     return _whole("null", b"") if value is None else _whole("msgpack", _packed(value, place))
 
 
@@ -174,10 +174,10 @@ def version_of(tag: str) -> str | int | float:
 
 
 def to_json(checkpoint: CheckpointTuple, place: Place) -> tuple[str, str]:
-    """Returns a checkpoint, without values, and its metadata as the saver on PostgreSQL has them: JSON.
+    """Returns a checkpoint without values, and its metadata, in the PostgreSQL saver's JSON.
 
     Raises:
-        MoveError: It holds what JSON lacks.
+        MoveError: It contains something that JSON can't represent.
     """
     try:
         body = msgpack.unpackb(checkpoint.body, ext_hook=_refuse, strict_map_key=False)

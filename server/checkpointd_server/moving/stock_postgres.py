@@ -1,4 +1,4 @@
-"""The threads of a stock PostgresSaver: each is read as it is at one moment, and written in one transaction."""
+"""The threads of a stock PostgresSaver: each is read from one snapshot, and written in one transaction."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from checkpointd_server.moving.stock_checkpoints import (
 from checkpointd_server.store.statements import load_statements
 
 CONNECT_SECONDS = 10.0
-"""How long making the connection may take."""
+"""How long connecting may take, in seconds."""
 PAGE = 200
-"""How many checkpoints are read at once."""
+"""Number of checkpoints that are read at a time."""
 _TABLES = {
     "checkpoints": {"thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "metadata"},
     "checkpoint_blobs": {"thread_id", "checkpoint_ns", "channel", "version", "type", "blob"},
@@ -40,7 +40,7 @@ class PostgresThreads:
     """The threads in the tables of a stock saver: a source, and a target.
 
     Args:
-        url: The database. The tables are those that its search path finds.
+        url: The database. Its search path must find the tables.
 
     Raises:
         MoveError: It can't be connected to, or has no such tables.
@@ -53,7 +53,7 @@ class PostgresThreads:
             self._connection: Any = self._runner.run(asyncpg.connect(url, timeout=CONNECT_SECONDS))
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             self._runner.close()
-            # Not the driver's words: they may hold what the URL holds.
+            # Not the driver's message, which may contain parts of the URL.
             raise MoveError(f"the stock saver's database can't be connected to ({type(error).__name__})") from None
         try:
             self._check_tables()
@@ -112,17 +112,17 @@ class PostgresThreads:
 
     @property
     def name(self) -> str:
-        """Name of the database and its schema, the same however it is reached."""
+        """The name of the database and its schema, independent of the URL."""
         (row,) = self._fetch("identify")
         return f"the schema {row['schema']!r} of the database {row['database']!r} in PostgreSQL {row['system']}"
 
     def stamp(self, thread_id: str) -> str:
-        """Returns what tells whether a thread has changed since. Empty: there is no such thread."""
+        """Returns a stamp that changes with the thread. Empty: there is no such thread."""
         (row,) = self._fetch("stamp_thread", thread_id)
         return str(row["stamp"] or "")
 
     def holds(self, thread_id: str) -> bool:
-        """Returns whether there are checkpoints in a thread."""
+        """Returns whether a thread has checkpoints."""
         return bool(self._fetch("find_thread", thread_id))
 
     def delete(self, thread_id: str) -> None:
@@ -132,11 +132,11 @@ class PostgresThreads:
                 self._fetch(f"delete_{table}", thread_id)
 
     def describe(self, thread_id: str) -> ExportedThread:
-        """Returns its name: nothing else is known of it."""
+        """Returns its name, the only attribute of a thread here."""
         return ExportedThread(thread_id=thread_id)
 
     def read(self, thread_id: str) -> Checkpoints:
-        """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
+        """Yields a thread's checkpoints in order, from one snapshot. Raises MoveError."""
         with self._transaction("begin_reading"):
             given: set[tuple[str, str, str]] = set()
             after: tuple[str | None, str | None] = (None, None)
@@ -155,7 +155,7 @@ class PostgresThreads:
             for channel, tag in zip(made.channels, made.channel_versions, strict=True)
             if (ns, channel, tag) not in given
         }
-        # A blob wins over a value within the checkpoint, which may only mark that there is a blob.
+        # A blob has precedence over the checkpoint's own value, which may be just a marker of the blob.
         values = {channel: value for channel, value in stock.values.items() if channel in wanted}
         blobs = self._fetch(
             "read_blobs", thread_id, ns, list(wanted), [str(version_of(tag)) for tag in wanted.values()]
@@ -177,7 +177,7 @@ class PostgresThreads:
 
     @contextmanager
     def writing(self, thread: ExportedThread) -> Iterator[_Writer]:
-        """Takes a thread in, in one transaction. There is no place for its tags."""
+        """Receives a thread in one transaction. Its tags are dropped: the tables have no place for them."""
         with self._transaction("begin_writing"):
             yield _Writer(self, thread.thread_id)
 
@@ -187,16 +187,16 @@ class PostgresThreads:
 
 
 class _Writer:
-    """Writes the checkpoints of a thread, all values whole."""
+    """Writes the checkpoints of a thread, with whole values."""
 
     def __init__(self, threads: PostgresThreads, thread_id: str) -> None:
         self._run = threads.run
         self._thread_id = thread_id
         self._last: dict[tuple[str, str], tuple[str, bytes]] = {}
-        """Of each namespace and channel, the value that came last, on which most patches build, and its version."""
+        """The last value of each namespace and channel, on which most patches build, and its version."""
 
     def write(self, checkpoint: CheckpointTuple) -> None:
-        """Takes the next checkpoint, with the task writes beside it."""
+        """Writes the next checkpoint with its task writes."""
         place = Place(self._thread_id, checkpoint.checkpoint_ns, checkpoint.checkpoint_id, None)
         body, metadata = to_json(checkpoint, place)
         parent = checkpoint.parent_checkpoint_id or None

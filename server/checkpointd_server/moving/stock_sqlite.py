@@ -1,4 +1,4 @@
-"""The threads of a stock SqliteSaver's file, which is only read."""
+"""The threads of a stock SqliteSaver's file, opened read-only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SqliteThreads:
         return f"the file {shown(self._path.resolve())}"
 
     def stamp(self, thread_id: str) -> str:
-        """Returns what tells whether any thread has changed since: SQLite notes nothing of a single one."""
+        """Returns a stamp that changes with any thread: SQLite has none of a single thread."""
         files = [self._path, self._path.with_name(f"{self._path.name}-wal")]
         found = [file.stat() for file in files if file.exists()]
         return " ".join(f"{file.st_ino}:{file.st_size}:{file.st_mtime_ns}" for file in found if file.st_size)
@@ -64,11 +64,11 @@ class SqliteThreads:
             yield thread_id
 
     def describe(self, thread_id: str) -> ExportedThread:
-        """Returns its name: nothing else is known of it."""
+        """Returns its name, the only attribute of a thread here."""
         return ExportedThread(thread_id=thread_id)
 
     def read(self, thread_id: str) -> Checkpoints:
-        """Yields a thread's checkpoints in order, as they are at one moment. Raises MoveError."""
+        """Yields a thread's checkpoints in order, from one snapshot. Raises MoveError."""
         self._connection.execute("BEGIN")
         try:
             yield from self._read(thread_id)
@@ -78,9 +78,9 @@ class SqliteThreads:
             self._connection.rollback()
 
     def _disputed(self, thread_id: str) -> dict[tuple[str, str, str], TypedValue]:
-        """Returns the values that checkpoints have differently at one version: those of the newest.
+        """Returns the newest value of each version for which checkpoints have different values.
 
-        There should be none, but the stock saver serializes what it saves in the background while the graph goes on.
+        There should be none, but the stock saver serializes values in the background while the graph goes on.
         """
         first: dict[tuple[str, str, str], bytes] = {}
         disputed: dict[tuple[str, str, str], TypedValue] = {}

@@ -1,4 +1,4 @@
-"""Moving threads from a source to a target, one after another, checked, and going on where it was interrupted."""
+"""Moving threads from a source to a target, one by one, with checks, and resumable."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from checkpointd_server.moving.journal import Journal, JournalLost, Stamps
 from checkpointd_server.moving.quotas import QuotaUsedUp
 
 READS = 5
-"""How often a thread is read that somebody changes meanwhile, before it is given up."""
+"""Number of attempts to read a thread that others keep changing."""
 
 Threads = Iterable[MovableThread]
 Progress = Callable[[int], None]
-"""Told how many more checkpoints were moved."""
+"""Called with the number of further checkpoints moved."""
 
 
 class NoSuchThread(MoveError):
-    """There is no such thread, or none any more."""
+    """There is no such thread, or it was deleted."""
 
 
 @dataclass(kw_only=True)
@@ -47,15 +47,15 @@ class Report:
     writes: int = 0
     """How many task writes."""
     there: int = 0
-    """How many threads were moved before, or are in the target already with the same contents."""
+    """How many threads were moved before, or already exist in the target unchanged."""
     again: int = 0
-    """How many threads and items an interrupted export had that were changed or deleted since."""
+    """How many threads and items of an interrupted export were changed or deleted since."""
     failed: dict[str, str] = field(default_factory=dict)
     """Threads that were not moved, and why."""
     items: int = 0
     """How many items were moved."""
     items_there: int = 0
-    """How many items were moved before, or are in the target already with the same contents."""
+    """How many items were moved before, or already exist in the target unchanged."""
     items_expired: int = 0
     """How many items have expired since they were exported."""
     failed_items: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Report:
 
 
 def threads_of(source: ThreadSource, chosen: Sequence[str]) -> Threads:
-    """Yields the threads of a source: those that are chosen, or all."""
+    """Yields the selected threads of a source, or all."""
     for thread_id in chosen or source.thread_ids():
         read = partial(source.read, thread_id)
         yield MovableThread(
@@ -84,18 +84,18 @@ def _read_digest(read: Callable[[], Checkpoints]) -> bytes:
 def export_threads(
     threads: Threads, target: ExportWriter, report: Report, *, redact: bool, all_threads: bool, progress: Progress
 ) -> None:
-    """Writes threads that aren't there yet.
+    """Writes threads that the target lacks.
 
     Args:
         threads: The threads.
-        target: Takes them, each whole or not at all.
-        report: Is told what came of each.
+        target: Receives each of them entirely or not at all.
+        report: Gets the outcome of each.
         redact: Whether to leave values out.
-        all_threads: Whether those are wanted that there are: one that is gone when its turn comes isn't missed.
-        progress: Told of each checkpoint that was read.
+        all_threads: Whether all threads are exported: then one that is deleted in the meantime isn't missing.
+        progress: Called for each checkpoint that was read.
 
     Raises:
-        FileNotWritten: The target takes no more.
+        FileNotWritten: The target can't be written.
     """
     for thread in threads:
         if thread.thread_id in target.has.threads:
@@ -117,7 +117,7 @@ def export_threads(
 def _copy_steadily(
     thread: MovableThread, target: ExportWriter | ThreadTarget, *, redact: bool, progress: Progress
 ) -> ThreadDigest:
-    """Copies a thread as it is at one moment: reads it again where somebody has changed it meanwhile."""
+    """Copies a consistent snapshot of a thread: reads it again if it was changed in the meantime."""
     for left in range(READS - 1, -1, -1):
         try:
             with closing(thread.read()) as checkpoints:
@@ -156,14 +156,14 @@ def _copy(
 
 
 class ThreadImport:
-    """Writes threads into a target, and checks each by reading it back.
+    """Writes threads to a target, and checks each by reading it back.
 
     Args:
-        target: Takes them.
-        journal: Says how far it came before.
-        report: Is told what came of each.
-        replace: Whether threads that the target has already, with other contents, are deleted first.
-        progress: Told of each checkpoint that was written.
+        target: Their target.
+        journal: The progress so far.
+        report: Gets the outcome of each.
+        replace: Whether to delete existing threads that differ.
+        progress: Called for each checkpoint that was written.
     """
 
     def __init__(
@@ -176,12 +176,12 @@ class ThreadImport:
         self._progress = progress
 
     def take(self, thread: MovableThread) -> None:
-        """Moves a thread, or notes why it can't be.
+        """Moves a thread, or reports why it can't be moved.
 
         Raises:
-            ExportFileError: The file that it comes from is damaged.
-            QuotaUsedUp: The target takes no more threads.
-            JournalLost: Progress can't be noted any more.
+            ExportFileError: The source file is corrupt.
+            QuotaUsedUp: The target's quota is used up.
+            JournalLost: Progress can't be recorded.
         """
         try:
             if self._is_done(thread) or self._is_there(thread):
@@ -194,14 +194,14 @@ class ThreadImport:
             self._report.failed[thread.thread_id] = str(error)
 
     def _is_done(self, thread: MovableThread) -> bool:
-        """Returns whether the thread was moved before, and neither side has changed since."""
+        """Returns whether the thread was moved before and is unchanged on both sides."""
         stamps = self._journal.stamps(thread.thread_id)
         return stamps is not None and stamps == (thread.stamp(), self._target.stamp(thread.thread_id))
 
     def _is_there(self, thread: MovableThread) -> bool:
-        """Returns whether the target has the thread as it should be. What else it has of it is made way for.
+        """Returns whether the target already has the thread. Deletes what else the target has of it.
 
-        Raises MoveError if it may not be.
+        Raises MoveError if that isn't allowed.
         """
         thread_id, target = thread.thread_id, self._target
         if not target.holds(thread_id):
@@ -211,7 +211,7 @@ class ThreadImport:
         if thread.digest() == digest_of(target.read(thread_id)).result():
             if is_begun:
                 with target.writing(thread.describe()):
-                    pass  # its tags, and how it is kept
+                    pass  # tags, pin and time to live
                 stamps = stamps._replace(target=target.stamp(thread_id))
             self._journal.finish(thread_id, stamps)
             return True

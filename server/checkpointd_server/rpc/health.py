@@ -12,15 +12,15 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 READINESS = "checkpointd.readiness"
-"""The name under which health tells whether new calls find room: NOT_SERVING also while calls are refused as too many.
-All other names keep to whether the server works, so that nobody restarts one for having much to do."""
+"""The health service's name for readiness: also NOT_SERVING while calls are rejected for overload. All other names only
+tell whether the server works, so an overloaded server isn't restarted."""
 
 
 class HealthServicer:
-    """Answers whether the server serves. It begins with NOT_SERVING, and when it ends, it ends the watches too.
+    """Reports health. It begins with NOT_SERVING, and ends watches when it ends.
 
-    grpcio-health-checking has a servicer of its own. That one begins with SERVING, and its watches never end by
-    themselves: each would hold up a graceful stop until the time for it has run out.
+    The servicer of grpcio-health-checking begins with SERVING, and its watches never end: each would delay a graceful
+    stop until its timeout.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ class HealthServicer:
 
     @property
     def is_serving(self) -> bool:
-        """True if it tells that the server serves."""
+        """True if the status is SERVING."""
         return bool(self._status == SERVING)
 
     def set_serving(self, serving: bool) -> None:
@@ -41,12 +41,12 @@ class HealthServicer:
             self._set(SERVING if serving else NOT_SERVING)
 
     def set_overloaded(self, overloaded: bool) -> None:
-        """Sets whether calls are refused as too many."""
+        """Sets whether calls are rejected for overload."""
         self._overloaded = overloaded
         self._set(self._status)
 
     def end(self) -> None:
-        """Sets NOT_SERVING for good, tells it to all who watch, and ends their watches."""
+        """Sets NOT_SERVING for good, sends it to all watches, and ends them."""
         self._ended = True
         self._set(NOT_SERVING)
 
@@ -76,7 +76,7 @@ class HealthServicer:
         return health_pb2.HealthListResponse(statuses={service: self._response(service) for service in self._services})
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:
-        """Sends the status of a service, now and whenever it changes."""
+        """Sends the status of a service, and each change."""
         sent = None
         while True:
             changed = self._changed

@@ -1,4 +1,4 @@
-"""The three calls that come alone or over a pipeline: what they do with the store, and what they answer."""
+"""The three operations that are available as unary calls and in pipelines."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class GetCheckpoint(NamedTuple):
     patches: bool
     metadata_struct: bool = False
     metadata_index: bool = False
-    """True if what can be searched of its metadata is wanted, too."""
+    """True if the searchable part of its metadata is requested too."""
     counts_as_use: bool = False
-    """True if the thread counts as used by that."""
+    """True if the read counts as use of the thread."""
 
 
 def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: Limits) -> GetCheckpoint:
-    """Returns the read that a request asks for. Raises InvalidArgument."""
+    """Returns the read of a request. Raises InvalidArgument."""
     namespace, checkpoint_id = read_target(request, tenant, limits)
     known: Known = ()
     if request.known:
@@ -56,13 +56,13 @@ def read_get_checkpoint(request: pb.GetCheckpointRequest, tenant: str, limits: L
 
 
 class Operations:
-    """Does them.
+    """Executes them.
 
     Args:
-        store: Where checkpoints are.
-        limits: What requests and answers are held to.
-        executor: Where values are made whole, if that takes long.
-        slow_call_log: What warns of large checkpoints.
+        store: The store of checkpoints.
+        limits: The limits of requests and answers.
+        executor: Assembles large values.
+        slow_call_log: Warns of large checkpoints.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class Operations:
         self._executor = executor
 
     async def write(self, write: PutCheckpoint | PutWrites, timeout: float | None) -> int:
-        """Stores what a call of its own brings, and returns the version. Raises what the store's `submit` delivers.
+        """Stores the write of a unary call, and returns the version. Raises what the store's `submit` delivers.
 
-        A cancelled call ends when the write has ended: until then it counts, and holds what it brought.
+        A cancelled call ends when the write has: until then it counts as in flight, and its memory is in use.
         """
         loop = asyncio.get_running_loop()
         delivered: asyncio.Future[None] = loop.create_future()
@@ -100,12 +100,12 @@ class Operations:
         try:
             raise pending.result
         finally:
-            del pending  # or the error, its traceback and this frame would keep each other
+            del pending  # breaks the reference cycle of error, traceback and frame
 
     async def get_checkpoint(
         self, read: GetCheckpoint, response: pb.GetCheckpointResponse, timeout: float | None
     ) -> None:
-        """Reads one checkpoint, and fills it in."""
+        """Reads one checkpoint into the response."""
         namespace, checkpoint_id, known, patches, metadata_struct, with_index, counts_as_use = read
         found = await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=timeout)
         checkpoint = found.checkpoint
@@ -133,7 +133,7 @@ class Operations:
 
 
 def give_up(writes: Sequence[PendingWrite], now: float) -> None:
-    """Lets the store leave out writes that nobody waits for any more, as far as they haven't begun."""
+    """Cancels abandoned writes that the store hasn't begun."""
     for pending in writes:
         if pending.deadline is None or pending.deadline > now:
             pending.deadline = now

@@ -1,4 +1,4 @@
-"""Asks the database every few seconds what tenants may use and hold: those that have called meanwhile."""
+"""Reads quotas and usage of recently active tenants from the database every few seconds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from checkpointd_server.rpc.tenants import Tenants, TenantState
 TIMEOUT = 30.0
 """How long each statement may take, in seconds."""
 _SHORTEST_PAUSE = 0.1
-"""How long to wait at least between two rounds, however many new tenants call, in seconds."""
+"""Minimum pause between two rounds, however many new tenants call, in seconds."""
 _WORK_SHARE = 20
-"""To add up what a tenant holds may take one part in so many of the time."""
+"""Summing up usage may take at most one part in this many of the time."""
 _MOST_TENANTS = 1000
-"""How many tenants are asked about in one statement."""
+"""Maximum number of tenants in one statement."""
 
 
 class QuotaRefresh:
-    """Keeps quotas and usage fresh. What a tenant uses beyond its quotas until it is seen is let through.
+    """Keeps quotas and usage up to date. A tenant may exceed its quotas until the next round.
 
     Args:
-        tenants: The tenants that call.
-        store: What knows their quotas, and what they hold.
-        seconds: How often to ask.
+        tenants: The tenants in memory.
+        store: The store of quotas and usage.
+        seconds: The interval of rounds.
     """
 
     def __init__(self, tenants: Tenants, store: TenantStore, *, seconds: float) -> None:
@@ -42,12 +42,12 @@ class QuotaRefresh:
         self._log = structlog.get_logger("checkpointd.rpc").bind()
 
     def start(self) -> None:
-        """Begins to ask, in the event loop that runs."""
+        """Starts the rounds in the running event loop."""
         self._tenants.when_new = self._is_new.set
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Asks no more."""
+        """Stops the rounds."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -61,14 +61,14 @@ class QuotaRefresh:
             try:
                 await self.refresh()
             except CheckpointdError as error:
-                # Whatever it is, what was known stays in force. The health of the database is told elsewhere.
+                # Whatever it is, the previous state stays in force. Health checks report the database's state.
                 self._log.debug("quotas could not be read", reason=str(error))
-            except Exception as error:  # a fault here must not end it
+            except Exception as error:  # a bug here must not end the rounds
                 self._log.error("quotas could not be read", reason=type(error).__name__, exc_info=True)
             await asyncio.sleep(_SHORTEST_PAUSE)
 
     async def refresh(self) -> None:
-        """Asks about all that have called since the last time. Raises the store's errors, as DatabaseUnavailable."""
+        """Reads the state of all tenants that have called since the last round. Raises the store's errors."""
         now = monotonic()
         states = [state for state in self._tenants.states if state.calls or state.seen_at >= self._asked_at]
         for first in range(0, len(states), _MOST_TENANTS):
@@ -87,7 +87,7 @@ class QuotaRefresh:
         for tenant, quotas, _ in await self._store.read_quotas(list(by_name), timeout=TIMEOUT):
             self._tenants.set_quotas(by_name.pop(tenant), quotas)
         for state in by_name.values():
-            state.is_noted = False  # it was purged, and calls on: it is noted in the next round
+            state.is_noted = False  # it was purged but still calls: it is registered in the next round
 
     async def _add_up(self, state: TenantState) -> None:
         begun, counted = monotonic(), state.added_bytes
@@ -98,9 +98,9 @@ class QuotaRefresh:
         state.usage_due = begun + max(self._seconds * 0.9, took * _WORK_SHARE)
 
     async def refuse_new(self, state: TenantState, thread_ids: Iterable[str]) -> dict[str, QuotaExceeded]:
-        """Returns, for a tenant that has as many threads as it may, those that don't exist yet, and why they can't.
+        """Returns, for a tenant at its limit of threads, those that don't exist yet, and why they can't be created.
 
-        It takes a statement, which only such a tenant's writes wait for.
+        It runs a statement, for which only such a tenant's writes wait.
         """
         wanted = set(thread_ids)
         if not wanted:

@@ -1,4 +1,4 @@
-"""The gRPC server: its options, its services, and the way from start to drain."""
+"""The gRPC server: its options and services, from start to drain."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ if TYPE_CHECKING:
     from checkpointd_server.rpc.tls import Certificates
 
 _RECEIVE_SLACK_BYTES = 1024 * 1024
-"""How far over the limit a request may be and still reach our own check, which says more than gRPC's."""
+"""How far a request may exceed the limit and still get our own error message, which says more than gRPC's."""
 
 _WINDOW_BYTES = 256 * 1024
-"""How much of a request arrives before it is read."""
+"""How much of a request gRPC accepts before it is read, in bytes."""
 _PENDING_CALLS = 16384
-"""How many new calls gRPC keeps for us to take."""
+"""Number of new calls that gRPC queues for us."""
 MAX_STREAMS = 512
-"""How many calls one connection may have at once. Those that were cancelled count until we have seen them."""
+"""Maximum number of calls of one connection. Cancelled ones count until we have handled them."""
 
 
 _DEFAULTS = ServeConfig()
@@ -87,61 +87,61 @@ class ServerOptions:
     limits: Limits = _DEFAULTS.limits
     """The limits of requests. Also bounds the size of messages in both directions."""
     max_concurrent_calls: int = _DEFAULTS.max_concurrent_calls
-    """The most calls at work at once; further ones are refused with OVERLOADED. Health and reflection don't count."""
+    """Maximum number of calls in flight, except health and reflection; further ones are rejected with OVERLOADED."""
     max_bytes_in_flight: int = _DEFAULTS.max_bytes_in_flight
-    """The most bytes of requests and answers at once; what goes beyond is refused with OVERLOADED. A message that is
-    larger is let in when there is no other."""
+    """Maximum size of all requests and answers; beyond it, calls are rejected with OVERLOADED. A larger message is
+    accepted if there is no other."""
     quotas: Quotas = _DEFAULTS.quotas
-    """The quotas of tenants for which nothing was set."""
+    """The default quotas of tenants."""
     quota_refresh: float = _DEFAULTS.quota_refresh_seconds
-    """How often the database is asked what tenants may use and hold."""
+    """How often quotas and usage are read from the database."""
     default_timeout: float | None = _DEFAULTS.default_timeout
-    """How long a call may take whose client set no deadline. None: as long as it wants."""
+    """Timeout of calls without a deadline. None: no limit."""
     max_timeout: float | None = _DEFAULTS.max_timeout
-    """How long a call may take at the most, whatever deadline its client set. None: as long as it wants."""
+    """Maximum timeout of a call, whatever its deadline. None: no limit."""
     max_connections: int = _DEFAULTS.max_connections
-    """The most connections of clients. Further ones are closed at once."""
+    """Maximum number of client connections. Further ones are closed at once."""
     max_wasted_calls: float = _DEFAULTS.max_wasted_calls
-    """How many calls a second a connection may cancel, or have refused for who makes them, before it is closed; five
-    times as many at once. 0: any number, for where a proxy sends the calls of many clients over one connection."""
+    """How many calls per second a connection may cancel, or have rejected for their token or scope, before it is
+    closed; five times as many in a burst. 0: no limit, for proxies that share one connection among clients."""
     access: AccessOptions = _DEFAULTS.access
     """The callers that are accepted, and their identities."""
     health_listen: tuple[str, ...] = _DEFAULTS.health_listen
-    """The address that serves health alone, in plain text and to everybody: for probes that speak no TLS."""
+    """The address that serves only health checks, in plain text and without tokens, for probes without TLS."""
     handshake_timeout: float = 10.0
-    """How long a new connection may take until it speaks HTTP/2."""
+    """How long a new connection may take until it begins HTTP/2."""
     max_connection_idle: float = 300.0
-    """How long a connection may have no call."""
+    """How long a connection may be idle."""
     max_connection_age: float = 3600.0
-    """How long a connection is used for new calls. Then clients make another, and calls under way end in peace."""
+    """How long a connection is used for new calls. Then clients open another, and calls in flight may finish."""
     send_timeout: float = 10.0
-    """How long an answer may take to be read, besides a second for each MiB. Then its connection is closed."""
+    """How long a client may take to read an answer, besides a second per MiB. Then its connection is closed."""
     slow_call_seconds: float | None = _DEFAULTS.slow_call_seconds
-    """From when on the log is told of a call, but for those that wait for a lease. None: of none."""
+    """Duration from which a call is logged, unless it waits for a lease. None: never."""
     warn_checkpoint_bytes: int = _DEFAULTS.warn_checkpoint_bytes
-    """From what size on the log is told of a checkpoint, by the values that changed. 0: of none."""
+    """Size of changed values from which a checkpoint is logged, in bytes. 0: never."""
     reflection: bool = _DEFAULTS.reflection
-    """True to serve reflection, by which tools like grpcurl learn the protocol."""
+    """True to serve reflection, for tools such as grpcurl."""
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
     """The limits of calls of health and reflection."""
     so_reuseport: bool = False
-    """True if several processes may listen on one port. Otherwise a taken port is an error."""
+    """True if several processes may share a port. Otherwise a port in use is an error."""
     keepalive_interval: float = 30.0
-    """How long a connection may be silent before the server asks whether the client is still there."""
+    """How long a connection may be silent before the server pings the client."""
     keepalive_timeout: float = 10.0
-    """How long the server waits for the answer before it closes the connection."""
+    """How long the server waits for the ping's answer before it closes the connection."""
     min_ping_interval: float = 9.0
     """How often clients may ping, with or without calls under way: meant for clients that do it every 10 seconds."""
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     """The limits of streams of operations."""
     ranges: RangeOptions = field(default_factory=RangeOptions)
-    """How ranges of large values are made."""
+    """The limits of ranges of large values."""
 
 
 class RpcServer:
     """Serves a store over gRPC.
 
-    Create it in the event loop that it shall run in, then `start`, `set_serving(True)`, and `drain` in the end.
+    Create it in its event loop, then call `start`, `set_serving(True)`, and finally `drain`.
     """
 
     def __init__(self, store: CheckpointStore, options: ServerOptions, tracing: Tracing | None = None) -> None:
@@ -235,7 +235,7 @@ class RpcServer:
         self._accepting: set[asyncio.Task[Any]] = set()
 
     def _handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
-        """Returns the handlers of a service: PutCheckpoint is served by `put_checkpoint`, and so on."""
+        """Returns the handlers of a service: `put_checkpoint` handles PutCheckpoint, and so on."""
         handlers = {}
         for method in service.methods:
             name, requires = f"{service.name}/{method.name}", needed(method)
@@ -248,7 +248,7 @@ class RpcServer:
 
     @property
     def active_calls(self) -> int:
-        """The number of calls at work."""
+        """The number of calls in flight."""
         return self._calls.active.at_work
 
     @property
@@ -263,17 +263,17 @@ class RpcServer:
 
     @property
     def is_serving(self) -> bool:
-        """True if health tells that it serves."""
+        """True if the health status is SERVING."""
         return self._health.is_serving
 
     @property
     def load(self) -> AdmissionController:
-        """The bytes held of requests and answers, and their bounds."""
+        """The bytes of requests and answers, and their limits."""
         return self._load
 
     @property
     def tenants(self) -> Tenants:
-        """The tenants that call."""
+        """The active tenants."""
         return self._calls.tenants
 
     @property
@@ -285,7 +285,7 @@ class RpcServer:
         """Binds and starts. Health stays NOT_SERVING until `set_serving` says otherwise.
 
         Returns:
-            The addresses bound, in the order of the options, each with the port that it really has.
+            The bound addresses, in the order of the options, each with its actual port.
 
         Raises:
             SetupError: An address is taken or can't be bound.
@@ -305,7 +305,7 @@ class RpcServer:
         return bound
 
     async def fail_when_deaf(self) -> None:
-        """Raises DeafServer when gRPC takes no calls any more although nobody has stopped it."""
+        """Waits; raises DeafServer if gRPC stops accepting calls without being told to."""
         if not self._accepting:
             await asyncio.Event().wait()
         await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
@@ -319,15 +319,15 @@ class RpcServer:
         return bound
 
     def set_serving(self, serving: bool, reason: str = "") -> None:
-        """Sets what the health service says of every service, and why it is NOT_SERVING, for people."""
+        """Sets the health status of all services, and the reason of NOT_SERVING, for people."""
         self._health.set_serving(serving)
         self._info.set_not_serving_reason(reason)
 
     async def drain(self, grace: float) -> None:
-        """Stops in order: health says NOT_SERVING, new calls are refused, those at work are finished.
+        """Stops in order: health becomes NOT_SERVING, new calls are rejected, calls in flight finish.
 
         Args:
-            grace: How long calls at work may take to finish, in seconds. What is left then is cancelled.
+            grace: How long calls in flight may take to finish, in seconds. Then they are cancelled.
         """
         deadline = monotonic() + grace
         self._health.end()
@@ -348,7 +348,7 @@ class RpcServer:
 
 
 def check_access(access: AccessOptions) -> None:
-    """Raises SetupError if a file can't be used as it is, or an option not with the others."""
+    """Raises SetupError if a file is unusable, or options contradict each other."""
     Authenticator(access)
     _certificates_of(access)
 
@@ -356,7 +356,7 @@ def check_access(access: AccessOptions) -> None:
 def _certificates_of(access: AccessOptions) -> Certificates | None:
     if access.tls is None:
         return None
-    # Imported here: cryptography takes its time, and a server without TLS needs none of it.
+    # Imported here because cryptography is slow to import, and only TLS needs it.
     from checkpointd_server.rpc.tls import Certificates
 
     return Certificates(access.tls)
@@ -369,7 +369,7 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         # costs it some 10 KiB, and what of a request fits into a stream's window.
         ("grpc.server.max_pending_requests", _PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
-        # Without it two servers share a port by default, and none of them knows.
+        # Otherwise two servers would silently share a port, which is the default.
         ("grpc.so_reuseport", int(options.so_reuseport)),
         ("grpc.max_receive_message_length", limit + _RECEIVE_SLACK_BYTES),
         ("grpc.max_send_message_length", limit),
@@ -379,12 +379,12 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.keepalive_time_ms", int(options.keepalive_interval * 1000)),
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout * 1000)),
-        # By default a client that pings more often than every 5 minutes is thrown out.
+        # By default a client that pings more often than every 5 minutes is disconnected.
         ("grpc.keepalive_permit_without_calls", 1),
         # This is GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS; the name that it suggests is ignored.
         ("grpc.http2.min_ping_interval_without_data_ms", int(options.min_ping_interval * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
-        # What nobody pays for is bounded: connections, silent ones and old ones, and what each of them has at once.
+        # Limits on connections: their number, idle time and age, and the calls of each.
         ("grpc.max_allowed_incoming_connections", options.max_connections),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.server_handshake_timeout_ms", int(options.handshake_timeout * 1000)),
@@ -392,6 +392,6 @@ def _channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", int(options.max_connection_idle * 1000)),
         ("grpc.max_connection_age_ms", int(options.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", int((options.max_timeout or options.max_connection_age) * 1000)),
-        # gRPC's own compression would make a thousand times as much of what arrives, before anybody has seen it.
+        # gRPC's compression would inflate messages a thousandfold before we can check them.
         ("grpc.compression_enabled_algorithms_bitset", 1),
     ]

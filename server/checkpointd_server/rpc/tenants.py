@@ -1,9 +1,9 @@
-"""State of tenants in memory: what each has at work, what it may use, and what it has used.
+"""State of tenants in memory: calls in flight, quotas, and usage.
 
-It is looked at with every call, so it costs no statement, no lock and no task. What a tenant holds in the database is
-added up there every few seconds (`quota_refresh`); what this server stores until then is counted here.
+Every call uses it, so it needs no statement, lock or task. A tenant's usage is summed in the database every few seconds
+(`quota_refresh`); what this server stores in between is counted here.
 
-Bounds are shared as `fair_shares` has it.
+Limits are shared by the rules of `fair_shares`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from checkpointd_server.rpc.calls.activity import Activity
 from checkpointd_server.rpc.calls.admission import SMALL_ANSWER_BYTES, AdmissionController
 
 MOST_TENANTS = 10_000
-"""How many tenants are remembered. Beyond, those are forgotten that have nothing at work."""
+"""Number of tenants that are remembered. Beyond it, those without calls in flight are forgotten."""
 LONGEST_BACKLOG = 5.0
-"""The longest that a call over its tenant's rate is asked to wait, in seconds."""
+"""Maximum time that a call over its tenant's rate is asked to wait, in seconds."""
 
 
 class TenantState:
@@ -39,23 +39,23 @@ class TenantState:
         self.activity = Activity()
         """The activity of its calls."""
         self.calls = 0
-        """How many of its calls are at work, with those that wait for another client."""
+        """The number of its calls in flight, including those that wait for another client."""
         self.waiting = 0
-        """How many of them wait."""
+        """The number of those that wait."""
         self.bytes = 0
-        """How many bytes of requests and answers are held for it."""
+        """The bytes of its requests and answers in memory."""
         self.streams = 0
-        """How many streams it has open."""
+        """The number of its open streams."""
         self.is_noted = False
-        """True if the database knows of it."""
+        """True if it is registered in the database."""
         self.quotas = quotas
         """The quotas in force."""
         self.usage: Usage | None = None
-        """Its usage when that was added up last. None: it wasn't, since nothing that it holds is bounded."""
+        """Its usage when last summed. None: never, because no quota needs it."""
         self.usage_due = 0.0
-        """The time at which it is to be added up next."""
+        """The time at which it is summed next."""
         self.added_bytes = 0
-        """The bytes that this server has stored for it since."""
+        """The bytes that this server has stored for it since then."""
         self.tokens = float(quotas.max_calls_per_second or 0)
         self.tokens_at = now
         """How many calls it may make at once, as of then."""
@@ -63,24 +63,24 @@ class TenantState:
         """How many calls were refused that may come again, as of then."""
 
     def give_back(self, size: int) -> None:
-        """Counts bytes as no longer held for it."""
+        """Frees its reserved bytes."""
         self.bytes -= size
 
     def has_all_threads(self) -> bool:
-        """Returns whether it has as many threads as it may have."""
+        """Returns whether it has reached its limit of threads."""
         limit = self.quotas.max_threads
         return bool(limit) and self.usage is not None and self.usage.threads >= (limit or 0)
 
 
 class Tenants:
-    """Knows the tenants that call, and shares bounds between them.
+    """Keeps the state of active tenants, and shares limits between them.
 
     Args:
-        defaults: What a tenant may use for which nothing was set.
-        max_calls: The most calls at work at once, of all together.
-        max_bytes: The most bytes of requests and answers at once.
-        max_streams: The most streams.
-        clock: Tells the time, in seconds.
+        defaults: The default quotas.
+        max_calls: The maximum number of calls in flight, of all tenants.
+        max_bytes: The maximum size of all requests and answers.
+        max_streams: The maximum number of streams.
+        clock: Returns the time, in seconds.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Tenants:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.defaults = defaults
-        """The quotas of a tenant for which nothing was set."""
+        """The default quotas."""
         self.metrics = TenantMetrics()
         """The counts of refusals."""
         self.when_new: Callable[[], None] = _do_nothing
-        """Called when a tenant calls that isn't known."""
+        """Called for the first call of an unknown tenant."""
         self._max_calls = max_calls
         self._max_bytes = max_bytes
         self._max_streams = max_streams
@@ -110,20 +110,20 @@ class Tenants:
 
     @property
     def states(self) -> list[TenantState]:
-        """All that are known."""
+        """All known tenants."""
         return list(self._states.values())
 
     def count_recent(self) -> int:
-        """Counts the tenants that share what there is: those that called just now, or have calls at work."""
+        """Counts the tenants that share a limit: those that called recently, or have calls in flight."""
         now = self._clock()
         return sum(bool(state.calls) or now - state.seen_at < RECENT_SECONDS for state in self._states.values())
 
     def find(self, name: str) -> TenantState | None:
-        """Returns what is known of a tenant that may never have called."""
+        """Returns the state of a tenant that may never have called."""
         return self._states.get(name)
 
     def of(self, name: str) -> TenantState:
-        """Returns what is known of a tenant that calls."""
+        """Returns the state of a calling tenant."""
         state = self._states.get(name)
         if state is None:
             if len(self._states) >= MOST_TENANTS:
@@ -135,20 +135,20 @@ class Tenants:
     def admit(
         self, state: TenantState, at_work: int, wanted: int = 1, *, is_metered: bool = True
     ) -> tuple[int, CheckpointdError | None]:
-        """Counts calls of a tenant as at work: the first of those that are wanted.
+        """Counts calls of a tenant as in flight: the first of the wanted ones.
 
         Args:
             state: The tenant.
-            at_work: How many calls are at work without them, of all tenants.
-            wanted: How many it wants.
-            is_metered: Whether they count among the calls a second that it may make.
+            at_work: The number of calls in flight without them, of all tenants.
+            wanted: The number of wanted calls.
+            is_metered: Whether they count for its quota of calls per second.
 
         Returns:
-            How many were admitted, at least one, and why the others weren't.
+            The number of admitted calls, at least one, and why the others weren't.
 
         Raises:
-            Overloaded: The server is nearly full, and the tenant has its share.
-            QuotaExceeded: The tenant makes more calls a second than it may.
+            Overloaded: The server is nearly full, and the tenant has used its share.
+            QuotaExceeded: The tenant exceeds its calls per second.
         """
         now = state.seen_at = self._clock()
         admitted, refusal = wanted, None
@@ -161,15 +161,15 @@ class Tenants:
         return admitted, refusal
 
     def check_bytes(self, state: TenantState, size: int, held: int) -> None:
-        """Raises Overloaded if the server holds nearly all bytes that it may, and these are beyond the tenant's share.
+        """Raises Overloaded if nearly all bytes are reserved, and these exceed the tenant's share.
 
         Args:
             state: The tenant.
-            size: The size of the request, of several, or of an answer.
-            held: How many bytes are held, of all tenants.
+            size: The size of the request or requests, or of an answer.
+            held: The reserved bytes of all tenants.
         """
         if held and held + size > self._open_bytes:
-            # In small units, since what is wanted must be had whole.
+            # In small units, because a request needs all of its bytes.
             allowed = self._share("bytes", self._max_bytes, state.bytes, held, size, self._clock())
             if allowed < size:
                 raise self._refuse_share("bytes", self._max_bytes)
@@ -183,17 +183,17 @@ class Tenants:
         *,
         refuse: bool,
     ) -> None:
-        """Counts an answer as held for its tenant until it has been sent.
+        """Reserves the bytes of a tenant's answer until it has been sent.
 
         Args:
             state: The tenant.
-            load: What counts the answers of all.
+            load: Counts the answers of all tenants.
             size: How large it is, in bytes.
-            when_sent: Takes what is to be called when it has been sent.
-            refuse: Whether it may be refused, for nothing was done but to read.
+            when_sent: Registers a callback for when it has been sent.
+            refuse: Whether it may be rejected, because the call only read.
 
         Raises:
-            Overloaded: There is no room for it, or its tenant has its share of that, and it may be refused.
+            Overloaded: There is no room for it, or its tenant has used its share, and it may be rejected.
         """
         if size <= SMALL_ANSWER_BYTES:
             return
@@ -204,17 +204,17 @@ class Tenants:
         when_sent(lambda _: state.give_back(size))
 
     def check_stream(self, state: TenantState, open_streams: int) -> None:
-        """Raises Overloaded if nearly all streams are open, and the tenant has its share."""
+        """Raises Overloaded if nearly all streams are open, and the tenant has used its share."""
         if open_streams >= self._max_streams - kept_free(self._max_streams):
             self._share("streams", self._max_streams, state.streams, open_streams, 1, self._clock())
 
     def check_wait(self, state: TenantState, waiting: int) -> None:
-        """Raises Overloaded if nearly as many calls wait as may, and the tenant has its share of them."""
+        """Raises Overloaded if nearly the maximum number of calls wait, and the tenant has used its share."""
         if waiting >= self._open_calls:
             self._share("calls", self._max_calls, state.waiting, waiting, 1, self._clock())
 
     def _share(self, bound: Bound, limit: int, held: int, total: int, wanted: int, now: float) -> int:
-        """Returns how much of a bound a tenant gets that is nearly used up. Raises Overloaded if nothing."""
+        """Returns how much a tenant gets of a nearly exhausted limit. Raises Overloaded if nothing."""
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._recent = self.count_recent()
@@ -232,7 +232,7 @@ class Tenants:
     def _take_tokens(
         self, state: TenantState, rate: int, wanted: int, now: float
     ) -> tuple[int, CheckpointdError | None]:
-        """Takes calls from what a tenant may make now: a second's worth. Raises QuotaExceeded if none is left."""
+        """Takes calls from a tenant's budget, at most a second's worth. Raises QuotaExceeded if none is left."""
         passed = (now - state.tokens_at) * rate
         state.tokens_at = now
         state.tokens = min(state.tokens + passed, float(rate))
@@ -251,7 +251,7 @@ class Tenants:
         return taken, refusal
 
     def check_storing(self, state: TenantState, size: int) -> None:
-        """Counts bytes that are to be stored for a tenant. Raises QuotaExceeded if they are more than it may have."""
+        """Counts bytes to store for a tenant. Raises QuotaExceeded if they exceed its quota."""
         if state.usage is None:
             return
         limit, used = state.quotas.max_bytes, state.usage.bytes + state.added_bytes
@@ -261,13 +261,13 @@ class Tenants:
         state.added_bytes += size
 
     def refuse_thread(self, state: TenantState) -> QuotaExceeded:
-        """Returns why a thread can't be made for a tenant that has all its threads."""
+        """Returns the error for creating a thread beyond a tenant's quota."""
         assert state.usage is not None
         self.metrics.quota_refusals["threads"] += 1
         return QuotaExceeded("threads", limit=state.quotas.max_threads or 0, used=state.usage.threads)
 
     def set_quotas(self, state: TenantState, quotas: Quotas) -> None:
-        """Puts quotas in force for a tenant."""
+        """Sets the effective quotas of a tenant."""
         effective = quotas.over(self.defaults)
         if effective == state.quotas:
             return
@@ -279,4 +279,4 @@ class Tenants:
 
 
 def _do_nothing() -> None:
-    """Nobody wants to know."""
+    """Does nothing."""

@@ -1,10 +1,10 @@
-"""Admission: bounds on the calls at work, and on the bytes of requests and answers.
+"""Admission: limits on calls in flight, and on the bytes of requests and answers.
 
-Past a bound the answer is `Overloaded`, at once. Where a call can be refused before its request is read, it is: what
-gRPC buffers until then is a stream's window, 256 KiB. How large a request is turns out only when it is there. So few
-are read at once, which holds up nobody, for one that is small is read in no time; one that takes longer lets others go
-on and is estimated by its time from then on. Where such ones come to as much as all other bytes may, the last to come
-are refused, but never the first: whoever has a slow line must be served as well.
+Beyond a limit, calls are rejected with `Overloaded` at once, if possible before the request is read: until then gRPC
+buffers only a stream's window, 256 KiB. The size of a request is known only once it has arrived. So only a few are read
+at a time. Small ones arrive quickly, so nobody waits long. One that takes longer no longer counts among the few, and
+its size is estimated from its time. If all of these together reach the limit on bytes, the newest are rejected, but
+never the oldest: clients on slow connections must be served too.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded,
 from checkpointd_server.rpc.calls.malloc_trim import MallocTrim
 
 SWEEP_SECONDS = 0.25
-"""How often requests that are still arriving are looked after, and from when on one counts as long."""
+"""Interval of checks on arriving requests, and the time after which one counts as long, in seconds."""
 LATE_SECONDS = 0.05
-"""How late a look may come. Later than that the loop stood still, and what has arrived meanwhile is taken in first."""
+"""How late a check may be, in seconds. If later, the event loop was blocked: arrived requests are handled first."""
 MOST_LATE_LOOKS = 5
-"""How many looks in a row may be put off for that."""
+"""How many checks in a row may be postponed for that."""
 READS_AT_ONCE = 8
-"""How many requests are read at once, besides those that take long."""
+"""Number of requests that are read at a time, besides long ones."""
 TURN_SECONDS = 1.0
-"""How long a call waits at the most until its request is read."""
+"""Maximum time that a call waits until its request is read, in seconds."""
 ARRIVING_BYTES_PER_SECOND = 4 * 1024 * 1024
-"""How fast a long request is assumed to arrive. What one had until then isn't to be learned from gRPC."""
+"""Assumed rate of a long request, in bytes per second. gRPC doesn't tell how much has arrived."""
 SMALL_ANSWER_BYTES = 16 * 1024
-"""Answers up to this size aren't counted: that they are sent is not worth watching."""
+"""Answers up to this size aren't counted, in bytes."""
 CALM_SECONDS = 2.0
-"""For how long nothing must have been refused until the server counts as no longer overloaded."""
+"""Time without rejections after which the server no longer counts as overloaded, in seconds."""
 SHORTEST_HINT = 0.1
-"""The least time after which a refused call is asked to come again, in seconds."""
+"""Minimum time after which a client is asked to retry, in seconds."""
 LONGEST_HINT = 5.0
-"""The most, before jitter."""
+"""Maximum of that time before jitter, in seconds."""
 
 
 class _IncomingRequest:
@@ -61,14 +61,14 @@ class _IncomingRequest:
 
 
 class AdmissionController:
-    """Counts what the server holds, and tells what is too much.
+    """Counts calls and bytes, and rejects what exceeds the limits.
 
     Args:
-        calls: The most calls at work at once.
-        total_bytes: The most bytes of requests and answers at once. A message that is larger is let in alone.
-        message_bytes: The largest message.
-        patience: How long a request may take to arrive, in seconds. None: no bound.
-        report: Told when the server begins and ceases to be overloaded.
+        calls: The maximum number of calls in flight.
+        total_bytes: The maximum size of all requests and answers. A larger message is accepted if there is no other.
+        message_bytes: The maximum size of a message.
+        patience: How long a request may take to arrive, in seconds. None: no limit.
+        report: Called when the server becomes overloaded, and when it no longer is.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AdmissionController:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of requests that are at work, and of answers that are on their way."""
+        """The bytes of requests in flight, and of answers being sent."""
         return self._held
 
     @property
@@ -111,19 +111,19 @@ class AdmissionController:
 
     @property
     def is_overloaded(self) -> bool:
-        """True if calls are refused, or were a moment ago."""
+        """True if calls are being rejected, or were until just now."""
         return self._overloaded
 
     def check(self, calls: int) -> None:
-        """Raises Overloaded if so many calls are too many, or there is no room for another byte."""
+        """Raises Overloaded if there are too many calls, or no room for another byte."""
         if calls > self.max_calls:
             raise Overloaded("calls", limit=self.max_calls)
         self._check_bytes()
 
     def room(self, calls: int, more: int) -> int:
-        """Returns how many more calls may be at work besides those, of as many as are wanted.
+        """Returns how many of the wanted calls may begin besides those in flight.
 
-        Raises Overloaded if it is none of them, or there is no room for another byte.
+        Raises Overloaded if none may, or if there is no room for another byte.
         """
         if more and calls >= self.max_calls:
             raise Overloaded("calls", limit=self.max_calls)
@@ -169,7 +169,7 @@ class AdmissionController:
         self._memory.passed(size)
 
     async def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Waits until others have been read, but not for ever."""
+        """Waits until others have been read, for a limited time."""
         turn = loop.create_future()
         self._turns.append(turn)
         timer = loop.call_later(TURN_SECONDS, _wake, turn)
@@ -188,7 +188,7 @@ class AdmissionController:
                 break
 
     def refuse_arriving(self, error: CheckpointdError) -> None:
-        """Refuses all requests that aren't wholly there, from now on."""
+        """Rejects all incomplete requests from now on."""
         self._refusal = error
         for arrival in list(self._arrivals):
             arrival.refuse(error)
@@ -204,7 +204,7 @@ class AdmissionController:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now, room = loop.time(), self._total_bytes
-        for arrival in list(self._arrivals):  # those that came first are first
+        for arrival in list(self._arrivals):  # the oldest come first
             age = now - arrival.since
             if age < SWEEP_SECONDS:
                 break
@@ -224,25 +224,25 @@ class AdmissionController:
             self._sweep_in(SWEEP_SECONDS, loop)
 
     def take(self, size: int) -> None:
-        """Counts bytes as held, until `free`. Raises Overloaded if there is no room for them."""
+        """Reserves bytes until `free`. Raises Overloaded if there is no room for them."""
         if self._held and self._held + size > self._total_bytes:
             raise Overloaded("bytes", limit=self._total_bytes)
         self._held += size
 
     def free(self, size: int) -> None:
-        """Counts bytes as no longer held."""
+        """Frees reserved bytes."""
         self._held -= size
 
     def take_answer(self, size: int, when_sent: Callable[[Callable[[object], None]], object], *, refuse: bool) -> None:
-        """Counts an answer as held until it has been sent.
+        """Reserves the bytes of an answer until it has been sent.
 
         Args:
             size: How large it is, in bytes.
-            when_sent: Takes what is to be called when it has been sent.
-            refuse: Whether it may be refused, for nothing was done but to read.
+            when_sent: Registers a callback for when it has been sent.
+            refuse: Whether it may be rejected, because the call only read.
 
         Raises:
-            Overloaded: There is no room for it, and it may be refused.
+            Overloaded: There is no room for it, and it may be rejected.
         """
         self._memory.passed(size)
         if refuse:
@@ -256,7 +256,7 @@ class AdmissionController:
         self._rates.finished(asyncio.get_running_loop().time())
 
     def refused(self) -> float:
-        """Records that a call was refused, and returns after how many seconds it should be sent again."""
+        """Records that a call was rejected, and returns when to retry, in seconds."""
         loop = asyncio.get_running_loop()
         self._refused_at = loop.time()
         self._refused += 1
@@ -285,7 +285,7 @@ def _wake(turn: asyncio.Future[None]) -> None:
 
 
 class _Rates:
-    """The numbers of calls done and refused within the last second or two."""
+    """The numbers of finished and rejected calls in the last second or two."""
 
     def __init__(self) -> None:
         self._begun = 0.0
@@ -297,7 +297,7 @@ class _Rates:
         self._now[0] += 1
 
     def refused(self, now: float) -> float:
-        """Returns how long it takes to do all that was refused, at the rate of what is done: as many seconds."""
+        """Returns how long it takes to serve all rejected calls at the current rate, in seconds."""
         self._turn(now)
         self._now[1] += 1
         finished, refused = (new + old for new, old in zip(self._now, self._before, strict=True))

@@ -1,8 +1,8 @@
 """The audit trail: a line for each call that deletes, prunes, copies, archives, or changes how threads are kept.
 
-It says who, what, which threads, and how many: the request's plain fields, and the numbers of the answer. Values,
-tokens and bytes are never in it. A call that did what it was asked to always has its line, whatever the level of the
-log; of those that failed, the first ones in ten seconds do, as with all lines that one client can repeat.
+It says who, what, which threads, and how many: the request's plain fields, and the numbers of the answer, but never
+values, tokens or bytes. A call that succeeded always has its line, whatever the log level; of those that failed, only
+the first ones in ten seconds do, as with all lines that one client can repeat.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
 LOGGER = "checkpointd.audit"
 """The name of the log."""
 MOST_NAMES = 20
-"""How many entries of a list are written out. How many there are is always told."""
+"""Maximum number of a list's entries that are written. Their number is always written."""
 MOST_CHARACTERS = 1024
-"""How much of a text is written."""
+"""Maximum length of texts that are written, in characters."""
 _MOST_DEPTH = 3
 _NUMBERS = {FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32}
 _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
-"""Fields that say nothing of what is done, or that somebody could use."""
+"""Fields that don't describe the action, or that must stay secret."""
 
 
 def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
-    """Returns whether a method's calls are audited: all that delete, or change threads, their keeping, or tenants.
+    """Returns whether a method's calls are audited: those that delete, or change threads, retention or tenants.
 
-    Of the batches of the store those are that delete items.
+    Batches of the store are audited if they delete items.
     """
     service = method.containing_service.name
     if service == "StoreService":
@@ -55,23 +55,23 @@ class AuditTrail:
         self._lines = RateLimitedLog(self._log)
 
     def done(self, call: Any, peer: str, method: MethodDescriptor, response: bytes) -> None:
-        """Records a call that did what it was asked to."""
+        """Records a call that succeeded."""
         if not _is_concerned(call.request):
             return
         answer = GetMessageClass(method.output_type).FromString(response)
-        # What an answer tells of a thread beside what was done is none of the line's.
+        # The rest of the answer, which describes the thread, doesn't belong in the line.
         told = dict(_plain_fields(answer, 0))
         self._log.info("audit", **{**told, **_fields(call, peer, method, "OK")})
 
     def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
-        """Records a call that failed after it had begun: what it names may be done in part."""
+        """Records a call that failed after it had begun, and so may be done in part."""
         if not _is_concerned(call.request):
             return
         fields = _fields(call, peer, method, code)
         self._lines.log(logging.INFO, "audit", f"audit {fields['action']}", **fields)
 
     def stop(self) -> None:
-        """Writes how many lines were only counted."""
+        """Writes the counts of lines that weren't written."""
         self._lines.flush()
 
 
@@ -82,7 +82,7 @@ def _fields(call: Any, peer: str, method: MethodDescriptor, outcome: str) -> dic
 
 
 def _is_concerned(request: Message) -> bool:
-    """Returns whether a call that is audited has a line: a batch that deletes nothing has none."""
+    """Returns whether an audited call gets a line: a batch that deletes nothing doesn't."""
     return not isinstance(request, BatchRequest) or bool(_deletions(request))
 
 

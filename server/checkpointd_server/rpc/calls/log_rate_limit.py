@@ -1,4 +1,4 @@
-"""Log lines that say the same again and again: the first are written, the others counted."""
+"""Rate limits for repeated log lines: the first are written, the others counted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from time import monotonic
 from typing import Any
 
 PERIOD_SECONDS = 10.0
-"""For how long lines are counted before the log is told their number."""
+"""Length of a period, after which the number of counted lines is logged, in seconds."""
 FIRST_LINES = 10
-"""How many are written in each period, before they are counted."""
+"""How many lines of a kind are written in each period."""
 MOST_KINDS = 256
-"""How many kinds of lines are told apart."""
+"""Maximum number of kinds of lines."""
 
 
 def is_enabled(log: Any, level: int) -> bool:
-    """Returns whether lines of a level are written: structlog's loggers call that by one name or the other."""
+    """Returns whether lines of a level are written. The method's name differs between structlog's loggers."""
     ask = getattr(log, "isEnabledFor", None) or log.is_enabled_for
     return bool(ask(level))
 
@@ -32,10 +32,10 @@ class _Kind:
 
 
 class RateLimitedLog:
-    """Writes lines, but of those of one kind only the first in each period, and how many more there were.
+    """Writes the first lines of each kind in each period, and how many more there were.
 
     Args:
-        log: Where to.
+        log: The log to write to.
         first: How many lines of a kind are written in each period.
     """
 
@@ -54,8 +54,8 @@ class RateLimitedLog:
         Args:
             level: Its level.
             event: What has happened.
-            key: Lines with the same one are of a kind. No client may be able to make up keys.
-            fields: What belongs to it, whatever its names: a request's fields may be among them.
+            key: The kind of line. Clients must not be able to make up keys.
+            fields: Its fields, with any names: they may be a request's.
         """
         if not is_enabled(self._log, level):
             return
@@ -75,14 +75,14 @@ class RateLimitedLog:
             asyncio.get_running_loop().call_later(PERIOD_SECONDS, self._sweep)
 
     def flush(self) -> None:
-        """Writes how many lines were counted, and forgets them."""
+        """Writes how many lines were counted, and resets the counts."""
         for key, kind in self._kinds.items():
             self._tell(key, kind)
         self._kinds.clear()
 
     def _sweep(self) -> None:
-        """Writes how many lines were counted of the kinds whose period is over, and forgets these."""
-        now = monotonic() + 1.0  # a timer may be early by a little
+        """Writes the counts of kinds whose period is over, and resets them."""
+        now = monotonic() + 1.0  # timers may be slightly early
         for key, kind in list(self._kinds.items()):
             if now - kind.since >= PERIOD_SECONDS:
                 self._tell(key, kind)

@@ -1,7 +1,7 @@
-"""Memory that goes back to the system.
+"""Return of free memory to the system.
 
-What a large message leaves behind is free, but lies in many small holes of the allocator's arenas, which grow with each
-burst and aren't given back by themselves: the process looks as if it leaked.
+The freed memory of large messages is scattered over the allocator's arenas, which grow with each burst and aren't
+returned by themselves: the process looks as if it leaked.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 TRIM_BYTES = 128 * 1024 * 1024
-"""After how many bytes of messages memory is given back. That takes some tens of milliseconds, in a thread."""
+"""Number of bytes of messages after which memory is returned, which takes some tens of milliseconds in a thread."""
 
 
 class MallocTrim:
-    """Gives memory back after every so many bytes of messages. Where there is no glibc, it does nothing."""
+    """Returns memory each time a number of bytes of messages has passed. Does nothing without glibc."""
 
     def __init__(self) -> None:
         self._trim: Callable[[int], int] | None = None

@@ -1,4 +1,4 @@
-"""Log lines about calls that take long and checkpoints that are large, although nothing failed."""
+"""Log lines about slow calls and large checkpoints."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
 
 
 class SlowCallLog:
-    """Writes warnings, of each kind the first ones in ten seconds.
+    """Writes warnings: of each kind the first ones in ten seconds.
 
     Args:
-        log: Where to.
-        metrics: Where they are counted, all of them.
-        slow_seconds: From when on a call is slow. Infinity: never.
-        large_bytes: From what size on a checkpoint is large. 0: never.
+        log: The log to write to.
+        metrics: The counts of all of them.
+        slow_seconds: The duration from which a call is slow. Infinity: none is.
+        large_bytes: The size from which a checkpoint is large. 0: none is.
     """
 
     def __init__(self, log: Any, metrics: RpcMetrics, *, slow_seconds: float, large_bytes: int) -> None:
         self.slow_seconds = slow_seconds
-        """From when on a call is slow."""
+        """The duration from which a call is slow, in seconds."""
         self._large_bytes = large_bytes
         self._metrics = metrics
         self._lines = RateLimitedLog(log)
 
     def slow(self, fields: dict[str, Any], request_bytes: int, response_bytes: int) -> None:
-        """Warns of a call that took long.
+        """Warns of a slow call.
 
         Args:
-            fields: What the log says of the call.
+            fields: The call's log fields.
             request_bytes: The size of its request.
             response_bytes: The size of its answer.
         """
@@ -41,7 +41,7 @@ class SlowCallLog:
         self._lines.log(logging.WARNING, "slow call", key, **fields, **sizes)
 
     def look_at(self, put: PutCheckpoint) -> None:
-        """Warns of a checkpoint whose changed values are large, as they are when they are whole."""
+        """Warns of a checkpoint whose changed values are large when whole."""
         if not self._large_bytes:
             return
         size = len(put.body) + len(put.metadata.data)
@@ -65,5 +65,5 @@ class SlowCallLog:
         )
 
     def stop(self) -> None:
-        """Writes how many lines were only counted."""
+        """Writes the counts of lines that weren't written."""
         self._lines.flush()

@@ -1,1 +1,1 @@
-"""Ports and connections: addresses, the accept loop, and bounds on what anybody may cost who reaches a port."""
+"""Ports and connections: addresses, the accept loop, and limits on connections."""

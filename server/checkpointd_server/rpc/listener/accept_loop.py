@@ -1,9 +1,8 @@
-"""gRPC's accept loop: the one task that takes every call, and must not end before the server does.
+"""gRPC's accept loop: the one task that accepts every call, and must not end before the server does.
 
-It decodes the path of every call, and lets the error end it if that isn't UTF-8: one such call, without a token, and
-the server takes no other any more, for as long as it lives. Nothing of gRPC lets us look at a path before. So the error
-is taken where Python asks what to do about it: the path becomes one that no method has, and the call is answered like
-any other for a method that isn't there.
+It decodes the path of every call, and a path that isn't UTF-8 ends it with an error: after one such call, even without
+a token, the server accepts no more calls. gRPC offers no hook before that. So Python's error handler for decoding is
+replaced: it turns the path into one that no method has, and the call is answered like any call of an unknown method.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from checkpointd_server.domain.errors import CheckpointdError
 
 
 class DeafServer(CheckpointdError):
-    """gRPC has stopped to take calls, by a fault of its own. The process is of no more use."""
+    """gRPC has stopped accepting calls because of an internal error. The process is useless now."""
 
     def __init__(self) -> None:
         super().__init__("gRPC has stopped to take calls, the log says why; start the server again")
@@ -26,7 +25,7 @@ _NAME = "_server_main_loop"
 
 
 def accept_undecodable_paths() -> None:
-    """Has gRPC's accept loop replace what it can't decode. Everything else that decodes fails as it always did."""
+    """Makes gRPC's accept loop replace what it can't decode. Other code still gets the error."""
     codecs.register_error("strict", _strict_but_for_paths)
 
 

@@ -1,4 +1,4 @@
-"""The addresses that the server listens on, and a clear word when it can't."""
+"""The addresses that the server listens on, and clear errors if it can't."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from checkpointd_server.domain.errors import SetupError
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})")
 
 _MAX_PATH_BYTES = 107
-"""The longest path that a Unix socket's address holds."""
+"""Maximum length of a Unix socket's path, in bytes."""
 
 
 def bind(
@@ -32,10 +32,10 @@ def bind(
         server: The server.
         address: HOST:PORT (port 0: a free one), unix:PATH, or unix-abstract:NAME.
         shared: Other processes may listen on the same port (SO_REUSEPORT).
-        credentials: What TLS is spoken with; None: plain text.
+        credentials: The TLS credentials. None: plain text.
 
     Returns:
-        The address bound, with the port that it really has.
+        The bound address, with its actual port.
 
     Raises:
         SetupError: The address is malformed, taken, or can't be bound. The message names it.
@@ -55,10 +55,10 @@ def check(address: str, *, shared: bool) -> str:
     """Checks whether an address can be bound, without taking it.
 
     Returns:
-        What is probably wrong if it can't be bound all the same.
+        The likely reason if it can't be bound nevertheless.
 
     Raises:
-        SetupError: The address is malformed or taken, or its host isn't known. The message names it.
+        SetupError: The address is malformed or taken, or its host is unknown. The message names it.
     """
     if address.startswith("unix:"):
         _refuse_taken_socket(address)
@@ -71,7 +71,7 @@ def check(address: str, *, shared: bool) -> str:
     host, port = match["host"].strip("[]"), int(match["port"])
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
+    except (OSError, UnicodeError) as error:  # the latter for an invalid name
         reason = getattr(error, "strerror", None) or "it is not the name of a host"
         raise SetupError(f"can't listen on {address}: {reason}") from None
     failure = None if shared or not port else _probe(infos)
@@ -83,7 +83,7 @@ def check(address: str, *, shared: bool) -> str:
 
 
 def check_exposure(address: str, access: AccessOptions) -> None:
-    """Refuses an address that other machines reach without what protects it there, unless that was asked for.
+    """Rejects an unprotected address that other machines can reach, unless the options allow it.
 
     Raises:
         SetupError: The message names the options.
@@ -105,7 +105,7 @@ def check_exposure(address: str, access: AccessOptions) -> None:
 
 
 def _is_local(address: str) -> bool:
-    """Returns whether an address can be reached from this machine alone."""
+    """Returns whether an address can be reached only from this machine."""
     if address.startswith("unix"):
         return True
     match = _HOST_PORT.fullmatch(address)
@@ -119,7 +119,7 @@ def _is_local(address: str) -> bool:
 
 
 def _probe(infos: Iterable[Any]) -> OSError | None:
-    """Returns why addresses that were looked up can't be bound; None: they can. Taken comes before any other reason."""
+    """Returns why resolved addresses can't be bound, or None. A taken one comes before any other reason."""
     failure: OSError | None = None
     for family, kind, protocol, _, target in infos:
         try:
@@ -133,7 +133,7 @@ def _probe(infos: Iterable[Any]) -> OSError | None:
 
 
 def _refuse_taken_socket(address: str) -> None:
-    """Raises SetupError if someone listens on a Unix socket, for gRPC would take it away from him without a word."""
+    """Raises SetupError if another process listens on a Unix socket: gRPC would silently replace it."""
     path = _socket_path(address)
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise SetupError(f"can't listen on {address}: a socket's path has {_MAX_PATH_BYTES} bytes at the most")
@@ -145,7 +145,7 @@ def _refuse_taken_socket(address: str) -> None:
     except FileNotFoundError:
         return
     except ConnectionRefusedError:
-        return  # Left behind by a server that was killed; gRPC replaces it.
+        return  # Left by a killed server; gRPC replaces it.
     except OSError as error:
         raise SetupError(f"can't listen on {address}: {error.strerror or error}") from None
     raise SetupError(f"can't listen on {address}: the socket is taken by another process; name another with --listen")

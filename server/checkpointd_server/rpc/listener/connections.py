@@ -1,11 +1,11 @@
-"""Connections that only cost, and how they are closed.
+"""Abusive connections, and how they are closed.
 
-Their calls are cancelled as soon as they are made, refused for their caller, or never get a request. gRPC has no way
-to close one from Python, so the socket is shut down under it.
+Their calls are cancelled at once, unauthenticated, or never get a request. Python can't close a connection through
+gRPC, so its socket is shut down instead.
 
-A call that comes to nothing takes a fifth of a millisecond or two, and honest calls wait behind it. A connection may
-make some of them at once and some in every second. One that makes more is closed, with all that it has under way:
-honest clients connect again, and savers repeat their calls. The next connections of the same host may make fewer.
+Such a wasted call takes a fifth of a millisecond or more, while honest calls wait. A connection may make a burst of
+them, and some in each second. One that makes more is closed, with all its calls in flight: honest clients connect
+again, and savers retry their calls. The next connections from the same host may make fewer.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ import structlog
 from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
 
 BURST_SECONDS = 5.0
-"""A connection may waste as many calls at once as it may in so many seconds."""
+"""Size of a burst of wasted calls, as seconds of the permitted rate."""
 LEAST_BURST = 20.0
-"""How many it may waste at once at least, however often its host's connections were closed."""
+"""Minimum size of a burst, however often connections from its host were closed."""
 FORGET_SECONDS = 60.0
-"""How long it is remembered of a host that one of its connections was closed."""
+"""How long closed connections of a host are remembered, in seconds."""
 CLOSING_SECONDS = 10.0
-"""For how long the calls of a connection that was closed are no news."""
+"""How long calls of a closed connection are ignored, in seconds."""
 LAST_WORD_SECONDS = 0.2
-"""How long a connection is still there, so that it can be told why."""
+"""How long closing is delayed, so the client can read why, in seconds."""
 MOST_REMEMBERED = 8192
-"""How many connections and hosts are remembered."""
+"""Maximum number of connections and hosts that are remembered."""
 
 _CLOSED = float("-inf")
 _PEER = re.compile(r"ipv[46]:(?P<host>\[[^\]]+\]|[^:]+):(?P<port>[0-9]+)")
 
 
 class Connections:
-    """Counts the calls of each connection that came to nothing, and closes it if they are too many.
+    """Counts the wasted calls of each connection, and closes it if there are too many.
 
     Args:
-        rate: How many calls a second a connection may waste in the long run. 0: any number.
+        rate: The permitted rate of wasted calls per connection, in calls per second. 0: no limit.
     """
 
     def __init__(self, *, rate: float) -> None:
@@ -57,13 +57,13 @@ class Connections:
         self._lines = RateLimitedLog(structlog.get_logger("checkpointd.rpc").bind())
 
     def serve_at(self, address: str) -> None:
-        """Records an address that was bound: only connections to one of them are ever closed."""
+        """Records a bound address: only connections to these are ever closed."""
         port = address.rpartition(":")[2]
         if not address.startswith("unix") and port.isdigit():
             self._ports.add(int(port))
 
     def waste(self, peer: str, calls: float = 1.0) -> None:
-        """Records that a call of a connection, or what costs as much as so many, came to nothing."""
+        """Records a wasted call of a connection, or something that costs as much as several."""
         host = _host_of(peer)
         if host is None or not self._rate:
             return
@@ -71,7 +71,7 @@ class Connections:
         burst = self._burst(host, now)
         left, since = self._left.pop(peer, (burst, now))
         if left == _CLOSED:
-            if now - since < CLOSING_SECONDS:  # calls that it had made before
+            if now - since < CLOSING_SECONDS:  # calls that it made before it was closed
                 self._left[peer] = left, since
                 return
             left = burst
@@ -94,14 +94,14 @@ class Connections:
         return float(max(self._rate * BURST_SECONDS / 2 ** min(closed, 16), LEAST_BURST))
 
     def close(self, peer: str, reason: str) -> None:
-        """Closes a connection, in a moment.
+        """Closes a connection after a short delay.
 
         Args:
             peer: The connection, as gRPC names its other end.
             reason: Why, for the log.
         """
         host = _host_of(peer)
-        if host is None:  # a Unix socket, whose connections have no names
+        if host is None:  # a Unix socket, whose connections have no addresses
             return
         self._lines.warning("closing a connection", reason, reason=reason, host=host)
         self._closing.add(peer)
@@ -113,11 +113,11 @@ class Connections:
             await asyncio.sleep(LAST_WORD_SECONDS)
             peers, self._closing = self._closing, set()
             ends = {end for peer in peers if (end := _end_of(peer)) is not None}
-            # In a thread, for there may be thousands of descriptors to look at.
+            # In a thread, because there may be thousands of descriptors.
             await asyncio.get_running_loop().run_in_executor(None, _shut_down, ends, self._ports.__contains__)
 
     async def stop(self) -> None:
-        """Closes what is to be closed, and writes what the log is still to be told."""
+        """Closes pending connections, and writes pending log lines."""
         self._lines.flush()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
@@ -134,10 +134,10 @@ def _end_of(peer: str) -> tuple[str, int] | None:
 
 
 def _shut_down(ends: set[tuple[str, int]], is_ours: Callable[[int], bool]) -> None:
-    """Shuts down the sockets of this process whose other ends these are."""
+    """Shuts down the sockets of this process with these peers."""
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError, ValueError):  # it was closed meanwhile, or is no socket with two ends
-            # A descriptor of our own: the number may stand for another connection by now, but then it says so.
+        with suppress(OSError, ValueError):  # closed in the meantime, or not a connected socket
+            # On a duplicate: the number may be another connection's by now, which the check then detects.
             descriptor = os.dup(int(name))
             try:
                 found = socket.socket(fileno=descriptor)
@@ -146,6 +146,6 @@ def _shut_down(ends: set[tuple[str, int]], is_ours: Callable[[int], bool]) -> No
                 continue
             with found:
                 host, port, *_ = found.getpeername()
-                # gRPC listens for IPv4 with sockets of IPv6, too.
+                # gRPC listens for IPv4 on IPv6 sockets, too.
                 if (host.removeprefix("::ffff:"), port) in ends and is_ours(found.getsockname()[1]):
                     found.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,8 @@
-"""Services that others wrote, health and reflection, held to bounds of their own, and behind the gate where they are.
+"""Third-party services, health and reflection, with limits of their own, and with authentication if configured.
 
-Anybody may call them, so nothing of a call costs more than a little: how many there are at once, how large a request is
-and how long it takes to arrive. gRPC tells a request's size only when it is wholly there, and makes room for it while
-somebody waits for it: so few are read at once, none for long, and a connection that sends a large one is closed.
+Anybody may call them, so the cost of calls is limited: their number, the size of a request, and the time that it takes
+to arrive. gRPC reports a request's size only once it is complete, and allocates memory while it is being read. So few
+are read at a time, none for long, and a connection that sends a large one is closed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from checkpointd_server.rpc.listener.connections import Connections
 _LATE_SECONDS = 0.05
 _MOST_LATE_LOOKS = 20
 _HOSTILE = 1000.0
-"""How many wasted calls a request counts for that no honest client sends."""
+"""Number of wasted calls that a request counts for if no honest client sends it."""
 _SLOW = 50.0
-"""How many one counts for that doesn't arrive."""
+"""Number of wasted calls that a request counts for if it doesn't arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,38 +35,38 @@ class GuardLimits:
     """Limits of calls of health and reflection. Times are in seconds."""
 
     max_request_bytes: int = 4096
-    """The largest request. The longest that an honest client sends has some 100 bytes."""
+    """Maximum size of a request, in bytes. Honest clients send at most some 100 bytes."""
     max_calls: int = 1024
-    """The most of these calls at once. Most of them watch, and have nothing to do."""
+    """Maximum number of these calls. Most of them are idle watches."""
     max_calls_of_connection: int = 64
-    """The most of them that one connection has."""
+    """Maximum number of them on one connection."""
     concurrent_reads: int = 4
-    """How many requests are read at once."""
+    """Number of requests that are read at a time."""
     read_timeout: float = 0.5
-    """How long each is read."""
+    """How long each is read, in seconds."""
     queue_timeout: float = 5.0
-    """How long a call waits at the most until its request is read."""
+    """Maximum time that a call waits until its request is read, in seconds."""
     conversation_timeout: float = 60.0
-    """How long a call may take that sends several requests."""
+    """How long a call with several requests may take."""
     retry_delay: float = 5.0
-    """The pause before another try where there are as many calls as may be, in seconds."""
+    """When to retry if there are too many calls, in seconds."""
 
 
 Admit = Callable[[grpc.aio.ServicerContext], Awaitable[None]]
-"""Returns if a call may go on, and raises an error if it may not."""
+"""Admits a call, or raises an error."""
 
 
 async def admit_all(context: grpc.aio.ServicerContext) -> None:
-    """Lets every call go on."""
+    """Admits every call."""
 
 
 class SmallCalls:
-    """Knows the calls that there are, and reads their requests.
+    """Keeps track of calls, and reads their requests.
 
     Args:
         log: Where refusals are logged.
-        connections: Told of the calls that came to nothing.
-        limits: What they are held to.
+        connections: Counts wasted calls.
+        limits: Their limits.
     """
 
     def __init__(self, log: CallLog, connections: Connections, limits: GuardLimits) -> None:
@@ -98,15 +98,15 @@ class SmallCalls:
 
         Args:
             context: The call's.
-            seconds: How long it may take to arrive. None: it is the first, and should be there.
+            seconds: How long it may take to arrive. None: it is the first, and should have arrived.
 
         Returns:
-            It, as bytes, or EOF.
+            The request, as bytes, or EOF.
 
         Raises:
             DeadlineExceeded: It didn't arrive in time.
             InvalidArgument: It is too large.
-            Overloaded: It isn't read, for others are.
+            Overloaded: It isn't read, because too many others are.
         """
         if seconds is None:
             try:
@@ -138,7 +138,7 @@ class SmallCalls:
                     return reading.result()
                 if loop.time() - begun - patience < _LATE_SECONDS:
                     break
-                patience = _LATE_SECONDS  # the loop stood still: what has arrived meanwhile is taken in first
+                patience = _LATE_SECONDS  # the event loop was blocked: handle what has arrived first
         finally:
             reading.cancel()
         self.connections.waste(context.peer(), _SLOW)
@@ -146,12 +146,12 @@ class SmallCalls:
 
 
 class GuardedServer:
-    """Stands for a server where a service registers itself: each of its calls is held to the bounds, and admitted.
+    """Stands in for the server when a service registers itself: its calls are limited and authenticated.
 
     Args:
         server: The server.
-        small_calls: Knows the calls.
-        admit: Says whether a call may go on.
+        small_calls: Keeps track of the calls.
+        admit: Admits a call, or raises an error.
     """
 
     def __init__(self, server: grpc.aio.Server, small_calls: SmallCalls, admit: Admit) -> None:
@@ -160,13 +160,13 @@ class GuardedServer:
         self._admit = admit
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        """Adds handlers, each behind the gate."""
+        """Adds handlers, wrapped with limits and authentication."""
         self._server.add_generic_rpc_handlers(
             tuple(_Guarded(handler, self._small_calls, self._admit) for handler in handlers)
         )
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Does nothing, as with every asyncio server: the generic handlers serve."""
+        """Does nothing, as in every asyncio server: the generic handlers serve."""
 
 
 class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -202,7 +202,7 @@ class _Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
             finally:
                 small_calls.leave(peer)
 
-        # To gRPC each method takes a stream of requests, so that it is us who say whether one is read.
+        # For gRPC each method takes a stream of requests: so we decide whether a request is read.
         return grpc.stream_stream_rpc_method_handler(serve, response_serializer=handler.response_serializer)
 
     async def _answer(self, handler: grpc.RpcMethodHandler, context: grpc.aio.ServicerContext) -> None:

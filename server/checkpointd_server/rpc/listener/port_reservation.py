@@ -1,4 +1,4 @@
-"""Ports that several processes listen on together: one holds them, so that they stay ours whoever comes and goes."""
+"""Ports that several processes share: one process holds them, so they stay ours while workers are replaced."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.rpc import check_address
 
 _TRIES = 20
-"""How many free ports are tried for a name that stands for several addresses: each of them must have it."""
+"""Number of free ports that are tried for a name with several addresses: the port must be free on each."""
 
 
 @contextmanager
 def held_ports(addresses: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Holds the ports of addresses for other processes of this user, who listen on them with SO_REUSEPORT.
 
-    Nobody is connected to the holder: it doesn't listen. But no stranger gets the port while a worker is away, and
+    The holder doesn't listen, so it gets no connections. But no other user gets the port while a worker is down, and
     port 0 is the same free port for all.
 
     Args:
         addresses: HOST:PORT, each.
 
     Yields:
-        The addresses, each with the port that it really has.
+        The addresses, each with its actual port.
 
     Raises:
         SetupError: An address can't be shared, is taken, or can't be bound. The message names it.
@@ -43,7 +43,7 @@ def _hold(address: str, stack: ExitStack) -> str:
             f"can't listen on {address} with --workers: a Unix socket belongs to one process. "
             "Listen on HOST:PORT, or leave --workers out"
         )
-    # Without SO_REUSEPORT, which a second server of ours would have as well: it must not get in between unseen.
+    # First without SO_REUSEPORT: a second server of ours would have it too, and must not share the port unnoticed.
     problem = check_address(address, shared=False)
     name, _, port = address.rpartition(":")
     try:

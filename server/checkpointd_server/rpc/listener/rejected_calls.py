@@ -1,4 +1,4 @@
-"""Calls that no honest client makes: of methods that aren't there, and with headers of any size."""
+"""Calls that no honest client makes: of unknown methods, and with huge headers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import grpc.aio
 from checkpointd_server.rpc.listener.connections import Connections
 
 MAX_HEADER_BYTES = 16 * 1024
-"""The most bytes of a call's headers. gRPC has a bound of its own, which headers of several frames get around."""
+"""Maximum size of a call's headers, in bytes. Headers in several frames evade gRPC's own limit."""
 
 
 class LargeHeadersRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Refuses calls with too many headers. It is to be the first of a server's handlers."""
+    """Rejects calls with too large headers. It must be the first of a server's handlers."""
 
     def __init__(self, connections: Connections) -> None:
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> None:
@@ -23,7 +23,7 @@ class LargeHeadersRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grp
         self._handler = grpc.stream_stream_rpc_method_handler(serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """Returns what refuses a call with too many headers, and nothing for others."""
+        """Returns a handler that rejects calls with too large headers, and None for others."""
         size = 0
         for name, value in handler_call_details.invocation_metadata or ():
             size += len(name) + len(value)
@@ -31,9 +31,9 @@ class LargeHeadersRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grp
 
 
 class UnknownMethodsRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Answers calls of methods that aren't there, as gRPC does, but has their connection answer for them.
+    """Answers calls of unknown methods as gRPC does, and counts them as wasted.
 
-    It is to be the last of a server's handlers.
+    It must be the last of a server's handlers.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -44,5 +44,5 @@ class UnknownMethodsRejector(grpc.GenericRpcHandler):  # type: ignore[misc]  # g
         self._handler = grpc.stream_stream_rpc_method_handler(serve)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """Returns what answers any call."""
+        """Returns a handler for any call."""
         return self._handler

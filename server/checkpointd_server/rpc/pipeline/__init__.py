@@ -1,1 +1,1 @@
-"""The multiplexed stream: its operations in order, and their results."""
+"""The multiplexed stream: ordered operations, and their results."""

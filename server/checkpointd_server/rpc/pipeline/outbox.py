@@ -1,4 +1,4 @@
-"""Results on their way to a stream's client: one task writes them, as many in a message as there are."""
+"""Results to send to a stream's client: one task writes them, as many per message as there are."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 MESSAGE_BYTES = 1024 * 1024
-"""How many bytes of results share a message. A result that is larger goes in a message of its own."""
+"""Maximum size of results that share a message, in bytes. A larger result gets its own message."""
 ROOM_BYTES = 4 * 1024 * 1024
-"""How many bytes of results may wait until no more reads are begun."""
+"""Size of waiting results from which no more reads are started, in bytes."""
 LEAST_SECONDS_TO_READ = 5.0
-"""For how long a message may wait for its client to read, however little time calls have."""
+"""Minimum time that a client has to read a message, in seconds."""
 
 
 class _Results(NamedTuple):
     encoded: bytes
-    """A PipelineResponse. Several, one behind the other, are one that has the results of all."""
+    """An encoded PipelineResponse. Several concatenated ones are one with all their results."""
     number: int
-    """How many results there are."""
+    """The number of results."""
     size: int
-    """The bytes of their operations."""
+    """The size of their operations, in bytes."""
     when_sent: Sequence[Callable[[object], None]]
 
 
@@ -31,8 +31,8 @@ class Outbox:
     Args:
         write: Sends a message.
         patience: How long that may take, in seconds. None: no bound.
-        sent: Told of results that were sent: how many, and the bytes of their operations.
-        failed: Told once that no more can be sent: after how many seconds, or None if the client has gone.
+        sent: Called with the number of results that were sent, and the size of their operations.
+        failed: Called once if no more can be sent: with the seconds waited, or None if the client is gone.
     """
 
     def __init__(
@@ -50,21 +50,21 @@ class Outbox:
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
         self.is_broken = False
-        """True if nothing can be sent any more."""
+        """True if nothing more can be sent."""
 
     @property
     def has_room(self) -> bool:
-        """True if more reads may be begun."""
+        """True if more reads may be started."""
         return self._bytes < ROOM_BYTES
 
     def put(self, encoded: bytes, count: int, size: int, when_sent: Sequence[Callable[[object], None]] = ()) -> None:
-        """Takes results to send.
+        """Queues results.
 
         Args:
             encoded: A PipelineResponse.
             count: How many results it has.
-            size: The bytes of their operations.
-            when_sent: Called when they were sent, or never will be.
+            size: The size of their operations, in bytes.
+            when_sent: Called when they were sent, or were dropped.
         """
         self._waiting.append(_Results(encoded, count, size, when_sent))
         self._bytes += len(encoded)
@@ -72,7 +72,7 @@ class Outbox:
             self._task = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Sends all that waits."""
+        """Sends all queued results."""
         try:
             while self._waiting:
                 results = self._next()
@@ -85,13 +85,13 @@ class Outbox:
                 self._sent(sum([part.number for part in results]), sum([part.size for part in results]))
         except TimeoutError:
             self._break(self._patience)
-        except Exception:  # the client has gone, and the stream with it
+        except Exception:  # the client is gone, and so is the stream
             self._break(None)
         finally:
             self._task = None
 
     def _next(self) -> list[_Results]:
-        """Returns what the next message has."""
+        """Returns the next message."""
         results = [self._waiting.popleft()]
         size = len(results[0].encoded)
         while self._waiting and size + len(self._waiting[0].encoded) <= MESSAGE_BYTES:
@@ -104,7 +104,7 @@ class Outbox:
         self._failed(patience)
 
     def close(self) -> None:
-        """Lets go of what wasn't sent."""
+        """Drops unsent results."""
         self.is_broken = True
         if self._task is not None:
             self._task.cancel()

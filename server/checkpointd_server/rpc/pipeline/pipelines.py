@@ -1,6 +1,6 @@
-"""The multiplexed stream: operations come in, results go out, those of a namespace in their order.
+"""The multiplexed stream: operations come in, results go out, in order for each namespace.
 
-Nothing piles up: beyond so many operations, or bytes, whose results haven't been sent the stream reads no more.
+All queues are bounded: a stream isn't read further while too many operations, or bytes, have no sent result.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from checkpointd_server.rpc.pipeline.stream_operations import OPERATION_METHODS,
 from checkpointd_server.rpc.tenants import TenantState
 
 TRY_AGAIN_SECONDS = 30.0
-"""The pause before another try to open a stream where as many are open as may be, in seconds."""
+"""Pause before another attempt to open a stream when too many are open, in seconds."""
 READ_BYTES = 200
-"""The bytes that a read counts for."""
+"""Bytes that a read counts for."""
 SLICE_SECONDS = 0.02
-"""How long operations are taken in before others get their turn."""
+"""How long operations are accepted before yielding, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +51,22 @@ class PipelineOptions:
     """Limits of streams."""
 
     max_streams: int = 1024
-    """How many streams there are at once. Most of them are idle at any moment."""
+    """Maximum number of streams. Most are idle at any moment."""
     max_operations: int = 1024
-    """How many operations of a stream may be without a result that was sent. More are not read."""
+    """Maximum number of a stream's operations without a sent result. No more are read."""
     max_bytes: int = 8 * 1024 * 1024
-    """How many bytes these may have."""
+    """Maximum size of these, in bytes."""
 
 
 class Pipelines:
-    """Serves streams, and knows those that are open.
+    """Serves streams, and keeps track of open ones.
 
     Args:
-        operations: What does the operations.
-        calls: What they are counted and logged by.
-        gate: Tells who calls.
-        load: What is held of requests and answers.
-        options: What streams are held to.
+        operations: Executes the operations.
+        calls: Counts and logs them.
+        gate: Authenticates callers.
+        load: Counts the bytes of requests and answers.
+        options: The limits of streams.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Pipelines:
                 stream = _Stream(self, name, context, task)
                 self._open.add(stream)
                 tenant.streams += 1
-                # Not when it has been served: of a client that doesn't read, gRPC goes on to hold a message.
+                # Not when it has been served: gRPC still holds messages for a client that doesn't read.
                 task.add_done_callback(lambda _: self._closed(stream, tenant))
                 failure = await stream.serve()
             if failure is not None:
@@ -117,7 +117,7 @@ class Pipelines:
         return grpc.stream_stream_rpc_method_handler(serve)
 
     async def _open_for(self, name: str, context: grpc.aio.ServicerContext) -> TenantState | Failure:
-        """Returns whose stream is to be opened, or why it can't be."""
+        """Returns the identity of a new stream's caller, or why the stream can't be opened."""
         call = Call(name)
         try:
             call.identity = await self.gate.authenticate(context)
@@ -132,7 +132,7 @@ class Pipelines:
                 raise Overloaded("streams", limit=self.options.max_streams)
             self.calls.tenants.check_stream(tenant, len(self._open))
         except Overloaded as error:
-            # That is no load: most of them are idle, and whoever gets none calls without.
+            # That isn't overload: most streams are idle, and clients can call without one.
             return self.calls.log.failed(call, error, TRY_AGAIN_SECONDS)
         return tenant
 
@@ -141,7 +141,7 @@ class Pipelines:
         tenant.streams -= 1
 
     def end(self) -> None:
-        """Ends all streams when they have answered what they took, and refuses new ones."""
+        """Ends all streams once their operations are answered, and rejects new ones."""
         self._draining = True
         for stream in self._open:
             stream.end(Draining())
@@ -160,7 +160,7 @@ class _Stream:
         self._options = pipelines.options
         self._name = name
         self._context = context
-        self._peer = context.peer()  # which isn't known any more when the stream has ended
+        self._peer = context.peer()  # unknown once the stream has ended
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._reading = False
@@ -178,11 +178,11 @@ class _Stream:
         )
 
     async def serve(self) -> Failure | None:
-        """Serves operations until the client has no more, or the stream has to end: returns why, then."""
+        """Serves operations until the client ends the stream, or it has to end; returns why, then."""
         bounds = self._options
         try:
-            with suppress(Exception):  # the client has gone: then there is nothing to read either
-                # At once, so that the client knows that nothing on the way holds the stream back.
+            with suppress(Exception):  # the client is gone: there is nothing to read either
+                # At once: it tells the client that no proxy buffers the stream.
                 await self._context.send_initial_metadata(())
             while self._failure is None:
                 if self._taken.unsent >= bounds.max_operations or self._taken.unsent_bytes >= bounds.max_bytes:
@@ -199,13 +199,13 @@ class _Stream:
                 await self._change()
         finally:
             if not self._was_used and self._failure is None:
-                self._calls.note_wasted(self._peer)  # also where it was cancelled: gRPC may say that it has ended
+                self._calls.note_wasted(self._peer)  # even if it was cancelled: gRPC may say that it has ended
             self._is_served = True
             self._taken.drop()
         return self._failure
 
     def end(self, error: Exception) -> None:
-        """Has the stream end, as soon as all that it took is answered."""
+        """Ends the stream once everything that it accepted is answered."""
         if self._failure is None and not self._is_served:
             self._failure = self._calls.refused(Call(self._name), error)
             if self._reading:
@@ -234,16 +234,16 @@ class _Stream:
             self._changed.set_result(None)
 
     def _results_unread(self, patience: float | None) -> None:
-        """Ends a stream whose results can't be sent. None: its client has gone."""
+        """Ends a stream whose results can't be sent. None: its client is gone."""
         if patience is not None:
-            # What is held for a client that doesn't read is needed for others. gRPC goes on to hold what it was given,
-            # and to tell the client, for as long as the connection is there.
+            # Memory held for a client that doesn't read is needed for others. gRPC keeps what it was given,
+            # and keeps sending it, as long as the connection exists.
             self._calls.close_unread(self._peer, self._task)
             self.end(DeadlineExceeded(f"no result of this stream was read for {patience:g} s"))
         self._notify()
 
     async def _take(self, raw: bytes) -> None:
-        """Takes a message's operations."""
+        """Accepts a message's operations."""
         size = len(raw)
         try:
             limit = self._limits.max_pipeline_bytes
@@ -255,7 +255,7 @@ class _Stream:
                 problem = f"has {count} entries, at most {limit} are allowed"
                 raise InvalidArgument("operations", problem, limit=limit)
         except CheckpointdError as error:
-            # There is nobody to answer: which operations it holds can't be known, or they are too many.
+            # The operations can't be answered: they are unknown, or too many.
             self.end(error)
             return
         identity: Identity | None = None
@@ -265,7 +265,7 @@ class _Stream:
         self._taken.unsent += count
         admitted = 0
         try:
-            # Anew for each message: a key may have been withdrawn, and a token have run out.
+            # Again for each message: a key may have been revoked, or a token expired.
             identity = await self._gate.authenticate(self._context)
             tenant = self._calls.tenants.of(identity.tenant)
             admitted, refusal = self._calls.active.reserve(tenant, count, size)
@@ -302,7 +302,7 @@ class _Stream:
             if tenant is not None and (admitted or size):
                 self._calls.active.release(
                     tenant, admitted, size
-                )  # what is around the operations, and those that weren't taken
+                )  # the rest of the message, and operations that weren't accepted
         self._taken.submit(writes)
 
     def _read_operation(
@@ -313,7 +313,7 @@ class _Stream:
         identity: Identity,
         refused_threads: Mapping[str, QuotaExceeded],
     ) -> None:
-        """Finds out what an operation wants, including that it is to be refused."""
+        """Decides what to do with an operation, or why it is refused."""
         kind, operation.identity = operation.kind, identity
         timeout = self._calls.time_for(message.timeout_ms / 1000 or None)
         deadline = operation.deadline = None if timeout is None else self._loop.time() + timeout

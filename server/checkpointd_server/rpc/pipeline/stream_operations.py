@@ -1,8 +1,8 @@
-"""The operations of a stream: whose turn it is, and their results.
+"""The operations of a stream: their order, and their results.
 
-A message's writes go to the store as one list, and come back as lists, as commits end. A read waits for the stream's
-own earlier writes on its namespace, and what comes after it on that namespace waits for the read. So does what comes
-after a refusal, whose turn comes like that of any other. Operations on different namespaces don't wait for each other.
+A message's writes go to the store as one list, and come back in lists as commits finish. A read waits for the stream's
+earlier writes on its namespace, and later operations on that namespace wait for the read. A refused operation waits for
+its turn too, and later ones wait for it. Operations on different namespaces don't wait for each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from checkpointd_server.rpc.pipeline.outbox import Outbox
 from checkpointd_server.rpc.tenants import TenantState
 
 READS_AT_ONCE = 4
-"""How many reads of a stream are done at once."""
+"""Maximum number of concurrent reads of a stream."""
 
 OPERATION_METHODS = {
     "put_checkpoint": "CheckpointService/PutCheckpoint",
@@ -37,11 +37,11 @@ OPERATION_METHODS = {
 }
 
 NamespaceKey = tuple[str, str]
-"""A namespace as its stream names it: thread and namespace, as they came."""
+"""Thread and namespace, as in the request."""
 
 
 class StreamOperation:
-    """An operation that was taken, until its result is in the outbox."""
+    """An accepted operation, until its result is in the outbox."""
 
     __slots__ = (
         "deadline", "failure", "id", "identity", "key", "kind", "pending", "read", "size", "span",
@@ -54,7 +54,7 @@ class StreamOperation:
         self.key = key
         self.identity: Identity | None = None
         self.tenant: TenantState | None = None
-        """Whose call it is, if it counts as at work."""
+        """The tenant, if it counts as in flight."""
         self.size = 0
         """The bytes that are held for it."""
         self.deadline: float | None = None
@@ -76,7 +76,7 @@ class StreamOperation:
         return self.key[0]
 
     def as_call(self) -> Call:
-        """Returns it as the call that it stands for, for the log."""
+        """Returns it as a call, for the log."""
         call = Call(OPERATION_METHODS[self.kind], "pipeline")
         call.identity, call.request, call.span = self.identity, _Named(self.key), self.span
         call.started = self.started or call.started
@@ -84,7 +84,7 @@ class StreamOperation:
 
 
 class _Named:
-    """Has a thread_id, as requests have."""
+    """A request with a thread_id."""
 
     __slots__ = ("thread_id",)
 
@@ -93,29 +93,29 @@ class _Named:
 
 
 class _Namespace:
-    """The operations of a stream on one namespace that have no result yet."""
+    """The unfinished operations of a stream on one namespace."""
 
     __slots__ = ("reading", "waiting", "writes")
 
     def __init__(self) -> None:
         self.writes: deque[StreamOperation] = deque()
-        """Those that the store has, in order."""
+        """The writes that the store has, in order."""
         self.reading = False
-        """True if one is being read."""
+        """True if a read is in progress."""
         self.waiting: deque[StreamOperation] = deque()
-        """Those that wait for them, in order."""
+        """The operations that wait for these, in order."""
 
 
 class StreamOperations:
-    """Does the operations of a stream.
+    """Executes the operations of a stream.
 
     Args:
-        operations: What does them.
-        calls: What they are counted and logged by.
-        load: What is held of results.
+        operations: Executes them.
+        calls: Counts and logs them.
+        load: Counts the bytes of results.
         write: Sends a message.
-        changed: Told when results were sent.
-        unread: Told once that no more can be sent: after how many seconds, or None if the client has gone.
+        changed: Called when results were sent.
+        unread: Called once if no more can be sent: with the seconds waited, or None if the client is gone.
     """
 
     def __init__(
@@ -141,9 +141,9 @@ class StreamOperations:
         self._ready_reads: deque[StreamOperation] = deque()
         self._outbox: Outbox | None = Outbox(write, calls.time_for(None), self._results_sent, unread)
         self.unsent = 0
-        """How many of those that were taken have no result yet that was sent."""
+        """The number of accepted operations without a sent result."""
         self.unsent_bytes = 0
-        """How many bytes these have."""
+        """The size of these, in bytes."""
 
     @property
     def can_be_answered(self) -> bool:
@@ -151,7 +151,7 @@ class StreamOperations:
         return self._outbox is not None and not self._outbox.is_broken
 
     def place(self, operation: StreamOperation, writes: list[PendingWrite]) -> None:
-        """Has an operation done as soon as those before it on its namespace allow it."""
+        """Starts an operation as soon as earlier ones on its namespace allow it."""
         namespace = self._namespaces.get(operation.key)
         if namespace is None:
             namespace = self._namespaces[operation.key] = _Namespace()
@@ -160,7 +160,7 @@ class StreamOperations:
             self._advance(operation.key, namespace, writes)
 
     def _advance(self, key: NamespaceKey, namespace: _Namespace, writes: list[PendingWrite]) -> None:
-        """Has those operations done whose turn has come; adds those that are writes to the list."""
+        """Starts the operations whose turn has come, and appends writes to the list."""
         waiting = namespace.waiting
         while waiting and not namespace.reading:
             operation = waiting[0]
@@ -181,13 +181,13 @@ class StreamOperations:
             del self._namespaces[key]
 
     def submit(self, writes: list[PendingWrite]) -> None:
-        """Gives writes to the store."""
+        """Submits writes to the store."""
         if writes:
             self._writes.update(writes)
             self._operations.store.submit(writes)
 
     def take_results(self, done: list[PendingWrite]) -> None:
-        """Takes writes that have a result. One whose time ran out may be done before those ahead of it."""
+        """Receives finished writes. One that timed out may finish before earlier ones."""
         self._writes.difference_update(done)
         response = pb.PipelineResponse()
         add, answered = response.results.add, []
@@ -234,7 +234,7 @@ class StreamOperations:
             raise error
 
     async def _get(self, operation: StreamOperation) -> None:
-        """Does a read."""
+        """Executes a read."""
         response = pb.PipelineResponse()
         result = response.results.add(id=operation.id)
         when_sent: list[Callable[[object], None]] = []
@@ -283,7 +283,7 @@ class StreamOperations:
     def _answer(
         self, operations: Iterable[StreamOperation], encoded: bytes, when_sent: Sequence[Callable[[object], None]] = ()
     ) -> None:
-        """Puts the results of operations into the outbox."""
+        """Puts the results of operations in the outbox."""
         count, size = self._free(operations)
         if self._outbox is None:
             for note in when_sent:
@@ -292,13 +292,13 @@ class StreamOperations:
             self._outbox.put(encoded, count, size, when_sent)
 
     def _free(self, operations: Iterable[StreamOperation]) -> tuple[int, int]:
-        """Counts operations as no longer at work, and returns how many they are, and how many bytes they had."""
+        """Counts operations as no longer in flight, and returns their number and size in bytes."""
         count = total = reserved = size = 0
-        tenant: TenantState | None = None  # one and the same, unless a key became another tenant's in between
+        tenant: TenantState | None = None  # all the same, unless a key was given to another tenant
         for operation in operations:
             count += 1
             total += operation.size
-            operation.pending = None  # they name each other, and would be the collector's
+            operation.pending = None  # breaks reference cycles, which would wait for the garbage collector
             if operation.tenant is None:
                 continue
             if tenant is not operation.tenant:
@@ -323,7 +323,7 @@ class StreamOperations:
         self._changed()
 
     def drop(self) -> None:
-        """Lets go of what has no result yet. What the store has of it, it has until it is done."""
+        """Drops unfinished operations. Writes that the store has are finished there."""
         give_up(list(self._writes), self._loop.time())
         for task in self._reads:
             task.cancel()
@@ -335,12 +335,12 @@ class StreamOperations:
         self._ready_reads.clear()
         if self._outbox is not None:
             self._outbox.close()
-        # They name this object, and those that made it: all would be the collector's.
+        # Breaks reference cycles with this object, which would wait for the garbage collector.
         self._outbox, self._changed = None, _tell_nobody
 
 
 def _tell_nobody() -> None:
-    """Nobody wants to know."""
+    """Does nothing."""
 
 
 def failed(number: int, failure: Failure) -> pb.OperationResult:

@@ -1,7 +1,7 @@
-"""Ranges of large values, assembled for those who didn't ask for patches.
+"""Ranges of large values, assembled for clients that don't accept patches.
 
-A value of moderate size is made whole, checked by its checksum, and cut. Of a larger one only the range is made: it is
-followed from patch to patch down to the whole value that they rest on, of which no more is read than it takes.
+A value of moderate size is assembled, checked against its checksum, and cut. Of a larger one only the range is
+assembled: it is traced through the patches down to the whole value, of which only the needed bytes are read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, Type
 from checkpointd_server.rpc.calls.executor import BoundedExecutor
 
 AT_ONCE = 2
-"""How many values are assembled at once, each within the memory that its message and `whole_bytes` take."""
+"""Number of values assembled at a time, each within the memory of its message and `whole_bytes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,15 @@ class RangeOptions:
     """Limits of ranges of values. Sizes are in bytes."""
 
     whole_bytes: int = 16 * 1024 * 1024
-    """Up to what size values are made whole."""
+    """Maximum size of values that are assembled as a whole."""
     read_bytes: int = 4 * 1024 * 1024
-    """How much is read from the store at once."""
+    """Size of each read from the store."""
     gap_bytes: int = 64 * 1024
-    """The bytes between two ranges that are read rather than left out."""
+    """Maximum gap between two ranges that are read as one."""
     max_segments: int = 65_536
-    """In how many bits a range may be made of what it builds on. What is beyond is left for the next call."""
+    """Maximum number of segments of a range. The rest is left for the next call."""
     max_spans: int = 64
-    """Of how many reads a range may be made, likewise."""
+    """Maximum number of reads for a range, likewise."""
 
 
 class AssembledRange(NamedTuple):
@@ -44,23 +44,23 @@ class AssembledRange(NamedTuple):
 
     data: bytes
     size: int
-    """How many bytes the value has."""
+    """The size of the value, in bytes."""
     crc32: int
     """The checksum of all of them; 0: it isn't known, for nothing was assembled."""
 
 
 class _Gone(Exception):
-    """The base of a patch isn't there."""
+    """The base of a patch is missing."""
 
 
 class RangeReader:
     """Reads ranges of values.
 
     Args:
-        store: Where they are.
-        limits: What they are held to.
-        executor: Where they are assembled.
-        options: How they are made.
+        store: The store.
+        limits: The limits of answers.
+        executor: Runs the assembly.
+        options: The limits of assembly.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class RangeReader:
         max_bytes: int,
         timeout: float | None,
     ) -> AssembledRange | None:
-        """Returns a range of a value or a task write, whole, maybe shorter than asked for; None: it is not there.
+        """Returns a range of an assembled value or task write, perhaps shorter than requested. None: not found.
 
         Raises:
             SealedValue: Only the client can apply its patches.
-            BrokenPatch: Its patches don't make what they say.
+            BrokenPatch: Its patches don't produce the stated value.
         """
         reading = _Reading(self._store, namespace, timeout, self._options.read_bytes)
         first = await reading.get(key, offset, max_bytes)
@@ -107,14 +107,14 @@ class RangeReader:
             except _Gone:
                 again = await reading.get(key, offset, 1)
                 if again is None or again.value != first.value:
-                    return None  # deleted or replaced meanwhile
+                    return None  # deleted or replaced in the meantime
                 raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: its base is missing") from None
         if len(data) == patch.size and crc32(data) != patch.crc32:
             raise BrokenPatch(f"channel {key.channel!r}, version {key.version!r}: the checksum differs")
         return AssembledRange(data, patch.size, patch.crc32)
 
     async def _whole(self, reading: _Reading, key: ChannelValueKey, start: int, stop: int) -> bytes | None:
-        """Returns a range of a value that is made whole; None: that would take too much."""
+        """Returns a range of a value after assembling all of it. None: it is too large."""
         rows: dict[ChannelValueKey, TypedValue] = {}
         largest = self._options.whole_bytes
         at = key
@@ -132,7 +132,7 @@ class RangeReader:
         return None if data is None else data[start:stop]
 
     async def _range(self, reading: _Reading, key: ChannelValueKey, start: int, stop: int) -> bytes:
-        """Returns a range of a value, made of ranges of what it builds on."""
+        """Returns a range of a value, assembled from ranges of its bases."""
         segments: list[Segment] = [(start, stop)]
         for _ in range(self._limits.max_chain + 1):
             row = await reading.row(key, self._limits.max_message_bytes, only_patches=True)
@@ -145,7 +145,7 @@ class RangeReader:
         raise BrokenPatch(f"channel {key.channel!r}: its chain of patches is too long")
 
     async def _fill(self, reading: _Reading, key: ChannelValueKey, segments: list[Segment]) -> bytes:
-        """Returns what segments hold whose ranges are those of a whole value."""
+        """Returns the bytes of segments whose ranges are those of a whole value."""
         spans: dict[int, bytes] = {}
         parts: list[bytes] = []
         places: list[tuple[int, int, int]] = []
@@ -159,13 +159,13 @@ class RangeReader:
             start, stop = segment
             span = next((begin for begin, end, _ in places if begin <= start and stop <= end), None)
             if span is None:
-                break  # not read: the rest is for the next call
+                break  # not read: left for the next call
             parts.append(spans[span][start - span : stop - span])
         return b"".join(parts)
 
 
 def _spans(segments: list[Segment], options: RangeOptions) -> list[tuple[int, int]]:
-    """Returns what to read for ranges, few and in order; where it would be many, for the first of them."""
+    """Returns few reads that cover the ranges, in order; if they would be many, those for the first ranges."""
     ranges = [segment for segment in segments if not isinstance(segment, bytes)]
     while True:
         spans: list[tuple[int, int]] = []
@@ -186,7 +186,7 @@ class _Reading:
         store: Where from.
         namespace: Where the value is.
         timeout: How long it may take in all, in seconds.
-        read_bytes: How much to read at once, in bytes.
+        read_bytes: The size of each read, in bytes.
     """
 
     def __init__(self, store: CheckpointStore, namespace: Namespace, timeout: float | None, read_bytes: int) -> None:
@@ -198,7 +198,7 @@ class _Reading:
         self._names: dict[ChannelValueKey, TaskWriteKey] = {}
 
     def name_write(self, key: TaskWriteKey, channel: str) -> ChannelValueKey:
-        """Returns a name for a task write among the values of the channel that it was written to."""
+        """Returns a version that stands for a task write among its channel's values."""
         name = ChannelValueKey(channel, NO_VERSION)
         self._names[name] = key
         return name
@@ -211,7 +211,7 @@ class _Reading:
         return await self._store.get_value(self._namespace, key, offset=offset, max_bytes=max_bytes, timeout=timeout)
 
     async def row(self, key: ChannelValueKey, most: int, *, only_patches: bool = False) -> TypedValue | None:
-        """Reads a row; None: it has more bytes, or isn't a patch and is not wanted. Raises SealedValue, _Gone."""
+        """Reads a row. None: it is too large, or isn't a patch and not wanted. Raises SealedValue, _Gone."""
         found = await self.get(key, 0, self._read_bytes)
         if found is None:
             raise _Gone
@@ -226,7 +226,7 @@ class _Reading:
         return TypedValue(found.value.type, data, patch)
 
     async def read_bytes(self, key: ChannelValueKey, start: int, stop: int) -> bytes:
-        """Reads a range of stored bytes, all of it. Raises _Gone."""
+        """Reads an entire range of stored bytes. Raises _Gone."""
         parts: list[bytes] = []
         while start < stop:
             found = await self.get(key, start, min(stop - start, self._read_bytes))

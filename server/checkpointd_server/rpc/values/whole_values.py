@@ -1,4 +1,4 @@
-"""Whole values for those who didn't ask for patches, made of rows, within what an answer may hold."""
+"""Whole values for clients that don't accept patches, assembled from rows within the limits of an answer."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from checkpointd_server.domain.values import ChannelValue, ChannelValueKey, Stor
 from checkpointd_server.rpc.conversion.checkpoints import keys_of
 
 MADE_FOR_INLINE = 16
-"""How many times what an answer may hold is made on the way to it, at the most."""
+"""Maximum size of intermediate values, as a multiple of an answer's limit."""
 QUICK_PATCHES = 64
 QUICK_BYTES = 64 * 1024
-"""So many patches, with so many bytes of instructions, are applied in less time than a thread takes to begin."""
+"""Up to this many patches, with this many bytes of instructions, are applied faster than a thread starts."""
 
 
 class WholeValues:
-    """Makes the values and task writes of checkpoints that were read together.
+    """Assembles the values and task writes of checkpoints that were read together.
 
-    What goes beyond `max_inline_bytes` for one checkpoint is left out.
+    Values beyond `max_inline_bytes` for one checkpoint are left out.
 
     Args:
-        checkpoints: What was read.
-        rows: The rows that these are made of.
-        limits: What answers are held to.
+        checkpoints: The checkpoints.
+        rows: The rows of their values.
+        limits: The limits of answers.
     """
 
     def __init__(self, checkpoints: Sequence[StoredCheckpoint], rows: Sequence[StoredValue], limits: Limits) -> None:
@@ -45,7 +45,7 @@ class WholeValues:
                     patches += 1
                     size += len(write.value.data)
         self.takes_long = patches > QUICK_PATCHES or size > QUICK_BYTES
-        """True to do it in a thread."""
+        """True if it should run in a thread."""
         budget = Budget(MADE_FOR_INLINE * self._largest)
         self._assemblers = {
             namespace: Assembler(values, largest=self._largest, budget=budget)
@@ -54,7 +54,7 @@ class WholeValues:
         self._without_rows = Assembler({}, largest=self._largest, budget=budget)
 
     def of(self, stored: StoredCheckpoint) -> tuple[list[ChannelValue], list[TaskWrite]]:
-        """Returns the values of a checkpoint's channels, but for those that are empty, and its task writes."""
+        """Returns the values of a checkpoint's channels that aren't empty, and its task writes."""
         assembler = self._assemblers.get((stored.thread_id, stored.checkpoint_ns), self._without_rows)
         found: list[ChannelValue] = []
         room = self._largest
@@ -75,6 +75,6 @@ class WholeValues:
 
 
 def within(value: TypedValue, room: int) -> tuple[TypedValue, int]:
-    """Returns a value as there is room for it, whole or left out, and the room that is left."""
+    """Returns a value, whole or left out depending on the room, and the remaining room."""
     size = len(value.data)
     return (value, room - size) if size <= room else (left_out(value), room)

@@ -25,7 +25,7 @@ class ConnectionQueue:
         permits: How many are at work at once.
         limit: How many may wait at the most.
         timeout: How long each waits, in seconds.
-        clock: Tells the time, in seconds.
+        clock: Returns the time, in seconds.
     """
 
     def __init__(self, *, permits: int, limit: int, timeout: float, clock: Callable[[], float] = monotonic) -> None:

@@ -26,7 +26,7 @@ class Rows:
 
     Args:
         groups: The groups.
-        limits: What they are held to.
+        limits: The limits of writes.
     """
 
     def __init__(self, groups: Sequence[Group], limits: Limits) -> None:

@@ -21,7 +21,7 @@ class Base(NamedTuple):
     hops: int
     """How many patches of the group lead to the value."""
     size: int
-    """How many bytes the value has."""
+    """The size of the value, in bytes."""
     crc32: int
     """The CRC-32 of the value, or of its patch; 0: it isn't known."""
 
