@@ -99,6 +99,7 @@ def test_top_looks_again_and_again_until_it_is_interrupted(server: ServerProcess
 
 BARS = {
     "Exporting checkpoints": ["export", "FILE", "--thread", "THREAD"],
+    "Importing checkpoints and items": ["import", "FILE", "--replace", "--yes"],
     "looking at threads": ["retention", "preview"],
     "deleting": ["threads", "delete", "THREAD", "--yes"],
     "archiving": ["threads", "archive", "THREAD"],
@@ -115,6 +116,9 @@ def test_progress_is_shown_to_people_alone(
     prefix = make(shared_server)
     words = {"FILE": str(tmp_path / "all.export"), "THREAD": f"{prefix}0", "PREFIX": prefix}
     line = [words.get(word, word) for word in BARS[label]]
+    if "import" in line:
+        exported = ["export", words["FILE"], "--thread", words["THREAD"], "--target", shared_server.target]
+        subprocess.run([*COMMAND, *exported], check=True, capture_output=True, timeout=TIMEOUT)
     with terminal() as screen:
         program = subprocess.Popen(
             [*COMMAND, *line, "--json", "--target", shared_server.target],
