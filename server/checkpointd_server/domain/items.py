@@ -100,8 +100,7 @@ class Changed(NamedTuple):
     """Of a deletion, whether there was such an item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item as it is stored."""
 
     key: ItemKey

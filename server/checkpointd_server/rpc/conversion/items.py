@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from math import isfinite
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,6 +32,7 @@ from checkpointd_server.rpc.conversion.validation import check_count, check_opti
 
 DEFAULT_LANGUAGE = "simple"
 """The language of texts and queries that name none: words as they are."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_LANGUAGE_BYTES = 63
 _MAX_PATH_BYTES = 512
 _MAX_TEXTS = 1000
@@ -239,12 +241,18 @@ def write_item(item: StoredItem, message: pb.Item) -> None:
     message.key = item.key.key
     message.value.type = item.type
     message.value.data = item.data or b""
-    message.created_at.FromDatetime(item.created_at)
-    message.updated_at.FromDatetime(item.updated_at)
+    _write_time(item.created_at, message.created_at)
+    _write_time(item.updated_at, message.updated_at)
     message.version = item.version
     if item.expires_at is not None:
-        expires: Timestamp = message.expires_at
-        expires.FromDatetime(item.expires_at)
+        _write_time(item.expires_at, message.expires_at)
+
+
+def _write_time(moment: datetime, stamp: Timestamp) -> None:
+    """Fills in a time, as FromDatetime does, in a fraction of its time."""
+    since = moment - _EPOCH
+    stamp.seconds = since.days * 86_400 + since.seconds
+    stamp.nanos = since.microseconds * 1000
 
 
 def write_found(found: FoundItems, response: pb.SearchItemsResponse) -> None:

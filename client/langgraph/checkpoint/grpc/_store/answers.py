@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +14,8 @@ from langgraph.checkpoint.grpc._transport.rpc_errors import from_rpc_error
 from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 from checkpointd.v1 import store_service_pb2 as pb
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def single_result(
@@ -71,8 +73,11 @@ def _fields(message: pb.Item, serde: ItemSerde) -> dict[str, Any]:
 
 
 def _time(stamp: Timestamp) -> datetime:
+    nanos = stamp.nanos
     try:
-        # As ToDatetime does, in a fifth of its time.
-        return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)
-    except (ValueError, OverflowError, OSError) as error:
+        if not 0 <= nanos < 1_000_000_000:
+            raise ValueError("nanos")
+        # As ToDatetime does, in a fraction of its time.
+        return _EPOCH + timedelta(0, stamp.seconds, nanos // 1000)
+    except (ValueError, OverflowError) as error:
         raise CorruptValueError("the server answered with an invalid time") from error

@@ -53,7 +53,6 @@ class BatchQueue:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Submission] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
@@ -62,7 +61,7 @@ class BatchQueue:
         """Has operations done, in one call, and returns what their results come in, or CheckpointdError."""
         # Tokens may differ from caller to caller: those of one call are the same.
         metadata = self._client.options.metadata()
-        done: asyncio.Future[Sequence[pb.StoreResult]] = self._loop.create_future()
+        done: asyncio.Future[Sequence[pb.StoreResult]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Submission(operations, metadata, done))
         self._schedule()
         return done
@@ -70,13 +69,13 @@ class BatchQueue:
     def _schedule(self) -> None:
         if not self._is_scheduled and self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
             self._is_scheduled = True
-            self._loop.call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         self._is_scheduled = False
         while self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
             if group := self._take():
-                task = self._loop.create_task(self._call(group), context=group[0].context)
+                task = asyncio.get_running_loop().create_task(self._call(group), context=group[0].context)
                 self._tasks.add(task)
 
     def _take(self) -> list[_Submission]:
