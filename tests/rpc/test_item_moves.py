@@ -9,12 +9,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointd.v1 import store_service_pb2 as pb
 from checkpointd_server.domain.items import ItemWord
 from checkpointd_server.store.items.moves import read_words, write_words
+from tests.support.properties import given
 from tests.support.rpc_client import Client
 
 TIME = Timestamp(seconds=1_700_000_000, nanos=123_456_000)
