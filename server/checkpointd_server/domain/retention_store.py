@@ -80,7 +80,7 @@ class RetentionStore(Protocol):
     async def list_expiring(
         self, tenant: str, *, after: RetentionPosition | None, page_size: int, timeout: float | None
     ) -> ExpiringPage:
-        """Reads a page of what is about to go and nobody has acknowledged, the next first.
+        """Reads a page of announced deletions that aren't acknowledged, earliest deadline first.
 
         Args:
             tenant: The tenant.

@@ -79,7 +79,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:
-        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted.
+        """Stores a part of an upload before its put. An upload that nothing names after a while is deleted.
 
         Args:
             tenant: The tenant.
@@ -167,7 +167,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
         ...
 
     def items(self, tenant: str) -> ItemStore:
-        """Returns what keeps a tenant's items."""
+        """Returns the item store of a tenant."""
         ...
 
     async def check(self, *, timeout: float | None) -> None:

@@ -22,7 +22,7 @@ class TenantStore(Protocol):
     """Knows what tenants hold and may use, and purges. Raises what a CheckpointStore raises."""
 
     async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
-        """Records that tenants were seen.
+        """Registers tenants that have called.
 
         Args:
             tenants: Their names.
@@ -95,7 +95,7 @@ class TenantStore(Protocol):
         ...
 
     async def read_statistics(self, tenant: str, *, timeout: float | None) -> Statistics:
-        """Sums up what a tenant holds, and looks at some of its threads.
+        """Sums up a tenant's data, and measures some of its threads.
 
         Args:
             tenant: The tenant.

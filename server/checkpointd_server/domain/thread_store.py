@@ -120,7 +120,7 @@ class ThreadStore(Protocol):
         page_bytes: int,
         timeout: float | None,
     ) -> ThreadPage:
-        """Reads a page of threads, newest activity first.
+        """Reads a page of threads, latest activity first.
 
         Args:
             tenant: The tenant.
@@ -136,7 +136,7 @@ class ThreadStore(Protocol):
         ...
 
     async def count_threads(self, tenant: str, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
-        """Counts threads, as far as that is cheap.
+        """Counts threads up to a limit.
 
         Args:
             tenant: The tenant.
@@ -217,7 +217,7 @@ class ThreadStore(Protocol):
         ...
 
     async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
-        """Lets a read count as use of a thread, for how long it is kept.
+        """Records a read as use of a thread, which extends its time to live.
 
         Args:
             tenant: The tenant.

@@ -1,4 +1,4 @@
-"""The checkpoint store on PostgreSQL: checkpointd_server.domain.store fulfilled with asyncpg."""
+"""The checkpoint store on PostgreSQL: implements checkpointd_server.domain.store with asyncpg."""
 
 from checkpointd_server.store.connections.hosts import database_of
 from checkpointd_server.store.migrations import (

@@ -1,4 +1,4 @@
-"""The history of channels: a walk from a checkpoint to its ancestors, a page a call."""
+"""The history of channels: a walk from a checkpoint through its ancestors, a page per call."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.values import key_of, read_values, read_writes
 
 MAX_STEPS = 1000
-"""How many ancestors a page looks at, so that a call that finds nothing ends as well."""
+"""Maximum number of ancestors for a page, so calls that find nothing end, too."""
 
 
 class _Position(NamedTuple):
     """The end of a page."""
 
     done: Sequence[int] = ()
-    """The channels asked for that have got their seeds, each counted once."""
+    """The requested channels whose seeds were found, each counted once."""
     checkpoint_id: str | None = None
     """The ancestor that it ended with."""
     task_path: str | None = None
-    """The last of that one's writes that was on the page; None: all of them were."""
+    """The last of its writes on the page. None: all of them."""
     task_id: str | None = None
     idx: int | None = None
     mark: str | None = None
-    """An ancestor by which parents in a circle are noticed, and how many steps were made."""
+    """An ancestor to detect cycles, and the number of steps so far."""
     steps: int = 0
 
 
@@ -43,7 +43,7 @@ async def get_delta_history(
     max_bytes: int,
     timeout: float | None,
 ) -> DeltaHistory:
-    """Walks the ancestors of a checkpoint (None: of the latest) for the writes and seeds of channels, a page a call."""
+    """Walks the ancestors of a checkpoint (None: the latest) for writes and seeds of channels, a page per call."""
     asked = list(dict.fromkeys(channels))
     start = _read_position(after)
     done = {number for number in start.done if isinstance(number, int)}

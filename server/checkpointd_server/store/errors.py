@@ -30,7 +30,7 @@ class HostUnreachable(OSError):
 
     Attributes:
         host: Its name, address or folder.
-        reason: What the system says.
+        reason: The system's error message.
     """
 
     def __init__(self, host: str, cause: OSError) -> None:
@@ -49,7 +49,7 @@ def _words(error: OSError) -> str:
 
 
 def _why_tls_fails(error: OSError) -> str | None:
-    """Says what is wrong where it is TLS that fails; None: it isn't."""
+    """Explains a failure of TLS. Returns None for other failures."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be trusted, see sslmode and sslrootcert ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
@@ -64,17 +64,17 @@ class Verdict:
     """The meaning of a failure."""
 
     error: CheckpointdError
-    """The error for the caller if it stays."""
+    """The error for the caller if retries fail."""
     again: bool = True
-    """True if trying again can help. All that the store does is safe to repeat."""
+    """True if retrying can help. Everything that the store does is safe to repeat."""
     once: bool = False
-    """True to try again no more than once."""
+    """True to retry at most once."""
     waits: bool = False
-    """True if it waited for a lock, and is to go on waiting."""
+    """True if it waited for a lock, and should wait again."""
     reconnect: bool = False
-    """True if the connection, and others made before it failed, are of no more use."""
+    """True if the connection, and older ones, are unusable."""
     pooled: bool = False
-    """True if it shows that a pooler stands between that doesn't know prepared statements."""
+    """True if it reveals a pooler that doesn't support prepared statements."""
 
 
 _LOST = "the connection to the database was lost"
@@ -86,7 +86,7 @@ _UNAVAILABLE: dict[str, tuple[str, bool, bool]] = {
     # SQLSTATE or its class: message, again, reconnect.
     "08": (_LOST, True, True),
     "0A000": ("the database's schema was changed under way", True, True),  # a prepared statement's result type changed
-    "23505": (_COLLIDED, True, False),  # two copies to one thread; the next try finds the other's rows
+    "23505": (_COLLIDED, True, False),  # two copies to one thread; a retry finds the other's rows
     "25006": ("the database is read-only: a standby, or failing over", True, True),
     "25P03": (_LOST, True, True),
     "25P04": ("the database's transaction_timeout is too short", False, True),
@@ -122,24 +122,24 @@ _URL_OPTIONS = {
     "ssl_max_protocol_version": "",
     "target_session_attrs": "any, primary, standby, prefer-standby, read-write, read-only",
 }
-"""Options that the driver may find fault with, and what they can be, if that isn't open."""
+"""Options that the driver may reject, and their valid values if these are few."""
 
 
 _CONNECTION_GONE = re.compile(r"clos(ed|ing)|released|another operation")
-"""How the driver says that a connection is of no use. Its other InterfaceErrors are about how we call it."""
+"""The driver's errors for an unusable connection. Its other InterfaceErrors mean that we call it wrongly."""
 
 
 _DENIED = re.compile(r"\b(table|sequence|function|schema) ([\w.]+)")
-"""The object that PostgreSQL denies, in its English messages. Where they are another language's, nothing is named."""
+"""The denied object in PostgreSQL's English messages. In other languages, no object is named."""
 
 
 def lacking_rights(what: str) -> str:
-    """Says that the server's role lacks rights, and what to do."""
+    """Returns the error that the server's role lacks rights, with advice."""
     return f"the database's role lacks rights ({what}): GRANT them, as docs/deploying.md lists them"
 
 
 def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
-    """Says what a failure means. None: it is not one of the database's, or a fault of ours.
+    """Returns the meaning of a failure. None: it isn't the database's, or it is a bug of ours.
 
     Args:
         error: The failure.
@@ -149,16 +149,16 @@ def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         denied = _DENIED.search(str(error))
         what = f"on {denied[1]} {denied[2]}" if denied else "on a table, sequence or function"
-        # Citus says so now and then while it moves a shard.
+        # Citus raises this occasionally while it moves a shard.
         return Verdict(error=DatabaseUnavailable(lacking_rights(what)), once=True)
     if isinstance(error, asyncpg.PostgresError):
         if reads and error.sqlstate in _UNSTORABLE:
             return None
         return _judge_sqlstate(error.sqlstate or "")
     if isinstance(error, OSError) and no_descriptor_left(error):
-        # The database has nothing to do with it: it isn't away, and its connections are as good as before.
+        # It isn't the database's failure: it is reachable, and its connections are usable.
         return Verdict(error=Overloaded("descriptors", limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
-    if isinstance(error, OSError):  # TimeoutError too: making a connection took too long
+    if isinstance(error, OSError):  # TimeoutError too: connecting took too long
         return Verdict(error=DatabaseUnavailable("the database can't be reached"), reconnect=True)
     if isinstance(error, asyncpg.InternalClientError):
         return Verdict(error=DatabaseUnavailable(_LOST), reconnect=True)
@@ -168,7 +168,7 @@ def judge(error: Exception, *, reads: bool = False) -> Verdict | None:
 
 
 def no_descriptor_left(error: BaseException | None) -> bool:
-    """Returns whether this process, or the whole system, has as many files and connections open as it may."""
+    """Returns whether this process, or the whole system, has reached its limit of open files."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return True
@@ -198,16 +198,16 @@ def _unstorable() -> InvalidArgument:
 
 
 def is_worth_waiting(error: Exception) -> bool:
-    """Returns whether a database that can't be reached at the start may just not be up yet."""
+    """Returns whether a database that can't be reached at startup may just not be up yet."""
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in ("57P03", "53300") or (error.sqlstate or "").startswith("08")
     return isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched)
 
 
 def explain_setup(error: Exception, options: StoreOptions) -> SetupError:
-    """Returns an error that says what an operator must mend.
+    """Returns an error that says what an operator must fix.
 
-    Of the driver's message only names are kept, never the URL: it may hold a password.
+    It keeps only names from the driver's message, never the URL, which may contain a password.
     """
     if isinstance(error, SetupError):
         return error
@@ -252,7 +252,7 @@ def _reason(error: OSError) -> str:
 
 
 def _option_at_fault(error: Exception) -> str | None:
-    """Returns the option of the URL that the driver complains about: not its words, which may repeat a value."""
+    """Returns the URL's option that the driver rejects, without its message, which may quote a value."""
     if isinstance(error, asyncpg.ClientConfigurationError):
         for option, choices in _URL_OPTIONS.items():
             if option in str(error):
@@ -261,7 +261,7 @@ def _option_at_fault(error: Exception) -> str | None:
 
 
 def read_only() -> SetupError:
-    """The database doesn't take writes."""
+    """The database is read-only."""
     return SetupError(
         "the database is read-only, it may be a standby: name the primary in the database URL, or all hosts with "
         "target_session_attrs=primary"

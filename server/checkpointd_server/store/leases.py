@@ -1,7 +1,7 @@
-"""Leases: granted one at a time on a thread, in the order of those who ask, on the database's clock.
+"""Leases: granted one at a time per thread, in the order of requests, by the database's clock.
 
-Everything lies in the database, so that any number of servers share it; nothing is kept in a session, so that a
-transaction pooler may stand between. How leases bind writes is told in migrations/0001_core/08_leases.sql.
+All state is in the database, so any number of servers can share it. No state is in a session, so a transaction pooler
+may be used. migrations/0001_core/08_leases.sql says how writes respect leases.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from checkpointd_server.domain.threads import thread_key
 from checkpointd_server.store.connections.database import Database
 
 _FRONT_PAUSE = 0.1
-"""How often the first in line looks whether the lease is free, in seconds. A release on the same server wakes it."""
+"""How often the first waiter checks the lease, in seconds. A release through the same server wakes it."""
 _BACK_PAUSE = 0.5
-"""How often the others look whether they are first, in seconds. They count as gone 5 seconds after their last look."""
+"""How often the others check whether they are first, in seconds. Without a check for 5 seconds, they count as gone."""
 
 
 class Leases:
@@ -40,7 +40,7 @@ class Leases:
         return not self._waiting
 
     async def acquire(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
-        """Takes a lease, or waits in line for it. Raises LeaseHeld when the wait is over."""
+        """Takes a lease, or waits in the queue for it. Raises LeaseHeld when the time to wait is over."""
         try:
             async with asyncio.timeout(timeout):
                 return await self._acquire(acquire)
@@ -69,7 +69,7 @@ class Leases:
                     asked_at = time()
                     token, remaining = await self._attempt(acquire)
                 pause = _FRONT_PAUSE if is_first else _BACK_PAUSE
-        # The answer may have waited for a standby.
+        # The commit may have waited for a standby.
         remaining = acquire.ttl - (time() - asked_at)
         if remaining > acquire.ttl / 2:
             return Lease(token, remaining)
@@ -88,7 +88,7 @@ class Leases:
         return Lease(token, ttl - (time() - asked_at))
 
     async def release(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
-        """Ends a holder's lease, or its waiting for it, and tells whether it had it."""
+        """Ends a holder's lease or its wait, and returns whether it had the lease."""
         key = thread_key(tenant, thread_id)
         released = bool(await self._database.fetch_value("release_lease", key, holder, timeout=timeout))
         for waiting in self._waiting.get((tenant, thread_id), ()):
@@ -103,7 +103,7 @@ class Leases:
 
     @contextmanager
     def _listening(self, acquire: AcquireLease) -> Iterator[asyncio.Event]:
-        """Yields what is set when a lease on the thread is released through this server."""
+        """Yields an event that is set when a lease on the thread is released through this server."""
         thread = (acquire.tenant, acquire.thread_id)
         released = asyncio.Event()
         listeners = self._waiting.setdefault(thread, set())
@@ -116,9 +116,9 @@ class Leases:
                 self._waiting.pop(thread, None)
 
     async def _attempt(self, acquire: AcquireLease) -> tuple[int | None, float | None]:
-        """Takes the lease if it is free for this holder; else lets it wait, if it wants to.
+        """Takes the lease if it is free for this holder, else queues the holder if requested.
 
-        Returns the token, and how long the lease lives, in seconds.
+        Returns the token, and the lease's remaining time in seconds.
         """
         row = await self._database.fetch_row(
             "acquire_lease",

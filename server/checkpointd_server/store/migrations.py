@@ -1,12 +1,12 @@
-"""The schema, in numbered steps.
+"""The schema, in numbered migrations.
 
-A migration is a folder, `migrations/0001_name`, whose files run in the order of their names; it is never changed once
-released. A database keeps the checksums of those that it has: one that was changed nevertheless, as happens between
-releases, is told at the start. Those that a database lacks run in one transaction under an advisory lock, so that any
-number of servers may start at once, also through a transaction pooler.
+A migration is a folder, `migrations/0001_name`, whose files run in the order of their names. It is never changed once
+released. The database stores the checksums of its migrations: one that was changed nevertheless, as happens between
+releases, is reported at startup. Missing migrations run in one transaction under an advisory lock, so any number of
+servers may start at once, even through a transaction pooler.
 
-The first line of its first file says what a migration means for servers of the release before, which goes with it into
-the database, where they find it:
+The first line of its first file says what a migration means for servers of the previous release. It is stored in the
+database, where they find it:
 
     -- compatibility: additive      they start and serve as before
     -- compatibility: breaking      they refuse to start
@@ -59,7 +59,7 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 {table}
 """
 
-# As text, since a table of a checkpointd before checksums lacks the column.
+# As text, because tables from before checksums lack the column.
 _PSQL_CHECK = """
 DO $checkpointd$ BEGIN
     IF EXISTS (
@@ -90,10 +90,10 @@ SELECT to_regtype('vector') IS NOT NULL AS vectors \\gset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """A step of the schema."""
+    """A migration."""
 
     number: int
-    """1 and up. There may be gaps: features have numbers of their own."""
+    """From 1. There may be gaps: features have their own ranges."""
     name: str
     """Its subject, in a word or two."""
     additive: bool
@@ -116,7 +116,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedMigration:
-    """A step of the schema that a database has."""
+    """A migration that a database has."""
 
     number: int
     """1 and up."""
@@ -127,12 +127,12 @@ class AppliedMigration:
     applied_at: datetime
     """The time at which it was run."""
     checksum: str | None
-    """Of its statements, as `Migration.checksum` has it. None: it was made by a checkpointd that noted none."""
+    """The checksum of its statements (`Migration.checksum`). None: applied by a checkpointd without checksums."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaStatus:
-    """The migrations of a database, compared with those that this checkpointd knows."""
+    """The migrations of a database, compared with those of this checkpointd."""
 
     applied: tuple[AppliedMigration, ...]
     """The migrations that it has, oldest first."""
@@ -141,11 +141,11 @@ class SchemaStatus:
     unknown: tuple[AppliedMigration, ...]
     """Those of a newer checkpointd: the last ones of `applied`."""
     changed: tuple[AppliedMigration, ...]
-    """Those made from other statements than this checkpointd's: some of `applied`."""
+    """Those with other statements than this checkpointd's: some of `applied`."""
 
     @property
     def too_new(self) -> bool:
-        """True if this checkpointd can't serve on it, for something unknown is breaking."""
+        """True if this checkpointd can't serve on it, because an unknown migration is breaking."""
         return not all(migration.additive for migration in self.unknown)
 
     @property
@@ -182,14 +182,14 @@ async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = 
         known: All migrations, oldest first. None: those of this checkpointd.
 
     Raises:
-        SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
-        SchemaChanged: Another build of checkpointd migrated the database, by other statements.
+        SchemaTooNew: A newer checkpointd migrated the database, not only by additive migrations.
+        SchemaChanged: Another build of checkpointd migrated the database, with other statements.
         SetupError: The database can't be reached or doesn't allow it.
     """
     known = load_migrations() if known is None else known
     async with _connect(options) as connection, connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({_lock(options.schema)})")
-        # In a statement after the lock, so that it sees what was committed while this one waited. CREATE ... IF NOT
+        # In a statement after the lock, which sees what was committed while this one waited. CREATE ... IF NOT
         # EXISTS asks for rights that a server on a ready database need not have.
         status = _compare(await _applied(connection, options.schema), known)
         _check_compatible(status, known, options.schema)
@@ -210,7 +210,7 @@ async def migrate(options: StoreOptions, *, known: Sequence[Migration] | None = 
 
 
 async def schema_status(options: StoreOptions) -> SchemaStatus:
-    """Returns what the database has of the schema, and what it lacks. Changes nothing. Raises SetupError."""
+    """Returns which migrations the database has and lacks, without changing anything. Raises SetupError."""
     async with _connect(options) as connection:
         return _compare(await _applied(connection, options.schema), load_migrations())
 
@@ -222,11 +222,11 @@ async def schema_version(options: StoreOptions) -> int:
 
 
 async def check_schema(options: StoreOptions) -> tuple[str, ...]:
-    """Returns the functions that search vectors; none: the database has no vectors.
+    """Returns the functions that search vectors, or none without pgvector.
 
     Raises:
-        SchemaTooNew: A newer checkpointd migrated the database, and not only by what is additive.
-        SchemaChanged: Another build of checkpointd migrated the database, by other statements.
+        SchemaTooNew: A newer checkpointd migrated the database, not only by additive migrations.
+        SchemaChanged: Another build of checkpointd migrated the database, with other statements.
         SetupError: It lacks migrations, or can't be used.
     """
     known = load_migrations()
@@ -247,11 +247,11 @@ async def check_schema(options: StoreOptions) -> tuple[str, ...]:
 
 
 def print_sql(schema: str, vector_indexes: Sequence[str] = DEFAULT_INDEXES) -> str:
-    """Returns all migrations as one script for psql, for where checkpointd may not change the schema itself.
+    """Returns all migrations as one script for psql, for when checkpointd may not change the schema itself.
 
     Args:
         schema: The schema.
-        vector_indexes: The indexes that it makes on vectors, where the database has pgvector.
+        vector_indexes: The indexes on vectors to create if the database has pgvector.
     """
     known = load_migrations()
     quoted = quote_identifier(schema)
@@ -292,9 +292,9 @@ async def _applied(connection: Any, schema: str) -> list[AppliedMigration]:
     table = f"{quote_identifier(schema)}.migrations"
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return []
-    # As JSON, since a table of a checkpointd before checksums lacks the column.
+    # As JSON, because tables from before checksums lack the column.
     columns = "number, name, additive, applied_at, to_jsonb(m) ->> 'checksum' AS checksum"
-    # Only the schema's quoted name is not ours.
+    # Only the schema's name comes from outside, and it is quoted.
     rows = await connection.fetch(f"SELECT {columns} FROM {table} AS m ORDER BY number")  # noqa: S608
     return [AppliedMigration(**row) for row in rows]
 

@@ -21,48 +21,48 @@ class StoreOptions:
     """
 
     dsn: str = field(repr=False)
-    """The database: `postgresql://user:password@host:port/database?option=value`. Several hosts, separated by commas,
-    with `target_session_attrs=primary` follow a failover. Never shown, since it may hold a password."""
+    """The database: `postgresql://user:password@host:port/database?option=value`. With several hosts, separated by
+    commas, and `target_session_attrs=primary`, it follows failovers. Never shown, because it may contain a password."""
     schema: str = _DEFAULTS.database.schema
-    """The PostgreSQL schema that holds the tables, 1 to 63 bytes, taken literally: capitals and quotes are part of
-    it."""
+    """The PostgreSQL schema of the tables, 1 to 63 bytes, taken literally: capitals and quotes are part of it."""
     pool_min_size: int = 1
-    """How many connections are kept open, 0 or more."""
+    """The number of connections that are kept open, 0 or more."""
     pool_max_size: int = _DEFAULTS.pool_max_size
-    """How many connections there are at the most, 1 or more. Calls beyond it wait for one, within their own time."""
+    """The maximum number of connections, 1 or more. Further calls wait for one."""
     max_queue: int = _DEFAULTS.max_queue
-    """How many reads may wait for a connection, and as many writes for their commit. Beyond, they are refused."""
+    """The maximum number of reads waiting for a connection, and of writes waiting for their commit. Further ones are
+    rejected."""
     max_queue_seconds: float = _DEFAULTS.max_queue_seconds
-    """How long each waits before it is refused, in seconds."""
+    """How long each waits before it is rejected, in seconds."""
     statement_cache_size: int | None = _DEFAULTS.statement_cache_size
-    """How many prepared statements a connection keeps. None: all there are; none behind a pooler, which may not know
-    them (PgBouncer before 1.21, or with max_prepared_statements=0). Each call is an explicit transaction there, and
-    with 0."""
+    """The number of prepared statements that a connection keeps. None: 1024, or none through a pooler, which may not
+    support them (PgBouncer before 1.21, or with max_prepared_statements=0). Without prepared statements, each call is
+    an explicit transaction."""
     startup_timeout: float = _DEFAULTS.database.wait_seconds
-    """How long to wait at the start for a database that refuses connections or doesn't answer, in seconds."""
+    """How long to wait at startup for a database that refuses connections or doesn't answer, in seconds."""
     connect_timeout: float = 5.0
-    """How long making one connection may take, in seconds. Where the URL names several hosts: with each of them."""
+    """How long connecting may take, in seconds; for each host, if the URL names several."""
     watch_interval: float = 3.0
-    """After how long a statement is looked after, and how often then, in seconds. The database is asked whether it is
-    still at work on it; where it is not, or doesn't answer within `connect_timeout`, the connection is given up."""
+    """The time after which a statement is checked, and the interval of further checks, in seconds. If the database
+    isn't executing it, or doesn't answer within `connect_timeout`, the connection is given up."""
     max_connection_age: float = 1800.0
-    """When a connection is replaced, in seconds: so that load spreads again after a failover or behind a balancer."""
+    """The age at which a connection is replaced, in seconds. This spreads load again after a failover."""
     max_idle_time: float = 300.0
     """The idle time after which a connection is closed, in seconds."""
     upload_grace: float = 3600.0
-    """How long an upload is kept while no put has named it, in seconds."""
+    """How long an upload that no put has named is kept, in seconds."""
     sweep_interval: float = _DEFAULTS.retention_interval
     """How long after a sweep a tenant's retention policies are applied again, in seconds."""
     sweep_batch: int = _DEFAULTS.retention_batch
     """How many checkpoints retention deletes in one transaction, while writers to their thread wait."""
     sweep_lease: float = 30.0
-    """How long after its last sign a server that swept is taken for dead, in seconds."""
+    """The time without a sign of life after which a sweeping server counts as dead, in seconds."""
     limits: Limits = _DEFAULTS.limits
-    """The store's own limits: how many patches follow one another, how many bytes an answer holds."""
+    """The store's own limits: the length of patch chains, and the size of answers."""
     vector_indexes: tuple[str, ...] = _DEFAULTS.database.vector_indexes
-    """The indexes on vectors of items that `migrate` makes where the database has pgvector: DIMS:DISTANCE each."""
+    """The indexes on vectors of items that `migrate` creates if the database has pgvector, each DIMS:DISTANCE."""
     application_name: str = "checkpointd"
-    """How the connections show in pg_stat_activity."""
+    """The application name of the connections in pg_stat_activity."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.schema.encode(errors="replace")) <= 63 or "\0" in self.schema:

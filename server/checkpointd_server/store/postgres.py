@@ -52,10 +52,10 @@ from checkpointd_server.store.tenant_store import PostgresTenants
 from checkpointd_server.store.writes.group_commit import GroupCommit
 
 GC_TIMEOUT = 10.0
-"""How long looking after one thread may take, in seconds."""
+"""How long collecting one thread's garbage may take, in seconds."""
 
 MAX_TENANTS = 1000
-"""How many tenants a store remembers. Beyond, it forgets those that have nothing under way."""
+"""Number of tenants that a store remembers. Beyond it, those with nothing in flight are forgotten."""
 
 
 class TableSize(NamedTuple):
@@ -63,9 +63,9 @@ class TableSize(NamedTuple):
 
     name: str
     bytes: int
-    """On the disk, with its indexes and what lies beside it."""
+    """On disk, with indexes and TOAST."""
     rows: int
-    """About how many rows it had when PostgreSQL last looked; 0 before that."""
+    """Approximate number of rows at the last ANALYZE or VACUUM; 0 before."""
 
 
 class _Tenant:
@@ -90,12 +90,12 @@ class _Tenant:
 
 
 class PostgresStore:
-    """A CheckpointStore on PostgreSQL; `open_store` makes one. Many servers may share one database."""
+    """A CheckpointStore on PostgreSQL; `open_store` creates one. Many servers may share one database."""
 
     def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures | None = None) -> None:
         self._connections = connections
         self.id = ""
-        """A UUID that tells it from other stores that is made with the schema. Servers on one database share it."""
+        """A UUID that identifies the store, created with the schema. Servers on one database share it."""
         self._options = options
         self._features = features or ItemFeatures()
         self._limits = options.limits
@@ -105,7 +105,7 @@ class PostgresStore:
         self._times = ThreadTimes(connections, self._database_of)
         self._sweeper = Sweeper(connections, options)
         self.retention = Retention(connections, self._database_of, options)
-        """Policies, and their runs by hand."""
+        """Retention policies, and manual runs."""
 
     def _of(self, tenant: str) -> _Tenant:
         found = self._tenants.get(tenant)
@@ -125,9 +125,9 @@ class PostgresStore:
             self._of(writes[0].write.namespace.tenant).commits.submit(writes)
 
     async def write(self, write: PutCheckpoint | PutWrites, *, timeout: float | None) -> int:
-        """Stores one write and returns its namespace's version. Raises what `submit` gives as results.
+        """Stores one write and returns its namespace's version. Raises the errors that `submit` delivers.
 
-        A cancelled call is no longer waited for: nothing of it is stored unless its commit was under way.
+        If the call is cancelled, nothing of it is stored unless its commit has begun.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -147,7 +147,7 @@ class PostgresStore:
     async def get_checkpoint(
         self, namespace: Namespace, checkpoint_id: str | None, *, known: Known = (), timeout: float | None
     ) -> ReadResult:
-        """Reads the checkpoint with this id, or the latest if None, without the values that are known."""
+        """Reads the checkpoint with this id, or the latest if None, without known values."""
         return await reads.get_checkpoint(
             self._of(namespace.tenant).database,
             namespace,
@@ -160,14 +160,14 @@ class PostgresStore:
     async def get_metadata_index(
         self, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
     ) -> str | None:
-        """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+        """Reads the searchable part of a checkpoint's metadata: a JSON object, as text. None: not found."""
         database = self._of(namespace.tenant).database
         return await reads.get_metadata_index(database, namespace, checkpoint_id, timeout=timeout)
 
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:
-        """Stores a part of an upload ahead of a put. An upload that nothing names after a while is deleted."""
+        """Stores a part of an upload before its put. An upload that nothing names after a while is deleted."""
         await values.put_part(
             self._of(tenant).database,
             tenant,
@@ -188,12 +188,12 @@ class PostgresStore:
         max_bytes: int,
         timeout: float | None,
     ) -> ValueRange | None:
-        """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
+        """Reads a range of a stored value's bytes, or of a patch's instructions. None: not found."""
         database = self._of(namespace.tenant).database
         return await values.get_value(database, namespace, key, offset=offset, max_bytes=max_bytes, timeout=timeout)
 
     async def run_gc(self) -> int:
-        """Collects uploads, rows and items that nobody comes for. Returns how many threads it looked at."""
+        """Collects abandoned uploads, empty rows and expired items. Returns how many threads it checked."""
         await sweep_items(self._connections, timeout=GC_TIMEOUT)
         return await run_gc(self._connections, grace_seconds=self._options.upload_grace, timeout=GC_TIMEOUT)
 
@@ -212,7 +212,7 @@ class PostgresStore:
         page_bytes: int,
         timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint (None: of the latest) for writes and seeds of channels, a page a call."""
+        """Walks the ancestors of a checkpoint (None: the latest) for writes and seeds of channels, a page per call."""
         return await delta_history.get_delta_history(
             self._of(namespace.tenant).database,
             namespace,
@@ -238,7 +238,7 @@ class PostgresStore:
         return await threads.delete_runs(self._of(tenant).database, tenant, run_ids, leases=leases, timeout=timeout)
 
     async def copy_thread(self, copy: CopyThread, *, timeout: float | None) -> int:
-        """Copies a thread and returns how many checkpoints.
+        """Copies a thread and returns how many checkpoints were copied.
 
         Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
         """
@@ -253,7 +253,7 @@ class PostgresStore:
         leases: Mapping[str, int] = NO_LEASES,
         timeout: float | None,
     ) -> int:
-        """Removes history from threads and returns how many checkpoints went. Raises LeaseHeld, LeaseLost."""
+        """Removes history from threads and returns how many checkpoints were deleted. Raises LeaseHeld, LeaseLost."""
         database = self._of(tenant).database
         return await threads.prune_threads(database, tenant, thread_ids, strategy, leases=leases, timeout=timeout)
 
@@ -267,14 +267,14 @@ class PostgresStore:
         page_bytes: int,
         timeout: float | None,
     ) -> ThreadPage:
-        """Reads a page of threads, newest activity first."""
+        """Reads a page of threads, latest activity first."""
         database = self._of(tenant).database
         return await thread_lists.list_threads(
             database, wanted, after=after, page_size=page_size, page_bytes=page_bytes, timeout=timeout
         )
 
     async def count_threads(self, tenant: str, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
-        """Counts threads, as far as that is cheap."""
+        """Counts threads up to a limit."""
         return await thread_lists.count_threads(self._of(tenant).database, wanted, timeout=timeout)
 
     async def get_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> Thread:
@@ -284,7 +284,7 @@ class PostgresStore:
     async def list_nodes(
         self, tenant: str, thread_id: str, *, after: NodePosition | None, page_size: int, timeout: float | None
     ) -> tuple[list[Node], NodePosition | None]:
-        """Reads a page of a thread's checkpoints without what they hold, and where the next page starts."""
+        """Reads a page of a thread's checkpoints without their contents, and where the next page starts."""
         database = self._of(tenant).database
         return await thread_lists.list_nodes(
             database, tenant, thread_id, after=after, page_size=page_size, timeout=timeout
@@ -293,7 +293,7 @@ class PostgresStore:
     async def archive_thread(
         self, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
     ) -> bool:
-        """Archives a thread, or brings it back; tells whether that changed anything."""
+        """Archives or unarchives a thread, and returns whether that changed anything."""
         database = self._of(tenant).database
         return await thread_lists.archive_thread(
             database, tenant, thread_id, archives=archives, lease=lease, timeout=timeout
@@ -306,27 +306,27 @@ class PostgresStore:
         await thread_lists.update_thread(self._of(change.tenant).database, change, timeout=timeout)
 
     async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
-        """Lets a read count as use of a thread, for how long it is kept."""
+        """Records a read as use of a thread, which extends its time to live."""
         await self._times.note_read(tenant, thread_id, timeout=timeout)
 
     async def sweep(self, tell: Callable[[str, RetentionEffect], None]) -> SweepReport:
-        """Applies the retention policies of the tenants whose turn it is, unless another server does.
+        """Applies the retention policies of due tenants, unless another server does.
 
         Args:
-            tell: Called with the tenant and with what was done to a thread.
+            tell: Called with the tenant and each deletion.
         """
         return await self._sweeper.sweep(tell)
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
-        """Takes the lease on a thread, or waits in line for it. Raises LeaseHeld when the wait is over."""
+        """Takes the lease on a thread, or waits in the queue for it. Raises LeaseHeld when the time to wait is over."""
         return await self._of(acquire.tenant).leases.acquire(acquire, timeout=timeout)
 
     async def renew_lease(self, tenant: str, thread_id: str, token: int, *, ttl: float, timeout: float | None) -> Lease:
-        """Extends a lease to live `ttl` seconds from now. Raises LeaseLost."""
+        """Extends a lease to `ttl` seconds from now. Raises LeaseLost."""
         return await self._of(tenant).leases.renew(tenant, thread_id, token, ttl=ttl, timeout=timeout)
 
     async def release_lease(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
-        """Gives up a holder's lease or place in line, and tells whether it had the lease."""
+        """Releases a holder's lease or place in the queue, and returns whether it had the lease."""
         return await self._of(tenant).leases.release(tenant, thread_id, holder, timeout=timeout)
 
     async def get_lease(self, tenant: str, thread_id: str, *, timeout: float | None) -> LeaseState:
@@ -339,30 +339,30 @@ class PostgresStore:
         return self._features.has_vectors
 
     def items(self, tenant: str) -> TenantItems:
-        """Returns what keeps a tenant's items."""
+        """Returns the item store of a tenant."""
         return self._of(tenant).items
 
     @property
     def connections(self) -> Connections:
-        """The connections to the database, and what is counted of them."""
+        """The connections to the database, and their counts."""
         return self._connections
 
     async def measure_tables(self, *, timeout: float | None) -> list[TableSize]:
-        """Returns how large each table is, with its indexes, and about how many rows it has."""
+        """Returns the size of each table with its indexes, and its approximate number of rows."""
         rows = await self._connections.of(None).fetch("measure_tables", timeout=timeout, reads=True)
         return [TableSize(row["name"], row["bytes"], max(row["rows"], 0)) for row in rows]
 
     async def is_bound_by_row_security(self, *, timeout: float | None) -> bool:
-        """Returns whether row-level security keeps tenants apart, too: it doesn't bind superusers."""
+        """Returns whether row-level security applies: superusers are exempt."""
         return bool(await self._connections.of(None).fetch_value("row_security_binds", timeout=timeout))
 
     async def check(self, *, timeout: float | None) -> None:
-        """Runs a small query, before everybody else's.
+        """Runs a small query, ahead of all others.
 
         Raises:
-            DatabaseUnavailable: It doesn't go through, or the server's role lacks a right.
-            DatabaseFull: A write found no room, and there is none yet.
-            Overloaded: All connections are at work, and none became free in time.
+            DatabaseUnavailable: It fails, or the server's role lacks a right.
+            DatabaseFull: The disk was full for a write, and still is.
+            Overloaded: No connection became free in time.
         """
         ahead = None if timeout is None else timeout * 0.75
         database = self._connections.of(None)
@@ -385,7 +385,7 @@ def _wake(writes: list[PendingWrite]) -> None:
 
 @asynccontextmanager
 async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
-    """Opens the store for as long as the context lasts.
+    """Opens the store while the context lasts.
 
     Raises:
         SchemaTooNew: A newer checkpointd migrated the database.

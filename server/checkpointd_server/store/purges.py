@@ -1,4 +1,4 @@
-"""Purges: deletions that leave nothing. A thread at a time, each in a transaction of its own; a page a call."""
+"""Purges: deletions that leave nothing, a page per call, each thread in its own transaction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from checkpointd_server.store.connections.database import Database, Row
 from checkpointd_server.store.thread_lists import conditions, first_position
 
 PAGE = 200
-"""How many threads a call purges."""
+"""Maximum number of threads that a call purges."""
 _BUDGET = 4000
-"""How many threads it looks at, about."""
+"""Approximate number of threads that it checks."""
 _ITEMS = 10_000
-"""How many items of long-term memory go in one transaction."""
+"""Maximum number of items of long-term memory deleted in one transaction."""
 PAGE_SECONDS = 2.0
-"""From when on it takes no further thread."""
+"""Time after which a call begins no further thread, in seconds."""
 
 
 async def purge_found(
@@ -31,14 +31,14 @@ async def purge_found(
     is_dry_run: bool,
     timeout: float | None,
 ) -> PurgeReport:
-    """Purges a page of the threads that a filter finds, archived or not, unless it asks for the archived ones.
+    """Purges a page of the threads that match a filter, archived or not, unless it selects archived ones.
 
     Args:
         database: The database, in the tenant's name.
         wanted: Which threads.
-        start: Where to go on.
-        takes_pinned: Whether pinned ones go, too.
-        is_dry_run: Only tell what would go.
+        start: Where to continue.
+        takes_pinned: Whether to purge pinned ones, too.
+        is_dry_run: Whether to only count.
         timeout: How long each statement may take, in seconds.
     """
     report, end = PurgeReport(), monotonic() + PAGE_SECONDS
@@ -81,7 +81,7 @@ async def purge_found(
 async def purge_all(
     database: Database, *, start: PurgePosition, takes_pinned: bool, is_dry_run: bool, timeout: float | None
 ) -> PurgeReport:
-    """Purges a page of all threads that a tenant had when it began, also of those that hold nothing any more."""
+    """Purges a page of all threads that a tenant had when the purge began, including empty ones."""
     report, end = PurgeReport(), monotonic() + PAGE_SECONDS
     usage = await tenants.read_usage(database, timeout=timeout) if start.began_at is None or is_dry_run else None
     stays = usage is not None and not takes_pinned
@@ -105,7 +105,7 @@ async def purge_all(
 
 
 async def purge_rest(database: Database, report: PurgeReport, *, timeout: float | None) -> None:
-    """Purges what a tenant has besides its threads: its items, its quotas, and that it was there."""
+    """Purges what a tenant has besides threads: items, quotas, and its registration."""
     while rows := await database.fetch_value("purge_items", _ITEMS, timeout=timeout):
         report.rows["items"] += rows
     _count(await database.fetch_row("purge_tenant", timeout=timeout), report)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: one, a page of them, or the history of channels. Each is one statement, and so one moment."""
+"""Reads of checkpoints: one, a page, or the history of channels. Each is one statement, and so one snapshot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from checkpointd_server.store.connections.database import Database, Row
 from checkpointd_server.store.values import key_of, read_values, read_writes
 
 _ABOVE_ALL_IDS = "\U0010ffff" * 64
-"""Bytewise greater than any id, which has 128 bytes at the most."""
+"""Bytewise greater than any id, which has at most 128 bytes."""
 
 
 async def get_checkpoint(
@@ -52,7 +52,7 @@ async def get_checkpoint(
 async def get_metadata_index(
     database: Database, namespace: Namespace, checkpoint_id: str, *, timeout: float | None
 ) -> str | None:
-    """Reads what can be searched of a checkpoint's metadata: a JSON object, as text. None: it is not there."""
+    """Reads the searchable part of a checkpoint's metadata: a JSON object, as text. None: not found."""
     key = key_of(namespace)
     row = await database.fetch_row(
         "get_metadata_index", key, namespace.checkpoint_ns, checkpoint_id, timeout=timeout, reads=True

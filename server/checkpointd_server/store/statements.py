@@ -4,8 +4,8 @@ Each statement in a file begins with a line that names it, and is described by t
 
     -- name: put_part
 
-The only thing that is ever put into the text is the schema's name, quoted, for `__schema__`; values are bound. Comments
-don't go to the database.
+Only the schema's quoted name is inserted into the text, for `__schema__`; values are bound. Comments aren't sent to the
+database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def quote_literal(text: str) -> str:
 
 
 def with_schema(sql: str, schema: str) -> str:
-    """Puts the schema's quoted name into SQL. Inside a literal, as nextval takes it, it is quoted once more."""
+    """Inserts the schema's quoted name into SQL. Inside a literal, as for nextval, it is quoted again."""
     quoted = quote_identifier(schema)
     in_literals = re.sub(rf"'{_SCHEMA}(\.\w+)'", lambda match: quote_literal(quoted + match.group(1)), sql)
     return in_literals.replace(_SCHEMA, quoted)
@@ -43,7 +43,7 @@ def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[s
 
     Args:
         schema: The schema.
-        folder: Where the .sql files are. None: the store's own.
+        folder: The folder of the .sql files. None: the store's own.
     """
     statements: dict[str, str] = {}
     folder = folder or files(__package__).joinpath("sql")

@@ -1,4 +1,4 @@
-"""TenantStore on PostgreSQL: what tenants hold and may use."""
+"""TenantStore on PostgreSQL: usage and quotas of tenants."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class PostgresTenants:
         self._connections = connections
 
     async def note(self, names: Sequence[str], *, timeout: float | None) -> None:
-        """Records that tenants were seen."""
+        """Registers tenants that have called."""
         await tenants.note_tenants(self._connections.of(None), names, timeout=timeout)
 
     async def list(self, *, after: str, limit: int, timeout: float | None) -> Sequence[TenantQuotas]:
-        """Reads tenants and their own quotas, by name, behind one."""
+        """Reads tenants and their own quotas, by name, after a given one."""
         return await tenants.list_tenants(self._connections.of(None), after=after, limit=limit, timeout=timeout)
 
     async def read_quotas(self, names: Iterable[str], *, timeout: float | None) -> Sequence[TenantQuotas]:
-        """Reads the own quotas of those tenants that were noted."""
+        """Reads the own quotas of registered tenants."""
         return await tenants.read_quotas(self._connections.of(None), names, timeout=timeout)
 
     async def set_quotas(self, tenant: str, quotas: Quotas, *, resets: bool, timeout: float | None) -> TenantQuotas:
-        """Sets the quotas that aren't None, after taking back all others if wanted; returns what is set then."""
+        """Sets the quotas that aren't None, after clearing all if requested, and returns the tenant's quotas."""
         everybody = self._connections.of(None)
         return await tenants.set_quotas(everybody, tenant, quotas, resets=resets, timeout=timeout)
 
     async def find_threads(self, tenant: str, thread_ids: Iterable[str], *, timeout: float | None) -> Set[str]:
-        """Returns those of some threads that hold anything."""
+        """Returns those of some threads that aren't empty."""
         return await tenants.find_threads(self._connections.of(tenant), tenant, thread_ids, timeout=timeout)
 
     async def read_usage(self, tenant: str, *, timeout: float | None) -> Usage:
@@ -46,7 +46,7 @@ class PostgresTenants:
         return await tenants.read_usage(self._connections.of(tenant), timeout=timeout)
 
     async def read_statistics(self, tenant: str, *, timeout: float | None) -> Statistics:
-        """Sums up what a tenant holds, and looks at some of its threads."""
+        """Sums up a tenant's data, and measures some of its threads."""
         return await tenants.read_statistics(self._connections.of(tenant), timeout=timeout)
 
     async def purge_found(
@@ -59,7 +59,7 @@ class PostgresTenants:
         is_dry_run: bool,
         timeout: float | None,
     ) -> PurgeReport:
-        """Purges a page of the threads that a filter finds, archived or not; or tells what would go."""
+        """Purges a page of the threads that match a filter, archived or not, or counts them."""
         return await purges.purge_found(
             self._connections.of(tenant),
             wanted,
@@ -72,7 +72,7 @@ class PostgresTenants:
     async def purge_all(
         self, tenant: str, *, start: PurgePosition, takes_pinned: bool, is_dry_run: bool, timeout: float | None
     ) -> PurgeReport:
-        """Purges a page of all threads that a tenant had when the purge began; or tells what would go."""
+        """Purges a page of all threads that a tenant had when the purge began, or counts them."""
         return await purges.purge_all(
             self._connections.of(tenant),
             start=start,

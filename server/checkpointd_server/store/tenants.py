@@ -11,32 +11,32 @@ from checkpointd_server.store.connections.database import Database, Row
 _DAYS = 7
 _LARGEST = 10
 _SAMPLE = 30
-"""How many threads are looked at besides the largest."""
+"""Number of threads that are measured besides the largest."""
 _CHECKPOINTS = 25
-"""How many of the oldest and of the newest checkpoints of such a thread are."""
+"""Number of the oldest, and of the newest, checkpoints that are measured of each."""
 _MOST_WRITES = 20_000
-"""How far its task writes are counted."""
+"""Maximum number of task writes that are counted of each."""
 
 
 async def note_tenants(everybody: Database, tenants: Sequence[str], *, timeout: float | None) -> None:
-    """Records that tenants were seen."""
+    """Registers tenants that have called."""
     await everybody.fetch("note_tenants", list(tenants), timeout=timeout)
 
 
 async def list_tenants(everybody: Database, *, after: str, limit: int, timeout: float | None) -> list[TenantQuotas]:
-    """Reads tenants and their own quotas, by name, behind one."""
+    """Reads tenants and their own quotas, by name, after a given one."""
     return [_quotas(row) for row in await everybody.fetch("list_tenants", after, limit, timeout=timeout, reads=True)]
 
 
 async def read_quotas(everybody: Database, tenants: Iterable[str], *, timeout: float | None) -> list[TenantQuotas]:
-    """Reads the own quotas of those tenants that were noted."""
+    """Reads the own quotas of registered tenants."""
     return [_quotas(row) for row in await everybody.fetch("read_quotas", list(tenants), timeout=timeout, reads=True)]
 
 
 async def set_quotas(
     everybody: Database, tenant: str, quotas: Quotas, *, resets: bool, timeout: float | None
 ) -> TenantQuotas:
-    """Sets the quotas that aren't None, and first takes back all others if wanted. Returns what the tenant has then."""
+    """Sets the quotas that aren't None, after clearing all if requested, and returns the tenant's quotas."""
     row = await everybody.fetch_row(
         "set_quotas",
         tenant,
@@ -61,19 +61,19 @@ def _quotas(row: Row) -> TenantQuotas:
 async def find_threads(
     database: Database, tenant: str, thread_ids: Iterable[str], *, timeout: float | None
 ) -> Set[str]:
-    """Returns those of some threads that hold anything."""
+    """Returns those of some threads that aren't empty."""
     names = {thread_key(tenant, thread_id): thread_id for thread_id in thread_ids}
     rows = await database.fetch("known_threads", list(names), timeout=timeout, reads=True)
     return {names[row["o_thread"]] for row in rows}
 
 
 async def read_usage(database: Database, *, timeout: float | None) -> Usage:
-    """Sums up what a tenant holds: reads the row of each of its threads."""
+    """Sums up a tenant's data from the rows of its threads."""
     return Usage(*(await database.fetch_row("tenant_usage", timeout=timeout, reads=True)).values())
 
 
 async def read_statistics(database: Database, *, timeout: float | None) -> Statistics:
-    """Sums up what a tenant holds, and looks at its largest threads, and at some others by chance."""
+    """Sums up a tenant's data, and measures its largest threads and a random sample of others."""
     row = await database.fetch_row("tenant_statistics", _DAYS, _LARGEST, _SAMPLE, timeout=timeout, reads=True)
     items = await database.fetch_row("item_usage", timeout=timeout, reads=True)
     largest = [await _measure(database, *one, timeout) for one in _threads(row, "l")]
@@ -83,7 +83,7 @@ async def read_statistics(database: Database, *, timeout: float | None) -> Stati
     writes = sum(thread[1] for thread in largest)
     logical = sum(thread[0] * thread[2] for thread in largest)
     if others:
-        # Of the rest the sample tells what a thread has of writes, and a checkpoint of bytes.
+        # For the rest, the sample estimates the writes per thread and the bytes per checkpoint.
         writes += sum(thread[1] for thread in others) * rest / len(others)
         sampled = max(sum(thread[0] for thread in others), 1)
         logical += sum(thread[0] * thread[2] for thread in others) * rest_checkpoints / sampled
@@ -119,6 +119,6 @@ def _threads(row: Row, kind: str) -> Iterable[tuple[object, int]]:
 async def _measure(
     database: Database, thread: object, checkpoints: int, timeout: float | None
 ) -> tuple[int, int, float]:
-    """Returns how many checkpoints and task writes a thread has, and how many bytes a checkpoint has if it is whole."""
+    """Returns a thread's numbers of checkpoints and task writes, and the mean size of a whole checkpoint in bytes."""
     row = await database.fetch_row("measure_thread", thread, _CHECKPOINTS, _MOST_WRITES, timeout=timeout, reads=True)
     return checkpoints, row["o_writes"], row["o_checkpoint_bytes"]

@@ -1,4 +1,4 @@
-"""Lists of threads, and what people change of a thread itself. Each is one statement, and so one moment."""
+"""Lists of threads, and changes of their tags, pin and time to live. Each is one statement, and so one snapshot."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from checkpointd_server.domain.threads import ERROR_CHANNEL, thread_key
 from checkpointd_server.store.connections.database import Database, Row
 
 _SIGNAL_BYTES = 16 * 1024
-"""How many bytes an interrupt or an error has that is sent with its thread."""
+"""Maximum size of an interrupt or error that is sent with its thread, in bytes."""
 _PAGE_BUDGET = 4000
-"""How many threads a page looks at, about, before it ends although it isn't full."""
+"""Approximate number of threads checked for a page, after which it ends even if it isn't full."""
 _COUNT_BUDGET = 20_000
 _MOST_COUNTED = 1_000_000
 _MOST_FOUND = 10_000
-"""How far threads are counted: all of them, and those that a filter finds."""
+"""Maximum count of all threads, and of those that match a filter."""
 
 _FIRST = UUID(int=0)
 _LAST = UUID(int=2**128 - 1)
@@ -47,7 +47,7 @@ def first_position() -> ThreadPosition:
 
 
 def conditions(wanted: ThreadFilter) -> tuple[object, ...]:
-    """Returns a filter as the database's functions take it: first whether archived threads are meant."""
+    """Returns a filter as arguments of the database's functions. The first: whether to select archived threads."""
     return (
         wanted.is_archived,
         wanted.prefix,
@@ -71,7 +71,7 @@ async def list_threads(
     page_bytes: int,
     timeout: float | None,
 ) -> ThreadPage:
-    """Reads a page of threads, newest activity first. One that isn't full is the last only if `after` is None."""
+    """Reads a page of threads, latest activity first. One that isn't full is the last only if `after` is None."""
     start = after or first_position()
     rows = await database.fetch(
         "list_threads",
@@ -99,7 +99,7 @@ async def list_threads(
 
 
 async def count_threads(database: Database, wanted: ThreadFilter, *, timeout: float | None) -> ThreadCount:
-    """Counts threads, as far as that is cheap."""
+    """Counts threads up to a limit."""
     is_filtered = wanted != ThreadFilter(is_archived=wanted.is_archived)
     limit = _MOST_FOUND if is_filtered else _MOST_COUNTED
     row = await database.fetch_row(
@@ -150,7 +150,7 @@ def _tags(text: str) -> Mapping[str, str]:
 async def archive_thread(
     database: Database, tenant: str, thread_id: str, *, archives: bool, lease: int, timeout: float | None
 ) -> bool:
-    """Archives a thread, or brings it back; tells whether that changed anything.
+    """Archives or unarchives a thread, and returns whether that changed anything.
 
     Raises ThreadNotFound, LeaseHeld, LeaseLost.
     """
@@ -189,7 +189,7 @@ async def list_nodes(
     page_size: int,
     timeout: float | None,
 ) -> tuple[list[Node], NodePosition | None]:
-    """Reads a page of a thread's checkpoints without what they hold, newest first, and where the next page starts."""
+    """Reads a page of a thread's checkpoints without their contents, newest first, and where the next page starts."""
     start = after or NodePosition(_ABOVE_ALL_IDS, "")
     rows = await database.fetch(
         "list_nodes",

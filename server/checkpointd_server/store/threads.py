@@ -1,7 +1,7 @@
-"""Work on whole threads: deleting, pruning and copying. One call a thread: one transaction under its lock.
+"""Deleting, pruning and copying threads. Each thread is one transaction under its lock.
 
-Work on many threads is no transaction, so that none of them waits for another. The leases on all of them are looked at
-first, and on each again when its turn comes.
+Work on many threads isn't one transaction, so none waits for another. The leases on all of them are checked first, and
+each one again when its turn comes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def delete_threads(
     leases: Mapping[str, int],
     timeout: float | None,
 ) -> int:
-    """Deletes threads whole, and returns how many checkpoints they had.
+    """Deletes threads, and returns how many checkpoints they had.
 
     Raises LeaseHeld, LeaseLost, ThreadPinned.
     """
@@ -46,7 +46,7 @@ async def prune_threads(
     leases: Mapping[str, int],
     timeout: float | None,
 ) -> int:
-    """Removes history from threads, and returns how many checkpoints went.
+    """Removes history from threads, and returns how many checkpoints were deleted.
 
     Raises LeaseHeld, LeaseLost, ThreadPinned.
     """
@@ -77,7 +77,7 @@ async def _for_each(
     leases: Mapping[str, int],
     timeout: float | None,
 ) -> int:
-    """Runs a statement on each of some threads, and returns how many checkpoints it took in all."""
+    """Runs a statement on each thread, and returns how many checkpoints were deleted in all."""
     targets = sorted({*thread_ids, *leases})
     keys = [thread_key(tenant, thread_id) for thread_id in targets]
     tokens = [leases.get(thread_id, 0) for thread_id in targets]
@@ -101,7 +101,7 @@ def _judge(outcome: str, thread_id: str, remaining: float | None) -> None:
 
 
 async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | None) -> int:
-    """Copies a thread, or forks it, and returns how many checkpoints.
+    """Copies or forks a thread, and returns how many checkpoints were copied.
 
     Raises ThreadExists, CheckpointNotFound, LeaseHeld, LeaseLost.
     """
@@ -123,7 +123,7 @@ async def copy_thread(database: Database, copy: CopyThread, *, timeout: float | 
 
 @asynccontextmanager
 async def _deadline(timeout: float | None) -> AsyncIterator[None]:
-    """Ends several calls together when their time is over."""
+    """A common deadline of several calls."""
     try:
         async with asyncio.timeout(timeout):
             yield

@@ -1,4 +1,4 @@
-"""Stored values: columns of result rows as the domain's values, the bytes that are read in ranges, and uploads."""
+"""Stored values: conversion of result rows, reads of ranges, and uploads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_value(
     crc32: int | None = None,
     sealed: bool | None = None,
 ) -> TypedValue:
-    """Makes a value of its columns. Without data, it was left out, and has so many bytes."""
+    """Returns a value from its columns. Without data, it was left out, and only its size is known."""
     patch = None if base_version is None else Patch(base_version, size, crc32 or 0, bool(sealed))
     of_whole = 0 if patch is not None else crc32 or 0
     if data is None:
@@ -43,7 +43,7 @@ def read_value(
 
 
 def read_values(row: Row, position: int = 0) -> Iterator[StoredValue]:
-    """Yields the values of a row's columns v_*, which are null where there are none."""
+    """Yields the values in a row's columns v_*, which are null if there are none."""
     if row["v_channel"] is None:
         return
     columns = [row[name] for name in ("v_type", "v_data", "v_bytes", "v_base", "v_size", "v_crc32", "v_sealed")]
@@ -51,7 +51,7 @@ def read_values(row: Row, position: int = 0) -> Iterator[StoredValue]:
 
 
 def read_writes(row: Row) -> Iterator[TaskWrite]:
-    """Yields the task writes of a row's columns w_*, which are null where there are none."""
+    """Yields the task writes in a row's columns w_*, which are null if there are none."""
     if row["w_task_id"] is None:
         return
     columns = [row[name] for name in ("w_type", "w_data", "w_bytes", "w_base", "w_size", "w_crc32", "w_sealed")]
@@ -68,7 +68,7 @@ async def get_value(
     max_bytes: int,
     timeout: float | None,
 ) -> ValueRange | None:
-    """Reads a range of a stored value's bytes, or of a patch's instructions. None: it is not there."""
+    """Reads a range of a stored value's bytes, or of a patch's instructions. None: not found."""
     place = (key_of(namespace), namespace.checkpoint_ns, *key)
     if isinstance(key, ChannelValueKey):
         rows = await database.fetch("get_channel_value", *place, offset, max_bytes, timeout=timeout, reads=True)
@@ -91,7 +91,7 @@ async def put_part(
     grace_seconds: float,
     timeout: float | None,
 ) -> None:
-    """Stores a part of an upload, which is kept for so long, in seconds, until a put names it."""
+    """Stores a part of an upload, which is kept for a time in seconds unless a put names it."""
     await database.fetch(
         "put_part", thread_key(tenant, thread_id), thread_id, upload_id, offset, data, grace_seconds, timeout=timeout
     )

@@ -1,1 +1,1 @@
-"""Connections to PostgreSQL: kept, shared, bounded, watched, and replaced where they died."""
+"""Connections to PostgreSQL: pool, queue, hosts, and watchdog."""

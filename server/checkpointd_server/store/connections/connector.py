@@ -1,4 +1,4 @@
-"""Making connections to the database, and noticing a pooler that stands before it."""
+"""Connecting to the database, and detecting a pooler."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from checkpointd_server.store.connections.pool import Connection, terminate
 from checkpointd_server.store.options import StoreOptions
 
 CACHED_STATEMENTS = 1024
-"""How many prepared statements a connection keeps where nobody says otherwise, and no pooler stands between."""
+"""Default number of prepared statements that a connection keeps without a pooler."""
 
 _CLASHES = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
-"""Errors of prepared statements behind a pooler that doesn't know them: one exists already, or no longer."""
+"""Errors of prepared statements through a pooler that doesn't support them: one already exists, or no longer does."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Connector:
-    """Connects to the database. Once it has noticed a pooler, connections prepare no statements.
+    """Connects to the database. Once it has detected a pooler, connections prepare no statements.
 
-    PgBouncer and its like may hand every transaction to another server connection, where what was prepared isn't, or is
-    somebody else's.
+    PgBouncer and the like may run each transaction on another server connection, where the prepared statement doesn't
+    exist, or is another client's.
 
     Args:
-        options: Where the database is. With a `statement_cache_size` of its own that one stays, pooler or not.
-        tells: Whether the log is told of a pooler.
+        options: The database. An explicit `statement_cache_size` applies with or without a pooler.
+        tells: Whether to log a detected pooler.
     """
 
     def __init__(self, options: StoreOptions, *, tells: bool = True) -> None:
@@ -37,10 +37,10 @@ class Connector:
         self._noticed = False
 
     async def connect(self) -> Connection:
-        """Makes a connection, and says of it whether a pooler stands between. Raises what the driver raises."""
+        """Creates a connection, marked if it goes through a pooler. Raises the driver's errors."""
         try:
             connection = await self._connect()
-        except _CLASHES:  # the driver asks a host first whether it is a primary, by a prepared statement
+        except _CLASHES:  # the driver first asks a host whether it is a primary, by a prepared statement
             if not self._may_give_up_statements:
                 raise
             self.notice_pooler()
@@ -60,7 +60,7 @@ class Connector:
         return connection
 
     def notice_pooler(self) -> None:
-        """Has further connections prepare no statements, unless the options say how many, and says so once."""
+        """Stops further connections from preparing statements, unless the options say how many, and logs it once."""
         if self._noticed or not self._may_give_up_statements:
             return
         self._noticed = True
@@ -80,8 +80,8 @@ class Connector:
         return connection
 
     async def _is_pooled(self, connection: Connection) -> bool:
-        """Returns whether a pooler stands between: it gives its clients numbers of its own."""
-        # Without parameters, so that nothing is prepared.
+        """Returns whether a connection goes through a pooler, which gives clients its own process numbers."""
+        # Without parameters, so nothing is prepared.
         found = await connection.execute(
             f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid():d}", timeout=self._options.connect_timeout
         )

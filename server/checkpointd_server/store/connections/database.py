@@ -1,8 +1,8 @@
-"""The database, as the store's verbs see it: statements by name, bounded in time, tried again where a connection died.
+"""The database: statements by name, with timeouts, and retries if a connection died.
 
-Every verb is one statement, which says itself whom it acts for: nothing is SET on a connection that is one tenant's, so
-nothing is reset when it comes back, and a call is one round trip. What fails for reasons that lie in the connection is
-tried again on another; the store's verbs are all safe to repeat.
+Every operation is one statement that names its tenant itself: no setting of a connection belongs to a tenant, so
+nothing is reset when it is released, and a call is one round trip. Failures of a connection are retried on another one:
+all operations of the store are safe to repeat.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Row = Mapping[str, Any]
 """A result row, by column name."""
 
 _SETTINGS = {
-    # A lock that isn't free in this time is asked for again, on whatever connection is free then: those that wait
-    # take turns, and can't keep all connections to themselves.
+    # After this time, waiting for a lock is retried on another free connection: waiting statements take turns, and
+    # can't occupy all connections.
     "lock_timeout": "1s",
-    # Nothing of ours idles within a transaction, but for a server that hangs behind a transaction pooler.
+    # We never idle within a transaction, unless a server hangs behind a transaction pooler.
     "idle_in_transaction_session_timeout": "10s",
 }
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; " + "; ".join(
     f"SET LOCAL {name} = '{value}'" for name, value in _SETTINGS.items()
 )
-"""How a call begins behind a transaction pooler, where nothing may be SET for longer."""
+"""Beginning of a call through a transaction pooler, where settings must end with the transaction."""
 
 _PREPARE = "; ".join(
     [
@@ -52,11 +52,11 @@ _PREPARE = "; ".join(
         "SET enable_seqscan = off",
         "SET enable_hashjoin = off",
         "SET enable_mergejoin = off",
-        # Each statement of a function has to see what became of rows until it had the lock.
+        # Each statement of a function must see the rows as they are once it has the lock.
         "SET default_transaction_isolation = 'read committed'",
         *(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()),
-        # Where a server's host is gone, the database notices after some 10 s, as the watchdog does on this side.
-        # It passes these over where there is no TCP, or where its system has no such option.
+        # The database notices a lost server host after some 10 s, as the watchdog does on this side.
+        # It ignores these without TCP, or if its system lacks the option.
         "SET tcp_keepalives_idle = 5",
         "SET tcp_keepalives_interval = 2",
         "SET tcp_keepalives_count = 3",
@@ -65,20 +65,20 @@ _PREPARE = "; ".join(
 )
 """The settings of a new connection."""
 _PAUSES = (0.0, 0.05, 0.1, 0.25, 0.5)
-"""How long to wait before each further try, in seconds."""
+"""Pauses before retries, in seconds."""
 _RETURN_TIMEOUT = 5.0
-"""How long a connection that a call gave up on may take to become usable again, in seconds."""
+"""How long a connection may take to become usable again after its call gave up, in seconds."""
 _WAIT_PAUSE = 0.1
-"""How long to wait between two tries to reach a database at the start, in seconds."""
+"""Pause between attempts to reach a database at startup, in seconds."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Database:
-    """The database in the name of one tenant, or of nobody.
+    """The database on behalf of one tenant, or of none.
 
-    Every statement is told its tenant, by its first parameter. Row-level security is the second wall: it shows and
-    takes no other rows than that tenant's.
+    The first parameter of every statement is its tenant. Row-level security is the second barrier: it shows and accepts
+    only that tenant's rows.
     """
 
     def __init__(self, connections: Connections, tenant: str | None) -> None:
@@ -88,7 +88,7 @@ class Database:
 
     @property
     def tenant(self) -> str | None:
-        """The tenant; None: nobody."""
+        """The tenant, or None."""
         return self._tenant
 
     @property
@@ -103,7 +103,7 @@ class Database:
 
     @property
     def is_traced(self) -> bool:
-        """True if somebody is told of statements."""
+        """True if statements are traced."""
         return self._connections.tracing is not None
 
     async def fetch(
@@ -118,26 +118,26 @@ class Database:
 
         Args:
             statement: Its name.
-            args: Its parameters behind the tenant.
+            args: Its parameters after the tenant.
             timeout: How long it may take, in seconds.
             ahead: Waits for a connection before all others, and only for so many seconds.
-            reads: Whether it stores nothing.
+            reads: Whether it only reads.
 
         Raises:
             DatabaseUnavailable: The database can't be reached or refuses to work.
-            DeadlineExceeded: `timeout`, in seconds, passed; what ran on the server was cancelled.
-            Overloaded: No connection became free, or too many wait for one already.
+            DeadlineExceeded: `timeout` passed; the statement was cancelled.
+            Overloaded: No connection became free, or too many calls wait for one.
         """
         return await self._connections.run(statement, (*self._first, *args), timeout, ahead, reads, tenant=self._tenant)
 
     async def fetch_row(self, statement: str, *args: object, timeout: float | None, reads: bool = False) -> Row:
-        """Runs a statement that always has one row, and returns it. Raises as `fetch` does."""
+        """Runs a statement that always returns one row, and returns it. Raises as `fetch` does."""
         given = (*self._first, *args)
         (row,) = await self._connections.run(statement, given, timeout, reads=reads, tenant=self._tenant)
         return row
 
     async def fetch_value(self, statement: str, *args: object, timeout: float | None) -> Any:
-        """Runs a statement that always has one row, and returns its first column. Raises as `fetch` does."""
+        """Runs a statement that always returns one row, and returns its first column. Raises as `fetch` does."""
         (row,) = await self._connections.run(statement, (*self._first, *args), timeout, tenant=self._tenant)
         return next(iter(row.values()))
 
@@ -175,7 +175,7 @@ class Connections:
         return self._pool
 
     def of(self, tenant: str | None) -> Database:
-        """Returns the database in the name of a tenant; None: of nobody, for what concerns no tenant's rows."""
+        """Returns the database on behalf of a tenant. None: of no tenant, for statements without tenants' rows."""
         return Database(self, tenant)
 
     async def run(
@@ -188,7 +188,7 @@ class Connections:
         *,
         tenant: str | None = None,
     ) -> Sequence[Row]:
-        """Runs a statement, in a tenant's turn. Raises what `Database.fetch` raises."""
+        """Runs a statement when it is the tenant's turn. Raises what `Database.fetch` raises."""
         sql = self._statements[statement]
         failure: Exception | None = None
         verdict: Verdict | None = None
@@ -207,7 +207,7 @@ class Connections:
                         if isinstance(verdict.error, DatabaseFull):
                             self.room.mark_full()
                         if verdict.waits:
-                            # It has waited for a lock as long as one may keep a connection. Others take turns.
+                            # It has waited for a lock for as long as it may occupy a connection. Others take turns.
                             again = True
                             self.metrics.lock_waits += 1
                             continue
@@ -219,7 +219,7 @@ class Connections:
         except TimeoutError as error:
             raise DeadlineExceeded from (failure or error)
         finally:
-            # An error keeps this frame, and all that the call was given. Kept by it in turn, it would stay.
+            # Breaks a reference cycle: an error keeps this frame, with all arguments of the call.
             failure = verdict = None
         raise AssertionError("the last try returns or raises")
 
@@ -266,7 +266,7 @@ class Connections:
             if not connection.pooled and isinstance(error, asyncpg.PostgresError):
                 self._release(connection)  # the statement was answered
             else:
-                # What gave up has no time to wait for the server to let go of the statement.
+                # A call that gave up has no time to wait until the server has cancelled the statement.
                 self._return_later(connection)
             raise
         finally:
@@ -282,7 +282,7 @@ class Connections:
         self.queue.release()
 
     def _expire(self, dead: Connection, error: Exception) -> None:
-        """Has all connections replaced, each when it is wanted next: where one died, the others most often did too."""
+        """Marks all connections to be replaced at their next use: if one died, the others usually did too."""
         if not self._pool.has_expired(dead):
             _logger.warning("replacing the database connections: %s", error)
             self.metrics.replaced_pools += 1
@@ -299,7 +299,7 @@ class Connections:
                 await close(connection)
             elif not connection.is_closed():
                 async with asyncio.timeout(_RETURN_TIMEOUT):
-                    # The driver waits until the server has let go of the statement.
+                    # The driver waits until the server has cancelled the statement.
                     await connection.execute("ROLLBACK" if connection.pooled else "SELECT 1")
         except Exception as error:
             _logger.debug("a connection could not be kept: %s", type(error).__name__)
@@ -307,11 +307,11 @@ class Connections:
         finally:
             self._release(connection)
         if not for_good and connection.is_closed():
-            # A host that was cut off refuses nothing. That it let go of no statement is all that is seen of it.
+            # A host that was cut off refuses no connections. It shows only by not cancelling statements.
             self._expire(connection, DatabaseUnavailable("the database doesn't answer"))
 
     async def close(self) -> None:
-        """Waits for the connections to come back, for a while, and closes them."""
+        """Waits a while until the connections are released, and closes them."""
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
         try:
@@ -323,7 +323,7 @@ class Connections:
 
 
 async def keep_trying(options: StoreOptions, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Connects to a database that may just be starting, for up to `startup_timeout`. Raises SetupError."""
+    """Connects to a database that may still be starting, for up to `startup_timeout`. Raises SetupError."""
     loop = asyncio.get_running_loop()
     end = loop.time() + options.startup_timeout
     waiting = False
@@ -350,8 +350,8 @@ async def open_connections(options: StoreOptions, statements: Mapping[str, str])
         try:
             connection.born = asyncio.get_running_loop().time()
             if not connection.pooled:
-                # A statement is planned once: planning a put takes longer than running it. And none is worth compiling.
-                # Behind a transaction pooler, where a SET would reach other clients, there is no plan to keep either.
+                # A statement is planned once: planning a put takes longer than running it. None is worth compiling.
+                # Not through a transaction pooler: a SET would affect other clients, and there are no plans to keep.
                 await connection.execute(_PREPARE, timeout=options.connect_timeout)
         except BaseException:
             terminate(connection)

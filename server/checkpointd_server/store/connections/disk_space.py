@@ -1,19 +1,19 @@
-"""Room on the database's disk: what was seen of it."""
+"""State of the database's disk space."""
 
 from __future__ import annotations
 
 from time import monotonic
 
 HOLD_SECONDS = 5.0
-"""How long no write must have been refused before there is taken to be room, in seconds. It matters where tables lie on
-another disk than temporary files, by which room is looked for."""
+"""Time without a failed write after which the disk counts as not full, in seconds. It matters if tables are on another
+disk than temporary files, which the check writes."""
 
 
 class DiskSpace:
-    """Remembers whether a write found no room. Who asks for health looks for room then, until there is some.
+    """Remembers whether a write found the disk full. Health checks test for free space then, until there is some.
 
     Args:
-        hold: How long none must have been refused before there is taken to be room, in seconds.
+        hold: Time without a failed write after which the disk counts as not full, in seconds.
     """
 
     def __init__(self, *, hold: float = HOLD_SECONDS) -> None:
@@ -22,14 +22,14 @@ class DiskSpace:
 
     @property
     def is_full(self) -> bool:
-        """True if there was none when it was last seen."""
+        """True if the disk was full when last checked."""
         return self._refused_at is not None
 
     def mark_full(self) -> None:
-        """Records that a write was refused because the disk is full."""
+        """Records that a write failed because the disk is full."""
         self._refused_at = monotonic()
 
     def mark_free(self) -> None:
-        """Records that there was room for something."""
+        """Records that something could be written."""
         if self._refused_at is not None and monotonic() - self._refused_at >= self._hold:
             self._refused_at = None

@@ -17,22 +17,22 @@ _NEXT_HOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.TargetServerAttributeNotMatched,
 )
-"""Errors that mean that another host is to be tried, besides that it can't be reached. Everything else, like a wrong
-password, is final."""
+"""Errors after which another host is tried, besides failed connections. All others, such as a wrong password, are
+final."""
 
 
 class Hosts:
-    """Connects to hosts, and knows which of them could not be reached."""
+    """Connects to hosts, and remembers which of them couldn't be reached."""
 
     def __init__(self) -> None:
         self._unreachable: dict[str, None] = {}
 
     async def connect(self, dsn: str, **arguments: Any) -> Any:
-        """Connects to the first host in the URL that will do.
+        """Connects to the first suitable host in the URL.
 
-        Each has the timeout for itself: the driver gives it to all together, and one that was cut off would use it up.
-        One that could not be reached is tried last from then on, where the URL says what the host must be (such as the
-        primary): it would cost each connection its timeout for as long as it is away.
+        Each host has its own timeout: the driver's is for all together, and a host that was cut off would use it up. If
+        the URL says which host is wanted (such as the primary), one that couldn't be reached is tried last from then
+        on: otherwise each connection would wait for its timeout first.
         """
         urls = urls_of_hosts(dsn)
         if "target_session_attrs=" in dsn:
@@ -42,7 +42,7 @@ class Hosts:
             try:
                 connection = await asyncpg.connect(url, **arguments)
             except OSError as error:  # TimeoutError too
-                # That a host is away is worth more to know than that another is a standby.
+                # An unreachable host is the more useful error than another one that is a standby.
                 failure = HostUnreachable(host_of(url), error)
                 self._unreachable.pop(url, None)
                 self._unreachable[url] = None
@@ -57,7 +57,7 @@ class Hosts:
 
 
 def urls_of_hosts(dsn: str) -> list[str]:
-    """Takes a URL that may name several hosts apart, in either of the places where the driver looks for them."""
+    """Parses a URL that may name several hosts, in either of the places where the driver looks for them."""
     url = _split(dsn)
     login, at, hosts = url.netloc.rpartition("@")
     if hosts:
@@ -65,14 +65,14 @@ def urls_of_hosts(dsn: str) -> list[str]:
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     names, ports = query.get("host", "").split(","), query.get("port", "").split(",")
     if len(names) == 1 or len(ports) not in (1, len(names)):
-        return [dsn]  # the driver says what is wrong with it, if anything is
+        return [dsn]  # the driver reports what is wrong with it
     ports = ports * len(names) if len(ports) == 1 else ports
     queries = [query | {"host": name, "port": port} for name, port in zip(names, ports, strict=True)]
     return [urlunsplit(url._replace(query=urlencode(each))) for each in queries]
 
 
 def host_of(dsn: str) -> str:
-    """Returns the host of a URL that names one: never more of it, for the rest may hold a password."""
+    """Returns the host of a URL that names one, and nothing else: the rest may contain a password."""
     url = _split(dsn)
     address = url.netloc.rpartition("@")[2]
     host = re.sub(r":[^:\]]*$", "", address).strip("[]")
@@ -80,12 +80,12 @@ def host_of(dsn: str) -> str:
 
 
 def database_of(dsn: str) -> str:
-    """Names the database of a URL and where it is, without user and password."""
+    """Describes a URL's database and host, without user and password."""
     url = _split(dsn)
     query = dict(parse_qsl(url.query))
     given = [unquote(host) for host in url.netloc.rpartition("@")[2].split(",") if host]
     port = query.get("port") or os.environ.get("PGPORT") or "5432"
-    # What the URL leaves out the driver takes from where psql takes it.
+    # The driver takes what the URL lacks from the same places as psql.
     hosts = given or [query.get("host") or os.environ.get("PGHOST") or "the driver's default host"]
     where = ",".join(host if re.search(r":[0-9]*$", host) and given else f"{host}:{port}" for host in hosts)
     database = unquote(url.path[1:]) or query.get("dbname") or query.get("database") or os.environ.get("PGDATABASE")

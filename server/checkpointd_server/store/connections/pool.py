@@ -1,7 +1,7 @@
-"""Connections that are kept open for whoever comes next.
+"""A pool of open connections.
 
-How many there may be is decided before (`Line`), so nobody waits here but for a connection to be made. To take one that
-is idle, and to give it back, is a matter of a list: no round trip, no task, no turn of the event loop.
+`ConnectionQueue` limits their number, so callers wait here only for new connections. Taking an idle one and giving it
+back are list operations: no round trip, no task, no iteration of the event loop.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ import asyncpg
 from checkpointd_server.domain.errors import DatabaseUnavailable
 
 CLOSE_TIMEOUT = 5.0
-"""How long a connection may take to say good-bye, in seconds."""
+"""How long a connection may take to close gracefully, in seconds."""
 _UPKEEP_SECONDS = 0.5
-"""How often to look for connections that are idle for too long, and for too few of them."""
+"""How often idle connections are closed, and missing ones created, in seconds."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that knows its age, and how it is used. Times are the event loop's."""
+    """A connection with its age and state. Times are the event loop's."""
 
     born = 0.0
     idle_since = 0.0
     pooled = False
-    """True if a pooler stands between, which may hand every statement to another server connection."""
+    """True if it goes through a pooler, which may use another server connection for each statement."""
 
 
 class Pool:
-    """Keeps connections.
+    """A pool of connections.
 
     Args:
-        make: Makes a connection, ready for use.
-        min_size: How many are kept open.
-        max_idle: When one that is idle is closed, in seconds, as long as there are more.
+        make: Creates a connection, ready for use.
+        min_size: The number of connections that are kept open.
+        max_idle: The idle time after which a connection beyond `min_size` is closed, in seconds.
     """
 
     def __init__(self, make: Callable[[], Awaitable[Connection]], *, min_size: int, max_idle: float) -> None:
         self._make = make
         self._min_size = min_size
         self._max_idle = max_idle
-        # The one that came last goes first, so that those that aren't needed stay idle.
+        # Last in, first out: connections that aren't needed stay idle.
         self._idle: deque[Connection] = deque()
         self._in_use: set[Connection] = set()
         self._being_made = 0
@@ -57,7 +57,7 @@ class Pool:
         self._upkeep: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Makes the first connections. Raises what making one raises."""
+        """Creates the first connections. Raises the errors of connecting."""
         try:
             while len(self._idle) < self._min_size:
                 self._put_back(await self._make())
@@ -67,11 +67,11 @@ class Pool:
         self._upkeep = asyncio.get_running_loop().create_task(self._keep_up())
 
     async def acquire(self) -> Connection:
-        """Returns a connection that is the caller's until `release`.
+        """Returns a connection for the caller's exclusive use until `release`.
 
         Raises:
             DatabaseUnavailable: The pool was closed.
-            Exception: What making one raises.
+            Exception: Connecting failed.
         """
         if self._closed:
             raise _ended()
@@ -89,14 +89,14 @@ class Pool:
             connection = await self._make()
         finally:
             self._being_made -= 1
-        if self._closed:  # meanwhile; nobody else would close it
+        if self._closed:  # in the meantime; nobody else would close it
             terminate(connection)
             raise _ended()
         self._in_use.add(connection)
         return connection
 
     def release(self, connection: Connection) -> None:
-        """Takes a connection back, on which nothing may be under way any more."""
+        """Takes back a connection, on which no statement may be running."""
         self._in_use.discard(connection)
         if connection.is_closed():
             pass
@@ -108,31 +108,31 @@ class Pool:
             self._all_back.set()
 
     def has_expired(self, connection: Connection) -> bool:
-        """Returns whether a connection is to be replaced, for it is as old as one that died."""
+        """Returns whether a connection must be replaced, because it is as old as one that died."""
         return connection.born <= self._expired_at
 
     def expire(self) -> None:
-        """Has every connection that there is now replaced, each when it is wanted next."""
+        """Marks all present connections to be replaced, each at its next use."""
         self._expired_at = asyncio.get_running_loop().time()
 
     @property
     def idle(self) -> int:
-        """The number of connections that nobody uses."""
+        """The number of idle connections."""
         return len(self._idle)
 
     @property
     def in_use(self) -> int:
-        """The number of connections at work."""
+        """The number of connections in use."""
         return len(self._in_use)
 
     @property
     def opening(self) -> int:
-        """The number of connections that calls are making."""
+        """The number of connections being created by calls."""
         return self._being_made
 
     @property
     def _size(self) -> int:
-        """The number of connections, with those that calls are making."""
+        """The number of connections, including those being created by calls."""
         return len(self._idle) + len(self._in_use) + self._being_made
 
     def _put_back(self, connection: Connection) -> None:
@@ -140,7 +140,7 @@ class Pool:
         self._idle.append(connection)
 
     async def _keep_up(self) -> None:
-        """Closes what is idle for too long, and makes what there is too little of."""
+        """Closes connections that are idle for too long, and creates missing ones."""
         time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_UPKEEP_SECONDS)
@@ -155,12 +155,12 @@ class Pool:
     async def _make_ahead(self) -> None:
         try:
             connection = await self._make()
-        except Exception as error:  # whoever needs one is told
+        except Exception as error:  # a call that needs one gets the error
             _logger.debug("a connection could not be made ahead: %s", type(error).__name__)
             return
         if self._size < self._min_size:
             self._put_back(connection)
-        else:  # a call has made one meanwhile, or is about to
+        else:  # a call has created one in the meantime, or is about to
             self._close_later(connection)
 
     def _close_later(self, connection: Connection) -> None:
@@ -169,7 +169,7 @@ class Pool:
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Waits for all connections to come back, and closes them. From now on there are none."""
+        """Waits until all connections are released, and closes them. No more are given out."""
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
@@ -182,7 +182,7 @@ class Pool:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def terminate(self) -> None:
-        """Ends all connections at once, wherever they are."""
+        """Terminates all connections at once, even those in use."""
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
@@ -197,7 +197,7 @@ def _ended() -> DatabaseUnavailable:
 
 
 async def close(connection: Connection) -> None:
-    """Says good-bye to the database, or ends the connection if that fails."""
+    """Closes a connection gracefully, or terminates it if that fails."""
     try:
         await connection.close(timeout=CLOSE_TIMEOUT)
     except Exception as error:  # the driver has ended it then
@@ -206,6 +206,6 @@ async def close(connection: Connection) -> None:
 
 
 def terminate(connection: Connection) -> None:
-    """Ends a connection, which may be dead already."""
+    """Terminates a connection, which may be dead already."""
     with suppress(asyncpg.InterfaceError):
         connection.terminate()

@@ -1,4 +1,4 @@
-"""The queue for the database: so many wait at the most, each for so long, and tenants take turns."""
+"""The queue for database connections: limited in length and time, with tenants taking turns."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from checkpointd_server.domain.errors import Overloaded
 from checkpointd_server.domain.fair_shares import LOOK_SECONDS, RECENT_SECONDS, kept_free, room_for, share
 
 MOST_TENANTS = 10_000
-"""How many tenants are remembered until those are forgotten that ask no more."""
+"""Number of tenants above which inactive ones are forgotten."""
 
 
 class ConnectionQueue:
-    """Permits, as many as there are connections, and a bounded queue for them.
+    """Permits, one per connection, and a bounded queue for them.
 
-    Those of a tenant wait in the order of coming, and the tenants that wait take turns: one with a thousand reads holds
-    up another's by one read. The bounds are shared as `fair_shares` has it.
+    A tenant's calls wait in order of arrival, and waiting tenants take turns: one with a thousand reads delays
+    another's by only one read. The limits are shared by the rules of `fair_shares`.
 
     Args:
-        permits: How many are at work at once.
-        limit: How many may wait at the most.
-        timeout: How long each waits, in seconds.
+        permits: The number of connections.
+        limit: The maximum number of waiting calls.
+        timeout: The maximum time that each waits, in seconds.
         clock: Returns the time, in seconds.
     """
 
     def __init__(self, *, permits: int, limit: int, timeout: float, clock: Callable[[], float] = monotonic) -> None:
         self._free = permits
         self.permits = permits
-        """How many are at work at once."""
+        """The number of connections."""
         self.limit = limit
-        """How many may wait at the most."""
+        """The maximum number of waiting calls."""
         self.timeout = timeout
         """How long each waits, in seconds."""
         self.waiting = 0
-        """How many wait for a permit."""
+        """The number of calls that wait for a permit."""
         self.queued_writes = 0
-        """How many writes wait for a commit. They have a bound of the same size for themselves."""
+        """The number of writes that wait for a commit. They have a separate limit of the same size."""
         self.share_refusals = 0
-        """How many were refused since the queue was nearly full, and their tenant had its share."""
+        """The number of calls rejected because the queue was nearly full and their tenant had used its share."""
         self._ahead: deque[asyncio.Future[None]] = deque()
         self._lines: OrderedDict[str | None, deque[asyncio.Future[None]]] = OrderedDict()
-        """Those who wait, by tenant; the tenant whose turn is next comes first."""
+        """The waiting calls by tenant, in the order of the tenants' turns."""
         self._clock = clock
         self._seen: dict[str, float] = {}
         self._sharers = 0
         self._looked_at = -LOOK_SECONDS
 
     def overloaded(self) -> Overloaded:
-        """Returns the refusal of those for whom it takes too long."""
+        """Returns the error of calls that waited too long."""
         return Overloaded("queue", limit=self.limit)
 
     async def acquire(self, tenant: str | None = None, *, ahead: float | None = None, again: bool = False) -> None:
         """Waits for a permit, which `release` gives back.
 
         Args:
-            tenant: Who asks. None: no tenant, but the server itself.
-            ahead: Waits before all others, and only for so many seconds.
-            again: Had a permit before, and is let in however many wait.
+            tenant: The tenant. None: the server itself.
+            ahead: Waits ahead of all others, for at most this many seconds.
+            again: Had a permit before, and may wait even if the queue is full.
 
         Raises:
-            Overloaded: Too many wait already, or it took too long.
+            Overloaded: Too many are waiting, or it took too long.
         """
         self._note(tenant)
         if self._free:
@@ -102,7 +102,7 @@ class ConnectionQueue:
         self._free += 1
 
     def refuse_write(self, tenant: str | None, queued: int) -> Overloaded | None:
-        """Returns why a tenant's write can't wait for a commit, of which so many wait already. None: it can."""
+        """Returns why a tenant's write can't wait for a commit, given how many of its writes wait. None: it can."""
         self._note(tenant)
         return self._refuse(tenant, held=queued, total=self.queued_writes)
 
@@ -114,7 +114,7 @@ class ConnectionQueue:
                 self._forget(self._clock())
 
     def _next(self) -> asyncio.Future[None]:
-        """Takes the next out of the queue."""
+        """Removes the next call from the queue."""
         self.waiting -= 1
         if self._ahead:
             return self._ahead.popleft()
@@ -125,7 +125,7 @@ class ConnectionQueue:
         return permit
 
     def _leave(self, tenant: str | None, line: deque[asyncio.Future[None]], permit: asyncio.Future[None]) -> None:
-        """Takes somebody out of the queue who waits no more."""
+        """Removes a call that no longer waits from the queue."""
         with suppress(ValueError):  # `release` came by
             line.remove(permit)
             self.waiting -= 1
@@ -133,7 +133,7 @@ class ConnectionQueue:
             del self._lines[tenant]
 
     def _refuse(self, tenant: str | None, *, held: int, total: int) -> Overloaded | None:
-        """Returns why one more can't wait of those who hold so many of all that wait. None: it can."""
+        """Returns why a tenant with this share of all waiting calls can't wait with one more. None: it can."""
         if total >= self.limit:
             return self.overloaded()
         if tenant is None or total < self.limit - kept_free(self.limit):
@@ -145,14 +145,14 @@ class ConnectionQueue:
         return Overloaded("queue", limit=share(self.limit, sharers), is_share=True)
 
     def _count_sharers(self) -> int:
-        """Counts the tenants that asked just now, or wait."""
+        """Counts the tenants that called recently, or wait."""
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             self._forget(now)
         return self._sharers
 
     def _forget(self, now: float) -> None:
-        """Forgets the tenants that neither asked just now nor wait."""
+        """Forgets the tenants that neither called recently nor wait."""
         self._looked_at = now
         self._seen = {
             tenant: at for tenant, at in self._seen.items() if now - at < RECENT_SECONDS or tenant in self._lines

@@ -1,9 +1,9 @@
-"""Noticing that the database's host has gone silent, long before a call's own time is over.
+"""Detection of a database host that has gone silent, long before calls time out.
 
-A host that is cut off refuses nothing: a statement sent to it waits for an answer that never comes. The operating
-system notices when nobody acknowledges what was sent; what it can't see, such as a proxy that forwards no more or a
-host whose processes hang, the watchdog finds out: where a statement takes long, it asks the database for the
-statement's session.
+A host that is cut off doesn't refuse connections: a statement sent to it waits for an answer that never comes. The
+operating system notices when packets aren't acknowledged. It can't notice a proxy that stops forwarding, or a host
+whose processes hang. That is the watchdog's job: if a statement takes long, it asks the database for the statement's
+session.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ import asyncpg
 from checkpointd_server.store.errors import no_descriptor_left
 
 _PAUSE = 0.5
-"""How often to look for statements that take long, in seconds."""
+"""How often long statements are searched, in seconds."""
 
 _KEEPALIVE = {
-    # By the names of `socket`, where the system has them.
+    # By their names in `socket`, if the system has them.
     "TCP_KEEPIDLE": 5,
     "TCP_KEEPINTVL": 2,
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 10_000,
 }
-"""A connection ends some 10 seconds after the other side has stopped to acknowledge. By default that takes 15 minutes
-for what was sent, and two hours for a connection that waits for an answer."""
+"""A connection ends some 10 seconds after the other side has stopped acknowledging. By default that takes 15 minutes
+for sent data, and two hours for a connection that waits for an answer."""
 
 _SESSIONS = "SELECT a.pid, pg_backend_pid() AS own FROM pg_stat_activity AS a WHERE a.pid = ANY ($1)"
 _logger = logging.getLogger(__name__)
 
 
 def keep_alive(connection: Any) -> None:
-    """Has the system ask, on a TCP connection of the driver's, whether the other side is still there."""
+    """Enables TCP keepalives on a connection of the driver."""
     transport_socket = connection._transport.get_extra_info("socket")
     if transport_socket is None or transport_socket.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    # The event loop's own object for it can't set everything on every loop.
+    # The event loop's wrapper can't set all options on every loop.
     with socket.socket(fileno=socket.dup(transport_socket.fileno())) as shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
@@ -50,12 +50,12 @@ def keep_alive(connection: Any) -> None:
 
 
 class StatementWatchdog:
-    """Looks after the statements that take long, and ends the connections of those that nobody works on.
+    """Watches long statements, and terminates the connections of those that the database doesn't execute.
 
     Args:
-        connect: Makes a connection of one's own to the database, within a bounded time.
-        patience: After how long a statement is looked after, and how often then, in seconds.
-        timeout: How long the database has for an answer, in seconds.
+        connect: Creates a separate connection to the database, within a limited time.
+        patience: The time after which a statement is checked, and the interval of further checks, in seconds.
+        timeout: How long the database may take to answer, in seconds.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Any]], *, patience: float, timeout: float) -> None:
@@ -65,7 +65,7 @@ class StatementWatchdog:
         self._at_work: dict[Any, float] = {}
 
     def watch(self, connection: Any) -> None:
-        """Watches a connection on which a statement is at work."""
+        """Watches a connection while it executes a statement."""
         self._at_work[connection] = asyncio.get_running_loop().time()
 
     def unwatch(self, connection: Any) -> None:
@@ -85,7 +85,7 @@ class StatementWatchdog:
             except Exception as error:  # whatever it is, the watchdog goes on
                 _logger.warning("the database can't be asked for its sessions: %s", type(error).__name__)
                 lost = []
-            # Only what is still the same statement: others have begun since.
+            # Only if it is still the same statement: others may have begun since.
             lost = [connection for connection in lost if self._at_work.get(connection) == late[connection]]
             if lost:
                 _logger.warning("the database doesn't answer: giving up %d connections", len(lost))
@@ -97,13 +97,13 @@ class StatementWatchdog:
                     self._at_work[connection] = time()
 
     async def _without_session(self, connections: list[Any]) -> list[Any]:
-        """Returns the connections whose session the database doesn't have, or all if it doesn't answer."""
+        """Returns the connections without a session in the database, or all if it doesn't answer."""
         try:
             probe = await self._connect()
         except (OSError, asyncpg.PostgresConnectionError) as error:  # TimeoutError too
             return [] if no_descriptor_left(error) else connections
         except asyncpg.PostgresError:
-            return []  # it refuses, so it is there
+            return []  # it refuses, so it is alive
         own = probe.get_server_pid()
         pids = [None if connection.is_closed() else connection.get_server_pid() for connection in connections]
         try:
@@ -114,6 +114,6 @@ class StatementWatchdog:
         finally:
             probe.terminate()
         if not any(row["pid"] == row["own"] == own for row in rows):
-            return []  # a pooler stands between, with numbers of its own
+            return []  # through a pooler, which has its own process numbers
         alive = {row["pid"] for row in rows}
         return [connection for connection, pid in zip(connections, pids, strict=True) if pid not in alive]

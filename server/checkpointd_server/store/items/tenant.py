@@ -271,7 +271,7 @@ def _found(items: Sequence[tuple[StoredItem, float | None]]) -> FoundItems:
 
 @asynccontextmanager
 async def _deadline(timeout: float | None) -> AsyncIterator[None]:
-    """Ends several calls together when their time is over."""
+    """A common deadline of several calls."""
     try:
         async with asyncio.timeout(timeout):
             yield

@@ -64,7 +64,7 @@ class ItemWrites:
     async def change(self, changes: Sequence[ItemChange], *, timeout: float | None) -> Results:
         """Commits changes together, and returns what became of each. Raises what `Database.fetch` raises.
 
-        A cancelled call is no longer waited for: nothing of it is stored unless its commit was under way.
+        If the call is cancelled, nothing of it is stored unless its commit has begun.
         """
         if len(self._waiting) >= self._limit:
             raise Overloaded("queue", limit=self._limit)

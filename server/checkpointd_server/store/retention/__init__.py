@@ -1,1 +1,1 @@
-"""Retention: policies, what they would do to threads, the sweeper, and what clients say of a thread's time."""
+"""Retention: policies, previews and runs, the sweeper, and threads' own times to live."""

@@ -1,4 +1,4 @@
-"""Policies, as they are kept in the database."""
+"""Policies in the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from checkpointd_server.store.connections.database import Connections, Database,
 
 
 def as_json(policy: RetentionPolicy) -> str:
-    """Returns a policy as the database's functions take it."""
+    """Returns a policy as an argument of the database's functions."""
     return json.dumps(
         {
             "name": policy.name,
@@ -28,13 +28,13 @@ def as_json(policy: RetentionPolicy) -> str:
 
 
 async def set_policy(database: Database, policy: RetentionPolicy, *, timeout: float | None) -> None:
-    """Stores a policy in place of the one with its name. Raises InvalidArgument where there are too many."""
+    """Stores a policy, replacing the one with its name. Raises InvalidArgument if there are too many."""
     if not await database.fetch_value("set_retention_policy", as_json(policy), MAX_POLICIES, timeout=timeout):
         raise InvalidArgument("policy.name", f"would be one more than {MAX_POLICIES} policies", limit=MAX_POLICIES)
 
 
 async def delete_policy(database: Database, name: str, *, timeout: float | None) -> bool:
-    """Deletes a policy, and tells whether it was there."""
+    """Deletes a policy, and returns whether it existed."""
     return bool(await database.fetch_value("delete_retention_policy", name, timeout=timeout))
 
 
@@ -45,12 +45,12 @@ async def list_policies(database: Database, *, timeout: float | None) -> list[Re
 
 
 async def register(connections: Connections, tenant: str, *, has_changed: bool, timeout: float | None) -> None:
-    """Has the sweeper look after a tenant from now on.
+    """Registers a tenant for sweeps.
 
     Args:
         connections: The database.
         tenant: The tenant.
-        has_changed: Whether its policies have, so that all its threads are to be looked at.
+        has_changed: Whether its policies have changed, so that all its threads must be checked.
         timeout: How long it may take, in seconds.
     """
     await connections.of(None).fetch("register_retention", tenant, has_changed, timeout=timeout)

@@ -1,4 +1,4 @@
-"""A tenant's retention, as RPCs ask for it."""
+"""A tenant's retention, for the RPCs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from checkpointd_server.store.options import StoreOptions
 from checkpointd_server.store.retention import policies, runs
 
 PAGE_SCAN = 100
-"""How many threads a call looks at."""
+"""Number of threads that a call checks."""
 _BEGINNING = RetentionPosition(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
 
 class Retention:
-    """Policies, previews, runs by hand, and what is about to go.
+    """Policies, previews, manual runs, and announced deletions.
 
     Args:
         connections: The database.
         of: Returns the database in a tenant's name.
-        options: How much is deleted in one transaction.
+        options: The batch size.
     """
 
     def __init__(self, connections: Connections, of: Callable[[str], Database], options: StoreOptions) -> None:
@@ -39,12 +39,12 @@ class Retention:
         self._batch = options.sweep_batch
 
     async def set_policy(self, tenant: str, policy: RetentionPolicy, *, timeout: float | None) -> None:
-        """Stores a policy in place of the one with its name. Raises InvalidArgument where there are too many."""
+        """Stores a policy, replacing the one with its name. Raises InvalidArgument if there are too many."""
         await policies.set_policy(self._of(tenant), policy, timeout=timeout)
         await policies.register(self._connections, tenant, has_changed=True, timeout=timeout)
 
     async def delete_policy(self, tenant: str, name: str, *, timeout: float | None) -> bool:
-        """Deletes a policy, and tells whether it was there."""
+        """Deletes a policy, and returns whether it existed."""
         deleted = await policies.delete_policy(self._of(tenant), name, timeout=timeout)
         await policies.register(self._connections, tenant, has_changed=True, timeout=timeout)
         return deleted
@@ -61,7 +61,7 @@ class Retention:
         after: RetentionPosition | None,
         timeout: float | None,
     ) -> RetentionPage:
-        """Returns what would go of the next threads now; with a policy: what that would delete by itself."""
+        """Returns what would be deleted from the next threads now; with a policy, by that policy alone."""
         database = self._of(tenant)
         return await runs.preview(database, policy, after=after, scan=PAGE_SCAN, timeout=timeout)
 
@@ -73,7 +73,7 @@ class Retention:
     async def list_expiring(
         self, tenant: str, *, after: RetentionPosition | None, page_size: int, timeout: float | None
     ) -> ExpiringPage:
-        """Reads a page of what is about to go and nobody has acknowledged, the next first."""
+        """Reads a page of announced deletions that aren't acknowledged, earliest deadline first."""
         rows = await self._of(tenant).fetch(
             "list_expiring", *(after or _BEGINNING), page_size + 1, timeout=timeout, reads=True
         )
@@ -96,7 +96,7 @@ class Retention:
         return ExpiringPage(entries, RetentionPosition(last["o_deadline_at"], last["o_thread"]))
 
     async def acknowledge(self, tenant: str, thread_id: str, below: str, *, timeout: float | None) -> bool:
-        """Lets what was announced of a thread go; tells whether it still is what was announced."""
+        """Acknowledges an announced deletion, and returns whether it is still the same."""
         key = thread_key(tenant, thread_id)
         database = self._of(tenant)
         return bool(await database.fetch_value("acknowledge_expiring", key, below or None, timeout=timeout))

@@ -1,4 +1,4 @@
-"""Runs of retention over a tenant's threads, part by part: what would go, or away with it."""
+"""Runs of retention over a tenant's threads, in parts: previews and deletions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from checkpointd_server.store.connections.database import Database, Row
 from checkpointd_server.store.retention.policies import as_json
 
 SCAN = 1000
-"""Among how many threads those are looked for that are to be looked at, in one go."""
+"""Number of threads among which one statement finds those to check."""
 _BEGINNING = RetentionPosition(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 _TRIES = 3
-"""How often a thread is come back to that others have locked, or write to while it is looked for garbage."""
+"""Number of attempts for a thread that others have locked, or write to while garbage is searched."""
 _PAUSE_SECONDS = 0.05
 _GARBAGE_BATCH = 500
-"""How many values are deleted in one transaction."""
+"""Maximum number of values deleted in one transaction."""
 
 
 async def preview(
@@ -38,13 +38,13 @@ async def preview(
     scan: int,
     timeout: float | None,
 ) -> RetentionPage:
-    """Returns what would go of the next threads, and changes nothing.
+    """Returns what would be deleted from the next threads, without changing anything.
 
     Args:
         database: The database in the tenant's name.
-        policy: One that is tried by itself, in place of the one with its name. None: those that there are.
-        after: Where the part before ended.
-        scan: How many threads to look at.
+        policy: A policy to try by itself, in place of the one with its name. None: the stored policies.
+        after: Where the previous part ended.
+        scan: The number of threads to check.
         timeout: How long each statement may take, in seconds.
     """
     extra = None if policy is None else as_json(policy)
@@ -73,13 +73,13 @@ async def run_part(
 
     Args:
         database: The database in the tenant's name.
-        changed_at: When the policies last changed: threads that were looked at since are passed over, as long as
-            nothing was written to them and nothing comes due. None: none is.
-        after: Where the part before ended.
-        scan: Among how many threads to look for them.
-        batch: How many checkpoints to delete in one transaction.
+        changed_at: When the policies last changed: threads that were checked since are skipped, unless they were
+            written to or something becomes due. None: none is skipped.
+        after: Where the previous part ended.
+        scan: The number of threads to search.
+        batch: The maximum number of checkpoints deleted in one transaction.
         timeout: How long each statement may take, in seconds.
-        go_on: Asked before each step; False ends the part, whose threads come up again.
+        go_on: Called before each step; False ends the part, whose threads are checked again later.
     """
     effects: list[RetentionEffect] = []
     threads, position = await _next_threads(database, changed_at, after, scan, timeout)
@@ -117,7 +117,7 @@ async def _retain(
     timeout: float | None,
     go_on: Callable[[], Awaitable[bool]] | None,
 ) -> RetentionEffect | None:
-    """Does to one thread what is to be done, step by step. None: nothing is."""
+    """Applies what is due to one thread, step by step. None: nothing is due."""
     plan = await _plan(database, thread, timeout)
     if plan["o_is_exempt"]:
         return None
@@ -210,7 +210,7 @@ async def _apply(
 
 
 async def _collect(database: Database, thread: UUID, timeout: float | None) -> bool:
-    """Deletes the values that nothing refers to any more. False: others wrote to the thread all the while."""
+    """Deletes values that nothing refers to. False: others kept writing to the thread."""
     for _ in range(_TRIES):
         found = await database.fetch("find_garbage", thread, timeout=timeout, reads=True)
         if not found:
@@ -242,9 +242,9 @@ async def _free(database: Database, thread: UUID, garbage: Row, timeout: float |
 
 
 async def _let_others_in(begun: float) -> None:
-    """Pauses for as long as a step took.
+    """Pauses for the duration of a step.
 
-    A put that waits for the thread's lock wakes up when the step is over. The next one would have the lock before it.
+    A put that waits for the thread's lock wakes up after the step; without a pause, the next step would lock first.
     """
     await asyncio.sleep(time.monotonic() - begun)
 

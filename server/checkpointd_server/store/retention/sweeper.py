@@ -26,14 +26,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweeps, as long as no other server does.
+    """Sweeps, unless another server does.
 
-    The right to sweep is a row in the database, with a time: who has it prolongs it while it works. A server that dies
-    in the middle is followed by another when that time is over, which goes on where it was.
+    The right to sweep is a lease in a row of the database, which the sweeping server renews. If that server dies,
+    another takes over when the lease expires, and continues where it was.
 
     Args:
         connections: The database.
-        options: How often, and how much at once.
+        options: The interval and the batch size.
     """
 
     def __init__(self, connections: Connections, options: StoreOptions) -> None:
@@ -44,10 +44,10 @@ class Sweeper:
         self._is_ours = False
 
     async def sweep(self, tell: Callable[[str, RetentionEffect], None]) -> SweepReport:
-        """Applies the policies of every tenant whose turn it is.
+        """Applies the policies of every due tenant.
 
         Args:
-            tell: Called with the tenant and with what was done to a thread.
+            tell: Called with the tenant and each deletion.
         """
         threads = checkpoints = 0
         has_run = False
@@ -74,7 +74,7 @@ class Sweeper:
                 try:
                     await self._sweep_tenant(tenant, changed_at, after, count)
                 except Exception:
-                    # The others get their turn; this one comes up again.
+                    # Other tenants are still swept; this one is retried later.
                     with suppress(CheckpointdError):
                         await self._note(tenant, None)
                     raise

@@ -1,4 +1,4 @@
-"""Times of a thread that clients set: how long it is to be kept, and that it was read."""
+"""Times of a thread that clients set: its time to live, and when it was read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from checkpointd_server.store.connections.database import Connections, Database
 from checkpointd_server.store.retention.policies import register
 
 _KNOWN_SECONDS = 60.0
-"""How long it isn't said again what time a thread has, unless a put may be its first."""
+"""How long a thread's time to live isn't stored again, unless a put may be its first, in seconds."""
 _READ_SECONDS = 1.0
-"""How long a read stands for those after it."""
+"""How long further reads of a thread aren't recorded, in seconds."""
 _MOST_KNOWN = 10_000
 _TIMEOUT = 10.0
 
 
 class ThreadTimes:
-    """Keeps them in the database, and doesn't ask it again for what is known.
+    """Stores them in the database, and caches what is stored.
 
     Args:
         connections: The database.
@@ -35,7 +35,7 @@ class ThreadTimes:
         self._reads: dict[UUID, float] = {}
 
     async def set_ttls(self, puts: Iterable[PutCheckpoint]) -> None:
-        """Gives the threads of puts the time that these bring along, before they are stored."""
+        """Sets the times to live that puts carry, before the puts are stored."""
         wanted = {}
         for put in puts:
             if put.ttl_seconds is not None:
@@ -53,7 +53,7 @@ class ThreadTimes:
             self._ttls[key] = (ttl_seconds, monotonic())
 
     async def note_read(self, tenant: str, thread_id: str, *, timeout: float | None) -> None:
-        """Lets a read count as use of a thread."""
+        """Records a read as use of a thread."""
         key, now = thread_key(tenant, thread_id), monotonic()
         if now - self._reads.get(key, -_READ_SECONDS) < _READ_SECONDS:
             return
@@ -63,7 +63,7 @@ class ThreadTimes:
         self._reads[key] = now
 
     async def register(self, tenant: str) -> None:
-        """Has the sweeper look after a tenant whose threads have a time to live."""
+        """Registers a tenant whose threads have a time to live for sweeps."""
         if tenant not in self._tenants:
             await register(self._connections, tenant, has_changed=False, timeout=_TIMEOUT)
             if len(self._tenants) >= _MOST_KNOWN:

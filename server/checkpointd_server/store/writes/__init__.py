@@ -1,1 +1,1 @@
-"""Puts and task writes: gathered, merged into groups, stored many in one commit, and told apart again."""
+"""Puts and task writes: queued, merged into groups, and committed together."""

@@ -1,4 +1,4 @@
-"""Groups as `commit_group` and `commit_writes` take them (migrations/0001_core/03_writes.sql has the types of rows)."""
+"""Groups as arguments of `commit_group` and `commit_writes` (row types: migrations/0001_core/03_writes.sql)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NO_BASE: tuple[object, ...] = (None,) * 6
 _NO_PATCH: tuple[object, ...] = (None,) * 8
 _NO_UPLOAD: tuple[object, ...] = (None, None)
 _BASES_BYTES = 16_384
-"""About how many bytes the names have of the values that a task write is built on, at the most."""
+"""Approximate maximum size of the names of the values that a task write builds on, in bytes."""
 _NO_PUT: tuple[object, ...] = (None,) * 13
 _LOOK_EVERY_BYTES = 65_536
-"""After how many bytes of task writes it is looked at, about, how many there are beside their checkpoint."""
+"""Approximate size of task writes after which the total of their checkpoint is checked, in bytes."""
 
 
 class Rows:
-    """The contents of groups, as arrays of rows. Each group has a namespace of its own.
+    """The contents of groups, as arrays of rows. Each group has a different namespace.
 
     Args:
         groups: The groups.
@@ -37,11 +37,11 @@ class Rows:
         self._emptied: list[tuple[object, ...]] = []
         self._writes: list[tuple[object, ...]] = []
         self._written = 0
-        """How many bytes the task writes have, without what they write."""
+        """The size of the task writes without their data, in bytes."""
         self._has_patches = self._has_patched_writes = False
         self._has_uploads = False
         self._bytes = 0
-        """How many the rows of the group under way have."""
+        """The size of the current group's rows, in bytes."""
         for group in groups:
             self._add_group(group)
         # A write of so many bytes is the one in which the next look falls due.
@@ -49,11 +49,11 @@ class Rows:
 
     @property
     def are_plain(self) -> bool:
-        """True if they are what `commit_group` takes: a group alone, all of it here, no reason to look around."""
+        """True if `commit_group` can store them: one group, without uploads, and no check is due."""
         return len(self._groups) == 1 and not (self._has_uploads or self._has_patched_writes or self._looks)
 
     def as_group(self) -> tuple[object, ...]:
-        """Returns the arguments of `commit_group` behind the tenant, where `are_plain`."""
+        """Returns the arguments of `commit_group` after the tenant, if `are_plain`."""
         _, thread, thread_id, ns, lease, version, writer, last, may_be_first, _, *of_last = self._groups[0]
         *earlier, (_, _, _, parent, _, *columns) = self._puts or [_NO_PUT]
         return (
@@ -69,10 +69,10 @@ class Rows:
         )
 
     def as_commit(self, *, waits: bool) -> tuple[object, ...]:
-        """Returns the arguments of `commit_writes` behind the tenant.
+        """Returns the arguments of `commit_writes` after the tenant.
 
         Args:
-            waits: Whether to wait for the thread, where all groups are of one.
+            waits: Whether to wait for the thread, if all groups are of one.
         """
         return (
             waits,
@@ -169,7 +169,7 @@ class Rows:
             self._values.append((*row, *based, *upload))
 
     def _add_writes(self, group: Group, number: int, put: PutWrites, request_id: bytes) -> int | None:
-        """Adds task writes, and returns what signal they are, if any of them is one."""
+        """Adds task writes, and returns their signal, if any."""
         signal = None
         for task_id, task_path, idx, channel, value in put.writes:
             upload, patched, patch = _NO_UPLOAD, _NO_PATCH, value.patch
@@ -193,6 +193,6 @@ class Rows:
 
 def _based(patch: Patch, base: Base) -> tuple[object, ...]:
     """Returns what is told of a patch's base, the base and its chain being as they are in the group."""
-    # A base in the group has been looked at before.
+    # A base in the group has been checked before.
     reach, base_crc32 = (patch.reach, patch.base_crc32) if base.outside == patch.base_version else (0, 0)
     return patch.base_version, patch.sealed, base.outside, base.hops, reach, base_crc32 or None

@@ -23,7 +23,7 @@ from checkpointd_server.store.writes.outcomes import (
 )
 
 BUSY_TRIES = 5
-"""How often a write that finds its thread's row gone again and again is tried."""
+"""Number of attempts of a write whose thread's row keeps disappearing."""
 
 
 class CommitCalls:
@@ -106,7 +106,7 @@ class CommitCalls:
 
 
 def _latest(groups: Iterable[Group]) -> float | None:
-    """Returns how long the most patient of the callers waits from now, in seconds. None: for ever."""
+    """Returns the longest time that any of the callers still waits, in seconds. None: no limit."""
     now = asyncio.get_running_loop().time()
     remaining = 0.0
     for group in groups:

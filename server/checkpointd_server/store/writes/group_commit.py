@@ -1,9 +1,9 @@
 """Group commit: writes that arrive while commits are in flight share the next one.
 
-Writes wait in a queue for each thread, since one transaction at a time can have a thread's lock. A commit takes what
-waits for the threads that are free, merges the writes of each namespace that build on each other into a group, and
-stores the groups by one function call. Each write keeps its own check, version and error: where a group isn't simply
-stored, its writes are looked at one by one. This module decides when and with whom; commit_calls.py stores.
+Writes wait in a queue per thread, because only one transaction at a time can lock a thread. A commit takes the writes
+of all free threads, merges writes of a namespace that build on each other into a group, and stores the groups by one
+function call. Each write has its own check, version and error: if a group isn't simply stored, its writes are tried one
+by one. This module decides when and with whom; commit_calls.py stores.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from checkpointd_server.store.writes.merge import Group, uploads_of
 from checkpointd_server.store.writes.outcomes import finish, result_of_refused, versions_of_stored
 
 MAX_IN_FLIGHT = 2
-"""How many commits are in flight at once: while the disk works on one, the next is put together."""
+"""Number of concurrent commits: while one is written to disk, the next is assembled."""
 MAX_SLOW = 2
-"""How many more commits may wait for a lock meanwhile, each for that of one thread."""
+"""Maximum number of further commits that wait for the lock of one thread each."""
 SLOW_SECONDS = 0.05
-"""After how long a commit no longer counts as in flight: it waits for a lock, and must not hold up the others."""
+"""Time after which a commit no longer counts as in flight, in seconds: it waits for a lock."""
 MAX_WRITES = 128
-"""How many writes share a commit at the most."""
+"""Maximum number of writes in a commit."""
 MAX_BYTES = 4 * 1024 * 1024
-"""Where a commit is closed, in bytes of values. A larger write goes alone."""
+"""Size at which a commit is full, in bytes of values. A larger write is committed alone."""
 _TICK_SECONDS = 0.02
-"""How often to look whose time is over, while there is anything to do."""
+"""How often timeouts are checked while there are writes, in seconds."""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class _Queued:
 
 
 class _Commit:
-    """Writes that are stored together, and the threads that they reserve meanwhile."""
+    """Writes that are stored together, and the threads that they reserve."""
 
     def __init__(self, groups: list[Group], since: float, *, tries: int = 0) -> None:
         self.groups = groups
@@ -64,10 +64,10 @@ class _Commit:
         self.tries = tries
         """How often its threads' locks were taken."""
         self.is_slow = tries > 0
-        """True if it waits for a lock, and doesn't count as in flight."""
+        """True if it waits for a lock, and so doesn't count as in flight."""
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
-        """True if the task has. One that is cancelled before never comes to its end."""
+        """True if the task has begun. A task that is cancelled before that never runs its cleanup."""
 
     @property
     def entries(self) -> Iterable[PendingWrite]:
@@ -80,7 +80,7 @@ class _Commit:
 
 
 class GroupCommit:
-    """Stores the writes of a tenant, many in one commit where many come at once."""
+    """Stores the writes of a tenant, with concurrent ones in one commit."""
 
     def __init__(self, database: Database, limits: Limits, times: ThreadTimes | None = None) -> None:
         self._database = database
@@ -89,26 +89,26 @@ class GroupCommit:
         self._calls = CommitCalls(database, limits)
         self._queues: dict[str, deque[_Queued]] = {}
         self._ready: deque[str] = deque()
-        """Threads that have something queued and are in no commit."""
+        """Threads with queued writes that are in no commit."""
         self._commits: set[_Commit] = set()
         self._locked: deque[_Commit] = deque()
-        """The commits that wait for a lock, and those that wait to do so."""
+        """The commits that wait for a lock, and those that are about to."""
         self._busy: set[str] = set()
         self._queued = 0
         self._in_flight = 0
         self._slow = 0
         self._scheduled = False
         self._beginner: asyncio.Task[None] | None = None
-        """The task that is about to begin a commit."""
+        """The task that will begin the next commit."""
         self._ticking = False
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing is in flight, nor waits."""
+        """True if nothing is in flight or queued."""
         return not self._queued and not self._commits and not self._locked
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
-        """Takes writes, in order."""
+        """Queues writes in order."""
         loop = asyncio.get_running_loop()
         now, queue = loop.time(), self._database.queue
         refused: list[tuple[PendingWrite, Exception]] = []
@@ -126,7 +126,7 @@ class GroupCommit:
         if refused:
             loop.call_soon(finish, refused)
         if not self._scheduled:
-            # When the others of this round of the event loop have come.
+            # After the other writes of this iteration of the event loop have arrived.
             self._scheduled = True
             if self._in_flight or self._locked:
                 loop.call_soon(self._begin)
@@ -137,7 +137,7 @@ class GroupCommit:
             loop.call_later(_TICK_SECONDS, self._tick)
 
     def _begin(self) -> None:
-        """Begins commits, as long as there is something to store and room for one more."""
+        """Begins commits while there are writes and room for another commit."""
         self._scheduled = False
         while self._locked and self._slow < MAX_SLOW:
             locked = self._locked.popleft()
@@ -152,7 +152,7 @@ class GroupCommit:
             self._start(_Commit(groups, asyncio.get_running_loop().time()))
 
     async def _begin_here(self) -> None:
-        """Begins a commit in the task that runs: what finds nothing in flight waits for one round less of the loop."""
+        """Begins a commit in the running task, which saves an iteration of the event loop if nothing is in flight."""
         self._scheduled, self._beginner = False, None
         commit = None
         if self._ready and not self._in_flight and (groups := self._take()):
@@ -165,7 +165,7 @@ class GroupCommit:
             await self._run(commit)
 
     def _take(self) -> list[Group]:
-        """Takes what the next commit stores out of the queues."""
+        """Removes the writes of the next commit from the queues."""
         groups: list[Group] = []
         taken = size = 0
         oldest = now = asyncio.get_running_loop().time()
@@ -180,7 +180,7 @@ class GroupCommit:
                 oldest = min(oldest, waiting[0].since)
             while waiting and taken < MAX_WRITES:
                 pending = waiting[0].pending
-                if pending.result is not None:  # nobody waits for it any more
+                if pending.result is not None:  # its caller has given up
                     self._dequeue(waiting)
                     continue
                 if taken and size + pending.size > MAX_BYTES:
@@ -237,7 +237,7 @@ class GroupCommit:
         commit.task = asyncio.get_running_loop().create_task(self._run(commit))
 
     def _release(self, commit: _Commit, threads: Iterable[str]) -> None:
-        """Lets the next commit have threads."""
+        """Makes threads available to the next commit."""
         for thread_id in list(threads):
             commit.threads.discard(thread_id)
             self._busy.discard(thread_id)
@@ -251,9 +251,9 @@ class GroupCommit:
         except Exception as error:
             finish((pending, error) for pending in commit.entries)
         finally:
-            # What is left has no result only where this task was cancelled: nobody may wait for ever.
+            # Some have no result only if this task was cancelled: no caller may wait forever.
             finish((pending, DeadlineExceeded()) for pending in commit.entries)
-            commit.task = None  # one that was cancelled keeps this frame, and would be kept by the commit in turn
+            commit.task = None  # breaks a reference cycle: a cancelled task keeps this frame
             self._commits.discard(commit)
             self._slow -= commit.is_slow
             self._in_flight -= not commit.is_slow
@@ -261,13 +261,13 @@ class GroupCommit:
             self._begin()
 
     async def _store(self, commit: _Commit) -> None:
-        """Stores the groups of a commit; those that were refused, write by write."""
+        """Stores the groups of a commit, and refused groups write by write."""
         writes = [pending.write for group in commit.groups for pending in group.entries]
         timed = [write for write in writes if isinstance(write, PutCheckpoint) and write.ttl_seconds is not None]
         if timed and self._times is not None:
             await self._times.set_ttls(timed)
         try:
-            # The first time nobody waits for a thread that others have, so that no commit holds up those behind it.
+            # The first attempt doesn't wait for locked threads, so no commit delays those behind it.
             outcomes = await self._calls.store(commit.groups, waits=commit.tries > 0)
         except (DatabaseUnavailable, DeadlineExceeded, Overloaded):
             raise
@@ -306,7 +306,7 @@ class GroupCommit:
         self._begin()
 
     def _tick(self) -> None:
-        """Refuses what waited for too long, and no longer counts commits that wait for a lock."""
+        """Rejects writes that waited too long, and stops counting commits that wait for a lock."""
         self._ticking = False
         if self.is_idle:
             return

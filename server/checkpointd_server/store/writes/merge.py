@@ -1,4 +1,4 @@
-"""Groups: writes of one namespace that build on each other, so that one check decides on all of them."""
+"""Groups: writes of one namespace that build on each other, so one check decides on all of them."""
 
 from __future__ import annotations
 
@@ -14,68 +14,68 @@ NO_PRECONDITION = Precondition()
 
 
 class Base(NamedTuple):
-    """A value of the group, as the base of a patch that comes after it in the group."""
+    """A value of the group, as the base of a later patch in the group."""
 
     outside: str | None
-    """The version from before the group that the value's chain of patches begins with; None: it begins in the group."""
+    """The older version that the value's chain of patches begins with. None: the chain begins in the group."""
     hops: int
-    """How many patches of the group lead to the value."""
+    """The number of the group's patches up to the value."""
     size: int
     """The size of the value, in bytes."""
     crc32: int
-    """The CRC-32 of the value, or of its patch; 0: it isn't known."""
+    """The CRC-32 of the value, or of its patch. 0: unknown."""
 
 
 class Group:
-    """The writes of a commit in one namespace, stored as a whole or not at all: puts and task writes, in order.
+    """Puts and task writes of a commit in one namespace, in order: stored as a whole or not at all.
 
-    Where it is refused, each of them is looked at by itself.
+    If it is refused, each write is tried separately.
     """
 
     def __init__(self, first: PendingWrite, request_id: bytes = b"") -> None:
         self.namespace = first.write.namespace
         self.lease_token = first.write.lease_token
         self.precondition = first.write.precondition or NO_PRECONDITION
-        """The first one's, which decides for all."""
+        """The first write's, which decides for all."""
         self.serializer: SerializerFamily | None = None
-        """The family of the serializer that all of its writes are of which tell one."""
+        """The serializer family of its writes, as far as it is known."""
         self.entries: list[PendingWrite] = []
         self.request_ids: list[bytes] = []
-        """Of each entry. What has none gets one, so that storing it again after a lost answer is known for that."""
+        """The request id of each entry. Entries without one get one, to recognize a retry after a lost answer."""
         self.last_put: PutCheckpoint | None = None
         self.puts = 0
         """How many it has."""
         self._bases: dict[tuple[str, str], Base] = {}
         self._changed: set[tuple[str, str]] = set()
-        """The values that it stores, and those that it makes empty."""
+        """The values that it stores, and those that it empties."""
         self._written_on: set[tuple[str, str]] = set()
-        """The values from before the group that its task writes are patches on."""
+        """The older values that its task writes are patches on."""
         self._checkpoint_ids: set[str] = set()
         self._places: set[tuple[str, str, int]] = set()
         self.add(first, request_id)
 
     def admits(self, pending: PendingWrite) -> bool:
-        """Returns whether a later write of the namespace may join these: it is accepted whenever they are."""
+        """Returns whether a later write of the namespace may join: whether it is accepted whenever the others are."""
         write = pending.write
         if write.lease_token != self.lease_token or not self._implies(write.precondition):
             return False
         if write.request_id and write.request_id in self.request_ids:
             return False
         if isinstance(write, PutWrites):
-            # One statement can't write a row twice. Of regular writes the first one stays anyway.
+            # One statement can't write a row twice. The first of several regular writes stays anyway.
             return self._places.isdisjoint(_special_places(write)) and all(
                 self._has_base(entry.channel, entry.value) for entry in write.writes
             )
         return (
             write.checkpoint_id not in self._checkpoint_ids
             and all((channel, version) not in self._changed for channel, version, _ in write.values)
-            # Task writes are stored behind all values: they would find another base.
+            # Task writes are stored after all values, so they would find another base.
             and (not self._written_on or all((channel, at) not in self._written_on for channel, at, _ in write.values))
             and all(self._has_base(channel, value) for channel, _, value in write.values if value is not None)
         )
 
     def _implies(self, precondition: Precondition | None) -> bool:
-        """Returns whether a precondition holds behind the group, if the group's held before it."""
+        """Returns whether a precondition holds after the group, provided that the group's holds before it."""
         if precondition is None or is_unconditional(precondition):
             return True
         put = self.last_put
@@ -87,7 +87,7 @@ class Group:
         )
 
     def _has_base(self, channel: str, value: TypedValue) -> bool:
-        """Returns whether a patch on a value of the group fits it. What is wrong is said to those that stand alone."""
+        """Returns whether a patch on a value of the group fits. If not, it is tried separately, and gets the error."""
         if value.patch is None:
             return True
         key = (channel, value.patch.base_version)
@@ -97,7 +97,7 @@ class Group:
         return value.patch.reach <= base.size and value.patch.base_crc32 in (0, base.crc32)
 
     def add(self, pending: PendingWrite, request_id: bytes = b"") -> None:
-        """Adds a write that `admits` has let through. `request_id`: what it was given before, if it has none itself."""
+        """Adds a write that `admits` accepts. `request_id`: the id that it was given before, if it has none itself."""
         write = pending.write
         self.serializer = self.serializer or write.serializer
         self.entries.append(pending)
@@ -131,13 +131,13 @@ class Group:
         return self._bases[channel, version]
 
     def least_parent(self) -> str | None:
-        """The bytewise least id that puts of the group build on and don't bring themselves."""
+        """The bytewise least parent id of the group's puts that is outside the group."""
         parents = [
             write.parent_checkpoint_id
             for write in self.writes()
             if isinstance(write, PutCheckpoint) and write.parent_checkpoint_id is not None
         ]
-        # Texts of Python are ordered by code points, and so are their bytes.
+        # Python orders text by code points, which is also the order of the UTF-8 bytes.
         return min((parent for parent in parents if parent not in self._checkpoint_ids), default=None)
 
     def writes(self) -> Iterator[PutCheckpoint | PutWrites]:
@@ -146,7 +146,7 @@ class Group:
 
     @property
     def may_be_first(self) -> bool:
-        """True if it is accepted where there is nothing yet."""
+        """True if it is accepted in an empty namespace."""
         return is_unconditional(self.precondition) or self.precondition.if_version_match == 0
 
 
@@ -156,7 +156,7 @@ def is_unconditional(precondition: Precondition) -> bool:
 
 
 def value_size(value: TypedValue) -> int:
-    """Returns how many bytes a value has, once its patch is applied."""
+    """Returns the size of a value with its patch applied, in bytes."""
     if value.patch is not None:
         return value.patch.size
     return len(value.data) if value.parts is None else value.parts.size

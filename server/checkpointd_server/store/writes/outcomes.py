@@ -37,17 +37,17 @@ class Outcome(NamedTuple):
 
 
 def stored(version: int, previous: int) -> Outcome:
-    """Returns the outcome of a group that was stored, of which the namespace's versions are known."""
+    """Returns the outcome of a stored group from its namespace's versions."""
     return Outcome("ok", version, previous, None, None, None, None)
 
 
 def read_outcomes(columns: Iterable[list[Any] | None], groups: int) -> list[Outcome]:
-    """Reads the columns of the result, each with an entry for each group."""
+    """Reads the columns of the result, which have an entry for each group."""
     return [Outcome(*entry) for entry in zip(*(column or (None,) * groups for column in columns), strict=True)]
 
 
 def versions_of_stored(group: Group, outcome: Outcome) -> list[int]:
-    """Returns the versions that a stored group's writes are answered with."""
+    """Returns the versions of a stored group's writes."""
     assert outcome.version is not None
     current, following = outcome.previous, outcome.version - group.puts + 1
     versions = []
@@ -59,7 +59,7 @@ def versions_of_stored(group: Group, outcome: Outcome) -> list[int]:
 
 
 def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits: Limits) -> Result:
-    """Returns what a write that was a group of its own is answered with."""
+    """Returns the result of a write that was a group by itself."""
     thread_id = write.namespace.thread_id
     match outcome.reason:
         case "repeated":
@@ -98,11 +98,11 @@ def result_of_refused(write: PutCheckpoint | PutWrites, outcome: Outcome, limits
 
 
 def finish(results: Iterable[tuple[PendingWrite, int | Exception]]) -> None:
-    """Gives writes their results, unless they have one, and hands them back: those that belong together in one list."""
+    """Sets the results of writes that have none, and delivers them: those that belong together in one list."""
     finished: dict[Callable[[list[PendingWrite]], None], list[PendingWrite]] = {}
     for pending, result in results:
         if pending.result is None:
-            # Where a known error came from says nothing. Those frames hold the write, and would be kept by it in turn.
+            # The traceback of a known error is useless, and its frames would form a reference cycle with the write.
             pending.result = result.with_traceback(None) if isinstance(result, CheckpointdError) else result
             finished.setdefault(pending.deliver, []).append(pending)
     for deliver, writes in finished.items():
