@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from checkpointd_server.cli.option_types import Seconds, setting, stacked
 from checkpointd_server.domain.access import AccessOptions, JwtOptions, TlsFiles
 
-_DEFAULTS = AccessOptions()
+_access = partial(setting, defaults=AccessOptions())
 _JWT = JwtOptions()
 _FILE = click.Path(path_type=Path)
 
@@ -61,29 +62,21 @@ access_settings = stacked(
         show_default=True,
         help="Accepted difference from the issuer's clock, in seconds.",
     ),
-    setting(
+    _access(
         "--open-health/--no-open-health",
-        default=_DEFAULTS.open_health,
-        show_default=True,
         help="Serve health checks without a token.",
     ),
-    setting(
+    _access(
         "--open-reflection/--no-open-reflection",
-        default=_DEFAULTS.open_reflection,
-        show_default=True,
         help="Serve reflection without a token.",
     ),
-    setting(
+    _access(
         "--insecure-without-tls/--no-insecure-without-tls",
-        default=_DEFAULTS.insecure_without_tls,
-        show_default=True,
         help="Allow --listen on addresses that other machines can reach, without TLS. Tokens are then sent "
         "unencrypted.",
     ),
-    setting(
+    _access(
         "--insecure-without-tokens/--no-insecure-without-tokens",
-        default=_DEFAULTS.insecure_without_tokens,
-        show_default=True,
         help="Allow --listen on addresses that other machines can reach, without authentication.",
     ),
 )

@@ -162,9 +162,17 @@ def check_texts(command: click.Command) -> None:
             check_texts(below)
 
 
-def setting(flags: str, **options: Any) -> Decorator[Any]:
-    """Returns an option that can also be set by the environment variable CHECKPOINTD_<NAME>."""
+def setting(flags: str, *, defaults: object = None, **options: Any) -> Decorator[Any]:
+    """Returns an option that can also be set by the environment variable CHECKPOINTD_<NAME>.
+
+    Args:
+        flags: The option, or a pair: "--migrate/--no-migrate".
+        defaults: The object that has the option's default, as an attribute of the option's name. The help shows it.
+        options: Arguments of `click.option`.
+    """
     name = flags.partition("/")[0].removeprefix("--").replace("-", "_")
+    if defaults is not None:
+        options = {"default": getattr(defaults, name), "show_default": True, **options}
     return click.option(flags, name, envvar=f"CHECKPOINTD_{name.upper()}", show_envvar=True, **options)
 
 

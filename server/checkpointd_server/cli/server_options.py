@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +15,10 @@ from checkpointd_server.domain.items import parse_index_name
 from checkpointd_server.process.logging import LogFormat, LogLevel
 
 _DEFAULTS = ServeConfig()
+# Settings whose default is the field of their name; the others say theirs.
+_served = partial(setting, defaults=_DEFAULTS)
+_database = partial(setting, defaults=_DEFAULTS.database)
+_limit = partial(setting, defaults=_DEFAULTS.limits)
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]
@@ -94,11 +99,9 @@ database_settings = stacked(
         help="Folder of the embedded PostgreSQL, created on first use.  [default: ~/.local/share/checkpointd; "
         "/var/lib/checkpointd for root]",
     ),
-    setting(
+    _database(
         "--schema",
         type=SchemaName(),
-        default=_DEFAULTS.database.schema,
-        show_default=True,
         help="Schema that holds checkpointd's tables.",
     ),
     setting(
@@ -121,12 +124,10 @@ database_settings = stacked(
 )
 
 serve_settings = stacked(
-    setting(
+    _served(
         "--listen",
         type=Address(),
         multiple=True,
-        default=list(_DEFAULTS.listen),
-        show_default=True,
         help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. May be given several times; in "
         "the environment, separated by spaces.",
     ),
@@ -144,63 +145,47 @@ serve_settings = stacked(
     ),
     access_settings,
     database_settings,
-    setting(
+    _served(
         "--workers",
         type=Whole(min=1),
-        default=_DEFAULTS.workers,
-        show_default=True,
         help="Number of server processes sharing the same ports (Linux). One that dies is replaced.",
     ),
-    setting(
+    _served(
         "--pool-max-size",
         type=Whole(min=1),
-        default=_DEFAULTS.pool_max_size,
-        show_default=True,
         help="Maximum number of database connections, for all workers together.",
     ),
-    setting(
+    _served(
         "--max-concurrent-calls",
         type=Whole(min=1),
-        default=_DEFAULTS.max_concurrent_calls,
-        show_default=True,
         help="Maximum number of concurrent calls in each worker. Calls beyond this limit or the next three are "
         "rejected with OVERLOADED, and clients retry them later.",
     ),
-    setting(
+    _served(
         "--max-bytes-in-flight",
         type=Whole(min=1024 * 1024),
-        default=_DEFAULTS.max_bytes_in_flight,
-        show_default=True,
         help="Maximum size of all requests and answers in memory, in bytes. A larger message is accepted when there "
         "is no other.",
     ),
-    setting(
+    _served(
         "--max-queue",
         type=Whole(min=0),
-        default=_DEFAULTS.max_queue,
-        show_default=True,
         help="Maximum number of reads waiting for a database connection, and of writes waiting for their commit.",
     ),
-    setting(
+    _served(
         "--max-queue-seconds",
         type=Seconds(zero=False),
-        default=_DEFAULTS.max_queue_seconds,
-        show_default=True,
         help="How long a call waits in these queues before it is rejected, in seconds.",
     ),
-    setting(
+    _served(
         "--max-connections",
         type=Whole(min=1),
-        default=_DEFAULTS.max_connections,
-        show_default=True,
         help="Maximum number of client connections in each worker; less if the system's limit on open files is "
         "lower. Further connections are closed at once.",
     ),
-    setting(
+    _served(
         "--max-wasted-calls",
         type=Whole(min=0),
-        default=_DEFAULTS.max_wasted_calls,
-        show_default=True,
         help="How many calls per second a connection may cancel, or have rejected for its token or scope, before it "
         "is closed; five times as many in a burst. 0 sets no limit, for proxies that send the calls of many clients "
         "over one connection.",
@@ -227,116 +212,85 @@ serve_settings = stacked(
         show_default=True,
         help="Maximum number of calls and operations per second of each tenant, in each worker. 0 sets no limit.",
     ),
-    setting(
+    _served(
         "--quota-refresh-seconds",
         type=Seconds(zero=False),
-        default=_DEFAULTS.quota_refresh_seconds,
-        show_default=True,
         help="How often quotas and usage are read from the database, in seconds. A tenant may exceed its quota in "
         "between.",
     ),
-    setting(
+    _served(
         "--statement-cache-size",
         type=Whole(min=0),
-        default=_DEFAULTS.statement_cache_size,
         help="Number of prepared statements kept on each connection.  [default: 1024, and none behind a pooler]",
     ),
-    setting(
+    _served(
         "--migrate/--no-migrate",
-        default=_DEFAULTS.migrate,
-        show_default=True,
         help="Update the schema at startup, or refuse to start if it is out of date.",
     ),
-    setting(
+    _served(
         "--drain-seconds",
         type=Seconds(zero=True),
-        default=_DEFAULTS.drain_seconds,
-        show_default=True,
         help="How long calls in flight may take to finish after SIGTERM, in seconds.",
     ),
-    setting(
+    _served(
         "--kill-after-seconds",
         type=Seconds(zero=False),
-        default=_DEFAULTS.kill_after_seconds,
-        show_default=True,
         help="With --workers: how long after draining a worker that hasn't exited is killed, in seconds.",
     ),
-    setting(
+    _served(
         "--retention-interval",
         type=Seconds(zero=True),
-        default=_DEFAULTS.retention_interval,
-        show_default=True,
         help="Pause between two sweeps that apply retention policies, in seconds. Of several servers, one does it. 0 "
         "turns sweeps off on this server.",
     ),
-    setting(
+    _served(
         "--retention-batch",
         type=Whole(min=1),
-        default=_DEFAULTS.retention_batch,
-        show_default=True,
         help="Maximum number of checkpoints that retention deletes in one transaction. Writers of the same thread "
         "wait for it.",
     ),
-    setting(
+    _served(
         "--default-timeout",
         type=Seconds(zero=False),
-        default=_DEFAULTS.default_timeout,
-        show_default=True,
         help="Timeout of calls without a deadline, in seconds.",
     ),
-    setting(
+    _served(
         "--max-timeout",
         type=Seconds(zero=False),
-        default=_DEFAULTS.max_timeout,
-        show_default=True,
         help="Maximum timeout of a call, even if its deadline is later, in seconds.",
     ),
-    setting(
+    _limit(
         "--max-message-bytes",
         type=Whole(min=1024 * 1024, max=2**31 - 1),
-        default=_DEFAULTS.limits.max_message_bytes,
-        show_default=True,
         help="Maximum size of a message in either direction, in bytes.",
     ),
-    setting(
+    _limit(
         "--max-value-bytes",
         type=Whole(min=1024 * 1024, max=2**40),
-        default=_DEFAULTS.limits.max_value_bytes,
-        show_default=True,
         help="Maximum size of a channel's value, in bytes. Values larger than a message are sent in parts.",
     ),
-    setting(
+    _limit(
         "--max-page-bytes",
         type=Whole(min=1024, max=2**31 - 1),
-        default=_DEFAULTS.limits.max_page_bytes,
-        show_default=True,
         help="Size at which a page of a list ends, in bytes.",
     ),
-    setting(
+    _served(
         "--reflection/--no-reflection",
-        default=_DEFAULTS.reflection,
-        show_default=True,
         help="Serve reflection, for tools such as grpcurl.",
     ),
-    setting(
+    _served(
         "--traces/--no-traces",
-        default=_DEFAULTS.traces,
-        show_default=True,
         help="Send OpenTelemetry spans over OTLP/HTTP to the collector at OTEL_EXPORTER_OTLP_ENDPOINT. Needs "
         "checkpointd[otel].",
     ),
-    setting(
+    _served(
         "--slow-call-seconds",
         type=Seconds(zero=True),
-        default=_DEFAULTS.slow_call_seconds,
-        show_default=True,
         help="Log a warning, with thread and size, for calls that take longer than this, in seconds. 0 turns it off.",
     ),
-    setting(
+    _served(
         "--warn-checkpoint-bytes",
         type=Whole(min=0),
-        default=_DEFAULTS.warn_checkpoint_bytes,
-        show_default=True,
         help="Log a warning for checkpoints whose changed values are larger than this, in bytes. 0 turns it off.",
     ),
     setting(
