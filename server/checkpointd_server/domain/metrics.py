@@ -95,7 +95,15 @@ class RpcMetrics:
         return found
 
     def failed(self, method: str, via: str, code: str, reason: str, seconds: float) -> None:
-        """Counts a call that was answered by an error."""
+        """Counts a call that was answered by an error.
+
+        Args:
+            method: The method, such as "CheckpointService/PutCheckpoint".
+            via: "unary" or "pipeline".
+            code: The name of the gRPC status code.
+            reason: The error reason, without its prefix.
+            seconds: How long it took.
+        """
         found = self.of(method, via)
         found.codes[code] += 1
         found.seconds.observe(seconds)

@@ -71,9 +71,18 @@ def _read_long_number(instructions: bytes, start: int) -> tuple[int, int]:
 
 
 def check_instructions(instructions: bytes, size: int, *, max_operations: int) -> PatchForm:
-    """Checks instructions without the base: that they can be read, are not too many, and make `size` bytes.
+    """Checks instructions without the base.
 
-    Raises BrokenPatch.
+    Args:
+        instructions: The instructions.
+        size: The size of the value that they make, in bytes.
+        max_operations: The most operations.
+
+    Returns:
+        How many operations there are, and how far into the base they reach.
+
+    Raises:
+        BrokenPatch: They can't be read, are too many, or make a value of another size.
     """
     operations = made = reach = 0
     for copies, length, offset in read_operations(instructions):
@@ -89,7 +98,17 @@ def check_instructions(instructions: bytes, size: int, *, max_operations: int) -
 
 
 def apply_patch(base: bytes, instructions: bytes, *, size: int, checksum: int) -> bytes:
-    """Returns what instructions make of a base. Raises BrokenPatch if it isn't what the patch says, to the bit."""
+    """Returns what instructions make of a base.
+
+    Args:
+        base: The value that the patch builds on.
+        instructions: The instructions.
+        size: The size of the value that they make, in bytes.
+        checksum: Its CRC-32.
+
+    Raises:
+        BrokenPatch: They can't be read or applied, or the value isn't the one announced.
+    """
     source, literals, room, limit = memoryview(base), memoryview(instructions), size, len(base)
     parts: list[memoryview] = []
     for copies, length, offset in read_operations(instructions):

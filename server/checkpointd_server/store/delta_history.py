@@ -43,7 +43,21 @@ async def get_delta_history(
     max_bytes: int,
     timeout: float | None,
 ) -> DeltaHistory:
-    """Walks the ancestors of a checkpoint (None: the latest) for writes and seeds of channels, a page per call."""
+    """Walks the ancestors of a checkpoint for writes and seeds of channels, a page per call.
+
+    Args:
+        database: The database of the tenant.
+        namespace: The namespace of the checkpoint.
+        checkpoint_id: Its id. None: the latest.
+        channels: The channels.
+        after: The place where the page before ended. None: the first page.
+        page_bytes: The size at which the page is cut, in bytes. It has at least one write.
+        max_bytes: The size beyond which a write, or the values of an ancestor, are left out, in bytes.
+        timeout: The time that the caller has left, in seconds; None: no end.
+
+    Raises:
+        InvalidArgument: `after` is no place where a page ended.
+    """
     asked = list(dict.fromkeys(channels))
     start = _read_position(after)
     done = {number for number in start.done if isinstance(number, int)}

@@ -79,7 +79,18 @@ class Leases:
             raise DatabaseUnavailable("the lease expired before the database confirmed it; try again") from None
 
     async def renew(self, tenant: str, thread_id: str, token: int, *, ttl: float, timeout: float | None) -> Lease:
-        """Extends a lease that is in force. Raises LeaseLost."""
+        """Extends a lease that is in force.
+
+        Args:
+            tenant: The tenant.
+            thread_id: The thread.
+            token: The lease's token.
+            ttl: How long it lives from now, in seconds.
+            timeout: The time that the caller has left, in seconds; None: no end.
+
+        Raises:
+            LeaseLost: It has ended.
+        """
         time = asyncio.get_running_loop().time
         asked_at = time()
         key = thread_key(tenant, thread_id)

@@ -90,7 +90,10 @@ class _Tenant:
 
 
 class PostgresStore:
-    """A CheckpointStore on PostgreSQL; `open_store` creates one. Many servers may share one database."""
+    """A CheckpointStore on PostgreSQL; `open_store` creates one. Many servers may share one database.
+
+    CheckpointStore describes the arguments, results and errors of its methods.
+    """
 
     def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures | None = None) -> None:
         self._connections = connections

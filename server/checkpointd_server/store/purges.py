@@ -81,7 +81,18 @@ async def purge_found(
 async def purge_all(
     database: Database, *, start: PurgePosition, takes_pinned: bool, is_dry_run: bool, timeout: float | None
 ) -> PurgeReport:
-    """Purges a page of all threads that a tenant had when the purge began, including empty ones."""
+    """Purges a page of all threads that a tenant had when the purge began, including empty ones.
+
+    Args:
+        database: The database of the tenant.
+        start: The place where the page before ended; it also says when the purge began.
+        takes_pinned: Whether pinned threads are purged too. Otherwise they are counted.
+        is_dry_run: Whether to delete nothing, and report what the tenant has in all.
+        timeout: The time that the caller has left, in seconds; None: no end.
+
+    Returns:
+        The deletions of this page. Its `next` is where the next one starts; None: this was the last one.
+    """
     report, end = PurgeReport(), monotonic() + PAGE_SECONDS
     usage = await tenants.read_usage(database, timeout=timeout) if start.began_at is None or is_dry_run else None
     stays = usage is not None and not takes_pinned

@@ -44,6 +44,9 @@ def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[s
     Args:
         schema: The schema.
         folder: The folder of the .sql files. None: the store's own.
+
+    Raises:
+        ValueError: Two statements have the same name.
     """
     statements: dict[str, str] = {}
     folder = folder or files(__package__).joinpath("sql")

@@ -68,7 +68,16 @@ async def get_value(
     max_bytes: int,
     timeout: float | None,
 ) -> ValueRange | None:
-    """Reads a range of a stored value's bytes, or of a patch's instructions. None: not found."""
+    """Reads a range of a stored value's bytes, or of a patch's instructions. None: not found.
+
+    Args:
+        database: The database of the tenant.
+        namespace: The namespace of the value.
+        key: The value: a channel's version, or a task write.
+        offset: The beginning of the range, in bytes.
+        max_bytes: The most bytes to read.
+        timeout: The time that the caller has left, in seconds; None: no end.
+    """
     place = (key_of(namespace), namespace.checkpoint_ns, *key)
     if isinstance(key, ChannelValueKey):
         rows = await database.fetch("get_channel_value", *place, offset, max_bytes, timeout=timeout, reads=True)
@@ -91,7 +100,18 @@ async def put_part(
     grace_seconds: float,
     timeout: float | None,
 ) -> None:
-    """Stores a part of an upload, which is kept for a time in seconds unless a put names it."""
+    """Stores a part of an upload.
+
+    Args:
+        database: The database of the tenant.
+        tenant: The tenant.
+        thread_id: The thread.
+        upload_id: The upload.
+        offset: The part's place in the value, in bytes.
+        data: The part.
+        grace_seconds: How long it is kept if no put names it.
+        timeout: The time that the caller has left, in seconds; None: no end.
+    """
     await database.fetch(
         "put_part", thread_key(tenant, thread_id), thread_id, upload_id, offset, data, grace_seconds, timeout=timeout
     )

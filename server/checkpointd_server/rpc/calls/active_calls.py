@@ -139,6 +139,11 @@ class ActiveCalls:
     def reserve(self, state: TenantState, operations: int, size: int) -> tuple[int, CheckpointdError | None]:
         """Counts operations of a tenant's pipeline as at work, with so many bytes, until `release`.
 
+        Args:
+            state: The tenant.
+            operations: How many operations there are.
+            size: The size of their message, in bytes, which is reserved whole even if some are rejected.
+
         Returns:
             How many of them there is room for: the first ones; and why not for the others, if that isn't for room.
 

@@ -55,7 +55,14 @@ class AuditTrail:
         self._lines = RateLimitedLog(self._log)
 
     def done(self, call: Any, peer: str, method: MethodDescriptor, response: bytes) -> None:
-        """Records a call that succeeded."""
+        """Records a call that succeeded.
+
+        Args:
+            call: The call.
+            peer: The client, as gRPC names it.
+            method: The method.
+            response: The encoded answer, whose counts the line tells.
+        """
         if not _is_concerned(call.request):
             return
         answer = GetMessageClass(method.output_type).FromString(response)
@@ -64,7 +71,14 @@ class AuditTrail:
         self._log.info("audit", **{**told, **_fields(call, peer, method, "OK")})
 
     def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
-        """Records a call that failed after it had begun, and so may be done in part."""
+        """Records a call that failed after it had begun, and so may be done in part.
+
+        Args:
+            call: The call.
+            peer: The client, as gRPC names it.
+            method: The method.
+            code: The name of the gRPC status code.
+        """
         if not _is_concerned(call.request):
             return
         fields = _fields(call, peer, method, code)

@@ -218,6 +218,10 @@ class Calls:
             method: What serves it.
             timeout: How long the call may take, in seconds. None: its client set no deadline.
             whole: Whether the method takes the identity, not its tenant alone.
+
+        Raises:
+            ResultTooLarge: The answer is larger than a message may be.
+            Exception: What the method raises.
         """
         assert call.identity is not None
         limit = self._limits.message_bytes

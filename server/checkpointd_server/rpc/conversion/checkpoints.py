@@ -105,7 +105,7 @@ def read_put_checkpoint(request: pb.PutCheckpointRequest, tenant: str, limits: L
 
 
 def read_ttl(ttl_seconds: int) -> int:
-    """Returns a thread's time to live after its last use, in seconds. 0: none."""
+    """Returns a thread's time to live after its last use, in seconds. 0: none. Raises InvalidArgument."""
     if not 0 <= ttl_seconds <= MAX_TTL_SECONDS:
         problem = f"is {ttl_seconds}, must be from 0 to {MAX_TTL_SECONDS}"
         raise InvalidArgument("ttl_seconds", problem, limit=MAX_TTL_SECONDS)

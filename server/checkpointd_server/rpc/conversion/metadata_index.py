@@ -183,7 +183,15 @@ class PairMap(list[tuple[Any, Any]]):
 
 
 def read_map(data: bytes, field: str) -> PairMap:
-    """Unpacks a map. Memory use is at most a small multiple of the bytes' length, whatever they are."""
+    """Unpacks a map. Memory use is at most a small multiple of the bytes' length, whatever they are.
+
+    Args:
+        data: A msgpack map.
+        field: The name of the field in errors.
+
+    Raises:
+        InvalidArgument: The bytes are no msgpack, or no map.
+    """
     try:
         # The unpacker allocates by the lengths that msgpack claims. Skipping doesn't, and fails unless the claimed
         # bytes are there.
@@ -265,9 +273,15 @@ def _fitting(data: bytes, limits: Limits) -> Iterable[tuple[Any, Any]]:
 
 
 def project(value: Any, depth: int, keys: int = 0) -> Any:
-    """Returns a value in a form that JSON can represent, nested at most `depth` levels. It is within `keys` keys.
+    """Returns a value in a form that JSON can represent.
 
-    Raises TooDeep.
+    Args:
+        value: What msgpack was unpacked to.
+        depth: How many levels of lists and maps it may have.
+        keys: How many keys of maps it is within: a key may be a list or a map.
+
+    Raises:
+        TooDeep: It is nested deeper.
     """
     kind = type(value)
     if kind is str:

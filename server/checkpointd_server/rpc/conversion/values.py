@@ -32,9 +32,16 @@ _USUAL_TYPES = frozenset({"msgpack", "null", "json", "bytes", "bytearray"})
 def read_channel_values(
     messages: Sequence[pb.ChannelValue], checked_channels: set[str], checked_versions: set[str], limits: Limits
 ) -> list[ChannelValue]:
-    """Returns the changed channels of a put. Most are among its channels and versions, which were checked before.
+    """Returns the changed channels of a put.
 
-    Raises InvalidArgument.
+    Args:
+        messages: The changed channels.
+        checked_channels: Names of channels that are known to be valid: all that the checkpoint has.
+        checked_versions: Versions that are known to be valid.
+        limits: The limits of requests.
+
+    Raises:
+        InvalidArgument: A name, version, value or patch is invalid, or there are too many of them.
     """
     check_count(len(messages), "values", limits.max_values)
     values: list[ChannelValue] = []
@@ -113,7 +120,7 @@ def _read_parted(message: pb.TypedValue, field: str, limits: Limits) -> TypedVal
 
 
 def check_upload_id(upload_id: bytes, field: str) -> None:
-    """Checks an upload's id."""
+    """Checks an upload's id. Raises InvalidArgument."""
     if len(upload_id) != UPLOAD_ID_BYTES:
         raise InvalidArgument(field, f"has {len(upload_id)} bytes, an upload's id has {UPLOAD_ID_BYTES}")
 

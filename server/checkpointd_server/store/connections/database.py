@@ -121,7 +121,7 @@ class Database:
             args: Its parameters after the tenant.
             timeout: How long it may take, in seconds.
             ahead: Waits for a connection before all others, and only for so many seconds.
-            reads: Whether it only reads.
+            reads: Whether it only reads. A value that PostgreSQL rejects is then our bug, not the caller's fault.
 
         Raises:
             DatabaseUnavailable: The database can't be reached or refuses to work.
@@ -131,7 +131,14 @@ class Database:
         return await self._connections.run(statement, (*self._first, *args), timeout, ahead, reads, tenant=self._tenant)
 
     async def fetch_row(self, statement: str, *args: object, timeout: float | None, reads: bool = False) -> Row:
-        """Runs a statement that always returns one row, and returns it. Raises as `fetch` does."""
+        """Runs a statement that always returns one row, and returns it. Raises as `fetch` does.
+
+        Args:
+            statement: Its name.
+            args: Its parameters after the tenant.
+            timeout: How long it may take, in seconds.
+            reads: Whether it only reads. A value that PostgreSQL rejects is then our bug, not the caller's fault.
+        """
         given = (*self._first, *args)
         (row,) = await self._connections.run(statement, given, timeout, reads=reads, tenant=self._tenant)
         return row
@@ -188,7 +195,16 @@ class Connections:
         *,
         tenant: str | None = None,
     ) -> Sequence[Row]:
-        """Runs a statement when it is the tenant's turn. Raises what `Database.fetch` raises."""
+        """Runs a statement when it is the tenant's turn. Raises what `Database.fetch` raises.
+
+        Args:
+            statement: Its name.
+            args: All its parameters.
+            timeout: How long it may take, in seconds.
+            ahead: Waits for a connection before all others, and only for so many seconds.
+            reads: Whether it only reads. A value that PostgreSQL rejects is then our bug, not the caller's fault.
+            tenant: The tenant whose turn it takes. None: of no tenant.
+        """
         sql = self._statements[statement]
         failure: Exception | None = None
         verdict: Verdict | None = None

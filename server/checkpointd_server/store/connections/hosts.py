@@ -33,6 +33,14 @@ class Hosts:
         Each host has its own timeout: the driver's is for all together, and a host that was cut off would use it up. If
         the URL says which host is wanted (such as the primary), one that couldn't be reached is tried last from then
         on: otherwise each connection would wait for its timeout first.
+
+        Args:
+            dsn: The URL.
+            arguments: Arguments of `asyncpg.connect`.
+
+        Raises:
+            HostUnreachable: No host fits, and at least one couldn't be reached.
+            Exception: What the driver raised: of the first host if none fits, else at once.
         """
         urls = urls_of_hosts(dsn)
         if "target_session_attrs=" in dsn:

@@ -25,7 +25,7 @@ _BEGINNING = RetentionPosition(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
 
 class Retention:
-    """Policies, previews, manual runs, and announced deletions.
+    """Policies, previews, manual runs, and announced deletions: a RetentionStore, which describes its methods.
 
     Args:
         connections: The database.
