@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -88,6 +89,12 @@ SELECT to_regtype('vector') IS NOT NULL AS vectors \\gset
 """
 
 
+@cache
+def _checksum(sql: str) -> str:
+    statements = " ".join(_COMMENT.sub("", sql).split())
+    return hashlib.sha256(statements.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
     """A migration."""
@@ -107,8 +114,7 @@ class Migration:
 
         Comments and white space don't count.
         """
-        statements = " ".join(_COMMENT.sub("", self.sql).split())
-        return hashlib.sha256(statements.encode()).hexdigest()[:16]
+        return _checksum(self.sql)
 
     def __str__(self) -> str:
         return f"{self.number:04} {self.name}"
@@ -154,7 +160,8 @@ class SchemaStatus:
         return not self.pending and not self.too_new and not self.changed
 
 
-def load_migrations() -> list[Migration]:
+@cache
+def load_migrations() -> tuple[Migration, ...]:
     """Returns all migrations that this checkpointd knows, oldest first. Raises ValueError if one is malformed."""
     migrations = []
     for folder in sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda folder: folder.name):
@@ -162,7 +169,7 @@ def load_migrations() -> list[Migration]:
         parts = sorted(folder.iterdir(), key=lambda file: file.name)
         sql = "\n".join(part.read_text(encoding="utf-8") for part in parts)
         migrations.append(Migration(number=int(number), name=name, additive=_is_additive(folder.name, sql), sql=sql))
-    return migrations
+    return tuple(migrations)
 
 
 def _is_additive(folder: str, sql: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -48,8 +49,16 @@ def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[s
     Raises:
         ValueError: Two statements have the same name.
     """
+    return _own_statements(schema) if folder is None else _read_statements(schema, folder)
+
+
+@cache
+def _own_statements(schema: str) -> Mapping[str, str]:
+    return _read_statements(schema, files(__package__).joinpath("sql"))
+
+
+def _read_statements(schema: str, folder: Traversable) -> Mapping[str, str]:
     statements: dict[str, str] = {}
-    folder = folder or files(__package__).joinpath("sql")
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         _, *parts = _HEADING.split(file.read_text(encoding="utf-8"))
         for name, body in zip(parts[0::2], parts[1::2], strict=True):
