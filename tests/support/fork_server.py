@@ -9,6 +9,7 @@ nothing itself, and has no thread: what matters to gRPC, which must not be forke
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -28,6 +29,9 @@ def main() -> None:
     for module in modules:
         importlib.import_module(module)
     added = {name: value for name, value in os.environ.items() if name not in before}
+    # Or each program's collector would look through what was imported, and the fork copy the memory that it lies in.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a program ends by itself
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the programs
     with socket.socket(fileno=int(number)) as connection:
