@@ -12,6 +12,7 @@ import grpc
 import pytest
 from click.testing import Result
 from langgraph.checkpoint.grpc import GrpcStore
+from langgraph.store.base import PutOp
 
 from checkpointd.v1 import store_service_pb2 as pb
 from checkpointd.v1.store_service_pb2_grpc import StoreServiceStub
@@ -154,8 +155,11 @@ def test_redaction_keeps_names_and_nothing_else(
 
 def put_many(target: str, count: int) -> None:
     with GrpcStore(target) as store:
-        for number in range(count):
-            store.put(("many", str(number % 7)), f"{number:05}", {"text": "x" * 500, "number": number})
+        for some in range(0, count, 100):
+            store.batch(
+                PutOp(("many", str(number % 7)), f"{number:05}", {"text": "x" * 500, "number": number})
+                for number in range(some, min(some + 100, count))
+            )
 
 
 def test_an_import_that_is_killed_goes_on(command: Command, new_server: NewServer, tmp_path: Path) -> None:
