@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from time import perf_counter
+from time import thread_time
 from zlib import crc32
 
 import pytest
@@ -125,10 +125,10 @@ def test_a_large_value_takes_no_longer_than_its_copy() -> None:
     instructions = copy(0, 4_000_000) + insert(b"x" * 1000) + copy(4_001_000, 5_999_000)
     expected = base[:4_000_000] + b"x" * 1000 + base[4_001_000:]
     checksum = crc32(expected)
-    begun = perf_counter()
+    begun = thread_time()
     for _ in range(5):
         apply_patch(base, instructions, size=len(expected), checksum=checksum)
-    assert (perf_counter() - begun) / 5 < 0.25  # 10 ms on the machine that this was written on
+    assert (thread_time() - begun) / 5 < 0.25  # 10 ms on the machine that this was written on
 
 
 CHANNEL = "messages"
