@@ -217,6 +217,31 @@ async def test_items_count_for_the_bytes_of_their_tenant(serve: Any) -> None:
         assert server.tenants.metrics.quota_refusals["bytes"] > 0
 
 
+async def test_restored_items_count_for_the_bytes_of_their_tenant(serve: Any) -> None:
+    async with serve(quota_refresh=FAST) as (_, client):
+        await client.store.PutItem(put_item("0"))
+        (whole,) = (await client.store.ListItems(store_pb.ListItemsRequest())).items
+        await set_quotas(client, max_bytes=200_000)
+        numbers = iter(range(1, 1000))
+
+        def restore() -> Any:
+            whole.item.key = f"{next(numbers)}"
+            return client.store.RestoreItems(store_pb.RestoreItemsRequest(items=[whole]))
+
+        refusal = await until_refused(client, restore)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+        assert (refusal.metadata["field"], refusal.metadata["limit"]) == ("bytes", "200000")
+        stored = (await client.store.CountItems(store_pb.CountItemsRequest())).count
+        assert 15 <= stored <= 21
+        # Nothing of a request that is over is stored, and what was restored leaves no room for a put.
+        many = store_pb.RestoreItemsRequest(items=[whole] * 9)
+        for number, one in enumerate(many.items):
+            one.item.key = f"more-{number}"
+        assert "quota of 200000 bytes" in str(await reason_of(client.store.RestoreItems(many)))
+        assert "quota of 200000 bytes" in str(await reason_of(client.store.PutItem(put_item("more", 30_000))))
+        assert (await client.store.CountItems(store_pb.CountItemsRequest())).count == stored
+
+
 async def test_items_of_many_callers_at_once_stay_within_the_bytes(serve: Any) -> None:
     async with serve(quota_refresh=600.0) as (server, client):
         await client.store.PutItem(put_item("first"))

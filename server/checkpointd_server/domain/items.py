@@ -146,6 +146,13 @@ class WholeItem:
     updated_at: datetime
     expires_at: datetime | None = None
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in the database."""
+        words = sum([len(word.lexeme) + 2 * len(word.positions) for word in self.words or ()])
+        components = sum([len(vector.components) for vector in self.vectors])
+        return len(self.data) + len(self.doc) + words + COMPONENT_BYTES * components
+
 
 class ListedKey(NamedTuple):
     """An item of which no more was asked."""

@@ -141,7 +141,7 @@ class StoreServicer:
     async def restore_items(self, request: pb.RestoreItemsRequest, tenant: str, timeout: float | None) -> bytes:
         """Stores items as they were listed."""
         wanted = await self._executor.run(read_restore, request, self._limits)
-        self._check_quota(request.ByteSize(), tenant)
+        self._check_quota(sum([item.size for item in wanted]), tenant)
         outcomes = await self._store.items(tenant).restore(wanted, replace=request.replace, timeout=timeout)
         return write_outcomes(outcomes).SerializeToString()
 
