@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 from langgraph.checkpoint.grpc._transport.cleanup import run_to_end
@@ -223,11 +224,18 @@ def _for_each(step: ForEach, call: Call) -> None:
 
 
 async def _afor_each(step: ForEach, call: AsyncCall) -> None:
-    """Awaits a step's requests, a few at once."""
+    """Awaits a step's requests, a few at once, or in this task if there is only one."""
+    first = next(step.requests, None)
+    second = None if first is None else next(step.requests, None)
+    if second is None:
+        if first is not None:
+            step.take(first, await call(first))
+        return
     failure: Exception | None = None
+    requests = chain((first, second), step.requests)
 
     async def work_off() -> None:
-        for request in step.requests:
+        for request in requests:
             step.take(request, await call(request))
 
     try:
