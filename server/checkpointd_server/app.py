@@ -1,4 +1,4 @@
-"""The server from start to stop: database, schema, store, RPCs, and the way back in the opposite order."""
+"""The server from start to stop: database, schema, store and RPCs; stopped in the opposite order."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from checkpointd_server.store import Migration, SchemaStatus, StoreOptions
 GC_SECONDS = 60.0
 """How often garbage is collected, in seconds."""
 RETENTION_SECONDS = 15.0
-"""The maximum pause between looks for tenants whose threads are due, in seconds."""
+"""The maximum pause between searches for due tenants, in seconds."""
 PROBE_SECONDS = 2.0
-"""How often the database is asked whether it is there, and how long it has to answer."""
+"""The interval and timeout of checks of the database, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The database that is served from."""
+    """The database in use."""
 
     url: str = field(repr=False)
     """Its URL."""
     wait_stopped: Callable[[], Awaitable[str]] | None = None
-    """If it is our own: waits for its unexpected end and tells why."""
+    """For the embedded PostgreSQL: waits for its unexpected end and returns why."""
 
 
 class WorkerPlace(Protocol):
@@ -57,7 +57,7 @@ class WorkerPlace(Protocol):
         """Its number, from 1 on."""
 
     async def answer(self, take: Callable[[], Awaitable[Snapshot]]) -> None:
-        """Hands the parent process a snapshot whenever it asks for one, until it is cancelled."""
+        """Sends the parent process a snapshot whenever it asks for one, until cancelled."""
 
 
 async def serve(
@@ -68,7 +68,7 @@ async def serve(
     Args:
         config: The settings.
         announce: Called once when the server serves, with its addresses.
-        worker: Set where other processes listen on the same ports: which of them this is.
+        worker: Set if other processes listen on the same ports: this process among them.
 
     Raises:
         SetupError: A setting can't be used as it is.
@@ -92,13 +92,13 @@ async def serve(
 
 
 def check(config: ServeConfig, *, shared: bool) -> None:
-    """Raises SetupError if the server can't serve: before anything is made or migrated for it."""
+    """Raises SetupError if the server can't serve, before anything is created or migrated."""
     check_access(config.access)
     addresses = [address for address in (*config.listen, *config.health_listen) if not address.endswith(":0")]
     if repeated := next((address for address in addresses if addresses.count(address) > 1), None):
         raise SetupError(f"can't listen on {repeated} twice: give --listen and --health-listen an address each")
     for address in config.listen:
-        check_address(address, shared=shared)  # first: nothing protects an address that isn't one
+        check_address(address, shared=shared)  # first: the other checks need valid addresses
         check_exposure(address, config.access)
     for address in config.health_listen:
         check_address(address, shared=shared)
@@ -128,7 +128,7 @@ async def migrate(config: DatabaseConfig) -> list[Migration]:
 
 
 async def schema_status(config: DatabaseConfig) -> SchemaStatus:
-    """Returns what a database has of the schema, and what it lacks. Raises as `migrate` does."""
+    """Returns which migrations a database has and lacks. Raises as `migrate` does."""
     async with open_database(config) as database:
         options = StoreOptions(dsn=database.url, schema=config.schema, startup_timeout=config.wait_seconds)
         return await store.schema_status(options)
@@ -208,7 +208,7 @@ async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _report_health(opened: CheckpointStore, server: RpcServer, upkeep: UpkeepMetrics) -> None:
-    """Lets health say, from now on, whether the database is there."""
+    """Updates the health status by checking the database, until cancelled."""
     serving, reason = True, ""
     while True:
         await asyncio.sleep(PROBE_SECONDS)
@@ -217,8 +217,8 @@ async def _report_health(opened: CheckpointStore, server: RpcServer, upkeep: Upk
             await opened.check(timeout=PROBE_SECONDS)
             serving, reason = True, ""
         except Overloaded:
-            pass  # it has too much to do to be asked, which is another thing than to be away
-        except Exception as error:  # whatever it is, a server that can't ask its database doesn't serve
+            pass  # it is too busy to be checked, which doesn't mean that it is unreachable
+        except Exception as error:  # whatever it is, a server that can't reach its database isn't serving
             known = isinstance(error, CheckpointdError)
             before, reason = reason, str(error) if known else "the database can't be asked"
             serving = False
@@ -231,7 +231,7 @@ async def _report_health(opened: CheckpointStore, server: RpcServer, upkeep: Upk
 
 
 async def _collect(opened: store.PostgresStore, upkeep: UpkeepMetrics) -> None:
-    """Deletes, from now on, what nobody comes for any more, such as uploads that no put has named."""
+    """Collects garbage, such as abandoned uploads, until cancelled."""
     while True:
         await asyncio.sleep(GC_SECONDS)
         try:
@@ -246,7 +246,7 @@ async def _collect(opened: store.PostgresStore, upkeep: UpkeepMetrics) -> None:
 
 
 async def _retain(opened: store.PostgresStore, upkeep: UpkeepMetrics, interval: float) -> None:
-    """Applies retention policies, from now on, as far as no other server does."""
+    """Applies retention policies, unless another server does, until cancelled."""
     if not interval:
         await asyncio.Event().wait()
     audit = structlog.get_logger(AUDIT_LOGGER)
@@ -274,7 +274,7 @@ async def _retain(opened: store.PostgresStore, upkeep: UpkeepMetrics, interval: 
 
 
 async def fail_when_lost(database: Database) -> None:
-    """Raises DatabaseUnavailable when the embedded PostgreSQL ends by itself. Does nothing about any other."""
+    """Raises DatabaseUnavailable when the embedded PostgreSQL ends by itself. Ignores other databases."""
     if database.wait_stopped is None:
         await asyncio.Event().wait()
     else:
@@ -282,12 +282,12 @@ async def fail_when_lost(database: Database) -> None:
 
 
 async def _fail_when_deaf(server: RpcServer) -> None:
-    """Raises DeafServer when gRPC takes no calls any more: whoever looks after the process starts it anew."""
+    """Raises DeafServer when gRPC stops accepting calls: the process's supervisor restarts it."""
     await server.fail_when_deaf()
 
 
 def describe_database(config: DatabaseConfig) -> str:
-    """Says which database that is: where it is, and nothing of the login."""
+    """Describes the database without its login."""
     if config.url is not None:
         return store.database_of(config.url)
     return f"the embedded PostgreSQL in {DataDirectory(config.data_dir or default_data_dir()).path}"
@@ -295,7 +295,7 @@ def describe_database(config: DatabaseConfig) -> str:
 
 @asynccontextmanager
 async def open_database(config: DatabaseConfig) -> AsyncIterator[Database]:
-    """Names the database that is given, or runs the embedded one meanwhile."""
+    """Yields the configured database, or runs the embedded one while entered."""
     if config.url is not None:
         yield Database(url=config.url)
     else:

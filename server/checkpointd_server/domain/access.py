@@ -24,9 +24,9 @@ class Scope(StrEnum):
     STORE_WRITE = "store:write"
     """Store and delete items of long-term memory."""
     ADMIN = "admin"
-    """Everything that those before allow, and what is for a tenant's administrator alone."""
+    """Everything above, and what only a tenant's administrator may do."""
     OPERATOR = "operator"
-    """See, limit and purge all tenants, by name, for the operators of the server. None of the others includes it."""
+    """List, limit and purge all tenants, for the operators of the server. No other scope includes it."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -41,10 +41,10 @@ class Identity:
     subject: str
     """Its name in the log."""
     scopes: frozenset[Scope]
-    """Its permissions there. ADMIN stands for all that concerns one tenant."""
+    """Its scopes. ADMIN includes everything that concerns one tenant."""
 
     def may(self, scope: Scope) -> bool:
-        """Returns whether it may do what needs a scope."""
+        """Returns whether it has a scope."""
         return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.OPERATOR)
 
 
@@ -54,14 +54,14 @@ ANYBODY = Identity(tenant=DEFAULT_TENANT, subject="", scopes=ALL_SCOPES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """The files that TLS needs, as PEM. They are read again when they change."""
+    """The files for TLS, in PEM. They are reloaded when they change."""
 
     cert: Path
-    """The server's certificate, and those between it and its authority."""
+    """The server's certificate chain."""
     key: Path
     """Its private key, not encrypted."""
     client_ca: Path | None = None
-    """The authorities of clients' certificates. With it, nobody connects without such a certificate."""
+    """The authorities of client certificates. If set, clients need such a certificate to connect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,10 @@ class JwtOptions:
     jwks_url: str | None = None
     """The URL of the issuer's keys."""
     jwks_refresh: float = 300.0
-    """How often they are fetched from there, in seconds, so that one that was withdrawn is no longer believed."""
+    """How often they are fetched, in seconds: revoked keys are accepted until then."""
     jwks_pause: float = 10.0
-    """The shortest time between two fetches, in seconds, however many tokens name a key that isn't known; and how soon
-    a fetch that failed is tried again."""
+    """The minimum time between two fetches, in seconds, however many tokens have unknown keys; also the pause after a
+    failed fetch."""
     jwks_timeout: float = 5.0
     """How long each step of a fetch may take, in seconds."""
     issuer: str = ""
@@ -84,11 +84,11 @@ class JwtOptions:
     audiences: tuple[str, ...] = ()
     """The accepted `aud`: a token must name one of them."""
     tenant_claim: str = "tenant"
-    """The claim that holds the tenant."""
+    """The claim with the tenant."""
     scope_claim: str = "scope"
-    """The claim that holds the scopes: words in a text, or a list."""
+    """The claim with the scopes: words in a text, or a list."""
     leeway: float = 30.0
-    """By how much clocks may differ, in seconds."""
+    """The tolerated clock difference, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +102,17 @@ class AccessOptions:
     jwt: JwtOptions | None = None
     """JSON Web Tokens."""
     open_health: bool = True
-    """True if health answers those who have no token, too."""
+    """True if health checks need no token."""
     open_reflection: bool = False
-    """True if reflection answers those who have no token, too."""
+    """True if reflection needs no token."""
     insecure_without_tls: bool = False
-    """Allow addresses that other machines reach, without TLS."""
+    """Allow addresses that other machines can reach, without TLS."""
     insecure_without_tokens: bool = False
-    """Allow addresses that other machines reach, without asking who calls."""
+    """Allow addresses that other machines can reach, without authentication."""
 
     @property
     def asks_who_calls(self) -> bool:
-        """True if a call must say who it comes from, by a token or a certificate."""
+        """True if calls need a token or a certificate."""
         return self.keys_file is not None or self.jwt is not None
 
     @property

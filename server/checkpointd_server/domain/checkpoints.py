@@ -1,8 +1,8 @@
-"""Checkpoints and task writes: what is said to a checkpoint store, and by it.
+"""Checkpoints and task writes: the arguments and results of a checkpoint store.
 
 A tenant has threads, a thread has namespaces ("" is the root graph), a namespace has checkpoints. A channel's value
 belongs to (thread, namespace, channel, version), not to a checkpoint: checkpoints share the values they didn't change.
-Task writes lie beside a checkpoint, which need not exist yet.
+Task writes belong to a checkpoint, which need not exist yet.
 
 Channel versions are tagged text here and on the wire: "s" and a text, "i" and an integer, "f" and a float.
 """
@@ -18,7 +18,7 @@ from checkpointd_server.domain.tracing import Span
 from checkpointd_server.domain.values import ChannelValue, KnownValue, StoredValue, TypedValue
 
 _NAMES_BYTES = 150
-"""About how many bytes the names of a channel or a task write have."""
+"""Approximate size of the names of a channel or a task write, in bytes."""
 
 
 class TaskWrite(NamedTuple):
@@ -43,11 +43,11 @@ class Precondition(NamedTuple):
     """A condition of a write on its namespace: the version matches, or the last put was the writer's own."""
 
     if_version_match: int | None = None
-    """The version it must still have; 0: there must be no checkpoint in it; None: not compared."""
+    """The version that it must still have. 0: it must be empty. None: not compared."""
     if_last_writer: bytes = b""
     """The writer of its last put; empty: not compared."""
     if_last_checkpoint_id: str = ""
-    """The checkpoint put last, by that writer; empty: any of its own."""
+    """The last checkpoint put by that writer. Empty: any of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +71,23 @@ class PutCheckpoint:
     run_id: str | None
     """The metadata's run_id, if it is text: what deleting a run goes by."""
     fingerprint: int = 0
-    """Differs if anything of the metadata does but what changes with each step."""
+    """A hash of the metadata, without what changes in each step."""
     precondition: Precondition | None = None
     writer: bytes = b""
     request_id: bytes = b""
     lease_token: int = 0
-    """The token of the lease that the writer holds on the thread; 0: none."""
+    """The token of the writer's lease on the thread. 0: none."""
     ttl_seconds: int | None = None
-    """How long the thread is kept after its last use; 0: it gets no time of its own. None: nothing is said."""
+    """The thread's time to live. 0: none. None: unchanged."""
 
     @property
     def serializer(self) -> SerializerFamily | None:
-        """The family of the serializer that made it; None: nothing tells it."""
+        """The family of its serializer. None: unknown."""
         return family_of_metadata(self.metadata.type)
 
     @property
     def size(self) -> int:
-        """About how many bytes it has."""
+        """Its approximate size in bytes."""
         data = sum([len(value.data) for _, _, value in self.values if value is not None])
         names = _NAMES_BYTES * (len(self.channels) + len(self.values) + 1)
         return data + len(self.body) + len(self.metadata.data) + len(self.metadata_index) + names
@@ -95,7 +95,7 @@ class PutCheckpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutWrites:
-    """Task writes to store beside a checkpoint."""
+    """Task writes to store with a checkpoint."""
 
     namespace: Namespace
     checkpoint_id: str
@@ -104,34 +104,33 @@ class PutWrites:
     precondition: Precondition | None = None
     request_id: bytes = b""
     lease_token: int = 0
-    """The token of the lease that the writer holds on the thread; 0: none."""
+    """The token of the writer's lease on the thread. 0: none."""
     serializer: SerializerFamily | None = None
-    """The family of the serializer that made them; None: nothing tells it."""
+    """The family of their serializer. None: unknown."""
 
     @property
     def size(self) -> int:
-        """About how many bytes it has."""
+        """Its approximate size in bytes."""
         path = len(self.writes[0].task_path) if self.writes else 0
         return sum([len(write.value.data) for write in self.writes]) + (_NAMES_BYTES + path) * (len(self.writes) + 1)
 
 
 @dataclass(slots=True, eq=False)
 class PendingWrite:
-    """A write on its way into the store: goes in without a result, and is handed to `deliver` with one.
+    """A submitted write: `deliver` gets it back with a result.
 
-    What arrives together stays together: writes that end with one commit, and were submitted with the same `deliver`,
-    come back in one list.
+    Writes that end with one commit and have the same `deliver` are delivered in one list.
     """
 
     write: PutCheckpoint | PutWrites
     size: int
-    """The bytes that it counts in a commit."""
+    """Its size in a commit, in bytes."""
     deadline: float | None
     """The time at which its caller gives up, on the event loop's clock; None: never."""
     deliver: Callable[[list[PendingWrite]], None]
-    """Takes the writes that have a result now. Must not raise."""
+    """Receives finished writes. Must not raise."""
     tag: Any = None
-    """The caller's own, to know it by."""
+    """The caller's own data."""
     spans: Sequence[Span] = ()
     """Its span, if it is traced."""
     result: int | Exception | None = None
@@ -141,7 +140,7 @@ class PendingWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCheckpoint:
-    """A checkpoint as it was stored, with its task writes. Its values are rows of the answer around it."""
+    """A stored checkpoint, with its task writes. Its values are rows of the enclosing answer."""
 
     thread_id: str
     checkpoint_ns: str
@@ -158,7 +157,7 @@ class StoredCheckpoint:
 
 
 class ReadResult(NamedTuple):
-    """A checkpoint or its certain absence, and the namespace's version (0: no checkpoint in it)."""
+    """A checkpoint or None, and the namespace's version (0: it is empty)."""
 
     checkpoint: StoredCheckpoint | None
     version: int
@@ -169,7 +168,7 @@ class ReadResult(NamedTuple):
 
 
 Known = Sequence[KnownValue]
-"""Values that a caller has already."""
+"""Values that the caller already has."""
 
 
 class CheckpointPosition(NamedTuple):
@@ -182,7 +181,7 @@ class CheckpointPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """A selection of checkpoints. None stands for any."""
+    """A query of checkpoints. None matches any."""
 
     tenant: str
     thread_id: str | None = None
@@ -196,9 +195,9 @@ class ListQuery:
     page_size: int = 100
     """The most checkpoints on the page, 1 or more."""
     page_bytes: int = 1024 * 1024
-    """The size at which the page is cut, in bytes of everything that goes out; it holds at least one checkpoint."""
+    """The size at which the page ends, in bytes of everything sent; it has at least one checkpoint."""
     after: CheckpointPosition | None = None
-    """Continue behind this position."""
+    """Continue after this position."""
 
 
 class Page(NamedTuple):
@@ -214,13 +213,13 @@ class Page(NamedTuple):
 
 
 class ChannelHistory(NamedTuple):
-    """A channel's part of a page of the walk: writes, newest checkpoint first, and the seed if it was reached."""
+    """A channel's part of a page: writes, newest checkpoint first, and the seed if it was reached."""
 
     channel: str
     writes: list[tuple[str, TaskWrite]]
-    """Each with the checkpoint that it lies beside."""
+    """Each with its checkpoint."""
     seed_version: str | None
-    """The version of the channel that has the seed for its value; None: not on this page."""
+    """The version of the channel whose value is the seed. None: not on this page."""
 
 
 class DeltaHistory(NamedTuple):

@@ -1,34 +1,34 @@
-"""Everything that can go wrong, in the domain's words.
+"""The domain's errors.
 
     CheckpointdError
-    ├── InvalidArgument        a field can't be used as it is
+    ├── InvalidArgument        a field is invalid
     ├── VersionConflict        a precondition doesn't hold
-    │   └── PredecessorMissing what the write builds on was refused or lost
+    │   └── PredecessorMissing the write's predecessor was refused or lost
     ├── SerializerMismatch     the thread was written by the other of LangGraph's serializers
     ├── LeaseHeld              somebody else holds the lease on the thread
     ├── LeaseLost              the lease that a write names is not in force
     ├── ThreadArchived         the thread is read-only
-    ├── ThreadPinned           nothing of the thread may be deleted
+    ├── ThreadPinned           the thread is protected from deletions
     ├── ThreadNotFound         there is no such thread
     ├── PolicyNotFound         there is no such retention policy
-    ├── ThreadExists           the target of a copy holds checkpoints already
-    ├── ItemVersionConflict    an item doesn't have the version that is expected
+    ├── ThreadExists           the target of a copy already has checkpoints
+    ├── ItemVersionConflict    an item doesn't have the expected version
     ├── VectorsUnavailable     the database has no vectors
-    ├── CheckpointNotFound     the checkpoint to fork at is not there
+    ├── CheckpointNotFound     the checkpoint to fork at doesn't exist
     ├── BaseMissing            a patch's base, or an upload, is not stored
-    ├── ChainTooLong           as many patches as may follow one another do so already
+    ├── ChainTooLong           a chain of patches would be too long
     ├── SealedValue            only the client can apply a value's patches
-    ├── BrokenPatch            a patch can't be applied, or doesn't make what it says
+    ├── BrokenPatch            a patch can't be applied, or its result doesn't match
     ├── ResultTooLarge         the answer doesn't fit into a message
-    ├── DatabaseUnavailable    the database can't be reached, or refuses to work just now
+    ├── DatabaseUnavailable    the database can't be reached, or refuses to work
     ├── DeadlineExceeded       the caller's time ran out before the database answered
-    ├── Overloaded             there is as much to do as the server takes at once
-    ├── QuotaExceeded          the tenant has used up what it may
-    └── SetupError             an operator's mistake: what `checkpointd` says before it exits
+    ├── Overloaded             the server has reached a limit
+    ├── QuotaExceeded          the tenant has used up a quota
+    └── SetupError             an operator's mistake, which `checkpointd` prints before it exits
         └── SchemaTooNew       the database was migrated by a newer checkpointd
 
 Messages are for people and may be shown to clients: they name fields, limits and ids, never values, SQL or the driver's
-own words. What caused an error is kept as `__cause__`, for the server's log.
+messages. An error's cause is its `__cause__`, for the server's log.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from checkpointd_server.domain.serializers import SerializerFamily
 from checkpointd_server.domain.tenants import Quota
 
 Bound = Literal["calls", "bytes", "queue", "streams", "descriptors"]
-"""The bounds that a server can reach."""
+"""The limits that a server can reach."""
 
 
 class CheckpointdError(Exception):
@@ -51,7 +51,7 @@ class InvalidArgument(CheckpointdError):
 
     Attributes:
         field: The request's field, as the protocol names it, e.g. "thread_id" or "values[2].channel".
-        problem: What is wrong with it.
+        problem: The reason.
         limit: The limit that was exceeded, in the field's unit, or None.
     """
 
@@ -63,14 +63,14 @@ class InvalidArgument(CheckpointdError):
 
 
 class VersionConflict(CheckpointdError):
-    """A write's precondition doesn't hold; nothing of the write was stored.
+    """A write's precondition doesn't hold. Nothing of the write was stored.
 
     Attributes:
         thread_id: The thread written to.
         checkpoint_ns: The namespace written to.
-        expected_version: What the write expected (0: nothing there), or None if it expected only a writer.
-        current_version: What was found (0: nothing there).
-        current_checkpoint_id: The checkpoint put last, or None if nothing is there.
+        expected_version: The expected version (0: nothing), or None if only a writer was expected.
+        current_version: The present version (0: nothing).
+        current_checkpoint_id: The checkpoint put last, or None.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class PredecessorMissing(VersionConflict):
 
 
 class SerializerMismatch(CheckpointdError):
-    """The thread was written by the other of LangGraph's serializers than a write. Nothing of the write was stored.
+    """The thread was written by the other one of LangGraph's serializers. Nothing of the write was stored.
 
     Attributes:
         thread_id: The thread.
         found: The family of the thread.
-        family: That of the write.
+        family: The family of the write.
     """
 
     def __init__(self, thread_id: str, *, found: SerializerFamily, family: SerializerFamily) -> None:
@@ -117,11 +117,11 @@ class SerializerMismatch(CheckpointdError):
 
 
 class LeaseHeld(CheckpointdError):
-    """Somebody else holds the lease on the thread, or is first in line for it. Nothing was stored.
+    """Another holder has the lease on the thread, or is first in the queue for it. Nothing was stored.
 
     Attributes:
         thread_id: The thread.
-        remaining: How long the lease lives without a renewal, in seconds; None: it is free, but others are first.
+        remaining: The lease's remaining time without a renewal, in seconds. None: it is free, but others are first.
     """
 
     def __init__(self, thread_id: str, *, remaining: float | None) -> None:
@@ -134,7 +134,7 @@ class LeaseHeld(CheckpointdError):
 class LeaseLost(CheckpointdError):
     """The lease that a call names is not in force. Nothing was stored.
 
-    It expired, was released, or somebody else has one now.
+    It expired, was released, or another holder has one now.
     """
 
     def __init__(self, thread_id: str) -> None:
@@ -151,7 +151,7 @@ class ThreadArchived(CheckpointdError):
 
 
 class ThreadPinned(CheckpointdError):
-    """The thread is pinned, so that nothing of it may be deleted. Nothing was."""
+    """The thread is pinned, which protects it from deletions. Nothing was deleted."""
 
     def __init__(self, thread_id: str) -> None:
         super().__init__(f"thread {thread_id!r} is pinned, and nothing of it may be deleted: unpin it first")
@@ -179,12 +179,12 @@ _ARCHIVED_SECONDS = 1e10
 
 
 def lease_refusal(outcome: str, thread_id: str, remaining: float | None) -> CheckpointdError:
-    """Returns the error for what the database said of a lease.
+    """Returns the error for the database's outcome about a lease.
 
     Args:
         outcome: "held" or "lost".
         thread_id: The thread.
-        remaining: How long the lease in force lives, in seconds; None: there is none.
+        remaining: The remaining time of the lease in force, in seconds. None: there is none.
     """
     if remaining is not None and remaining > _ARCHIVED_SECONDS:
         return ThreadArchived(thread_id)
@@ -211,7 +211,7 @@ class CheckpointNotFound(CheckpointdError):
 
 
 class BaseMissing(CheckpointdError):
-    """A patch's base is not stored, or an upload is not there or not whole; nothing was stored.
+    """A patch's base isn't stored, or an upload is missing or incomplete. Nothing was stored.
 
     Attributes:
         thread_id: The thread written to.
@@ -227,12 +227,12 @@ class BaseMissing(CheckpointdError):
 
 
 class ChainTooLong(CheckpointdError):
-    """A value is a patch on as many patches as may follow one another; nothing was stored.
+    """A value would exceed the maximum length of a chain of patches. Nothing was stored.
 
     Attributes:
         thread_id: The thread written to.
         channel: The channel whose value it is.
-        limit: How many patches may follow one another.
+        limit: The maximum length of a chain.
     """
 
     def __init__(self, thread_id: str, channel: str, *, limit: int) -> None:
@@ -245,7 +245,7 @@ class ChainTooLong(CheckpointdError):
 
 
 class SealedValue(CheckpointdError):
-    """A value holds patches that its client has encrypted, and was asked for whole."""
+    """A whole value was requested, but it has patches that its client has encrypted."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -254,17 +254,17 @@ class SealedValue(CheckpointdError):
 
 
 class BrokenPatch(CheckpointdError, ValueError):
-    """A patch's instructions can't be read or applied, or what they make is not what the patch says."""
+    """A patch's instructions are invalid, or their result doesn't match the patch's size or checksum."""
 
 
 class ItemVersionConflict(CheckpointdError):
-    """An item doesn't have the version that a change expects; nothing of it was stored or deleted.
+    """An item doesn't have the version that a change expects. The change was not made.
 
     Attributes:
         namespace: The item's namespace.
         key: Its key.
-        expected_version: What the change expected (0: nothing there).
-        current_version: What was found (0: nothing there).
+        expected_version: The expected version (0: none).
+        current_version: The present version (0: nothing).
     """
 
     def __init__(self, namespace: tuple[str, ...], key: str, *, expected_version: int, current_version: int) -> None:
@@ -279,7 +279,7 @@ class ItemVersionConflict(CheckpointdError):
 
 
 class VectorsUnavailable(CheckpointdError):
-    """The database has no vectors, for the extension pgvector is not installed in it."""
+    """The database has no vectors, because the extension pgvector is not installed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -301,34 +301,34 @@ class ResultTooLarge(CheckpointdError):
 
 
 class DatabaseUnavailable(CheckpointdError):
-    """The database can't be reached, or refuses to work just now. Safe to try again."""
+    """The database can't be reached, or refuses to work. Safe to retry."""
 
     def __init__(self, message: str = "the database is not available") -> None:
         super().__init__(message)
 
 
 class DatabaseFull(DatabaseUnavailable):
-    """The database has no room for what was to be stored. What is there can be read."""
+    """The database's disk is full. Reads still work."""
 
     def __init__(self) -> None:
         super().__init__("the database's disk is full")
 
 
 class DeadlineExceeded(CheckpointdError):
-    """The caller's time ran out before the database answered. A write may have been stored all the same."""
+    """The caller's time ran out before the database answered. A write may have been stored nevertheless."""
 
     def __init__(self, message: str = "the deadline passed before the database answered") -> None:
         super().__init__(message)
 
 
 class Overloaded(CheckpointdError):
-    """There is as much to do as the server takes at once. Nothing was done; safe to send again after a while.
+    """The server has reached a limit. Nothing was done; safe to retry after a while.
 
     Attributes:
         bound: What there is too much of: "calls" at work, "bytes" of requests and answers, "queue": work that waits for
             a database connection, "streams": calls that stay open, or "descriptors": files and connections that the
             system lets the server have open.
-        limit: How much of it the server takes.
+        limit: The limit.
     """
 
     def __init__(self, bound: Bound = "calls", *, limit: int, is_share: bool = False) -> None:
@@ -348,13 +348,13 @@ _TOO_MUCH: dict[Bound, str] = {
 
 
 class QuotaExceeded(CheckpointdError):
-    """The tenant has used up what it may. Nothing was done.
+    """The tenant has used up a quota. Nothing was done.
 
     Attributes:
-        quota: What of.
+        quota: The quota.
         limit: How much it may use.
         used: How much it uses.
-        retry_after: After how many seconds the call can be sent again. None: when something was deleted.
+        retry_after: When to retry, in seconds. None: when something was deleted.
     """
 
     def __init__(self, quota: Quota, *, limit: int, used: int, retry_after: float | None = None) -> None:
@@ -384,7 +384,7 @@ class SchemaTooNew(SetupError):
 
 
 class SchemaChanged(SetupError):
-    """The database was migrated by another build of checkpointd, whose migration of the same number is another one.
+    """The database was migrated by another build of checkpointd, with a different migration of the same number.
 
     Releases never change a migration; builds between releases do.
     """

@@ -17,7 +17,7 @@ class LeaseStore(Protocol):
 
         Args:
             acquire: The thread, the holder, and how long to wait.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The lease.
@@ -35,7 +35,7 @@ class LeaseStore(Protocol):
             thread_id: The thread.
             token: The lease's token.
             ttl: How long it lives from now, in seconds.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The lease.
@@ -52,7 +52,7 @@ class LeaseStore(Protocol):
             tenant: The tenant.
             thread_id: The thread.
             holder: The holder.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             Whether the holder had the lease.
@@ -65,7 +65,7 @@ class LeaseStore(Protocol):
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             Who may write to the thread.

@@ -13,9 +13,9 @@ class AcquireLease:
     tenant: str
     thread_id: str
     holder: bytes = field(repr=False)
-    """The holder who asks. It gets the lease that it has already."""
+    """The requesting holder. If it already has the lease, it gets it again."""
     ttl: float
-    """How long the lease lives without a renewal, in seconds."""
+    """The lease's time to live without a renewal, in seconds."""
     wait: float = 0.0
     """How long to wait for it, in seconds."""
 
@@ -24,9 +24,9 @@ class Lease(NamedTuple):
     """A lease in force."""
 
     token: int
-    """Greater than those of all leases before it on its thread."""
+    """The fencing token, greater than those of all earlier leases on the thread."""
     remaining: float
-    """How long it lives without a renewal, in seconds."""
+    """Its remaining time without a renewal, in seconds."""
 
 
 class LeaseState(NamedTuple):
@@ -35,4 +35,4 @@ class LeaseState(NamedTuple):
     lease: Lease | None
     """None: nobody holds it."""
     waiting: int
-    """How many wait in line."""
+    """The number of waiters in the queue."""

@@ -13,7 +13,7 @@ class Limits:
     """The limits in force. The lengths of keys are fixed: their sum must fit into an entry of a PostgreSQL index."""
 
     max_message_bytes: int = 64 * 1024 * 1024
-    """The largest message that the server takes or sends, in bytes."""
+    """The maximum size of a message in either direction, in bytes."""
     max_tenant_bytes: int = 64
     """The longest tenant name, in bytes."""
     max_thread_id_bytes: int = 512
@@ -23,7 +23,7 @@ class Limits:
     max_checkpoint_id_bytes: int = 128
     """The longest checkpoint_id, in bytes."""
     max_channel_bytes: int = 512
-    """The longest channel name, in bytes. LangGraph makes one of each node's name, 10 bytes longer."""
+    """The longest channel name, in bytes. LangGraph derives one from each node's name, 10 bytes longer."""
     max_channel_version_bytes: int = 128
     """The longest textual channel version, in bytes."""
     max_task_id_bytes: int = 128
@@ -39,34 +39,34 @@ class Limits:
     max_filter_bytes: int = 64 * 1024
     """The largest filter and metadata index, in bytes."""
     max_filter_depth: int = 32
-    """How deep a filter and a metadata index may nest."""
+    """The maximum nesting of a filter and a metadata index."""
     default_page_size: int = 100
-    """How many checkpoints a page holds if the request doesn't say."""
+    """The default number of checkpoints on a page."""
     max_page_size: int = 1000
     """The most checkpoints on a page."""
     max_page_bytes: int = 512 * 1024
-    """The size at which a page is cut, in bytes of all that goes out. A page holds at least one checkpoint."""
+    """The size at which a page ends, in bytes of everything sent. A page has at least one checkpoint."""
     max_inline_bytes: int = 512 * 1024
-    """Up to how many bytes of values and task writes an answer holds; what goes beyond lies apart."""
+    """The maximum size of values and task writes in an answer, in bytes; the rest is read separately."""
     max_value_bytes: int = 1024 * 1024 * 1024
-    """The largest value, in bytes, however it travels."""
+    """The maximum size of a value, in bytes, however it is sent."""
     max_part_bytes: int = 1024 * 1024
     """The largest part of a value, in bytes."""
     max_chain: int = 64
-    """How many patches may follow one another on a whole value."""
+    """The maximum length of a chain of patches on a whole value."""
     max_patch_operations: int = 65_536
-    """The most instructions of all patches that one put, or one task's writes, bring."""
+    """The maximum number of instructions of all patches in one put, or in one task's writes."""
     max_checkpoint_bytes: int = 8 * 1024 * 1024
     """The largest checkpoint without its values: its body, its metadata, and the names and versions of its channels."""
     max_written_bytes: int = 8 * 1024 * 1024
-    """The most that the task writes beside one checkpoint may have, in bytes of their names and paths: what they write
-    lies apart where it is too much. It is looked at now and then, so there may be a little more."""
+    """The maximum size of a checkpoint's task writes, in bytes of their names and paths; their data is read separately
+    if it is too large. It is checked occasionally, so it may be exceeded a little."""
     max_known: int = 1000
-    """The most values that a read names as known."""
+    """The maximum number of known values in a read."""
     max_channels: int = 10_000
     """The most channels of a checkpoint."""
     max_values: int = 10_000
-    """The most values that one put brings, and the most writes of one task."""
+    """The maximum number of values in a put, and of writes of a task."""
     max_pipeline_operations: int = 256
     """The most operations in one message of a pipeline."""
     max_pipeline_bytes: int = 4 * 1024 * 1024
@@ -88,13 +88,13 @@ class Limits:
     max_item_components: int = 1_000_000
     """The most components of all vectors of an item, or of a batch."""
     max_item_text_bytes: int = 256 * 1024
-    """The most bytes of an item's texts that searches for words see."""
+    """The maximum size of an item's texts for word search, in bytes."""
     max_text_query_bytes: int = 8 * 1024
     """The longest text of a search for words, in bytes."""
     max_search_limit: int = 1000
     """The most items that a search returns."""
     max_search_offset: int = 100_000
-    """The most items, or namespaces, that are left out before the first."""
+    """The maximum number of items or namespaces to skip."""
     max_namespaces: int = 10_000
     """The most namespaces that a list returns."""
     max_namespace_conditions: int = 16
@@ -102,16 +102,16 @@ class Limits:
     max_ttl_minutes: int = 100 * 366 * 24 * 60
     """The longest time to live of an item, in minutes."""
     default_lease_ttl_ms: int = 30_000
-    """How long a lease lives if the request doesn't say, in milliseconds."""
+    """The default time to live of a lease, in milliseconds."""
     min_lease_ttl_ms: int = 1_000
     """The shortest time to live of a lease, in milliseconds."""
     max_lease_ttl_ms: int = 3_600_000
     """The longest time to live of a lease, in milliseconds."""
     max_lease_wait_ms: int = 30_000
-    """The longest that one call waits for a lease, in milliseconds."""
+    """The maximum time that one call waits for a lease, in milliseconds."""
 
     def fitting(self) -> Limits:
-        """Returns them so that they fit into messages: what is stored under them can be read again."""
+        """Returns limits that fit into messages: everything stored within them can be read again."""
         quarter = self.max_message_bytes // 4
         return replace(
             self,

@@ -1,7 +1,7 @@
-"""Counts of a server: plain numbers that the code at work adds to, read when somebody scrapes.
+"""Counts of a server: plain numbers that code increments, read at scrapes.
 
-To count costs some hundred nanoseconds: no lock, no look-up of labels. Everything is counted from the start of the
-process on, in its event loop's thread.
+Counting takes a few hundred nanoseconds: no lock, no look-up of labels. Everything is counted from the start of the
+process, in its event loop's thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Histogram:
     """Counts values by buckets.
 
     Args:
-        bounds: The greatest value of each bucket but the last, ascending.
+        bounds: The upper bounds of all buckets but the last, ascending.
     """
 
     __slots__ = ("bounds", "counts", "sum")
@@ -36,18 +36,18 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """How many values each bucket has; the last one has what is above all bounds."""
+        """The number of values in each bucket; the last one is for values above all bounds."""
         self.sum = 0.0
         """The sum of all values."""
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Counts a value, as often as it was seen."""
+        """Counts a value, once or several times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
 
 class CallMetrics:
-    """Counts the calls of one method that come in one way."""
+    """Counts the calls of one method, unary or pipelined."""
 
     __slots__ = ("codes", "ok", "request_bytes", "response_bytes", "seconds")
 
@@ -55,16 +55,16 @@ class CallMetrics:
         self.ok = 0
         """How many went well."""
         self.codes: Counter[str] = Counter()
-        """How many ended otherwise, by the name of the status code."""
+        """How many failed, by the name of the status code."""
         self.seconds = Histogram(SECONDS)
-        """How long those took that were answered, whatever the answer."""
+        """Durations of answered calls, whatever the answer."""
         self.request_bytes = Histogram(BYTES)
-        """How large the requests of those were that went well."""
+        """Sizes of the requests of calls that succeeded."""
         self.response_bytes = Histogram(BYTES)
-        """How large their answers were."""
+        """Sizes of their answers."""
 
     def succeeded(self, seconds: float, request_bytes: int, response_bytes: int) -> None:
-        """Counts a call that went well."""
+        """Counts a call that succeeded."""
         self.ok += 1
         self.seconds.observe(seconds)
         self.request_bytes.observe(request_bytes)
@@ -72,7 +72,7 @@ class CallMetrics:
 
 
 class RpcMetrics:
-    """Counts calls, and operations of pipelines, which are calls too."""
+    """Counts calls, including operations of pipelines."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], CallMetrics] = {}
@@ -82,12 +82,12 @@ class RpcMetrics:
         self.items = {name: ItemMetrics() for name in ITEM_OPERATIONS}
         """Of each kind of operation on items."""
         self.slow_calls = 0
-        """How many took longer than is asked of them."""
+        """How many were slow."""
         self.large_checkpoints = 0
-        """How many checkpoints were put that are larger than they should be."""
+        """How many large checkpoints were put."""
 
     def of(self, method: str, via: str = "unary") -> CallMetrics:
-        """Returns what counts a method's calls."""
+        """Returns the counts of a method's calls."""
         key = method, via
         found = self.calls.get(key)
         if found is None:
@@ -123,15 +123,15 @@ class ItemMetrics:
         self.items = 0
         """How many items they read, found, counted, stored or deleted; of namespaces, how many were listed."""
         self.seconds = Histogram(SECONDS)
-        """How long they took; those of a batch that are done together each as long as all of them."""
+        """Durations; operations of a batch that run together each count with the duration of all."""
 
     def measure(self, operations: int = 1) -> ItemMeasurement:
-        """Measures operations that are done together, for as long as a `with` block takes."""
+        """Measures operations that run together, in a `with` block."""
         return ItemMeasurement(self, operations)
 
 
 class ItemMeasurement:
-    """Operations on items that are being done."""
+    """Running operations on items."""
 
     __slots__ = ("_began", "_metrics", "_operations", "failed", "items")
 
@@ -141,7 +141,7 @@ class ItemMeasurement:
         self.failed = 0
         """How many of them have failed."""
         self.items = 0
-        """How many items they were about."""
+        """How many items they concerned."""
 
     def __enter__(self) -> Self:
         self._began = perf_counter()
@@ -157,42 +157,42 @@ class ItemMeasurement:
 
 
 class TenantMetrics:
-    """Counts what tenants were refused for what they, and others, use."""
+    """Counts rejections for quotas and fair shares."""
 
     def __init__(self) -> None:
         self.quota_refusals: Counter[str] = Counter()
         """How many calls were refused, by quota."""
         self.share_refusals = 0
-        """How many were refused since the server was nearly full, and their tenant had its share."""
+        """How many calls were rejected because the server was nearly full and their tenant had used its share."""
 
 
 class StoreMetrics:
-    """Counts what a store asks of its database."""
+    """Counts statements and commits of a store."""
 
     def __init__(self) -> None:
         self.statements: dict[str, Histogram] = {}
-        """How long statements took that were answered, by name, with their round trip and without any wait."""
+        """Durations of answered statements by name, with the round trip but without waiting for a connection."""
         self.pool_waits = Histogram(SECONDS)
         """How long calls waited for a connection."""
         self.commits = 0
         """How many commits of writes were stored."""
         self.failed_commits = 0
-        """How many failed; their writes are then stored one by one, or their callers told."""
+        """How many failed; their writes are then stored one by one, or their callers get errors."""
         self.commit_writes = Histogram(WRITES)
         """How many writes shared a commit."""
         self.commit_seconds = Histogram(SECONDS)
         """How long commits took."""
         self.commit_waits = Histogram(SECONDS)
-        """How long the write of each commit that had waited longest had waited for it."""
+        """The longest wait of a write in each commit."""
         self.retries = 0
-        """How many statements were tried again, for reasons that lie in the connection."""
+        """How many statements were retried because of their connection."""
         self.lock_waits = 0
-        """How many times a statement gave its connection back for it had waited a second for a lock."""
+        """How often a statement released its connection after waiting a second for a lock."""
         self.replaced_pools = 0
-        """How many times all connections were replaced, for one had died."""
+        """How often all connections were replaced because one had died."""
 
     def statement(self, name: str) -> Histogram:
-        """Returns what counts a statement's durations."""
+        """Returns the durations of a statement."""
         found = self.statements.get(name)
         if found is None:
             found = self.statements[name] = Histogram(SECONDS)
@@ -200,17 +200,17 @@ class StoreMetrics:
 
 
 class UpkeepMetrics:
-    """Counts what the server does by itself."""
+    """Counts background work."""
 
     def __init__(self) -> None:
         self.database_is_up = True
-        """True if the database answered when it was last asked."""
+        """True if the last check of the database succeeded."""
         self.gc_runs = 0
-        """How many times it was looked what nobody comes for any more."""
+        """How often garbage was collected."""
         self.gc_failures = 0
         """How many of these failed."""
         self.gc_threads = 0
-        """How many threads were looked at."""
+        """How many threads were checked."""
         self.retention_runs = 0
         """How many times retention policies were applied."""
         self.retention_failures = 0

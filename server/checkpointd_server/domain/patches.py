@@ -1,7 +1,7 @@
-"""Patches: instructions that make a value out of an earlier one, checked, applied, and followed along their chains.
+"""Patches: instructions that make a value from an earlier one; checking, applying and following chains of them.
 
 The instructions are a sequence of operations (see Patch in values.proto). Each begins with an unsigned LEB128 number n:
-its lowest bit tells the operation, n >> 1 is a length. 0 inserts the bytes that follow; 1 copies from the base, from an
+its lowest bit is the operation, n >> 1 is a length. 0 inserts the bytes that follow; 1 copies from the base, from an
 offset that follows as another LEB128 number.
 """
 
@@ -16,9 +16,9 @@ from checkpointd_server.domain.errors import BrokenPatch
 from checkpointd_server.domain.values import ChannelValueKey, Parts, TypedValue
 
 NO_VERSION = ""
-"""Stands for the version of a task write, which isn't a version of its channel. Those aren't empty."""
+"""The version of a task write, which isn't a version of its channel. Channel versions aren't empty."""
 _MAX_NUMBER_BYTES = 7
-"""How long a number may be: 49 bits, which is more than any value has bytes."""
+"""Maximum length of a number: 49 bits, more than the size of any value."""
 
 
 class PatchForm(NamedTuple):
@@ -31,10 +31,9 @@ class PatchForm(NamedTuple):
 
 
 def read_operations(instructions: bytes) -> Iterator[tuple[bool, int, int]]:
-    """Yields each operation: whether it copies, how many bytes it makes, and where they begin.
+    """Yields each operation: whether it copies, its length, and its offset.
 
-    Bytes that are inserted begin at an offset of the instructions, bytes that are copied at one of the base. Raises
-    BrokenPatch.
+    The offset is in the instructions for an insert, and in the base for a copy. Raises BrokenPatch.
     """
     position, end = 0, len(instructions)
     while position < end:
@@ -130,19 +129,19 @@ def apply_patch(base: bytes, instructions: bytes, *, size: int, checksum: int) -
 
 
 Segment = bytes | tuple[int, int]
-"""A bit of a value: its bytes, or which range of another value it is (from, to)."""
+"""A segment of a value: its bytes, or a range of another value (from, to)."""
 
 
 def resolve_segments(instructions: bytes, segments: list[Segment], most: int) -> list[Segment]:
-    """Returns what ranges of a patched value are made of: bytes, and ranges of the base.
+    """Returns the segments of ranges of a patched value: bytes, and ranges of the base.
 
     Args:
         instructions: The patch's.
         segments: Bits of a value, of which the ranges are those of the patched value.
-        most: How many bits to return. What is beyond is left out, so that they make a value that is shorter.
+        most: The maximum number of segments. The rest is left out, so the result is shorter.
 
     Raises:
-        BrokenPatch: The instructions can't be read, or make less than is asked for.
+        BrokenPatch: The instructions are invalid, or make fewer bytes than requested.
     """
     starts: list[int] = []
     operations: list[tuple[bool, int, int]] = []
@@ -174,7 +173,7 @@ def resolve_segments(instructions: bytes, segments: list[Segment], most: int) ->
 
 
 class Budget:
-    """The bytes that may still be made.
+    """A budget of bytes.
 
     Args:
         size: How many at first.
@@ -186,7 +185,7 @@ class Budget:
         self._left = size
 
     def take(self, size: int) -> bool:
-        """Takes so many bytes, and tells whether there are as many."""
+        """Takes bytes, and returns whether there were enough."""
         if size > self._left:
             return False
         self._left -= size
@@ -194,16 +193,16 @@ class Budget:
 
 
 class Assembler:
-    """Makes whole values of stored rows, for those who didn't ask for patches.
+    """Assembles whole values from stored rows, for clients that don't accept patches.
 
-    What would be large is left out (`parts`, with its size), and so is what can't be made here: a value whose chain has
-    a sealed patch, bytes that were left out already, or a patch that doesn't make what it says. Who asks for such a
-    value by itself is told why. What is made once is kept for what builds on it.
+    Large values are left out (`parts`, with their size), and so are those that can't be assembled: if their chain has a
+    sealed patch, bytes that were left out, or a broken patch. A client that requests such a value alone gets the
+    reason. Assembled values are kept for those that build on them.
 
     Args:
         rows: The rows of one namespace.
-        largest: Up to how many bytes a value is made, those on the way to it included.
-        budget: What all values that are made for one answer have together, those on the way included.
+        largest: The maximum size of a value, and of its intermediate values, in bytes.
+        budget: The total size of all values of an answer, including intermediate ones.
     """
 
     def __init__(self, rows: Mapping[ChannelValueKey, TypedValue], *, largest: int, budget: Budget) -> None:
@@ -213,7 +212,7 @@ class Assembler:
         self._made: dict[ChannelValueKey, bytes] = {}
 
     def value(self, key: ChannelValueKey) -> TypedValue | None:
-        """Returns a channel's value at a version, whole or left out; None: it is empty there."""
+        """Returns a channel's value at a version, whole or left out. None: the channel is empty."""
         row = self._rows.get(key)
         if row is None or row.patch is None:
             return row
@@ -236,10 +235,10 @@ class Assembler:
         return TypedValue(row.type, made) if made is not None else left_out(row)
 
     def make(self, key: ChannelValueKey, row: TypedValue) -> bytes | None:
-        """Returns the bytes of a value that is a patch; None: they would be large, or can't be made here.
+        """Returns the bytes of a patched value. None: too large, or can't be assembled.
 
         Raises:
-            BrokenPatch: The rows don't make what they say.
+            BrokenPatch: The rows don't produce the stated value.
         """
         chain: list[tuple[ChannelValueKey, TypedValue]] = []
         while (made := self._made.get(key)) is None:
@@ -273,7 +272,7 @@ class Assembler:
 
 
 def left_out(row: TypedValue) -> TypedValue:
-    """Returns a row as it is told to those who want values whole, when its bytes lie apart: by its type and size."""
+    """Returns a left-out row for clients that want whole values: its type and size."""
     if row.patch is not None:
         size = row.patch.size
     elif row.parts is not None:

@@ -10,17 +10,17 @@ from typing import NamedTuple
 from uuid import UUID
 
 MAX_POLICIES = 100
-"""How many policies a tenant has."""
+"""The maximum number of a tenant's policies."""
 MAX_POLICY_NAME_BYTES = 128
 MAX_HOLD_SECONDS = 2**31
 MAX_KEEP_NEWEST = 2**31 - 1
 MAX_THREAD_BYTES = 2**50
-"""The greatest number of bytes that a policy may leave a thread."""
+"""The maximum of a policy's `max_bytes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """Rules for a selection of threads. Where several policies apply to a thread, the strictest limits count."""
+    """Rules for a selection of threads. If several policies apply to a thread, the strictest limits count."""
 
     name: str
     prefix: str = ""
@@ -28,19 +28,19 @@ class RetentionPolicy:
     metadata: str | None = None
     """A JSON object, as text, that the metadata index of the latest checkpoint must contain. None: anything."""
     max_idle_seconds: int | None = None
-    """Deletes a thread that nobody has used for so long."""
+    """Deletes a thread that was idle for longer than this."""
     deletes_interrupted: bool = False
-    """True if that, and the thread's own time to live, goes for threads that wait for an answer, too."""
+    """True if that, and the thread's own time to live, also applies to interrupted threads."""
     max_age_seconds: int | None = None
-    """Deletes checkpoints that are older, but the newest."""
+    """Deletes checkpoints older than this, except the newest."""
     keep_newest: int | None = None
-    """Deletes all but so many of the newest checkpoints."""
+    """Deletes all but this number of the newest checkpoints."""
     keep_last_of_run: bool = False
-    """Deletes checkpoints that aren't the last of their run."""
+    """Deletes all checkpoints of a run except its last."""
     max_bytes: int | None = None
-    """Deletes the oldest checkpoints, until the thread has no more bytes, or only the newest is left."""
+    """Deletes the oldest checkpoints until the thread has at most this size, or only the newest is left."""
     hold_seconds: int = 0
-    """How long what is about to go of these threads, by whatever limit, is announced before. 0: not at all."""
+    """How long before a deletion from these threads, by whatever policy, it is announced. 0: not at all."""
     updated_at: datetime | None = None
     """The time at which it was last set. None: it isn't stored."""
 
@@ -57,12 +57,12 @@ class RetentionOutcome(Enum):
     """The outcome of an action."""
 
     PLANNED = "planned"
-    """It is only said what would go."""
+    """Nothing was deleted: a preview."""
     DONE = "done"
     HELD = "held"
-    """It is announced, and waited with."""
+    """It was announced, and is held back."""
     BUSY = "busy"
-    """Others kept the thread locked: it comes up again."""
+    """The thread was locked by others: it is checked again later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +79,9 @@ class RetentionEffect:
     checkpoints: int
     """How many go, went, or are held."""
     until: datetime | None = None
-    """Of what is held: until when."""
+    """For a held deletion: its deadline."""
     hold_policy: str = ""
-    """Of what is held: whose hold it is."""
+    """For a held deletion: the policy with the hold."""
 
 
 class RetentionPosition(NamedTuple):
@@ -109,7 +109,7 @@ class Expiring:
     policy: str
     checkpoints: int
     below: str
-    """Of TRIM: the checkpoints below this id go. "": the whole thread does."""
+    """For TRIM: checkpoints below this id are deleted. "": the whole thread."""
     deadline_at: datetime
     """The time of the deletion, acknowledged or not."""
     hold_policy: str
@@ -117,7 +117,7 @@ class Expiring:
 
 
 class ExpiringPage(NamedTuple):
-    """A page of what is about to go, the next first."""
+    """A page of announced deletions, earliest deadline first."""
 
     entries: Sequence[Expiring]
     after: RetentionPosition | None

@@ -1,4 +1,4 @@
-"""The interface of a store of retention policies, which `rpc` talks to and `store` fulfils."""
+"""The interface of a store of retention policies, which `rpc` uses and `store` implements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from checkpointd_server.domain.retention import ExpiringPage, RetentionPage, Ret
 
 
 class RetentionStore(Protocol):
-    """Keeps retention policies, and applies them. What `CheckpointStore` says of arguments and errors goes here too."""
+    """Stores retention policies, and applies them. Arguments and errors are as in `CheckpointStore`."""
 
     async def set_policy(self, tenant: str, policy: RetentionPolicy, *, timeout: float | None) -> None:
         """Stores a policy in place of the one with its name.
@@ -16,7 +16,7 @@ class RetentionStore(Protocol):
         Args:
             tenant: The tenant.
             policy: The policy.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Raises:
             InvalidArgument: There are too many.
@@ -29,7 +29,7 @@ class RetentionStore(Protocol):
         Args:
             tenant: The tenant.
             name: Its name.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             Whether it was there.
@@ -41,7 +41,7 @@ class RetentionStore(Protocol):
 
         Args:
             tenant: The tenant.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The policies, by name.
@@ -51,16 +51,16 @@ class RetentionStore(Protocol):
     async def preview(
         self, tenant: str, policy: RetentionPolicy | None, *, after: RetentionPosition | None, timeout: float | None
     ) -> RetentionPage:
-        """Plans what would go of the next threads now, and changes nothing.
+        """Returns what would be deleted from the next threads now, without changing anything.
 
         Args:
             tenant: The tenant.
-            policy: One to try, in place of the one with its name. None: those that are stored.
-            after: The place where the page before ended. None: the first page.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            policy: A policy to try, in place of the one with its name. None: the stored policies.
+            after: The position where the previous page ended. None: the first page.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            The plans, and where to go on.
+            The plans, and where to continue.
         """
         ...
 
@@ -69,11 +69,11 @@ class RetentionStore(Protocol):
 
         Args:
             tenant: The tenant.
-            after: The place where the part before ended. None: the first part.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            after: The position where the previous part ended. None: the first part.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            What went, and where to go on.
+            What was deleted, and where to continue.
         """
         ...
 
@@ -84,9 +84,9 @@ class RetentionStore(Protocol):
 
         Args:
             tenant: The tenant.
-            after: The place where the page before ended. None: the first page.
+            after: The position where the previous page ended. None: the first page.
             page_size: The most entries.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The page.
@@ -94,15 +94,15 @@ class RetentionStore(Protocol):
         ...
 
     async def acknowledge(self, tenant: str, thread_id: str, below: str, *, timeout: float | None) -> bool:
-        """Lets what was announced of a thread go.
+        """Acknowledges an announced deletion.
 
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            below: Of a trim: the id below which checkpoints go; empty: the thread goes.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            below: For a trim: the id below which checkpoints are deleted. Empty: the whole thread.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            Whether that is still what is announced.
+            Whether it is still the announced deletion.
         """
         ...

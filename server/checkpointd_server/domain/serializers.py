@@ -1,7 +1,7 @@
-"""Families of serializers: which readers a value is for, as far as its type tag tells.
+"""Families of serializers, as far as a value's type tag shows them.
 
-LangGraph for Python and LangGraph.js can't read each other's values. A thread keeps the family of its first write that
-tells one, and writes of the other are refused.
+LangGraph for Python and LangGraph.js can't read each other's values. A thread keeps the first family that a write
+shows, and writes of the other family are refused.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import lru_cache
 
 
 class SerializerFamily(IntEnum):
-    """A family. The numbers are those of the database and of the protocol."""
+    """A family. The database and the protocol use these numbers."""
 
     LANGGRAPH_MSGPACK = 1
-    """LangGraph for Python's own."""
+    """LangGraph for Python's own serializer."""
     LANGGRAPH_JSON = 2
-    """That of LangGraph.js, and of PortableSerializer in Python."""
+    """The serializer of LangGraph.js, and PortableSerializer in Python."""
     OTHER = 3
-    """Somebody's own. Nothing is refused to it, nor on its account: it may read anything."""
+    """A custom serializer. Its writes are never refused, nor others because of them: it may read anything."""
 
     @property
     def label(self) -> str:
@@ -31,7 +31,7 @@ _FAMILIES = {
     "msgpack": SerializerFamily.LANGGRAPH_MSGPACK,
     "pickle": SerializerFamily.LANGGRAPH_MSGPACK,
     "json": SerializerFamily.LANGGRAPH_JSON,
-    # These say nothing: serializers of any family write them, each for a kind of value.
+    # Serializers of any family write these types, each for a kind of value.
     "null": None,
     "bytes": None,
     "bytearray": None,
@@ -40,16 +40,16 @@ _FAMILIES = {
 
 @lru_cache(maxsize=256)
 def family_of_metadata(type_tag: str) -> SerializerFamily | None:
-    """Returns the family that gives a checkpoint's metadata this type. None: it isn't told.
+    """Returns the family that gives a checkpoint's metadata this type. None: unknown.
 
-    Metadata is always a map, for which each of LangGraph's serializers has one type. What encrypts it stands behind a
-    "+", and changes no family.
+    Metadata is always a map, for which each of LangGraph's serializers has one type. The cipher follows a "+", and
+    doesn't change the family.
     """
     return _FAMILIES.get(type_tag.partition("+")[0], SerializerFamily.OTHER)
 
 
 def family_of_writes(type_tags: Iterable[str]) -> SerializerFamily | None:
-    """Returns the family of values of these types, whose writer doesn't tell. None: they don't tell either.
+    """Returns the family of values of these types, if their writer doesn't state it. None: unknown.
 
     LangGraph for Python reads values of type "json" too, whatever else is in the thread: only its own types tell.
     """

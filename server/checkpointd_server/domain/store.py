@@ -54,7 +54,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             namespace: Its namespace.
             checkpoint_id: Its id. None: the latest.
             known: Versions of channels whose values are left out.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The checkpoint, or that there is none.
@@ -69,7 +69,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
         Args:
             namespace: The checkpoint's namespace.
             checkpoint_id: Its id.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             A JSON object, as text. None: it is not there.
@@ -87,7 +87,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             upload_id: The upload.
             offset: The part's place in the value, in bytes.
             data: The part.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
         """
         ...
 
@@ -107,7 +107,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             key: The value: a channel's version, or a task write.
             offset: The beginning of the range, in bytes.
             max_bytes: The most bytes to read.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The range. None: the value is not there.
@@ -119,7 +119,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
 
         Args:
             query: The selection, and the place of the page.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The page, and where the next one starts.
@@ -144,7 +144,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             channels: The channels.
             after: The place where a page ended. None: the first page.
             page_bytes: The size at which the page is cut, in bytes.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The writes and seeds of the page.
@@ -174,7 +174,7 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
         """Runs a trivial query.
 
         Args:
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Raises:
             DatabaseUnavailable: It doesn't go through.

@@ -1,4 +1,4 @@
-"""The interface of a store of tenants, which `rpc` talks to and `store` fulfils."""
+"""The interface of a store of tenants, which `rpc` uses and `store` implements."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from checkpointd_server.domain.thread_lists import (
 
 
 class TenantStore(Protocol):
-    """Knows what tenants hold and may use, and purges. Raises what a CheckpointStore raises."""
+    """Reads usage, sets quotas, and purges. Raises what a CheckpointStore raises."""
 
     async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
         """Registers tenants that have called.
 
         Args:
             tenants: Their names.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
         """
         ...
 
@@ -34,9 +34,9 @@ class TenantStore(Protocol):
         """Reads tenants and their own quotas, by name.
 
         Args:
-            after: The name behind which the page begins.
+            after: The name after which the page begins.
             limit: The most tenants.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The tenants.
@@ -48,10 +48,10 @@ class TenantStore(Protocol):
 
         Args:
             tenants: Their names.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            The quotas of those that were noted.
+            The quotas of those that are registered.
         """
         ...
 
@@ -60,22 +60,22 @@ class TenantStore(Protocol):
 
         Args:
             tenant: The tenant.
-            quotas: Those to set. None: it stays as it is.
-            resets: Whether all others are taken back first.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            quotas: The quotas to set. None: unchanged.
+            resets: Whether to clear all others first.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            The quotas that are set then.
+            The tenant's own quotas after that.
         """
         ...
 
     async def find_threads(self, tenant: str, thread_ids: Iterable[str], *, timeout: float | None) -> Set[str]:
-        """Finds out which threads hold anything.
+        """Returns which threads aren't empty.
 
         Args:
             tenant: The tenant.
             thread_ids: The threads.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             Those of them that do.
@@ -83,11 +83,11 @@ class TenantStore(Protocol):
         ...
 
     async def read_usage(self, tenant: str, *, timeout: float | None) -> Usage:
-        """Sums up what a tenant holds.
+        """Sums up a tenant's data.
 
         Args:
             tenant: The tenant.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The sums.
@@ -99,7 +99,7 @@ class TenantStore(Protocol):
 
         Args:
             tenant: The tenant.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The sums, and estimates.
@@ -116,18 +116,18 @@ class TenantStore(Protocol):
         is_dry_run: bool,
         timeout: float | None,
     ) -> PurgeReport:
-        """Purges a page of the threads that a filter finds, archived or not.
+        """Purges a page of the threads that match a filter, archived or not.
 
         Args:
             tenant: The tenant.
             wanted: The filter.
-            start: The place at which to go on.
-            takes_pinned: Whether pinned threads go, too.
-            is_dry_run: Whether it is only counted what would go.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            start: Where to continue.
+            takes_pinned: Whether to purge pinned threads, too.
+            is_dry_run: Whether to only count.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            What went, or would go, and the place at which to go on.
+            What was or would be deleted, and where to continue.
         """
         ...
 
@@ -138,13 +138,13 @@ class TenantStore(Protocol):
 
         Args:
             tenant: The tenant.
-            start: The place at which to go on.
-            takes_pinned: Whether pinned threads go, too.
-            is_dry_run: Whether it is only counted what would go.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            start: Where to continue.
+            takes_pinned: Whether to purge pinned threads, too.
+            is_dry_run: Whether to only count.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            What went, or would go, and the place at which to go on.
+            What was or would be deleted, and where to continue.
         """
         ...
 
@@ -153,7 +153,7 @@ class TenantStore(Protocol):
 
         Args:
             tenant: The tenant.
-            report: The report, which is changed.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            report: The report, changed in place.
+            timeout: The caller's remaining time, in seconds. None: no limit.
         """
         ...

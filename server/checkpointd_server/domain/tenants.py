@@ -16,17 +16,17 @@ Quota = Literal["bytes", "threads", "calls_per_second"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """Quotas of a tenant. None: as the server's options say, which is no bound there. 0: no bound."""
+    """Quotas of a tenant. None: the server's default, or no limit there. 0: no limit."""
 
     max_bytes: int | None = None
     """The most bytes that its rows may have in the database."""
     max_threads: int | None = None
-    """The most threads that hold anything."""
+    """The maximum number of threads that aren't empty."""
     max_calls_per_second: int | None = None
     """The most calls and operations a second, in each process of a server."""
 
     def over(self, defaults: Quotas) -> Quotas:
-        """Returns these, and the defaults where they say nothing."""
+        """Returns these, with the defaults in place of None."""
         return Quotas(
             max_bytes=defaults.max_bytes if self.max_bytes is None else self.max_bytes,
             max_threads=defaults.max_threads if self.max_threads is None else self.max_threads,
@@ -37,7 +37,7 @@ class Quotas:
 
 
 class TenantQuotas(NamedTuple):
-    """A tenant that was seen, and its own quotas."""
+    """A registered tenant, and its own quotas."""
 
     tenant: str
     quotas: Quotas
@@ -50,7 +50,7 @@ class Usage(NamedTuple):
     threads: int
     checkpoints: int
     bytes: int
-    """About how many its rows have, those of items too, and exactly those of uploads that no put has named."""
+    """Approximate bytes of its rows, including items, and exact bytes of uploads that no put has named."""
     pinned_threads: int
     pinned_checkpoints: int
     pinned_bytes: int
@@ -133,8 +133,8 @@ class PurgeReport:
     checkpoints: int = 0
     bytes: int = 0
     pinned_threads: int = 0
-    """How many stay, for they are pinned."""
+    """How many were kept because they are pinned."""
     rows: Counter[str] = field(default_factory=Counter)
-    """How many rows went, by table."""
+    """The number of deleted rows, by table."""
     next: PurgePosition | None = None
     """The position at which to go on. None: that is all."""

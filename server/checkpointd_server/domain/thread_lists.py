@@ -12,23 +12,23 @@ from uuid import UUID
 from checkpointd_server.domain.serializers import SerializerFamily
 
 MAX_TTL_SECONDS = 2**40
-"""The longest time that a thread is kept after its last use."""
+"""The maximum time to live of a thread, in seconds."""
 MAX_TAGS = 64
-"""How many tags a thread has."""
+"""The maximum number of a thread's tags."""
 MAX_TAG_NAME_BYTES = 128
 MAX_TAG_BYTES = 512
-"""How many bytes a tag's text has."""
+"""The maximum size of a tag's text, in bytes."""
 
 
 class ThreadStatus(Enum):
     """The status of a thread, by the latest checkpoint of its root namespace."""
 
     IDLE = "idle"
-    """It is finished; or, if it has tasks left, its run was cut off or stopped at a breakpoint."""
+    """It is finished, or, if it has tasks left, its run was aborted or stopped at a breakpoint."""
     RUNNING = "running"
-    """It has tasks left, and was written to within a minute or is leased."""
+    """It has tasks left, and was written to in the last minute or is leased."""
     INTERRUPTED = "interrupted"
-    """It waits for an answer."""
+    """It is interrupted, waiting for an answer."""
     FAILED = "failed"
     """Its last run ended in an error."""
 
@@ -42,7 +42,7 @@ class ThreadPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadFilter:
-    """A selection of threads. A field that is left out stands for any."""
+    """A filter of threads. Unset fields match any."""
 
     prefix: str = ""
     """The prefix of their names."""
@@ -56,17 +56,17 @@ class ThreadFilter:
     active_from: datetime | None = None
     active_before: datetime | None = None
     is_archived: bool = False
-    """Those that are archived alone; or those that aren't."""
+    """True: only archived threads. False: only others."""
 
 
 class Signal(NamedTuple):
-    """An interrupt or an error beside a thread's latest checkpoint."""
+    """An interrupt or an error of a thread's latest checkpoint."""
 
     task_id: str
     is_error: bool
     type: str
     data: bytes | None
-    """None: it is larger than is sent here."""
+    """None: too large to be sent here."""
     size: int
 
 
@@ -78,7 +78,7 @@ class Thread:
     status: ThreadStatus
     checkpoints: int
     bytes: int
-    """About how many its rows have in the database."""
+    """The approximate bytes of its rows in the database."""
     created_at: datetime
     active_at: datetime
     """The time of the last write."""
@@ -87,14 +87,14 @@ class Thread:
     metadata: str
     """The searchable part of that one's metadata: a JSON object, as text."""
     next: Sequence[str]
-    """The nodes whose turn it is."""
+    """The nodes that run next."""
     signals: Sequence[Signal]
     tags: Mapping[str, str]
     archived_at: datetime | None
     is_pinned: bool
     ttl_seconds: int | None
     serializer: SerializerFamily | None
-    """The family of the serializer that it was first written with; None: nothing that it holds tells one."""
+    """The family of the serializer that it was first written with. None: unknown."""
 
 
 class ThreadPage(NamedTuple):
@@ -106,7 +106,7 @@ class ThreadPage(NamedTuple):
 
 
 class ThreadCount(NamedTuple):
-    """The number of threads, or a lower bound where not all were looked at."""
+    """The number of threads, or a lower bound if not all were counted."""
 
     number: int
     is_complete: bool

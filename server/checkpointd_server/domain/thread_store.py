@@ -34,7 +34,7 @@ class ThreadStore(Protocol):
             tenant: The tenant.
             thread_id: The thread.
             leases: The tokens of leases that the caller holds, by thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The number of checkpoints that it had; 0: there was none.
@@ -54,7 +54,7 @@ class ThreadStore(Protocol):
             tenant: The tenant.
             run_ids: The runs.
             leases: The tokens of leases that the caller holds, by thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The number of checkpoints deleted.
@@ -70,7 +70,7 @@ class ThreadStore(Protocol):
 
         Args:
             copy: The source, the target, and the caller's lease.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The number of checkpoints copied; 0: there is no source.
@@ -99,7 +99,7 @@ class ThreadStore(Protocol):
             thread_ids: The threads.
             strategy: The part that is kept.
             leases: The tokens of leases that the caller holds, by thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The number of checkpoints deleted.
@@ -125,10 +125,10 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             wanted: The selection.
-            after: The place where the page before ended. None: the first page.
+            after: The position where the previous page ended. None: the first page.
             page_size: The most threads.
             page_bytes: The size at which the page is cut, in bytes.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The page. One that isn't full is the last only if it says so.
@@ -141,7 +141,7 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             wanted: The selection.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The number, or a lower bound.
@@ -154,7 +154,7 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The thread.
@@ -172,9 +172,9 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            after: The place where the page before ended. None: the first page.
+            after: The position where the previous page ended. None: the first page.
             page_size: The most checkpoints.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             The checkpoints, and where the next page starts. None: this was the last one.
@@ -191,7 +191,7 @@ class ThreadStore(Protocol):
             thread_id: The thread.
             archives: False: it is brought back.
             lease: The token of the caller's lease on it; 0: none.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
             Whether that changed anything.
@@ -208,7 +208,7 @@ class ThreadStore(Protocol):
 
         Args:
             change: The thread, and what to change.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
 
         Raises:
             ThreadNotFound: It holds nothing.
@@ -222,6 +222,6 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            timeout: The time that the caller has left, in seconds; None: no end.
+            timeout: The caller's remaining time, in seconds. None: no limit.
         """
         ...

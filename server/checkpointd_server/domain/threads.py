@@ -1,4 +1,4 @@
-"""Threads: their keys, and work on whole ones."""
+"""Threads: their keys, copies and prunings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ VOLATILE_KEYS = frozenset(
         *("langgraph_path", "langgraph_checkpoint_ns", "run_attempt"),
     )
 )
-"""The entries of metadata that LangGraph changes with every step. No index finds threads by them."""
+"""The entries of metadata that LangGraph changes in every step. Threads can't be found by them."""
 
 INTERRUPT_CHANNEL, ERROR_CHANNEL = "__interrupt__", "__error__"
 SIGNALS = {INTERRUPT_CHANNEL: 1, ERROR_CHANNEL: 2}
-"""The channels of the task writes that tell how a run ended, and what the threads' rows note of them."""
+"""The channels of task writes that show how a run ended, with their signals in the threads' rows."""
 
 
 @lru_cache(maxsize=8192)
 def thread_key(tenant: str, thread_id: str) -> UUID:
     """Returns the key that all rows of a thread begin with.
 
-    It is computed, so that it needs no look-up, is short, and spreads threads evenly over the nodes of a cluster: the
-    first 16 bytes of SHA-256 over both names, each behind its length.
+    It is the first 16 bytes of a SHA-256 over both names, each preceded by its length: so it is short, needs no
+    look-up, and spreads threads evenly over the nodes of a cluster.
     """
-    # What isn't text that can be stored gets a key as well: who stores it is told.
+    # Text that can't be stored gets a key as well; storing it is refused later.
     names = (tenant.encode(errors="surrogatepass"), thread_id.encode(errors="surrogatepass"))
     return UUID(bytes=sha256(b"".join(len(name).to_bytes(4, "big") + name for name in names)).digest()[:16])
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Span(Protocol):
-    """Something that takes its time."""
+    """An action with a duration."""
 
     def end(self, error: str | None = None) -> None:
-        """Records that it is over, and what it failed with, if so. A second call does nothing."""
+        """Ends it, with its error, if any. A second call does nothing."""
 
 
 class Tracing(Protocol):
@@ -22,13 +22,13 @@ class Tracing(Protocol):
 
         Args:
             method: The method, e.g. "CheckpointService/PutCheckpoint".
-            traceparent: The client's span, as the W3C's Trace Context has it. Empty, or no such text: there is none.
+            traceparent: The client's span in W3C Trace Context format. Empty or invalid: none.
             thread_id: The thread that it is about, or "".
         """
 
     def statement(self, name: str, spans: Sequence[Span]) -> Span:
-        """Begins the span of a statement that is run for the calls, or operations, of these spans."""
+        """Begins the span of a statement for the calls or operations of these spans."""
 
 
 current_spans: ContextVar[Sequence[Span]] = ContextVar("current_spans", default=())
-"""The spans of the calls that the running task works for."""
+"""The spans of the calls that the running task serves."""

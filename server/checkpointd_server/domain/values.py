@@ -1,7 +1,7 @@
-"""Values: what a serializer made of a channel's value, whole or as a patch on an earlier version of its channel.
+"""Serialized values, whole or as patches on earlier versions of their channel.
 
-The store looks into no value. Patches are the one exception: their instructions are applied for clients that ask for
-whole values, and checked when they are stored, so that what was accepted can be read.
+The store never interprets values, except patches: their instructions are applied for clients that want whole values,
+and checked when they are stored, so everything accepted can be read.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import NamedTuple
 class Patch(NamedTuple):
     """A value as instructions that turn an earlier version of the same channel into it. They are in the value's data.
 
-    A task write may be one as well: on a version of the channel that it was written to.
+    A task write may be a patch, too, on a version of its channel.
     """
 
     base_version: str
     """The version of the channel that the instructions copy from, as tagged text."""
     size: int
-    """How many bytes the value has once the patch is applied."""
+    """The size of the value with the patch applied, in bytes."""
     crc32: int
-    """The CRC-32 of these bytes; of a sealed patch, that of its instructions. 0: it isn't known."""
+    """The CRC-32 of the value; for a sealed patch, of its instructions. 0: unknown."""
     sealed: bool
     """True if the instructions are encrypted by the client."""
     reach: int = 0
-    """How many bytes of the base the instructions need: a base that is shorter is not the one meant. Known when it is
-    stored; 0 in what was read, and for a sealed patch."""
+    """The minimum size of the base: a shorter one is the wrong base. Set when it is stored; 0 when read, and for sealed
+    patches."""
     base_crc32: int = 0
-    """The base's own CRC-32: one that has another is not the one meant. 0: not compared, and in what was read."""
+    """The base's CRC-32: a base with another one is the wrong base. 0: not compared, and when read."""
 
 
 class Parts(NamedTuple):
-    """Bytes that lie apart: in a request, an upload; in what was read, bytes that were left out."""
+    """Separate bytes: an upload in a request, or left-out bytes in a read."""
 
     upload_id: bytes
     """The upload, 16 bytes; empty in what was read."""
@@ -47,9 +47,9 @@ class TypedValue(NamedTuple):
     patch: Patch | None = None
     """Not None: `data` holds instructions."""
     parts: Parts | None = None
-    """Not None: `data` is empty, and the bytes or instructions lie apart."""
+    """Not None: `data` is empty, and the bytes or instructions are separate."""
     crc32: int = 0
-    """The CRC-32 of the bytes of a channel's value that is whole; 0: it isn't known."""
+    """The CRC-32 of a channel's whole value. 0: unknown."""
 
 
 class ChannelValue(NamedTuple):
@@ -64,7 +64,7 @@ class StoredValue(NamedTuple):
     """A row of a channel's value, as it was stored."""
 
     position: int
-    """The position, among the checkpoints read together, of the one that names its thread and namespace."""
+    """The index of a checkpoint in the same answer that has its thread and namespace."""
     channel: str
     version: str
     value: TypedValue
@@ -78,12 +78,12 @@ class ChannelValueKey(NamedTuple):
 
 
 class KnownValue(NamedTuple):
-    """A channel's value that a caller has."""
+    """A channel's value that the caller has."""
 
     channel: str
     version: str
     crc32: int = 0
-    """The CRC-32 of the value, or of its patch, 0 where none is known. If it is another one, so is the value."""
+    """The CRC-32 of the value, or of its patch. 0: unknown. Values with different checksums differ."""
 
 
 class TaskWriteKey(NamedTuple):
@@ -103,4 +103,4 @@ class ValueRange(NamedTuple):
     channel: str
     """The channel that has it, or that was written to."""
     value: TypedValue
-    """Its type and, for a patch, what belongs to it; without the bytes."""
+    """Its type and patch attributes, without the bytes."""

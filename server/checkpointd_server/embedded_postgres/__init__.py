@@ -1,1 +1,1 @@
-"""The embedded PostgreSQL: its server process and its data directory. Nothing of gRPC or the store."""
+"""The embedded PostgreSQL: its server process and its data directory. It uses neither gRPC nor the store."""

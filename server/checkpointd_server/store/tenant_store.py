@@ -42,7 +42,7 @@ class PostgresTenants:
         return await tenants.find_threads(self._connections.of(tenant), tenant, thread_ids, timeout=timeout)
 
     async def read_usage(self, tenant: str, *, timeout: float | None) -> Usage:
-        """Sums up what a tenant holds."""
+        """Sums up a tenant's data."""
         return await tenants.read_usage(self._connections.of(tenant), timeout=timeout)
 
     async def read_statistics(self, tenant: str, *, timeout: float | None) -> Statistics:

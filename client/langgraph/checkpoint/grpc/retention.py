@@ -69,7 +69,7 @@ class Retention:
             entry: What `expiring` told.
 
         Returns:
-            Whether that is still what is announced. False: the thread was used meanwhile, or something else goes.
+            Whether it is still the announced deletion. False: the thread was used meanwhile, or something else goes.
 
         Raises:
             CheckpointdError: The call failed.

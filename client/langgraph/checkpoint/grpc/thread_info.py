@@ -56,7 +56,7 @@ class ThreadInfo:
     checkpoints: int
     """The number of checkpoints, in all namespaces."""
     bytes: int
-    """About how many its rows have in the database."""
+    """The approximate bytes of its rows in the database."""
     created_at: datetime
     active_at: datetime
     """The time of the last write."""
@@ -65,7 +65,7 @@ class ThreadInfo:
     metadata: Mapping[str, Any]
     """The searchable part of that one's metadata."""
     next: Sequence[str]
-    """The nodes whose turn it is."""
+    """The nodes that run next."""
     interrupts: Sequence[ThreadSignal]
     errors: Sequence[ThreadSignal]
     tags: Mapping[str, str]

@@ -147,7 +147,7 @@ class Operation:
         self.body = body
         self.on_settled = settled
         self.owner: Any = None
-        """The caller's own, to know it by."""
+        """The caller's own data."""
         self.metadata: Metadata = ()
         self.context: Context | None = None
         """The context in which a token is asked for again; None: it is always the same."""
