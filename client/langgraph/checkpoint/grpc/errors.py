@@ -115,7 +115,7 @@ class VersionConflictError(WriteConflictError):
         )
 
     def __reduce__(self) -> tuple[Callable[..., VersionConflictError], tuple[object, ...]]:
-        # Exceptions with keyword-only arguments can't be pickled on their own, and nodes run in other processes too.
+        # Exceptions with keyword-only arguments can't be pickled by default, and nodes may run in other processes.
         return _unpickle_conflict, (
             type(self),
             self.thread_id,
@@ -354,7 +354,7 @@ def _unpickle_server_error(message: str, code: str) -> ServerError:
 
 
 def again(error: CheckpointdError) -> CheckpointdError:
-    """Returns a copy of an error, to raise once more: the error itself holds a traceback, and what its frames hold."""
+    """Returns a copy of an error, to raise it again without its traceback, whose frames keep objects alive."""
     copied = error.__class__.__new__(error.__class__, *error.args)
     copied.args = error.args
     copied.__dict__.update(error.__dict__)

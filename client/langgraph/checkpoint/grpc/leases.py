@@ -1,9 +1,9 @@
 """Leases: one writer at a time on a thread, and the others wait.
 
-`saver.lease(thread_id)` takes the lease when its block is entered, renews it in the background, and gives it up when
+`saver.lease(thread_id)` takes the lease when its block is entered, renews it in the background, and releases it when
 the block is left. Within the block every write through the saver carries the lease's token: see `_runs.lease_tokens`.
 
-The lease is the server's: it is held by its clock, and the server refuses what comes without its token or too late.
+The server decides, by its clock: it refuses writes without the lease's token, or after its end.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["AsyncLeaseContext", "Lease", "LeaseContext", "LeaseMixin"]
 logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 WAIT_PER_CALL = 20.0
-"""How long one call waits for a lease at the most, in seconds. Who wants to wait longer calls again."""
+"""Maximum time that one call waits for a lease, in seconds. A longer wait takes several calls."""
 SHORTEST_CALL = 0.05
-"""How long a call that waits takes at least, in seconds: a server that won't wait is not asked without a pause."""
+"""Minimum duration of a waiting call, in seconds: avoids a busy loop with a server that doesn't wait."""
 RELEASE_TIMEOUT = 5.0
-"""How long giving up a lease may take, in seconds, where `timeout` and `retry_budget` allow for that much. After that
-it ends by itself, when its time to live is over."""
+"""How long releasing a lease may take, in seconds, within `timeout` and `retry_budget`. Otherwise it ends when its
+time to live is over."""
 
 
 class _Ask(NamedTuple):
-    """A step: a call with times of its own, in seconds."""
+    """A step: a call with its own timeouts, in seconds."""
 
     request: leases_pb.AcquireLeaseRequest | leases_pb.ReleaseLeaseRequest
     timeout: float
@@ -52,7 +52,7 @@ class _Ask(NamedTuple):
 
 
 class _LeaseSession:
-    """One lease from asking to giving up, as flows that the blocking and the awaiting form run."""
+    """One lease from request to release, as flows for the blocking and the awaiting form."""
 
     def __init__(self, client: Client, tokens: LeaseTokens, thread_id: str, ttl: float, wait: float | None) -> None:
         if not ttl > 0:
@@ -70,7 +70,7 @@ class _LeaseSession:
         self._stopped = threading.Event()
 
     def _acquire(self) -> flows.Flow[Lease]:
-        """Takes the lease, or gives up the place in line for it."""
+        """Takes the lease, or leaves the queue for it."""
         self._begin()
         try:
             while True:
@@ -88,7 +88,7 @@ class _LeaseSession:
             raise
 
     def _release(self) -> flows.Flow[None]:
-        """Gives up the lease, or the place in line for it."""
+        """Releases the lease, or leaves the queue for it."""
         options = self._client.options
         ask = _Ask(
             requests.release_lease(self._thread_id, self._holder),
@@ -106,12 +106,12 @@ class _LeaseSession:
         if self._lease is not None:
             raise CheckpointdError("a lease is taken once; call saver.lease() again for another")
         if self._tokens.held(self._thread_id) is not None:
-            # Waiting for oneself would never end, and sharing the lease would let both think they are alone.
+            # Waiting for itself would never end, and with a shared lease both would believe to be alone.
             raise LeaseHeldError(thread_id=self._thread_id, here=True)
         self._end = None if self._wait is None else time.monotonic() + self._wait
 
     def _next_ask(self) -> _Ask:
-        """Returns the next request, with how long its call may take."""
+        """Returns the next request, and its timeout."""
         left = WAIT_PER_CALL if self._end is None else self._end - time.monotonic()
         wait = min(max(left, 0.0), WAIT_PER_CALL)
         request = requests.acquire_lease(self._thread_id, self._holder, ttl=self._ttl, wait=wait)
@@ -127,14 +127,14 @@ class _LeaseSession:
     def _take(self, response: leases_pb.AcquireLeaseResponse) -> Lease:
         lease = Lease(self._thread_id, response.token, time.monotonic() + response.remaining_ms / 1000)
         self._lease = lease
-        # A thread also where an event loop runs: a node that blocks the loop must not cost its run the lease.
+        # A thread even in an event loop: a node that blocks the loop must not make its run lose the lease.
         renewal = threading.Thread(target=self._renew, args=(lease,), name="checkpointd-lease", daemon=True)
         renewal.start()
         self._tokens.enter(lease)
         return lease
 
     def _renew(self, lease: Lease) -> None:
-        """Renews the lease until it is given up or lost."""
+        """Renews the lease until it is released or lost."""
         request = requests.renew_lease(lease.thread_id, lease.token, ttl=self._ttl)
         warned = False
         pause = self._ttl / 3
@@ -142,7 +142,7 @@ class _LeaseSession:
             asked_at = time.monotonic()
             left = lease._valid_until - asked_at
             if left <= 0:
-                # Perhaps the server still has it: this process may have been paused, and not for as long as it seems.
+                # The server may still have it: this process may have been paused for less time than it seems.
                 left = self._ttl
             try:
                 timeout = min(left, self._client.options.timeout)
@@ -169,14 +169,14 @@ class _LeaseSession:
             self._tokens.leave(self._lease)
 
     def _may_be_queued(self, error: BaseException) -> bool:
-        """Returns whether an acquire that failed may have left a place in line, or a lease, that others wait for."""
+        """Returns whether a failed acquire may have left a place in the queue, or a lease, that blocks others."""
         if isinstance(error, LeaseHeldError):
             return self._wait != 0
         return isinstance(error, DeadlineExceededError) or not isinstance(error, CheckpointdError)
 
 
 class LeaseContext(_LeaseSession):
-    """The result of `saver.lease()`: `with` takes the lease and blocks until it is there."""
+    """The result of `saver.lease()`: `with` takes the lease, and blocks until it is granted."""
 
     def __enter__(self) -> Lease:
         return flows.run(self._acquire(), self._call)

@@ -386,9 +386,9 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
         return found
 
     def _value_serde(self) -> ValueSerde:
-        """Returns how values become bytes, and back."""
+        """Returns the serialization of values."""
         made = self._made_serde
-        # LangGraph gives the clone of a saver another serializer.
+        # LangGraph sets another serializer on a clone.
         if made is None or made.serde is not self.serde or made.encryption is not self.encryption:
             searchable = self.searchable_metadata
             made = ValueSerde(serde=self.serde, encryption=self.encryption, searchable_metadata=searchable)
@@ -401,7 +401,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
     def _on_read(
         self, config: RunnableConfig | None, request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest
     ) -> OnRead | None:
-        """Returns what notes that a run has read. A list counts: a replayed subgraph loads its checkpoint with it."""
+        """Returns a callback that records a run's read. Lists count: replayed subgraphs load checkpoints with them."""
         if config is None:
             return None
         return partial(self._runs.record_read, config, (request.thread_id, request.checkpoint_ns))
@@ -418,7 +418,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
                 checkpoint, metadata, new_versions = self._state.outgoing(config, checkpoint, metadata, new_versions)
             put = encode.put(self._value_serde(), self._cache, config, checkpoint, metadata, new_versions)
         except Exception as error:
-            # What waits for this put needn't wait any more.
+            # Others needn't wait for this put any more.
             with suppress(InvalidArgumentError):
                 self._runs.put_failed(config, namespace(config), checkpoint.get("id", ""), error)
             raise

@@ -64,7 +64,7 @@ def _migrate(saver: GrpcSaver, thread_id: str, today: int, dry_run: bool) -> Thr
         if dry_run:
             return ThreadMigration(thread_id=thread_id, outcome="pending", checkpoints=len(old))
         with saver.lease(thread_id, wait=0):
-            # A run may have added some meanwhile. Oldest first: what is put last stays the latest.
+            # A run may have added some in the meantime. Oldest first: the last put stays the latest.
             for config in reversed(_old(saver, thread_id, today, dry_run)):
                 saved = saver.get_tuple(config)
                 if saved is not None:

@@ -52,7 +52,7 @@ class TlsOptions:
             )
 
     def _check(self, name: str, what: str, label: str) -> None:
-        """Raises if a field holds something else than PEM. The message repeats none of it: it may be a key."""
+        """Raises if a field isn't PEM. The message doesn't quote it: it may be a key."""
         content = getattr(self, name)
         if content is None:
             return

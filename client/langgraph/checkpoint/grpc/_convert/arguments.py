@@ -1,4 +1,4 @@
-"""LangGraph's arguments as the protocol has them: texts, ids, versions."""
+"""Conversion of LangGraph's arguments: texts, ids, versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ONLY_STR = frozenset({str})
 
 
 class Key(NamedTuple):
-    """A namespace: what a version belongs to."""
+    """A namespace, which has a version."""
 
     thread_id: str
     checkpoint_ns: str
@@ -40,12 +40,12 @@ def checkpoint_id(config: RunnableConfig | None) -> str:
 
 
 def config_of(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> RunnableConfig:
-    """Returns the config of a checkpoint: these three keys and no others, since LangGraph compares configs."""
+    """Returns the config of a checkpoint: only these three keys, because LangGraph compares configs."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}}
 
 
 def thread(thread_id: Any, field: str = "thread_id") -> str:
-    """Returns a thread id as text: LangGraph takes ints and UUIDs for one too."""
+    """Returns a thread id as text: LangGraph also accepts ints and UUIDs."""
     if not isinstance(thread_id, str) and (
         thread_id is None or isinstance(thread_id, bytes | bytearray | Sequence | Set | Mapping)
     ):
@@ -64,15 +64,15 @@ def names(field: str, given: Any) -> Iterable[Any]:
 
 
 def request_id() -> bytes:
-    """Returns an id by which a write that is sent again is recognized.
+    """Returns a request id, to recognize a write that is sent again.
 
-    From the operating system: users' tests seed `random`, and give `uuid.uuid4` ids of their own.
+    From the operating system: users' tests seed `random` and patch `uuid.uuid4`.
     """
     return os.urandom(16)
 
 
 def text(field: str, value: Any) -> str:
-    """Returns a piece of text that protobuf can carry."""
+    """Returns text that protobuf can encode."""
     if type(value) is str and value.isascii():
         return value
     if not isinstance(value, str):
@@ -81,12 +81,12 @@ def text(field: str, value: Any) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidArgumentError(f"{field}: is not valid Unicode (it holds a lone surrogate)", field=field) from None
-    # An enum that is also a str: protobuf wants the plain text.
+    # A str enum: protobuf needs the plain text.
     return value if type(value) is str else str.__str__(value)
 
 
 def are_plain(values: Collection[Any]) -> bool:
-    """Checks in a few passes in C that `text` returns all values as they are. False: it may not."""
+    """Returns whether `text` surely returns all values unchanged, in a few passes in C."""
     return _ONLY_STR.issuperset(map(type, values)) and "".join(values).isascii()
 
 

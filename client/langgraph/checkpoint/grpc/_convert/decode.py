@@ -1,6 +1,6 @@
-"""From answers to LangGraph's types. Pure functions, shared by the sync and the async methods.
+"""Conversion of answers to LangGraph's types. Pure functions, shared by the sync and the async methods.
 
-An answer may come from any server: what can't have been stored is a CorruptValueError, never another exception.
+An answer may come from any server: invalid data raises CorruptValueError, never another exception.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_place(
     request: pb.GetCheckpointRequest | pb.ListCheckpointsRequest,
     messages: Iterable[values.CheckpointTuple],
 ) -> None:
-    """Raises TamperedValueError if an answer is about another place than was asked about.
+    """Raises TamperedValueError if an answer is about another place than the request.
 
     With encryption only: every value opens in its own place, so a server that passed one thread off as another would go
     unnoticed otherwise.
@@ -65,7 +65,7 @@ def check_place(
 
 
 def metadata_of(serde: ValueSerde, message: values.CheckpointTuple) -> CheckpointMetadata:
-    """Reads a checkpoint's metadata. With encryption, it vouches for the checkpoint's plain fields."""
+    """Reads a checkpoint's metadata. With encryption, it authenticates the checkpoint's plain fields."""
     place = (metadata_place, message, message.thread_id)
     stored = message.metadata.value
     type_tag, data = serde.open(stored.type, stored.data, place)
@@ -97,10 +97,10 @@ def checkpoint_tuple(
     channel_values: Mapping[str, CachedValue],
     writes: Sequence[tuple[str, bytes]],
 ) -> CheckpointTuple:
-    """Reads a checkpoint with all that belongs to it.
+    """Reads a checkpoint with its values and task writes.
 
     Args:
-        serde: What opens and deserializes values.
+        serde: Decrypts and deserializes values.
         message: The checkpoint.
         metadata: Its metadata.
         channel_values: Its channels' values, without those of empty channels.
@@ -120,7 +120,7 @@ def checkpoint_tuple(
 def pending_writes(
     serde: ValueSerde, message: values.CheckpointTuple, data: Sequence[tuple[str, bytes]]
 ) -> list[PendingWrite]:
-    """Reads a checkpoint's task writes, given their types and serialized bytes, in the order they came."""
+    """Reads a checkpoint's task writes, given their types and serialized bytes, in the same order."""
     key = (message.thread_id, message.checkpoint_ns)
     return [
         task_write(serde, key, message.checkpoint_id, write, opened)
@@ -149,7 +149,7 @@ def needs_parent_sends(saved: CheckpointTuple) -> bool:
 
 
 def add_parent_sends(saved: CheckpointTuple, sends: Sequence[PendingWrite], first_version: Any) -> None:
-    """Gives a checkpoint of an old format the sends that its parent's tasks wrote, as a value of the TASKS channel.
+    """Adds the sends of its parent's tasks to a checkpoint of an old format, as the TASKS channel's value.
 
     Args:
         saved: The checkpoint; changed in place.
@@ -205,7 +205,7 @@ def _checkpoint(
     }
     if extra is not None:
         checkpoint.update(extra)
-    # The type has them, and not every checkpoint was put with them: LangGraph's stub in exit mode isn't.
+    # The type requires them, but LangGraph's stub in exit mode lacks them.
     checkpoint.setdefault("versions_seen", {})
     checkpoint.setdefault("updated_channels", None)
     return cast(Checkpoint, checkpoint)

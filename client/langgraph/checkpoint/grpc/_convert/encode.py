@@ -1,6 +1,6 @@
-"""From LangGraph's arguments to requests. Pure functions, shared by the sync and the async methods.
+"""Conversion of LangGraph's arguments to requests. Pure functions, shared by the sync and the async methods.
 
-Everything is serialized here, before a call gives up control: the graph may change its state while a save is under way.
+Everything is serialized here, before the call yields: the graph may change its state during a save.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 MAX_PAGE = 1000
-"""The most checkpoints that are asked for at once."""
+"""Maximum number of checkpoints on a page."""
 
 _ELSEWHERE = frozenset({"id", "channel_versions", "channel_values"})
-"""Keys of a checkpoint that travel beside the body."""
+"""Keys of a checkpoint that are sent outside the body."""
 _PLAIN = frozenset({"v", "ts", "versions_seen", "updated_channels"})
-"""Keys that are in the body as msgpack, if that holds them exactly. All others are serialized, and encrypted."""
+"""Keys that are in the body as msgpack, if msgpack is exact. All others are serialized, and encrypted."""
 
 
 def put(
@@ -53,7 +53,7 @@ def put(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
 ) -> OutgoingCheckpoint:
-    """Builds the request of `put`. The precondition is left to whoever knows the run.
+    """Builds the request of `put`, without the precondition.
 
     Raises:
         InvalidArgumentError: An argument can't be used.
@@ -138,7 +138,7 @@ def put_writes(
 
 
 def get(config: RunnableConfig) -> pb.GetCheckpointRequest:
-    """Builds the request of `get_tuple`. What is known already is left to whoever sends it."""
+    """Builds the request of `get_tuple`, without known values."""
     key = namespace(config)
     return pb.GetCheckpointRequest(
         thread_id=key.thread_id, checkpoint_ns=key.checkpoint_ns, checkpoint_id=checkpoint_id(config), patches=True
@@ -187,7 +187,7 @@ def delta_history(config: RunnableConfig, channels: Sequence[str]) -> pb.GetDelt
 
 
 def _body(serde: ValueSerde, checkpoint: Checkpoint, key: Key, own_id: str) -> bytes:
-    """Returns a checkpoint's own fields as a msgpack map: plain where that is exact, the others in `extra`."""
+    """Returns a checkpoint's own fields as a msgpack map: plain if that is exact, the others in `extra`."""
     body, extra = dict[str, Any](), dict[str, Any]()
     for name, value in checkpoint.items():
         if name in _PLAIN:

@@ -1,4 +1,4 @@
-"""Metadata that the server may see, and the filters that are compared with it."""
+"""The metadata that the server may see, and filters on it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _INDEX_SERDE = JsonPlusSerializer()
 
 
 def index_of(serde: ValueSerde, metadata: Mapping[str, Any], type_tag: str, data: bytes) -> bytes:
-    """Returns what filters may see of metadata; empty: the server takes the metadata itself.
+    """Returns the searchable part of metadata. Empty: the server uses the metadata itself.
 
     Args:
-        serde: How the metadata was serialized.
+        serde: The serializer of the metadata.
         metadata: The metadata.
         type_tag: The type that it is stored with.
         data: The bytes that are stored.
@@ -45,7 +45,7 @@ def filter_of(serde: ValueSerde, filter: Mapping[str, Any]) -> bytes:
         )
     try:
         return _index(filter)
-    except Exception as error:  # whatever it is: the serializer couldn't write one of the values down
+    except Exception as error:  # whatever it is: the serializer couldn't encode a value
         raise InvalidArgumentError(
             f"filter: holds a value that can't be compared with metadata ({type(error).__name__}); give texts, "
             "numbers, booleans, None, and lists and dicts of them",
@@ -54,14 +54,14 @@ def filter_of(serde: ValueSerde, filter: Mapping[str, Any]) -> bytes:
 
 
 def _searchable(metadata: Mapping[str, Any]) -> bytes:
-    """Returns the entries that fit into an index: LangGraph's own, then the smallest.
+    """Returns the entries that fit into an index: LangGraph's own, then the smallest others.
 
-    What doesn't fit can't be searched, and is stored all the same.
+    The others are stored, but can't be searched.
     """
     sizes: dict[str, int] = {}
     for key, value in metadata.items():
         if _nests_within(value, _MAX_INDEX_DEPTH - 1):
-            # What only another serializer can encode is not for the server to see.
+            # The server doesn't see what only another serializer can encode.
             with suppress(TypeError, ValueError):
                 sizes[key] = len(_index({key: value}))
     fitting: set[str] = set()
@@ -75,7 +75,7 @@ def _searchable(metadata: Mapping[str, Any]) -> bytes:
 
 
 def _nests_within(value: Any, depth: int) -> bool:
-    """Returns whether a value has at most so many containers within each other."""
+    """Returns whether a value's nesting is within a limit."""
     if isinstance(value, Mapping):
         return depth > 0 and all(
             _nests_within(key, depth - 1) and _nests_within(item, depth - 1) for key, item in value.items()
@@ -90,9 +90,9 @@ def _index(metadata: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """Returns metadata, or a filter, in which enums that are texts or numbers are these, and UUIDs are their texts.
+    """Returns metadata, or a filter, with enums replaced by their texts or numbers, and UUIDs by their texts.
 
-    A serializer keeps their types. Metadata that tells them apart would never equal what people search for.
+    A serializer keeps their types, so such metadata would never equal what users search for.
     """
     match value:
         case bool():
@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
 
 def _is_plain(metadata: Mapping[str, Any]) -> bool:
     """Returns whether metadata holds nothing that `plain` changes."""
-    # That takes a microsecond where it answers the question, as it nearly always does.
+    # This takes a microsecond, and nearly always answers the question.
     return pack_exactly(metadata) is not None or not _holds_special(metadata)
 
 

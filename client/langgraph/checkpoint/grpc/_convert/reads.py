@@ -1,4 +1,4 @@
-"""Reads, as flows: the call, what its answer left out, and what else belongs to the result."""
+"""Reads, as flows: the call, values that its answer left out, and the assembly of the result."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from checkpointd.v1 import value_service_pb2 as value_service
 from checkpointd.v1 import values_pb2 as values_pb
 
 OnRead = Callable[[int, Iterable[str]], None]
-"""Takes the version of the namespace that was read, and the ids of the checkpoints found."""
+"""Receives the namespace's version, and the ids of the checkpoints found."""
 
 _TRIES = 10
-"""How often a read is begun anew because values went away meanwhile."""
+"""How often a read is restarted because values disappeared in the meantime."""
 _MAX_KNOWN = 1000
 _MAX_EMPTY_PAGES = 100
-"""How many pages without anything on them may follow one another."""
+"""Maximum number of consecutive empty pages."""
 
 
 class Found(NamedTuple):
-    """A checkpoint as it is stored, or its certain absence."""
+    """A stored checkpoint, or None."""
 
     message: values_pb.CheckpointTuple | None
     version: int
@@ -44,12 +44,12 @@ class Found(NamedTuple):
     values: Mapping[str, CachedValue] = MappingProxyType({})
     """Its channels' values, opened."""
     writes: Sequence[tuple[str, bytes]] = ()
-    """The types and the serialized bytes of its task writes, opened."""
+    """The types and the serialized bytes of its task writes, decrypted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """Reads of a saver: with its serializer, and with the values that it has already."""
+    """Reads of a saver, with its serializer and its cached values."""
 
     serde: ValueSerde
     cache: ValueCache
@@ -63,7 +63,7 @@ class Reader:
 
         Args:
             request: Which one. What is known is written into it.
-            on_read: Takes what was found, once all of it is there.
+            on_read: Called with the result once it is complete.
         """
         found = yield from self.read(request)
         if on_read is not None:
@@ -75,7 +75,7 @@ class Reader:
         return saved
 
     def keep(self, found: Found) -> None:
-        """Keeps a checkpoint's values: the next read needn't be sent them, and the next put may build on them."""
+        """Caches a checkpoint's values: the next read needn't receive them, and the next put may build on them."""
         if found.message is not None:
             key = (found.message.thread_id, found.message.checkpoint_ns)
             for channel, value in found.values.items():
@@ -108,8 +108,8 @@ class Reader:
 
         Args:
             request: The request for the first page; changed for the pages after it.
-            limit: How many there are to be at the most; None: all.
-            on_read: Takes what is on a page, where the request names a namespace.
+            limit: The maximum number. None: all.
+            on_read: Called for each page, if the request names a namespace.
         """
         empty = 0
         while limit is None or limit > 0:
@@ -126,7 +126,7 @@ class Reader:
                 try:
                     found = yield from self._complete(message, page.version, rows)
                 except ValueGoneError:
-                    # Replaced since, or deleted.
+                    # Replaced or deleted in the meantime.
                     saved = yield from self.get(_by_id(message, message.checkpoint_id))
                 else:
                     saved = yield from self._tuple_of(message, found)
@@ -155,7 +155,7 @@ class Reader:
 
     def _histories(self, request: pb.GetDeltaChannelHistoryRequest) -> Flow[Mapping[str, DeltaChannelHistory]]:
         key = Key(request.thread_id, request.checkpoint_ns)
-        # Newest checkpoint first, as the pages come: by checkpoint, each with its writes in order.
+        # Newest checkpoint first, as on the pages, each with its writes in order.
         writes: dict[str, dict[str, list[PendingWrite]]] = {channel: {} for channel in request.channels}
         histories: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in request.channels}
         empty = 0
@@ -188,7 +188,7 @@ class Reader:
         return histories
 
     def _tuple_of(self, message: values_pb.CheckpointTuple, found: Found) -> Flow[CheckpointTuple]:
-        """Deserializes a checkpoint. One of an old format has its pending sends beside its parent."""
+        """Deserializes a checkpoint. An old format has its pending sends among its parent's writes."""
         saved = decode.checkpoint_tuple(self.serde, message, found.metadata, found.values, found.writes)
         if decode.needs_parent_sends(saved):
             parent = yield from self.read(_by_id(message, message.parent_checkpoint_id))
@@ -198,10 +198,10 @@ class Reader:
         return saved
 
     def _complete(self, message: values_pb.CheckpointTuple, version: int, rows: ValueRows) -> Flow[Found]:
-        """Reads what an answer left out of a checkpoint, and opens what is in it."""
+        """Reads what an answer left out of a checkpoint, and decrypts everything."""
         if len(message.channels) != len(message.channel_versions):
             raise CorruptValueError("the server answered with different numbers of channels and versions")
-        # First, for it vouches for the versions that the values are bound to.
+        # First, because it authenticates the versions that the values are bound to.
         metadata = decode.metadata_of(self.serde, message)
         versions = dict(zip(message.channels, message.channel_versions, strict=True))
         on_message = [(message.checkpoint_id, write) for write in message.pending_writes]
@@ -271,7 +271,7 @@ def _by_id(message: values_pb.CheckpointTuple, checkpoint_id: str) -> pb.GetChec
 
 
 def _check_progress(token: str, next_token: str, empty: int) -> None:
-    """Raises CorruptValueError if pages don't come to an end. `empty`: how many had nothing on them since one had."""
+    """Raises CorruptValueError if pages don't end. `empty`: the number of consecutive empty pages."""
     if token == next_token or empty > _MAX_EMPTY_PAGES:
         raise CorruptValueError("the server's list doesn't end: it goes on with empty pages")
 

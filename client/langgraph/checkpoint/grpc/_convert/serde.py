@@ -1,4 +1,4 @@
-"""From values to serialized bytes, and back; and what the server may see of metadata."""
+"""Serialization of values, and the metadata that the server may see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from checkpointd.v1 import values_pb2 as values_pb
 LANGGRAPH_KEYS = frozenset(
     {"source", "step", "run_id", "parents", "counters_since_delta_snapshot", "delta_writes_versioned"}
 )
-"""Keys that LangGraph writes into metadata itself. The server always sees them, to prune and to delete runs."""
+"""Keys of metadata that LangGraph itself writes. The server always sees them, to prune and to delete runs."""
 
 _EXACTLY = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
@@ -31,26 +31,26 @@ _EXACTLY = (
     | ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-"""Options that make a TypeError of what msgpack would give back as something else."""
+"""Options that raise TypeError for values that msgpack wouldn't restore exactly."""
 
 _OWN_TYPES = frozenset({"msgpack", "null", "bytes", "bytearray"})
 """The type tags of LangGraph's own serializer."""
 
 PlaceOf = tuple[Callable[..., AssociatedData], *tuple[Any, ...]]
-"""The maker of a place, and its arguments: places of plain values are made for messages only."""
+"""A place's constructor and arguments: without encryption, places are constructed only for messages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueSerde:
-    """Turns a saver's values into bytes, and back."""
+    """Serializes a saver's values, and back."""
 
     serde: SerializerProtocol
     """The serializer."""
     encryption: Encryption | None = None
     """The encryption of the serialized bytes, if any."""
     searchable_metadata: frozenset[str] | None = None
-    """The keys of the metadata that the server may see and search, besides LangGraph's own; None: all of them, or none
-    where metadata is encrypted."""
+    """The keys of the metadata that the server may see and search, besides LangGraph's own. None: all, or none if
+    metadata is encrypted."""
 
     def dump(self, value: Any) -> tuple[str, bytes]:
         """Returns a value's type and serialized bytes. They are a copy: a bytearray may change while it is sent."""
@@ -69,7 +69,7 @@ class ValueSerde:
             return self.serde.loads_typed((type_tag, data))
         except CheckpointdError as error:
             raise CorruptValueError(f"{_made(place).place} of thread {_made(place).thread_id!r}: {error}") from error
-        except Exception as error:  # whatever it is: the serializer may be anyone's
+        except Exception as error:  # custom serializers may raise anything
             found = _made(place)
             raise CorruptValueError(
                 f"{found.place} of thread {found.thread_id!r} can't be read by this saver's serializer "
@@ -83,7 +83,7 @@ class ValueSerde:
         return serde.restored(channel, value) if isinstance(serde, PortableSerializer) else value
 
     def load_metadata(self, type_tag: str, data: bytes, place: PlaceOf, thread_id: str) -> Any:
-        """Returns a checkpoint's metadata, whose type tells which serializer wrote the thread.
+        """Returns a checkpoint's metadata, whose type shows which serializer wrote the thread.
 
         Args:
             type_tag: The serializer's type.
@@ -101,7 +101,7 @@ class ValueSerde:
         if isinstance(serde, PortableSerializer):
             is_own = kind == "json"
         elif isinstance(serde, JsonPlusSerializer) and type(serde).loads_typed is JsonPlusSerializer.loads_typed:
-            # It reads "json" as well, but what LangGraph.js means by it is something else.
+            # It reads "json" too, but LangGraph.js means something else by it.
             is_own = kind in _OWN_TYPES or (kind == "pickle" and serde.pickle_fallback)
         else:
             is_own = not isinstance(serde, JsonPlusSerializer) or kind != "json"
@@ -116,7 +116,7 @@ class ValueSerde:
 
     @property
     def family(self) -> values_pb.SerializerFamily:
-        """The family that the server keeps threads apart by."""
+        """The serializer family for the server."""
         serde = _unwrapped(self.serde)
         if isinstance(serde, PortableSerializer):
             return values_pb.SERIALIZER_FAMILY_LANGGRAPH_JSON
@@ -125,11 +125,11 @@ class ValueSerde:
         return values_pb.SERIALIZER_FAMILY_OTHER
 
     def seal(self, type_tag: str, data: bytes, place: AssociatedData) -> tuple[str, bytes]:
-        """Returns serialized bytes as they are to be stored in a place."""
+        """Returns serialized bytes as they are stored in a place, perhaps encrypted."""
         return (type_tag, data) if self.encryption is None else self.encryption.seal(type_tag, data, place)
 
     def open(self, type_tag: str, data: bytes, place: PlaceOf) -> tuple[str, bytes]:
-        """Returns the serializer's type and bytes of what was found in a place. Raises EncryptionError."""
+        """Returns the serializer's type and bytes of a stored value, perhaps decrypted. Raises EncryptionError."""
         if self.encryption is not None:
             return self.encryption.open(type_tag, data, _made(place))
         if "+" in type_tag:
@@ -157,7 +157,7 @@ class ValueSerde:
 
 
 def pack_exactly(value: Any) -> bytes | None:
-    """Returns plain data as msgpack. None: it holds something that msgpack would give back as something else."""
+    """Returns plain data as msgpack. None: msgpack wouldn't restore it exactly."""
     try:
         return ormsgpack.packb(value, option=_EXACTLY)
     except TypeError:
@@ -165,7 +165,7 @@ def pack_exactly(value: Any) -> bytes | None:
 
 
 def _unwrapped(serde: SerializerProtocol) -> SerializerProtocol:
-    """Returns the serializer within one that encrypts, or itself."""
+    """Returns the serializer inside an encrypting one, or itself."""
     return serde.serde if isinstance(serde, EncryptedSerializer) else serde
 
 

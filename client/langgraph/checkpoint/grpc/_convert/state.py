@@ -1,4 +1,4 @@
-"""State hooks at work: on what is about to be stored, and on what was loaded."""
+"""Application of state hooks, before states are stored and after they are loaded."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 _START = "__start__"
 _NO_WRITES = "__no_writes__"
-"""The channel that LangGraph has a task write to that has written nothing: so it counts as done."""
+"""The channel to which LangGraph writes for a task without writes, so it counts as done."""
 _MARK = "~s"
-"""Stands in the version of a channel whose value a migration has made, behind the version that it was made of."""
+"""Separates the original version from the suffix in the version of a migrated channel value."""
 _NO_VERSION = f"{0:032}.{0:017}"
 MAX_CURRENT = 10_000
-"""How many checkpoints are remembered as being of today's version."""
+"""Number of checkpoints that are remembered as being of the current version."""
 
 
 class StateFilter:
     """Applies a saver's hooks.
 
-    A state that was migrated when it was loaded is stored with the run's first put. Until then its values are nowhere,
-    so their channels get versions of their own when they are loaded: LangGraph passes these on from checkpoint to
-    checkpoint, and the put that builds on what isn't known to be of today's version stores them.
+    A state that was migrated when it was loaded is stored with the run's first put. Until then its values are only in
+    memory, so their channels get new versions when they are loaded. LangGraph passes these on from checkpoint to
+    checkpoint, and a put on a parent that isn't known to be of the current version stores them.
 
     Args:
         hooks: The hooks.
@@ -89,7 +89,7 @@ class StateFilter:
         if not self._exclude:
             return writes
         left = [(channel, self._stripped(channel, value)) for channel, value in writes if channel not in self._exclude]
-        # Otherwise the task would count as one that hasn't run.
+        # Otherwise the task would count as not run.
         return left if left or not writes else [(_NO_WRITES, None)]
 
     def _validate(self, key: tuple[str, str], channel: str, value: Any) -> None:
@@ -107,7 +107,7 @@ class StateFilter:
                 ) from error
 
     def _stripped(self, channel: str, value: Any) -> Any:
-        """Returns a value of one of LangGraph's own channels without what it holds of excluded ones."""
+        """Returns a value of one of LangGraph's own channels without parts of excluded channels."""
         if channel == _START:
             return self._without(value)
         if channel == TASKS:
@@ -133,7 +133,7 @@ class StateFilter:
     # From the server.
 
     def loaded(self, saved: CheckpointTuple) -> CheckpointTuple:
-        """Returns a checkpoint with its state as of today. Raises StateVersionError, StateMigrationError."""
+        """Returns a checkpoint with its state in the current version. Raises StateVersionError, StateMigrationError."""
         today = self._hooks.version
         if not today:
             return saved
@@ -178,7 +178,7 @@ class StateFilter:
                 reason=type(error).__name__,
             ) from error
         mark = f"{_MARK}{self._hooks.version}-{blake2b(place.checkpoint_id.encode(), digest_size=6).hexdigest()}"
-        # Versions of another type don't sort beside those that are made here: then all become texts.
+        # Versions of other types can't be compared with those made here: then all become texts.
         all_texts = all(isinstance(version, str) for version in versions.values())
         renamed: dict[str, dict[Any, Any]] = {}
         new_versions: dict[str, Any] = {}
@@ -219,17 +219,17 @@ def version_of(metadata: Mapping[str, Any]) -> int:
 
 
 def _is_state(channel: str, value: Any) -> bool:
-    """Returns whether a value is one that is migrated. A delta channel's is made of writes, which stay as they are."""
+    """Returns whether a value is migrated. A delta channel's isn't: it consists of writes, which aren't changed."""
     return not is_reserved(channel) and not isinstance(value, _DeltaSnapshot)
 
 
 def made_by_migration(versions: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the channels whose values migrations have made, with their versions."""
+    """Returns the channels with migrated values, with their versions."""
     return {channel: version for channel, version in versions.items() if isinstance(version, str) and _MARK in version}
 
 
 def _text(version: Any) -> str:
-    """Returns what a new version is made of: a text that sorts where the old version did."""
+    """Returns the prefix of a new version: a text that sorts like the old version."""
     if isinstance(version, str):
         return version.partition(_MARK)[0]
     return f"{int(version):032}.{0:017}"
@@ -238,7 +238,7 @@ def _text(version: Any) -> str:
 def _seen(
     seen: Mapping[str, Any], renamed: Mapping[str, Mapping[Any, Any]], versions: Mapping[str, Any], all_texts: bool
 ) -> dict[str, Any]:
-    """Returns which versions each node has seen, so that a migration triggers none."""
+    """Returns the versions that each node has seen, updated so the migration triggers no node."""
     result: dict[str, Any] = {}
     for node, found in seen.items():
         result[node] = of_node = {}
@@ -255,7 +255,7 @@ def _seen(
 
 
 def _fields(state: Any) -> Mapping[str, Any] | None:
-    """Returns what a state holds, by channel; None: it isn't known."""
+    """Returns a state's values by channel. None: unknown."""
     if isinstance(state, Mapping):
         return state
     names = [name for kind in type(state).__mro__ for name in inspect.get_annotations(kind)]

@@ -1,7 +1,7 @@
-"""Classes that a saver's values may be made into.
+"""Classes that a saver may instantiate from values.
 
-LangGraph's serializer notes of an object its class and what to call it with, and does so when it reads. Of whom could
-write the value it knows nothing.
+LangGraph's serializer stores an object's class and arguments, and calls the class when it reads. It can't know who
+wrote the value.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 Strict = bool | Collection["type | tuple[str, ...]"]
-"""True: LangGraph's safe types; a collection: these and the types in it; False: any."""
+"""True: LangGraph's safe types. A collection: these and its types. False: any."""
 
 
 def strict_serde(strict: Strict, serde: SerializerProtocol | None) -> SerializerProtocol:
-    """Returns a serializer that makes values into no other classes.
+    """Returns a serializer that instantiates no other classes.
 
     Raises:
         InvalidArgumentError: It isn't known which classes those are, or there is a serializer already.

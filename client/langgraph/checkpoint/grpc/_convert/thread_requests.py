@@ -25,7 +25,7 @@ def delete_thread(thread_id: str) -> threads_pb.DeleteThreadRequest:
 
 
 def delete_runs(run_ids: Sequence[str]) -> list[threads_pb.DeleteRunsRequest]:
-    """Builds the requests of `delete_for_runs`, as many as the server's limit asks for."""
+    """Builds the requests of `delete_for_runs`, as many as the server's limit requires."""
     found = [text("run_ids", str(run_id)) for run_id in names("run_ids", run_ids)]
     return [threads_pb.DeleteRunsRequest(run_ids=found[i : i + MAX_PAGE]) for i in range(0, len(found), MAX_PAGE)]
 
@@ -41,7 +41,7 @@ def copy_thread(source: str, target: str, at: str | None) -> threads_pb.CopyThre
 
 
 def prune(thread_ids: Sequence[str], strategy: str) -> list[threads_pb.PruneThreadsRequest]:
-    """Builds the requests of `prune`, as many as the server's limit asks for."""
+    """Builds the requests of `prune`, as many as the server's limit requires."""
     if strategy not in PRUNE_STRATEGIES:
         known = " or ".join(f'"{name}"' for name in PRUNE_STRATEGIES)
         raise InvalidArgumentError(f"strategy: {strategy!r} is unknown; use {known}", field="strategy")
@@ -65,10 +65,10 @@ def renew_lease(thread_id: str, token: int, *, ttl: float) -> leases_pb.RenewLea
 
 
 def release_lease(thread_id: str, holder: bytes) -> leases_pb.ReleaseLeaseRequest:
-    """Builds the request to give up a lease, or the place in line for it."""
+    """Builds the request to release a lease, or leave the queue for it."""
     return leases_pb.ReleaseLeaseRequest(thread_id=thread_id, holder=holder)
 
 
 def _milliseconds(seconds: float) -> int:
-    """Returns a time as the protocol has it: not 0, which would stand for its default."""
+    """Returns a time in the protocol's unit, but not 0, which would mean the default."""
     return max(int(min(seconds, 2**31) * 1000), 1)

@@ -1,4 +1,4 @@
-"""Warnings about calls that are right by themselves, find or do nothing, and were probably meant otherwise."""
+"""Warnings about valid calls that find or do nothing, and are probably mistakes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("langgraph.checkpoint.grpc")
 
 
 def warn_of_absent(config: RunnableConfig, request: pb.GetCheckpointRequest) -> None:
-    """A run that is to start at a checkpoint that its thread doesn't have starts from nothing."""
+    """Warns of a run from a checkpoint that its thread doesn't have: it starts from nothing."""
     is_run = "__pregel_runtime" in config["configurable"]
     if is_run and request.checkpoint_id and not request.checkpoint_ns:
         logger.warning(
@@ -25,7 +25,7 @@ def warn_of_absent(config: RunnableConfig, request: pb.GetCheckpointRequest) -> 
 
 
 def warn_of_pattern(request: pb.ListCheckpointsRequest) -> None:
-    """A thread_id that looks like a pattern, under which nothing was found, is none."""
+    """Warns of a thread_id that looks like a pattern and found nothing: patterns aren't supported."""
     if not request.page_token and any(sign in request.thread_id for sign in "*%?"):
         logger.warning(
             "no checkpoint is in the thread that is called %r: a thread_id is compared as it is. To find threads by "
@@ -38,7 +38,7 @@ def tell_deleted(
     request: threads_pb.DeleteThreadRequest | threads_pb.DeleteRunsRequest | threads_pb.PruneThreadsRequest,
     response: threads_pb.DeleteThreadResponse | threads_pb.DeleteRunsResponse | threads_pb.PruneThreadsResponse,
 ) -> None:
-    """Says how much was deleted: the methods of LangGraph's interface return nothing."""
+    """Logs how much was deleted: the methods of LangGraph's interface return nothing."""
     deleted = response.deleted_checkpoints
     if isinstance(request, threads_pb.DeleteThreadRequest):
         logger.info("deleted thread %r: %d checkpoints", request.thread_id, deleted)

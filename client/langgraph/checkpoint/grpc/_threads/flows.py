@@ -23,7 +23,7 @@ _FAMILIES = {
 
 
 def search(wanted: pb.ThreadFilter, limit: int | None) -> Generator[Any, Any, None]:
-    """Emits the threads that a filter lets through, page by page."""
+    """Emits the threads that match a filter, page by page."""
     request = pb.ListThreadsRequest(filter=wanted)
     remaining = limit
     while remaining is None or remaining > 0:
@@ -40,7 +40,7 @@ def search(wanted: pb.ThreadFilter, limit: int | None) -> Generator[Any, Any, No
 
 
 def count(wanted: pb.ThreadFilter) -> flows.Flow[ThreadCount]:
-    """Returns how many threads a filter lets through."""
+    """Returns how many threads match a filter."""
     response = yield pb.CountThreadsRequest(filter=wanted)
     return ThreadCount(count=response.count, at_least=response.at_least)
 
@@ -64,13 +64,13 @@ def tree(thread_id: str) -> Generator[Any, Any, None]:
 
 
 def archive(request: pb.ArchiveThreadRequest) -> flows.Flow[bool]:
-    """Archives a thread or brings it back, and returns whether that changed anything."""
+    """Archives or unarchives a thread, and returns whether that changed anything."""
     response = yield request
     return bool(response.changed)
 
 
 def update(request: pb.UpdateThreadRequest) -> flows.Flow[ThreadInfo]:
-    """Changes what is noted of a thread, and returns what is known of it then."""
+    """Changes a thread's tags, pin and time to live, and returns its details after that."""
     response = yield request
     return _info(response.thread)
 
@@ -80,7 +80,7 @@ def _info(found: pb.Thread) -> ThreadInfo:
         ThreadSignal(task_id=signal.task_id, is_error=signal.is_error, value=json.loads(signal.json))
         for signal in found.signals
     ]
-    # A status that a newer server tells is none of ours: what is certain is that it isn't running.
+    # A newer server may have further statuses: all we know is that the thread isn't running.
     status = queries.STATUS_NAMES.get(found.status, "idle")
     return ThreadInfo(
         thread_id=found.thread_id,
@@ -135,7 +135,7 @@ def compare(configs: Sequence[Any], found: Sequence[Any]) -> ThreadDiff:
         changed={
             channel: (before[channel], after[channel])
             for channel in before
-            # Two versions may hold the same; two equal versions do.
+            # Different versions may have the same value; equal versions always do.
             if channel in after
             and versions[0].get(channel) != versions[1].get(channel)
             and not _same(before[channel], after[channel])
@@ -146,5 +146,5 @@ def compare(configs: Sequence[Any], found: Sequence[Any]) -> ThreadDiff:
 def _same(before: Any, after: Any) -> bool:
     try:
         return bool(before == after)
-    except Exception:  # whatever a class of the user's, or an array, says of being compared
+    except Exception:  # users' classes and arrays may raise anything when compared
         return False

@@ -25,13 +25,13 @@ Result = TypeVar("Result")
 
 
 class _Settle(NamedTuple):
-    """A step: waits for writes on a thread that are in flight."""
+    """A step: waits for the writes in flight on a thread."""
 
     thread_id: str
 
 
 class ThreadOperations:
-    """The part of a saver that works on whole threads."""
+    """The part of a saver that deletes, copies and prunes threads."""
 
     encryption: Encryption | None
     _client: Client

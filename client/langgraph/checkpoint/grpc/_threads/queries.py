@@ -42,7 +42,7 @@ def filter_of(
     archived: bool = False,
     **times: datetime | None,
 ) -> pb.ThreadFilter:
-    """Builds what says which threads are meant. Raises InvalidArgumentError."""
+    """Builds a filter of threads. Raises InvalidArgumentError."""
     message = pb.ThreadFilter(thread_id_prefix=text("prefix", prefix), archived=archived)
     for field, given in (("metadata", metadata), ("tags", tags)):
         if given is not None and not isinstance(given, Mapping):
@@ -67,14 +67,14 @@ def filter_of(
 
 
 def archive(thread_id: str, *, unarchive: bool = False) -> pb.ArchiveThreadRequest:
-    """Builds the request that archives a thread, or brings it back."""
+    """Builds the request that archives or unarchives a thread."""
     return pb.ArchiveThreadRequest(thread_id=thread(thread_id), unarchive=unarchive)
 
 
 def update(
     thread_id: str, tags: Mapping[str, str | None] | None, pinned: bool | None, ttl_seconds: int | None
 ) -> pb.UpdateThreadRequest:
-    """Builds the request that changes what is noted of a thread. Raises InvalidArgumentError."""
+    """Builds the request that changes a thread's tags, pin and time to live. Raises InvalidArgumentError."""
     request = pb.UpdateThreadRequest(thread_id=thread(thread_id))
     for name, value in (tags or {}).items():
         if value is None:
@@ -89,7 +89,7 @@ def update(
 
 
 def ttl_of(ttl_seconds: int) -> int:
-    """Returns a time to live in seconds; 0: none. Raises InvalidArgumentError if it is none."""
+    """Returns a time to live in seconds; 0: none. Raises InvalidArgumentError if it is invalid."""
     if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int) or not 0 <= ttl_seconds < 2**63:
         raise InvalidArgumentError("ttl_seconds: must be a whole number of seconds from 0", field="ttl_seconds")
     return ttl_seconds

@@ -1,9 +1,9 @@
-"""The connections of a saver: one in the background, and one in each event loop whose end it will be told.
+"""The connections of a saver: one in the background, and one in each event loop with an `async with` block.
 
-They are made when they are first needed, so that a saver can be built anywhere. A stream that is open when its event
-loop ends can't be ended any more, and disturbs grpc in the loops that come after. So only a loop in which the saver is
-used in an `async with` block has a connection of its own; all others, and threads, share that of the background loop.
-In a forked child, where event loops can't be served, there is a blocking one.
+They are created when first needed, so a saver can be built anywhere. A stream that is open when its event loop ends
+can't be ended any more, and disturbs gRPC in later loops. So only a loop in which the saver is used in an `async with`
+block has its own connection. All others, and threads, share that of the background loop. A forked child, where gRPC
+can't serve event loops, has a blocking one.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class Connection:
         self.pipeline = self._new_pipeline()
 
     async def end_streams(self) -> None:
-        """Ends what is open, once it is answered."""
+        """Ends streams once they are answered."""
         pipeline, self.pipeline = self.pipeline, self._new_pipeline()
         await pipeline.close(give_up=False)
 
     async def close(self) -> None:
-        """Closes the channel. What is in flight is given up."""
+        """Closes the channel, and gives up calls in flight."""
         try:
             await self.pipeline.close(give_up=True)
         finally:
@@ -106,7 +106,7 @@ class Connection:
 
 
 class Channels:
-    """Makes, shares and closes the connections to a saver's servers.
+    """Creates, shares and closes the connections to a saver's servers.
 
     Args:
         options: The saver's options.
@@ -137,7 +137,7 @@ class Channels:
     def _begin_anew(self) -> None:
         """Forgets the parent's connections in a forked child.
 
-        To close or collect them here could wait for threads that the fork has left behind.
+        Closing or collecting them could wait for threads that don't exist in the child.
         """
         self._abandoned += [self._sync, self._background, *self._by_loop.values(), self._closing]
         self._begin()
@@ -152,7 +152,7 @@ class Channels:
             return self._connect_blocking()
 
     def aio(self) -> Connection:
-        """Returns the connection for what is awaited in the running event loop. It may be another loop's."""
+        """Returns the connection for the running event loop, which may be another loop's."""
         if self._by_loop:
             connection = self._by_loop.get(asyncio.get_running_loop())
             if connection is not None and not self._closed:
@@ -174,7 +174,7 @@ class Channels:
             return self._background
 
     def plain(self) -> UnaryPipeline:
-        """Returns what operations go over in a forked child, where grpc.aio can't be used."""
+        """Returns the replacement of a pipeline in a forked child, where grpc.aio can't be used."""
         with self._lock:
             self._check()
             if self._plain is None:
@@ -190,13 +190,13 @@ class Channels:
         with self._lock:
             self._loop_refs[loop] = self._loop_refs.get(loop, 0) + 1
             if loop not in self._by_loop and not self._closed:
-                # A channel holds its loop, so those of loops that have ended don't go by themselves.
+                # A channel references its loop, so those of ended loops aren't collected.
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
                 self._by_loop[loop] = self._connect()
 
     async def release_loop(self) -> None:
-        """Ends what is open in the running event loop, if nobody else retains it."""
+        """Closes the running event loop's connection, if no other block retains it."""
         loop = asyncio.get_running_loop()
         with self._lock:
             left = self._loop_refs.pop(loop, 0) - 1
@@ -204,7 +204,7 @@ class Channels:
                 self._loop_refs[loop] = left
                 return
             connection, closing = self._by_loop.pop(loop, None), self._closing.pop(loop, None)
-        if connection is not None:  # others use the saver, without a block of theirs
+        if connection is not None:  # others use the saver without a block
             await connection.end_streams()
             await connection.close()
         if closing is not None:
@@ -216,7 +216,7 @@ class Channels:
             self._users += 1
 
     def close(self) -> None:
-        """Drops a user. With the last one the sync channel closes at once, the others in their loops."""
+        """Drops a user. With the last one, the sync channel closes at once, and the others in their loops."""
         with self._lock:
             self._users -= 1
             if self._users or self._closed:
@@ -272,18 +272,18 @@ class Channels:
             # Together less than the default timeout: a server that is cut off should be UNAVAILABLE, so that the call
             # is tried again, before the call's time is over.
             ("grpc.keepalive_timeout_ms", min(milliseconds, 5_000)),
-            # A server that restarts should be found again at once: grpc would back off for up to two minutes.
+            # A restarted server should be found again at once: by default gRPC backs off for up to two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            # In spite of its name: how long one attempt to connect may take. A far server needs some round trips.
+            # Despite its name, the timeout of one attempt to connect. A distant server needs some round trips.
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # Servers that are replaced get new addresses. By default a name is looked up every 30 seconds at the most.
+            # Replaced servers get new addresses. By default a name is resolved at most every 30 seconds.
             ("grpc.dns_min_time_between_resolutions_ms", 2_000),
             # The saver does its own retries, within its budget.
             ("grpc.enable_retries", 0),
         ]
         if may_have_several_addresses(target):
-            # Otherwise all calls would go to the first that answers.
+            # Otherwise all calls would go to the first address that answers.
             arguments.append(("grpc.service_config", _BALANCED))
         # Once more: the environment may have changed since the saver was built.
         options.check_token(target)

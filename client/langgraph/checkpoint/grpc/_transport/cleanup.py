@@ -1,4 +1,4 @@
-"""Clean-up that awaits, and is not to be cut off: giving up a lease, closing connections, deleting half a copy."""
+"""Awaiting clean-up that must not be cancelled: releasing a lease, closing connections, deleting half a copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def run_to_end(work: Awaitable[T]) -> T:
-    """Awaits work to its end, however often the task is cancelled meanwhile. Then it is cancelled.
+    """Awaits work to its end, even if the task is cancelled; then raises the cancellation.
 
     anyio, on which Starlette and FastAPI run, cancels a task again at each of its awaits.
     """
@@ -26,13 +26,13 @@ async def run_to_end(work: Awaitable[T]) -> T:
                 cancelled = error
     if cancelled is not None:
         if not task.cancelled():
-            task.exception()  # told by nobody else; the cancellation goes first
+            task.exception()  # otherwise lost: the cancellation has precedence
         raise cancelled
     return task.result()
 
 
 def _shield() -> AbstractContextManager[object]:
-    """Holds off anyio, which would otherwise cancel the wait at every turn of the loop."""
+    """Shields from anyio, which would otherwise cancel the wait in each iteration of the loop."""
     anyio = sys.modules.get("anyio")
-    # Not loaded: nobody in this process cancels with it.
+    # Not imported, so nothing in this process cancels with it.
     return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

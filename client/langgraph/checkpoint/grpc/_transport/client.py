@@ -1,4 +1,4 @@
-"""Calling the server: deadline, retries within a budget, errors in the saver's words. Once blocking, once awaiting."""
+"""Calls with deadlines, retries within a budget, and the saver's errors; blocking and awaiting."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Client:
         Args:
             request: What to send.
             timeout: How long one attempt may take, in seconds. Default: the saver's.
-            retry_budget: How long to try again what waiting can mend, in seconds. Default: the saver's.
+            retry_budget: How long to retry temporary failures, in seconds. Default: the saver's.
         """
         if self.tracing is not None:
             with self.tracing.call(_RPCS[type(request)][0], request) as headers:

@@ -1,8 +1,8 @@
-"""Flows: what takes several calls, written once as a generator of steps, for a blocking and an awaiting driver.
+"""Flows: operations of several calls, written once as generators of steps, for a blocking and an awaiting driver.
 
 A flow yields a request, and is sent the response or thrown the error; `ForEach` stands for several requests that
-don't depend on each other, `Finish` for one that a cancellation doesn't cut off, `Pause` for time that passes,
-`Offload` for work that would hold up an event loop, `Emit` for a result of an iterator.
+don't depend on each other, `Finish` for one that isn't cancelled, `Pause` for a wait,
+`Offload` for work that would block an event loop, `Emit` for a result of an iterator.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ AsyncCall = Callable[[Any], Awaitable[Any]]
 """Awaits a `Call`."""
 
 MAX_FOR_EACH = 4
-"""How many requests of one flow are in flight at once."""
+"""Maximum number of a flow's concurrent requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForEach:
-    """Requests to make, a few at once. The flow goes on when all have been answered, or one has failed."""
+    """Requests to make concurrently. The flow continues when all are answered, or one has failed."""
 
     requests: Iterator[Any]
-    """The requests. Each is made when it is wanted, never two at once."""
+    """The requests, built one by one when needed."""
     take: Callable[[Any, Any], None]
-    """Takes a request and its response. What it raises ends the step."""
+    """Receives a request and its response. Its exceptions end the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """A request whose response is awaited even where the flow is cancelled meanwhile: clean-up."""
+    """A request whose response is awaited even if the flow is cancelled: clean-up."""
 
     request: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Time to wait before the flow goes on."""
+    """Time to wait before the flow continues."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Offload:
-    """Work without calls, done in another thread where an event loop would stand still meanwhile."""
+    """Work without calls, run in another thread if it would block an event loop."""
 
     work: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """A result, for whoever iterates over the flow. It is sent nothing."""
+    """A result, for the iterator over the flow. The flow is sent nothing."""
 
     item: Any
 
 
 def run(flow: Flow[Result], call: Call) -> Result:
-    """Runs a flow, blocking, and returns its result. One that is interrupted may still make calls to clean up."""
+    """Runs a flow, blocking, and returns its result. An interrupted flow may still make calls to clean up."""
     try:
         step = next(flow)
         while True:
@@ -88,7 +88,7 @@ def run(flow: Flow[Result], call: Call) -> Result:
 
 
 async def arun(flow: Flow[Result], call: AsyncCall) -> Result:
-    """Awaits `run`. A flow that is cancelled is thrown that, and may still make calls to clean up."""
+    """Awaits `run`. A cancelled flow gets the cancellation, and may still make calls to clean up."""
     try:
         step = next(flow)
         while True:
@@ -217,7 +217,7 @@ def _for_each(step: ForEach, call: Call) -> None:
                 raise
 
     with ThreadPoolExecutor(MAX_FOR_EACH) as threads:
-        # With the caller's context: its token may depend on that.
+        # In the caller's context: its token may depend on it.
         done = [threads.submit(copy_context().run, work_off) for _ in range(MAX_FOR_EACH)]
     for end in done:
         end.result()

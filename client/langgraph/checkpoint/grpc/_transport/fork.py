@@ -1,9 +1,9 @@
-"""Forks: a child never touches its parent's loops and calls, and a parent's calls are ended before it forks.
+"""Forks: a child never uses its parent's loops and calls, and a parent's calls are ended before it forks.
 
-In a forked child grpc starts its threads anew, but not those that serve event loops: there grpc.aio would wait for
-ever. And where a call of grpc.aio is in flight at the moment of the fork, these threads crash the child, even one that
-never uses the saver: a worker of a process pool, say, that a tool starts while LangGraph saves in the background. So
-all such calls are ended before, and made again by the parent after; all calls of checkpointd may be sent again.
+In a forked child gRPC restarts its threads, except those that serve event loops: grpc.aio would hang there. And if a
+call of grpc.aio is in flight during the fork, these threads crash the child, even one that never uses the saver, such
+as a worker of a process pool that a tool starts while LangGraph saves in the background. So all such calls are ended
+before a fork, and the parent repeats them after it; all calls of checkpointd are safe to repeat.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def lost_aio() -> bool:
 
 
 def in_child(hook: Callable[[], None]) -> None:
-    """Has a function called in each forked child, before anything else runs there."""
+    """Calls a function in each forked child, before anything else runs there."""
     _hooks[next(_numbers)] = lambda: hook
 
 
 def in_child_for(owner: Any, hook: str) -> None:
-    """Has a method called in each forked child, for as long as its object lives."""
+    """Calls a method in each forked child, as long as its object lives."""
     number = next(_numbers)
     reference = weakref.ref(owner, lambda _: _hooks.pop(number, None))
     _hooks[number] = lambda: getattr(reference(), hook, None)

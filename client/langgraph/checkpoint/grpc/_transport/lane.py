@@ -22,11 +22,11 @@ class Lane:
         self.stream: Stream | None = None
         """The stream that they were sent on."""
         self.alone = False
-        """True if what was sent is in a call of its own: nothing may follow it."""
+        """True if the sent operation is a unary call: nothing may follow it."""
         self.held = False
-        """True if all that was sent is about to be sent again."""
+        """True if everything sent is about to be sent again."""
         self.tried: set[int] = set()
-        """The servers that were away when it was sent last."""
+        """The servers that were unavailable at the last attempt."""
 
     def remove(self, operation: Operation) -> None:
         """Takes an operation out."""

@@ -218,7 +218,7 @@ class Pipeline:
     # Results.
 
     def take(self, operation: Operation, result: pb.OperationResult) -> None:
-        """Takes an operation's result."""
+        """Receives an operation's result."""
         field = result.WhichOneof("result")
         if field == operation.kind.result:
             self._answered(operation, getattr(result, field))
@@ -230,7 +230,7 @@ class Pipeline:
             self._fail(operation, ServerError(said, code="UNKNOWN"))
 
     def drop(self, operation: Operation) -> None:
-        """Takes back an operation that nobody waits for and that wasn't sent."""
+        """Takes back an abandoned operation that wasn't sent."""
         self._fail(operation, closed())
 
     def refused(self, operation: Operation, error: grpc.RpcError) -> None:
@@ -281,12 +281,12 @@ class Pipeline:
         self._take_back(stream, None if spared else error)
 
     def stream_stalled(self, stream: Stream) -> None:
-        """Takes back what a stream hasn't answered of which nothing came for longer than an operation may take."""
+        """Takes back the unanswered operations of a stream that was silent for longer than an operation may take."""
         self._picker.note(stream.server, healthy=False)
         self._take_back(stream, local_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     def stream_held_up(self, stream: Stream) -> None:
-        """Takes back what was sent over a stream that something on the way doesn't let through."""
+        """Takes back the operations of a stream that something between here and the server blocks."""
         self._streams.do_without(HELD_UP_SECONDS)
         self._take_back(stream, None)
 

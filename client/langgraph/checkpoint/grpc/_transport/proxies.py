@@ -1,7 +1,7 @@
-"""The way that a connection takes: on this machine, over the network, or through a proxy.
+"""Proxies, and targets on this machine, which must not be reached through one.
 
-gRPC reads proxies from the environment, and takes them for loopback targets too. A loopback address that is named to a
-proxy is the proxy's own, and what is sent in plain text is there for the proxy to read.
+gRPC reads proxies from the environment, and uses them for loopback targets too. A proxy resolves a loopback address to
+itself, and can read what is sent in plain text.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 
 DIRECT: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
-    # A second kind of proxy, GRPC_ADDRESS_HTTP_PROXY, which the option above doesn't turn off.
+    # The option above doesn't turn off the proxy of GRPC_ADDRESS_HTTP_PROXY.
     ("grpc.address_http_proxy_enabled_addresses", ""),
 )
-"""The options of a channel that takes no proxy, whatever the environment says."""
+"""The options of a channel that uses no proxy, whatever the environment says."""
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""Where gRPC looks for a proxy: the first that is set counts, also if it is empty."""
+"""Where gRPC looks for a proxy: the first variable that is set counts, even if it is empty."""
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def is_local(target: str) -> bool:
     """Returns whether a direct connection to the target stays on this machine.
 
-    Only what this machine resolves by itself counts: names with another authority or scheme may be anywhere.
+    Only addresses that this machine resolves by itself count: names with another authority or scheme may be anywhere.
     """
     if target.startswith(("unix:", "unix-abstract:")):
         return True
@@ -49,12 +49,12 @@ def is_local(target: str) -> bool:
 
 
 def proxy_variable(target: str) -> str | None:
-    """Returns the environment variable whose proxy gRPC would take to a target that isn't local; None: it takes none.
+    """Returns the environment variable whose proxy gRPC would use for a target that isn't local, or None.
 
-    The rules are gRPC's own (its http_proxy_mapper.cc). A value that it would refuse counts as a proxy here.
+    The rules are gRPC's own (its http_proxy_mapper.cc). A value that gRPC would reject counts as a proxy here.
     """
     if os.environ.get("GRPC_ADDRESS_HTTP_PROXY") and os.environ.get("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES"):
-        return "GRPC_ADDRESS_HTTP_PROXY"  # goes by addresses, which aren't known before names are resolved
+        return "GRPC_ADDRESS_HTTP_PROXY"  # applies to addresses, which aren't known before names are resolved
     variable = next((name for name in _PROXIES if name in os.environ), None)
     if variable is None or not os.environ[variable] or target.startswith(("unix:", "vsock:")):
         return None
@@ -63,7 +63,7 @@ def proxy_variable(target: str) -> str | None:
 
 
 def _host(target: str) -> str:
-    """Returns the host of a target as gRPC reads it: of a list of addresses all of it."""
+    """Returns the host of a target as gRPC reads it: for a list of addresses, the whole list."""
     scheme = re.match(r"(dns|ipv4|ipv6|xds|google-c2p):", target)
     path = target[scheme.end() :] if scheme else target
     if path.startswith("//"):
@@ -74,7 +74,7 @@ def _host(target: str) -> str:
 
 
 def _is_excepted(host: str, exceptions: str) -> bool:
-    """Returns whether a list names a host: itself, its domain, or its network. Old versions of gRPC except more."""
+    """Returns whether the exceptions contain a host, its domain or its network. Old versions of gRPC match more."""
     for exception in (entry.strip().lower() for entry in exceptions.split(",")):
         domain = exception.removeprefix(".")
         if domain and f".{host.lower()}".endswith(f".{domain}"):

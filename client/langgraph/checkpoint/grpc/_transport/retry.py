@@ -1,8 +1,8 @@
-"""Retries: whether a failed call is made again, and when.
+"""Retries: whether a failed call is repeated, and when.
 
-Every write of the saver may be sent again after a lost answer, so one rule serves all calls. What waiting can mend is
-tried again until the budget is used up: no server answers (UNAVAILABLE), the server has too much to do, or it says by
-itself when to come back (RESOURCE_EXHAUSTED), or an attempt's own time ran out. Everything else is final.
+Every write of the saver may be repeated after a lost answer, so one rule applies to all calls. Temporary failures are
+retried until the budget is used up: no server answers (UNAVAILABLE), the server is overloaded or says when to retry
+(RESOURCE_EXHAUSTED), or an attempt timed out. All others are final.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger("langgraph.checkpoint.grpc")
 FIRST_PAUSE = 0.05
 """How long to wait before the first retry, in seconds; doubled each time."""
 TLS_ATTEMPTS = 3
-"""How often a connection is tried that fails over TLS in a way that waiting doesn't mend."""
+"""Number of attempts to connect if TLS fails in a way that retries don't fix."""
 LONGEST_PAUSE = 1.0
-"""How long to wait between retries at most, in seconds. A server may ask for more."""
+"""Maximum pause between retries, in seconds. A server may ask for more."""
 
 
 class Attempts:
@@ -67,7 +67,7 @@ class Attempts:
 
         Args:
             error: Why the last one failed.
-            quiet: Whether somebody else has just logged that there are retries.
+            quiet: Whether retries have just been logged elsewhere.
         """
         code = error.code()
         now = time.monotonic()
@@ -78,7 +78,7 @@ class Attempts:
             ) from error
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             # Of the whole call, not only of its retries: with a long timeout one attempt may be all there is time for.
-            # Where the database gave up long before our time, the call is too much for it, and would be again.
+            # If the database gave up long before our timeout, the call is too expensive, and would fail again.
             own = now - self._attempted >= 0.9 * self._timeout
             if own and now < self._begun + self._retry_budget:
                 self._begin_retries(error, self._begun, quiet)
@@ -97,7 +97,7 @@ class Attempts:
         pause = self._pause * SystemRandom().uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         if hint is not None:
-            # Not before the server wants it, and not all at the same moment.
+            # Not before the server's time, and with jitter.
             pause = max(pause, hint * SystemRandom().uniform(1.0, 1.5))
         # The last attempt is made at the end of the budget, not before.
         return min(pause, deadline - now)

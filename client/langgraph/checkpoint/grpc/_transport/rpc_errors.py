@@ -1,4 +1,4 @@
-"""Failed calls as errors of the saver: what a gRPC status and its details say."""
+"""Translation of failed gRPC calls into the saver's errors."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
 
 
 def is_away(error: grpc.RpcError) -> bool:
-    """Returns whether a call failed because the server isn't there, or doesn't serve any more.
+    """Returns whether a call failed because the server is unavailable or stopping.
 
-    A call that reaches a server in the moment in which it stops is cancelled there. What this side has cancelled itself
-    raises something else, but for a channel that was closed under a blocking call.
+    A call that reaches a stopping server is cancelled there. Calls cancelled on this side raise something else, except
+    blocking calls on a closed channel.
     """
     if error.code() is grpc.StatusCode.CANCELLED:
         return "closed" not in (error.details() or "").lower()
@@ -62,14 +62,14 @@ def is_away(error: grpc.RpcError) -> bool:
 
 
 def retry_delay(error: grpc.RpcError) -> float | None:
-    """Returns after how long the server wants a failed call to be sent again, in seconds; None if it doesn't say."""
+    """Returns when the server wants a failed call to be retried, in seconds, or None."""
     for hint in _details(error, error_details_pb2.RetryInfo):
         return max(float(hint.retry_delay.ToNanoseconds()) / 1e9, 0.0)
     return None
 
 
 def _details(error: grpc.RpcError, kind: type[Detail]) -> list[Detail]:
-    """Returns what the status of a failed call has of a kind; nothing of what can't be parsed."""
+    """Returns the details of a type in a failed call's status, without those that can't be parsed."""
     found: list[Detail] = []
     with suppress(DecodeError):
         for key, value in error.trailing_metadata() or ():
@@ -82,7 +82,7 @@ def _details(error: grpc.RpcError, kind: type[Detail]) -> list[Detail]:
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> CheckpointdError:
-    """Translates a failed call into the saver's own words.
+    """Translates a failed call into the saver's error.
 
     Args:
         error: What grpc raised.
@@ -92,7 +92,7 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
     code, info = error.code(), error_info(error)
     reason, metadata = info.reason, info.metadata
     details = error.details() or code.name
-    # Looked up without an end in a KeyError: this is a server's answer, and it may be any server.
+    # Without KeyErrors: this may be the answer of any server.
     thread_id = metadata.get("thread_id", "")
     match reason, code:
         case (("VERSION_CONFLICT" | "PREDECESSOR_MISSING"), _):
@@ -162,6 +162,6 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, method: str) -> Checkpo
 
 
 def _integer(metadata: Mapping[str, str], key: str) -> int | None:
-    """Returns a number that came as text; None where it is missing, or none."""
+    """Returns a number from text. None: missing or invalid."""
     text = metadata.get(key, "")
     return int(text) if _NUMBER.fullmatch(text) else None

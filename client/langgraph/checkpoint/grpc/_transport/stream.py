@@ -1,9 +1,9 @@
 """Long-lived streams that carry operations to a server, and their results back.
 
-A writer drains the outbox, one message at a time. What comes while operations are on their way lingers until a result
-comes, as small packets do in TCP (Nagle's algorithm), but no longer than two milliseconds: agents that share a stream
-then share messages, and on the server commits and answers. A reader hands out results as they come. An operation is an
-entry in a table, and nothing more.
+A writer drains the outbox, one message at a time. While others are in flight, operations linger until a result comes,
+as small packets do in TCP (Nagle's algorithm), but at most two milliseconds: agents that share a stream then share
+messages, and on the server commits and answers. A reader delivers results as they arrive. An operation is just an entry
+in a table.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 MAX_MESSAGE_BYTES = 1000 * 1024
-"""Where a message is closed, in bytes. A larger operation goes alone, in a call of its own."""
+"""Size at which a message is full, in bytes. A larger operation is sent as a unary call."""
 LINGER_OPERATIONS = 64
-"""Up to how many operations wait for others, while the server has some to answer."""
+"""Maximum number of operations that linger while others are in flight."""
 LINGER_BYTES = 64 * 1024
-"""Up to how large they are. A larger one goes at once, with all that waits."""
+"""Maximum size of a lingering operation, in bytes. A larger one is sent at once, with all that linger."""
 GRACE = 0.25
-"""How much longer than the server an answer is waited for here, in seconds: it knows better why there is none."""
+"""How much longer than the server we wait for an answer, in seconds: the server's error says more."""
 END_SECONDS = 1.0
-"""How long to wait at the most until grpc is done with a stream that was ended, in seconds."""
+"""Maximum time to wait until gRPC has finished an ended stream, in seconds."""
 
 
 class StreamOwner(Protocol):
-    """The owner of a stream, which is told of its events."""
+    """The owner of a stream, notified of its events."""
 
     def take(self, operation: Operation, result: pb.OperationResult) -> None:
-        """Takes an operation's result."""
+        """Receives an operation's result."""
 
     def refused(self, operation: Operation, error: grpc.RpcError) -> None:
         """Takes the failure of an operation, the only one of its stream."""
 
     def drop(self, operation: Operation) -> None:
-        """Takes back an operation that nobody waits for and that wasn't sent."""
+        """Takes back an abandoned operation that wasn't sent."""
 
     def stream_ended(self, stream: Stream, error: grpc.RpcError | None) -> None:
-        """Takes back what a stream that has ended hasn't answered. None: it has ended for no fault of the server's."""
+        """Takes back the unanswered operations of an ended stream. None: it ended without a failure of the server."""
 
     def stream_stalled(self, stream: Stream) -> None:
-        """Takes back what a stream hasn't answered of which nothing came for longer than an operation may take."""
+        """Takes back the unanswered operations of a stream that was silent for longer than an operation may take."""
 
     def stream_held_up(self, stream: Stream) -> None:
-        """Takes back what was sent over a stream that something on the way doesn't let through."""
+        """Takes back the operations of a stream that something between here and the server blocks."""
 
 
 class Stream:
     """One stream.
 
     Args:
-        owner: Who is told of results.
+        owner: Receives results.
         call: The call.
-        server: The number of the server that it goes to.
-        metadata: The metadata that it was opened with.
+        server: The number of its server.
+        metadata: Its metadata.
         timeout: How long an operation may take, in seconds.
-        until: Until when to use it, on the monotonic clock.
-        tuning: The saver's times and bounds.
+        until: When to stop using it, on the monotonic clock.
+        tuning: The saver's timeouts and limits.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Stream:
         self.metadata = metadata
         self.until = until
         self.retired = False
-        """True if it only answers what it was given."""
+        """True if it only finishes its operations."""
         self.ended = False
         self.works = False
         """True if the server has answered on it."""
         self.status_lost = False
-        """True if it is not known how the server has ended it."""
+        """True if it is unknown how the server has ended it."""
         self.unanswered: dict[int, Operation] = {}
         """The operations given to it, by id, in order."""
         self._owner = owner
@@ -101,7 +101,7 @@ class Stream:
         self._received_at = 0.0
         self._writer: asyncio.Task[None] | None = None
         self._is_due = False
-        """True if what is in the outbox is to be sent now."""
+        """True if the outbox must be sent now."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._write_failed = False
         self._watchdog: asyncio.TimerHandle | None = None
@@ -138,7 +138,7 @@ class Stream:
                 self._write_soon()
 
     def retire(self) -> None:
-        """Lets the stream end when all is answered."""
+        """Ends the stream once everything is answered."""
         if not self.retired:
             self.retired = True
             self._idle_timer.cancel()
@@ -146,9 +146,9 @@ class Stream:
                 self._write_soon()
 
     async def close(self) -> None:
-        """Ends the stream, and waits until grpc is done with it.
+        """Ends the stream, and waits until gRPC has finished it.
 
-        Not by cancelling the call: grpc takes that for its end, and what it still has to say comes when nobody listens.
+        It doesn't cancel the call: gRPC would report the rest when nobody listens any more.
         """
         self.unanswered.clear()
         self.retired = True
@@ -163,7 +163,7 @@ class Stream:
     # Writing.
 
     def _write_in_time(self, size: int) -> None:
-        """Sends what is in the outbox, now or when it has waited for others, given how large the last operation is."""
+        """Sends the outbox, now or after lingering, depending on the size of the last operation."""
         waiting = len(self._outbox)
         in_flight = len(self.unanswered) - waiting
         if in_flight >= self._tuning.max_in_flight:
@@ -202,7 +202,7 @@ class Stream:
             self._write_in_time(0)
 
     def _message(self) -> bytes:
-        """Takes what fits into a message out of the outbox."""
+        """Removes what fits into a message from the outbox."""
         outbox, unanswered = self._outbox, self.unanswered
         parts: list[bytes] = []
         size = operations = 0
@@ -243,10 +243,10 @@ class Stream:
             if has_ended(self._call) and failure.code() is grpc.StatusCode.CANCELLED:
                 error = None
             elif self._write_failed and failure.code() is grpc.StatusCode.INTERNAL:
-                # What grpc.aio makes of the end of a call that it is just writing to, whatever the server said.
+                # grpc.aio raises this if a call ends during a write, whatever the server said.
                 self.status_lost = True
                 error = local_error(grpc.StatusCode.UNAVAILABLE, "the stream broke")
-        except Exception as failure:  # an answer that isn't as it should be: nobody may wait for ever
+        except Exception as failure:  # an invalid answer: nobody may wait forever
             error = local_error(grpc.StatusCode.INTERNAL, f"an answer could not be read ({type(failure).__name__})")
             self._call.cancel()
         self._end(error)
@@ -276,7 +276,7 @@ class Stream:
                 timer.cancel()
         return True
 
-    # Looking after what takes too long.
+    # Timeouts.
 
     def _look(self) -> None:
         self._watchdog = None

@@ -1,4 +1,4 @@
-"""The streams of a pipeline: one for each server and token at a time, each for a while."""
+"""The streams of a pipeline: one at a time for each server and token, replaced after a while."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from langgraph.checkpoint.grpc.options import ClientOptions
 import grpc.aio
 
 STATUS_LOST_SECONDS = 1.0
-"""For how long no other stream is tried after one that ended before it worked, and nobody knows why, in seconds."""
+"""Pause before another stream after one that ended before it worked, for an unknown reason, in seconds."""
 HELD_UP_SECONDS = 300.0
-"""For how long no other stream is tried after one that something on the way held up, in seconds."""
+"""Pause before another stream after one that something between here and the server blocked, in seconds."""
 TROUBLE_SECONDS = 1.0
-"""How often a stream is changed for another at the most since its server is in trouble, in seconds."""
+"""Minimum interval of replacing streams because their server has problems, in seconds."""
 
 OpenStream = Callable[..., grpc.aio.StreamStreamCall]
 
@@ -27,7 +27,7 @@ class StreamPool:
     """The streams that a pipeline has open.
 
     Args:
-        owner: Who is told of results.
+        owner: Receives results.
         options: The saver's options.
         picker: Picks the servers.
         openers: Opens a stream to each of them.
@@ -47,7 +47,7 @@ class StreamPool:
         self._changed_at = -TROUBLE_SECONDS
 
     def find(self, metadata: Metadata, tried: set[int]) -> Stream | None:
-        """Returns a stream for a lane in which nothing is in flight. None: do without one."""
+        """Returns a stream for a lane with nothing in flight. None: make unary calls."""
         now = time.monotonic()
         if now < self._none_until:
             return None
@@ -68,38 +68,38 @@ class StreamPool:
             call = self._openers[server](metadata=metadata)
         except grpc.aio.UsageError:  # the channel was closed
             return None
-        # Not all clients of a server that has restarted at the same moment.
+        # So not all clients of a restarted server come at the same moment.
         until = now + self._lifetime * SystemRandom().uniform(0.75, 1.0)
         stream = by_server[server] = Stream(self._owner, call, server, metadata, self._timeout, until, self._tuning)
         return stream
 
     def running(self) -> list[Stream]:
-        """Returns the streams that haven't ended, those included that only answer what they were given."""
+        """Returns the streams that haven't ended, including those that only finish their operations."""
         in_use = [stream for by_server in self._in_use.values() for stream in by_server.values()]
         return [stream for stream in (*in_use, *self._retired) if not stream.ended]
 
     def change(self, stream: Stream) -> None:
-        """Uses another stream from now on: where a name stands for several servers, it may be another one's."""
+        """Switches to another stream, which may go to another server behind the same name."""
         now = time.monotonic()
         if stream.is_open and now - self._changed_at >= TROUBLE_SECONDS:
             self._changed_at = now
             self._retire(stream)
 
     def _retire(self, stream: Stream) -> None:
-        """Gives a stream no more to do."""
+        """Stops giving operations to a stream."""
         self.forget(stream)
         if not stream.ended:
             self._retired.add(stream)
             stream.retire()
 
     def _retire_oldest(self, now: float) -> None:
-        """Retires streams whose time is over."""
+        """Retires streams that were used long enough."""
         for stream in self.running():
             if now >= stream.until or not stream.is_open:
                 self._retire(stream)
 
     def forget(self, stream: Stream) -> None:
-        """Drops a stream that has ended, or is about to."""
+        """Drops a stream that has ended, or is ending."""
         self._retired.discard(stream)
         by_server = self._in_use.get(stream.metadata)
         if by_server is not None and by_server.get(stream.server) is stream:
@@ -108,5 +108,5 @@ class StreamPool:
                 del self._in_use[stream.metadata]
 
     def do_without(self, seconds: float) -> None:
-        """Finds none for so many seconds."""
+        """Returns no stream for a number of seconds."""
         self._none_until = max(self._none_until, time.monotonic() + seconds)

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry for a saver's calls, if it is asked for them. Where it isn't, nothing of this is loaded."""
+"""OpenTelemetry spans of a saver's calls. Nothing is imported unless tracing is enabled."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, method: str, thread_id: str) -> CallSpan:
-        """Begins the span of a call, below the span that is current where it is made."""
+        """Begins the span of a call, as a child of the current span."""
         attributes = {"rpc.system": "grpc", "rpc.method": method}
         if thread_id:
             attributes["checkpointd.thread_id"] = thread_id
@@ -67,7 +67,7 @@ class Tracing:
 
     @contextmanager
     def call(self, method: str, request: Any) -> Iterator[Headers]:
-        """Traces a call, and yields the headers that tell the server of it."""
+        """Traces a call, and yields the headers that carry its span."""
         span = self.begin(method, getattr(request, "thread_id", ""))
         try:
             yield span.headers
@@ -82,7 +82,7 @@ class CallSpan:
 
     Args:
         span: The span.
-        traceparent: What tells the server of it.
+        traceparent: The value of its header.
     """
 
     __slots__ = ("_span", "traceparent")
@@ -90,7 +90,7 @@ class CallSpan:
     def __init__(self, span: Span, traceparent: str) -> None:
         self._span = span
         self.traceparent = traceparent
-        """The header that tells the server of it."""
+        """The value of the header that carries it."""
 
     @property
     def headers(self) -> Headers:
@@ -98,11 +98,11 @@ class CallSpan:
         return (("traceparent", self.traceparent),) if self.traceparent else ()
 
     def end(self, error: BaseException | None) -> None:
-        """Ends it, with what the call has failed with, if so."""
+        """Ends it, with the call's error, if any."""
         if error is not None:
             from opentelemetry.trace import Status, StatusCode
 
-            name = type(error).__name__  # not its text, which names threads
+            name = type(error).__name__  # not its message, which names threads
             self._span.set_status(Status(StatusCode.ERROR, name))
             self._span.set_attribute("error.type", name)
         self._span.end()

@@ -1,4 +1,4 @@
-"""Waiters: how a thread, or a task of an event loop, waits for what happens in another one."""
+"""Waiters: how a thread, or a task of an event loop, waits for an event in another one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class ThreadWaiter:
         self._lock.acquire()
 
     def wait(self, timeout: float = -1) -> None:
-        """Blocks until it has been released, or for so many seconds."""
+        """Blocks until released, or for a number of seconds."""
         self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
-        """Lets the thread go on. More than once is as good as once."""
+        """Wakes the thread. Further calls do nothing."""
         if self._lock.locked():
             with suppress(RuntimeError):
                 self._lock.release()
 
 
 class LoopWaiter:
-    """Is awaited in the event loop in which it was made, until it is released from any thread."""
+    """Can be awaited in the event loop in which it was created, and released from any thread."""
 
     __slots__ = ("_future", "_is_released", "_thread", "loop")
 
@@ -41,14 +41,14 @@ class LoopWaiter:
         self._is_released = False
 
     def wait(self) -> asyncio.Future[None]:
-        """Returns what to await."""
+        """Returns the awaitable."""
         future = self._future = self.loop.create_future()
         if self._is_released:
             future.set_result(None)
         return future
 
     def release(self) -> None:
-        """Lets the task go on. More than once is as good as once."""
+        """Wakes the task. Further calls do nothing."""
         if threading.get_ident() == self._thread:
             self._release()
         else:
