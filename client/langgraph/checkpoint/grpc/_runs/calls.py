@@ -26,17 +26,17 @@ ROUNDS = 10
 """For how many rounds of the event loop a read waits for what LangGraph is about to hand over: when a put has returned,
 it takes a few until the next one is begun."""
 HANDOVER_SECONDS = 0.002
-"""How long that takes between threads, in seconds."""
+"""The same time between threads, in seconds."""
 MAX_WAIT_SECONDS = 1.0
-"""How long a read waits at the most while other runs write on and on, in seconds."""
+"""Maximum time that a read waits while other runs keep writing, in seconds."""
 
 
 class RunCalls:
     """Makes the calls of runs.
 
     Args:
-        client: What makes calls that need no order.
-        runs: What is known of runs.
+        client: Makes calls that need no order.
+        runs: The state of runs.
     """
 
     def __init__(self, client: Client, runs: Runs) -> None:
@@ -64,7 +64,7 @@ class RunCalls:
         self._wait(write, pipeline)
 
     def call(self, config: RunnableConfig | None, request: Any) -> Any:
-        """Makes the call that belongs to a request's type; a read goes behind the writes on its namespace."""
+        """Makes the call of a request's type; a read is sent after the writes on its namespace."""
         if type(request) is not pb.GetCheckpointRequest or config is None:
             if (namespace := _namespace(request)) is not None:
                 self.wait_for_writes(*namespace)
@@ -108,9 +108,9 @@ class RunCalls:
             raise
 
     def wait_for_writes(self, thread_id: str, checkpoint_ns: str | None = None) -> None:
-        """Blocks until writes on a namespace, or on a thread, are settled that are in flight.
+        """Blocks until the writes in flight on a namespace, or on a thread, are settled.
 
-        In an event loop not: what would be waited for may be awaited in the very loop that is blocked here.
+        Does nothing in an event loop, in which these writes may be awaited.
         """
         until = time.monotonic() + MAX_WAIT_SECONDS
         while running_loop() is None and self._runs.in_flight(thread_id, checkpoint_ns, waiter := ThreadWaiter()):
@@ -119,7 +119,7 @@ class RunCalls:
                 return
 
     def _wait_for_others(self, config: RunnableConfig, namespace: Namespace) -> None:
-        """Blocks until other runs have nothing in flight on a namespace, and are about to hand over nothing."""
+        """Blocks until other runs have no writes in flight on a namespace, nor are about to begin any."""
         until = time.monotonic() + MAX_WAIT_SECONDS
         while True:
             while self._runs.others_in_flight(config, namespace, waiter := ThreadWaiter()):
@@ -241,7 +241,7 @@ class RunCalls:
         return write
 
     def _write(self, kind: Any, put: Outgoing, checkpoint_id: str, waiter: Waiter) -> InFlightWrite:
-        """Makes the operation that stores a put or task writes."""
+        """Builds the operation of a put or task writes."""
         body = put.request.SerializeToString()
         operation = Operation(kind, put.key, body, self._runs.settled)
         operation.owner = write = InFlightWrite(operation, checkpoint_id, len(body) + put.size, waiter, put.discard)

@@ -1,17 +1,17 @@
-"""The hand-over: a save returns as soon as it is sent, and task writes of its run end when it is durable as well.
+"""The hand-over: a save returns as soon as it is sent, and task writes of its run wait until it is durable.
 
-LangGraph doesn't begin a put before the one before it has returned. But before a run returns it waits for all saves
-that it has begun, and raises what they raised. So a put needn't be waited for if task writes of the same run and
-namespace are in flight, or come meanwhile: it is handed over to them. They end, or raise, when the put is durable, too.
-Nothing is answered early.
+LangGraph doesn't begin a put before the previous one has returned. But before a run returns it waits for all saves that
+it has begun, and raises their errors. So a put needn't be awaited if task writes of the same run and namespace are in
+flight, or arrive before it is durable: it is handed over to them. They return, or raise, when the put is durable, too.
+So nothing is acknowledged early.
 
-Task writes that come while others of the run are in flight are handed over in the same way. Blocking ones would each
-hold a thread otherwise, of the few that LangGraph saves in: on two cores six, and the puts behind them wait for one.
+Task writes that arrive while others of the run are in flight are handed over in the same way. Otherwise each blocking
+one would occupy one of the few threads in which LangGraph saves: six on two cores, while puts wait for a free one.
 
-Never to writes of an earlier step, if they wait for the put of their own checkpoint: before a put of a graph with delta
-channels LangGraph waits for the writes that led to it. Neither to writes on special channels, for what they raise a
-node's error handler may swallow, nor those themselves; and not beyond a bound: a slow server must not pile up state in
-the agent.
+Nothing is handed over to writes of an earlier step that wait for the put of their own checkpoint: before a put of a
+graph with delta channels, LangGraph waits for the writes that led to it. Nor to writes on special channels, whose
+errors a node's error handler may swallow, nor are these handed over; and not beyond a limit, so a slow server doesn't
+pile up state in the agent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.errors import CheckpointdError
 
 MAX_SAVES = 32
-"""How many puts and task writes of a run in one namespace are in flight that nobody waits for but its task writes."""
+"""Maximum number of handed-over saves of a run in one namespace."""
 MAX_BYTES = 16 * 1024 * 1024
-"""How many bytes such saves of all runs have."""
+"""Maximum size of handed-over saves of all runs, in bytes."""
 
 
 class InFlightWrite:
-    """A put, or task writes, from the call to its end.
+    """A put, or task writes, from call to result.
 
     Args:
-        operation: What is sent.
-        checkpoint_id: The checkpoint that is put, or that the writes lie beside.
-        size: How many bytes are held for it.
-        waiter: Who waits for it.
+        operation: Its operation.
+        checkpoint_id: The checkpoint of the put or of the task writes.
+        size: Its size in memory, in bytes.
+        waiter: Waits for it.
         discard: Called if it has failed.
     """
 
@@ -77,28 +77,29 @@ class InFlightWrite:
         self.number = 0
         """A put's own number among them."""
         self.is_handed_over = False
-        """True if nobody waits for it but its taker."""
+        """True if it was handed over."""
         self.taker: InFlightWrite | None = None
-        """The task writes that end when this one has ended."""
+        """The task writes that it was handed over to."""
         self.pending = 0
-        """How much these task writes wait for: themselves, and what was handed over to them. 0: they take nothing."""
+        """The number of saves that these task writes wait for: themselves, and those handed over. 0: none can be
+        added."""
         self.error: CheckpointdError | None = None
         """The error to raise to the caller."""
 
     def relax(self) -> None:
-        """Lets it expect no more than that nobody else has written: it goes out of turn."""
+        """Relaxes its precondition to "nobody else has written": it is sent out of order."""
         operation = self.operation
         if self.view is not None:
             operation.tail = self.view.relaxed_tail(operation.kind)
             operation.refresh = operation.chain = None
 
     def take(self, other: InFlightWrite) -> None:
-        """Takes another one over."""
+        """Adds a save that is handed over to it."""
         other.taker = self
         self.pending += 1
 
     def settled(self, bounds: HandoverBounds) -> list[Callable[[], None]]:
-        """Takes the operation's outcome. Returns what to call, once the lock is free."""
+        """Receives the operation's outcome. Returns callbacks to call once the lock is released."""
         error = self.operation.error
         if self.taker is not None:
             bounds.end(self)
@@ -112,7 +113,7 @@ class InFlightWrite:
         return [self.waiter.release]
 
     def _ends(self, error: CheckpointdError | None) -> list[Callable[[], None]]:
-        """Records that one of those that these writes wait for has ended."""
+        """Records that a save that these writes wait for has ended."""
         self.error = self.error or error
         self.pending -= 1
         if self.pending:
@@ -123,18 +124,18 @@ class InFlightWrite:
 
 
 class HandoverBounds:
-    """Bounds of the operations handed over at present, for all runs of a saver. Guarded by the lock of Runs."""
+    """Limits of handed-over saves, for all runs of a saver. Guarded by the lock of Runs."""
 
     def __init__(self) -> None:
         self._bytes = 0
 
     def offer_put(self, view: RunNamespace, put: InFlightWrite) -> None:
-        """Hands a put over, now or when task writes come."""
+        """Hands a put over, now or when task writes arrive."""
         view.untaken.append(put)
         self._hand_over_untaken(view)
 
     def offer_writes(self, view: RunNamespace, writes: InFlightWrite, *, is_expected: bool) -> list[Callable[[], None]]:
-        """Hands task writes over to others, or puts to them. Returns what to call, once the lock is free.
+        """Hands task writes over to others, or puts to them. Returns callbacks to call once the lock is released.
 
         Args:
             view: Their run's view of the namespace.
@@ -151,7 +152,7 @@ class HandoverBounds:
         return self._hand_over_untaken(view)
 
     def end(self, save: InFlightWrite) -> None:
-        """Counts a save out that has an outcome."""
+        """Stops counting a settled save."""
         assert save.view is not None
         save.view.handed_over -= 1
         self._bytes -= save.size

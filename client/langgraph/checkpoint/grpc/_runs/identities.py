@@ -1,8 +1,8 @@
-"""Objects that LangGraph passes along, by identity, and what is known of them.
+"""Data about objects that LangGraph passes along, by identity.
 
-A runtime can't be referred to weakly and compares by value, and LangGraph doesn't tell when a run is over. So it is
-held, and with it what the user gave the run, its context for one. But once nobody else holds it, nobody can come with
-it any more: then it is let go. That is looked for every second while there are any.
+A runtime can't be weakly referenced and compares by value, and LangGraph doesn't tell when a run is over. So this keeps
+a reference to it, and with it to what the user gave the run, such as its context. Once there is no other reference, no
+call can come with it any more, and it is dropped. This is checked every second while there are any.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_IDENTITIES = 8192
-"""How many objects are remembered at the most. A run that was forgotten while it was under way would write
-unconditionally."""
+"""Maximum number of objects. A run that was forgotten while in progress would write unconditionally."""
 SWEEP_SECONDS = 1.0
-"""How often objects that nobody else holds are looked for."""
+"""How often objects without other references are searched, in seconds."""
 
 
 class _Known:
@@ -37,7 +36,7 @@ def _count(known: _Known) -> int:
 
 
 _ALONE = _count(_Known(object(), None)) if _references is not None else -1
-"""How many references there are to what nobody else holds. Not the same in all versions of Python."""
+"""Reference count of an object without other references. It depends on the version of Python."""
 
 
 class Identities:
@@ -51,7 +50,7 @@ class Identities:
         return len(self._known)
 
     def find(self, anchor: object) -> Any:
-        """Returns what is known of an object; None if nothing is."""
+        """Returns the data about an object, or None."""
         known = self._known.get(id(anchor))
         if known is None:
             return None
@@ -59,16 +58,16 @@ class Identities:
         return known.what
 
     def remember(self, anchor: object, what: Any) -> None:
-        """Remembers something of an object, which is held as well: so its id stays its own."""
+        """Stores data about an object, and references it, so its id stays unique."""
         self._known[id(anchor)] = _Known(anchor, what)
         while len(self._known) > MAX_IDENTITIES:
             self._known.popitem(last=False)
 
     def sweep(self) -> list[Any]:
-        """Forgets objects that nobody else holds, if it is time to look for them.
+        """Forgets objects without other references, if the check is due.
 
         Returns:
-            These objects: to be let go where no lock is held, for their ends may run anybody's code.
+            These objects: drop them without holding a lock, because their finalizers may run any code.
         """
         now = time.monotonic()
         if now < self._next_sweep or _references is None:

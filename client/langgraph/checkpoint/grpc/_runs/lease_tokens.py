@@ -1,7 +1,7 @@
-"""The leases that contexts hold, and their tokens in requests.
+"""The leases of contexts, and their tokens in requests.
 
-Who is within a lease's block is told by a context variable: LangGraph hands contexts on to its threads and tasks, so a
-graph that is run in the block writes under the lease, and another run through the same saver, begun elsewhere, doesn't.
+A context variable marks code within a lease's block. LangGraph propagates contexts to its threads and tasks, so a graph
+that runs in the block writes under the lease, but a run of the same saver that was started elsewhere doesn't.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ class LeaseTokens:
     """The leases that are taken through a saver and its clones."""
 
     def held(self, thread_id: str) -> Lease | None:
-        """Returns the lease that this context holds on a thread, also one that is lost."""
+        """Returns the lease that this context holds on a thread, even a lost one."""
         leases = _held.get(_NONE)
         return leases.get((self, thread_id)) if leases else None
 
     def enter(self, lease: Lease) -> None:
-        """Lets this context, and those made from it, hold a lease."""
+        """Adds a lease to this context, and those copied from it."""
         _held.set({**_held.get(_NONE), (self, lease.thread_id): lease})
 
     def leave(self, lease: Lease) -> None:
-        """Takes a lease from this context. Contexts made from it meanwhile keep it, and are refused."""
+        """Removes a lease from this context. Contexts copied from it keep it, and their writes are refused."""
         _held.set({key: held for key, held in _held.get(_NONE).items() if held is not lease})
 
     def attach(self, request: OfOneThread) -> OfOneThread:

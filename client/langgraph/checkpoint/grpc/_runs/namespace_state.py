@@ -1,8 +1,8 @@
-"""The order of a saver's operations on a namespace, wherever they come from.
+"""The order of a saver's operations on a namespace, across threads and event loops.
 
-Within a pipeline a lane keeps it. An operation that would go over another pipeline than those before it, from a thread
-or another event loop, waits for its turn here. So do reads for what other runs are about to write: a run that was cut
-off, by a client that has left or by an interrupt, has saves in flight, and LangGraph is about to hand over others.
+Within a pipeline a lane keeps it. An operation for another pipeline than the previous ones, from a thread or another
+event loop, waits here for its turn. So do reads, for pending writes of other runs: a run that was aborted, by a client
+that has left or by an interrupt, has saves in flight, and LangGraph is about to begin others.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._transport.operation import Namespace, Operation
 
 BY_HAND = object()
-"""The writer where no run is known."""
+"""The writer of writes without a known run."""
 SETTLING_SECONDS = 1.0
-"""For how long after a run's write a read of another run looks whether LangGraph hands over more."""
+"""Time after a run's write during which another run's read waits for further writes of it, in seconds."""
 
 
 class NamespaceState:
-    """One namespace, as a saver uses it at present. Guarded by the lock of Runs."""
+    """The state of a namespace in use. Guarded by the lock of Runs."""
 
     __slots__ = ("in_turn", "is_settling", "loop", "pipeline", "queue", "waiters", "writers", "wrote_at", "wrote_for")
 
     def __init__(self) -> None:
         self.pipeline: Any = None
-        """Whose turn it is."""
+        """The pipeline whose turn it is."""
         self.in_turn = 0
         """The number of operations on that pipeline."""
         self.queue: deque[Operation] = deque()
         """The operations that wait for another turn, in order."""
         self.writers: dict[object, int] = {}
-        """Whose writes are in flight, or about to be: by execution, or BY_HAND, how many."""
+        """The number of writes in flight, or about to be, by execution, or BY_HAND."""
         self.wrote_at = 0.0
         """The time at which a run's write was settled last."""
         self.wrote_for: object = None
         """Whose it was."""
         self.loop: AbstractEventLoop | None = None
-        """The event loop in which that run awaits its saves. None: in threads."""
+        """The event loop in which that run awaits its saves. None: it saves in threads."""
         self.is_settling = False
         """True if it is looked after until it can be forgotten."""
         self.waiters: list[Callable[[], None]] = []
         """Called when a write is settled."""
 
     def is_written_by_others(self, execution: object) -> bool:
-        """Returns whether writes of other executions than this are in flight."""
+        """Returns whether writes of other executions are in flight."""
         return any(writer is not execution and writer is not BY_HAND for writer in self.writers)
 
 
 class NamespaceStates:
-    """The namespaces that a saver uses at present. Guarded by the lock of Runs."""
+    """The namespaces that a saver uses now. Guarded by the lock of Runs."""
 
     def __init__(self) -> None:
         self._states: dict[Namespace, NamespaceState] = {}
@@ -67,7 +67,7 @@ class NamespaceStates:
         return self._states.get(namespace)
 
     def written(self, thread_id: str, checkpoint_ns: str | None) -> NamespaceState | None:
-        """Returns a namespace in which writes are in flight: this one, or any of the thread."""
+        """Returns a namespace with writes in flight: this one, or any of the thread."""
         if checkpoint_ns is not None:
             state = self._states.get((thread_id, checkpoint_ns))
             return state if state is not None and state.writers else None
@@ -75,7 +75,7 @@ class NamespaceStates:
         return next(found, None)
 
     def wait_for_turn(self, operation: Operation, pipeline: Any, out_of_turn: Callable[[], None] | None = None) -> bool:
-        """Hands an operation to its pipeline, now or when its turn comes.
+        """Passes an operation to its pipeline, now or when its turn comes.
 
         Args:
             operation: The operation.
@@ -83,7 +83,7 @@ class NamespaceStates:
             out_of_turn: Called before it goes out of turn.
 
         Returns:
-            Whether the pipeline is to be flushed.
+            Whether to flush the pipeline.
         """
         state = self._states.get(operation.namespace)
         if state is None:
@@ -96,7 +96,7 @@ class NamespaceStates:
                 operation.pipeline = pipeline
                 state.queue.append(operation)
                 return False
-            # A blocking call in the very loop that it would wait for. Better out of order than never.
+            # A blocking call in the loop that it would wait for. Better out of order than never.
             if out_of_turn is not None:
                 out_of_turn()
         else:
@@ -106,7 +106,7 @@ class NamespaceStates:
         return True
 
     def settled(self, operation: Operation) -> Any:
-        """Marks an operation done. Returns the pipeline whose turn has come: flush it."""
+        """Marks an operation done. Returns the pipeline whose turn has come, to be flushed."""
         state = self._states.get(operation.namespace)
         if state is None or operation.pipeline is None or operation.pipeline is not state.pipeline:
             return None
@@ -134,7 +134,7 @@ class NamespaceStates:
     def end_write(
         self, namespace: Namespace, execution: object, loop: AbstractEventLoop | None
     ) -> list[Callable[[], None]]:
-        """Marks a write settled. Returns what to call."""
+        """Marks a write settled. Returns callbacks to call."""
         state = self._states[namespace]
         if (left := state.writers.pop(execution) - 1) > 0:
             state.writers[execution] = left
@@ -161,5 +161,5 @@ class NamespaceStates:
 
 
 def _needs(state: NamespaceState, loop: AbstractEventLoop) -> bool:
-    """Returns whether a turn doesn't end while a loop stands still."""
+    """Returns whether a turn can't end while a loop is blocked."""
     return state.pipeline.loop is loop or any(operation.pipeline.loop is loop for operation in state.queue)

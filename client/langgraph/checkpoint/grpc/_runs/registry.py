@@ -1,12 +1,12 @@
-"""Reads and writes of each run: they say what a write expects to find, and who waits for which save.
+"""Reads and writes of each run, from which preconditions and hand-overs follow.
 
-A run's base is what *it* read, not what its saver last saw: two runs through one saver collide as two processes do. So
-the base is kept for each run: see `run_index`.
+A run's base is what *it* read, not what its saver last saw: two runs of one saver conflict as two processes do. So the
+base is kept for each run: see `run_index`.
 
-A run's operations go out one behind the other, without waiting for answers. So each says what went before it: the base
-as long as the run has put nothing, then the put that it sent last. What the server refuses for it, since that was lost
-or refused, isn't stored. Only writes beside a checkpoint that the run hasn't put yet wait for that put to begin: where
-the put is refused, nothing may lie beside it.
+A run's operations are sent one after another, without waiting for answers. So each names its predecessor: the base
+until the run has put something, then the last put that it sent. If the predecessor was lost or refused, the server
+refuses the operation. Only task writes of a checkpoint that the run hasn't put yet wait until that put begins: if the
+put is refused, its task writes must not be stored.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from langgraph.checkpoint.grpc.errors import CheckpointdError, VersionConflictEr
 
 
 class Runs:
-    """The runs that go through a saver and its clones.
+    """The runs of a saver and its clones.
 
     Args:
-        optimistic: False to let every write be unconditional.
+        optimistic: False: all writes are unconditional.
         put_expected_within: How long task writes wait for the put of their checkpoint to begin, in seconds.
     """
 
@@ -56,16 +56,16 @@ class Runs:
     # Reading.
 
     def read(self, config: RunnableConfig, operation: Operation, pipeline: Any, *, patient: bool = True) -> bool:
-        """Has a read done behind this saver's writes on its namespace.
+        """Sends a read after this saver's writes on its namespace.
 
         Args:
             config: The config of the read.
-            operation: The read. Its owner is who waits for it.
-            pipeline: What it goes over.
-            patient: Whether to put it off where writes of other runs are about to come.
+            operation: The read. Its owner waits for it.
+            pipeline: Its pipeline.
+            patient: Whether to delay it if writes of other runs are about to come.
 
         Returns:
-            Whether it was sent, or will be. Otherwise: see `wait_for_others`.
+            Whether it was or will be sent. Otherwise see `wait_for_others`.
         """
         with self._lock:
             if patient and self._others_write(operation.namespace, self._index.execution(config)):
@@ -107,7 +107,7 @@ class Runs:
             return True
 
     def is_written_elsewhere(self, namespace: Namespace) -> bool:
-        """Returns whether the run that wrote to a namespace last awaits its saves in another thread than this."""
+        """Returns whether the last run that wrote to a namespace awaits its saves in another thread."""
         with self._lock:
             state = self._states.find(namespace)
             return state is not None and state.loop is not running_loop()
@@ -115,17 +115,17 @@ class Runs:
     def record_read(
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
-        """Records what a run has found. Its base is its first read, until it has written itself."""
+        """Records a run's read. Its base is its first read, until it has written itself."""
         with self._lock:
             self._index.record_read(config, namespace, version, checkpoint_ids)
 
     # Writing.
 
     def put(self, config: RunnableConfig, write: InFlightWrite, parent_id: str, pipeline: Any) -> None:
-        """Sends a put, behind what the run has sent before, and hands it over if it can be.
+        """Sends a put after the run's earlier operations, and hands it over if possible.
 
         Raises:
-            CheckpointdError: Why it isn't sent: what it builds on has failed, or another run got in the way.
+            CheckpointdError: It isn't sent, because its predecessor has failed, or another run conflicts.
         """
         operation = write.operation
         namespace, own_id = operation.namespace, write.checkpoint_id
@@ -138,7 +138,7 @@ class Runs:
                 except CheckpointdError as error:
                     view.fail(own_id, error)
                     raise
-                # LangGraph puts in order: what is older and hasn't come by now is not going to.
+                # LangGraph puts in order: older puts that haven't come by now never will.
                 if view.expected:
                     for older in [expected for expected in view.expected if expected < own_id]:
                         flush |= self._send_expected(view, older)
@@ -168,14 +168,14 @@ class Runs:
         are_special: bool,
         blocks_loop: bool = False,
     ) -> None:
-        """Sends task writes, behind what the run has sent before, and hands them over if they can be.
+        """Sends task writes after the run's earlier operations, and hands them over if possible.
 
         Args:
             config: Their config.
             write: The task writes.
-            pipeline: What they go over.
-            are_special: Whether any of them is on a special channel. Then they are waited for themselves.
-            blocks_loop: Whether the call blocks an event loop: what it would wait for may be awaited in that very loop.
+            pipeline: Their pipeline.
+            are_special: Whether any of them is on a special channel. Then they aren't handed over.
+            blocks_loop: Whether the call blocks an event loop, in which its predecessors may be awaited.
 
         Raises:
             CheckpointdError: As `put`.
@@ -224,7 +224,7 @@ class Runs:
 
     @contextmanager
     def about_to_write(self, config: RunnableConfig, namespace: Namespace, loop: Any) -> Iterator[None]:
-        """Has reads of other runs wait while a write's large values go ahead of it."""
+        """Makes reads of other runs wait while a write's large values are uploaded."""
         with self._lock:
             execution = self._index.execution(config) or BY_HAND
             self._states.begin_write(namespace, execution)
@@ -237,8 +237,8 @@ class Runs:
                 release()
 
     def settled(self, operation: Operation) -> None:
-        """Takes an operation that has an outcome. Called in the thread of its pipeline."""
-        # Let go: it refers to the operation as well, and only the garbage collector would find the two.
+        """Receives a settled operation. Called in the thread of its pipeline."""
+        # Breaks a reference cycle with the operation.
         write, operation.owner = operation.owner, None
         released: list[Callable[[], None]] = []
         unsent: list[InFlightWrite] = []
@@ -262,13 +262,13 @@ class Runs:
             flush.flush()
 
     def abandon(self, write: InFlightWrite) -> None:
-        """Records that nobody waits for task writes any more: no other put is handed over to them."""
+        """Records that task writes are no longer awaited: no other put is handed over to them."""
         with self._lock:
             if write.view is not None and write in write.view.takers:
                 write.view.takers.remove(write)
 
     def _look_later(self, pipeline: Any) -> None:
-        """Has runs that are over forgotten, also if nothing more happens. The lock is held."""
+        """Schedules that finished runs are forgotten. The lock is held."""
         now = time.monotonic()
         if now >= self._next_look and len(self._index):
             # Once more if the last one was lost with its loop.
@@ -276,7 +276,7 @@ class Runs:
             pipeline.call_later(SWEEP_SECONDS, partial(_look, weakref.ref(self), pipeline))
 
     def look(self, pipeline: Any) -> None:
-        """Forgets runs that are over."""
+        """Forgets finished runs."""
         with self._lock:
             gone = self._index.sweep()
             self._next_look = 0.0
@@ -286,7 +286,7 @@ class Runs:
     # What the methods above share. The lock is held.
 
     def _send(self, write: InFlightWrite, pipeline: Any, *, is_counted: bool = False) -> bool:
-        """Hands a write to its pipeline. Returns whether to flush that."""
+        """Passes a write to its pipeline. Returns whether to flush that."""
         operation = write.operation
         if not is_counted:
             self._states.begin_write(operation.namespace, write.execution or BY_HAND)
@@ -304,7 +304,7 @@ class Runs:
         return self._send(write, pipeline, is_counted=is_counted)
 
     def _send_expected(self, view: RunNamespace, checkpoint_id: str) -> bool:
-        """Sends what has waited for a put. Returns whether to flush the pipeline."""
+        """Sends operations that waited for a put. Returns whether to flush the pipeline."""
         flush = False
         for write in view.expected.pop(checkpoint_id, ()):
             flush |= self._send_writes(view, write, write.pipeline, is_counted=True)
@@ -319,7 +319,7 @@ class Runs:
             pipeline.flush()
 
     def _refresh(self, operation: Operation, current_id: str) -> bool:
-        """Makes anew what an operation expects that is sent again. Returns whether that has changed.
+        """Computes the precondition of a resent operation again. Returns whether it has changed.
 
         What went out behind it may have been stored already. So it has where the server names a put of this run, though
         its answer was lost.
@@ -339,7 +339,7 @@ class Runs:
             return operation.tail != before
 
     def _note_outcome(self, view: RunNamespace, write: InFlightWrite) -> list[InFlightWrite]:
-        """Records what has come of a run's write. Returns what waits for puts that won't come."""
+        """Records the outcome of a run's write. Returns operations that wait for puts that won't come."""
         operation = write.operation
         error = operation.error
         if type(error) is VersionConflictError and not error.expected_version and view.version:

@@ -1,4 +1,4 @@
-"""Runs: what each has read and written itself, and what its next write expects to find."""
+"""Runs: the reads and writes of each, and the precondition of its next write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._runs.handover import InFlightWrite
 
 REMEMBERED_PUTS = 64
-"""How many of a run's own checkpoints are remembered in each namespace."""
+"""Number of a run's own checkpoints that are remembered in each namespace."""
 
 _LAST_WRITER = key_of(values.Precondition, "if_last_writer")
 _LAST_CHECKPOINT_ID = key_of(values.Precondition, "if_last_checkpoint_id")
@@ -48,7 +48,7 @@ class Execution:
 
 
 class Run:
-    """One run: what it has read, and what it has written itself."""
+    """One run, with its reads and writes."""
 
     __slots__ = ("began", "execution", "namespaces", "token")
 
@@ -58,7 +58,7 @@ class Run:
         self.token = os.urandom(16)
         """The writer's id, for the server."""
         self.execution = execution
-        """None for what was read without a runtime."""
+        """None for reads without a runtime."""
         self.namespaces: dict[Namespace, RunNamespace] = {}
 
 
@@ -100,7 +100,7 @@ class RunNamespace:
         """The number of the put stored last."""
         self.stored_id = ""
         self.chain = Chain()
-        """The chain that its operations build on."""
+        """The chain of its operations."""
         self.broken: CheckpointdError | None = None
         """The error of the last put, if it failed: LangGraph makes no other then, so there is none to wait for."""
         self.failed: OrderedDict[str, CheckpointdError] = OrderedDict()
@@ -144,13 +144,13 @@ class RunNamespace:
         return self.take_expected()
 
     def take_expected(self) -> list[InFlightWrite]:
-        """Returns what waits for puts, which won't come."""
+        """Returns operations that wait for puts, which won't come."""
         unsent = [write for writes in self.expected.values() for write in writes]
         self.expected.clear()
         return unsent
 
     def tail(self, kind: Kind, last_id: str) -> bytes:
-        """Returns what an operation expects, and who writes, as fields of its request.
+        """Returns an operation's precondition and writer, as fields of its request.
 
         Args:
             kind: The operation's kind.
@@ -184,12 +184,12 @@ class RunNamespace:
         return checkpoint_id in self.read or checkpoint_id in self.puts
 
     def fail(self, checkpoint_id: str, error: CheckpointdError) -> None:
-        """Remembers why a put failed: what builds on it fails too."""
+        """Stores why a put failed: operations that build on it fail too."""
         self.failed[checkpoint_id] = error
         if len(self.failed) > REMEMBERED_PUTS:
             self.failed.popitem(last=False)
 
     def check(self, builds_on: str) -> None:
-        """Raises what a put has raised that something builds on."""
+        """Raises the error of a failed put that an operation builds on."""
         if self.failed and (error := self.failed.get(builds_on)) is not None:
             raise again(error)

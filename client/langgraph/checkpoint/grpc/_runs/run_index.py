@@ -1,11 +1,11 @@
-"""Runs, by the calls that belong to them, with what each has read.
+"""The index of runs: finds a call's run, and the run's reads.
 
 A run is recognized by what LangGraph passes along:
 
 - Within one execution of a graph every config carries the same object under `configurable["__pregel_runtime"]`. It
   compares by value, so it is recognized by identity: see `identities`. A nested graph has a runtime of its own, and
   shares `runtime.control` with the graphs around it.
-- `update_state` has no runtime. There the read leaves a note in a context variable, which the put finds again.
+- `update_state` has no runtime. Its read is recorded in a context variable, where its put finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from langgraph.checkpoint.grpc._transport.operation import Namespace
 from langgraph.checkpoint.grpc.errors import again
 
 MAX_CONTEXT_READS = 8
-"""How many reads without a runtime are remembered in one context."""
+"""Number of reads without a runtime that are remembered in a context."""
 
 _RUNTIME = "__pregel_runtime"
 _DURABILITY = "__pregel_durability"
@@ -33,10 +33,10 @@ _context_runs: ContextVar[dict[tuple[object, Namespace], Run] | None] = ContextV
 
 
 class RunIndex:
-    """The runs that go through a saver and its clones. Guarded by the lock of Runs.
+    """The runs of a saver and its clones. Guarded by the lock of Runs.
 
     Args:
-        optimistic: False to keep no note of what was read.
+        optimistic: False: reads aren't recorded.
     """
 
     def __init__(self, *, optimistic: bool) -> None:
@@ -53,13 +53,13 @@ class RunIndex:
         return next(self._clock)
 
     def sweep(self) -> list[Any]:
-        """Forgets runs that are over. Returns what to let go where no lock is held: see `Identities.sweep`."""
+        """Forgets finished runs. Returns what to let go where no lock is held: see `Identities.sweep`."""
         return self._identities.sweep()
 
     def record_read(
         self, config: RunnableConfig, namespace: Namespace, version: int, checkpoint_ids: Iterable[str]
     ) -> None:
-        """Records what a run has found. Its base is its first read, until it has written itself."""
+        """Records a run's read. Its base is its first read, until it has written itself."""
         runtime = _runtime(config)
         if runtime is not None:
             run = self._run(runtime)
@@ -80,7 +80,7 @@ class RunIndex:
     def find(
         self, config: RunnableConfig, namespace: Namespace, builds_on: str
     ) -> tuple[Run | None, RunNamespace | None]:
-        """Finds the run of a write and its view of the namespace; None where nothing is known.
+        """Finds the run of a write and its view of the namespace. None: unknown.
 
         A write without a runtime belongs to the context's read only if it builds on what was read (or on a put since);
         otherwise it is a hand-made one. `builds_on` is empty for a put without a parent.
@@ -145,7 +145,7 @@ class RunIndex:
 
 
 def forget_context() -> None:
-    """Forgets what was read in this context without a runtime, because the threads are no longer what they were."""
+    """Forgets this context's reads without a runtime, because threads were changed since."""
     if _context_runs.get():
         _context_runs.set(None)
 
@@ -160,7 +160,7 @@ def _runtime(config: RunnableConfig) -> object | None:
 
 
 def _begin_anew(run: Run, namespace: Namespace) -> None:
-    """Forgets a refusal where a new run of the execution reads: it was told, and is tried again."""
+    """Forgets a refusal when a new run of the execution reads: it was reported, and this is a retry."""
     if run.execution is not None:
         refusal = run.execution.refusals.get(namespace[0])
         if refusal is not None and refusal.checkpoint_ns == namespace[1] and run.began > refusal.at:

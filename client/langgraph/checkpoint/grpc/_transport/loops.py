@@ -1,4 +1,4 @@
-"""Event loops: the one that runs in this thread, and one in the background for calls from everywhere else."""
+"""Event loops: the running one, and a background loop for all other calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from langgraph.checkpoint.grpc._transport import fork
 Result = TypeVar("Result")
 
 EXIT_SECONDS = 2.0
-"""How long the end of the process waits at the most for the background loop to end, in seconds."""
+"""Maximum time that the process waits at exit for the background loop, in seconds."""
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -40,7 +40,7 @@ class BackgroundLoop:
         atexit.register(self._end)
 
     def do(self, work: Callable[[], Result]) -> Result:
-        """Does work in the loop, and blocks until it is done."""
+        """Runs work in the loop, and blocks until it is done."""
         done: Future[Result] = Future()
 
         def do() -> None:
@@ -53,11 +53,11 @@ class BackgroundLoop:
         return done.result()
 
     def at_exit(self, user: object, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Has something closed before the process ends, unless `close_for` has closed it. Call it in the loop."""
+        """Registers something to close before the process exits, unless `close_for` closes it. Call it in the loop."""
         self._closers[user] = close
 
     def close_for(self, user: object) -> None:
-        """Closes what `at_exit` was told of a user, and doesn't wait for it."""
+        """Closes what was registered for a user, without waiting."""
         self.loop.call_soon_threadsafe(self._close_for, user)
 
     def _close_for(self, user: object) -> None:
@@ -72,7 +72,7 @@ class BackgroundLoop:
         self.loop.close()
 
     def _end(self) -> None:
-        """Ends the loop. grpc complains of calls and channels that are open when the interpreter ends."""
+        """Ends the loop. gRPC complains about calls and channels that are open when the interpreter exits."""
         if fork.generation() != self._generation or not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._close(), self.loop)
@@ -103,7 +103,7 @@ def background() -> BackgroundLoop:
 
 
 def _after_fork() -> None:
-    """The thread isn't there in a forked child, and its loop must not be touched."""
+    """Drops the loop in a forked child: its thread doesn't exist there, and it must not be used."""
     global _background, _lock, _abandoned
     _abandoned, _background, _lock = _background, None, threading.Lock()
 

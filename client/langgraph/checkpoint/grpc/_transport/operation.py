@@ -1,7 +1,7 @@
-"""Operations: the calls that go over a pipeline, from their submission to their result.
+"""Operations: the calls of a pipeline, from submission to result.
 
-A request is serialized once, by whoever makes the call. What is known only when it is sent, such as its precondition,
-is put behind it: protobuf reads fields in any order. So sending an operation, or sending it again, joins bytes.
+A request is serialized once, by its caller. Fields that are known only when it is sent, such as its precondition, are
+appended: protobuf reads fields in any order. So sending an operation, even repeatedly, only joins bytes.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Kind(NamedTuple):
     """A kind of operation."""
 
     method: str
-    """The RPC that does the same alone."""
+    """The equivalent unary RPC."""
     result: str
-    """The field of a result with the answer."""
+    """The field of a result that has the answer."""
     request: Any
     """The request's type."""
     response: Any
@@ -94,7 +94,7 @@ GET = Kind(
 
 
 class Chain:
-    """Operations of one run in one namespace that build on each other: what builds on a put that failed fails too."""
+    """Operations of one run in one namespace that build on each other: those after a failed put fail too."""
 
     __slots__ = ("failure",)
 
@@ -107,9 +107,9 @@ class Operation:
     """One call.
 
     Args:
-        kind: What it does.
+        kind: Its kind.
         namespace: Where.
-        body: Its request, serialized.
+        body: Its serialized request.
         settled: Called once when there is a response or an error, in the pipeline's thread.
     """
 
@@ -150,33 +150,33 @@ class Operation:
         """The caller's own data."""
         self.metadata: Metadata = ()
         self.context: Context | None = None
-        """The context in which a token is asked for again; None: it is always the same."""
+        """The context in which the token callable is called again. None: the token never changes."""
         self.pipeline: Any = None
-        """The pipeline that it goes over, if its turn there counts."""
+        """Its pipeline, if its order there matters."""
         self.tail = b""
-        """More fields of the request, serialized: what it expects of its namespace."""
+        """Further serialized fields of the request: its precondition."""
         self.refresh: Callable[[Operation, str], bool] | None = None
         """Makes the tail anew before it is sent again, given the checkpoint that the server says was put last, or "".
         Returns whether it has changed."""
         self.rebuild: Callable[[], Generator[Any, Any, bytes | None]] | None = None
-        """A flow that makes its body anew, with whole values in place of patches. None: there are none."""
+        """A flow that builds its body again with whole values instead of patches. None: it has no patches."""
         self.chain: Chain | None = None
         """The chain of puts that it belongs to."""
         self.after_puts = False
-        """True if it is sent only when the puts before it have been answered."""
+        """True if it is sent only after earlier puts have been answered."""
         self.alone = False
-        """True if it goes in a call of its own."""
+        """True if it is sent as a unary call."""
         self.abandoned = False
-        """True if nobody waits for it, and it needn't be sent if it hasn't been."""
+        """True if it was abandoned, and needn't be sent."""
         self.begun = time.monotonic()
         self.sent_at = 0.0
         self.attempts: Attempts | None = None
         self.spared = False
-        """True if a broken stream was mended for it already, without counting as a failure."""
+        """True if it was already resent after a broken stream, without counting as a failure."""
         self.span: CallSpan | None = None
         """Its span, if it is traced."""
         self.trace = b""
-        """The field that tells the server of it, serialized."""
+        """The serialized field that carries its span."""
         self.id = 0
         self.lane: Lane | None = None
         self.response: Any = None
@@ -184,7 +184,7 @@ class Operation:
 
     @property
     def size(self) -> int:
-        """The bytes of a message that it takes up, about."""
+        """Its approximate size in a message, in bytes."""
         return len(self.body) + len(self.tail) + 32
 
     @property
@@ -203,13 +203,13 @@ class Operation:
         parts += (_OPERATIONS, varint(len(head) + size), head, self.body, self.tail)
 
     def trace_by(self, span: CallSpan) -> None:
-        """Has it traced, until it is settled."""
+        """Traces it until it is settled."""
         traceparent = span.traceparent.encode()
         self.span, self.trace = span, _TRACEPARENT + varint(len(traceparent)) + traceparent
 
     @property
     def headers(self) -> Metadata:
-        """The headers that go beside it in a call of its own."""
+        """Its headers as a unary call."""
         return self.metadata if self.span is None else self.metadata + self.span.headers
 
     def settle(self, response: Any, error: CheckpointdError | None) -> None:
@@ -222,12 +222,12 @@ class Operation:
 
 
 def timeout_field(seconds: float) -> bytes:
-    """Returns the serialized field that tells how long an operation may take."""
+    """Returns the serialized field of an operation's timeout."""
     return _TIMEOUT + varint(min(max(int(seconds * 1000), 1), 2**32 - 1))
 
 
 class OperationError(grpc.RpcError):  # type: ignore[misc]
-    """An operation that failed; looks like an RPC that failed on its own."""
+    """A failed operation, with the interface of a failed RPC."""
 
     def __init__(self, failure: pb.OperationFailure) -> None:
         super().__init__(failure.message)
@@ -254,5 +254,5 @@ class OperationError(grpc.RpcError):  # type: ignore[misc]
 
 
 def local_error(code: grpc.StatusCode, details: str) -> grpc.RpcError:
-    """Returns an error for what this side has found out: no answer in time, a stream that was ended."""
+    """Returns an error that was detected on this side, such as a timeout or an ended stream."""
     return OperationError(pb.OperationFailure(code=code.value[0], message=details))

@@ -1,14 +1,13 @@
-"""The pipeline: operations in order, a lane for each namespace, over streams.
+"""The pipeline: ordered operations over streams, in a lane for each namespace.
 
-What is sent isn't waited for: an operation follows the one before it at once, on the same stream, and the server does
-those of a namespace in order. Each is settled when its result comes.
+Nothing waits for answers: an operation is sent right after the previous one, on the same stream, and the server
+executes those of a namespace in order. Each is settled when its result arrives.
 
-Where something goes wrong, the lane keeps the order. A refusal that waiting can mend, or a stream that breaks, holds
-it: what came behind is not believed to be refused for reasons of its own, and all that has no answer is sent again, in
-order. Every write has a request id, so sending it twice changes nothing. A refusal for good is passed on to what was
-built on it.
+After a failure, the lane keeps the order. A temporary refusal or a broken stream holds the lane: later refusals may be
+consequences, so all unanswered operations are sent again, in order. Every write has a request id, so sending it twice
+changes nothing. After a final refusal, all operations that build on it fail too.
 
-All of it happens in one event loop. Operations from other threads come in through an inbox.
+Everything happens in one event loop. Operations from other threads arrive through an inbox.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 Drive = Callable[[Generator[Any, Any, bytes | None]], Awaitable[bytes | None]]
 
 _WHOLE = frozenset({"BASE_MISSING", "CHAIN_TOO_LONG"})
-"""Refusals of a put that go away with whole values."""
+"""Refusals of a put that whole values avoid."""
 _CONSEQUENCES = frozenset({"PREDECESSOR_MISSING", "VERSION_CONFLICT"}) | _WHOLE
-"""Refusals that may come of a refusal before."""
+"""Refusals that may be consequences of an earlier refusal."""
 _OWN_CODES = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-"""Codes that are about the opener of a stream, and would come for a call alone, too."""
+"""Status codes that concern the caller of a stream, and apply to unary calls, too."""
 
 
 class Pipeline:
@@ -66,7 +65,7 @@ class Pipeline:
         options: The saver's options.
         picker: Picks the servers.
         openers: Opens a stream to each of them.
-        calls: Makes the call alone, for each kind of operation.
+        calls: Makes the unary call, for each kind of operation.
         drive: Runs a flow, with calls of the same saver.
     """
 
@@ -98,19 +97,19 @@ class Pipeline:
 
     @property
     def is_dead(self) -> bool:
-        """True if its event loop has ended, and with it whatever was in flight."""
+        """True if its event loop has ended, with everything in flight."""
         return self.loop.is_closed()
 
     # Coming in.
 
     def accept(self, operation: Operation) -> None:
-        """Takes an operation in, behind all before it, from any thread. `flush` must follow."""
+        """Queues an operation, from any thread. Call `flush` afterwards."""
         self._inbox.append(operation)
 
     def flush(self) -> None:
-        """Sends what was accepted, or has it sent by the pipeline's own thread.
+        """Sends the queued operations, in the pipeline's own thread.
 
-        Not in the caller's context: streams would hold it for as long as they live, and with it a run's config.
+        Not in the caller's context: streams would keep it alive, and with it a run's config.
         """
         if threading.get_ident() == self._thread:
             Context().run(self._drain)
@@ -123,7 +122,7 @@ class Pipeline:
                 self._drain()
 
     def call_later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Does something in the pipeline's thread, after a while."""
+        """Calls a function in the pipeline's thread later."""
         if threading.get_ident() == self._thread:
             self.loop.call_later(seconds, work, context=Context())
         else:
@@ -147,7 +146,7 @@ class Pipeline:
         """Ends all streams, and opens no more.
 
         Args:
-            give_up: Whether to give up what has no outcome yet. Otherwise it is awaited.
+            give_up: Whether to abandon unfinished operations, instead of awaiting them.
         """
         self._drain()
         if not give_up and self._lanes:
@@ -181,7 +180,7 @@ class Pipeline:
                 stream = lane.stream
                 assert stream is not None
                 if goes_alone or not stream.is_open or stream.metadata != operation.metadata:
-                    return  # not before the stream has answered what it was given
+                    return  # not before the stream has answered its operations
                 if operation.after_puts and any(sent.kind is PUT for sent in lane.sent):
                     return
             else:
@@ -234,7 +233,7 @@ class Pipeline:
         self._fail(operation, closed())
 
     def refused(self, operation: Operation, error: grpc.RpcError) -> None:
-        """Takes the failure of an operation: it fails, or is sent again."""
+        """Receives the failure of an operation, which fails or is sent again."""
         lane = operation.lane
         if lane is None:
             return
@@ -243,7 +242,7 @@ class Pipeline:
         reason = info.reason
         away = is_away(error)
         if lane.held and (reason in _CONSEQUENCES or away or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED):
-            return  # it is sent again behind what is at fault
+            return  # it is sent again after the operation that caused this
         chain = operation.chain
         if reason in _CONSEQUENCES and chain is not None and chain.failure is not None:
             self._fail(operation, again(chain.failure))
@@ -270,12 +269,12 @@ class Pipeline:
         """Takes back what a stream that has ended hasn't answered."""
         spared = error is None
         if error is not None and not stream.works and not is_away(error) and error.code() not in _OWN_CODES:
-            # This server, or what is before it, takes no streams. A call alone will tell more.
+            # This server, or a proxy before it, doesn't support streams. A unary call will say more.
             never = error.code() is grpc.StatusCode.UNIMPLEMENTED
             self._streams.do_without(float("inf") if never else self._options.tuning.stream_lifetime)
             spared = True
         elif stream.status_lost and not stream.works:
-            # Perhaps it takes none either.
+            # Perhaps it supports none either.
             self._streams.do_without(STATUS_LOST_SECONDS)
             spared = True
         self._take_back(stream, None if spared else error)
@@ -306,7 +305,7 @@ class Pipeline:
             self._advance(lane)
 
     def _fail(self, operation: Operation, error: CheckpointdError) -> None:
-        """Settles an operation that failed for good, and what was built on it."""
+        """Settles an operation that failed for good, and those that build on it."""
         lane = operation.lane
         if lane is None:
             return
@@ -326,7 +325,7 @@ class Pipeline:
     # Sending again.
 
     def _hold(self, lane: Lane, pause: float) -> None:
-        """Has all that was sent and has no outcome sent again, after a pause."""
+        """Sends all unanswered operations again, after a pause."""
         if not lane.held:
             lane.held = True
             self.loop.call_later(pause, self._resume, lane)
@@ -346,7 +345,7 @@ class Pipeline:
         self._advance(lane)
 
     def _rebuild(self, lane: Lane, operation: Operation, refusal: grpc.RpcError) -> None:
-        """Holds a lane until a put has whole values in place of patches."""
+        """Holds a lane until a put was built again with whole values."""
         lane.held = True
         flow = operation.rebuild
         assert flow is not None
@@ -366,7 +365,7 @@ class Pipeline:
         task.add_done_callback(self._tasks.discard)
 
     def _take_back(self, stream: Stream, error: grpc.RpcError | None) -> None:
-        """Sends what a stream hasn't answered again. None: at once, whatever the retry budget is."""
+        """Sends a stream's unanswered operations again. None: at once, whatever the retry budget is."""
         self._streams.forget(stream)
         lanes = dict.fromkeys(operation.lane for operation in stream.unanswered.values())
         stream.unanswered.clear()
@@ -380,7 +379,7 @@ class Pipeline:
             self.loop.call_later(pause, self._resume, lane)
 
     def _pause_all(self, lane: Lane, stream: Stream, error: grpc.RpcError) -> float:
-        """Returns how long to wait before a lane's operations are sent again. Those that have no time left fail."""
+        """Returns how long to wait before a lane's operations are sent again. Those without time left fail."""
         pauses = []
         stalled = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         for operation in [*lane.sent, *(() if stalled else lane.waiting)]:
@@ -412,7 +411,7 @@ class Pipeline:
         return pause
 
     def _try_another(self, lane: Lane, stream: Stream | None) -> bool:
-        """Returns whether there is another server to try at once, after one was away."""
+        """Returns whether there is another server to try at once after an unavailable one."""
         if self._picker.servers == 1 or stream is None:
             return False
         self._picker.note(stream.server, healthy=False)
@@ -430,5 +429,5 @@ def _expects_less(operation: Operation, metadata: Mapping[str, str]) -> bool:
 
 
 def closed() -> CheckpointdError:
-    """Returns the error for calls that a saver's end cuts short."""
+    """Returns the error for calls that are aborted because the saver was closed."""
     return CheckpointdError("this saver was closed while a call was in flight, or about to start")

@@ -11,7 +11,7 @@ from langgraph.checkpoint.grpc._transport.loops import running_loop
 from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
 
 _ASKED = GetCheckpointRequest(thread_id="checkpointd-ping")
-"""A read that goes all the way, to the database. It doesn't matter whether there is such a thread."""
+"""A read that reaches the database. The thread need not exist."""
 PING_TIMEOUT = 5.0
 """How long a ping may take, in seconds."""
 
@@ -28,7 +28,7 @@ class SetUp:
 
 
 class ConnectionProbe:
-    """The part of a saver that asks whether its server is there."""
+    """The part of a saver that probes its server."""
 
     _client: Client
     _asked: Any = _ASKED

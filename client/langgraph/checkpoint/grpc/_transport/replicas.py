@@ -1,9 +1,9 @@
-"""Several servers behind one saver: each call goes to the next one that is healthy, and on to another where it isn't.
+"""Several servers behind one saver: each call goes to the next healthy one, and fails over to another.
 
-grpc balances over the addresses of one name, but takes no list of names. So each server has a channel of its own, and
-what looks like a channel here picks one for each call. A server that is draining, away or cut off says UNAVAILABLE: the
-call is sent again to another at once, and the server is left alone for a while. All RPCs of checkpointd may be sent
-again. A pipeline does the same for each lane.
+gRPC balances over the addresses of one name, but doesn't accept a list of names. So each server has its own channel,
+and `FailoverChannel` picks one for each call. If a server is draining or unreachable (UNAVAILABLE), the call is sent to
+another at once, and the server isn't called for a while. All RPCs of checkpointd are safe to repeat. A pipeline does
+the same for each lane.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ import grpc
 import grpc.aio
 
 FIRST_BACKOFF = 0.25
-"""For how long a server that failed is not called while others are healthy, in seconds; doubled each time."""
+"""How long a failed server isn't called while others are healthy, in seconds; doubled each time."""
 LONGEST_BACKOFF = 5.0
-"""For how long a server isn't called at the most, in seconds: so late a server that is back is noticed."""
+"""Maximum time that a server isn't called, in seconds."""
 
 
 class Picker:
-    """Picks servers. Shared by all channels of a saver: what one call has found out, the others know.
+    """Picks servers. Shared by all channels of a saver, so all calls know which servers failed.
 
-    Used from several threads at once; where two of them meet, a backoff is begun twice.
+    May be used from several threads; a race only starts a backoff twice.
 
     Args:
-        servers: How many there are.
+        servers: The number of servers.
     """
 
     def __init__(self, servers: int) -> None:
         self.servers = servers
-        # Not all processes begin with the same one.
+        # So not all processes begin with the same server.
         self._turns = itertools.count(SystemRandom().randrange(servers))
         self._backoffs = [0.0] * servers
         self._until = [0.0] * servers
 
     def pick_order(self) -> list[int]:
-        """Returns the servers to try, by number: the healthy ones, then the others, soonest back first.
+        """Returns the numbers of the servers to try: the healthy ones, then the others, earliest end of backoff first.
 
-        A server that is left alone may be back by now: it is still a better answer than none.
+        A server in backoff may be back by now, so it is better than none.
         """
         if self.servers == 1:
             return [0]
@@ -68,14 +68,14 @@ class Picker:
 
 
 class FailoverChannel:
-    """A channel, as far as the stubs need one, over a channel to each server."""
+    """A channel for stubs, over one channel per server."""
 
     def __init__(self, channels: Sequence[grpc.Channel], picker: Picker) -> None:
         self._channels = channels
         self._picker = picker
 
     def unary_unary(self, method: str, **arguments: Any) -> Callable[..., Any]:
-        """Returns what calls a method, on one server after another until one is there."""
+        """Returns a callable for a method, which tries one server after another."""
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         def call(request: Any, **options: Any) -> Any:
@@ -84,7 +84,7 @@ class FailoverChannel:
         return call
 
     def stream_stream(self, method: str, **arguments: Any) -> None:
-        """Streams go to a server of their own: see `Connection`."""
+        """Not supported: a stream goes to one server, see `Connection`."""
 
     def close(self) -> None:
         """Closes the channels."""
@@ -100,7 +100,7 @@ class AioFailoverChannel:
         self._picker = picker
 
     def unary_unary(self, method: str, **arguments: Any) -> Callable[..., Awaitable[Any]]:
-        """Returns what calls a method, on one server after another until one is there."""
+        """Returns a callable for a method, which tries one server after another."""
         methods = [channel.unary_unary(method, **arguments) for channel in self._channels]
 
         async def call(request: Any, **options: Any) -> Any:
@@ -109,7 +109,7 @@ class AioFailoverChannel:
         return call
 
     def stream_stream(self, method: str, **arguments: Any) -> None:
-        """Streams go to a server of their own: see `Connection`."""
+        """Not supported: a stream goes to one server, see `Connection`."""
 
     async def close(self) -> None:
         """Closes the channels."""

@@ -1,4 +1,4 @@
-"""Times and bounds of a saver that no user has to know."""
+"""Internal timeouts and limits of a saver."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """Times, in seconds, and bounds. What a saver takes is `GrpcSaver._tuning`: tests have subclasses with others."""
+    """Timeouts in seconds, and limits. A saver uses `GrpcSaver._tuning`, which subclasses in tests override."""
 
     stream_lifetime: float = 30.0
-    """For how long a stream is used at the most, and kept where nobody uses it."""
+    """Maximum time that a stream is used, or kept idle."""
     max_streams: int = 16
-    """How many streams are in use at once. What goes under more tokens than that is served without."""
+    """Maximum number of streams. Calls under further tokens are unary."""
     patience: float = 10.0
-    """After how long a stream of which the server has told nothing counts as one that is held up on the way; or after
-    half an operation's time."""
+    """Time without any answer after which a stream counts as blocked between here and the server, or half an
+    operation's timeout."""
     max_message_operations: int = 256
     """The most operations in a message."""
     linger: float = 0.002
-    """How long operations wait for others at the most, while the server has some to answer."""
+    """Maximum time that operations linger while others are in flight."""
     max_in_flight: int = 1024
-    """The most operations that a server is given before it has answered. The others wait."""
+    """Maximum number of operations without an answer. Further ones wait."""
     put_expected_within: float = 1.0
     """How long task writes wait for the put of their checkpoint to begin. LangGraph begins it before or just after
-    them; for the rare checkpoint that it never puts (a Command on a thread that doesn't exist) this is the end."""
+    them. A rare checkpoint is never put (of a Command on a thread that doesn't exist): then the wait ends by this."""

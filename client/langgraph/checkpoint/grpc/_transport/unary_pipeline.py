@@ -1,4 +1,4 @@
-"""Operations without a pipeline, for forked children: each is a call of its own, made by the thread that waits for it.
+"""Operations without a pipeline, for forked children: each is a unary call, made by its waiting thread.
 
 Those on one namespace are made one after another, in order.
 """
@@ -21,7 +21,7 @@ import grpc
 
 
 class UnaryPipeline:
-    """A pipeline to those who hand operations to it, made of unary calls. They call `run` themselves.
+    """Replaces a pipeline by unary calls. Callers call `run` themselves.
 
     Args:
         options: The saver's options.
@@ -44,23 +44,23 @@ class UnaryPipeline:
         self._lanes: dict[Namespace, deque[Operation]] = {}
 
     def accept(self, operation: Operation) -> None:
-        """Takes an operation in, behind all before it."""
+        """Queues an operation."""
         with self._changed:
             self._lanes.setdefault(operation.namespace, deque()).append(operation)
 
     def flush(self) -> None:
-        """Releases those who wait for their turn."""
+        """Wakes the waiters whose turn has come."""
         with self._changed:
             self._changed.notify_all()
 
     def call_later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Does something after a while."""
+        """Calls a function later."""
         timer = threading.Timer(seconds, work)
         timer.daemon = True
         timer.start()
 
     def run(self, operation: Operation) -> None:
-        """Makes the call, when its turn has come, and blocks until it is settled."""
+        """Makes the call when its turn has come, and blocks until it is settled."""
         with self._changed:
             self._changed.wait_for(lambda: operation.is_settled or self._is_first(operation))
         if operation.is_settled:
@@ -107,7 +107,7 @@ class UnaryPipeline:
                 operation.metadata = operation.context.run(self._options.metadata)
 
     def _mend(self, operation: Operation, error: grpc.RpcError) -> bool:
-        """Does what lets an operation be sent again at once, after a refusal. Returns whether there is anything."""
+        """Fixes the cause of a refusal, if possible, and returns whether the operation can be sent again at once."""
         info = error_info(error)
         reason = info.reason
         if reason == "PREDECESSOR_MISSING" and operation.refresh is not None:
