@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import grpc
+from typing import Any
 
+import grpc
+import pytest
+
+from checkpointd.v1.info_service_pb2 import GetServerInfoRequest
+from checkpointd.v1.info_service_pb2_grpc import InfoServiceStub
 from checkpointd_server.remote.refusals import Refusal
-from checkpointd_server.remote.retries import Retries
+from checkpointd_server.remote.retries import Retries, RetryInterceptor
+from tests.support.server_process import ServerProcess
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 UNAVAILABLE = Refusal(code=grpc.StatusCode.UNAVAILABLE.value[0])
@@ -35,3 +41,40 @@ def test_what_time_does_not_change_is_not_tried_again() -> None:
         Refusal(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], reason="INVALID_ARGUMENT"),
     ):
         assert retries.next_pause(refusal) is None
+
+
+class Restarting(Retries):
+    """Retries that begin with a start of the server."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__()
+        self.server = server
+        self.begun = False
+
+    def next_pause(self, refusal: Refusal) -> float | None:
+        if not self.begun:
+            self.begun = True
+            self.server.restart()
+        return super().next_pause(refusal)
+
+
+def test_a_call_outlasts_a_restart_of_a_server_that_has_answered(server: ServerProcess) -> None:
+    retries, told = Restarting(server), list[str]()
+    with grpc.insecure_channel(server.target) as channel:
+        stub: Any = InfoServiceStub(grpc.intercept_channel(channel, RetryInterceptor(lambda: retries, told.append)))
+        before = stub.GetServerInfo(GetServerInfoRequest(), timeout=30)
+        server.kill()
+        assert stub.GetServerInfo(GetServerInfoRequest(), timeout=30).server_id == before.server_id
+    assert retries.begun
+    assert not told  # only of an overloaded server, and of quotas
+
+
+def test_a_server_that_never_answered_is_not_waited_for(server: ServerProcess) -> None:
+    target, retries = server.target, Restarting(server)
+    server.kill()
+    with grpc.insecure_channel(target) as channel:
+        stub: Any = InfoServiceStub(grpc.intercept_channel(channel, RetryInterceptor(lambda: retries, print)))
+        with pytest.raises(grpc.RpcError) as failed:
+            stub.GetServerInfo(GetServerInfoRequest(), timeout=30)
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not retries.begun
