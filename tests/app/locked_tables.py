@@ -1,4 +1,4 @@
-"""Tables that a test has locked, so that calls stay under way."""
+"""Tables that a test has locked, so calls stay in flight."""
 
 from __future__ import annotations
 

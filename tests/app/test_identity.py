@@ -1,4 +1,4 @@
-"""A server tells whose data it serves, so that others can note it."""
+"""A server reports whose data it serves, so clients can record it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Pace:
     large_bytes: int = 100_000_000
     """How large the largest value is."""
     most_processes: int = 4
-    """How many processes the agents are spread over, at the most: those of the titles."""
+    """Maximum number of the agents' processes, as in the titles."""
     processes: int = 48
     """How many agent processes count connections."""
     settle_seconds: float = 11.0

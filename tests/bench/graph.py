@@ -47,7 +47,7 @@ def build(saver: BaseCheckpointSaver[Any]) -> Any:
 
 
 def new_thread() -> RunnableConfig:
-    """The config of a thread that nobody has used."""
+    """The config of an unused thread."""
     return {"configurable": {"thread_id": str(uuid.uuid4())}}
 
 

@@ -24,7 +24,7 @@ from tests.bench.savers import Kind, open_async
 from tests.bench.threads import thread_of, time_reads
 
 MOST_BYTES = 100_000_000
-"""How much is written for one figure at the most, as long as it is three puts."""
+"""Maximum size of data written for one figure, but at least three puts."""
 
 
 def cases() -> list[Case]:

@@ -74,7 +74,7 @@ async def is_held_up(call: asyncio.Future[Any]) -> bool:
 
 
 async def a_moment() -> None:
-    """Lets calls that were just made get under way."""
+    """Lets calls that were just made begin."""
     await asyncio.sleep(0.2)
 
 

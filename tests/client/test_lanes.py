@@ -39,7 +39,7 @@ def judge_once(proxy: PipelineProxy, kind: str, number: int, verdict: Verdict) -
 
 
 class Save:
-    """What a run saves in the background: puts, with task writes beside each, all under way at once."""
+    """A run's background saves: puts with their task writes, all in flight."""
 
     def __init__(self, saver: GrpcSaver, thread: RunnableConfig) -> None:
         self.saver = saver

@@ -327,7 +327,7 @@ async def test_a_saver_of_several_servers_spreads_its_namespaces_over_them(
             for number in range(10):
                 await saver.aput(config_of(f"{number}"), checkpoint("1"), {}, {})
             assert len(opened) == 2
-            # One of them goes in the midst of a run, which goes on over the other.
+            # One of them ends in the middle of a run, which continues over the other.
             run = config = a_run(config_of("run"))
             await saver.aget_tuple(run)
             writes = []

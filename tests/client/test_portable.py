@@ -217,7 +217,7 @@ def test_a_thread_of_another_serializer_is_refused_and_left_alone(shared_server:
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 def test_the_server_refuses_what_would_mix_two_forms(shared_server: ServerProcess, encrypted: bool) -> None:
-    """Whoever writes without having read isn't told otherwise."""
+    """A writer that hasn't read gets no conflict."""
     encryption = Encryption(keys={"k": os.urandom(32)}, current="k") if encrypted else None
     with (
         saver_of(shared_server, encryption=encryption) as own,

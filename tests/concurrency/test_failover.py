@@ -237,5 +237,5 @@ async def test_runs_that_a_failover_meets_conflict_if_they_were_overtaken_and_go
 
 
 async def until_saved(saver: GrpcSaver, config: Any) -> None:
-    """Waits until what a run has done before its gate is stored: with "async" that happens in the background."""
+    """Waits until the run's steps before its gate are stored: with "async" that happens in the background."""
     await auntil(lambda: build(saver).aget_state(config), lambda state: state.next == ("middle",))

@@ -1,4 +1,4 @@
-"""A server that freezes, or is cut off, in the midst of work on a thread holds up nobody on other threads.
+"""A server that freezes, or is cut off, while it works on a thread doesn't delay other threads.
 
 Nor does one whose work waits for a lock that somebody else holds. Whole threads are worked on by one call to the
 database each; where a call is a transaction of several statements, as behind a pooler, the database ends it.

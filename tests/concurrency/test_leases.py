@@ -52,7 +52,7 @@ def until_renewed(saver: GrpcSaver, config: RunnableConfig) -> None:
 
 
 class TestIntruders:
-    """Whoever writes to a thread that another holds is refused, and the holder doesn't notice."""
+    """Writes to a thread that another holds are refused, and the holder doesn't notice."""
 
     @durabilities
     @savers

@@ -46,7 +46,7 @@ class Rival:
             self._lease.__exit__(None, None, None)
 
     def meddle(self, checkpoint_ns: str) -> None:
-        """Called in the midst of an attempt: writes to its namespace, but for the last one."""
+        """Called during an attempt: writes to its namespace, except in the last one."""
         if self._kind == "write" and self.attempts < ATTEMPTS:
             config = config_of(self._thread_id, checkpoint_ns)
             contextvars.Context().run(self._saver.put, config, empty_checkpoint(), {}, {})

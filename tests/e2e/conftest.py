@@ -22,7 +22,7 @@ def thread_id() -> str:
 
 @pytest.fixture
 def compare(shared_server: ServerProcess, thread_id: str) -> Compare:
-    """Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first thing that differs."""
+    """Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first difference."""
 
     def compare(scenario: Scenario, way: Way) -> None:
         with GrpcSaver(shared_server.target) as saver:

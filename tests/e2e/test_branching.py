@@ -10,7 +10,7 @@ from tests.support.comparison import Compare, Play, Way, every_way
 
 
 def nested_state(state: StateSnapshot) -> StateSnapshot:
-    """Returns the state of the nested graph that is under way."""
+    """Returns the state of the running nested graph."""
     found = state.tasks[0].state
     assert isinstance(found, StateSnapshot)
     return found

@@ -229,7 +229,7 @@ def refuse_a_put(threads: set[str], refused: dict[str, str], number: int) -> Cal
 
 
 async def until_half_way(fleet: Fleet) -> None:
-    """Waits until many saves are under way."""
+    """Waits until many saves are in flight."""
     await auntil(lambda: sum(map(len, fleet.begun.values())) > RUNS * len(NODES) // 2)
 
 

@@ -156,7 +156,7 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
             assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 100
             refusals = sorted(seconds for tally in tallies for seconds in tally["refusal_seconds"])
             assert refusals[len(refusals) // 2] < 1.0
-            # Whoever retries gets through, whatever the others do.
+            # Retries succeed, whatever others do.
             for number in range(20):
                 found = await saver.aget_tuple(config_of(f"saver-{number}"))
                 assert found is not None

@@ -66,7 +66,7 @@ def interrupt_import(file: Path, target: str, *, done: int, checkpoints: int | N
 
 
 def interrupt_export(whole: Path, partial: Path, threads: int) -> None:
-    """Leaves the first threads of a complete file, as a kill in the midst of the next one does."""
+    """Truncates a complete file to its first threads, as a kill during the next one would."""
     with whole.open("rb") as opened:
         reader = ExportReader(opened)
         entries = reader.threads()

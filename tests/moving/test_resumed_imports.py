@@ -224,7 +224,7 @@ def is_full(saver: GrpcSaver) -> bool:
 
 class TestQuotas:
     def server(self, tmp_path: Path, database_url: str, *options: str) -> ServerProcess:
-        """A server with quotas that are looked at often."""
+        """A server with quotas that are refreshed often."""
         more = ("--quota-refresh-seconds", "0.2")
         return ServerProcess("--database-url", database_url, *more, *options, log_dir=tmp_path)
 

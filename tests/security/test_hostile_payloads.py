@@ -26,7 +26,7 @@ ACME, OTHER = bearer("ckd_acme-all"), bearer("ckd_other-all")
 
 
 class Memory:
-    """Watches how much memory a server has had at the most."""
+    """Watches the maximum memory of a server."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._status = Path(f"/proc/{server.process.pid}/status")

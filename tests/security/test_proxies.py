@@ -211,7 +211,7 @@ def test_the_rules_are_those_of_grpc(
 
 
 def test_a_host_is_not_in_a_domain_whose_name_it_only_ends_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old versions of gRPC take no proxy there; a token is refused all the same."""
+    """Old versions of gRPC use no proxy there; a token is refused anyway."""
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
     monkeypatch.setenv("no_proxy", "me.invalid, ")
     for routes in (routes_of_savers, routes_of_commands):

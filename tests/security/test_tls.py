@@ -1,4 +1,4 @@
-"""TLS: spoken on every address but Unix sockets, with files that may change under way."""
+"""TLS: on every address but Unix sockets, with files that may change while serving."""
 
 from __future__ import annotations
 

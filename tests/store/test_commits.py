@@ -71,7 +71,7 @@ async def test_many_at_once_need_few_commits(own_options: StoreOptions) -> None:
 
 
 async def test_what_a_run_sends_at_once_is_one_commit(own_options: StoreOptions) -> None:
-    """A run sends its next step while the one before is under way: each put names the one before it."""
+    """A run sends its next step while the previous one is in flight: each put names its predecessor."""
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
         base = await tenant.put("c0", writer=b"before")

@@ -198,7 +198,7 @@ async def test_a_long_copy_holds_up_nobody_but_its_target(own_options: StoreOpti
         try:
             transaction = connection.transaction()
             await transaction.start()
-            # The copy will wait for this row, in the midst of its work.
+            # The copy will wait for this row, in the middle of its work.
             await connection.execute(
                 "INSERT INTO checkpointd.namespaces (thread, checkpoint_ns, tenant, version, last_checkpoint_id) "
                 "VALUES ($1, 'memory', 'tenant', 1, '')",
@@ -215,7 +215,7 @@ async def test_a_long_copy_holds_up_nobody_but_its_target(own_options: StoreOpti
                 await asyncio.sleep(0.02)
             assert not copy.done()
             await transaction.rollback()
-            # It was begun anew now and then, since nobody may wait for a lock for long.
+            # It was restarted now and then, because no statement may wait long for a lock.
             assert await copy >= 16
             assert len(await tenant.listed(thread_id="copy")) >= 16
         finally:

@@ -219,7 +219,7 @@ async def blocked(tenant: Tenant, number: int) -> None:
 
 
 class TestWhatIsUnderWay:
-    """A lease is granted between two writes, never in the midst of one: the thread's lock is the same for both."""
+    """A lease is granted between two writes, never during one: both take the thread's lock."""
 
     async def test_a_grant_waits_for_a_put_that_began_before_it(self, tenant: Tenant, held: Held) -> None:
         await tenant.put("1")
@@ -239,7 +239,7 @@ class TestWhatIsUnderWay:
             assert ended == []
             assert (await tenant.lease()).lease is None
         results = await asyncio.gather(put, acquire, return_exceptions=True)
-        # Not which of them comes first: a wait for a lock is begun anew after a second.
+        # Not which of them comes first: a wait for a lock is restarted after a second.
         stored = isinstance(results[0], int)
         assert stored or isinstance(results[0], LeaseHeld)
         assert await tenant.ids() == (["1", "2"] if stored else ["1"])
@@ -299,7 +299,7 @@ class TestWhatIsUnderWay:
             assert not delete.done()
             assert not acquire.done()
         results = await asyncio.gather(delete, acquire, return_exceptions=True)
-        # A wait for a lock that is begun anew finds that the lease is over.
+        # A restarted wait for a lock finds that the lease has ended.
         deleted = isinstance(results[0], int)
         assert deleted or isinstance(results[0], LeaseLost)
         assert await tenant.ids() == ([] if deleted else ["1"])

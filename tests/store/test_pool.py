@@ -43,7 +43,7 @@ async def _until(admin: Any, condition: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _held(tenant: Tenant, options: StoreOptions) -> AsyncIterator[None]:
-    """Holds the lock of the thread, so that puts wait."""
+    """Holds the lock of the thread, so puts wait."""
     await tenant.put("0")
     # A connection of its own: within a transaction, pg_stat_activity stands still.
     connection = await asyncpg.connect(options.dsn)

@@ -391,7 +391,7 @@ class TestAnnounced:
         (said,) = await tenant.preview()
         assert (said.outcome, said.checkpoints) == (RetentionOutcome.PLANNED, 3)
         assert told(await tenant.retain()) == [("t", "trim", "keep_newest", 3)]
-        # What has come since is announced anew.
+        # What has become due since is announced again.
         assert [one.checkpoints for one in await tenant.retain()] == [2]
         assert await tenant.ids() == ["003", "004", "005", "006"]
 

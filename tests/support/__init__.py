@@ -1,4 +1,4 @@
-"""What tests of several folders share: real servers and databases, what breaks them, and what drives them.
+"""Helpers for tests of several folders: real servers and databases, fault injection, and drivers.
 
-Helpers that one folder alone uses stay there, in modules that aren't tests. `make lint` sees to both.
+Helpers of a single folder stay there, in modules that aren't tests. `make lint` checks both.
 """

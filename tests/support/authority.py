@@ -1,4 +1,4 @@
-"""Certificates and tokens, made on the spot."""
+"""Certificates and tokens, created for tests."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Authority:
         return self.issue_for(common_name, alternatives)
 
     def issue_for(self, common_name: str, alternatives: Sequence[x509.GeneralName]) -> tuple[bytes, bytes]:
-        """Returns a certificate for whatever names, with its private key: both as PEM."""
+        """Returns a certificate for any names, with its private key: both as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(common_name), key)
         if alternatives:
@@ -77,7 +77,7 @@ class Authority:
         return certificate.public_bytes(Encoding.PEM), private
 
     def write(self, folder: Path, common_name: str = "server") -> tuple[Path, Path]:
-        """Issues a certificate into files, in place of those that are there, and returns their paths."""
+        """Issues a certificate into files, replacing existing ones, and returns their paths."""
         paths = folder / "tls.crt", folder / "tls.key"
         for path, content in zip(paths, self.issue(common_name), strict=True):
             path.write_bytes(content)
@@ -85,7 +85,7 @@ class Authority:
 
 
 class Issuer:
-    """Whoever issues JSON Web Tokens; its keys are at a URL while its context is entered."""
+    """An issuer of JSON Web Tokens, which serves its keys at a URL while entered."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {}
@@ -98,12 +98,12 @@ class Issuer:
         self.rotate("first")
 
     def rotate(self, kid: str) -> None:
-        """Signs with a new key from now on; the others are withdrawn."""
+        """Replaces all keys by a new one."""
         self.kid = kid
         self.keys = {kid: ec.generate_private_key(ec.SECP256R1())}
 
     def hang(self) -> None:
-        """Answers no request from now on."""
+        """Stops answering requests."""
         self._answers.clear()
 
     @property
@@ -117,7 +117,7 @@ class Issuer:
 
     @property
     def pem(self) -> bytes:
-        """The public key that is signed with now."""
+        """The current public key."""
         content: bytes = self.keys[self.kid].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return content
 
@@ -150,7 +150,7 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        """Where its keys are."""
+        """The URL of its keys."""
         return f"http://127.0.0.1:{self._port}/jwks.json"
 
     def __enter__(self) -> Self:
@@ -180,7 +180,7 @@ class Issuer:
 
 
 def shown_name(target: str) -> str:
-    """The name in the certificate that a new connection is shown."""
+    """The name in the certificate that a new connection gets."""
     host, _, port = target.rpartition(":")
     certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
     (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

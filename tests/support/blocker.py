@@ -1,4 +1,4 @@
-"""Holding up puts, as another server's transaction would."""
+"""Blocking puts, as another server's transaction would."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.support.until import auntil
 
 
 class Blocker:
-    """Holds up every write to the threads that exist."""
+    """Blocks every write to existing threads."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     async def waiting(self) -> int:
-        """Returns how many statements of others wait for a lock."""
+        """Returns how many other statements wait for a lock."""
         return int(
             await self._connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -26,15 +26,15 @@ class Blocker:
         )
 
     async def until_waiting(self, number: int) -> None:
-        """Waits until exactly so many statements wait for a lock."""
+        """Waits until exactly this many statements wait for a lock."""
         await auntil(self.waiting, lambda waiting: waiting == number)
 
 
 @asynccontextmanager
 async def blocked(database_url: str) -> AsyncIterator[Blocker]:
-    """Blocks puts for as long as its context is entered."""
+    """Blocks puts while entered."""
     holder = await asyncpg.connect(database_url)
-    # Within a transaction, pg_stat_activity doesn't show who connected later.
+    # Within a transaction, pg_stat_activity doesn't show later connections.
     watcher = await asyncpg.connect(database_url)
     try:
         async with holder.transaction():

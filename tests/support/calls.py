@@ -1,4 +1,4 @@
-"""A saver's methods, each in the flavour a test runs in, and checkpoints made by hand."""
+"""A saver's methods, blocking or awaiting as the test requires, and hand-made checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config_of(thread_id: object, ns: str | None = "", checkpoint_id: str | None 
 def checkpoint(
     checkpoint_id: str, values: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None, **more: Any
 ) -> Checkpoint:
-    """Returns a checkpoint with these values, each at version 1 if not said otherwise."""
+    """Returns a checkpoint with these values, each at version 1 by default."""
     made = {
         "v": 4,
         "id": checkpoint_id,
@@ -59,7 +59,7 @@ class Calls:
         thread_id: object = None,
         config: RunnableConfig | None = None,
     ) -> RunnableConfig:
-        """Puts a checkpoint; all its channels count as changed if `new` doesn't say otherwise."""
+        """Puts a checkpoint; by default all its channels count as changed."""
         config = config or config_of(thread_id or self.thread_id, ns, parent)
         described = cast(CheckpointMetadata, dict(metadata or {}))
         versions = dict(saved["channel_versions"] if new is None else new)
@@ -86,7 +86,7 @@ class Calls:
     async def get(
         self, checkpoint_id: str | None = None, *, ns: str | None = "", thread_id: object = None
     ) -> CheckpointTuple:
-        """Reads a checkpoint that must be there."""
+        """Reads a checkpoint that must exist."""
         found = await self.find(config_of(thread_id or self.thread_id, ns, checkpoint_id))
         assert found is not None
         return found

@@ -1,4 +1,4 @@
-"""Compares what agents have written down with what the store has: through a saver, and in the database itself."""
+"""Compares agents' journals with the store's contents, through a saver and in the database itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_THREAD = "thread = (SELECT t.thread FROM checkpointd.threads AS t WHERE t.th
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A thread as the database has it."""
+    """A thread in the database."""
 
     versions: Mapping[str, int]
     """The version of each checkpoint."""
@@ -33,8 +33,8 @@ class Stored:
 
 
 async def check(journals: Sequence[Iterable[Line]], *, target: str, dsn: str) -> Counter[str]:
-    """Raises AssertionError if anything that was acknowledged is lost, doubled or changed, or a refused write left
-    something. Returns how many of each event there were."""
+    """Raises AssertionError if anything acknowledged is lost, duplicated or changed, or a refused write left something.
+    Returns the number of each event."""
     lines = [line for journal in journals for line in journal]
     bad = of(lines, "failed", "wrong")
     assert not bad, "\n".join(f"{line.thread_id}: {line.event}: {line.detail}" for line in bad)
@@ -73,7 +73,7 @@ async def _stored(connection: Any, thread_id: str) -> Stored:
 
 
 async def _check_turns(saver: GrpcSaver, thread_id: str, written: list[Line], stored: Stored) -> None:
-    """Each turn that reported success is there, once, whole, and in its place."""
+    """Checks that each turn that reported success is stored once, completely, and in order."""
     config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     said = list((await build(saver).aget_state(config)).values.get("said", []))
     done = [line.name for line in of(written, "acknowledged")]
@@ -87,7 +87,7 @@ async def _check_turns(saver: GrpcSaver, thread_id: str, written: list[Line], st
 
 
 async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], stored: Stored) -> None:
-    """Each put that was acknowledged is there, with its value and its writes; of those refused, nothing."""
+    """Checks that each acknowledged put is stored with its value and writes, and nothing of refused ones."""
     config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
     found: dict[str, CheckpointTuple] = {}
     async for saved in saver.alist(config):
@@ -107,7 +107,7 @@ async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], sto
     assert not once - stored.values, f"{thread_id}: values that are lost: {once - stored.values}"
     for name, saved in found.items():
         assert saved.checkpoint["channel_values"] == {"a": values[name]}, f"{thread_id}: {name} was changed"
-    # What became of the last writes of an agent that was killed, nobody knows.
+    # The outcome of the last writes of a killed agent is unknown.
     settled = {name: {line.event for line in written if line.kind == "writes" and line.name == name} for name in found}
     for name, events in settled.items():
         writes = [("task", "a", f"written beside {name}"), ("task", "b", 2)]
@@ -126,6 +126,6 @@ async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], sto
 
 
 def _check_order(thread_id: str, stored: Stored, names: list[str]) -> None:
-    """Versions grow in the order in which one writer wrote."""
+    """Checks that versions grow in the order of a writer's writes."""
     versions = [stored.versions[name] for name in names]
     assert versions == sorted(versions), f"{thread_id}: versions don't grow: {versions}"

@@ -1,4 +1,4 @@
-"""One real PostgreSQL for a whole run of tests."""
+"""One real PostgreSQL for a whole test run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 SUPERUSER = "postgres"
 ORDINARY = "ordinary"
-"""A role that is nobody in particular: row-level security binds it."""
+"""An ordinary role, to which row-level security applies."""
 
 _LARGEST_REUSED_BYTES = 50 * 1024 * 1024
-"""Up to what size a database is used again. What was deleted from it is still there until PostgreSQL cleans it up."""
+"""Maximum size of a database that is reused, in bytes. Deleted rows count until PostgreSQL vacuums them."""
 
 _END_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -43,18 +43,18 @@ _OBJECTS = f"""
 SELECT count(*), max(changed)
 FROM ({" UNION ALL ".join(f"SELECT xmin::text::bigint AS changed FROM {name}" for name in _CATALOGS)}) AS c
 """
-"""How many objects there are, and the transaction that changed one last."""
+"""The number of objects, and the last transaction that changed one."""
 _SETTINGS = """
 SELECT count(*)
 FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
 WHERE d.datname = current_database()
 """
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
-"""For what needn't outlive a power cut."""
+"""Settings for data that needn't survive a power failure."""
 
 
 def access_file(data_dir: Path) -> Path:
-    """Returns the file that says who may connect, where `for_everybody` has made it."""
+    """Returns the path of the file that `for_everybody` creates."""
     return data_dir.with_name(f"{data_dir.name}.pg_hba.conf")
 
 
@@ -73,12 +73,12 @@ def for_everybody(data_dir: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _NewDatabase:
-    """What a database is like that nobody has used."""
+    """The state of an unused database."""
 
     empty: Sequence[str]
-    """The tables that have no rows."""
+    """The tables without rows."""
     filled: Sequence[str]
-    """Those that have some."""
+    """The tables with rows."""
     state: list[object]
 
 
@@ -88,10 +88,10 @@ class PostgresCluster:
     It lives on an event loop in a thread of its own, since each async test has a loop that ends with it.
 
     Args:
-        data_dir: Where it keeps its data.
-        durable: Whether what was committed must outlive a power cut. In tests nothing outlives the run.
-        settings: More settings of the server, as postgresql.conf names them.
-        binaries: The folder of its programs, where they aren't the wheel's.
+        data_dir: The data folder.
+        durable: Whether commits must survive a power failure. In tests nothing outlives the run.
+        settings: Additional settings of postgresql.conf.
+        binaries: The folder of its programs, if not the wheel's.
     """
 
     def __init__(
@@ -158,20 +158,20 @@ class PostgresCluster:
         return self._run(fetch())
 
     def create_database(self) -> str:
-        """Makes an empty database and returns its name."""
+        """Creates an empty database and returns its name."""
         return self.copy_database("template0")
 
     def create_migrated_database(self, *, role: str = SUPERUSER) -> str:
-        """Makes a database with the schema in it, all a role's own, and returns its name.
+        """Creates a database with the schema, owned by a role, and returns its name.
 
-        Migrations run once in a cluster's life: it is a copy of a database that they were run in.
+        It is a copy of a template: migrations run only once per cluster.
         """
         if (template := self._templates.get(role)) is None:
             template = self._templates[role] = self.create_database()
             if role != SUPERUSER:
                 self.execute(f"CREATE ROLE {role} LOGIN")
                 self.execute(f"ALTER DATABASE {template} OWNER TO {role}")
-            # Only a superuser may, where the extension is there at all.
+            # Only a superuser may create the extension, if it is installed.
             if self.fetch_value("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'"):
                 self.execute("CREATE EXTENSION vector", database=template)
             self._run(migrate(StoreOptions(dsn=self.dsn(template, role=role))))
@@ -179,10 +179,10 @@ class PostgresCluster:
 
     @contextmanager
     def borrowed_database(self) -> Iterator[str]:
-        """Lends a migrated database with nothing in it, by name. Nobody else has it until the block ends.
+        """Lends an empty migrated database, by name, for exclusive use until the block ends.
 
-        Rows are deleted for the next borrower: that takes a fifth of what a new database does. One that was changed
-        otherwise (tables, settings, size) is dropped.
+        Rows are deleted for the next borrower, which takes a fifth of the time of a new database. A database with other
+        changes (tables, settings, size) is dropped.
         """
         name = self._reusable.pop() if self._reusable else self.create_migrated_database()
         try:
@@ -198,7 +198,7 @@ class PostgresCluster:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def copy_database(self, template: str, *, role: str = SUPERUSER) -> str:
-        """Copies a database that nobody is connected to, and returns the copy's name."""
+        """Copies a database without connections, and returns the copy's name."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} OWNER {role} TEMPLATE {template} {self._strategy}")
         return name
@@ -213,7 +213,7 @@ class PostgresCluster:
         return "STRATEGY file_copy" if int(self.fetch_value("SHOW server_version_num")) >= 150000 else ""
 
     async def _emptied(self, name: str) -> bool:
-        """Deletes what tests have stored. Returns whether the database is as good as new."""
+        """Deletes all rows. Returns whether the database is as good as new."""
         try:
             connection = await asyncpg.connect(self.dsn(name))
         except (OSError, asyncpg.PostgresError):
@@ -225,7 +225,7 @@ class PostgresCluster:
             await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '5s'; {deletes} COMMIT")
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
             if await _state(connection, new.filled) != new.state:
-                self._new = None  # the template may be another since: PostgreSQL analyzes it, too
+                self._new = None  # the template may have changed: PostgreSQL analyzes it, too
                 return False
             return bool(size < _LARGEST_REUSED_BYTES)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -234,7 +234,7 @@ class PostgresCluster:
             await connection.close()
 
     async def _when_new(self) -> _NewDatabase:
-        """Looks at a new database."""
+        """Records the state of a new database."""
         if self._new is None:
             connection = await asyncpg.connect(self.dsn(self._templates[SUPERUSER]))
             try:
@@ -260,7 +260,7 @@ class PostgresCluster:
 
 
 async def _state(connection: Any, filled: Sequence[str]) -> list[object]:
-    """Returns what differs where a database was changed otherwise than by rows in tables that are empty at first."""
+    """Returns the changes of a database, except rows in tables that were empty at first."""
     rows = [f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} AS t" for table in filled]
     return [tuple(await connection.fetchrow(query)) for query in (_OBJECTS, _SETTINGS, *rows)]
 

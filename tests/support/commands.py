@@ -1,4 +1,4 @@
-"""Commands of the server that end by themselves, and what they say."""
+"""Commands of the server that end by themselves, and their output."""
 
 from __future__ import annotations
 

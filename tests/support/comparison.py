@@ -1,7 +1,7 @@
-"""Plays one scenario on two savers and compares, step by step, all that can be seen.
+"""Plays one scenario on two savers and compares everything visible, step by step.
 
 A scenario is written once, as a coroutine; a `Way` says whether it calls the graph's blocking or awaiting methods, and
-with which durability. After every step the play notes what the call gave, the thread's state with its subgraphs, its
+with which durability. After every step the play records the call's result, the thread's state with its subgraphs, its
 history, and every stored checkpoint with its values and writes.
 """
 
@@ -33,7 +33,7 @@ class Way:
     """How a scenario calls its graphs."""
 
     flavour: Flavour
-    """By the blocking methods, where no event loop runs, or by the awaiting ones."""
+    """By the blocking methods, without an event loop, or by the awaiting ones."""
     durability: Durability
     """When LangGraph saves: before the next step, beside it, or when the run ends."""
 
@@ -46,7 +46,7 @@ DURABILITIES: tuple[Durability, ...] = ("sync", "async", "exit")
 WAYS = [Way(flavour=flavour, durability=durability) for flavour in FLAVOURS for durability in DURABILITIES]
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
-"""Runs a test in every way that there is."""
+"""Runs a test in every way."""
 every_way_of_much_work = pytest.mark.parametrize(
     "way",
     [
@@ -55,18 +55,18 @@ every_way_of_much_work = pytest.mark.parametrize(
     ],
     ids=str,
 )
-"""Does so where each takes long: most of them are."""
+"""The same for slow tests: most ways are marked `long`."""
 
 
 class Ledger:
-    """Counts which nodes ran. Nodes run in several threads at once, so their order is no fact."""
+    """Counts how often each node ran. Nodes run in several threads, so their order is undefined."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: Counter[str] = Counter()
 
     def ran(self, node: str) -> int:
-        """Notes that a node runs, and returns how often it has by now."""
+        """Records that a node runs, and returns how often it has run."""
         with self._lock:
             self._runs[node] += 1
             return self._runs[node]
@@ -78,7 +78,7 @@ class Ledger:
 
 
 class Play:
-    """One run of a scenario on one saver, with the record of what could be seen."""
+    """One run of a scenario on one saver, with the record of everything visible."""
 
     def __init__(self, saver: BaseCheckpointSaver[str], way: Way, thread_id: str) -> None:
         self.saver = saver
@@ -94,7 +94,7 @@ class Play:
         return {"configurable": {"thread_id": self.thread_id}}
 
     def on(self, graph: Pregel[Any, Any, Any, Any]) -> Agent:
-        """Returns a graph, ready to be called in the play's way."""
+        """Returns a graph that is called in the play's way."""
         return Agent(self, graph)
 
     def note(self, what: str, seen: Any) -> None:
@@ -102,7 +102,7 @@ class Play:
         self.record.append((what, normal_form(seen, self._names)))
 
     async def note_step(self, agent: Agent, what: str, result: Any) -> None:
-        """Adds a step to the record: what it gave, and all that can be seen of the thread after it."""
+        """Adds a step to the record: its result, and everything visible of the thread after it."""
         state = await agent.state()
         self.note(f"{what}: result", _settled(result))
         self.note(f"{what}: state", state)
@@ -117,7 +117,7 @@ class Play:
         return [saved async for saved in self.saver.alist(self.thread)]
 
     def _sorted(self, stored: list[CheckpointTuple]) -> list[CheckpointTuple]:
-        """Sorts by namespace, for parallel subgraphs save in no order; within one the order is a fact and stays."""
+        """Sorts by namespace, because parallel subgraphs save in any order. The order within one is kept."""
         root = [saved for saved in stored if not saved.config["configurable"]["checkpoint_ns"]]
         normal_form(root, self._names)
         return sorted(stored, key=lambda saved: self._names.known(saved.config["configurable"]["checkpoint_ns"]))
@@ -165,7 +165,7 @@ class Agent:
         on_chunk: Callable[[Any], None] | None = None,
         **options: Any,
     ) -> list[Any]:
-        """Runs the graph and returns what it streams. `on_chunk` is told each chunk as it comes."""
+        """Runs the graph and returns what it streams. `on_chunk` is called with each chunk."""
         config = config or self._play.thread
         options.setdefault("durability", self._play.way.durability)
         chunks: list[Any] = []
@@ -226,13 +226,13 @@ class Agent:
 
 
 class Scenario(Protocol):
-    """What is played: the same calls on whichever saver."""
+    """The calls of a scenario, the same on each saver."""
 
     def __call__(self, play: Play, /) -> Coroutine[Any, Any, None]: ...
 
 
 Compare = Callable[[Scenario, Way], None]
-"""Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first thing that differs."""
+"""Plays a scenario on GrpcSaver and on InMemorySaver, and fails at the first difference."""
 
 
 def perform(scenario: Scenario, saver: BaseCheckpointSaver[str], way: Way, thread_id: str) -> list[tuple[str, Any]]:
@@ -247,7 +247,7 @@ def perform(scenario: Scenario, saver: BaseCheckpointSaver[str], way: Way, threa
 
 
 def differences(record: list[tuple[str, Any]], reference: list[tuple[str, Any]]) -> str:
-    """Returns where a record first differs from the reference, for people; nothing where it doesn't."""
+    """Returns the first difference of a record from the reference as text, or an empty text."""
     for number, (step, expected) in enumerate(itertools.zip_longest(record, reference), 1):
         if repr(step) != repr(expected):
             lines = difflib.unified_diff(
@@ -258,7 +258,7 @@ def differences(record: list[tuple[str, Any]], reference: list[tuple[str, Any]])
 
 
 def _settled(result: Any) -> Any:
-    """Sorts the questions in a result: LangGraph tells them in the order in which parallel nodes came to ask."""
+    """Sorts the questions in a result: LangGraph returns them in the order in which parallel nodes asked."""
     if isinstance(result, dict) and "__interrupt__" in result:
         return {**result, "__interrupt__": sorted(result["__interrupt__"], key=lambda asked: str(asked.value))}
     return result

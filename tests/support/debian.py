@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 
 LONGEST_SECONDS = 600
-"""How long an installation may take, those that it waits for included. A test that needs one takes no longer."""
+"""Maximum time of an installation, in seconds, including waiting for others."""
 
 
 def install(*packages: str) -> bool:
-    """Installs packages, and returns whether they are there. It takes apt-get, as root.
+    """Installs packages with apt-get, as root, and returns whether they are installed.
 
-    One process at a time: others' tests may need packages just now, and apt-get refuses to wait for its locks.
+    One process at a time: other tests may install packages, and apt-get doesn't wait for its locks.
     """
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         return False

@@ -32,7 +32,7 @@ class Document:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """What a link may name behind "#": the headings, as GitHub has them."""
+        """The valid fragments of links: the headings, in GitHub's form."""
         headings = re.findall(r"^#+ (.*)$", self.prose, re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

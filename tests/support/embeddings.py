@@ -1,4 +1,4 @@
-"""Embeddings that need no model: texts with the same letters are near each other."""
+"""Embeddings without a model: texts with the same letters are near each other."""
 
 from __future__ import annotations
 

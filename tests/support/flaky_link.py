@@ -1,4 +1,4 @@
-"""A TCP link between a client and a server that a test can break in the ways that networks do."""
+"""A TCP link between a client and a server that a test can break as networks do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 class FlakyLink:
     """Forwards connections to a server, until it is told to lose answers, to stall or to cut.
 
-    It runs on an event loop in a thread of its own, so that sync and async tests can use it alike.
+    It runs on an event loop in its own thread, so both sync and async tests can use it.
 
     Args:
         target: Where to forward to, "host:port" or "unix:path".
@@ -43,15 +43,15 @@ class FlakyLink:
         self._loop.close()
 
     def hold_answers(self) -> None:
-        """From now on requests arrive, and their answers don't."""
+        """Starts losing answers: requests still arrive."""
         self._set(self._answers.clear)
 
     def stall(self) -> None:
-        """From now on nothing arrives, and nobody is told."""
+        """Starts holding all data, unnoticed by both sides."""
         self._set(self._answers.clear, self._requests.clear)
 
     def resume(self) -> None:
-        """What was held arrives after all, and everything else again."""
+        """Delivers held data, and works normally again."""
         self._set(self._answers.set, self._requests.set)
 
     def _set(self, *changes: Callable[[], None]) -> None:
@@ -62,11 +62,11 @@ class FlakyLink:
         asyncio.run_coroutine_threadsafe(change(), self._loop).result()
 
     def forget(self) -> None:
-        """The server loses its connections, and the clients aren't told. New connections work."""
+        """Closes the connections to the server, unnoticed by the clients. New connections work."""
         asyncio.run_coroutine_threadsafe(self._forget(), self._loop).result()
 
     def cut(self) -> None:
-        """Breaks all connections; what was held is lost. New connections work again."""
+        """Breaks all connections; held data is lost. New connections work."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
 
     async def _listen(self) -> None:

@@ -1,10 +1,10 @@
-"""A process that imports modules once, and forks programs that need them: `tests.support.forked` talks to it.
+"""A process that imports modules once, and forks programs that need them for `tests.support.forked`.
 
     python -m tests.support.fork_server SOCKET MODULE...
 
 SOCKET is the number of a connected socket. Each request is a line of JSON on it, with four file descriptors: the
 program's standard input, output and error, and where its process id and, in the end, its exit code are written. It runs
-nothing itself, and has no thread: what matters to gRPC, which must not be forked when it is at work.
+nothing itself, and has no threads: gRPC must not be forked while it is in use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     # Or each program's collector would look through what was imported, and the fork copy the memory that it lies in.
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a program ends by itself
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # threads that wait for a program end by themselves
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the programs
     with socket.socket(fileno=int(number)) as connection:
         while request := _receive(connection):
@@ -68,7 +68,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | No
 
 
 def _is_program(descriptors: list[int]) -> bool:
-    """Forks the program, and returns in it alone: this process tells what becomes of it, and ends."""
+    """Forks the program, and returns only in it: the parent reports its exit code, and ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *standard, told = descriptors
     program = os.fork()

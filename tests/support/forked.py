@@ -1,6 +1,6 @@
-"""Programs in processes of their own that needn't import anything first, which is most of what a start costs.
+"""Programs in separate processes that needn't import anything, which is most of the cost of a start.
 
-They are forked from a process that has imported it and has done nothing else (tests/support/fork_server.py).
+They are forked from a process that has done nothing but the imports (tests/support/fork_server.py).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class ForkedProcess:
     """A running program, with what tests use of `subprocess.Popen`.
 
     Args:
-        module: What would be run by `python -m`.
+        module: The module, as for `python -m`.
         arguments: Its arguments.
-        preloaded: What is imported in the process that it is forked from.
-        environment: All of its environment.
+        preloaded: The modules that are imported in the process that it is forked from.
+        environment: Its entire environment.
         stdin: The file descriptor of its standard input.
         stdout: That of its standard output.
         stderr: That of its standard error.
@@ -57,7 +57,7 @@ class ForkedProcess:
         self._lock = threading.Lock()
         self._told = b""
         self.returncode: int | None = None
-        """Its exit code, once it was asked for; a negative one is the number of the signal that ended it."""
+        """Its exit code, once read; a negative one is the number of the signal that ended it."""
         self._status, told = os.pipe()
         os.set_blocking(self._status, False)
         request = {"module": module, "arguments": arguments, "environment": dict(environment)}
@@ -101,7 +101,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def _line(self, timeout: float) -> bytes | None:
-        """Returns what was told next: its process id at first, its exit code in the end. None: nothing in time."""
+        """Returns the next report: first its process id, then its exit code. None: timed out."""
         while b"\n" not in self._told:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._status, selectors.EVENT_READ)
@@ -115,13 +115,13 @@ class ForkedProcess:
 
 
 class ForkedAgent(ForkedProcess):
-    """An agent, with pipes for its standard input and output. It ends with the block, if told so by its input's end.
+    """An agent, with pipes for its standard input and output. It ends with the block, if the end of its input ends it.
 
     Args:
-        module: What would be run by `python -m`.
+        module: The module, as for `python -m`.
         arguments: Its arguments.
-        environment: All of its environment.
-        stderr: The file for its standard error. By default it has that of this process.
+        environment: Its entire environment.
+        stderr: The file for its standard error. Default: this process's.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class ForkedAgent(ForkedProcess):
         self.wait()
 
     def communicate(self, timeout: float) -> str:
-        """Closes its standard input and returns what it still prints, when it has ended. Raises TimeoutExpired."""
+        """Closes its standard input, waits for its end, and returns its remaining output. Raises TimeoutExpired."""
         self.stdin.close()
         too_late = threading.Timer(timeout, self.kill)
         too_late.start()
@@ -175,7 +175,7 @@ class ForkServer:
 
     Args:
         preloaded: The modules that it imports.
-        environment: All of its environment.
+        environment: Its entire environment.
     """
 
     def __init__(self, preloaded: tuple[str, ...], environment: Mapping[str, str]) -> None:
@@ -198,7 +198,7 @@ class ForkServer:
         self._socket.sendall(data[sent:])
 
     def close(self) -> None:
-        """Ends it. Programs that run go on."""
+        """Ends it. Running programs continue."""
         self._socket.close()
         self._process.wait()
 

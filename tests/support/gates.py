@@ -1,4 +1,4 @@
-"""A graph whose runs stop where a test wants them to, so that a collision happens in the order that the test says."""
+"""A graph whose runs stop at gates, so conflicts happen in the order that a test chooses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.until import auntil, until
 
 DURABILITIES = ("sync", "async", "exit")
 LONGEST_WAIT = 100.0
-"""How long a run waits at a gate, in seconds: on a busy machine, whoever is to open it may have to start first."""
+"""How long a run waits at a gate, in seconds: on a busy machine, the process that opens it may have to start first."""
 
 
 class State(TypedDict):
@@ -27,7 +27,7 @@ class State(TypedDict):
 
 
 class Gate:
-    """Where a run waits: it says that it has arrived, and goes on when it is told to."""
+    """A gate, where a run reports its arrival and waits to continue."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -47,7 +47,7 @@ class Gate:
 def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None, nested: bool = False) -> Any:
     """A graph of three steps; in the second, the run whose input was in `gates` waits at its gate.
 
-    With `nested`, the second step is taken, and waited in, by a subgraph with checkpoints of its own.
+    With `nested`, the second step, with the gate, is a subgraph with its own checkpoints.
     """
     stops = gates or {}
 
@@ -91,7 +91,7 @@ def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = No
 
 
 def _speaker(state: State) -> str:
-    """Whose run this is: the one whose input came last."""
+    """Identifies the run by its last input."""
     return next(word for word in reversed(state["said"]) if "." not in word)
 
 
@@ -101,23 +101,23 @@ def turn(who: str) -> dict[str, list[str]]:
 
 
 def turns_of(who: str) -> list[str]:
-    """What a run that came through has said."""
+    """The messages of a completed run."""
     return [who, f"{who}.first", f"{who}.middle", f"{who}.last"]
 
 
 def new_thread() -> RunnableConfig:
-    """The config of a thread that nobody has used."""
+    """The config of an unused thread."""
     return {"configurable": {"thread_id": f"thread-{uuid.uuid4()}"}}
 
 
 def until_saved(saver: GrpcSaver, config: RunnableConfig, durability: str) -> None:
-    """Waits until what a run has done before its gate is stored: with "async" that happens in the background."""
+    """Waits until the run's steps before its gate are stored: with "async" that happens in the background."""
     if durability != "exit":
         until(lambda: build(saver).get_state(config), lambda state: state.next == ("middle",))
 
 
 class InThread:
-    """A call that runs in a thread of its own, as another caller in the same process would make it."""
+    """A call in its own thread, like one by another caller in the same process."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -133,7 +133,7 @@ class InThread:
             self._error = error
 
     def result(self) -> Any:
-        """What the call returned; raises what it raised."""
+        """Returns the call's result, or raises its error."""
         self._thread.join(30)
         assert not self._thread.is_alive(), "the call didn't end"
         if self._error is not None:

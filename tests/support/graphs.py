@@ -1,4 +1,4 @@
-"""The graphs that the scenarios play. Each builder takes the ledger in which its nodes note that they ran.
+"""The graphs of the scenarios. Each builder takes the ledger in which its nodes record that they ran.
 
 Nodes are plain functions: they run on the event loop's thread pool under `ainvoke` and in place under `invoke`. Those
 that need to call something awaiting have both forms (`RunnableCallable` as LangGraph makes it of two functions).
@@ -109,7 +109,7 @@ def approval(ledger: Ledger) -> AnyGraph:
 
 
 def several_interrupts(ledger: Ledger, asking: Sequence[str] = ("left", "middle", "right")) -> AnyGraph:
-    """Nodes side by side that each ask something, beside one that doesn't."""
+    """Parallel nodes that each ask something, and one that doesn't."""
     builder: AnyGraph = StateGraph(Trail)
     for name in asking:
 
@@ -137,7 +137,7 @@ def several_interrupts(ledger: Ledger, asking: Sequence[str] = ("left", "middle"
 
 
 def one_fails(ledger: Ledger, may_fail: threading.Event) -> AnyGraph:
-    """Two nodes side by side, of which one fails the first time, once it is allowed to."""
+    """Two parallel nodes, one of which fails the first time, when allowed to."""
 
     def steady(state: Trail) -> dict[str, Any]:
         ledger.ran("steady")
@@ -288,7 +288,7 @@ class Log(TypedDict, total=False):
 
 
 def delta(ledger: Ledger, *, asks: bool = False) -> AnyGraph:
-    """Two nodes side by side that write to one delta channel, then one more. With `asks`, that one asks first."""
+    """Two parallel nodes that write to one delta channel, then one more. With `asks`, that one asks first."""
 
     def left(state: Log) -> dict[str, Any]:
         ledger.ran("left")
@@ -313,7 +313,7 @@ def delta(ledger: Ledger, *, asks: bool = False) -> AnyGraph:
 
 
 def workflow(ledger: Ledger, saver: BaseCheckpointSaver[str], *, fails_once: bool = False) -> AnyPregel:
-    """The functional API: tasks side by side, a question, and what the run before left behind."""
+    """The functional API: parallel tasks, a question, and the value saved by the previous run."""
 
     @task
     def measure(word: str) -> int:

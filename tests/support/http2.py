@@ -1,6 +1,6 @@
-"""A raw HTTP/2 client, for what no gRPC library would send: streams without a body, resets without end, odd headers.
+"""A raw HTTP/2 client for what no gRPC library would send: streams without a body, endless resets, odd headers.
 
-Its socket blocks, so tests that run the server in their own event loop use it in a thread.
+Its socket blocks, so tests with the server in their own event loop use it in a thread.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def grpc_message(data: bytes, *, compressed: bool = False) -> bytes:
 
 
 class Answer:
-    """What came back on a stream."""
+    """The response on a stream."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         """Headers and trailers."""
         self.data = b""
         self.reset: int | None = None
-        """The error code with which the stream was reset; None: it wasn't."""
+        """The error code of the stream's reset, or None."""
         self.ended = False
 
     @property
     def status(self) -> int | None:
-        """gRPC's code; None: there is none yet."""
+        """gRPC's code. None: not received yet."""
         return int(self.headers["grpc-status"]) if "grpc-status" in self.headers else None
 
     @property
@@ -74,9 +74,9 @@ class Http2Client:
         self._h2.initiate_connection()
         self.answers: dict[int, Answer] = {}
         self.settings: dict[Any, int] = {}
-        """What the server has told of its settings."""
+        """The server's settings."""
         self.closed = False
-        """Whether the server has closed the connection, or said that it will."""
+        """Whether the server has closed the connection, or announced it."""
         self._next_stream = 1
         self._flush()
 
@@ -153,7 +153,7 @@ class Http2Client:
             self.receive(0.2, reading=reading)
 
     def receive(self, timeout: float, *, reading: bool = True) -> bool:
-        """Takes in what has come, and waits for it for so long.
+        """Receives data, waiting for it if needed.
 
         Args:
             timeout: How long, in seconds.
@@ -208,9 +208,9 @@ class Http2Client:
             answer.reset, answer.ended = int(event.error_code or 0), True
 
     def rapid_reset(self, method: str, number: int, more: Headers = (), *, reset: bool = True) -> int:
-        """Opens streams and cancels each at once, as fast as the line takes it. Returns how many went out.
+        """Opens streams and cancels each at once, as fast as possible. Returns how many were sent.
 
-        From then on the client knows too little of its streams to do anything else.
+        After that the client can't be used for anything else.
 
         Args:
             method: The call.
@@ -261,7 +261,7 @@ class Http2Client:
         return self.closed
 
     def _drain(self) -> None:
-        """Throws away what has come, except that pings and settings are answered."""
+        """Discards received data, but answers pings and settings."""
         if self.closed:
             return
         self.socket.setblocking(False)

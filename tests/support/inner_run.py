@@ -1,4 +1,4 @@
-"""A run of some tests within a test: with another Python, or on another PostgreSQL."""
+"""A test run within a test: with another Python, or on another PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.document import ROOT
 from tests.support.server_process import clean_environment
 
 LONGEST_SECONDS = 900
-"""How long one may take, what it installs included."""
+"""Maximum time of one, including installations, in seconds."""
 
 
 def run_inner(command: Sequence[str | Path], **env: str) -> None:

@@ -1,4 +1,4 @@
-"""Other Pythons on the machine: in PATH, and where pyenv and uv keep theirs, whether PATH has these or not."""
+"""Other Pythons on the machine: in PATH, and those of pyenv and uv, whether in PATH or not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 def find_interpreter(version: str) -> Path | None:
     """Returns a Python of a version, e.g. "3.12", with which environments can be made. None: there is none."""
     for command in _candidates(version):
-        # What pyenv puts into PATH may only say that it isn't switched on.
+        # pyenv's shim in PATH may only report that this version isn't enabled.
         program = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
         try:
             said = subprocess.run([command, "-c", program], capture_output=True, text=True, check=False, timeout=60)
@@ -40,7 +40,7 @@ def _digits(path: Path) -> list[str]:
 
 def _roots() -> Iterator[Path]:
     """Yields the folders that hold a folder for each Python."""
-    # A clean environment may have another home, or none: the user has one all the same.
+    # A clean environment may have another HOME, or none: use the user's home.
     homes = dict.fromkeys([Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir)])
     pyenvs = [Path(os.environ["PYENV_ROOT"])] if os.environ.get("PYENV_ROOT") else []
     for root in (*pyenvs, *(home / ".pyenv" for home in homes), Path("/opt/pyenv"), Path("/usr/local/pyenv")):

@@ -19,7 +19,7 @@ _LONGEST_SECONDS = 600
 
 
 def require_node() -> None:
-    """Skips the test where there is no Node.js; in CI there has to be one."""
+    """Skips the test without Node.js, except in CI."""
     version = ""
     if shutil.which("node") and shutil.which("npm"):
         version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout.strip()
@@ -58,7 +58,7 @@ def build() -> Path:
         if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
             npm("ci", "--no-audit", "--no-fund")
             stamp.write_bytes(lock.read_bytes())
-        # Nothing is built anew under the feet of other tests' programs.
+        # A rebuild must not disturb other tests' programs.
         built, sources = CLIENT / "node_modules" / ".checkpointd-built", _sources()
         if not built.exists() or built.read_text() != sources:
             npm("run", "build")

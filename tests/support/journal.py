@@ -1,6 +1,6 @@
-"""What an agent writes down, a line at a time: what it is about to write, and what became of it.
+"""An agent's journal: what it is about to write, and the outcome, a line each.
 
-The journal is on the agent's side of the fault. What the store has afterwards is compared with it.
+The journal is on the agent's side of the fault, and is compared with the store afterwards.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Literal
 
 Kind = Literal["turn", "put", "writes", "versioned"]
 Event = Literal["intended", "acknowledged", "refused", "failed", "wrong"]
-"""`failed`: the call raised what its retry budget should have carried. `wrong`: it answered what can't be."""
+"""`failed`: the call raised an error that its retry budget should have covered. `wrong`: it returned an impossible
+result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One thing that happened to one write."""
+    """An event of a write."""
 
     event: Event
     kind: Kind
@@ -28,7 +29,7 @@ class Line:
     value: str = ""
     """What was written."""
     version: int = 0
-    """The version that the server has acknowledged, where the agent is told."""
+    """The version that the server has acknowledged, if the agent knows it."""
     detail: str = ""
     """Of a failure: what was raised."""
 
@@ -45,7 +46,7 @@ class Journal:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """Reads a journal, also one that is being written."""
+    """Reads a journal, even while it is being written."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):

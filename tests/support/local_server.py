@@ -1,4 +1,4 @@
-"""The real server in this process, for tests that neither break nor configure it: it starts in no time."""
+"""The real server in this process, for tests that neither break nor configure it: it starts quickly."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from checkpointd_server.store import StoreOptions, open_store
 class LocalServer:
     """A server on a migrated database, started on entering and stopped on leaving.
 
-    Its event loop runs in a thread of its own, so that tests may wait for it in blocking calls as well as awaiting.
+    Its event loop runs in its own thread, so tests may call it blocking or awaiting.
 
     Args:
         database_url: The database.
-        limits: What it holds requests to.
-        tracing: What it tells of calls and statements.
+        limits: The limits of requests.
+        tracing: Traces calls and statements.
     """
 
     def __init__(self, database_url: str, *, limits: Limits | None = None, tracing: Tracing | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Very many items with vectors, for tests and benchmarks of searches by them."""
+"""Very many items with vectors, for tests and benchmarks of vector search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two runs of one scenario have in common, as plain data.
+"""A normal form of a run: what two runs of one scenario have in common, as plain data.
 
 Two runs never make the same checkpoint ids, times or versions. They are replaced by the order in which they appear, so
 that what refers to what is still compared: a parent that points to another checkpoint than in the other run shows.
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
-"""LangGraph's task id for what no task wrote. It is the same in every run."""
+"""LangGraph's task id for writes without a task. It is the same in every run."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{32}\b")
 _VERSION = re.compile(r"(\d{32})\.[\d.e+-]+")
@@ -41,7 +41,7 @@ class Names:
         if _TIME.fullmatch(text):
             return "<time>"
         named = _ID.sub(lambda found: self._id(found[0]), text)
-        if named == text:  # every step shows them again, and to search megabytes takes a second
+        if named == text:  # every step shows them again, and searching megabytes takes a second
             self._plain.add(text)
         return named
 
@@ -56,7 +56,7 @@ class Names:
 
 
 def normal_form(value: Any, names: Names) -> Any:
-    """Returns a value as plain data, in which nothing is left that differs between two runs by nature."""
+    """Returns a value as plain data without anything that always differs between two runs."""
     if isinstance(value, str) and type(value) is str:
         return names.text(value)
     if value is None or type(value) in (bool, int, float, bytes):

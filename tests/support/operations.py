@@ -31,7 +31,7 @@ async def send_each(stream: Any, operations: Iterable[pb.Operation]) -> None:
 
 
 async def results_of(stream: Any, count: int) -> list[pb.OperationResult]:
-    """Reads so many results, in the order in which they come."""
+    """Reads a number of results, in order of arrival."""
     results: list[pb.OperationResult] = []
     async with asyncio.timeout(20):
         while len(results) < count:

@@ -1,4 +1,4 @@
-"""Servers of other minor versions, as clients see them: the real one, behind a proxy that changes messages' bytes."""
+"""Servers of other minor versions: the real one, behind a proxy that changes messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN_CAPABILITY = b"\x10\x63"
 
 @contextmanager
 def newer_server(target: str) -> Iterator[str]:
-    """A server whose answers have fields and capabilities that nobody knows yet. Yields its address."""
+    """A server whose answers have unknown fields and capabilities. Yields its address."""
 
     def later(method: str, answer: bytes) -> bytes:
         return answer + UNKNOWN_FIELD + (UNKNOWN_CAPABILITY if method.endswith("/GetServerInfo") else b"")

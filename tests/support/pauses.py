@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def own_pauses() -> Iterator[None]:
-    """Keeps `make flaky` from stopping anything meanwhile.
+    """Keeps `make flaky` from stopping processes during the block.
 
     To let go on what it has stopped would undo what a test did to the same process.
     """

@@ -1,4 +1,4 @@
-"""What stands between a saver and its server: it refuses operations, loses answers or breaks streams as told."""
+"""A proxy between a saver and its server that refuses operations, loses answers or breaks streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ its stream; or its stream breaks before it."""
 
 
 def overloaded(milliseconds: int = 1) -> pb.OperationFailure:
-    """Returns a refusal that waiting can mend."""
+    """Returns a temporary refusal."""
     return pb.OperationFailure(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
         message="too much to do",
@@ -33,12 +33,12 @@ def refusal(reason: str, code: grpc.StatusCode, **metadata: str) -> pb.Operation
 
 
 class PipelineProxy:
-    """Passes operations on to a server, as its `judge` says, in order, and keeps what came."""
+    """Forwards operations to a server in order, as its `judge` decides, and records them."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.judge: Callable[[pb.Operation], Verdict] = lambda operation: "pass"
-        """Is asked about each operation."""
+        """Decides about each operation."""
         self.messages: list[list[pb.Operation]] = []
         """The operations that came, by message."""
         self.streams = 0
@@ -53,7 +53,7 @@ class PipelineProxy:
         return [operation for message in self.messages for operation in message]
 
     def kinds(self) -> list[str]:
-        """Returns what came, in short: each operation's kind and checkpoint."""
+        """Returns the kind and checkpoint of each operation."""
         kinds = []
         for operation in self.operations:
             kind = operation.WhichOneof("operation")

@@ -1,4 +1,4 @@
-"""What verbs of a store cost, as PostgreSQL counts it: the rows that they walk over, and those found by index."""
+"""The cost of a store's operations, as PostgreSQL counts it: rows scanned, and rows found by index."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.tenant import Tenant, a_connection, gather_results, patch, up
 
 
 class Meter:
-    """Counts what a store's only connection looks at."""
+    """Counts the rows that a store's only connection reads."""
 
     def __init__(self, tenant: Tenant, admin: Any) -> None:
         self.tenant = tenant
         self._admin = admin
 
     async def cost(self, verb: Awaitable[Any]) -> tuple[int, int]:
-        """Returns how many rows a verb walks over, and how many it finds by index."""
+        """Returns how many rows an operation scans, and how many it finds by index."""
         walked, found = await self._counters()
         await verb
         walked_then, found_then = await self._counters()
