@@ -84,7 +84,7 @@ class LeaseServiceServicer(object):
     """
 
     def AcquireLease(self, request, context):
-        """Takes the lease on a thread, or waits in line for it. Waiters get it in the order in which they began to ask, across
+        """Takes the lease on a thread, or waits in the queue for it. Waiters get it in the order of their first requests, across
         all servers of one database. The answer comes when all writes that began before the lease have ended: what its
         holder reads from then on, nobody else changes.
         """
@@ -100,7 +100,7 @@ class LeaseServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Gives up a lease, or the place in line for one. Succeeds if there is neither.
+        """Releases a lease, or a place in the queue for one. Succeeds if there is neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,7 @@ class StatsServiceServicer(object):
     """
 
     def GetStats(self, request, context):
-        """Returns what the tenant holds. The rows of its threads are added up, some threads are looked at more closely, and no value is
+        """Returns the tenant's statistics. The rows of its threads are summed, some threads are measured in detail, and no value is
         read; what that doesn't tell exactly is an estimate, and marked as one here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

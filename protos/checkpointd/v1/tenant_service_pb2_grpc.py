@@ -59,14 +59,14 @@ class TenantServiceServicer(object):
     """
 
     def ListTenants(self, request, context):
-        """Lists tenants by name, with what they hold and may use. A server notes a tenant within seconds of its first call.
+        """Lists tenants by name, with their usage and quotas. A server registers a tenant within seconds of its first call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetQuotas(self, request, context):
-        """Sets what a tenant may use, whether or not it was there before. In force at once on the server that is asked, on others
+        """Sets a tenant's quotas, whether or not it is registered. They apply at once on the server that answers, and on others
         within seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -74,9 +74,9 @@ class TenantServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PurgeTenant(self, request, context):
-        """Purges everything of a tenant, a page a call: all its threads (ThreadService.PurgeThreads), and with the last page what it
-        has besides: items of long-term memory, retention policies, quotas, and that it was there. Take its keys back first: what comes while it runs is left out, and
-        whoever calls on is noted anew.
+        """Purges everything of a tenant, a page per call: all its threads (ThreadService.PurgeThreads), and with the last page
+        everything else: items of long-term memory, retention policies, quotas, and its registration. Revoke its keys first:
+        what arrives during the purge is left out, and a tenant that keeps calling is registered again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -117,7 +117,7 @@ class ThreadServiceServicer(object):
     def ListThreads(self, request, context):
         """Lists threads, newest activity first, with what is known of each without reading its values. Threads that hold nothing
         aren't listed. What is found by an index (thread_id_prefix, metadata, tags, status) costs what is found; otherwise a page
-        ends after some thousands of threads that were looked at, although it isn't full.
+        ends after some thousands of threads were checked, even if it isn't full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

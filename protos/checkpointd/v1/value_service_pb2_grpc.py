@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ValueServiceStub(object):
-    """Carries large values in parts, so that neither side needs a large message.
+    """Transfers large values in parts: neither side needs large messages.
 
     To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
     upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
@@ -51,7 +51,7 @@ class ValueServiceStub(object):
 
 
 class ValueServiceServicer(object):
-    """Carries large values in parts, so that neither side needs a large message.
+    """Transfers large values in parts: neither side needs large messages.
 
     To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
     upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
@@ -94,7 +94,7 @@ def add_ValueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ValueService(object):
-    """Carries large values in parts, so that neither side needs a large message.
+    """Transfers large values in parts: neither side needs large messages.
 
     To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
     upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
