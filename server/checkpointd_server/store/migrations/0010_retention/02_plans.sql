@@ -1,7 +1,7 @@
 -- What retention would do to a thread.
 
--- The least id from which on a thread's checkpoints have no more than so many bytes together, with the writes beside them and the
--- values that they refer to; a value counts once, with the newest checkpoint that needs it.
+-- Returns the least id from which on a thread's checkpoints have at most this size in bytes, with their task writes and the values
+-- that they refer to; a value counts once, for the newest checkpoint that needs it.
 CREATE FUNCTION __schema__.retention_cut(p_thread uuid, p_max_bytes bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
     x_cut text;
@@ -50,25 +50,25 @@ BEGIN
 END
 $$;
 
--- What retention would do to a thread now. It says nothing of threads that it passes over (o_is_exempt): archived, pinned, or with
--- a lease in force.
+-- Returns what retention would do to a thread now. It plans nothing for exempt threads (o_is_exempt): archived, pinned, or with a
+-- lease in force.
 --
---   p_batch    How many ids to name.
---   p_extra    A policy that is only tried: what others, or the thread's own time to live, would delete is left out.
+--   p_batch    The maximum number of ids to return.
+--   p_extra    A policy to try out: deletions by others, or by the thread's own time to live, are left out.
 --   p_cut, p_inner_ns, p_inner_ids
---              What another call said without a lock (o_cut, o_inner_ns, o_inner_ids), for that takes as long as the thread is
---              large. p_inner_ids null: it is asked.
---   p_below    Delete nothing from this id on. Null: no such bound.
+--              The results of a call without a lock (o_cut, o_inner_ns, o_inner_ids), which take long for large threads.
+--              p_inner_ids null: compute them.
+--   p_below    Delete nothing from this id on. Null: no limit.
 --   o_action   "none", "delete": the thread; "trim": checkpoints
 --   o_reason, o_policy
 --              The limit and its policy. A thread's own time to live has no policy.
 --   o_checkpoints
---              How many would go.
+--              How many would be deleted.
 --   o_hold, o_hold_by
---              For how many seconds to announce it before, and the policy that says so.
---   o_below    Of "trim": all that goes is below this id.
---   o_whole    Namespaces of subgraph calls to delete whole, and o_ns and o_ids: checkpoints of others. The oldest come first.
---   o_due_at   When to look again, although nothing was written. Null: never.
+--              How long before it is announced, in seconds, and the policy with that hold.
+--   o_below    For "trim": everything deleted is below this id.
+--   o_whole    Namespaces of subgraph calls to delete entirely. o_ns and o_ids: checkpoints of others. The oldest come first.
+--   o_due_at   When to check again, even if nothing is written. Null: never.
 CREATE FUNCTION __schema__.plan_retention(
     p_tenant text, p_thread uuid, p_batch integer, p_extra jsonb, p_cut text, p_inner_ns text[], p_inner_ids text[],
     p_below text,
@@ -154,7 +154,7 @@ BEGIN
         IF o_checkpoints <= p_batch OR p_batch = 0 THEN
             RETURN;
         END IF;
-        -- Too much for one transaction: all but the newest goes first.
+        -- Too much for one transaction: first delete all but the newest.
         x_limits.o_newest := 1;
         x_limits.o_run_by := NULL;
         o_checkpoints := 0;
@@ -218,7 +218,7 @@ BEGIN
             x_reason := 'max_bytes';
             x_policy := x_limits.o_bytes_by;
         END IF;
-        -- What was put last is what a run under way goes on from. And p_below is where others have been told that it ends.
+        -- A run in progress continues from the last put. And p_below is the limit that others have announced.
         x_floor := least(x_floor, x_ns.head_id, x_ns.last_checkpoint_id, p_below);
         IF x_ns.parent_id < x_floor AND EXISTS (
             SELECT
@@ -228,7 +228,7 @@ BEGIN
         ) THEN
             x_floor := x_ns.parent_id;
         END IF;
-        -- What is kept stays readable: the way back to the values of its delta channels is kept with it.
+        -- What is kept must stay readable: the ancestors up to the values of its delta channels are kept, too.
         LOOP
             EXIT WHEN x_floor = '' OR NOT EXISTS (
                 SELECT
@@ -263,7 +263,7 @@ BEGIN
                 o_inner_ids := o_inner_ids || x_inner;
                 o_inner_ns := o_inner_ns || array_fill(x_ns.checkpoint_ns::text, ARRAY[cardinality(x_inner)]);
             ELSE
-                -- Those that are still there, and that nothing needs that came since.
+                -- Those that still exist, and that nothing newer needs.
                 SELECT coalesce(array_agg(c.checkpoint_id ORDER BY c.checkpoint_id), '{}') INTO x_inner
                 FROM unnest(p_inner_ns, p_inner_ids) AS given (ns, id)
                 CROSS JOIN LATERAL (
@@ -307,7 +307,7 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
-    -- Calls of subgraphs go with the root checkpoint that they belong to.
+    -- Calls of subgraphs are deleted with the root checkpoint that they belong to.
     FOR x_kept IN
         SELECT n.checkpoint_ns::text AS ns, (
             SELECT count(*) FROM __schema__.checkpoints AS c WHERE c.thread = p_thread AND c.checkpoint_ns = n.checkpoint_ns
@@ -339,8 +339,8 @@ BEGIN
 END
 $$;
 
--- The checkpoints of a namespace, from p_floor on and below p_below, that aren't the last of their run, nor among p_kept, nor on
--- the way back to the values of delta channels of a last one.
+-- Returns the checkpoints of a namespace, from p_floor on and below p_below, that aren't the last of their run, nor in p_kept, nor
+-- ancestors of a last one that are needed for the values of its delta channels.
 CREATE FUNCTION __schema__.inner_of_runs(p_thread uuid, p_ns text, p_floor text, p_kept text[], p_below text) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -380,11 +380,11 @@ BEGIN
 END
 $$;
 
--- Whether what a plan says is announced first, by its action, o_hold and o_idle_since.
+-- Returns whether a plan must be announced first, by its action, o_hold and o_idle_since.
 --
---   o_is_new  It isn't announced, or something else is.
---   o_until   Until when to wait with it. Null: it may go,
---   o_below   and of a "trim" only what is below this id: what has come to go since is announced anew.
+--   o_is_new  It isn't announced yet, or something else is.
+--   o_until   Until when to hold it. Null: it may be deleted,
+--   o_below   and for a "trim" only below this id: what has become due since is announced again.
 CREATE FUNCTION __schema__.hold_of_plan(
     p_thread uuid, p_action text, p_hold bigint, p_idle_since timestamptz,
     OUT o_is_new boolean, OUT o_until timestamptz, OUT o_below text
@@ -411,7 +411,7 @@ BEGIN
 END
 $$;
 
--- What would be done to a thread if it was looked at now, as plan_retention says it; o_until: it would be held until then.
+-- Returns what would be done to a thread if it was checked now, as plan_retention does. o_until: it would be held until then.
 CREATE FUNCTION __schema__.preview_retention(
     p_tenant text, p_thread uuid, p_extra jsonb,
     OUT o_action text, OUT o_reason text, OUT o_policy text, OUT o_checkpoints bigint, OUT o_until timestamptz,

@@ -1,16 +1,16 @@
--- What retention does to a thread: in steps that are small, so that nobody waits long for the thread, and that leave it whole.
--- Who has the thread locked isn't waited for either.
+-- What retention does to a thread: in small steps that each leave it consistent, so nobody waits long for the thread. It doesn't
+-- wait for locked threads either.
 
--- Makes a step. Where there is much to do, the next call makes the next one.
+-- Makes one step. If there is more to do, the next call makes the next step.
 --
 --   p_batch       How many checkpoints to delete at the most, about.
 --   p_checkpoints, p_below, p_cut, p_inner_ns, p_inner_ids
---                 What plan_retention said without a lock. The ids are a part of them; p_is_last: the last part.
---   o_outcome     "none": there is nothing to do any more; "busy": somebody has the thread locked; "held": announced, and to be
---                 waited with; "trimmed", "deleted"
---   o_is_complete Whether that was all.
+--                 The results of plan_retention without a lock. The ids are a part of them. p_is_last: it is the last part.
+--   o_outcome     "none": nothing is left to do; "busy": the thread is locked; "held": announced, and held back; "trimmed",
+--                 "deleted"
+--   o_is_complete Whether this was the last step.
 --   o_until, o_held_by
---                 Of "held": until when, and by which policy.
+--                 For "held": until when, and by which policy.
 CREATE FUNCTION __schema__.retain_thread(
     p_tenant text, p_thread uuid, p_batch integer, p_checkpoints bigint, p_below text, p_cut text, p_inner_ns text[],
     p_inner_ids text[], p_is_last boolean,
@@ -45,7 +45,7 @@ BEGIN
     o_until := x_hold.o_until;
     IF x_hold.o_is_new THEN
         IF (x_plan.o_action = 'trim') <> (p_below IS NOT NULL) THEN
-            -- It changed since the plan.
+            -- It has changed since the plan.
             o_outcome := 'busy';
             RETURN;
         END IF;
@@ -117,7 +117,7 @@ BEGIN
             o_checkpoints := o_checkpoints + __schema__.delete_namespaces(p_thread, ARRAY[x_ns]);
         END IF;
     END LOOP;
-    -- A root checkpoint stays as long as a call that belongs to it is there.
+    -- A root checkpoint is kept as long as a call that belongs to it exists.
     IF o_checkpoints < p_batch THEN
         FOR x_ns, x_ids IN
             SELECT part.ns, array_agg(part.id ORDER BY part.id COLLATE "C")
@@ -127,11 +127,11 @@ BEGIN
             x_bytes := x_bytes + __schema__.bytes_of_checkpoints(p_thread, x_ns, x_ids);
             PERFORM __schema__.delete_checkpoints(p_thread, x_ns, x_ids);
             o_checkpoints := o_checkpoints + cardinality(x_ids);
-            -- A run that read one of these must not build on it. Those that go on from what is kept are undisturbed.
+            -- A run that read one of these must not build on it. Runs that continue from kept ones are undisturbed.
             UPDATE __schema__.namespaces AS n SET
                 pruned_below = greatest(n.pruned_below, x_ids[cardinality(x_ids)] || E'\x01')
             WHERE n.thread = p_thread AND n.checkpoint_ns = x_ns;
-            -- Nobody finds the parents any more. Encrypted metadata is bound to the parent's id: there it stays.
+            -- References to deleted parents are cleared, but not for encrypted metadata, which is bound to its parent's id.
             UPDATE __schema__.checkpoints AS c SET parent_checkpoint_id = NULL
             WHERE c.thread = p_thread AND c.checkpoint_ns = x_ns AND c.parent_checkpoint_id = ANY (x_ids)
                 AND c.metadata_type NOT LIKE '%+%';
@@ -148,12 +148,12 @@ BEGIN
 END
 $$;
 
--- Deletes a thread that is locked and large, and tells how many checkpoints it had. Null: somebody has come to wait for it, and
--- nothing was deleted.
+-- Deletes a large locked thread, and returns how many checkpoints it had. Null: another transaction waits for it, and nothing was
+-- deleted.
 --
--- A thread is large and comes here in one piece where none of it can go before the rest: all of a delta channel's history is
--- needed to read the newest checkpoint, and the server can't make a value of it. Half a history must not be seen, so it goes in
--- one transaction, of which nobody waits for more than a part.
+-- A large thread is deleted in one piece if no part of it can be deleted earlier: the newest checkpoint needs the entire history
+-- of a delta channel, which the server can't turn into a value. Half a history must not be visible, so it takes one transaction,
+-- of which nobody waits for more than a part.
 CREATE FUNCTION __schema__.delete_unless_awaited(
     p_tenant text, p_thread uuid, p_batch integer, OUT o_checkpoints bigint
 ) LANGUAGE plpgsql AS $$
@@ -219,7 +219,7 @@ EXCEPTION
 END
 $$;
 
--- Raises CKD01 if somebody waits for what this transaction has locked.
+-- Raises CKD01 if another transaction waits for a lock of this one.
 CREATE FUNCTION __schema__.raise_if_awaited() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
@@ -231,7 +231,7 @@ BEGIN
 END
 $$;
 
--- How many bytes checkpoints of a namespace have with the writes beside them, without values.
+-- Returns the size of a namespace's checkpoints with their task writes, without values, in bytes.
 CREATE FUNCTION __schema__.bytes_of_checkpoints(p_thread uuid, p_ns text, p_ids text[]) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT (coalesce((
         SELECT sum(c.size)
@@ -244,8 +244,8 @@ CREATE FUNCTION __schema__.bytes_of_checkpoints(p_thread uuid, p_ns text, p_ids 
     ), 0))::bigint
 $$;
 
--- The values of a thread that nothing refers to (as free_values has it), patches before what they are built on, in each namespace
--- with the version that it has meanwhile. To look for them takes as long as the thread is large: that is why nothing is locked.
+-- Returns the values of a thread that nothing refers to (as in free_values), patches before their bases, with each namespace's
+-- current version. The search takes long for large threads, so nothing is locked.
 CREATE FUNCTION __schema__.find_garbage(p_tenant text, p_thread uuid)
 RETURNS TABLE (o_ns text, o_version bigint, o_channels text[], o_versions text[]) LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -300,8 +300,8 @@ BEGIN
 END
 $$;
 
--- Deletes values that find_garbage has found. False: they may not be garbage any more, for somebody has the thread locked, or put
--- a checkpoint, or task writes that are built on one of them.
+-- Deletes values that find_garbage has found. False: they may not be garbage any more, because the thread is locked, or got a
+-- checkpoint or task writes that build on one of them.
 CREATE FUNCTION __schema__.free_garbage(
     p_tenant text, p_thread uuid, p_ns text, p_version bigint, p_channels text[], p_versions text[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -354,8 +354,8 @@ BEGIN
 END
 $$;
 
--- Notes that retention has looked at a thread and left nothing to do but what is announced (p_is_held), unless it was written to
--- meanwhile.
+-- Records that retention has checked a thread and left only announced deletions (p_is_held), unless it was written to in the
+-- meantime.
 CREATE FUNCTION __schema__.note_retained(
     p_tenant text, p_thread uuid, p_active_at timestamptz, p_looked_at timestamptz, p_due_at timestamptz, p_is_held boolean
 ) RETURNS void LANGUAGE plpgsql AS $$
