@@ -1,4 +1,4 @@
-"""Has gRPC write errors only to standard error, unless the environment says otherwise.
+"""Makes gRPC write only errors to standard error, unless the environment says otherwise.
 
 That is what its documentation names as the default. Without, its releases of today write a line at each attempt to
 connect, besides the exception that says the same. It reads the variable when it is imported: this module comes first.

@@ -1,6 +1,6 @@
 """Associated data (RFC 5116) that binds an encrypted value to the place where it is stored.
 
-It isn't stored with the value: whoever reads knows where it was found, and a value that was put elsewhere doesn't open
+It isn't stored with the value: a reader knows where it found the value, and a value that was moved can't be decrypted
 there. Each field is preceded by its length, and a kind of place has a fixed number of fields, so that no two places
 look the same.
 """
@@ -25,7 +25,7 @@ class AssociatedData(Protocol):
         """The name of the place, for people."""
 
     def fields(self) -> tuple[bytes, ...]:
-        """Returns what tells this place from every other one."""
+        """Returns bytes that are unique to this place."""
 
 
 class ChannelAssociatedData(NamedTuple):
@@ -48,7 +48,7 @@ class ChannelAssociatedData(NamedTuple):
 class PatchAssociatedData(NamedTuple):
     """The value of a channel at one of its versions, as a patch.
 
-    It is bound to the base that it was made on, so that no chain can be arranged otherwise.
+    It is bound to its base, so chains can't be rearranged.
     """
 
     thread_id: str
@@ -114,10 +114,9 @@ class PatchedWriteAssociatedData(NamedTuple):
 
 
 class MetadataAssociatedData(NamedTuple):
-    """A checkpoint's metadata, which vouches for the checkpoint's plain fields too.
+    """A checkpoint's metadata, which also authenticates the checkpoint's plain fields.
 
-    These are its parent, its body, and its channels' versions, so that a checkpoint can't be made to point at other
-    values than its own.
+    These are its parent, its body, and its channels' versions, so a checkpoint can't be made to refer to other values.
     """
 
     thread_id: str
@@ -137,7 +136,7 @@ class MetadataAssociatedData(NamedTuple):
         return b"metadata", *_texts(*place), self._fingerprint()
 
     def _fingerprint(self) -> bytes:
-        """Returns a digest of the plain fields, the same in whatever order the channels come."""
+        """Returns a digest of the plain fields, independent of the order of channels."""
         versions = _in_order(zip(self.channels, self.channel_versions, strict=True))
         return hashlib.sha256(encode((self.body, encode(versions)))).digest()
 
@@ -158,7 +157,7 @@ class ExtraAssociatedData(NamedTuple):
 
 
 def encode(fields: Iterable[bytes]) -> bytes:
-    """Returns fields as one piece of bytes, from which they can be told apart again."""
+    """Returns an unambiguous encoding of fields."""
     return b"".join([part for field in fields for part in (struct.pack(">Q", len(field)), field)])
 
 

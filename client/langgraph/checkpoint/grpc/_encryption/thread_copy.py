@@ -1,9 +1,8 @@
 """Copying a thread whose values are encrypted.
 
-They are bound to their thread: rows that the server copies could not be read under the copy's name. So the client reads
-each checkpoint, opens what belongs to it, seals it for the other thread and writes it there, oldest first. What is
-copied is what the server would copy. It isn't one atomic step: if it breaks off, what is there of the copy is deleted
-again.
+They are bound to their thread, so rows that the server copies couldn't be decrypted in the copy. Instead, the client
+reads each checkpoint, decrypts it, encrypts it for the other thread, and writes it there, oldest first. It copies the
+same as the server would. It isn't atomic: if it fails, the partial copy is deleted.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class EncryptedThreadCopy:
 
     serde: ValueSerde
     attach_lease: Callable[[Any], Any]
-    """Gives a request the token of the lease that the caller holds on its thread, and returns it."""
+    """Adds the token of the caller's lease on its thread to a request, and returns it."""
 
     def copy(self, source: str, target: str, at: str | None) -> Flow[None]:
         """Copies a thread, whole or up to a checkpoint of its root graph. Raises as `GrpcSaver.copy_thread` does."""
@@ -71,11 +70,11 @@ class EncryptedThreadCopy:
         if not found:
             return
         chosen, without_writes = self._chosen(found, at)
-        # Whatever is written from here on is deleted again if the copy breaks off.
+        # Everything written from here on is deleted if the copy fails.
         try:
             yield from self._copied(source, target, sorted(chosen, key=lambda place: place[1]), without_writes)
         except VersionConflictError as conflict:
-            # Not ours alone any more, so it stays.
+            # Others have written to it, so it is kept.
             raise ThreadExistsError(
                 f"somebody else wrote to thread {target!r} while it was being made: a part of the copy is there"
             ) from conflict
@@ -87,7 +86,7 @@ class EncryptedThreadCopy:
     def _chosen(
         self, found: Collection[values.CheckpointTuple], at: str | None
     ) -> tuple[Collection[Place], Place | None]:
-        """Returns which checkpoints to copy, and that of them whose writes are left behind."""
+        """Returns the checkpoints to copy, and the one whose task writes are left out."""
         if at is None:
             return [(message.checkpoint_ns, message.checkpoint_id) for message in found], None
         parents = {m.checkpoint_id: m.parent_checkpoint_id for m in found if not m.checkpoint_ns}
@@ -98,7 +97,7 @@ class EncryptedThreadCopy:
         while current in parents and current not in ancestors:
             ancestors[current] = None
             current = parents[current]
-        # Where the thread went on from there, the step after it is the copy's to take afresh.
+        # If the thread continued from there, the copy must take the next step again.
         went_on = at in parents.values()
         completed = ancestors.keys() - {at} if went_on else ancestors.keys()
         chosen = [("", checkpoint_id) for checkpoint_id in ancestors]
@@ -110,7 +109,7 @@ class EncryptedThreadCopy:
         return chosen, ("", at) if went_on else None
 
     def _copied(self, source: str, target: str, chosen: Iterable[Place], without_writes: Place | None) -> Flow[None]:
-        # Of its own: what is copied is not what runs are about to read.
+        # A separate cache: runs won't read the copied values.
         cache = ValueCache(_CACHE_BYTES)
         reader = Reader(serde=self.serde, cache=cache, first_version=str)
         versions: dict[str, int] = {}
@@ -138,7 +137,7 @@ class EncryptedThreadCopy:
     def _put(
         self, found: Found, target: str, cache: ValueCache, brought: set[tuple[str, str, str]]
     ) -> OutgoingCheckpoint:
-        """Builds the put of a checkpoint's copy, with those values that no put before it has brought."""
+        """Builds the put of a checkpoint's copy, with values that no earlier put had."""
         message = found.message
         assert message is not None
         ns, own_id = message.checkpoint_ns, message.checkpoint_id
@@ -167,7 +166,7 @@ class EncryptedThreadCopy:
         return put
 
     def _body(self, message: values.CheckpointTuple, target: str) -> bytes:
-        """Returns a checkpoint's body with its extra fields sealed for the copy."""
+        """Returns a checkpoint's body with its extra fields encrypted for the copy."""
         body = decode.body_of(message)
         if "extra" not in body:
             return message.body
@@ -177,7 +176,7 @@ class EncryptedThreadCopy:
         return ormsgpack.packb(body)
 
     def _writes(self, found: Found, target: str, cache: ValueCache) -> Iterator[OutgoingWrites]:
-        """Yields the puts of what lies beside a checkpoint, one for each task."""
+        """Yields the puts of a checkpoint's task writes, one per task."""
         message = found.message
         assert message is not None
         by_task = itertools.groupby(

@@ -1,7 +1,7 @@
 """XAES-256-GCM (c2sp.org/XAES-256-GCM): AES-256-GCM with nonces that are long enough to be drawn at random.
 
-AES-GCM alone has nonces of 96 bits. Drawn at random, they are good for 2^32 messages a key (NIST SP 800-38D), which
-busy agents write within weeks; and a nonce that comes twice lets others forge messages. Here a nonce has 192 bits. The
+AES-GCM alone has nonces of 96 bits. Random ones are safe for 2^32 messages per key (NIST SP 800-38D), which busy agents
+write within weeks; and a repeated nonce lets others forge messages. Here a nonce has 192 bits. The
 key and the first half of it make a key of the message's own, through AES as a key derivation function (NIST SP
 800-108), and 2^80 messages are fine. All of it is AES as every platform has it, where XChaCha20 and AES-GCM-SIV are
 rare.
@@ -39,7 +39,7 @@ class XAes256Gcm:
         return self._of_message(nonce).encrypt(nonce[_HALF:], data, associated)
 
     def decrypt(self, nonce: bytes, data: bytes, associated: bytes) -> bytes | None:
-        """Returns what was encrypted; None: not with this key, nonce and associated data, or it was changed since."""
+        """Returns the plaintext. None: another key, nonce or associated data, or the ciphertext was changed."""
         try:
             return self._of_message(nonce).decrypt(nonce[_HALF:], data, associated)
         except InvalidTag:

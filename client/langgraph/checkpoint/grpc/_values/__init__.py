@@ -1,1 +1,1 @@
-"""Serialized values: patches on earlier versions, what the saver remembers, and what travels apart from messages."""
+"""Serialized values: patches, the cache, and transfers outside messages."""

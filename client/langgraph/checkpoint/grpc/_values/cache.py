@@ -1,4 +1,4 @@
-"""The bytes of channels' last versions: what needn't be read again, and what patches are made on.
+"""The bytes of channels' last versions, which needn't be read again, and on which patches are made.
 
 Versions that savers make are never used twice, but those of hand-made checkpoints may be: after a thread was deleted,
 say. So an entry has the checksum that the value is stored with. The server compares it, and sends another value.
@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 SMALLEST_BYTES = 512
-"""Smaller values aren't kept: to send them whole costs nothing."""
+"""Smaller values aren't cached: sending them whole costs nothing."""
 
 _ENTRY_BYTES = 512
 """The approximate size of an entry without its value."""
@@ -32,7 +32,7 @@ class Chain(NamedTuple):
     crc32: int
     """Its `CachedValue.crc32`."""
     digest: bytes | None
-    """Its `CachedValue.digest`; None: nothing has asked for it, so no patch is sealed."""
+    """Its `CachedValue.digest`. None: never needed, because no patch is sealed."""
     patches: tuple[bytes, ...]
     """The instructions of the patches, not encrypted."""
 
@@ -57,13 +57,13 @@ class CachedValue:
         self.type = type
         """The serializer's type."""
         self.stored_type = stored_type
-        """The type as it is stored: it tells with which key the bytes are encrypted there."""
+        """The stored type, which names the key that encrypts the bytes."""
         self.crc32 = crc32
         """The checksum that the value, or its patch, is stored with; 0: none."""
         self.data = data
         """The serialized bytes, not encrypted."""
         self.chain = chain
-        """The patches that it is stored as; None: it is stored whole."""
+        """The patches that it is stored as. None: it is stored whole."""
         self.chain_bytes = chain_bytes
         """The bytes that these take where they are stored."""
         self._digest: bytes | None = None
@@ -75,11 +75,11 @@ class CachedValue:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of memory that it holds."""
+        """Its size in memory, in bytes."""
         return len(self.data) + self.chain_bytes + _ENTRY_BYTES
 
     def with_patch(self, instructions: bytes) -> Chain:
-        """Returns the chain of a version that is a patch on this one."""
+        """Returns the chain of a patch on this version."""
         if self.chain is None:
             return Chain(self.version, self.crc32, self._digest, (instructions,))
         return self.chain._replace(patches=(*self.chain.patches, instructions))
@@ -101,7 +101,7 @@ class ValueCache:
     May be used from any number of threads. A forked child begins with an empty one.
 
     Args:
-        max_bytes: How much is kept.
+        max_bytes: The maximum size of all values.
     """
 
     def __init__(self, max_bytes: float) -> None:
@@ -115,7 +115,7 @@ class ValueCache:
         self._size = 0
 
     def channels(self, key: Key) -> Mapping[str, CachedValue]:
-        """Returns what is kept of a namespace, by channel. The answer doesn't change any more."""
+        """Returns the cached values of a namespace, by channel, as an immutable snapshot."""
         with self._lock:
             kept = self._namespaces.get(key)
             if kept is None:
@@ -124,20 +124,20 @@ class ValueCache:
             return dict(kept)
 
     def get(self, key: Key, channel: str) -> CachedValue | None:
-        """Returns the version that is kept of a channel."""
+        """Returns the cached version of a channel."""
         with self._lock:
             kept = self._namespaces.get(key)
             return None if kept is None else kept.get(channel)
 
     def put(self, key: Key, channel: str, value: CachedValue) -> None:
-        """Keeps a version of a channel in place of the one before."""
+        """Caches a version of a channel, replacing the previous one."""
         if len(value.data) < SMALLEST_BYTES or len(value.data) > self._max_bytes or not value.crc32:
             return self.remove(key, channel)
         with self._lock:
             kept = self._namespaces.setdefault(key, {})
             self._namespaces.move_to_end(key)
             before = kept.pop(channel, None)
-            # At the end: the oldest of its namespace is the first to go.
+            # At the end: the oldest of its namespace is evicted first.
             kept[channel] = value
             self._size += value.held_bytes
             if before is not None:
@@ -147,7 +147,7 @@ class ValueCache:
         return None
 
     def remove(self, key: Key, channel: str, version: str | None = None) -> None:
-        """Forgets a channel, if the version that is kept is this one; None: whatever it is."""
+        """Removes a channel, if its cached version is this one. None: any version."""
         with self._lock:
             kept = self._namespaces.get(key)
             value = None if kept is None else kept.get(channel)

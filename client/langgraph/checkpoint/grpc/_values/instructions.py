@@ -13,14 +13,14 @@ from typing import NamedTuple
 from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
-"""The largest value that is taken from a server, in bytes."""
+"""The maximum size of a value from a server, in bytes."""
 _MOST_COMPOSED = 2048
 """The most instructions that are put together into one patch: no more come of them, and an event
 loop waits for it."""
 
 
 def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
-    """Returns the bytes that instructions make of a base. Raises CorruptValueError if they aren't those announced."""
+    """Applies instructions to a base. Raises CorruptValueError unless the result matches the patch."""
     view, source = memoryview(base), memoryview(instructions)
     parts: list[memoryview] = []
     made = at = 0
@@ -51,14 +51,14 @@ def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
 
 
 def compose(patches: Iterable[bytes], most: int) -> bytes | None:
-    """Returns the instructions that do what patches do one after the other, without the bytes that they are made on.
+    """Composes consecutive patches into one, without needing the bytes of the base.
 
     Args:
         patches: Their instructions, each on what the one before makes. They have been applied, so they are in order.
-        most: How many bytes of instructions are of use.
+        most: The maximum size of the instructions, in bytes.
 
     Returns:
-        The instructions; None if they would be too many, or putting them together would take long.
+        The instructions, or None if they would be too large or would take long.
     """
     chain = [_pieces(instructions) for instructions in patches]
     if sum(map(len, chain)) > _MOST_COMPOSED:
@@ -78,14 +78,14 @@ def compose(patches: Iterable[bytes], most: int) -> bytes | None:
 
 
 class _Piece(NamedTuple):
-    """An instruction: bytes of the base from a place on, or bytes that are inserted."""
+    """An instruction: a range of the base, or bytes to insert."""
 
     size: int
     base: int
     inserted: bytes | None
 
     def cut(self, start: int, end: int) -> _Piece:
-        """Returns what it makes from one of its bytes to another."""
+        """Returns the part of it between two offsets."""
         if self.inserted is None:
             return _Piece(end - start, self.base + start, None)
         return _Piece(end - start, 0, self.inserted[start:end])
@@ -127,7 +127,7 @@ def _composed(first: list[_Piece], then: list[_Piece]) -> list[_Piece]:
 
 
 def _append(pieces: list[_Piece], piece: _Piece) -> None:
-    """Appends a piece, to the last one if it goes on with it."""
+    """Appends a piece, merging it with the last one if they are adjacent."""
     if not piece.size:
         return
     last = pieces[-1] if pieces else None

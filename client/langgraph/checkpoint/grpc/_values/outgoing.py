@@ -1,7 +1,7 @@
-"""Puts on their way: their values whole or as patches, in the message or ahead of it.
+"""Outgoing puts: values whole or as patches, in the message or uploaded before it.
 
-The bytes that were serialized are kept until the put is stored, so that it can be made again with whole values where
-the server doesn't have what its patches build on.
+The serialized bytes are kept until the put is stored: if the server lacks the base of a patch, the put is built again
+with whole values.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
 
 MESSAGE_BYTES = 1024 * 1024
-"""Up to how many bytes of values go in the message of a put. The others go ahead of it, the largest first."""
+"""Maximum size of values in a put's message, in bytes. The others are uploaded before, the largest first."""
 PART_BYTES = 1024 * 1024 - 4096
-"""How many bytes a part of a value has: with what is around them, a message of 1 MiB."""
+"""Size of a part of a value, in bytes: its message has 1 MiB."""
 OFFLOADED_BYTES = 1024 * 1024
-"""From how many bytes on values are compared and encrypted outside an event loop."""
+"""Size from which values are compared and encrypted outside an event loop, in bytes."""
 MAX_DEPTH = 40
-"""How many patches follow one another at the most. Then one takes the place of all of them, if it is small enough."""
+"""Maximum length of a chain of patches. Then one patch replaces all of them, if it is small enough."""
 
 Place = ChannelAssociatedData | WriteAssociatedData
 
 MAX_ALL_INSTRUCTIONS = 65_536
-"""How many instructions a server takes in all patches of a put. Each has two bytes or more."""
+"""Maximum number of instructions that a server accepts in all patches of a put. Each has two bytes or more."""
 
 _MAX_PATCHES = MAX_ALL_INSTRUCTIONS // MAX_INSTRUCTIONS
 SMALLEST_WRITE = 4096
-"""From how many bytes on a task write is compared with its channel's value."""
+"""Size from which a task write is compared with its channel's value, in bytes."""
 _SMALLEST_UPLOAD = 4096
 _TRIES = 10
-"""How often a put is made again whose uploads were deleted before it came."""
+"""Number of attempts of a put whose uploads were deleted before it arrived."""
 CRC_BYTES = 4
-"""In front of the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
+"""Precedes the instructions of an encrypted patch: the CRC-32 of the value, big-endian."""
 ROW_BYTES = 64
 """The size of a patch without its instructions."""
 REPLACED = "\x1f"
@@ -56,7 +56,7 @@ REPLACED = "\x1f"
 
 
 class _Value:
-    """A value on its way: its message in the request, and the bytes."""
+    """An outgoing value: its message in the request, and its bytes."""
 
     __slots__ = ("_made_of", "cached", "data", "message", "payload", "place", "type", "upload_id")
 
@@ -68,18 +68,18 @@ class _Value:
         self.payload = b""
         """The bytes to store: as they are or encrypted, of the value or of a patch."""
         self.upload_id = b""
-        """Not empty: the payload goes ahead of the put."""
+        """Not empty: the payload is uploaded before the put."""
         self.cached: CachedValue | None = None
         self._made_of: tuple[bytes, bytes, int, int] | None = None
 
     def shed(self, base: bytes, instructions: bytes, checksum: int) -> int:
-        """Lets go of its bytes, which a patch makes again of a base that others hold too. Returns how many less."""
+        """Drops its bytes, which can be computed from a patch and a shared base. Returns the saved memory in bytes."""
         size, self.data = len(self.data), b""
         self._made_of = (base, instructions, size, checksum)
         return size - len(instructions)
 
     def restore(self) -> int:
-        """Makes its bytes again, if it has let go of them. Returns how many more it holds then."""
+        """Computes its bytes again, if it has dropped them. Returns the additional memory in bytes."""
         if self._made_of is None:
             return 0
         instructions = self._made_of[1]
@@ -98,20 +98,20 @@ class _Patched(NamedTuple):
     """The base's bytes, for a task write."""
     instructions: bytes
     chain: Chain | None
-    """The patches that it is stored as; None: a task write, which nothing is built on."""
+    """The patches that it is stored as. None: a task write, on which nothing builds."""
     chain_bytes: int
     """The size of those before it, in bytes."""
 
 
 class Outgoing:
-    """A put, or task writes, on the way to the server.
+    """An outgoing put, or outgoing task writes.
 
     What sends it does, in this order: `flows.run(transfer.send_ahead(put), call)` if `put.goes_ahead`; `put.stage()`
     when it is handed to the pipeline; `put.discard()` if it failed, or its outcome isn't known. Where it failed with
     BaseMissingError, and `put.make_whole()` returns True: all of this again. See `transfer.send`.
 
     Args:
-        serde: What serializes and encrypts.
+        serde: Serializes and encrypts.
         cache: Has the versions that patches are made on.
         request: Names thread and namespace; the values are added to it.
     """
@@ -136,16 +136,16 @@ class Outgoing:
 
     @property
     def goes_ahead(self) -> bool:
-        """True if there is something to do before the request can be sent: see `transfer.send_ahead`."""
+        """True if something must be done before the request can be sent: see `transfer.send_ahead`."""
         return not self._is_prepared or self._has_uploads
 
     def prepare_small(self) -> None:
-        """Does what `prepare` does, unless that takes long."""
+        """Calls `prepare`, unless that takes long."""
         if self.size <= OFFLOADED_BYTES:
             self.prepare()
 
     def prepare(self) -> None:
-        """Writes the values into the request: whole or as patches, and the largest of them apart."""
+        """Writes the values into the request, whole or as patches, and separates the largest."""
         if self._is_prepared:
             return
         if not self._values:
@@ -161,14 +161,14 @@ class Outgoing:
         for value in self._values:
             if not value.upload_id:
                 value.message.data = value.payload
-                # What is in the request needn't be kept twice.
+                # Bytes that are in the request needn't be kept twice.
                 value.payload = b""
         self._is_prepared = True
 
     def parts(self) -> Iterator[values_pb.PutPartRequest]:
-        """Yields the requests that store what goes ahead, each made when it is wanted.
+        """Yields the requests of uploads, built one by one when needed.
 
-        A value's last part comes first: if the value is too large for the server, that tells it.
+        A value's last part comes first: the server refuses it at once if the value is too large.
         """
         for value in self._values:
             if value.upload_id:
@@ -182,7 +182,7 @@ class Outgoing:
                     )
 
     def refusal(self, error: InvalidArgumentError) -> InvalidArgumentError:
-        """Returns what to raise for a part that the server has refused: naming the value that is too large for it."""
+        """Returns the error for a refused part, which names the too large value."""
         for value in self._values:
             size = len(value.payload)
             if value.upload_id and error.limit is not None and size > error.limit:
@@ -195,20 +195,20 @@ class Outgoing:
         return error
 
     def sent_ahead(self) -> None:
-        """Marks what goes ahead as stored."""
+        """Marks the uploads as stored."""
         self._has_uploads = False
         for value in self._values:
             value.upload_id, value.payload = b"", b""
 
     def stage(self) -> None:
-        """Makes the values known, as what the next put may build on and needn't be read."""
+        """Caches the values, so the next put may build on them, and they needn't be read."""
         self._is_staged = True
         for value in self._values:
             if value.cached is not None:
                 self._cache.put(self.key, value.place.channel, value.cached)
 
     def discard(self) -> None:
-        """Forgets what `stage` made known: nothing was stored, or it isn't known."""
+        """Removes what `stage` has cached: nothing was stored, or that is unknown."""
         if self._is_staged:
             self._is_staged = False
             for value in self._values:
@@ -216,7 +216,7 @@ class Outgoing:
                     self._cache.remove(self.key, value.place.channel, value.cached.version)
 
     def make_whole(self) -> bool:
-        """Makes the request again, without patches and with uploads of its own.
+        """Builds the request again, without patches and with new uploads.
 
         Returns:
             False if it has neither patches nor uploads, so that the server would refuse it again; or if it was made
@@ -241,7 +241,7 @@ class Outgoing:
         return message.HasField("patch") or message.HasField("parts")
 
     def _bound_instructions(self) -> None:
-        """Makes patches whole beyond as many as a server takes, each with as many instructions as one can have."""
+        """Makes patches whole beyond the number that a server surely accepts."""
         if len(self._values) <= _MAX_PATCHES:
             return
         patched = [value for value in self._values if value.message.HasField("patch")]
@@ -250,7 +250,7 @@ class Outgoing:
                 self._fill_whole(value)
 
     def _move_ahead(self, inline: int) -> None:
-        """Lets the largest values go ahead of the request. `inline`: how many bytes all have."""
+        """Separates the largest values from the request. `inline`: the size of all values in bytes."""
         for value in sorted(self._values, key=lambda value: len(value.payload), reverse=True):
             size = len(value.payload)
             if inline <= MESSAGE_BYTES or size < _SMALLEST_UPLOAD:
@@ -273,7 +273,7 @@ class Outgoing:
             value.cached = CachedValue(value.place.version, value.type, value.message.type, checksum, value.data)
 
     def _fill(self, value: _Value) -> None:
-        """Writes a value into its message, as a patch if it lends itself."""
+        """Writes a value into its message, as a patch if that is worthwhile."""
         base = self._base_of(value)
         made = None if base is None else self._patched(value, base)
         if made is None:
@@ -302,7 +302,7 @@ class Outgoing:
         return None
 
     def _patched(self, value: _Value, base: CachedValue) -> _Patched | None:
-        """Returns how a value is stored as a patch; None: it is too different, and is stored whole."""
+        """Returns a value's patches. None: it differs too much, and is stored whole."""
         half = len(value.data) // 2 - ROW_BYTES
         is_write = isinstance(value.place, WriteAssociatedData)
         begins_anew = not is_write and base.depth >= MAX_DEPTH
@@ -319,7 +319,7 @@ class Outgoing:
         chain = base.with_patch(instructions)
         if not begins_anew:
             return _Patched(base.version, base.crc32, digest, base.data, instructions, chain, base.chain_bytes)
-        # One patch does what the whole chain did.
+        # One patch replaces the whole chain.
         composed = compose(chain.patches, half)
         if composed is None:
             return None
@@ -336,7 +336,7 @@ class Outgoing:
         return is_usable and (self._serde.encryption is None or chain.digest is not None)
 
     def _base_of(self, value: _Value) -> CachedValue | None:
-        """Returns what a value may be a patch on: the version of its channel that was put or read last.
+        """Returns the base for a patch: the last version of the channel that was put or read.
 
         That isn't what is stored with another key, which would be needed for as long as the patch. Bytes that the
         serializer has encrypted have nothing in common.
@@ -349,20 +349,20 @@ class Outgoing:
         if base is None or base.stored_type != self._serde.stored_type(value.type):
             return None
         if isinstance(place, WriteAssociatedData):
-            # Nothing is built on it. What is much smaller is mostly something to be added: it isn't in the base.
+            # Nothing builds on it. A much smaller write is usually an addition, which isn't in the base.
             return base if size >= len(base.data) // 2 else None
         return base if base.version != place.version else None
 
 
 def _patch_place(value: _Value, made: _Patched) -> PatchAssociatedData | PatchedWriteAssociatedData:
-    """Returns where a value is stored that is a patch."""
+    """Returns the place of a value that is stored as a patch."""
     if isinstance(value.place, WriteAssociatedData):
         return PatchedWriteAssociatedData(value.place, made.base_version, len(value.data), made.base_digest)
     return PatchAssociatedData(*value.place, made.base_version, len(value.data), made.base_digest)
 
 
 class OutgoingCheckpoint(Outgoing):
-    """A put of a checkpoint, on the way to the server."""
+    """An outgoing put of a checkpoint."""
 
     request: pb.PutCheckpointRequest
 
@@ -383,7 +383,7 @@ class OutgoingCheckpoint(Outgoing):
 
 
 class OutgoingWrites(Outgoing):
-    """Task writes, on the way to the server."""
+    """Outgoing task writes."""
 
     request: pb.PutWritesRequest
 

@@ -3,9 +3,9 @@
 Values mostly grow at their end, or change in a few places. So the beginning and the end that both have in common are
 looked for first, by comparing memory. At a difference, what comes a little later in the new bytes is looked for nearby
 in the base: that finds back after an edit, or after the header of a list whose count grew by some bytes. What isn't
-found so, because much changed or moved, is looked for by content: places that the bytes before them mark out, the same
-in both whatever was inserted elsewhere, are keys of an index of the base. All of it is `startswith`, `find` and
-`translate`, single calls into C.
+found so, because much changed or moved, is found by content: places marked by the bytes before them, which are the same
+in both versions whatever was inserted elsewhere, are the keys of an index of the base. All of it is `startswith`,
+`find` and `translate`, single calls into C.
 
 The format is described in values.proto (Patch); instructions.py applies it.
 """
@@ -17,22 +17,22 @@ from typing import NamedTuple
 from langgraph.checkpoint.grpc._values.instructions import encode_number
 
 MAX_INSTRUCTIONS = 4096
-"""The most instructions in a patch that is made here."""
+"""The maximum number of instructions in a patch made here."""
 _SHORTEST_COPY = 16
-"""Shorter pieces are inserted: the instructions of a copy have up to 10 bytes."""
+"""Shorter pieces are inserted, because a copy instruction has up to 10 bytes."""
 _FIRST_COMPARED = 64
 _NEARBY = ((8, 1 << 20), (64, 1 << 16), (512, 1 << 16), (4096, 1 << 16), (32_768, 1 << 17))
 """How far behind a difference is looked for common bytes, and how far ahead in the base."""
 _NEARBY_TRIES = 256
 _PROBE_BYTES = 32
-"""How many bytes are looked for."""
+"""The number of bytes to find."""
 _CONVINCING_BYTES = 512
 """From how many common bytes on a place is believed: things of one kind have much in common at their beginnings."""
 _WORTH_SKIPPING = 8
-"""How many times as many bytes must follow as were skipped."""
+"""How many times as many equal bytes must follow as were skipped."""
 _SAMPLES = 10
 _SMALL_BYTES = 2048
-"""A change of so few bytes is not looked at for long."""
+"""A change of this few bytes isn't examined further."""
 
 _CLASSES = bytes((value * 0x9E3779B1 >> 13 ^ value >> 1 ^ value >> 4) & 1 for value in range(256))
 _PATTERN = bytes((0, 1, 1, 0, 1, 0, 0, 1, 1, 1))
@@ -40,7 +40,7 @@ _PATTERN = bytes((0, 1, 1, 0, 1, 0, 0, 1, 1, 1))
 in random ones, all ten every 1024."""
 _FEWEST_CLASSES = 7
 _PLACES = 4096
-"""About how many places an index of random bytes has."""
+"""The approximate number of places in an index of random bytes."""
 
 
 _HEADER_BYTES = bytes({0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}.get(first, 1) for first in range(256))
@@ -56,15 +56,15 @@ class _Match(NamedTuple):
 
 
 def diff(base: bytes, new: bytes, most: int | None = None) -> bytes | None:
-    """Returns the instructions that make `new` of `base`.
+    """Returns the instructions that make `new` from `base`.
 
     Args:
         base: The earlier version.
         new: The version to make.
-        most: How many bytes of instructions are of use. Default: half of the new bytes.
+        most: The maximum size of the instructions, in bytes. Default: half of the new bytes.
 
     Returns:
-        The instructions; None if they would be too many.
+        The instructions, or None if they would be too large.
     """
     most = len(new) // 2 if most is None else most
     view = memoryview(base)
@@ -95,7 +95,7 @@ def diff(base: bytes, new: bytes, most: int | None = None) -> bytes | None:
 
 
 class _Writer:
-    """Instructions in the making."""
+    """A builder of instructions."""
 
     def __init__(self, new: bytes) -> None:
         self._new = new
@@ -123,7 +123,7 @@ class _Writer:
         self._insert(len(self._new))
 
     def instructions(self, most: int) -> bytes | None:
-        """Returns the instructions; None if they have too many bytes, or are too many."""
+        """Returns the instructions, or None if they are too large or too many."""
         if len(self._parts) > MAX_INSTRUCTIONS or sum(map(len, self._parts)) > most:
             return None
         return b"".join(self._parts)
@@ -137,7 +137,7 @@ class _Writer:
 
 
 class _Search:
-    """Looks for bytes that two versions have in common, between what they have in common at both ends."""
+    """Finds common bytes of two versions between their common ends."""
 
     def __init__(self, base: bytes, view: memoryview, base_end: int, new: bytes, new_end: int) -> None:
         self._base = base
@@ -151,7 +151,7 @@ class _Search:
         self._pattern = b""
 
     def nearby(self, base: int, new: int) -> _Match | None:
-        """Returns common bytes a little behind two places."""
+        """Returns common bytes a little after two places."""
         for behind, window in _NEARBY:
             at = new + behind
             if at + _PROBE_BYTES > self.new_end or self._tries <= 0:
@@ -161,14 +161,14 @@ class _Search:
             found = self._base.find(probe, base, min(base + window, self._base_end))
             if found >= 0:
                 match = self._extended(found, at, base, new)
-                # What is skipped for it may be elsewhere.
+                # The skipped bytes may be elsewhere.
                 worth = max(_CONVINCING_BYTES, _WORTH_SKIPPING * (match.new - new))
                 if match.size >= worth or match.new + match.size == self.new_end:
                     return match
         return None
 
     def anywhere(self, new: int, most: int) -> _Match | None:
-        """Returns common bytes at most so far behind a place, wherever they are in the base."""
+        """Returns common bytes within a distance after a place, wherever they are in the base."""
         if self._index is None:
             self._index = self._indexed() if self._has_common_bytes(new) else {}
         if not self._index:
@@ -186,12 +186,12 @@ class _Search:
         return None
 
     def _has_common_bytes(self, new: int) -> bool:
-        """Returns whether probably half of what is behind a place is in the base: an index takes its time."""
+        """Returns whether the base probably has half of the bytes after a place: building an index takes time."""
         step = max((self.new_end - new) // _SAMPLES, _PROBE_BYTES)
         return any(self._new[at : at + _PROBE_BYTES] in self._base for at in range(new, self.new_end, step))
 
     def _indexed(self) -> dict[bytes, int]:
-        """Returns places of the base by the bytes that follow them; without those that there are several of."""
+        """Returns places of the base by the bytes that follow them, without ambiguous ones."""
         base, size = self._base, len(self._base)
         classes = min(max((size // _PLACES).bit_length(), _FEWEST_CLASSES), len(_PATTERN))
         self._pattern = pattern = _PATTERN[:classes]
@@ -218,7 +218,7 @@ class _Search:
 
 
 def _fill(patch: _Writer, search: _Search, start: int, most: int) -> None:
-    """Writes copies for what is common between the ends."""
+    """Writes copies of the common bytes between the ends."""
     base = new = start
     while search.new_end - new > _PROBE_BYTES and patch.inserted <= most:
         match = search.nearby(base, new)
@@ -233,7 +233,7 @@ def _fill(patch: _Writer, search: _Search, start: int, most: int) -> None:
 
 
 def _common(base: memoryview, at: int, new: bytes, new_at: int, most: int) -> int:
-    """Returns how many bytes are the same from two places on, at most so many."""
+    """Returns how many bytes are equal from two places on, up to a maximum."""
     if new.startswith(base[at : at + most], new_at):
         return most
     same, step = 0, _FIRST_COMPARED
@@ -252,7 +252,7 @@ def _common(base: memoryview, at: int, new: bytes, new_at: int, most: int) -> in
 
 
 def _common_back(base: memoryview, at: int, new: bytes, new_at: int, most: int) -> int:
-    """Returns how many bytes are the same before two places, at most so many."""
+    """Returns how many bytes are equal before two places, up to a maximum."""
     if new.endswith(base[at - most : at], 0, new_at):
         return most
     same, step = 0, _FIRST_COMPARED

@@ -1,4 +1,4 @@
-"""Values as an answer has them: rows that are whole or patches, put together with what the saver has already."""
+"""Values of an answer: rows that are whole or patches, assembled with cached values."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from checkpointd.v1 import value_service_pb2 as values_pb
 from checkpointd.v1 import values_pb2 as values
 
 MAX_CHAIN = 1024
-"""How many patches of a chain are followed. Servers accept far fewer."""
+"""Maximum length of a chain of patches. Servers accept far fewer."""
 
 At = tuple[str, str]
 """A channel and a version of it."""
 
 KEPT_BYTES = 32 * 1024 * 1024
-"""How many bytes of values are kept while the rows of an answer are read: what a chain goes through comes again."""
+"""Maximum size of assembled values kept while an answer is read, in bytes: chains share their beginnings."""
 
 
 class ValueRows:
     """The rows of one namespace in an answer.
 
     Args:
-        serde: What opens them.
+        serde: Decrypts them.
         key: The namespace.
         rows: The rows.
-        known: What the saver has, by channel. What the answer holds all the same is another value.
-        kept_bytes: How many bytes of values are kept for what else is built on them.
+        known: Cached values, by channel. If the answer has a value too, it is a different one.
+        kept_bytes: The maximum size of values that are kept as bases, in bytes.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class ValueRows:
         self._opened_bytes = 0
         self._kept_bytes = kept_bytes
         self._last: dict[str, CachedValue] = {}
-        """The value of each channel that was asked for last: what a checkpoint has, its task writes are built on."""
+        """The last requested value of each channel: a checkpoint's task writes build on its values."""
 
     def left_out(self, versions: Iterable[At]) -> dict[At, LeftOut]:
-        """Returns the rows that channels' versions are made of and whose bytes were left out."""
+        """Returns the rows of channels' versions whose bytes were left out."""
         found: dict[At, LeftOut] = {}
         if self._some_left_out:
             for at in itertools.chain.from_iterable([self._chain(*version) for version in versions]):
@@ -79,15 +79,15 @@ class ValueRows:
         return found
 
     def take(self, at: At, data: bytes) -> None:
-        """Takes the bytes of a row that was left out."""
+        """Adds the bytes of a row that were left out."""
         self._fetched[at] = data
 
     def let_go(self) -> None:
-        """Lets go of bytes that were left out: the checkpoint is read that they were fetched for."""
+        """Drops fetched bytes, once their checkpoint has been read."""
         self._fetched.clear()
 
     def value(self, channel: str, version: str) -> CachedValue | None:
-        """Returns a channel's value at a version; None: the channel is empty.
+        """Returns a channel's value at a version. None: the channel is empty.
 
         Raises CorruptValueError, EncryptionError.
         """
@@ -107,13 +107,13 @@ class ValueRows:
         return found
 
     def write(self, place: PlaceOf, channel: str, stored: values.TypedValue, payload: bytes) -> tuple[str, bytes]:
-        """Returns the type and the serialized bytes of a task write, opened. Raises CorruptValueError, EncryptionError.
+        """Returns the type and the decrypted bytes of a task write. Raises CorruptValueError, EncryptionError.
 
         Args:
             place: Its WriteAssociatedData.
             channel: The channel that was written to.
-            stored: What was.
-            payload: Its bytes, also where the answer left them out.
+            stored: The stored write.
+            payload: Its bytes, even if the answer left them out.
         """
         if not stored.HasField("patch"):
             return self._serde.open(stored.type, payload, place)
@@ -128,7 +128,7 @@ class ValueRows:
         return type_tag, data
 
     def _chain(self, channel: str, version: str) -> list[At]:
-        """Returns the rows that have to be opened for a value, the last first."""
+        """Returns the rows to decrypt for a value, the last first."""
         chain: list[At] = []
         while self._have(channel, version) is None and (row := self._rows.get((channel, version))) is not None:
             chain.append((channel, version))
@@ -140,7 +140,7 @@ class ValueRows:
         return chain
 
     def _have(self, channel: str, version: str) -> CachedValue | None:
-        """Returns a version that needn't be put together any more."""
+        """Returns a version that is assembled already."""
         at = (channel, version)
         if at in self._rows:
             last = self._last.get(channel)
@@ -149,7 +149,7 @@ class ValueRows:
         return known if known is not None and known.version == version else None
 
     def _open(self, at: At, base: CachedValue | None) -> CachedValue:
-        """Opens a row, the one that it builds on having been opened."""
+        """Decrypts a row, after its base."""
         stored = self._rows[at]
         payload = self._fetched.get(at) if stored.HasField("parts") else stored.data
         if payload is None:
@@ -158,7 +158,7 @@ class ValueRows:
             stored_type = stored.type
             place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
             type_tag, data = self._serde.open(stored_type, payload, place)
-            # What was sealed has opened, so it is what was stored.
+            # It was sealed and could be decrypted, so it is what was stored.
             if (checksum := stored.crc32) and data is payload and crc32(data) != checksum:
                 raise self._corrupt(at[0], "its value isn't what was stored: its checksum differs")
             opened = CachedValue(at[1], type_tag, stored_type, checksum, data)
@@ -187,14 +187,14 @@ class ValueRows:
         base: CachedValue,
         place: Callable[[str, bytes], AssociatedData],
     ) -> tuple[str, bytes, bytes]:
-        """Returns the type and the bytes that a patch makes, and its instructions.
+        """Returns the type and bytes of a patch's result, and its instructions.
 
         `place`: its place, of its base's version and digest.
         """
         patch = stored.patch
         if not 0 <= patch.size <= MAX_VALUE_BYTES:
             raise self._corrupt(channel, f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
-        # What isn't sealed is opened as well: that refuses it where encryption is required.
+        # Unsealed values pass through decryption, too, which refuses them if encryption is required.
         digest = base.digest if patch.sealed else b""
         type_tag, instructions = self._serde.open(stored.type, payload, (place, _as_put(base.version), digest))
         checksum = patch.crc32

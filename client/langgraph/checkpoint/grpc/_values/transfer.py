@@ -1,4 +1,4 @@
-"""Large values: what goes ahead of a put, and what an answer has left out, as flows."""
+"""Transfers of large values as flows: uploads before a put, and reads of left-out values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from langgraph.checkpoint.grpc.errors import BaseMissingError, CorruptValueError
 from checkpointd.v1 import value_service_pb2 as values_pb
 
 RANGE_BYTES = 1024 * 1024 - 4096
-"""How many bytes of a value are asked for at once."""
+"""Number of bytes of a value per request."""
 _FEWEST_BYTES = 4096
-"""A server that answers with fewer, and has more, would never come to an end."""
+"""Minimum number of bytes of an answer that isn't the last: otherwise reads might never end."""
 
 
 class ValueGoneError(Exception):
@@ -26,13 +26,13 @@ class ValueGoneError(Exception):
 
 @dataclass(slots=True)
 class LeftOut:
-    """A value that an answer left out: how to ask for it, and what has come of it."""
+    """A left-out value: its request, and the bytes received."""
 
     request: values_pb.GetValueRequest
     """Names the value."""
     size: int
     chunks: dict[int, bytes] = field(default_factory=dict)
-    """Its bytes, by where they begin."""
+    """Its bytes, by offset."""
 
     def data(self) -> bytes:
         """Returns the bytes, once all of them are there."""
@@ -40,7 +40,7 @@ class LeftOut:
 
 
 def send_ahead(put: Outgoing) -> Flow[None]:
-    """Does what a put needs before its request can be sent. Raises CheckpointdError; then nothing is to be sent."""
+    """Uploads a put's values before its request is sent. After a CheckpointdError nothing must be sent."""
     yield Offload(put.prepare)
     if put.goes_ahead:
         try:
@@ -51,9 +51,9 @@ def send_ahead(put: Outgoing) -> Flow[None]:
 
 
 def send(put: Outgoing) -> Flow[Any]:
-    """Sends a put by a call of its own, and again with whole values if what it builds on is missing.
+    """Sends a put by a unary call, and again with whole values if a base is missing.
 
-    For who has no pipeline. Returns the answer. Raises CheckpointdError.
+    For use without a pipeline. Returns the answer. Raises CheckpointdError.
     """
     while True:
         if put.goes_ahead:
@@ -71,7 +71,7 @@ def send(put: Outgoing) -> Flow[Any]:
 
 
 def fetch(wanted: Sequence[LeftOut]) -> Flow[None]:
-    """Reads values that were left out. Raises CheckpointdError, ValueGoneError."""
+    """Reads left-out values. Raises CheckpointdError, ValueGoneError."""
     for value in wanted:
         if not 0 <= value.size <= MAX_VALUE_BYTES:
             raise CorruptValueError(f"a value has {value.size} bytes, where {MAX_VALUE_BYTES} are the most")
@@ -101,7 +101,7 @@ def fetch(wanted: Sequence[LeftOut]) -> Flow[None]:
             raise CorruptValueError("the server left out a value, and doesn't send it")
         value.chunks[offset] = data
         if offset + len(data) < end:
-            # Cut to the server's largest message. What is left has become less, so this ends.
+            # Cut to the server's largest message. The rest shrinks each time, so this ends.
             ranges.append((value, offset + len(data), end))
 
     while ranges:
