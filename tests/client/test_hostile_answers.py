@@ -32,6 +32,7 @@ from tests.client.hostile_server import (
     sound_rows,
     sound_tuple,
 )
+from tests.support.properties import PATIENT
 from tests.support.spoiling import NEXT_VERSION, VERSION
 
 
@@ -61,7 +62,7 @@ READS: dict[str, Callable[[ValueSerde, Server], Any]] = {
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("serde", [PLAIN, LENIENT], ids=["plain", "encrypted"])
 @given(seed=st.integers(0, 2**64))
-@settings(max_examples=250, deadline=None)
+@settings(PATIENT, max_examples=250)
 def test_whatever_it_answers(serde: ValueSerde, read: str, seed: int) -> None:
     dice = random.Random(seed)
     server = Server(dice, dice.choice([0.1, 0.5, 1]))

@@ -37,6 +37,7 @@ from tests.client.table import (
     version,
     writes_of,
 )
+from tests.support.properties import PATIENT
 
 MEBIBYTE = 1024 * 1024
 
@@ -197,7 +198,7 @@ def only_patch(put: OutgoingCheckpoint) -> bool:
 
 @serdes
 @given(seed=st.integers(0, 2**64))
-@settings(max_examples=40, deadline=None)
+@settings(PATIENT, max_examples=40)
 def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, seed: int) -> None:
     """With forks, bases that are gone, puts that fail, caches that forget, and values that lie apart."""
     dice, table = random.Random(seed), Table()
@@ -384,6 +385,7 @@ class TestCache:
         cache.put(KEY, "a", self.entry(100_001))
         assert cache.channels(KEY) == {}
 
+    @settings(PATIENT)
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3000)), max_size=60))
     def test_it_never_holds_more_than_it_may(self, puts: list[tuple[int, int, int]]) -> None:
         cache = ValueCache(6000)

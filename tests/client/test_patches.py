@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.grpc import CorruptValueError
 from langgraph.checkpoint.grpc._values.instructions import apply, compose
@@ -22,6 +22,7 @@ from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpointd_server.domain.patches import apply_patch, check_instructions
+from tests.support.properties import PATIENT
 
 WORDS = ["".join(random.Random(n).choices("etaoinshrdlu", k=1 + n % 8)) for n in range(2000)]
 Corpus = Callable[[random.Random, int], bytes]
@@ -170,7 +171,7 @@ class TestNestedValues:
     )
 
     @given(old=values, new=values, seed=st.integers(0, 2**32))
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(PATIENT, max_examples=60)
     def test_edits_at_random_come_back_exactly(self, old: Any, new: Any, seed: int) -> None:
         dice = random.Random(seed)
         blob = [prose(dice, dice.randrange(3000)).decode() for _ in range(dice.randrange(40))]
@@ -229,7 +230,7 @@ class TestComposed:
         assert check_instructions(composed, len(data), max_operations=MAX_INSTRUCTIONS).reach <= len(first)
 
     @given(base=st.binary(max_size=60), versions=st.lists(st.binary(max_size=60), min_size=1, max_size=5))
-    @settings(max_examples=300)
+    @settings(PATIENT, max_examples=300)
     def test_whatever_they_do(self, base: bytes, versions: list[bytes]) -> None:
         # A part of the version before in each, so that there is something to copy.
         versions = [b"".join(pair) for pair in itertools.pairwise([base * 3, *versions])]
@@ -297,7 +298,7 @@ class TestBounds:
             apply(base, instructions, 10, zlib.crc32(base))
 
     @given(base=st.binary(max_size=200), instructions=st.binary(max_size=60), size=st.integers(0, 500))
-    @settings(max_examples=500)
+    @settings(PATIENT, max_examples=500)
     def test_whatever_a_server_sends_is_a_value_or_an_error_of_ours(
         self, base: bytes, instructions: bytes, size: int
     ) -> None:

@@ -43,6 +43,7 @@ from tests.memory import fork_program
 from tests.memory.hostile import HostileServer
 from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
+from tests.support.properties import PATIENT
 from tests.support.server_process import ServerProcess
 from tests.support.until import until
 
@@ -275,7 +276,7 @@ def ask(server: HostileServer) -> list[Any]:
 
 
 @given(seed=st.integers(0, 2**64))
-@settings(max_examples=200, deadline=None)
+@settings(PATIENT, max_examples=200)
 def test_whatever_a_server_answers(seed: int) -> None:
     dice = random.Random(seed)
     server = HostileServer(dice, dice.choice([0.1, 0.5, 1]))

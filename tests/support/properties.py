@@ -8,7 +8,8 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, settings
 
-_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For a test with a number of examples of its own: `@settings(PATIENT, max_examples=300)`."""
 
 
 def given(*strategies: Any, **named: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
@@ -16,7 +17,7 @@ def given(*strategies: Any, **named: Any) -> Callable[[Callable[..., Any]], Call
     with_examples: Any = hypothesis.given(*strategies, **named)
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:
-        decorated: Callable[..., None] = _PATIENT(with_examples(test))
+        decorated: Callable[..., None] = PATIENT(with_examples(test))
         return decorated
 
     return decorate
