@@ -33,7 +33,6 @@ NOT_WRITTEN_OUT = {
     ("store/items/vectors.py", "_CAN_CREATE"): "a constant",
     ("store/items/vectors.py", "with_schema(vector_sql(indexes), schema)"): f"{SCHEMA}, numbers, and words of ours",
     ("store/items/tenant.py", "statement"): "a name, for `Database`",
-    ("store/items/tenant.py", "reading(statement)"): "a name, for `Database`",
     ("store/migrations.py", "load_statements(options.schema)['check']"): "found under a name",
     ("store/migrations.py", "exists"): "written out above",
     ("store/migrations.py", "insert"): SCHEMA,

@@ -31,7 +31,6 @@ from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.filters import to_path
 from checkpointd_server.store.items.moves import list_keys, list_whole, restore
 from checkpointd_server.store.items.names import decode, encode, known_prefix, patterns, range_below
-from checkpointd_server.store.items.vectors import reading
 from checkpointd_server.store.items.writes import ItemWrites
 
 _FUSED_AT_LEAST = 50
@@ -102,41 +101,20 @@ class TenantItems:
             if search.vector is None and search.text is None:
                 rows = await self._list(search, search.offset, search.limit, None, max_bytes)
                 return _found([(_item(row), None) for row in rows])
-            if search.text is None:
-                assert search.vector is not None
-                return await self._search_by_vector(search, search.vector, max_bytes)
-            ranked = await self._rank(search, search.text)
+            ranked = await self._rank(search)
             wanted = ranked[search.offset : search.offset + search.limit]
             places = [place for place, _ in wanted]
             rows = await self._read(places, [search.refreshes] * len(places), max_bytes, None)
-            return _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
-
-    async def _search_by_vector(self, search: ItemSearch, query: VectorQuery, max_bytes: int) -> FoundItems:
-        """Finds what is near, and behind it what has no vectors."""
-        found, ranked = FoundItems([], False), 0
-        if search.limit:
-            statement, _ = self._features.ranking(len(query.components), query.distance, exact=query.exact)
-            rows = await self._database.fetch(
-                reading(statement),
-                *range_below(search.prefix),
-                to_path(search.filter),
-                query.components,
-                search.offset + search.limit,
-                search.offset,
-                search.refreshes,
-                max_bytes,
-                timeout=None,
-            )
-            ranked = rows[0]["ranked"]
-            found = _found([(_item(row), row["o_score"]) for row in rows if row["o_position"] is not None])
-        missing = search.limit - max(ranked - search.offset, 0)
-        if found.is_truncated or missing <= 0:
+            found = _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
+            if search.text is None and not found.is_truncated and len(wanted) < search.limit:
+                # Behind what has vectors comes what has none.
+                missing = search.limit - len(wanted)
+                skipped = max(search.offset - len(ranked), 0)
+                rest = max_bytes - sum(one.item.size for one in found.items)
+                rows = await self._list(search, skipped, missing, False, rest)
+                behind = _found([(_item(row), None) for row in rows])
+                return FoundItems(found.items + behind.items, behind.is_truncated)
             return found
-        skipped = max(search.offset - ranked, 0)
-        rest = max_bytes - sum(one.item.size for one in found.items)
-        rows = await self._list(search, skipped, missing, False, rest)
-        behind = _found([(_item(row), None) for row in rows])
-        return FoundItems(found.items + behind.items, behind.is_truncated)
 
     async def count(self, prefix: Namespace, wanted: Filter, *, timeout: float | None) -> int:
         """Counts items."""
@@ -185,17 +163,20 @@ class TenantItems:
         )
         return [decode(row["o_namespace"]) for row in rows]
 
-    async def _rank(self, search: ItemSearch, text: TextQuery) -> list[tuple[Place, float]]:
+    async def _rank(self, search: ItemSearch) -> list[tuple[Place, float]]:
         """Returns the best items, at least as many as are wanted, with their scores."""
         wanted = search.offset + search.limit
         if not wanted:
             return []
-        if search.vector is None:
-            return await self._rank_by_words(search, text, wanted)
-        merged = max(wanted * _FUSED_TIMES, _FUSED_AT_LEAST)
-        near = await self._rank_by_vector(search, search.vector, merged)
-        worded = await self._rank_by_words(search, text, merged)
-        return fuse([place for place, _ in near], [place for place, _ in worded])
+        if search.vector is not None and search.text is not None:
+            merged = max(wanted * _FUSED_TIMES, _FUSED_AT_LEAST)
+            near = await self._rank_by_vector(search, search.vector, merged)
+            worded = await self._rank_by_words(search, search.text, merged)
+            return fuse([place for place, _ in near], [place for place, _ in worded])
+        if search.vector is not None:
+            return await self._rank_by_vector(search, search.vector, wanted)
+        assert search.text is not None
+        return await self._rank_by_words(search, search.text, wanted)
 
     async def _rank_by_vector(self, search: ItemSearch, query: VectorQuery, count: int) -> list[tuple[Place, float]]:
         statement, _ = self._features.ranking(len(query.components), query.distance, exact=query.exact)

@@ -34,21 +34,6 @@ _IS_OWNER = """
 SELECT pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE')
 FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass($1)
 """
-_RANK = "SELECT * FROM __schema__.{}($1, $2, $3, $4, $5, $6)"
-_READ = """
-SELECT f.ranked, f.scores[g.o_position] AS o_score, g.*
-FROM (
-    SELECT
-        count(*) AS ranked,
-        array_agg(n.o_namespace ORDER BY n.place) FILTER (WHERE n.place > $7) AS namespaces,
-        array_agg(n.o_key ORDER BY n.place) FILTER (WHERE n.place > $7) AS keys,
-        array_agg(n.o_score ORDER BY n.place) FILTER (WHERE n.place > $7) AS scores,
-        array_agg($8::boolean) FILTER (WHERE n.place > $7) AS refreshes
-    FROM __schema__.{}($1, $2, $3, $4, $5, $6) WITH ORDINALITY AS n (o_namespace, o_key, o_score, place)
-) AS f
-LEFT JOIN LATERAL __schema__.get_items($1, f.namespaces, f.keys, f.refreshes, $9) AS g ON true
-"""
-"""Ranks, leaves out the first $7, and reads the others. Always has a row: without an item, o_position is null."""
 _FUNCTIONS = """
 SELECT p.proname::text
 FROM pg_catalog.pg_proc AS p
@@ -66,18 +51,9 @@ def vector_sql(indexes: Sequence[str]) -> str:
 
 
 def vector_statements(functions: Sequence[str], schema: str) -> dict[str, str]:
-    """Returns the statements that call functions, by the functions' names; behind `reading`, those that also read."""
-    found: dict[str, str] = {}
-    for name in functions:
-        function = quote_identifier(name)
-        found[name] = with_schema(_RANK.format(function), schema)
-        found[reading(name)] = with_schema(_READ.format(function), schema)
-    return found
-
-
-def reading(function: str) -> str:
-    """Returns the name of the statement that reads the items which a function ranks."""
-    return f"read_{function}"
+    """Returns the statements that call functions, by the functions' names."""
+    call = "SELECT * FROM __schema__.{}($1, $2, $3, $4, $5, $6)"
+    return {name: with_schema(call.format(quote_identifier(name)), schema) for name in functions}
 
 
 async def installed_functions(connection: Any, schema: str) -> tuple[str, ...]:
