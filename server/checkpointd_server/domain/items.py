@@ -21,7 +21,7 @@ FUSION_CONSTANT = 60
 DEFAULT_INDEXES = ("384:cosine", "768:cosine", "1024:cosine", "1536:cosine")
 """The indexes on vectors that there are unless the operator says otherwise. One that is empty costs nothing."""
 MAX_INDEXED_DIMS = 4000
-"""How many components a vector has, at the most, that can be indexed."""
+"""How many components a vector that can be indexed has at most."""
 
 COMPONENT_BYTES = 4
 """How many bytes a component of a vector takes in the database."""
@@ -218,7 +218,7 @@ class ItemSearch:
     limit: int
     offset: int = 0
     refreshes: bool = False
-    """True if the time to live of what is found begins anew."""
+    """True if the time to live of what is found restarts."""
     vector: VectorQuery | None = None
     text: TextQuery | None = None
 
@@ -255,7 +255,7 @@ class NamespaceQuery:
 
     conditions: Sequence[NamespaceCondition] = ()
     max_depth: int | None = None
-    """How many labels to return at the most. None: all."""
+    """How many labels to return at most. None: all."""
     limit: int
     offset: int = 0
 
@@ -287,7 +287,7 @@ class ItemStore(Protocol):
     async def get(
         self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
     ) -> list[StoredItem | None]:
-        """Reads items, each with whether its time to live begins anew; None: it isn't there.
+        """Reads items, each with whether its time to live restarts; None: it isn't there.
 
         At most so many bytes of values come with them, those of the first.
         """

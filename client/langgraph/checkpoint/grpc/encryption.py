@@ -41,7 +41,7 @@ class Encryption:
 
     Example:
         ```python
-        keys = {"2026-11": os.urandom(32)}  # from a secret store, not made anew
+        keys = {"2026-11": os.urandom(32)}  # from a secret store, not a new one each time
         saver = GrpcSaver("127.0.0.1:50051", encryption=Encryption(keys=keys, current="2026-11"))
         ```
     """

@@ -314,7 +314,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
                 `$in`, `$nin` and `$exists`, nested as values are.
             limit: The most items.
             offset: How many to leave out before them.
-            refresh_ttl: Whether times to live begin anew. Default: as the store's `ttl` says, else yes.
+            refresh_ttl: Whether times to live restart. Default: as the store's `ttl` says, else yes.
             mode: "vector", "text" or "hybrid". Default: all that the store was built for.
             exact: Whether to compare with all vectors, without an index.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class ItemConflictError(CheckpointdError):
     """Another writer changed the item after this one had read it. Nothing was stored or deleted.
 
-    Read the item again and decide anew; `GrpcStore.update` does that by itself.
+    Read the item again and decide again; `GrpcStore.update` does that by itself.
 
     Attributes:
         namespace: The item's namespace.

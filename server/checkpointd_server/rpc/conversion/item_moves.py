@@ -41,7 +41,7 @@ def read_after(request: pb.ListItemsRequest, limits: Limits) -> ItemKey | None:
 
 
 def read_page_size(request: pb.ListItemsRequest, limits: Limits) -> int:
-    """Returns how many items are wanted at the most. Raises InvalidArgument."""
+    """Returns the largest number of items that is wanted. Raises InvalidArgument."""
     size, limit = request.page_size, limits.max_search_limit
     if not 0 <= size <= limit:
         raise InvalidArgument("page_size", f"is {size}, must be from 0 to {limit}", limit=limit)

@@ -136,7 +136,7 @@ def _refuse_taken_socket(address: str) -> None:
     """Raises SetupError if another process listens on a Unix socket: gRPC would silently replace it."""
     path = _socket_path(address)
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise SetupError(f"can't listen on {address}: a socket's path has {_MAX_PATH_BYTES} bytes at the most")
+        raise SetupError(f"can't listen on {address}: a socket's path has at most {_MAX_PATH_BYTES} bytes")
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise SetupError(f"can't listen on {address}: there is a file of that name")

@@ -89,7 +89,7 @@ class TenantItems:
     async def get(
         self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
     ) -> list[StoredItem | None]:
-        """Reads items, each with whether its time to live begins anew; None: it isn't there."""
+        """Reads items, each with whether its time to live restarts; None: it isn't there."""
         places = [(encode(key.namespace), key.key) for key, _ in keys]
         rows = await self._read(places, [refreshes for _, refreshes in keys], max_bytes, timeout)
         found = {row["o_position"]: _item(row) for row in rows}

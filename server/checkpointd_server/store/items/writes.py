@@ -25,7 +25,7 @@ MAX_CHANGES = 256
 MAX_COMMIT_BYTES = 4 * 1024 * 1024
 """From how many bytes on a commit takes no more."""
 COMMITS_AT_ONCE = 2
-"""How many commits of a tenant are under way at once, at the most."""
+"""How many commits of a tenant are in flight at most."""
 
 Results = list[Changed | ItemVersionConflict]
 

@@ -156,7 +156,7 @@ class Operation:
         self.tail = b""
         """Further serialized fields of the request: its precondition."""
         self.refresh: Callable[[Operation, str], bool] | None = None
-        """Makes the tail anew before it is sent again, given the checkpoint that the server says was put last, or "".
+        """Makes the tail again before it is sent again, given the checkpoint that the server says was put last, or "".
         Returns whether it has changed."""
         self.rebuild: Callable[[], Generator[Any, Any, bytes | None]] | None = None
         """A flow that builds its body again with whole values instead of patches. None: it has no patches."""

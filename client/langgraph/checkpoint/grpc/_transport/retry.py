@@ -124,7 +124,7 @@ class Attempts:
                 f"checkpointd at {target} {_state_of(error)}, and didn't take {self._method} {budget}: "
                 f"{error.details()}"
             )
-        # What is only probable counts if it was so to the end: a server that starts anew closes connections too.
+        # What is only probable counts if it was so to the end: a server that restarts closes connections too.
         if error_info(error).reason:  # a server is there, and says itself why it can't
             return ServerUnavailableError(f"checkpointd at {target} couldn't answer {budget}: {error.details()}")
         explained = self._explained or why_it_may_fail(error, self._options.tls)

@@ -21,7 +21,7 @@ FROM pg_catalog.pg_attribute AS a
 WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
 
 -- name: list_threads
--- The threads behind one, $2 at the most.
+-- The threads behind one, at most $2.
 SELECT DISTINCT c.thread_id COLLATE "C" AS thread_id
 FROM checkpoints AS c
 WHERE $1::text IS NULL OR c.thread_id COLLATE "C" > $1::text
@@ -57,7 +57,7 @@ FROM (
 ) AS w
 
 -- name: read_checkpoints
--- The checkpoints of a thread behind (id, namespace), $4 at the most.
+-- The checkpoints of a thread behind (id, namespace), at most $4.
 SELECT c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text, c.metadata::text
 FROM checkpoints AS c
 WHERE c.thread_id = $1 AND (

@@ -3,7 +3,7 @@
 
 -- Makes one step. If there is more to do, the next call makes the next step.
 --
---   p_batch       How many checkpoints to delete at the most, about.
+--   p_batch       About how many checkpoints to delete at most.
 --   p_checkpoints, p_below, p_cut, p_inner_ns, p_inner_ids
 --                 The results of plan_retention without a lock. The ids are a part of them. p_is_last: it is the last part.
 --   o_outcome     "none": nothing is left to do; "busy": the thread is locked; "held": announced, and held back; "trimmed",
