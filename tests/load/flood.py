@@ -1,6 +1,6 @@
-"""A client that asks for much more than there is room for, and never retries: `python -m tests.load.flood '{...}'`.
+"""A client that sends far more calls than the server can take, and never retries: `python -m tests.load.flood '{...}'`.
 
-Tells on standard output, as JSON, what became of every call.
+Prints the outcomes of all calls on standard output, as JSON.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 @dataclass(kw_only=True)
 class Plan:
-    """What a flood is to do."""
+    """The options of a flood."""
 
     target: str
     name: str
-    """Leads its threads' names."""
+    """The prefix of its threads' ids."""
     seconds: float
     callers: int
-    """How many calls it makes at once."""
+    """The number of calls that it makes at a time."""
     value_bytes: int
-    """How large the value of each put is."""
+    """The size of each put's value."""
     channels: int = 4
-    """How many connections it has."""
+    """The number of its connections."""
     token: str = ""
-    """Who it says it is; nobody if empty."""
+    """Its bearer token; none is sent if empty."""
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What became of it."""
+    """The outcomes of a flood's calls."""
 
     codes: Counter[str] = field(default_factory=Counter)
-    """How many calls ended with each code and reason."""
+    """The number of calls that ended with each code and reason."""
     stored: list[str] = field(default_factory=list)
-    """The threads whose put was acknowledged."""
+    """The threads whose puts were acknowledged."""
     hints: list[float] = field(default_factory=list)
-    """After how many seconds each refused call was asked to come again."""
+    """The retry delays of the refused calls, in seconds."""
     refusal_seconds: list[float] = field(default_factory=list)
-    """How long each refusal took."""
+    """The time that each refusal took."""
 
 
 def put_request(thread_id: str, value_bytes: int) -> pb.PutCheckpointRequest:
@@ -72,7 +72,7 @@ def put_request(thread_id: str, value_bytes: int) -> pb.PutCheckpointRequest:
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
-    """Returns the reason of a failure, and after how many seconds the call should be sent again."""
+    """Returns the reason of a failure, and its retry delay in seconds."""
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     assert isinstance(details, bytes)
     info, hint = ErrorInfo(), RetryInfo()
@@ -86,7 +86,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
 
 
 async def flood(plan: Plan) -> Tally:
-    """Makes calls, each caller one after the other without a pause, until the time is over."""
+    """Makes calls until the time is over: each caller one after another, without a pause."""
     tally = Tally()
     end = time.monotonic() + plan.seconds
     metadata = (("authorization", f"Bearer {plan.token}"),) if plan.token else ()

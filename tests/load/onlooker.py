@@ -1,7 +1,7 @@
-"""Asks a server for its health without a pause, in a process of its own: `python -m tests.load.onlooker HOST:PORT`.
+"""Asks a server for its health without a pause, in a separate process: `python -m tests.load.onlooker HOST:PORT`.
 
-Says "watching" when it has its first answer. When its standard input ends it prints how long the slowest answer took,
-in seconds.
+Prints "watching" after the first answer. At the end of standard input it prints the time of the slowest answer, in
+seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
 def main(target: str) -> None:
-    """Asks until the standard input ends."""
+    """Asks until standard input ends."""
     over = threading.Event()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""Attacks on a server, and how long it is silent meanwhile."""
+"""Attacks on a server, and the time for which it is silent meanwhile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.server_process import clean_environment
 from tests.support.stretches import Stretches
 
 LONGEST_STRETCH = 0.25
-"""For how long the event loop may compute without a break, in seconds of CPU time."""
+"""The longest that the event loop may compute without a break, in seconds of CPU time."""
 TRIES = 3
 LONGEST_SILENCE = 3.0
-"""For how long health may not be answered, in seconds."""
+"""The longest that a health check may take, in seconds."""
 
 
 class Attacker:
-    """Sends requests to a server, and measures for how long it says nothing meanwhile."""
+    """Sends requests to a server."""
 
     def __init__(self, target: str) -> None:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -29,7 +29,7 @@ class Attacker:
         self.channel = grpc.insecure_channel(target, options)
 
     def send(self, method: str, request: Any) -> grpc.StatusCode:
-        """Sends a request, and returns what came of it."""
+        """Sends a request, and returns the status code of the answer."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         try:
             if method == "CheckpointService/Pipeline":
@@ -44,19 +44,19 @@ class Attacker:
         return grpc.StatusCode.OK
 
     def expect(self, code: grpc.StatusCode, method: str, request: Any) -> None:
-        """Sends a request of which this should come."""
+        """Sends a request that must end with this code."""
         assert self.send(method, request) is code
 
 
 class Silence:
-    """The longest that a server has said nothing, in seconds."""
+    """The longest time without an answer from a server, in seconds."""
 
     seconds: float
 
 
 @contextmanager
 def watching(target: str) -> Iterator[Silence]:
-    """Has somebody ask for health without a pause. What the longest silence was is known afterwards."""
+    """Asks for health without a pause while the context lasts. The longest silence is known afterwards."""
     silence = Silence()
     with ForkedAgent("tests.load.onlooker", target, environment=clean_environment()) as onlooker:
         assert onlooker.stdout.readline() == "watching\n"
@@ -65,7 +65,7 @@ def watching(target: str) -> Iterator[Silence]:
 
 
 class Server(Attacker):
-    """A server in this process, which is attacked."""
+    """A server in this process, under attack."""
 
     def __init__(self, server: LocalServer, stretches: Stretches) -> None:
         super().__init__(server.target)
@@ -73,9 +73,9 @@ class Server(Attacker):
         self._stretches = stretches
 
     def silences_nobody(self, attack: Callable[[], None]) -> None:
-        """Attacks, and fails if the server was silent for too long meanwhile.
+        """Attacks, and fails if the server was silent for too long.
 
-        What only a busy machine makes long isn't so each time: it is tried again.
+        Tries again after a failure: a busy machine can cause one, but not each time.
         """
         for _ in range(TRIES):
             self._stretches.begin_anew()

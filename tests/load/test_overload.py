@@ -1,4 +1,4 @@
-"""Several times what the server can do: it does what it can, refuses the rest at once, and stays as it was."""
+"""Several times the load that the server can handle: it does what it can, refuses the rest at once, stays healthy."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ BOUNDS = ("--max-concurrent-calls", "16", "--pool-max-size", "2", "--max-queue",
 
 @contextmanager
 def serving(*options: str, database_url: str, log_dir: Path) -> Iterator[ServerProcess]:
-    """A server with small bounds, whose log is no work for it."""
+    """A server with small limits that logs little."""
     more = {"CHECKPOINTD_LOG_LEVEL": "info"}
     with ServerProcess("--database-url", database_url, *options, log_dir=log_dir, env=more) as server:
         yield server
 
 
 async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
-    """Runs a flood in a process of its own, and returns its tally."""
+    """Runs a flood in a separate process, and returns its tally."""
     command = (sys.executable, "-m", "tests.load.flood", json.dumps(vars(Plan(target=server.target, **plan))))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
@@ -55,16 +55,16 @@ async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
 
 @dataclass
 class Seen:
-    """What an onlooker has seen of a server."""
+    """An onlooker's observations of a server."""
 
     resident: list[int] = field(default_factory=list)
-    """Its memory, in bytes."""
+    """The server's memory, in bytes."""
     health: Counter[Any] = field(default_factory=Counter)
-    """What health said of the whole server."""
+    """The health of the whole server."""
     readiness: Counter[Any] = field(default_factory=Counter)
-    """What health said of its readiness."""
+    """The server's readiness."""
     slowest: float = 0.0
-    """How long health took to answer, in seconds."""
+    """The times that health checks took, in seconds."""
 
 
 @asynccontextmanager
@@ -102,7 +102,7 @@ async def watched(server: ServerProcess) -> AsyncIterator[Seen]:
 
 @asynccontextmanager
 async def puts_held_up(database_url: str) -> AsyncIterator[None]:
-    """Lets no put go through as long as the context lasts."""
+    """Holds up all puts while the context lasts."""
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
@@ -113,12 +113,12 @@ async def puts_held_up(database_url: str) -> AsyncIterator[None]:
 
 
 def check_tallies(tallies: list[dict[str, Any]]) -> Counter[str]:
-    """Checks that every call was served, or refused as it should be. Returns how many were."""
+    """Checks that every call was served or refused properly. Returns the number of calls with each outcome."""
     codes: Counter[str] = Counter()
     for tally in tallies:
         codes.update(tally["codes"])
         assert set(tally["codes"]) <= {"OK", "RESOURCE_EXHAUSTED OVERLOADED"}
-        # Each refusal says when to come again, and not to all the same.
+        # Each refusal has a retry delay, and not all are the same.
         assert len(tally["hints"]) == tally["codes"].get("RESOURCE_EXHAUSTED OVERLOADED", 0)
         assert all(0.05 <= hint <= 7.5 for hint in tally["hints"])
         assert tally["stored"]
@@ -126,7 +126,7 @@ def check_tallies(tallies: list[dict[str, Any]]) -> Counter[str]:
 
 
 async def check_stored(database_url: str, tallies: list[dict[str, Any]]) -> None:
-    """Checks that what was acknowledged is there."""
+    """Checks that all acknowledged puts are stored."""
     connection = await asyncpg.connect(database_url)
     there = {row["thread_id"] for row in await connection.fetch(STORED)}
     await connection.close()
@@ -147,7 +147,7 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
             runs = asyncio.gather(*(run(number, saver) for number in range(20)))
             flooding = asyncio.gather(*floods)
             async with puts_held_up(database_url):
-                # However slow the floods are, there are more calls than may be at work, and so it is for a while.
+                # However slow the floods are, they make more calls than the server admits, and go on for a while.
                 await auntil(lambda: seen.readiness[NOT_SERVING], timeout=60)
                 await asyncio.sleep(1)
             tallies = await flooding
@@ -156,14 +156,14 @@ async def test_too_many_calls(database_url: str, tmp_path: Path) -> None:
             assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 100
             refusals = sorted(seconds for tally in tallies for seconds in tally["refusal_seconds"])
             assert refusals[len(refusals) // 2] < 1.0
-            # Retries succeed, whatever others do.
+            # Retries succeed, despite the other calls.
             for number in range(20):
                 found = await saver.aget_tuple(config_of(f"saver-{number}"))
                 assert found is not None
                 assert found.checkpoint["id"] == str(steps[-1])
             told = seen.readiness[SERVING]
             await auntil(lambda: seen.readiness[SERVING], lambda times: times > told)
-        # A server that has too much to do works; it only isn't ready for more.
+        # An overloaded server is healthy; it only isn't ready for more.
         assert set(seen.health) == {SERVING}
         assert seen.readiness[NOT_SERVING] > 0
         assert seen.slowest < 5.0
@@ -181,8 +181,9 @@ async def test_too_many_bytes(database_url: str, tmp_path: Path) -> None:
             tallies = await asyncio.gather(*floods)
         codes = check_tallies(tallies)
         assert codes["RESOURCE_EXHAUSTED OVERLOADED"] > 0
-        # 640 MiB were offered at any time. Without the bound the server grows by 1300 to 1400 MB, with it by 100 to
-        # 220, and so it does with 320 or 960 MiB.
+        # 640 MiB are offered at any time. Without the limit the server grows by 1300 to 1400 MB, with it by 100 to 220.
+        # It is
+        # the same with 320 or 960 MiB.
         assert max(seen.resident) - seen.resident[0] < 400 * MEBIBYTE
         assert set(seen.health) == {SERVING}
         await check_stored(database_url, tallies)

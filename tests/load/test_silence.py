@@ -1,8 +1,8 @@
-"""No request within the limits, nor one beyond them, silences the server for longer than 250 ms: the worst of each.
+"""No request, within the limits or beyond them, silences the server for longer than 250 ms: the worst of each.
 
-How long health isn't answered depends on who else computes meanwhile, so what is held to 250 ms is what the server's
-event loop computes without a break, in its own CPU time. That health is answered all the while is asked too, with a
-generous bound. Before there were such limits some of these requests took 2 to 200 seconds.
+The time of a health check depends on the machine's other work. Therefore the 250 ms apply to the CPU time that the
+server's event loop computes without a break. Health checks must be answered meanwhile too, within a generous bound.
+Before these limits existed, some of the requests took 2 to 200 seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from tests.support.stretches import measured_stretches
 @pytest.fixture(scope="module")
 def attacker(postgres_cluster: PostgresCluster) -> Iterator[Server]:
     database = postgres_cluster.create_migrated_database()
-    # The server is in this process, and what other tests have left here is no work of its garbage collector.
+    # The server is in this process. Its garbage collector shouldn't have to go through what other tests left here.
     gc.collect()
     gc.freeze()
     with measured_stretches() as stretches, LocalServer(postgres_cluster.dsn(database)) as server:
@@ -60,13 +60,13 @@ def test_a_write_of_all_that_may_be_silences_nobody(name: str, attacker: Server)
     request = make()
     if "/" not in method:
         method = f"CheckpointService/{method}"
-    if make is many_patches:  # on something that is there
+    if make is many_patches:  # they need a base
         assert attacker.send(method, many_values()) is OK
     attacker.silences_nobody(lambda: attacker.expect(expected, method, request))
 
 
 class TestReads:
-    """What was stored under the limits, read by every read."""
+    """All reads of the largest data that the limits let in."""
 
     def test_checkpoints_of_very_many_channels(self, attacker: Server) -> None:
         channels = names(LIMITS.max_channels)
@@ -90,7 +90,7 @@ class TestReads:
         attacker.silences_nobody(read)
 
     def test_the_longest_chain_of_the_largest_patches(self, attacker: Server) -> None:
-        """Each of them takes its base apart into bytes."""
+        """Each patch splits its base into bytes."""
         operations = 16_384
         base = random.Random(1).randbytes(operations)
         first = put(thread_id="chain", channels=["c"], channel_versions=["s0"], values=[whole("c", base)])
@@ -155,7 +155,7 @@ def test_every_limit_has_its_worst_case() -> None:
 
 
 def test_a_server_that_is_silent_is_noticed(shared_server: ServerProcess) -> None:
-    """What the other tests go by."""
+    """The tests above rely on this."""
     with watching(shared_server.target) as silence, suppress(ProcessLookupError):
         shared_server.process.send_signal(19)
         time.sleep(LONGEST_SILENCE + 0.2)

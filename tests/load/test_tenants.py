@@ -1,4 +1,4 @@
-"""Several tenants, of whom one asks for much more than its part: quotas and shares hold under load."""
+"""Several tenants, one of which asks for far more than its share: quotas and shares hold under load."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REFUSED, OVER = "RESOURCE_EXHAUSTED OVERLOADED", "RESOURCE_EXHAUSTED QUOTA_EXCEE
 
 @contextmanager
 def serving(*options: str, database_url: str, log_dir: Path) -> Iterator[ServerProcess]:
-    """A server of two tenants, and who runs it."""
+    """A server of two tenants and an operator."""
     keys = log_dir / "keys.toml"
     entries = [key_entry(f"ckd_{name}", name, "read", "write") for name in ("greedy", "small")]
     keys.write_text("\n".join([*entries, key_entry("ckd_boss", "boss", "operator")]))
@@ -49,7 +49,7 @@ def serving(*options: str, database_url: str, log_dir: Path) -> Iterator[ServerP
 
 
 async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
-    """Runs a flood of the greedy tenant in a process of its own, and returns its tally."""
+    """Runs a flood of the greedy tenant in a separate process, and returns its tally."""
     plan = vars(Plan(target=server.target, token="ckd_greedy", **plan))
     command = (sys.executable, "-m", "tests.load.flood", json.dumps(plan))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -67,7 +67,7 @@ async def execute(database_url: str, statement: str) -> None:
 
 async def set_quotas(server: ServerProcess, **quotas: int) -> None:
     async with grpc.aio.insecure_channel(server.target) as channel:
-        # Of a tenant that has called already they are in force at once.
+        # For a tenant that has called before, quotas are in force at once.
         read = pb.GetCheckpointRequest(thread_id="t")
         checkpoints: Any = CheckpointServiceStub(channel)
         await checkpoints.GetCheckpoint(read, metadata=bearer("ckd_greedy"))
@@ -77,7 +77,7 @@ async def set_quotas(server: ServerProcess, **quotas: int) -> None:
 
 
 class Small:
-    """A small tenant that makes one call after the other, and never tries again."""
+    """A small tenant that makes one call after another and never retries."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
@@ -99,7 +99,7 @@ class Small:
 
 
 async def beside(small: Small, *floods: Any) -> list[dict[str, Any]]:
-    """Runs floods beside a small tenant, and returns their tallies."""
+    """Runs floods while a small tenant calls, and returns their tallies."""
     task = asyncio.create_task(small.run())
     tallies = await asyncio.gather(*floods)
     task.cancel()
@@ -111,7 +111,7 @@ async def beside(small: Small, *floods: Any) -> list[dict[str, Any]]:
 async def test_a_greedy_tenant_is_refused_and_the_small_one_is_served(database_url: str, tmp_path: Path) -> None:
     options = ("--max-concurrent-calls", "16", "--pool-max-size", "2")
     with serving(*options, database_url=database_url, log_dir=tmp_path) as server:
-        # Or a flood that gets little of the processor would be served as fast as it calls.
+        # Without it, a flood that gets little CPU time would be served as fast as it calls.
         await execute(database_url, SLOW)
         small = Small(server)
         floods = [flood(server, name=f"f{n}", seconds=4, callers=64, value_bytes=500) for n in range(2)]
@@ -120,7 +120,7 @@ async def test_a_greedy_tenant_is_refused_and_the_small_one_is_served(database_u
         assert greedy[REFUSED] > 100
         assert set(greedy) <= {"OK", REFUSED}
         assert greedy["OK"] > 0
-        # But for the first moment, when nobody knew of the small one.
+        # The small tenant may be refused in the first moment, before the server knows of it.
         assert small.codes["OK"] >= 10
         assert small.codes[REFUSED] <= 2 + small.codes["OK"] // 20
         assert set(small.codes) <= {"OK", REFUSED}
@@ -152,5 +152,5 @@ async def test_a_quota_of_bytes_holds_within_what_one_look_misses(database_url: 
     connection = await asyncpg.connect(database_url)
     stored = await connection.fetchval("SELECT sum(bytes) FROM checkpointd.threads WHERE tenant = 'greedy'")
     await connection.close()
-    # What came before the tenant was first looked at is let through; this server counts the rest.
+    # What came before the tenant's usage was first read is let through; this server counts the rest.
     assert limit * 0.8 <= stored <= limit * 2

@@ -40,7 +40,7 @@ def leb(value: int) -> bytes:
 
 
 def tiny(size: int) -> bytes:
-    """A msgpack list of so many bytes, an element each."""
+    """A msgpack list of this many bytes, each of which is an element."""
     return b"\xdd" + (size - 5).to_bytes(4, "big") + bytes(size - 5)
 
 
@@ -50,7 +50,7 @@ def metadata(size: int) -> values.Metadata:
 
 
 def patched(channel: str, operations: int, version: str = "s1", base: str = "s0") -> values.ChannelValue:
-    """A value of as many bytes as its patch has operations."""
+    """A value with as many bytes as its patch has operations."""
     value = values.TypedValue(
         type="msgpack",
         data=(b"\x03" + leb(0)) * operations,
@@ -273,4 +273,4 @@ UNBOUNDED = {
     *("max_search_limit", "max_search_offset", "max_namespaces", "max_namespace_conditions"),
     *("max_value_bytes", "default_lease_ttl_ms", "min_lease_ttl_ms", "max_lease_ttl_ms", "max_lease_wait_ms"),
 }
-"""Limits that take no time of their own."""
+"""Limits that cost no time by themselves."""
