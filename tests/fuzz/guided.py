@@ -1,8 +1,7 @@
-"""Looks for bytes that hurt what reads them, led by the code that they reach: `make fuzz`, or with libFuzzer's options.
+"""Searches for bytes that break their reader, guided by code coverage: `make fuzz`, or with libFuzzer's options.
 
-Protobuf's own parser is C that can't be looked into; so each of our readers gets its bytes as they are. Whatever comes,
-it answers or raises InvalidArgument or BrokenPatch, at once, and makes nothing that is much larger than what it was
-given.
+Protobuf's own parser is C and can't be instrumented, so each of our readers gets the bytes directly. Whatever the bytes
+are, it returns or raises InvalidArgument or BrokenPatch, quickly, and its result isn't much larger than its input.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from checkpointd_server.domain.values import TypedValue
 
 LIMITS = Limits()
 GROWTH = 64
-"""How many times as large what a reader makes may be."""
+"""The largest ratio of a reader's result to its input."""
 _loop = asyncio.new_event_loop()
 
 
@@ -78,7 +77,7 @@ READERS: list[Callable[[bytes], None]] = [page_token, fields, instructions, put,
 
 
 def attack(data: bytes) -> None:
-    """Gives bytes to a reader; the first says to which."""
+    """Gives bytes to a reader; the first byte selects it."""
     if data:
         with suppress(InvalidArgument, BrokenPatch):
             READERS[data[0] % len(READERS)](data[1:])

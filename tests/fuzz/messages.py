@@ -1,4 +1,4 @@
-"""Hostile messages of any type, made from its descriptor: what fits into the type and little into a request."""
+"""Hostile messages of any type, made from its descriptor: the type allows their fields, but requests rarely do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 DEPTH = 4
-"""How deep messages nest that are made field by field."""
+"""The depth to which messages are nested field by field."""
 
 TEXTS = [
     *("thread-1", "thread-2", "checkpoint-1", "task-1", "channel", "msgpack", "run"),
@@ -21,11 +21,11 @@ TEXTS = [
     *("'; DROP TABLE checkpoints; --", "$1", "%s", "{0}", '"', "\\", "../../etc/passwd", "__schema__", "__tenant__"),
     *("AAAA", "=", "-_", "e30", '["a"]', "null", "NaN", "1e999"),
 ]
-"""Ids that other requests use too, and what ids aren't."""
+"""Ids that other requests use too, and texts that aren't ids."""
 
 
 class Evil:
-    """What runs where a pickle is loaded."""
+    """An object that runs code when its pickle is loaded."""
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
         return (__import__, ("antigravity",))
@@ -44,7 +44,7 @@ BYTES = [
         b"\x80" * 50,
     ),
 ]
-"""Metadata, instructions of patches and tokens, and what they aren't."""
+"""Metadata, instructions of patches, tokens, and bytes that are none of these."""
 
 THREADS = ["thread-1", "thread-2"]
 CHECKPOINTS = ["checkpoint-1", "checkpoint-2"]
@@ -83,7 +83,7 @@ SANE: dict[str, list[Any]] = {
     "filter_json": ["", '{"run": "run"}', '{"n": {"$gt": 1, "$nin": [2]}}', '{"a": {"b": [null, {"c": true}]}}'],
     "language": ["", "english"],
 }
-"""What fields hold that aren't odd, where another field of their type would hold something else."""
+"""Ordinary values of fields for which those of their type (`ORDINARY`) don't fit."""
 
 SELDOM = {
     "checkpointd.v1.TypedValue.patch",
@@ -100,7 +100,7 @@ SELDOM = {
     "checkpointd.v1.SearchItemsRequest.filter_json",
     "checkpointd.v1.CountItemsRequest.filter_json",
 }
-"""Fields that make most requests fail for the same reason."""
+"""Fields that make most requests fail for the same reason, and are therefore rarely set."""
 
 ORDINARY: dict[int, list[Any]] = {
     FieldDescriptor.CPPTYPE_STRING: ["channel", "task-1", "1"],
@@ -143,19 +143,19 @@ _BITS = {
 
 
 def integers(kind: int) -> st.SearchStrategy[int]:
-    """Numbers that a field of this type can have."""
+    """Numbers for a field of this type."""
     least, most = _BITS[kind]
     return st.sampled_from([number for number in INTEGERS if least <= number <= most])
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Texts; what isn't UTF-8 comes with the mutations of bytes."""
+    """Texts. The mutations of bytes add invalid UTF-8."""
     return st.sampled_from(TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @st.composite
 def values(draw: st.DrawFn, field: FieldDescriptor, hostility: int) -> Any:
-    """What a field that isn't a message can hold: something odd, `hostility` times out of 20."""
+    """Values of a field that isn't a message: odd ones `hostility` times out of 20."""
     if draw(st.integers(1, 20)) > 20 - hostility:
         return draw(odd(field.type))
     kind = {FieldDescriptor.TYPE_STRING: str, FieldDescriptor.TYPE_BYTES: bytes}.get(field.type, int)
@@ -170,7 +170,7 @@ def values(draw: st.DrawFn, field: FieldDescriptor, hostility: int) -> Any:
 
 @cache
 def odd(kind: int) -> st.SearchStrategy[Any]:
-    """What a field of this type can hold at the edge of it."""
+    """Edge cases for a field of this type."""
     if kind == FieldDescriptor.TYPE_STRING:
         return texts()
     if kind == FieldDescriptor.TYPE_BYTES:
@@ -186,11 +186,11 @@ def odd(kind: int) -> st.SearchStrategy[Any]:
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = DEPTH, hostility: int | None = None) -> Any:
-    """Messages of a type. Some are odd all over, some in one place, which the others don't hide."""
+    """Messages of a type. Some are odd all over, others in one place only, so that no other error hides it."""
     made: Any = GetMessageClass(descriptor)()
     if hostility is None:
         hostility = draw(st.sampled_from([0, 1, 1, 2, 4, 10]))
-    # A field that may be unset is in a group of its own.
+    # A field with presence is in a oneof of its own.
     chosen = {
         oneof.name: draw(st.sampled_from([*oneof.fields, None] if len(oneof.fields) == 1 else list(oneof.fields)))
         for oneof in descriptor.oneofs
@@ -217,7 +217,7 @@ def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = DEPTH, hostil
         else:
             setattr(made, field.name, draw(values(field, hostility)))
     if descriptor.name == "PutCheckpointRequest" and draw(st.integers(1, 20)) > hostility:
-        # Otherwise most of them fail for this alone.
+        # Otherwise duplicate or unversioned channels would make most of these requests fail.
         channels = list(dict.fromkeys(made.channels))
         del made.channels[:], made.channel_versions[len(channels) :]
         made.channels.extend(channels)
@@ -237,7 +237,7 @@ def _fill_map(draw: st.DrawFn, made: Any, field: FieldDescriptor, depth: int, ho
 
 @st.composite
 def broken(draw: st.DrawFn, descriptor: Descriptor) -> bytes:
-    """Bytes that are nearly a message, or nothing like one."""
+    """Bytes that are nearly a message, or not at all."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=200) | st.sampled_from(NESTED))
     data = bytearray(draw(messages(descriptor, 2)).SerializeToString()[:20_000])
@@ -259,7 +259,7 @@ def broken(draw: st.DrawFn, descriptor: Descriptor) -> bytes:
 
 
 VARINTS = [b"\xff" * 9 + b"\x01", b"\xff" * 11, b"\xff\xff\xff\xff\x0f", b"\x80" * 9 + b"\x00", b"\xff\xff\xff\x7f"]
-"""Lengths and numbers at the edge and beyond."""
+"""Lengths and numbers at the limit and beyond it."""
 
 
 def _nested(field: int, depth: int) -> bytes:
@@ -276,4 +276,4 @@ NESTED = [
     *(_nested(field, depth) for field in range(1, 13) for depth in (99, 3000)),
     *(bytes([field << 3 | 3]) * 5000 for field in (1, 5, 15)),  # groups that never end
 ]
-"""Messages in messages, deeper than they may be."""
+"""Messages nested deeper than allowed."""

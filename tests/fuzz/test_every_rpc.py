@@ -1,7 +1,7 @@
-"""Every RPC of the protocol with hostile messages and with bytes that are none: a documented answer, soon, always.
+"""Every RPC of the protocol with hostile messages and with invalid bytes: it always answers soon, as documented.
 
-The tries of a short run are the same each time. CHECKPOINTD_FUZZ_EXAMPLES asks for so many for each RPC, others each
-time; what fails is made as small as it goes, and shown.
+A short run tries the same inputs each time. CHECKPOINTD_FUZZ_EXAMPLES sets the number of inputs for each RPC: they
+differ from run to run, and a failing input is shrunk and shown.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ DOCUMENTED = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.DATA_LOSS,
 }
-"""With what a request that holds anything at all may fail, while nothing else is wrong."""
+"""The codes with which a request may fail because of its content, if nothing else is wrong."""
 REASONS = {"INVALID_ARGUMENT", "VERSION_CONFLICT", "THREAD_EXISTS", "CHECKPOINT_NOT_FOUND", "MESSAGE_TOO_LARGE"}
 REASONS |= {"LEASE_HELD", "LEASE_LOST", "PREDECESSOR_MISSING", "BASE_MISSING", "CHAIN_TOO_LONG"}
 REASONS |= {"SEALED", "CORRUPT_VALUE", "THREAD_NOT_FOUND", "THREAD_ARCHIVED"}
 REASONS |= {"THREAD_PINNED", "POLICY_NOT_FOUND", "QUOTA_EXCEEDED", "ITEM_VERSION_CONFLICT", "VECTORS_UNAVAILABLE"}
 SLOWEST = 5.0
-"""How long an answer may take, in seconds, on a machine with other things to do."""
+"""The longest time for an answer, in seconds, on a busy machine."""
 
 
 class Target:
-    """A server to throw things at."""
+    """A server under test."""
 
     def __init__(self, server: ServerProcess, channel: grpc.Channel) -> None:
         self._server = server
@@ -78,11 +78,11 @@ class Target:
 
     @property
     def resident(self) -> int:
-        """Its memory, in bytes."""
+        """The server's memory, in bytes."""
         return int(self._process.memory_info().rss)
 
     def prepare(self) -> None:
-        """Sees to it that the threads are there which requests are about, and are neither archived nor pinned."""
+        """Makes sure that the threads of the requests exist and are neither archived nor pinned."""
         threads: Any = thread_service_pb2_grpc.ThreadServiceStub(self._channel)
         checkpoints: Any = checkpoint_service_pb2_grpc.CheckpointServiceStub(self._channel)
         for thread_id in THREADS:
@@ -95,15 +95,15 @@ class Target:
                     thread_id=thread_id, checkpoint_id=checkpoint_id, body=b"\x80"
                 )
                 request.metadata.value.type, request.metadata.value.data = "msgpack", b"\x80"
-                # Somebody may hold a lease.
+                # Another request may have left a lease.
                 with contextlib.suppress(grpc.RpcError):
                     checkpoints.PutCheckpoint(request)
 
     def throw(self, name: str, data: bytes) -> None:
-        """Sends a request, and checks what comes back."""
+        """Sends a request and checks the answer."""
         method = METHODS[name]
         path = f"/{method.containing_service.full_name}/{method.name}"
-        # Waiting for a lease is what that call is for.
+        # AcquireLease may wait for the lease, as it should.
         waits = method.name == "AcquireLease"
         begun = time.monotonic()
         try:
@@ -123,7 +123,7 @@ class Target:
         assert time.monotonic() - begun < SLOWEST
 
     def check(self) -> None:
-        """Checks that it is well."""
+        """Checks that the server is healthy."""
         assert self._server.process.poll() is None
         answer = health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -134,16 +134,16 @@ class Target:
 
 
 def check_answer(method: MethodDescriptor, answer: bytes) -> None:
-    """Checks that what failed within an answer failed as it is documented."""
+    """Checks that failures within an answer are documented ones."""
     response_type: Any = GetMessageClass(method.output_type)
     response = response_type.FromString(answer)
     failures = [result.failure for result in getattr(response, "results", ()) if result.HasField("failure")]
-    # Each operation says itself how long it may take.
+    # Each operation sets its own deadline.
     assert {failure.reason for failure in failures} <= REASONS | {"DEADLINE_EXCEEDED"}
 
 
 def check_refusal(error: grpc.RpcError) -> None:
-    """Checks that a call failed as it is documented."""
+    """Checks that a call failed as documented."""
     assert error.code() in DOCUMENTED, error
     details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     info = ErrorInfo()
@@ -156,10 +156,11 @@ def check_refusal(error: grpc.RpcError) -> None:
 
 @pytest.fixture(scope="module")
 def target(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A server for this module's calls, which delete whatever there is."""
+    """A server for the calls of this module only: they delete everything."""
     database = postgres_cluster.create_migrated_database()
     folder = tmp_path_factory.mktemp("fuzzed")
-    # Hundreds of refused requests a second are a flood, whose connection is closed (tests/security/test_floods.py).
+    # Hundreds of refused requests a second are a flood: their connection would be closed
+    # (tests/security/test_floods.py).
     more = {"CHECKPOINTD_LOG_LEVEL": "info", "CHECKPOINTD_MAX_WASTED_CALLS": "0"}
     with ServerProcess("--database-url", postgres_cluster.dsn(database), log_dir=folder, env=more) as server:
         options = [("grpc.max_receive_message_length", -1)]
@@ -180,7 +181,7 @@ def test_hostile_messages(name: str, target: Target) -> None:
     target.prepare()
     attack()
     target.check()
-    # What is refused for its first field says nothing of the others. A conflict or an absence comes after all of them.
+    # Requests refused for their first field test no other. Conflicts and missing objects come after all fields.
     assert target.codes["OK"] + target.codes["ABORTED"] + target.codes["NOT_FOUND"] >= 3
 
 
