@@ -1,7 +1,7 @@
-"""An agent in a process of its own: makes one turn, and waits in its middle if it is told to.
+"""An agent in a separate process: makes one turn, and waits in the middle of it on request.
 
-Usage: python -m tests.concurrency.agent TARGET THREAD_ID WHO DURABILITY [wait]. It prints "arrived" when it waits, goes
-on at the end of its standard input, and prints "done", or "conflict" and what the conflict says.
+Usage: python -m tests.concurrency.agent TARGET THREAD_ID WHO DURABILITY [wait]. It prints "arrived" when it waits,
+continues at the end of its standard input, and prints "done", or "conflict" and the conflict's message.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tests.support.server_process import ServerProcess
 
 @pytest.fixture
 def concurrency() -> str:
-    """What the savers do without a lease, unless a test says otherwise."""
+    """The savers' mode without a lease. Tests may override it."""
     return "optimistic"
 
 
@@ -26,6 +26,6 @@ def saver(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]
 
 @pytest.fixture
 def other(shared_server: ServerProcess, concurrency: Any) -> Iterator[GrpcSaver]:
-    """Another one, as if in another process."""
+    """Another saver, as if in another process."""
     with GrpcSaver(shared_server.target, concurrency=concurrency) as saver:
         yield saver

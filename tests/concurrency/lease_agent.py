@@ -1,8 +1,8 @@
-"""An agent in a process of its own that makes its turn under a lease, and waits in its middle.
+"""An agent in a separate process: makes one turn under a lease, and waits in the middle of it.
 
 Usage: python -m tests.concurrency.lease_agent TARGET THREAD_ID WHO DURABILITY CONCURRENCY TTL. It prints "held" and the
-lease's token when it has the lease, "arrived" when it waits in the middle of its turn, goes on at the end of its
-standard input, and prints "done", or the name of what it was refused with.
+lease's token when it has the lease, and "arrived" when it waits in the middle of its turn. It continues at the end of
+its standard input, and prints "done" or the name of the error.
 """
 
 from __future__ import annotations

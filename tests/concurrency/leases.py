@@ -1,4 +1,4 @@
-"""Leases, and calls from outside of their blocks."""
+"""Leases, and calls from outside their blocks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def thread_of(config: RunnableConfig) -> str:
 
 
 def outside(call: Callable[[], T]) -> T:
-    """Makes a call as if no block were around it: in a thread and a context of its own."""
+    """Makes a call outside any block: in a separate thread and context."""
     result: T = InThread(lambda: contextvars.Context().run(call)).result()
     return result

@@ -1,4 +1,4 @@
-"""The gate of an agent in a process of its own."""
+"""The gate of an agent in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs on one thread: the one that was overtaken is told so, and nothing of it is stored from then on."""
+"""Two runs on one thread: the overtaken one is told, and nothing that it writes from then on is stored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare(saver: GrpcSaver, old: bool) -> RunnableConfig:
 
 
 def check_loser_left_nothing(saver: GrpcSaver, config: RunnableConfig, winner: str) -> None:
-    """The winner's whole turn is in the final state; of the slow run, only what it had stored before it lost."""
+    """The final state has the winner's whole turn, and of the slow run only what was stored before it lost."""
     words = said(saver, config)
     assert words[-4:] == turns_of(winner)
     assert "slow.middle" not in words
@@ -143,7 +143,7 @@ def test_a_delete_during_a_run_sticks(saver: GrpcSaver, other: GrpcSaver, durabi
     assert gate.arrived.wait(30)
     until_saved(saver, config, durability)
     if durability == "exit" and not old:
-        # Nothing was stored yet, so there is nothing to delete and nothing to raise from the dead.
+        # Nothing is stored yet, so there is nothing to delete and the run doesn't conflict.
         other.delete_thread(config["configurable"]["thread_id"])
         gate.open.set()
         slow.result()

@@ -1,4 +1,4 @@
-"""The primary dies and a synchronous standby takes over: what was acknowledged stays, and versions keep their rules."""
+"""The primary dies and a synchronous standby takes over: acknowledged writes stay, and versions keep their rules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def postgres(tmp_path: Path) -> AsyncIterator[ReplicatedPostgres]:
 async def server(postgres: ReplicatedPostgres, tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server that knows both hosts."""
     process = ServerProcess("--database-url", postgres.dsn, log_dir=tmp_path)
-    # Starting and stopping it blocks, and the loop has the database's processes to look after.
+    # Starting and stopping block, and the event loop must also serve the database's processes.
     await asyncio.to_thread(process.start)
     yield process
     await asyncio.to_thread(process.stop)
@@ -51,16 +51,16 @@ async def saver(server: ServerProcess) -> AsyncIterator[GrpcSaver]:
 
 @pytest.fixture
 async def channel(server: ServerProcess) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel for calls as the protocol has them."""
+    """A channel for direct calls of the protocol."""
     async with grpc.aio.insecure_channel(server.target) as channel:
         yield channel
 
 
 @dataclass
 class Writer:
-    """Puts checkpoint after checkpoint in a namespace, each on condition that the last one is there.
+    """Puts one checkpoint after another in a namespace, each on condition that the previous one is there.
 
-    It sends a put again for as long as the server has no database.
+    It repeats a put as long as the server has no database.
     """
 
     channel: grpc.aio.Channel
@@ -68,7 +68,7 @@ class Writer:
     checkpoint_ids: list[str] = field(default_factory=list)
     """The checkpoints whose puts were answered."""
     versions: list[int] = field(default_factory=lambda: [0])
-    """What the answers said, after the 0 of the beginning."""
+    """The versions from the answers, after an initial 0."""
     unavailable: int = 0
     stopped: bool = False
 
@@ -101,7 +101,7 @@ class Writer:
                 await asyncio.sleep(0.02)
 
     async def check(self) -> None:
-        """All that was acknowledged is there, and nothing else; no version came twice."""
+        """All acknowledged checkpoints are there, and nothing else; no version was used twice."""
         service: Any = CheckpointServiceStub(self.channel)
         page = await service.ListCheckpoints(
             pb.ListCheckpointsRequest(thread_id=self.thread_id, checkpoint_ns="", page_size=1000)
@@ -114,7 +114,7 @@ class Writer:
 
 @dataclass
 class Talk:
-    """Turn after turn of a real graph on one thread."""
+    """Makes one turn after another of a real graph on one thread."""
 
     saver: GrpcSaver
     durability: str
@@ -124,7 +124,7 @@ class Talk:
     stopped: bool = False
 
     async def run(self) -> None:
-        """Talks until it is stopped."""
+        """Makes turns until it is stopped."""
         while not self.stopped:
             who = f"{self.durability} {len(self.done)}"
             await build(self.saver).ainvoke(turn(who), self.config, durability=self.durability)
@@ -183,7 +183,7 @@ async def test_a_primary_that_is_cut_off_and_refuses_nothing_is_left_for_the_new
     writer = Writer(channel)
     await write(writer, 1)
     request = pb.GetCheckpointRequest(thread_id=writer.thread_id)
-    # The pool is full of connections to a host that then says nothing any more.
+    # The pool is full of connections to a host that is about to freeze.
     await asyncio.gather(*(service.GetCheckpoint(request, timeout=30) for _ in range(100)))
     await postgres.freeze_primary()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -197,7 +197,7 @@ async def test_a_primary_that_is_cut_off_and_refuses_nothing_is_left_for_the_new
 
 
 async def write(writer: Writer, count: int) -> None:
-    """Has a writer put so many checkpoints."""
+    """Lets a writer put this many checkpoints."""
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())
         await auntil(lambda: len(writer.checkpoint_ids) >= count)
@@ -237,5 +237,5 @@ async def test_runs_that_a_failover_meets_conflict_if_they_were_overtaken_and_go
 
 
 async def until_saved(saver: GrpcSaver, config: Any) -> None:
-    """Waits until the run's steps before its gate are stored: with "async" that happens in the background."""
+    """Waits until the run's steps before its gate are stored: with "async", that happens in the background."""
     await auntil(lambda: build(saver).aget_state(config), lambda state: state.next == ("middle",))

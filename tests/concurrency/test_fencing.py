@@ -1,4 +1,4 @@
-"""Task writes of a run that lost are refused too, also when they race its own put; and no conflict is swallowed."""
+"""Task writes of a run that lost are refused too, also if they race its own put; and no conflict is swallowed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_stale_worker_cannot_write_beside_its_own_last_put(saver: GrpcSaver) -
 
 @pytest.fixture
 def patient(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
-    """A saver whose writes wait for their put for as long as that takes on a busy machine."""
+    """A saver whose writes wait for their put as long as it takes on a busy machine."""
     with tuned(put_expected_within=60.0)(shared_server.target) as saver:
         yield saver
 
@@ -67,16 +67,16 @@ def test_writes_that_race_their_own_put_fall_with_it(patient: GrpcSaver) -> None
     saver.get_tuple(loser)
     saver.get_tuple(winner)
     own = empty_checkpoint()
-    # The writes come first: they wait for the put of the checkpoint that they lie beside.
+    # The writes come first: they wait for the put of their checkpoint.
     early = InThread(lambda: saver.put_writes(at(loser, own), [("a", 1)], "task"))
     until(lambda: saver._runs.in_flight(thread["configurable"]["thread_id"], "", ThreadWaiter()))
     saver.put(winner, empty_checkpoint(), {}, {})
-    saver.put(loser, own, {}, {})  # handed over to the writes, which are told of both
+    saver.put(loser, own, {}, {})  # its conflict is raised by the writes
     with pytest.raises(VersionConflictError):
         early.result()
     with pytest.raises(VersionConflictError):
         saver.put(at(loser, own), empty_checkpoint(), {}, {})
-    # Where the lost checkpoint would be, nothing is.
+    # The lost checkpoint isn't there, nor are its writes.
     saver.put({"configurable": {**thread["configurable"], "checkpoint_ns": ""}}, own, {}, {})
     stored = saver.get_tuple(at(thread, own))
     assert stored is not None
@@ -144,7 +144,7 @@ class Answers(TypedDict):
 
 
 def two_questions(saver: GrpcSaver, gates: dict[str, Gate], memory: bool | None) -> Any:
-    """A graph whose subgraph asks, waits at the gate of who answered, and asks again."""
+    """A graph whose subgraph asks, waits at the gate named by the answer, and asks again."""
 
     def first(state: Answers) -> Answers:
         who = interrupt("first?")

@@ -1,7 +1,7 @@
-"""A server that freezes, or is cut off, while it works on a thread doesn't delay other threads.
+"""A server that freezes or is cut off while it works on a thread doesn't delay other threads.
 
-Nor does one whose work waits for a lock that somebody else holds. Whole threads are worked on by one call to the
-database each; where a call is a transaction of several statements, as behind a pooler, the database ends it.
+Nor does a server whose work waits for someone else's lock. An operation on whole threads makes one call to the database
+for each thread. If a call is a transaction of several statements, as behind a pooler, the database ends it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tests.support.until import auntil
 
 THREADS = [f"t{number}" for number in range(5)]
 AT_ONCE = 5.0
-"""How long leases and puts on all other threads may take together, in seconds: a busy machine's, and far less than the
-13 to 73 s that each of them took once."""
+"""The longest that leases and puts on all other threads may take together, in seconds: enough for a busy machine, and
+far less than the 13 to 73 s that each of them once took."""
 LET_GO = 10.0
-"""After how long the database ends a transaction of ours that idles, in seconds."""
+"""The time after which the database ends an idle transaction of the server, in seconds."""
 
 Verb = Callable[[GrpcSaver], Awaitable[object]]
 VERBS: dict[str, tuple[str, Verb]] = {
@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[str, Verb]] = {
     "prune": ("t2", lambda saver: saver.aprune(THREADS, strategy="keep_latest")),
     "copy": ("copy", lambda saver: saver.acopy_thread("t2", "copy")),
 }
-"""What is done, and on which thread it is held up."""
+"""Operations, each with the thread on which it is held up."""
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def link(database_url: str) -> Iterator[FlakyLink]:
 
 @pytest.fixture
 def other(database_url: str) -> Iterator[LocalServer]:
-    """The server that goes on."""
+    """The server that isn't disturbed."""
     with LocalServer(database_url) as server:
         yield server
 
 
 @asynccontextmanager
 async def at_work(verb: Verb, held: str, saver: GrpcSaver, database_url: str) -> AsyncIterator[Callable[[], Any]]:
-    """Has a verb held up at a thread, until what is yielded is called. What comes of it is nobody's matter."""
+    """Holds up an operation at a thread until the yielded function is called. Its outcome is ignored."""
     async with AsyncExitStack() as stack:
         connection, watcher = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
         stack.push_async_callback(watcher.close)
@@ -86,7 +86,7 @@ async def at_work(verb: Verb, held: str, saver: GrpcSaver, database_url: str) ->
 
 
 async def go_on(saver: GrpcSaver, threads: list[str]) -> float:
-    """Takes a lease on each thread and puts to it. Returns how long all of that took, in seconds."""
+    """Takes a lease on each thread and puts to it. Returns the time for all of them, in seconds."""
     begun = time.monotonic()
     for thread_id in threads:
         async with saver.alease(thread_id, ttl=5, wait=60):
@@ -104,7 +104,7 @@ async def test_others_go_on_at_once(
 ) -> None:
     held, verb = VERBS[name]
     url = f"postgresql://postgres@{link.target}{urlsplit(database_url).path}"
-    # Without prepared statements each call is a transaction of three statements, as it is behind a pooler.
+    # Without prepared statements, each call is a transaction of three statements, as behind a pooler.
     options = ("--database-url", url, *(("--statement-cache-size", "0") if statements == "several" else ()))
     async with AsyncExitStack() as stack:
         server = ServerProcess(*options, log_dir=tmp_path)
@@ -125,11 +125,11 @@ async def test_others_go_on_at_once(
             elif how == "cut off":
                 link.stall()
             if how != "held up":
-                await let_go()  # the database has done it now, and the server never learns of it
+                await let_go()  # the database does the work now, and the server never learns of it
             assert await go_on(saver, others) < AT_ONCE
             if how == "held up":
                 await let_go()
-            # The thread itself is free as soon as the database has let go of it.
+            # The thread itself is free as soon as the database releases it.
             assert await go_on(saver, [held]) < AT_ONCE + (LET_GO if statements == "several" else 0)
             server.signal(signal.SIGCONT)
             link.resume()

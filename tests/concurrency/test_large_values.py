@@ -1,6 +1,6 @@
-"""Large values while others prune, delete, copy and collect: what was acknowledged is whole, and nothing else stays.
+"""Large values during prunes, deletes, copies and garbage collection: acknowledged values are whole, and no rest stays.
 
-CHECKPOINTD_TEST_SEED sets the seed, CHECKPOINTD_TEST_LARGE_SECONDS how long the long one goes on (default: 8).
+CHECKPOINTD_TEST_SEED sets the seed, CHECKPOINTD_TEST_LARGE_SECONDS the duration of the long test (default: 8).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.server_process import ServerProcess
 SECONDS = float(os.environ.get("CHECKPOINTD_TEST_LARGE_SECONDS", "8"))
 SEED = int(os.environ.get("CHECKPOINTD_TEST_SEED", "20261121"))
 GRACE = 1.0
-"""How long the collectors spare what was sent ahead, in seconds."""
+"""The time for which garbage collection spares uploaded parts, in seconds."""
 WORKERS = 4
 VERBS = ("put", "write", "prune", "delete", "copy")
 
@@ -50,7 +50,7 @@ WHERE v.upload_id IS NOT NULL AND v.upload_size IS DISTINCT FROM (
     WHERE p.thread = v.thread AND p.upload_id = v.upload_id
 )
 """
-"""How many values there are whose bytes lie apart and are not all there."""
+"""Counts the values that are stored in parts of which some are missing."""
 BASELESS = """
 SELECT count(*)
 FROM checkpointd.channel_values AS v
@@ -60,7 +60,7 @@ WHERE v.base_version IS NOT NULL AND NOT EXISTS (
         AND b.version = v.base_version
 )
 """
-"""How many patches there are on what is not there."""
+"""Counts the patches whose base is missing."""
 STRAY = """
 SELECT count(*)
 FROM checkpointd.value_parts AS p
@@ -70,7 +70,7 @@ WHERE NOT EXISTS (
     SELECT FROM checkpointd.task_writes AS w WHERE w.thread = p.thread AND w.upload_id = p.upload_id
 )
 """
-"""How many parts there are that nothing refers to."""
+"""Counts the parts that no value refers to."""
 
 
 def config_of(thread_id: str, checkpoint_ns: str = "") -> RunnableConfig:
@@ -78,12 +78,12 @@ def config_of(thread_id: str, checkpoint_ns: str = "") -> RunnableConfig:
 
 
 def large(dice: random.Random) -> bytes:
-    """A value that is mostly patched, and sometimes too large to go with its put."""
+    """A value that is mostly patched, and sometimes too large to be sent with its put."""
     return dice.randbytes(dice.choice([40_000, 120_000, 300_000, 1_600_000]))
 
 
 def edit(dice: random.Random, value: bytes) -> bytes:
-    """A value that differs from another in one place, or begins anew."""
+    """A value that differs from another in one place, or is entirely new."""
     if dice.random() < 0.1:
         return large(dice)
     at = dice.randrange(len(value))
@@ -96,21 +96,21 @@ def checkpoint(value: bytes) -> Checkpoint:
 
 
 class Worker:
-    """Puts, prunes, deletes and copies, and remembers what it has sent and what was acknowledged."""
+    """Puts, prunes, deletes and copies, and remembers what it sent and what was acknowledged."""
 
     def __init__(self, number: int, saver: GrpcSaver) -> None:
         self.ns = f"worker-{number}"
         self.own = f"own-{number}"
-        """A thread that only this one deletes nothing from."""
+        """The worker's own thread. Its latest checkpoint is never deleted."""
         self._dice = random.Random(f"{SEED} {number}")
         self._saver = saver
         self._value = large(self._dice)
         self._parents: dict[str, RunnableConfig] = {}
         self.sent: dict[str, bytes] = {}
-        """By checkpoint id."""
+        """The values by checkpoint id."""
         self.sent_writes: set[tuple[str, bytes]] = set()
         self.latest = ""
-        """The last checkpoint that was acknowledged in the own thread."""
+        """The id of the last acknowledged checkpoint in the worker's own thread."""
         self.done: dict[str, int] = {}
 
     def work(self, until: float, enough: Callable[[], bool]) -> None:
@@ -133,7 +133,7 @@ class Worker:
             self.latest = made["id"]
 
     def write(self, thread_id: str) -> None:
-        """A special write that replaces the one before, and a regular one that doesn't."""
+        """Makes a special write that replaces the previous one, and a regular one that doesn't."""
         value = edit(self._dice, self._value)
         if thread_id in self._parents:
             place = self._parents[thread_id]
@@ -165,7 +165,7 @@ class Worker:
 
 
 async def collect_until(stop: threading.Event, database_url: str) -> None:
-    """Looks at all threads, again and again, as if their time had come."""
+    """Collects garbage in all threads again and again, as if they were due."""
     async with open_store(StoreOptions(dsn=database_url, upload_grace=GRACE)) as store:
         connection = await asyncpg.connect(database_url)
         while not stop.is_set():
@@ -247,7 +247,7 @@ def test_what_was_acknowledged_is_whole_and_nothing_else_stays(
             assert asyncio.run(fetch_value(database_url, nothing)) == 0, f"seed {SEED}"
         for row in {saved.config["configurable"]["thread_id"] for saved in listed}:
             savers[0].delete_thread(row)
-        # Task writes whose checkpoint was pruned or deleted before they came are their threads' own.
+        # Task writes that were stored after their checkpoint was pruned or deleted go with their thread.
         for thread_id in ("shared-0", "shared-1", "copy-0", "copy-1", *(worker.own for worker in workers)):
             savers[0].delete_thread(thread_id)
         for table in ("channel_values", "task_writes", "value_parts", "uploads"):
@@ -263,7 +263,7 @@ def link(local_server: LocalServer) -> Iterator[FlakyLink]:
 def test_answers_get_lost_while_parts_are_sent_ahead_and_after(
     local_server: LocalServer, database_url: str, link: FlakyLink
 ) -> None:
-    """Of PutPart and of the puts before and after it, at whatever moment the link is cut."""
+    """Answers of PutPart and of the puts before and after it get lost, whenever the link is cut."""
     dice = random.Random(SEED)
     value = dice.randbytes(5_000_000)
     sent: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""Real graphs under leases: the holder is alone on its thread, the others wait or are refused."""
+"""Real graphs under leases: the holder has its thread to itself, the others wait or are refused."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tests.support.until import auntil, until
 
 
 def state(saver: GrpcSaver, config: RunnableConfig) -> pb.GetLeaseResponse:
-    """Who may write to a thread, as the server has it."""
+    """The server's view of a thread's lease."""
     request = pb.GetLeaseRequest(thread_id=thread_of(config))
     answer: pb.GetLeaseResponse = saver._client.call(request)
     return answer
 
 
 def until_waiting(saver: GrpcSaver, config: RunnableConfig, number: int) -> None:
-    """Waits until so many wait for the lease."""
+    """Waits until this many callers wait for the lease."""
     until(lambda: state(saver, config), lambda lease: lease.waiting == number)
 
 
 def until_renewed(saver: GrpcSaver, config: RunnableConfig) -> None:
-    """Waits until the lease has more time left than a moment before."""
+    """Waits until the lease has more time left than a moment ago."""
     left = [state(saver, config).remaining_ms]
 
     def look() -> list[int]:
@@ -52,7 +52,7 @@ def until_renewed(saver: GrpcSaver, config: RunnableConfig) -> None:
 
 
 class TestIntruders:
-    """Writes to a thread that another holds are refused, and the holder doesn't notice."""
+    """Writes to a thread that is leased to another are refused, and the holder doesn't notice."""
 
     @durabilities
     @savers
@@ -159,7 +159,7 @@ class TestIntruders:
 
 
 class TestWaiting:
-    """Those who come later get the lease one after another."""
+    """Waiters get the lease one after another."""
 
     def test_each_gets_it_in_turn(self, saver: GrpcSaver, other: GrpcSaver) -> None:
         config = new_thread()

@@ -31,7 +31,7 @@ def link(shared_server: ServerProcess) -> Iterator[FlakyLink]:
 def saver(link: FlakyLink) -> Iterator[GrpcSaver]:
     """The saver whose answers get lost."""
     with GrpcSaver(link.target) as saver:
-        # So that there is a connection already, to lose answers on.
+        # Opens the connection on which answers will get lost.
         saver.get_tuple(new_thread())
         yield saver
 
@@ -52,7 +52,7 @@ def a_checkpoint() -> Checkpoint:
 
 
 def overtake(saver: GrpcSaver, thread: RunnableConfig) -> None:
-    """Another run reads the thread, and puts."""
+    """Reads the thread and puts to it, as another run."""
     run = a_run(thread)
     put(saver, at(run, read(saver, run)))
 
@@ -94,7 +94,7 @@ def test_a_put(saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink, known_run: 
     assert history(direct, thread) == before
     assert direct_version(direct, thread) == version
     if known_run and not overtaken:
-        # The run goes on from what it has stored.
+        # The run continues from its stored checkpoint.
         put(saver, at(run, stored_config["configurable"]["checkpoint_id"]))
 
 
@@ -139,7 +139,7 @@ def test_task_writes_with_a_later_put_by_another(
     assert [(channel, value) for _, channel, value in before[-1].pending_writes or ()] == sorted(
         writes, key=lambda write: (write[0] != "__interrupt__", write)
     )
-    # What the run writes from now on is refused, also under the task that was known.
+    # The run's later writes are refused, even those of the task whose writes are stored.
     for late in (lambda: saver.put_writes(mine, writes, "task"), lambda: put(saver, mine)):
         with pytest.raises(VersionConflictError):
             late()
@@ -149,7 +149,7 @@ def test_task_writes_with_a_later_put_by_another(
 async def test_awaited_task_writes_with_a_later_put_by_another(
     shared_server: ServerProcess, direct: GrpcSaver, link: FlakyLink
 ) -> None:
-    """Calls that are made at once share an RPC, and are sent again together."""
+    """Simultaneous calls share an RPC, and are sent again together."""
     threads = [new_thread() for _ in range(6)]
     runs = [a_run(thread) for thread in threads]
     async with GrpcSaver(link.target) as saver:
@@ -163,7 +163,7 @@ async def test_awaited_task_writes_with_a_later_put_by_another(
         writing = [
             asyncio.ensure_future(saver.aput_writes(config, writes, task)) for config in mine for task, writes in tasks
         ]
-        # Those that wait for a held RPC haven't been sent.
+        # Calls that wait behind a held RPC haven't been sent.
         await asyncio.to_thread(until, lambda: any(pending(direct, thread) for thread in threads))
         for thread in threads:
             await asyncio.to_thread(overtake, direct, thread)
@@ -172,7 +172,7 @@ async def test_awaited_task_writes_with_a_later_put_by_another(
         for number, thread in enumerate(threads):
             told = [outcome is None for outcome in outcomes[2 * number : 2 * number + 2]]
             there = {task for task, _, _ in pending(direct, thread)}
-            # What was answered is there, and what was refused is not.
+            # Acknowledged writes are there, and refused ones aren't.
             assert told == [task in there for task, _ in tasks], outcomes
         assert None in outcomes
         assert all(outcome is None or isinstance(outcome, VersionConflictError) for outcome in outcomes)
@@ -181,7 +181,7 @@ async def test_awaited_task_writes_with_a_later_put_by_another(
 def test_a_repeat_does_not_undo_what_the_same_task_wrote_later(
     saver: GrpcSaver, direct: GrpcSaver, link: FlakyLink
 ) -> None:
-    """Of two processes that resume from the same interrupt, one wrote while the other's answer was lost."""
+    """Of two processes that resume from the same interrupt, one writes while the other's answer is lost."""
     thread = new_thread()
     put(direct, a_run(thread))
     one, other = a_run(thread), a_run(thread)

@@ -1,4 +1,4 @@
-"""What becomes of a run whose lease ends under it: it is told, and nothing of it is stored from then on."""
+"""A run whose lease ends early is told, and nothing that it writes from then on is stored."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class TestInOneProcess:
     @durabilities
     @either
     def test_also_where_a_nested_graph_ends_in_an_interrupt(self, saver: GrpcSaver, durability: Any) -> None:
-        """LangGraph drops what the nested graph's saves raised, and would report the interrupt."""
+        """LangGraph drops the errors of the nested graph's saves, and would report the interrupt."""
         config = new_thread()
         gate = Gate()
         block = saver.lease(thread_of(config))
@@ -116,7 +116,7 @@ class TestInOneProcess:
 
     @either
     def test_a_run_that_was_refused_stays_refused_when_the_lease_is_free_again(self, saver: GrpcSaver) -> None:
-        """LangGraph may have dropped the refusal, and go on as if the write were there."""
+        """LangGraph may have dropped the refusal, and continue as if the write were stored."""
         config = new_thread()
         control = object()
         outer, inner = run_of(config, "", control), run_of(config, "inner", control)
@@ -147,7 +147,7 @@ class TestInOneProcess:
             graph = build(saver, gates={"straggler": gate})
             straggler = asyncio.create_task(graph.ainvoke(turn("straggler"), config))
             await auntil(gate.arrived.is_set)
-        assert not lease.lost  # it was given up
+        assert not lease.lost  # it was released
         await build(saver).ainvoke(turn("next"), config)
         gate.open.set()
         with pytest.raises(LeaseLostError):
@@ -171,7 +171,7 @@ class TestInOneProcess:
 
 
 class Runtime:
-    """Stands for LangGraph's runtime object: graphs that are nested share its control."""
+    """Stands for LangGraph's runtime object: nested graphs share its control."""
 
     def __init__(self, control: object) -> None:
         self.control = control
@@ -217,7 +217,7 @@ def nested(saver: GrpcSaver, gate: Gate) -> CompiledStateGraph[Any]:
 
 @contextmanager
 def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[ForkedAgent]:
-    """A process that makes its turn under a lease, and waits in its middle."""
+    """A process that makes its turn under a lease, and waits in the middle of it."""
     arguments = (target, thread_id, who, *options)
     with ForkedAgent("tests.concurrency.lease_agent", *arguments, environment=clean_environment()) as process:
         try:
@@ -227,14 +227,14 @@ def agent(target: str, thread_id: str, who: str, *options: str) -> Iterator[Fork
 
 
 def arrived(process: ForkedAgent) -> int:
-    """Waits until an agent has its lease and has arrived in the middle of its turn; returns the token."""
+    """Waits until an agent has its lease and is in the middle of its turn; returns the token."""
     word, token = process.stdout.readline().split()
     assert (word, process.stdout.readline()) == ("held", "arrived\n")
     return int(token)
 
 
 def let_end(saver: GrpcSaver, config: RunnableConfig, token: int) -> None:
-    """Has a lease that nobody renews end soon, rather than in its full time."""
+    """Makes a lease that nobody renews end soon instead of after its full time to live."""
     shorter = requests.renew_lease(thread_of(config), token, ttl=1.0)
     saver._client.call(shorter)
 
@@ -305,7 +305,7 @@ class TestProcesses:
 
 
 def everything(saver: GrpcSaver, config: RunnableConfig) -> list[Any]:
-    """All that is stored of a thread."""
+    """Everything that is stored for a thread."""
     return [
         (saved.config, saved.checkpoint, saved.pending_writes)
         for saved in saver.list({"configurable": {"thread_id": thread_of(config)}})

@@ -1,4 +1,4 @@
-"""A node that runs an agent on another thread, is refused there, and tries again: the server is asked again."""
+"""A node that runs an agent on another thread, is refused there and retries: the server is asked again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def elsewhere(config: RunnableConfig, thread_id: str) -> RunnableConfig:
 
 
 class Rival:
-    """Somebody else, who is in the way of an agent on its first two attempts."""
+    """Obstructs an agent in its first two attempts."""
 
     def __init__(self, server: ServerProcess, kind: str, thread_id: str) -> None:
         self._saver = GrpcSaver(server.target)
@@ -40,13 +40,13 @@ class Rival:
             self._lease.__enter__()
 
     def free(self) -> None:
-        """Called before an attempt: gives the lease up before the last one."""
+        """Called before each attempt: releases the lease before the last one."""
         self.attempts += 1
         if self._kind == "lease" and self.attempts == ATTEMPTS:
             self._lease.__exit__(None, None, None)
 
     def meddle(self, checkpoint_ns: str) -> None:
-        """Called during an attempt: writes to its namespace, except in the last one."""
+        """Called during each attempt: writes to its namespace, except in the last one."""
         if self._kind == "write" and self.attempts < ATTEMPTS:
             config = config_of(self._thread_id, checkpoint_ns)
             contextvars.Context().run(self._saver.put, config, empty_checkpoint(), {}, {})

@@ -1,4 +1,4 @@
-"""Where nothing collides, nobody notices that there are versions at all."""
+"""Without collisions, users don't notice that versions exist."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_updates_one_after_another_and_in_bulk(saver: GrpcSaver, other: GrpcSave
 
 
 def test_reading_the_state_first_changes_nothing(saver: GrpcSaver, other: GrpcSaver) -> None:
-    """What a context has read without a run is a base for updates only, and each update reads anew."""
+    """A read without a run is a base for updates only, and each update reads again."""
     config = new_thread()
     graph = build(saver)
     graph.get_state(config)
@@ -188,7 +188,7 @@ async def test_questions_of_nested_graphs_answered_elsewhere_async(
     config = new_thread()
     await asking(saver).ainvoke({"answers": []}, config, durability=durability)
     while questions := (await asking(other).aget_state(config)).interrupts:
-        # One at a time: the other question stays open over the resumption.
+        # One at a time: the other question is still open after the resumption.
         await asking(other).ainvoke(Command(resume={questions[0].id: "yes"}), config, durability=durability)
     assert (await asking(saver).aget_state(config)).next == ()
 
@@ -206,7 +206,7 @@ def test_a_stream_that_nobody_reads_to_its_end(saver: GrpcSaver, durability: str
 def test_clocks_that_step_backwards_between_two_hosts(
     saver: GrpcSaver, other: GrpcSaver, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids are not in order then: what was written last is not what has the greatest id."""
+    """Ids are not in order then: the last checkpoint isn't the one with the greatest id."""
     config = new_thread()
     build(saver).invoke(turn("by the right clock"), config, durability=durability)
     hour = 3600 * 10**9
@@ -236,7 +236,7 @@ def test_a_pruned_thread_goes_on(
 
 
 def test_values_come_through_a_state_graph(saver: GrpcSaver) -> None:
-    """The graph of the other tests says what they rely on."""
+    """The graph of the other tests returns the state that they rely on."""
     config = new_thread()
     state: State = build(saver).invoke(turn("one"), config)
     assert state["said"] == turns_of("one")

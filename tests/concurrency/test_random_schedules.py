@@ -1,11 +1,11 @@
-"""Several workers, two servers on one database, random schedules, and a model that says what must come of each call.
+"""Several workers, two servers on one database, random schedules, and a model that predicts the outcome of each call.
 
-The model knows only the rule: a run's put is accepted if the last put of the namespace was its own, or if nothing was
-put or deleted there since it read (a run that had found nothing: if nothing is there now); its task writes by the same
-rule; what is refused leaves nothing.
+The model knows only the rule. A run's put is accepted if the namespace's last put was its own, or if nothing was put or
+deleted there since the run read. For a run that found nothing, it is enough that nothing is there now. The same rule
+applies to its task writes. Refused calls store nothing.
 
-`make test` tries a hundred, `make test-all` thousands. CHECKPOINTD_TEST_SCHEDULES asks for another number of them,
-CHECKPOINTD_TEST_SEED for other seeds than those from the usual first one.
+`make test` tries a hundred schedules, `make test-all` thousands. CHECKPOINTD_TEST_SCHEDULES sets their number,
+CHECKPOINTD_TEST_SEED the first seed.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ NAMESPACES = ("", "inner")
 
 
 class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
+    """Stands for LangGraph's runtime object, which marks calls as those of one run."""
 
 
 @dataclass
 class Head:
-    """What the model knows of a namespace."""
+    """The model's view of a namespace."""
 
     change: int = 0
-    """Counts puts and deletions."""
+    """The number of puts and deletions."""
     last_run: int | None = None
     stored: dict[str, list[tuple[str, str, Any]]] = field(default_factory=dict)
-    """The checkpoints that are there, each with its task writes."""
+    """The stored checkpoints, each with its task writes."""
 
 
 @dataclass
 class ModelRun:
-    """A run as the model and the test see it."""
+    """A run, as the model and the test see it."""
 
     number: int
     saver: GrpcSaver
@@ -73,7 +73,7 @@ class ModelRun:
 
 
 class World:
-    """One thread, its runs, and the model of it."""
+    """One thread, its runs, and their model."""
 
     def __init__(self, savers: list[GrpcSaver], chance: random.Random) -> None:
         self.savers = savers
@@ -84,7 +84,7 @@ class World:
         self.accepted = self.refused = 0
 
     def start_run(self) -> None:
-        """A run begins: it reads the latest checkpoint, or an old one."""
+        """Starts a run: it reads the latest checkpoint or an old one."""
         saver, checkpoint_ns = self.chance.choice(self.savers), self.chance.choice(NAMESPACES)
         head = self.heads[checkpoint_ns]
         configurable: dict[str, Any] = {
@@ -121,7 +121,7 @@ class World:
         return head.change == run.saw_change or (run.found_nothing and not head.stored)
 
     def put(self, run: ModelRun) -> None:
-        """A run puts its next checkpoint; sometimes with an id of a clock that is behind."""
+        """Puts a run's next checkpoint, sometimes with an id from a clock that is behind."""
         checkpoint = empty_checkpoint()
         if self.chance.random() < 0.2:
             checkpoint["id"] = "0" + checkpoint["id"][1:]
@@ -135,7 +135,7 @@ class World:
             run.parent = checkpoint["id"]
 
     def put_writes(self, run: ModelRun) -> None:
-        """A run's task writes beside the checkpoint that it is at."""
+        """Stores a run's task writes beside its current checkpoint."""
         if run.parent is None:
             return
         head = self.heads[run.checkpoint_ns]
@@ -147,7 +147,7 @@ class World:
             head.stored[str(run.parent)].append((task, "channel", run.number))
 
     def update_by_hand(self) -> None:
-        """What update_state does: a read and a put in one context, without a runtime."""
+        """Does the same as update_state: a read and a put in one context, without a runtime."""
         saver, checkpoint_ns = self.chance.choice(self.savers), self.chance.choice(NAMESPACES)
         head = self.heads[checkpoint_ns]
         config: RunnableConfig = {"configurable": {"thread_id": self.thread_id, "checkpoint_ns": checkpoint_ns}}
@@ -159,18 +159,18 @@ class World:
         head.stored[checkpoint["id"]] = []
 
     def delete(self) -> None:
-        """Somebody deletes the thread."""
+        """Deletes the thread."""
         self.chance.choice(self.savers).delete_thread(self.thread_id)
         for head in self.heads.values():
-            # Deleting what isn't there changes nothing.
+            # Deleting nothing changes nothing.
             head.change += bool(head.stored)
             head.last_run = None
             head.stored.clear()
 
     def attempt(self, run: ModelRun, expected: bool, write: Callable[[], object]) -> bool:
-        """Makes a call and holds it against the model."""
+        """Makes a call and compares its outcome with the model's."""
         if run.lost:
-            # What a run does after it was told is refused like the call before.
+            # After a refusal, all later writes of the run are refused too.
             expected = False
         try:
             write()
@@ -185,7 +185,7 @@ class World:
         return True
 
     def check(self) -> None:
-        """What is stored is what the model says, no more and no less."""
+        """Checks that exactly the model's checkpoints and writes are stored."""
         for checkpoint_ns, head in self.heads.items():
             config: RunnableConfig = {"configurable": {"thread_id": self.thread_id, "checkpoint_ns": checkpoint_ns}}
             stored = {saved.checkpoint["id"]: saved.pending_writes for saved in self.savers[0].list(config)}
@@ -216,14 +216,14 @@ def play(savers: list[GrpcSaver], seed: int) -> World:
 
 @pytest.fixture
 def server_one(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server. Two of them, on one database, are all that two workers share."""
+    """One of two servers on one database, which is all that the workers share."""
     with _serve(database_url, tmp_path / "one") as process:
         yield process
 
 
 @pytest.fixture
 def server_two(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """Another server on the same database."""
+    """The other server on the same database."""
     with _serve(database_url, tmp_path / "two") as process:
         yield process
 
@@ -247,7 +247,7 @@ def test_every_schedule_comes_out_as_the_model_says(
                 raise AssertionError(f"seed {seed}: {error}") from error
             accepted += world.accepted
             refused += world.refused
-    # The schedules are worth something only if both things happen often.
+    # The schedules are useful only if both outcomes are frequent.
     assert accepted > schedules
     assert refused > schedules / 4
 
@@ -264,7 +264,7 @@ def test_the_model_notices_a_server_without_versions(shared_server: ServerProces
 async def test_workers_that_retry_their_turns_all_get_through(
     server_one: ServerProcess, server_two: ServerProcess, durability: str
 ) -> None:
-    """Real graphs on few threads: each reported success is in the final state, once and whole, and in one piece."""
+    """Real graphs on few threads: each turn that reported success is in the final state, once and in one piece."""
     threads = [new_thread() for _ in range(3)]
     chance = random.Random(SEED)
     done: dict[str, list[str]] = {thread["configurable"]["thread_id"]: [] for thread in threads}

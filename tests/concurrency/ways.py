@@ -1,4 +1,4 @@
-"""The ways in which a test runs again and again."""
+"""Parameters that many tests share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ durabilities = pytest.mark.parametrize("durability", DURABILITIES)
 durabilities_of_processes = pytest.mark.parametrize(
     "durability", [pytest.param("sync", marks=pytest.mark.long), *(way for way in DURABILITIES if way != "sync")]
 )
-"""Where each way starts processes, which takes long."""
+"""For tests in which each durability starts processes, which takes long."""
 savers = pytest.mark.parametrize("shared", [True, False], ids=["one-saver", "two-savers"])
 either = pytest.mark.parametrize("concurrency", ["optimistic", "last_write_wins"])
