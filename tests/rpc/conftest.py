@@ -1,4 +1,4 @@
-"""A real server on a real store: what the tests of the RPC layer talk to."""
+"""A real server on a real store, for the tests of the RPC layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def store(database_url: str) -> AsyncIterator[CheckpointStore]:
 
 @pytest.fixture
 def serve(store: CheckpointStore) -> Serve:
-    """Serves the store with options of one's own: `async with serve(reflection=False) as (server, client)`."""
+    """Serves the store with given options: `async with serve(reflection=False) as (server, client)`."""
 
     def start(**options: Any) -> AbstractAsyncContextManager[tuple[RpcServer, Client]]:
         return serving(store, **options)

@@ -1,4 +1,4 @@
-"""Checkpoints before they are written, and how to take them to each limit."""
+"""Checkpoints before they are written, and how to bring them to each limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgpack
 from checkpointd_server.domain.limits import Limits
 
 numbers = itertools.count()
-"""What names are made of that are used once."""
+"""Makes names unique."""
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Draft:
     task_path: str = ""
     writes: int = 1
     chain: int = 0
-    """How many patches of the value of the first channel come before."""
+    """The number of patches of the first channel's value in earlier checkpoints."""
     operations: int = 0
-    """How many instructions the last patch has; 0: the last value is whole."""
+    """The number of instructions in the last patch; 0: the last value is whole."""
     parts: int = 0
-    """Of how many bytes the parts are in which the first channel's value goes ahead; 0: it goes in the message."""
+    """The size of the parts in which the first channel's value is uploaded, in bytes; 0: it is in the message."""
     known: int = 0
     batch: int = 1
     page_size: int = 0
     together: int = 0
-    """How many operations the message of a pipeline has; 0: each is a call."""
+    """The number of operations in a pipeline's message; 0: each operation is a call."""
     message_bytes: int = 0
     pipeline_bytes: int = 0
 
@@ -133,7 +133,7 @@ WRITES: dict[str, Callable[[Draft, int], None]] = {
     "max_checkpoint_bytes": Draft.large_checkpoint,
     "max_message_bytes": _whole("message_bytes"),
 }
-"""How to take a draft to a limit. The sizes of the whole come last: they fill up what there is."""
+"""How to bring a draft to each limit. Limits on total sizes come last: they fill up the rest."""
 NOT_WRITTEN = {
     "min_lease_ttl_ms": "a time",
     "max_lease_ttl_ms": "a time",
@@ -154,7 +154,7 @@ NOT_WRITTEN = {
 }
 OF_READS = {"max_known", "max_batch", "max_page_size"}
 UNREFUSED = {"max_inline_bytes", "max_page_bytes"}
-"""What is beyond these goes apart, or on the next page."""
+"""Beyond these limits, data is split off or moved to the next page."""
 AGAINST_ANOTHER = {
     frozenset({"max_message_bytes", "max_value_bytes"}): "both fill the first value",
     frozenset({"max_message_bytes", "max_part_bytes"}): "both fill the first value",

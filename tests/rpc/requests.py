@@ -1,4 +1,4 @@
-"""Requests that tests of refusals are made of."""
+"""Requests for tests of refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def channel_value(client: Any, **fields: Any) -> values.ChannelValue:
 
 
 def channels(client: Any, version: str, **data: bytes | values.TypedValue | None) -> dict[str, Any]:
-    """Returns the fields of a put that has these channels, all at one version, with these values. None: empty."""
+    """Returns the fields of a put with these channels and values, all at one version. A value of None is empty."""
     typed = {name: client.value(value) if isinstance(value, bytes) else value for name, value in data.items()}
     return {
         "channels": list(data),
@@ -60,7 +60,7 @@ def put_of(client: Any, size: int, checkpoint_id: str = "checkpoint-1") -> pb.Pu
 
 
 def patch(base_version: str, base: bytes, new: bytes) -> values.TypedValue:
-    """Returns a new value as a patch that copies what it has in common with its base at the beginning."""
+    """Returns a new value as a patch that copies the prefix that it shares with its base."""
     common = next((i for i, (a, b) in enumerate(zip(base, new, strict=False)) if a != b), min(len(base), len(new)))
     instructions = (_number(common << 1 | 1) + _number(0) if common else b"") + (
         _number(len(new) - common << 1) + new[common:] if len(new) > common else b""
@@ -70,7 +70,7 @@ def patch(base_version: str, base: bytes, new: bytes) -> values.TypedValue:
 
 
 async def put_chain(client: Any, *wholes: bytes, checkpoint_ns: str = "") -> None:
-    """Stores a checkpoint for each value, the first one whole, each next one as a patch. Versions: "s0" and so on."""
+    """Stores a checkpoint for each value: the first whole, later ones as patches. Versions: "s0", "s1" and so on."""
     before = b""
     for number, whole in enumerate(wholes):
         value = patch(f"s{number - 1}", before, whole) if number else client.value(whole)

@@ -19,13 +19,13 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[RpcServer, Client]]]
 
 
 async def until_idle(server: RpcServer) -> None:
-    """Waits until no call is at work: of one that was given up, PostgreSQL knows that first."""
+    """Waits until no call is at work: the server notices after PostgreSQL that a call was cancelled."""
     await auntil(lambda: server.active_calls, lambda number: number == 0)
 
 
 @asynccontextmanager
 async def serving(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple[RpcServer, Client]]:
-    """Serves a store with options of one's own, and yields the server and a client of it."""
+    """Serves a store with given options, and yields the server and its client."""
     server = RpcServer(store, ServerOptions(**{"listen": ("127.0.0.1:0",), **options}))
     address, *_ = await server.start()
     server.set_serving(True)
@@ -39,6 +39,6 @@ async def serving(store: CheckpointStore, **options: Any) -> AsyncIterator[tuple
 
 @asynccontextmanager
 async def connection_of_its_own(target: str) -> AsyncIterator[Any]:
-    """Returns a stub on a connection that nothing else uses: it would wait for what isn't read, too."""
+    """Yields a stub on a separate connection, since unread results would hold up other calls on it."""
     async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield CheckpointServiceStub(channel)

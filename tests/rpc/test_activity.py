@@ -1,4 +1,4 @@
-"""What calls do, as `checkpointd top` shows it."""
+"""The activity of calls, as `checkpointd top` shows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.until import auntil
 
 @dataclass(frozen=True)
 class Ended:
-    """A call that has ended."""
+    """A finished call."""
 
     thread_id: str = "t"
     method: str = "Service/Method"

@@ -1,4 +1,4 @@
-"""Details of errors: what a conflict tells, and what the log has of a failure."""
+"""Details of errors: what clients learn about a conflict, and what is logged about a failure."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_fault_is_logged_under_the_id_that_the_client_is_told(world: Wor
 
 
 def test_a_trace_says_where_and_what_kind_but_not_in_whose_words() -> None:
-    # Put together here, since a traceback shows the line that raised.
+    # Formatted at run time, since a traceback shows the line that raised.
     words = "Key (thread_id)=({}) already exists.".format("secret")
     try:
         try:

@@ -1,4 +1,4 @@
-"""The table of errors says what errors.proto promises."""
+"""The table of errors matches errors.proto."""
 
 from __future__ import annotations
 
@@ -196,5 +196,5 @@ def test_the_longest_ids_fit_into_the_headers_of_an_answer(character: str) -> No
     assert info.metadata["thread_id"] == ids["thread_id"]
     assert info.metadata["checkpoint_ns"] == ids["checkpoint_ns"]
     assert len(quote(failure.message, safe="")) <= 1024
-    # Base64 makes 4 bytes of 3; the rest of the headers is small.
+    # Base64 turns 3 bytes into 4; the other headers are small.
     assert len(quote(failure.message)) + len(failure.trailers[0][1]) * 4 / 3 < 7 * 1024

@@ -1,4 +1,4 @@
-"""Work on threads beside the event loop is bounded, and counts until it ends, whatever becomes of its call."""
+"""Work in threads is bounded, and counts until it ends, even if its call ends earlier."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_what_outlives_its_call_counts_until_it_ends(executor: BoundedExec
         for call in calls:
             call.cancel()
         await asyncio.sleep(0.01)
-    # What has begun is still there, and fills the threads; what hadn't isn't.
+    # Work that has begun still fills the threads; work that hadn't is dropped.
     more = [asyncio.create_task(executor.run(int)) for _ in range(MAX_QUEUED - THREADS)]
     await asyncio.sleep(0.01)
     with pytest.raises(Overloaded):

@@ -1,4 +1,4 @@
-"""What there is is shared between tenants: who has its share is refused before those that haven't."""
+"""Capacity is shared between tenants: those that have their share are refused before those that don't."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.until import auntil
 
 
 class Clock:
-    """A time that passes when it is told to."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -49,7 +49,7 @@ def at_work(tenants: Tenants) -> int:
 
 
 def call(tenants: Tenants, name: str, wanted: int = 1) -> int:
-    """Returns how many of a tenant's calls are let in."""
+    """Returns how many of a tenant's calls are admitted."""
     free = 100 - at_work(tenants)
     if not free:
         return 0
@@ -70,7 +70,7 @@ def test_a_newcomer_is_let_in_where_the_greedy_one_is_refused(tenants: Tenants, 
     assert call(tenants, "greedy") == 0
     assert tenants.metrics.share_refusals == 1
     assert call(tenants, "small", 10) == 10
-    # What the greedy one gives back is the small one's, until both have half.
+    # The small one gets what the greedy one releases, until both have half.
     for _ in range(40):
         tenants.of("greedy").calls -= 1
         assert call(tenants, "greedy") == 0
@@ -94,7 +94,7 @@ def test_among_many_each_has_a_part(tenants: Tenants, clock: Clock) -> None:
     clock.now += 1
     got = [call(tenants, f"t{number}", 30) for number in range(10)]
     assert got[:3] == [30, 30, 30]
-    # Three had come first. The rest is for those that have nothing.
+    # The first three got theirs before. The rest is for tenants that have nothing.
     assert got[3:] == [10, 0, 0, 0, 0, 0, 0]
     for number in range(3):
         tenants.of(f"t{number}").calls -= 10
@@ -111,7 +111,7 @@ def test_bytes_are_shared_alike(tenants: Tenants) -> None:
         tenants.check_bytes(greedy, 51, 850)
     assert (raised.value.bound, raised.value.limit) == ("bytes", 500)
     tenants.check_bytes(small, 150, 850)
-    # A message that is larger than all goes alone.
+    # A message larger than the bound is admitted alone.
     tenants.check_bytes(small, 5000, 0)
 
 

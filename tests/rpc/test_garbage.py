@@ -1,4 +1,4 @@
-"""What a call held is free when it was answered: without the garbage collector, which may come late."""
+"""Memory of a call is freed when it is answered, without the garbage collector, which may run late."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS = 8
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Nothing is freed but what nobody refers to."""
+    """Disables the garbage collector: only objects without references are freed."""
     gc.collect()
     gc.disable()
     tracemalloc.start()
@@ -34,13 +34,13 @@ def no_collector() -> Iterator[None]:
 
 
 async def growth(call: Callable[[], Awaitable[object]]) -> int:
-    """Makes a call several times, and returns by how many bytes the process has grown."""
+    """Makes a call several times, and returns the growth of the process in bytes."""
     await call()
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(CALLS):
         await call()
     grown = SIZE
-    for _ in range(50):  # what has ended for the client may end a moment later for the server
+    for _ in range(50):  # the server may finish a moment after the client has its answer
         await asyncio.sleep(0.1)
         after, _ = tracemalloc.get_traced_memory()
         grown = after - before
@@ -140,7 +140,7 @@ async def test_streams_whose_clients_have_gone(client: Any, blocker: Any, no_col
         reading = asyncio.ensure_future(stream.read())
 
         async def is_held_up() -> bool:
-            # On a busy machine its time may be over before.
+            # On a busy machine its deadline may pass first.
             return bool(reading.done() or await blocked.waiting() == 1)
 
         await auntil(is_held_up)
@@ -194,7 +194,7 @@ async def test_puts_that_share_commits(client: Any, no_collector: None) -> None:
 
 
 async def test_calls_themselves(client: Any, no_collector: None) -> None:
-    """Not only what they carry. Of those that are refused gRPC keeps the error, and the error the call."""
+    """Not only their data. For refused calls gRPC keeps the error, and the error keeps the call."""
 
     def left() -> int:
         return sum(type(thing).__name__ == "_ServicerContext" for thing in gc.get_objects())
@@ -202,12 +202,12 @@ async def test_calls_themselves(client: Any, no_collector: None) -> None:
     before = left()
     for _ in range(CALLS):
         await client.checkpoints.PutCheckpoint(client.put_request())
-    # What has ended for the client may end a moment later for the server.
+    # The server may finish a moment after the client has its answer.
     await auntil(left, lambda number: number <= before + 1, pause=0.05)
 
 
 async def test_streams_themselves(client: Any, blocker: Any, no_collector: None) -> None:
-    """Those that ended, and those whose clients have gone."""
+    """Streams that ended, and streams whose clients have gone."""
 
     def left() -> int:
         return sum(type(thing).__name__ in ("_Stream", "Outbox") for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""What is stored at a limit can be read and found; what is beyond is refused with its field, and nothing is stored."""
+"""Items at a limit can be read and found; beyond it they are refused with their field, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PUTS: dict[str, tuple[Callable[[int], pb.PutItemRequest], int, str]] = {
     "texts": (lambda n: put(text=pb.ItemText(texts=[""] * n)), 1000, "text.texts"),
     "minutes": (lambda n: put(ttl_minutes=n), LIMITS.max_ttl_minutes, "ttl_minutes"),
 }
-"""Puts of so much, how much is allowed, and the field that is refused beyond."""
+"""Puts of a given size, the limit, and the field that is refused beyond it."""
 
 
 @pytest.mark.parametrize("what", PUTS)
@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "max_depth": ("ListNamespaces", pb.ListNamespacesRequest(max_depth=-1)),
     "operations": ("Batch", pb.BatchRequest(operations=[pb.StoreOperation()] * 21)),
 }
-"""By the field that is refused: a request, and the RPC that it goes to."""
+"""For each refused field, an RPC and its request."""
 
 
 @pytest.mark.parametrize("field", REFUSED)

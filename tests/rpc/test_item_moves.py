@@ -1,4 +1,4 @@
-"""ListItems and RestoreItems: items with all that belongs to them, in order, exact, and refused by field."""
+"""ListItems and RestoreItems: complete items, in order, exact, and refused by field."""
 
 from __future__ import annotations
 

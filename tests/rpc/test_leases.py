@@ -1,4 +1,4 @@
-"""LeaseService: what it takes and answers, and how a call that waits ends."""
+"""LeaseService: its requests and answers, and the end of a call that waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.until import auntil
 
 
 def acquire(**fields: Any) -> pb.AcquireLeaseRequest:
-    """An AcquireLease that is valid as it is; `fields` replace its fields."""
+    """Returns a valid AcquireLease request, in which `fields` replace others."""
     return pb.AcquireLeaseRequest(**{"thread_id": "thread-1", "holder": b"me", **fields})
 
 
@@ -95,7 +95,7 @@ async def test_the_defaults_and_the_limits_are_those_that_the_server_tells(clien
     for ttl_ms, least, most in ((0, 20_000, 30_000), (1_000, 1, 1_000), (3_600_000, 3_500_000, 3_600_000)):
         lease = await client.leases.AcquireLease(acquire(ttl_ms=ttl_ms))
         assert least <= lease.remaining_ms <= most
-        lease = await client.leases.AcquireLease(acquire())  # the shortest may be over by now
+        lease = await client.leases.AcquireLease(acquire())  # the shortest lease may have ended by now
         answer = await client.leases.RenewLease(renew(token=lease.token, ttl_ms=ttl_ms))
         assert least <= answer.remaining_ms <= most
 
@@ -187,11 +187,11 @@ async def test_calls_that_wait_are_not_counted_as_calls_at_work(serve: Any) -> N
         for number in range(2):
             waiting = client.leases.AcquireLease(acquire(holder=b"w%d" % number, wait_ms=20_000))
             waiters.append(asyncio.ensure_future(waiting))
-            # One by one: until they wait they count as any call, and so does the one that asks whether they do.
+            # One by one: until a call waits it counts as any other, and so does the call that checks whether it waits.
             await until_waiting(client, number + 1)
         get = checkpoints_pb.GetCheckpointRequest(thread_id="thread-1")
         await asyncio.gather(*(client.checkpoints.GetCheckpoint(get) for _ in range(2)))
-        # But there is an end to the line, too.
+        # But the number of waiting calls is limited, too.
         one_more = acquire(holder=b"one more", wait_ms=20_000)
         assert (await client.refused(client.leases.AcquireLease(one_more))).reason == "OVERLOADED"
         for waiter in waiters:

@@ -126,7 +126,7 @@ class TestHealth:
                 for service in ["", READINESS, *OURS]:
                     answer = await health_of(client).Check(health_pb2.HealthCheckRequest(service=service))
                     assert answer.status == status
-                if hasattr(health_pb2, "HealthListRequest"):  # grpcio-health-checking before 1.85 doesn't know it
+                if hasattr(health_pb2, "HealthListRequest"):  # new in grpcio-health-checking 1.85
                     statuses = (await health_of(client).List(health_pb2.HealthListRequest())).statuses
                     told = {service: one.status for service, one in statuses.items()}
                     assert told == dict.fromkeys(["", READINESS, *OURS], status)
@@ -183,7 +183,7 @@ class TestReflection:
             for file in answer.file_descriptor_response.file_descriptor_proto
         ]
         known = descriptor_pool.Default().FindServiceByName(service)
-        # Files that its messages come from may have services, too.
+        # Files with the types of its messages may have services, too.
         (found,) = (one for file in files for one in file.service if f"{file.package}.{one.name}" == service)
         learned = [method.name for method in found.method]
         assert [method.name for method in known.methods] == learned
@@ -200,7 +200,7 @@ def put(client: Any, *, thread_id: str = "thread-1", **options: Any) -> Any:
 
 
 async def store_a_value(client: Any, size: int) -> values_pb.GetValueRequest:
-    """Stores a value of this many bytes, and returns what asks for all of it."""
+    """Stores a value of this many bytes, and returns a request for all of it."""
     await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "i1", channel=b"x" * size)))
     known = values_pb.KnownChannelValue(channel="channel", version="i1")
     return values_pb.GetValueRequest(thread_id=GET.thread_id, channel_value=known, max_bytes=size)
@@ -252,7 +252,7 @@ class TestDrain:
             assert refusal.code == grpc.StatusCode.UNAVAILABLE
 
     async def test_a_large_answer_arrives_whole(self, serve: Any) -> None:
-        """The handler is done when the answer is encoded; the answer isn't there yet."""
+        """The handler finishes when the answer is encoded, before it has arrived."""
         async with serve() as (server, client):
             wanted = await store_a_value(client, 40_000_000)
             reading = asyncio.ensure_future(client.values.GetValue(wanted))
@@ -263,7 +263,7 @@ class TestDrain:
     async def test_connections_are_closed_only_when_the_last_answer_has_been_sent(
         self, serve: Any, tmp_path: Path
     ) -> None:
-        """Otherwise gRPC would close one in the moment that the answer is written, and a reset may overtake it."""
+        """Otherwise gRPC would close a connection while the answer is written, and a reset may overtake the answer."""
         target = f"unix:{tmp_path}/socket"
         async with serve(listen=(target,)) as (server, client):
             wanted = await store_a_value(client, 40_000_000)
@@ -276,7 +276,7 @@ class TestDrain:
                     await auntil(lambda: server.active_calls, pause=0)
                     draining = asyncio.create_task(server.drain(60))
                     await until_idle(server)
-                    await asyncio.sleep(0.3)  # what would be closed is closed by then
+                    await asyncio.sleep(0.3)  # time enough for a connection to be closed
                     assert (await client.refused(client.checkpoints.GetCheckpoint(GET))).reason == "DRAINING"
                     link.resume()
                     assert len((await reading).data) == 40_000_000
@@ -307,7 +307,7 @@ class TestTime:
             await client.checkpoints.PutCheckpoint(client.put_request())
             async with blocker() as blocked:
                 for _ in range(3):
-                    # As many as the pool has connections, two of them for writes: no more of them wait for locks.
+                    # As many as the pool has connections, but only two writes: no more of them wait for locks.
                     calls = [asyncio.ensure_future(put(client, thread_id=thread)) for thread in "ab"]
                     calls.append(asyncio.ensure_future(client.threads.DeleteThread(DeleteThreadRequest(thread_id="c"))))
                     await blocked.until_waiting(3)
@@ -328,7 +328,7 @@ class TestTime:
                 for _ in range(5):
                     refusal = await client.refused(client.checkpoints.GetCheckpoint(GET))
                     assert refusal.reason == "OVERLOADED"
-                # Health is answered by a server that is at its limit, too.
+                # A server at its limit answers health checks, too.
                 assert (await health_of(client).Check(health_pb2.HealthCheckRequest())).status == SERVING
             await at_work
             assert server.active_calls == 0
@@ -338,7 +338,7 @@ class TestTime:
     async def test_idle_clients_may_ping_as_often_as_the_options_say(
         self, store: Any, min_ping_interval: float, answered: int
     ) -> None:
-        """gRPC puts up with the first ping and two that come too early, and ends the connection after one more."""
+        """gRPC tolerates the first ping and two that come too early, and closes the connection after one more."""
         server = RpcServer(store, ServerOptions(listen=("127.0.0.1:0",), min_ping_interval=min_ping_interval))
         (address,) = await server.start()
         host, _, port = address.rpartition(":")

@@ -1,7 +1,7 @@
-"""What is written at a limit can be read, by every read there is; what is beyond is refused, and nothing is stored.
+"""Data at a limit can be read in every way; data beyond it is refused, and nothing is stored.
 
-The limits are those that the server tells (`Limits` of the protocol): a new one wants a write here, or a reason why
-none is made of it.
+The limits are those that the server reports (`Limits` of the protocol). For a new one, add a write here or a reason why
+there is none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SMALL = Limits(
     max_batch=10,
     max_pipeline_operations=20,
 ).fitting()
-"""So small that a server is taken to all of them at once in no time."""
+"""Small enough to bring a server to all limits at once quickly."""
 
 
 def test_every_limit_that_the_server_tells_is_here() -> None:
@@ -62,12 +62,12 @@ REFUSALS = (
 
 
 class Refused(Exception):
-    """A write was refused, in the protocol's own words."""
+    """A write was refused; the message is the server's."""
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raises Refused where the server says no; what else goes wrong is raised as it is."""
+    """Turns refusals by the server into Refused. Other errors are raised unchanged."""
     try:
         yield
     except grpc.RpcError as error:
@@ -77,10 +77,10 @@ def refusals() -> Iterator[None]:
 
 
 class Place:
-    """A server with its limits, and what is written to it."""
+    """A server with its limits, to which drafts are written."""
 
     def __init__(self, target: str, limits: Limits) -> None:
-        # As much as the server may send, and no more.
+        # The client accepts messages as large as the server may send, and no larger.
         size = ("grpc.max_receive_message_length", limits.max_message_bytes)
         self.channel = grpc.insecure_channel(target, [size, ("grpc.max_send_message_length", -1)])
         self.limits = limits
@@ -120,7 +120,7 @@ class Place:
         return request
 
     def _make_patch(self, draft: Draft, request: pb.PutCheckpointRequest) -> None:
-        """Makes the first value a patch with so many instructions: as many copies of the base's first byte."""
+        """Makes the first value a patch with this many instructions, each of which copies the base's first byte."""
         new = self._base(draft)[:1] * draft.operations
         draft.data[draft.first] = new
         patch = values.Patch(base_version=_base_version(draft, draft.chain), size=len(new), crc32=crc32(new))
@@ -132,7 +132,7 @@ class Place:
         return b"base of a chain"
 
     def _write_chain(self, draft: Draft) -> None:
-        """Puts checkpoints before: a whole value, and one patch after another on it, each the base itself."""
+        """Puts earlier checkpoints: a whole value and a chain of patches on it, each of which makes the base again."""
         base = self._base(draft)
         patches = draft.chain if not draft.operations else draft.chain - 1
         for number in range(patches + 1):
@@ -155,7 +155,7 @@ class Place:
             assert self._value(draft, got.tuple.values[0]) == base
 
     def _fill(self, draft: Draft, request: pb.PutCheckpointRequest, size: int) -> None:
-        """Makes a message as large as that, by the first value."""
+        """Enlarges the first value until the message has this size."""
         value = request.values[0].value
         value.data = b""
         left = size - request.ByteSize()
@@ -189,7 +189,7 @@ class Place:
 
     def _send(self, draft: Draft, put: pb.PutCheckpointRequest, writes: pb.PutWritesRequest) -> None:
         if not draft.together and not draft.pipeline_bytes:
-            # So that nothing is there if one of the two is refused.
+            # Tests expect that no checkpoint is there if one of the two is refused.
             self.checkpoints.PutWrites(writes, timeout=60)
             self.checkpoints.PutCheckpoint(put, timeout=60)
             return
@@ -213,12 +213,12 @@ class Place:
     # Reading.
 
     def read_back(self, draft: Draft) -> None:
-        """Reads a draft by every read, and compares."""
+        """Reads a draft in every way, and compares."""
         named: dict[str, Any] = {"thread_id": draft.thread_id, "checkpoint_ns": draft.checkpoint_ns}
         known = [values.KnownValue(channel=draft.first, version=f"s{number}") for number in range(draft.known)]
         for patches in (False, True):
             request = pb.GetCheckpointRequest(**named, checkpoint_id=draft.checkpoint_id, patches=patches)
-            if patches:  # who can't apply patches knows nothing
+            if patches:  # only clients that apply patches may name known values
                 request.known.extend(known)
             found = self.checkpoints.GetCheckpoint(request, timeout=60)
             self._compare(draft, found.tuple, patches)
@@ -310,12 +310,12 @@ class Place:
         return data
 
     def read_what_is_there(self, draft: Draft) -> None:
-        """Of a checkpoint and its task writes one may have been refused: the other can be read."""
+        """A draft's checkpoint or its task writes may have been refused: the other can be read."""
         if found := self._list(draft, thread_id=draft.thread_id, all_namespaces=True):
             self.read_back(replace(draft, writes=len(found[0].pending_writes)))
 
     def assert_nothing_of(self, draft: Draft) -> None:
-        """The checkpoint isn't there; what came before it may be."""
+        """The checkpoint isn't stored; those before it may be."""
         assert not self._list(draft, thread_id=draft.thread_id[: self.limits.max_thread_id_bytes], all_namespaces=True)
 
 
@@ -325,13 +325,13 @@ def _base_version(draft: Draft, number: int) -> str:
 
 @pytest.fixture(scope="module")
 def small(postgres_cluster: PostgresCluster) -> Iterator[Place]:
-    """A server whose limits are small."""
+    """A server with small limits."""
     with LocalServer(postgres_cluster.dsn(postgres_cluster.create_migrated_database()), limits=SMALL) as server:
         yield Place(server.target, SMALL)
 
 
 def taken_to(names: set[str], limits: Limits, beyond: str = "") -> Draft:
-    """Returns a draft that is at some limits, and at one more than one of them."""
+    """Returns a draft that is at some limits, and one beyond `beyond`."""
     draft = Draft(limits)
     for name, take in WRITES.items():
         if name in names:
@@ -349,7 +349,7 @@ def test_what_is_at_a_limit_can_be_read(small: Place, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in WRITES if name not in UNREFUSED])
 def test_what_is_beyond_is_refused_and_not_stored(small: Place, name: str) -> None:
     draft = taken_to({name}, SMALL, name)
-    told = rf"\b{getattr(SMALL, name) + (name == 'max_channel_version_bytes')}\b"  # with its tag
+    told = rf"\b{getattr(SMALL, name) + (name == 'max_channel_version_bytes')}\b"  # the tag counts, too
     if name in OF_READS:
         small.write(draft)
         with pytest.raises(Refused, match=told), refusals():

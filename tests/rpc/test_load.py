@@ -1,4 +1,4 @@
-"""What is too much: refused at once, with a hint, before its request is read where that can be."""
+"""Overload: calls are refused at once, with a retry delay, before their request is read if possible."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ async def silent() -> AsyncIterator[bytes]:
 
 
 def arriving(client: Any, requests: AsyncIterator[bytes] | None = None, **options: Any) -> Any:
-    """A call whose request is on its way."""
+    """A call whose request is still arriving."""
     return client.channel.stream_unary(PUT)(requests or silent(), **options)
 
 
 async def hint_of(call: Any) -> float:
-    """Awaits a call that should be refused, and returns after how many seconds it should come again."""
+    """Awaits a call that should be refused, and returns its retry delay in seconds."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     details: Any = dict(raised.value.trailing_metadata() or ())["grpc-status-details-bin"]
@@ -57,7 +57,7 @@ async def test_bytes_beyond_the_bound_are_refused_until_there_is_room(serve: Any
     async with serve(max_bytes_in_flight=MEBIBYTE) as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
         async with blocker() as blocked:
-            # Larger than the bound, but there is nothing else.
+            # Larger than the bound, but nothing else is in flight.
             large = asyncio.ensure_future(client.checkpoints.PutCheckpoint(put_of(client, 2 * MEBIBYTE, "2")))
             await blocked.until_waiting(1)
             for size in (1000, MEBIBYTE):
@@ -66,7 +66,7 @@ async def test_bytes_beyond_the_bound_are_refused_until_there_is_room(serve: Any
                 assert refusal.reason == "OVERLOADED"
                 assert refusal.metadata == {"bound": "bytes", "limit": str(MEBIBYTE)}
         await large
-        # The answer counts too, until it was sent.
+        # The answer counts too, until it has been sent.
         assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
         await client.checkpoints.PutCheckpoint(put_of(client, MEBIBYTE, "4"))
 
@@ -96,7 +96,7 @@ async def test_the_more_is_refused_the_later_it_is_to_come_again(serve: Any, blo
             assert len(set(hints)) > 10
             async with asyncio.timeout(20):
                 while await is_ready(client):
-                    await hint_of(client.checkpoints.GetCheckpoint(GET))  # so that it isn't calm again when it is asked
+                    await hint_of(client.checkpoints.GetCheckpoint(GET))  # or it would recover
             whole = await health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
             assert whole.status == health_pb2.HealthCheckResponse.SERVING
         await at_work
@@ -157,7 +157,7 @@ async def test_a_request_that_arrived_while_the_loop_stood_still_took_no_time(
         asyncio.get_running_loop().call_soon(time.sleep, 2 * SWEEP_SECONDS)
         return await read(self, context)
 
-    limit = MEBIBYTE + 100_000  # one that takes long, and some room
+    limit = MEBIBYTE + 100_000  # room for a slow request, and a bit more
     async with serve(limits=Limits(max_message_bytes=MEBIBYTE), max_bytes_in_flight=limit) as (_, client):
         long = asyncio.ensure_future(arriving(client))
         await asyncio.sleep(3 * SWEEP_SECONDS)
@@ -174,16 +174,16 @@ async def test_a_request_that_does_not_arrive_ends(serve: Any) -> None:
 
 
 async def test_requests_that_take_long_are_reckoned_and_hold_up_nobody(serve: Any) -> None:
-    limit = 4 * MEBIBYTE + 100_000  # and some room for the small ones
+    limit = 4 * MEBIBYTE + 100_000  # the rest is for the small requests
     async with serve(limits=Limits(max_message_bytes=MEBIBYTE), max_bytes_in_flight=limit) as (_, client):
         calls = [asyncio.ensure_future(arriving(client)) for _ in range(20)]
         async with asyncio.timeout(20):
             while sum(call.done() for call in calls) < 16:
                 await client.checkpoints.PutCheckpoint(client.put_request(), timeout=20)
         await asyncio.sleep(0.6)
-        # A quick one doesn't compete with them, however large.
+        # A quick request, however large, doesn't compete with slow ones.
         await client.checkpoints.PutCheckpoint(put_of(client, MEBIBYTE, "2"), timeout=20)
-        # Four are let be, which may have a mebibyte each.
+        # The bound has room for four of the slow requests, at a mebibyte each.
         refused = [call for call in calls if call.done()]
         assert len(refused) == 16
         for call in refused:
@@ -204,7 +204,7 @@ async def test_calls_that_hang_up_while_their_request_arrives_leave_nothing(serv
 
 
 async def all_go_through(client: Any) -> bool:
-    """Whether as many calls at once as there may be are served."""
+    """Returns whether the server serves the maximum number of calls at once."""
     answers = await asyncio.gather(*(client.checkpoints.GetCheckpoint(GET) for _ in range(20)), return_exceptions=True)
     return not any(isinstance(answer, BaseException) for answer in answers)
 

@@ -1,4 +1,4 @@
-"""Messages over the limit, in both directions: a clear answer, and a server that goes on."""
+"""Messages over the limit, in both directions: a clear answer, and the server continues."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_call_without_a_request_is_told_so(serve: Any, capsys: pytest.Ca
 
 
 async def test_an_answer_over_the_limit_is_told_the_limit(serve: Any) -> None:
-    """Which happens to what was stored under another limit."""
+    """This happens to data that was stored under a higher limit."""
     async with serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request(body=bytes(2 * LIMIT)))
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
@@ -81,7 +81,7 @@ async def test_a_value_of_many_megabytes_goes_through(client: Any) -> None:
 
 
 async def listed(client: Any) -> tuple[list[str], int]:
-    """Returns the ids of all checkpoints and on how many pages they came."""
+    """Returns the ids of all checkpoints and the number of pages they came on."""
     ids, pages, token = [], 0, ""
     while True:
         page = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(page_size=1000, page_token=token))
@@ -102,7 +102,7 @@ async def test_a_page_is_cut_so_that_it_fits_into_a_message(serve: Any) -> None:
 
 
 async def test_long_names_don_t_outgrow_a_page(serve: Any) -> None:
-    """Nearly all of these checkpoints is names."""
+    """Names make up nearly all of these checkpoints."""
     async with serve(limits=Limits(max_message_bytes=LIMIT)) as (_, client):
         for number in range(20):
             names = {f"{channel:03}{'c' * 250}": b"" for channel in range(40)}
@@ -115,7 +115,7 @@ async def test_long_names_don_t_outgrow_a_page(serve: Any) -> None:
 
 @pytest.mark.parametrize("patches", [False, True])
 async def test_no_answer_is_larger_than_a_mebibyte_whatever_is_stored(client: Any, patches: bool) -> None:
-    """But for a checkpoint whose own fields, names or metadata are: clients take 4 MiB at once, as gRPC has it."""
+    """Except for checkpoints whose own fields, names or metadata are larger. By default gRPC clients accept 4 MiB."""
     for number in range(6):
         data = {f"{channel}": bytes([channel]) * 300_000 for channel in range(4)}
         put = client.put_request(

@@ -1,4 +1,4 @@
-"""Metadata as it is searched: different values never look alike, and nothing that comes in can do harm."""
+"""Metadata as it is searched: different values never look alike, and no input can do harm."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ maps = st.dictionaries(texts, values, max_size=5)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether a filter should take two values for one: as Python does, but NaN is NaN and a truth value no number."""
+    """Returns whether two values are equal for filters: as in Python, but NaN equals NaN, and no bool a number."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
@@ -72,7 +72,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def strictly_same(left: Any, right: Any) -> bool:
-    """Whether JSON says the same thing: `==`, but that Python takes 1 for true."""
+    """Returns whether two values are equal in JSON: `==`, but for Python's `1 == True`."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(strictly_same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
@@ -153,7 +153,7 @@ def test_an_empty_filter_is_no_filter() -> None:
 
 
 def nested(depth: int) -> bytes:
-    """Returns a map that nests `depth` deep, itself included."""
+    """Returns a map nested `depth` deep, itself included."""
     return b"\x81\xa1k" * (depth - 1) + b"\x80"
 
 
@@ -244,7 +244,7 @@ def test_claimed_lengths_allocate_nothing(bomb: bytes, padding: int) -> None:
 
 
 class TestImplicitIndex:
-    """The metadata's own value as the index: it may be of any size, the index holds what fits."""
+    """The index is made from the metadata's own value, which may have any size; the index keeps what fits."""
 
     def test_the_value_must_be_msgpack_or_json(self) -> None:
         with pytest.raises(InvalidArgument, match="not 'msgpack' or 'json' but 'pickle'") as error:
@@ -277,7 +277,8 @@ class TestImplicitIndex:
         index = json.loads(project(pack(content)).json)
         assert index["source"] == "loop"
         assert 1000 < len(index) < 10_000
-        # A counter may be among those that weren't: by "step" the store would take them for complete.
+        # The counters may be among the entries that weren't read: with a "step", the store would take them for
+        # complete.
         assert "step" not in json.loads(project(pack({"step": 3, **content})).json)
 
     def test_langgraphs_own_entries_go_in_whatever_else_there_is(self) -> None:
@@ -297,7 +298,7 @@ class TestImplicitIndex:
             assert projection.run_id == "r" * 300
 
     def test_without_the_counters_there_is_no_step(self) -> None:
-        """By it the store takes the counters for complete."""
+        """If there is a step, the store takes the counters for complete."""
         counters = {f"channel-{number:05}": [number, 1] for number in range(10_000)}
         index = json.loads(project(pack({"step": 3, "source": "loop", "counters_since_delta_snapshot": counters})).json)
         assert index == {"source": "loop"}
@@ -369,7 +370,7 @@ def test_without_a_run_id_there_is_none() -> None:
 
 
 def nested_keys(levels: int) -> bytes:
-    """A map whose key is a map whose key is a map, and so on."""
+    """Returns a map whose key is a map whose key is a map, and so on."""
     data = b"\xa1a"
     for _ in range(levels):
         data = b"\x81" + data + b"\x01"
@@ -377,7 +378,7 @@ def nested_keys(levels: int) -> bytes:
 
 
 class TestKeysInKeys:
-    """Each quotes what is in it once more, so that the text of 30 of them would have gigabytes."""
+    """Each level quotes the one inside it once more: the text of 30 levels would have gigabytes."""
 
     @pytest.mark.parametrize("levels", [5, 25, 31])
     def test_too_many_are_refused_as_a_filter_and_left_out_of_an_index(self, levels: int) -> None:

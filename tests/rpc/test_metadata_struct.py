@@ -1,4 +1,4 @@
-"""Metadata and filters as JSON, for tools that have no msgpack; and which namespaces a list is about."""
+"""Metadata and filters as JSON, for tools without msgpack, and the namespaces that a list covers."""
 
 from __future__ import annotations
 

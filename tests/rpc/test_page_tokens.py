@@ -1,4 +1,4 @@
-"""Page tokens: opaque, and good for one request only."""
+"""Page tokens: opaque, and valid for one request only."""
 
 from __future__ import annotations
 

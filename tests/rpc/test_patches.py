@@ -1,4 +1,4 @@
-"""Patches as bytes: what instructions make, what is refused, and how chains become whole values."""
+"""Patches as bytes: the results of instructions, refusals, and chains that become whole values."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ CHANNEL = "messages"
 
 
 def chain(*values: bytes) -> dict[ChannelValueKey, TypedValue]:
-    """Returns rows of one channel, each appending to the one before. Versions are "s0", "s1" and so on."""
+    """Returns rows of one channel, each of which appends to the previous one. Versions are "s0", "s1" and so on."""
     rows = {ChannelValueKey(CHANNEL, "s0"): TypedValue("msgpack", values[0])}
     whole = values[0]
     for place, tail in enumerate(values[1:], 1):
@@ -162,7 +162,7 @@ def test_what_would_be_large_is_left_out_with_its_size() -> None:
     assembler = Assembler(rows, largest=100, budget=Budget(1000))
     assert assembler.value(key("s2")) == TypedValue("msgpack", b"", None, Parts(b"", 111))
     assert assembler.value(key("s0")) == TypedValue("msgpack", b"a" * 50)
-    # Together they are more than there is room for.
+    # Together they exceed the budget.
     assembler = Assembler(chain(b"a", b"b", b"c"), largest=100, budget=Budget(4))
     assert assembler.value(key("s1")) == TypedValue("msgpack", b"ab")
     assert assembler.value(key("s2")) == TypedValue("msgpack", b"", None, Parts(b"", 3))

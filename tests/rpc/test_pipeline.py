@@ -1,4 +1,4 @@
-"""Operations over one stream: each is done as a call of its own would be, those of a namespace in their order."""
+"""Operations over one stream: each is done as a separate call would be, in order within a namespace."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_what_was_sent_before_the_end_is_answered(client: Any) -> None:
 
 
 def run_of_puts(client: Any, count: int) -> list[Any]:
-    """Returns puts of a run, and its writes beside them, each building on the put before it."""
+    """Returns a run's puts and the task writes beside them, each put building on the previous one."""
     requests = []
     for number in range(count):
         parent = f"{number - 1:04}" if number else ""
@@ -134,7 +134,7 @@ async def test_results_of_a_namespace_come_in_order_refusals_too(client: Any, bl
             operation(5, client.put_request(checkpoint_id="checkpoint-4")),
         )
         await blocked.until_waiting(1)
-        # Nothing of another namespace waits for them.
+        # Operations on other namespaces don't wait.
         await send(stream, operation(6, client.put_request(thread_id="other")))
         await send(stream, operation(7, client.put_request(thread_id="")))
         await send(stream, operation(8, pb.GetCheckpointRequest(thread_id="other")))
@@ -201,7 +201,7 @@ async def test_operations_too_many_are_refused_with_a_hint(serve: Any, blocker: 
         async with blocker() as blocked:
             await send(stream, operation(1, client.put_request(checkpoint_id="2")))
             await blocked.until_waiting(1)
-            # Of those that come at once the first are done for which there is room.
+            # Of operations that come together, the first ones are done as far as there is room.
             await send(
                 stream, *(operation(number, pb.GetCheckpointRequest(thread_id=f"{number}")) for number in range(9))
             )
@@ -227,7 +227,7 @@ async def test_bytes_too_many_are_refused_with_a_hint(serve: Any, blocker: Any) 
             await send(stream, operation(2, put_of(client, MEBIBYTE, "3")))
             await send(stream, operation(3, pb.GetCheckpointRequest(thread_id="t")))
             (result,) = await results_of(stream, 1)
-            assert result.id == 3  # the other one's turn comes behind that of the first
+            assert result.id == 3  # the other put comes after the first one
         first, second = await results_of(stream, 2)
         assert first.put_checkpoint.version
         assert (second.failure.reason, second.failure.metadata["bound"]) == ("OVERLOADED", "bytes")

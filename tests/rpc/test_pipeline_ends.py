@@ -1,4 +1,4 @@
-"""How a stream ends: by its client, by its server, by what can't be read, and by results that nobody reads."""
+"""The end of a stream: by its client, by its server, by an unreadable message, and by results that nobody reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST = Limits().max_pipeline_bytes
 
 
 async def end_of(stream: Any) -> grpc.aio.AioRpcError:
-    """Reads on a stream that must have ended with a status."""
+    """Reads from a stream that should have ended with an error, and returns the error."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async with asyncio.timeout(20):
             await stream.read()
@@ -85,7 +85,7 @@ async def test_a_client_that_goes_away_leaves_nothing_at_work(serve: Any, blocke
             await blocked.until_waiting(1)
             stream.cancel()
             async with asyncio.timeout(20):
-                # What the store has counts until it is done; the others are dropped.
+                # Operations that the store has begun count until they are done; the others are dropped.
                 while server.active_calls > 1:
                     await asyncio.sleep(0.01)
             await blocked.until_waiting(0)
@@ -137,7 +137,7 @@ async def test_an_operation_that_comes_while_the_server_drains_is_not_done(serve
 async def test_a_client_that_does_not_read_loses_its_stream_and_nobody_else_is_refused(
     serve: Any, tmp_path: Path
 ) -> None:
-    """What is held for it is held from the others, and it may never read."""
+    """Bytes held for it are missing for the others, and it may never read."""
     target = f"unix:{tmp_path}/socket"
     async with serve(listen=(target,), max_bytes_in_flight=8 * 1024 * 1024, default_timeout=6.0) as (server, client):
         await client.checkpoints.PutCheckpoint(client.put_request(body=bytes(900_000)))
@@ -152,7 +152,7 @@ async def test_a_client_that_does_not_read_loses_its_stream_and_nobody_else_is_r
                 while server._calls._load.held_bytes or server.active_calls:
                     await asyncio.sleep(0.01)
             assert (await client.checkpoints.GetCheckpoint(GET)).tuple.checkpoint_id == "checkpoint-1"
-            # It is told, should it read after all.
+            # The client learns of it if it reads after all.
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await results_of(stream, 100)
             assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -169,7 +169,7 @@ async def test_a_client_that_reads_late_loses_nothing(serve: Any, tmp_path: Path
                 await send(stream, operation(number, GET, timeout_ms=30_000))
             await stream.done_writing()
             await asyncio.sleep(1)
-            # Few were read ahead of it, and what waits for it is little.
+            # The server has read ahead only a few operations, and holds few bytes for the client.
             assert server._calls._load.held_bytes <= 8 * 1024 * 1024
             assert [result.id for result in await results_of(stream, 40)] == list(range(40))
             assert await stream.read() is grpc.aio.EOF
@@ -184,7 +184,7 @@ async def test_only_so_many_streams_are_open(serve: Any) -> None:
         assert b"OVERLOADED" in reason_of(await end_of(client.checkpoints.Pipeline()))
         health = health_pb2_grpc.HealthStub(client.channel)
         ready = await health.Check(health_pb2.HealthCheckRequest(service=READINESS))
-        assert ready.status == health_pb2.HealthCheckResponse.SERVING  # none of them has anything to do
+        assert ready.status == health_pb2.HealthCheckResponse.SERVING  # the streams are idle
         await streams[0].done_writing()
         assert await streams[0].read() is grpc.aio.EOF
         assert (await ask(client.checkpoints.Pipeline(), GET)).WhichOneof("result") == "get_checkpoint"
@@ -197,7 +197,7 @@ async def test_a_key_that_was_withdrawn_ends_the_stream(serve: Any, tmp_path: Pa
     async with serve(access=AccessOptions(keys_file=keys_file)) as (_, client):
         stream = client.checkpoints.Pipeline(metadata=bearer(key))
         assert (await ask(stream, GET)).WhichOneof("result") == "get_checkpoint"
-        # A scope is asked for by the operation.
+        # Scopes are checked for each operation.
         assert (await ask(stream, client.put_request())).failure.reason == "PERMISSION_DENIED"
         keys_file.write_text("")
         async with asyncio.timeout(20):

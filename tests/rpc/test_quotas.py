@@ -1,4 +1,4 @@
-"""Quotas: refused by name, in force at once, and as exact as they say."""
+"""Quotas: refused by name, in force at once, and as exact as documented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.until import auntil
 
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
 FAST = 0.1
-"""How often quotas are refreshed here, in seconds."""
+"""The interval at which quotas are refreshed here, in seconds."""
 
 
 async def set_quotas(client: Any, **quotas: int) -> None:
@@ -45,7 +45,7 @@ async def reason_of(call: Any) -> str | None:
 
 
 async def until_refused(client: Any, make: Any) -> Any:
-    """Makes calls until one is refused, and returns how."""
+    """Makes calls until one is refused, and returns the refusal."""
 
     async def attempt() -> str | None:
         return await reason_of(make())
@@ -81,7 +81,7 @@ async def test_calls_a_second_are_refused_with_when_to_come_again(serve: Any) ->
             assert status.details[1].Unpack(hint)
             assert 0 < hint.retry_delay.ToMilliseconds() <= 7500
         assert server.tenants.metrics.quota_refusals["calls_per_second"] == len(refused)
-        # A server that refuses a tenant for its own quota isn't overloaded.
+        # A server that refuses a tenant because of its quota isn't overloaded.
         assert not server.load.is_overloaded
 
 
@@ -137,7 +137,7 @@ async def test_bytes(serve: Any) -> None:
         assert refusal.metadata["limit"] == "50000"
         assert 40_000 <= int(refusal.metadata["used"]) <= 60_000
         assert "delete something" in refusal.message
-        # So are the other ways to store, and a pipeline's.
+        # Other ways to store are refused too, and so are a pipeline's operations.
         part = values_pb.PutPartRequest(thread_id="thread-1", upload_id=b"u" * 16, data=b"x" * 30_000)
         assert "quota of 50000 bytes" in str(await reason_of(client.values.PutPart(part)))
         request = client.put_request(checkpoint_id="last")
@@ -147,7 +147,7 @@ async def test_bytes(serve: Any) -> None:
         (result, read) = await results_of(client, request, GET)
         assert result.failure.reason == "QUOTA_EXCEEDED"
         assert read.get_checkpoint.HasField("tuple")
-        # Reads and deletions go on, and what was deleted makes room again.
+        # Reads and deletions continue, and deletions make room again.
         await client.checkpoints.GetCheckpoint(GET)
         await client.threads.DeleteThread(threads_pb.DeleteThreadRequest(thread_id="thread-1"))
 
@@ -184,12 +184,12 @@ async def test_items_count_for_the_bytes_of_their_tenant(serve: Any) -> None:
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
         assert (refusal.metadata["field"], refusal.metadata["limit"]) == ("bytes", "200000")
         stored = (await client.store.CountItems(store_pb.CountItemsRequest())).count
-        # The value, and what filters see of it.
+        # Each item has its value and the index for filters.
         assert 15 <= stored <= 21
         assert not (await client.store.GetItem(store_pb.GetItemRequest(namespace=["ns"], key=f"{stored}"))).HasField(
             "item"
         )
-        # In a batch the puts that are over are refused, and all else is done.
+        # In a batch, the puts over the quota are refused and everything else is done.
         operations = [
             store_pb.StoreOperation(get=store_pb.GetItemRequest(namespace=["ns"], key="0")),
             store_pb.StoreOperation(put=put_item("more", 30_000)),
@@ -198,7 +198,7 @@ async def test_items_count_for_the_bytes_of_their_tenant(serve: Any) -> None:
         results = (await client.store.Batch(store_pb.BatchRequest(operations=operations))).results
         assert [result.WhichOneof("result") for result in results] == ["get", "failure", "delete"]
         assert (results[1].failure.reason, results[1].failure.metadata["field"]) == ("QUOTA_EXCEEDED", "bytes")
-        # So do a thread's bytes, which there is no room for either.
+        # Threads share the quota: there is no room for their bytes either.
         request = client.put_request(channels=["a"], channel_versions=["s1"])
         request.values.add(channel="a", version="s1", value=client.value(b"x" * 30_000))
         assert "quota of 200000 bytes" in str(await reason_of(client.checkpoints.PutCheckpoint(request)))
@@ -233,7 +233,7 @@ async def test_restored_items_count_for_the_bytes_of_their_tenant(serve: Any) ->
         assert (refusal.metadata["field"], refusal.metadata["limit"]) == ("bytes", "200000")
         stored = (await client.store.CountItems(store_pb.CountItemsRequest())).count
         assert 15 <= stored <= 21
-        # Nothing of a request that is over is stored, and what was restored leaves no room for a put.
+        # Nothing of a request over the quota is stored, and the restored items leave no room for a put.
         many = store_pb.RestoreItemsRequest(items=[whole] * 9)
         for number, one in enumerate(many.items):
             one.item.key = f"more-{number}"
@@ -255,7 +255,7 @@ async def test_items_of_many_callers_at_once_stay_within_the_bytes(serve: Any) -
         )
         results = [result for answer in answers for result in answer.results]
         assert {result.failure.reason for result in results if result.HasField("failure")} <= {"QUOTA_EXCEEDED"}
-        # Each has a little more than 10,000 bytes.
+        # Each item has a little more than 10,000 bytes.
         assert 40 <= (await client.store.CountItems(store_pb.CountItemsRequest())).count <= 50
         assert server.tenants.metrics.quota_refusals["bytes"] >= 150
 

@@ -1,4 +1,4 @@
-"""Every reason that errors.proto names, met on the wire."""
+"""Every reason in errors.proto, provoked over gRPC."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def draining(world: World) -> Any:
 
 
 async def deadline_exceeded(world: World) -> Any:
-    # A client with a deadline gives up by itself; this one has none and is told by the server.
+    # A client with a deadline gives up by itself; this one has none and learns of it from the server.
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request())
     async with world.serve(default_timeout=0.2) as (_, client), world.blocker():
@@ -190,7 +190,7 @@ async def sealed(world: World) -> Any:
 async def corrupt_value(world: World) -> Any:
     async with world.serve() as (_, client):
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"0")))
-        wrong = patch("s0", b"1", b"12")  # the base is another one
+        wrong = patch("s0", b"1", b"12")  # the stored base is another one
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s1", channel=wrong)))
         known = value_service_pb2.KnownChannelValue(channel="channel", version="s1")
         request = value_service_pb2.GetValueRequest(thread_id="thread-1", channel_value=known)
@@ -305,7 +305,7 @@ PROVOKED: dict[str, tuple[Provoke, grpc.StatusCode, dict[str, str | None]]] = {
     "SEALED": (sealed, grpc.StatusCode.FAILED_PRECONDITION, {}),
     "CORRUPT_VALUE": (corrupt_value, grpc.StatusCode.DATA_LOSS, {}),
 }
-"""How to meet each reason, and what the client is told. A value of None may be anything."""
+"""How to provoke each reason, and the metadata that the client receives. A value of None may be anything."""
 
 REASONS = [name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number]
 

@@ -1,4 +1,4 @@
-"""Requests that can't be used: each names its field and changes nothing."""
+"""Invalid requests: each refusal names the field, and nothing changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GIBIBYTE = 1024 * MEBIBYTE
 
 
 def wrong_parts(make: Callable[[Any, values.TypedValue], Any], *, data: bytes = b"", **fields: Any) -> Make:
-    """Makes a request with a value that was sent ahead, of which something is wrong."""
+    """Returns a function that makes a request with an uploaded value whose parts are invalid."""
     parts = values.Parts(**{"upload_id": b"u" * 16, "size": 5, **fields})
     return lambda client: make(client, values.TypedValue(type="t", data=data, parts=parts))
 
@@ -50,7 +50,7 @@ def wrong_patch(
     parts: values.Parts | None = None,
     **fields: Any,
 ) -> Make:
-    """Makes a request with a patch of which something is wrong."""
+    """Returns a function that makes a request with an invalid patch."""
     patch = values.Patch(**{"base_version": "i0", "size": 3, **fields})
     value = values.TypedValue(type="t", data=data, patch=patch, parts=parts)
     return lambda client: make(client, value)
@@ -71,7 +71,7 @@ MADE: list[tuple[str, str, Callable[[Any, values.TypedValue], Any]]] = [
     ("PutCheckpoint", "values", lambda c, v: c.put_request(values=[channel_value(c, value=v)])),
     ("PutWrites", "writes", lambda c, v: c.writes_request(writes=[task_write(c, value=v)])),
 ]
-"""Requests with a value of one's own: their methods, and where in them it is."""
+"""Requests that contain a given value: their methods, and the value's place in them."""
 
 OTHERS: list[tuple[str, str, int | None, Make]] = [
     ("PutCheckpoint", "body", None, lambda c: c.put_request(body=None)),
@@ -335,7 +335,7 @@ async def test_what_just_keeps_the_limits_is_taken(client: Any, method: str, mak
 
 
 class TestGarbage:
-    """Bytes that are no request at all."""
+    """Bytes that aren't a request."""
 
     @pytest.mark.parametrize(
         "method",
@@ -354,7 +354,7 @@ class TestGarbage:
     async def test_bytes_that_are_not_the_message_are_refused(self, client: Any, method: str) -> None:
         invalid_utf8 = b"\x0a\x02\xff\xfe"
         if method.endswith("/Pipeline"):
-            invalid_utf8 = b"\x0a\x06\x1a\x04" + invalid_utf8  # the thread_id of a put, in an operation
+            invalid_utf8 = b"\x0a\x06\x1a\x04" + invalid_utf8  # a put's thread_id, in an operation
         for garbage in (b"\xff\xff\xff", b"\x0a\x7f", invalid_utf8, b"\x00" * 50):
             refusal = await client.refused(client.raw(method, garbage))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")

@@ -1,4 +1,4 @@
-"""What goes in comes out: every field of the protocol, through a real server and a real database."""
+"""Output equals input: every field of the protocol, through a real server and a real database."""
 
 from __future__ import annotations
 

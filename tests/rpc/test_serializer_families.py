@@ -1,4 +1,4 @@
-"""The family of serializers that a thread was written with, as clients of any language are told it."""
+"""The family of serializers that a thread was written with, as it is reported to clients of any language."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_pipeline_goes_on_after_a_refusal(client: Any) -> None:
         ("json", "null", 0, False),
         ("json", "null", MSGPACK, True),
         ("json", "msgpack", JSON, False),
-        # LangGraph for Python reads it.
+        # LangGraph for Python can read it.
         ("msgpack", "json", 0, False),
         ("msgpack", "json", JSON, True),
         ("msgpack", "json", OTHER, False),

@@ -1,4 +1,4 @@
-"""StoreService: items, over gRPC."""
+"""StoreService: items over gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every text field of every request is held to its limit, and a refused request changes nothing."""
+"""Every text field of every request has a limit that is enforced, and a refused request changes nothing."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Text:
     method: str
     field: str
     limit: int
-    """In bytes; 0: the protocol has none."""
+    """The limit in bytes; 0: the protocol has none."""
     required: bool
     request: Callable[[Any, str], Any]
     """Makes an otherwise valid request with this text in the field."""
     stored: bool = True
-    """Whether a request that is valid can be done, with nothing else stored."""
+    """Whether a valid request succeeds when nothing else is stored."""
 
 
 def tagged(text: str) -> str:
-    """Returns a channel's version that is as long as a text, or longer by a byte."""
+    """Returns a channel's version that is as long as a text, or a byte longer."""
     return "s" + (text[1:] if text.isascii() else text) if text else ""
 
 
@@ -340,7 +340,7 @@ def text_fields(message: Any, prefix: str = "", depth: int = 0) -> set[str]:
         if field.type == field.TYPE_STRING:
             found.add(path)
         elif nested is not None and nested.file.package == "google.protobuf":
-            pass  # JSON, whose texts may be any: see test_metadata_struct.py
+            pass  # JSON, which may hold any text: see test_metadata_struct.py
         elif nested is not None and depth < 6:
             found |= text_fields(nested, f"{path}.", depth + 1)
     return found
@@ -352,16 +352,16 @@ def test_every_text_field_of_every_request_is_tried() -> None:
         parts = [part.split("[")[0] for part in text.field.split(".")]
         covered.setdefault(text.method, set()).add(".".join(parts))
     elsewhere = {
-        # What must be unset: see test_refusals.py.
+        # Must be unset: see test_refusals.py.
         "PutCheckpoint": {"metadata.value.patch.base_version"},
         "PutWrites": {"writes.task_id", "writes.task_path", "writes.checkpoint_id"},
-        # What is refused unless it's ours.
+        # Refused unless the server made it.
         "ListCheckpoints": {"page_token"},
         "GetDeltaChannelHistory": {"page_token"},
         "ListThreads": {"page_token"},
         "GetThreadTree": {"page_token"},
         "PurgeThreads": {"page_token"},
-        # Refused unless the lease is there: see test_leases.py, where LeaseService is too.
+        # Refused unless the lease exists: see test_leases.py, which covers LeaseService too.
         "DeleteRuns": {"leases.thread_id"},
         "PruneThreads": {"leases.thread_id"},
     }
@@ -369,7 +369,7 @@ def test_every_text_field_of_every_request_is_tried() -> None:
         for descriptor in service.services_by_name.values():
             for method in descriptor.methods:
                 if method.name == "Pipeline":
-                    continue  # the same requests, and the same checks: see test_pipeline.py
+                    continue  # the same requests and checks: see test_pipeline.py
                 expected = text_fields(method.input_type) - elsewhere.get(method.name, set())
                 assert covered.get(method.name, set()) == expected, method.name
 

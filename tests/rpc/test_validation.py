@@ -1,4 +1,4 @@
-"""The quick check of many texts never accepts what the slow check of one refuses."""
+"""The quick check of many texts never accepts a text that the slow check of a single one refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values for those who don't ask for patches: whole, whatever they are stored as, or left out and read in ranges."""
+"""Values for clients that don't ask for patches: whole, however they are stored, or left out and read in ranges."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestReads:
         }
 
     async def test_a_page_is_cut_where_whole_values_are_much_larger_than_what_is_stored(self, client: Any) -> None:
-        """A value of 300 KB that all checkpoints share, and one that grows by a byte."""
+        """A value of 300 KB: each checkpoint stores only one more byte of it."""
         wholes = [bytes(300_000) + bytes(number) for number in range(10)]
         await put_chain(client, *wholes)
         ids, token = [], ""
@@ -133,7 +133,7 @@ class TestReads:
 
 
 class TestRanges:
-    """Of a value that is larger than what is made whole, only the range is made."""
+    """If a value is too large to be made whole, only the requested range is made."""
 
     @pytest.fixture(params=[RangeOptions().whole_bytes, 1000])
     def options(self, request: pytest.FixtureRequest) -> RangeOptions:
@@ -206,7 +206,7 @@ def leb(value: int) -> bytes:
 
 
 def edited(rng: random.Random, base: bytes) -> tuple[bytes, bytes]:
-    """Returns instructions of some random edits, and what they make."""
+    """Returns instructions for some random edits, and their result."""
     instructions, made = b"", b""
     while len(made) < 4000:
         if rng.random() < 0.7:
@@ -237,7 +237,7 @@ class TestWhatCannotBeMade:
         assert rows == {"s0": client.value(b"sealed base"), "s1": value}
 
     async def test_a_patch_that_makes_something_else_never_yields_wrong_bytes(self, client: Any) -> None:
-        """Its value alone can't be read; what lies beside it can."""
+        """Only the damaged value can't be read; others of the checkpoint can."""
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s0", channel=b"x" * 100)))
         wrong = patch("s0", b"y" * 100, b"y" * 100 + b"tail")
         await client.checkpoints.PutCheckpoint(client.put_request(**channels(client, "s1", channel=wrong, other=b"ok")))
@@ -256,7 +256,7 @@ class TestWhatCannotBeMade:
         await put_chain(client, b"x" * 100, b"x" * 100 + b"tail", b"x" * 100 + b"tail tail")
         circle = patch("s2", b"x" * 100 + b"tail tail", b"x" * 100)
         put = client.put_request(**channels(client, "s0", channel=circle))
-        with suppress(grpc.aio.AioRpcError):  # refused, or taken for what is there already
+        with suppress(grpc.aio.AioRpcError):  # refused, or taken for a version that is already there
             await client.checkpoints.PutCheckpoint(put)
         for version, whole in (("s0", b"x" * 100), ("s1", b"x" * 100 + b"tail"), ("s2", b"x" * 100 + b"tail tail")):
             assert await read_all(client, version) == whole
@@ -324,7 +324,7 @@ class TestKnown:
         wholes = growing(6, 100)
         await put_chain(client, *wholes)
 
-        # What was stored whole was stored without a checksum here.
+        # The value that was stored whole has no checksum here.
         checksums = {f"s{number}": crc32(whole) if number else 0 for number, whole in enumerate(wholes)}
 
         async def versions(*names: str, wrong: int = 0) -> list[str]:
@@ -342,7 +342,7 @@ class TestKnown:
         assert await versions("s0") == ["s1", "s2", "s3", "s4", "s5"]
         assert await versions("s7", "i1") == ["s0", "s1", "s2", "s3", "s4", "s5"]
 
-        # Other bytes with the same version are something else.
+        # Other bytes under the same version count as unknown.
         assert await versions("s3", wrong=1) == ["s0", "s1", "s2", "s3", "s4", "s5"]
         assert await versions("s5", wrong=1) == ["s0", "s1", "s2", "s3", "s4", "s5"]
 

@@ -1,4 +1,4 @@
-"""What tasks have written, for those who don't ask for patches: whole, or left out and read in ranges."""
+"""Task writes for clients that don't ask for patches: whole, or left out and read in ranges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class TestTaskWrites:
-    """Patches on what their channel has come whole, as values do."""
+    """Task writes that are patches on a channel's value are sent whole, as values are."""
 
     async def put_writes(self, client: Any, *wholes: bytes, base: str, of: bytes, checkpoint_id: str = "0001") -> None:
         writes = [
@@ -52,7 +52,7 @@ class TestTaskWrites:
         page = await client.checkpoints.ListCheckpoints(pb.ListCheckpointsRequest(thread_id="thread-1"))
         assert [[w.value for w in one.pending_writes] for one in page.tuples] == [expected, []]
         assert not page.stored_values
-        # To who wants patches, as they are.
+        # A client that asks for patches gets them as they are stored.
         got = await get(client, patches=True)
         assert [write.value.patch.base_version for write in got.tuple.pending_writes] == ["s1", "s1", "s1"]
         assert sorted(row.version for row in got.stored_values) == ["s0", "s1"]
@@ -98,7 +98,7 @@ class TestTaskWrites:
         assert len(left_out) >= 2
         for idx, whole in enumerate(written):
             assert await self.read_all(client, idx, most=100_000) == await self.read_all(client, idx) == whole
-        # One that is whole, and large.
+        # A write that was stored whole, and is large.
         await self.put_writes(client, wholes[0] * 3, base="", of=b"", checkpoint_id="0000")
         assert await self.read_all(client, 0, checkpoint_id="0000") == wholes[0] * 3
 

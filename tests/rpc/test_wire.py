@@ -1,4 +1,4 @@
-"""The fields of a large message are counted before it is parsed: what takes long is refused in no time."""
+"""A large message's fields are counted before it is parsed: messages that would take long are refused at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NESTED = {
 
 
 async def longest_silence(work: Any) -> float:
-    """Does work, and returns for how long nothing else had its turn, in seconds of the event loop's own CPU time."""
+    """Runs work, and returns for how long nothing else could run, in seconds of the event loop's own CPU time."""
     silences: list[float] = []
 
     async def watch() -> None:
@@ -54,11 +54,11 @@ async def test_a_message_of_nothing_but_fields_is_refused(field: bytes) -> None:
             await parse(pb.PutCheckpointRequest, field * (16 * MEBIBYTE // len(field)))
         assert (error.value.field, error.value.limit) == ("request", MAX_FIELDS)
 
-    assert await longest_silence(refused()) < 1  # to parse it takes several seconds
+    assert await longest_silence(refused()) < 1  # parsing it would take several seconds
 
 
 async def test_fields_count_wherever_they_are() -> None:
-    """In a part that was cut off, too: the parser reads what is there before it says so."""
+    """Fields count in a truncated message, too: the parser reads what is there before it reports the error."""
     value = values.ChannelValue(value=values.TypedValue(type="t"))
     inner = pb.PutCheckpointRequest(values=[value] * (MAX_FIELDS // 2)).SerializeToString()
     operation = pb.Operation(put_checkpoint=pb.PutCheckpointRequest.FromString(inner))

@@ -1,4 +1,4 @@
-"""Servers that tests of errors provoke."""
+"""Servers in which tests provoke errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What a test can do to provoke an error."""
+    """Means for tests to provoke errors."""
 
     serve: Any
     blocker: Any
@@ -34,7 +34,7 @@ class World:
 
     @asynccontextmanager
     async def busy(self, **options: Any) -> AsyncIterator[tuple[Any, Any, asyncio.Task[Any], Any]]:
-        """A server with one put at work, which waits for as long as `blocker` holds it up."""
+        """A server with one put at work, which waits as long as `blocker` holds it up."""
         async with self.serve(**options) as (server, client):
             await client.checkpoints.PutCheckpoint(client.put_request())
             async with self.blocker() as blocked:
@@ -49,7 +49,7 @@ async def put_another(client: Any, **options: Any) -> int:
 
 
 async def internal(world: World) -> Any:
-    """Provokes a fault of the server's own, and returns what the client is told."""
+    """Provokes an internal error, and returns what the client receives."""
     async with world.serve() as (_, client):
         await world.sql("ALTER TABLE checkpointd.checkpoints RENAME TO stolen")
         return await client.refused(client.checkpoints.GetCheckpoint(pb.GetCheckpointRequest(thread_id="t")))
