@@ -1,7 +1,7 @@
 """Stores on real PostgreSQL. Tests that share a database each have a tenant of their own.
 
-They run on every PostgreSQL that the wheel has and on Debian's, on the older ones in `make test-all` only, and on one
-more if CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
+They run on every PostgreSQL in the wheel and on Debian's (the older ones in `make test-all` only), and on one more if
+CHECKPOINTD_TEST_POSTGRES names the folder of its programs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def old_postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
-    """The oldest PostgreSQL that the wheel has."""
+    """The oldest PostgreSQL in the wheel."""
     binaries = find_binaries().parent.parent / "pginstall" / "bin"
     if not binaries.exists():
         pytest.skip("the wheel has no PostgreSQL 16")
@@ -65,7 +65,7 @@ CLUSTERS = [
 
 @pytest.fixture(scope="session", params=CLUSTERS)
 def shared_options(request: pytest.FixtureRequest) -> StoreOptions:
-    """A migrated database for all tests. It belongs to an ordinary role, which row-level security binds."""
+    """A migrated database for all tests. It belongs to an ordinary role, to which row-level security applies."""
     cluster: PostgresCluster = request.getfixturevalue(request.param)
     return StoreOptions(dsn=cluster.dsn(cluster.create_migrated_database(role=ORDINARY), role=ORDINARY))
 
@@ -85,7 +85,7 @@ def tenant(store: PostgresStore) -> Tenant:
 
 @pytest.fixture
 def own_options(postgres_cluster: PostgresCluster) -> Iterator[StoreOptions]:
-    """A migrated database that nobody has used before: plans and estimates go by what was in its tables, too."""
+    """An unused migrated database: plans and estimates also depend on what was in its tables before."""
     name = postgres_cluster.create_migrated_database()
     yield StoreOptions(dsn=postgres_cluster.dsn(name))
     postgres_cluster.drop_database(name)

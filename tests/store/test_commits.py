@@ -1,4 +1,4 @@
-"""Writes that come at once share commits, and nobody can tell from what comes of them."""
+"""Simultaneous writes share commits, and their results don't show it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.support.until import auntil
 
 
 async def outcomes(*calls: Any) -> list[Any]:
-    """Makes calls at once and returns what they return or raise, in order."""
+    """Makes calls at once and returns their results or errors, in order."""
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def count_commits(options: StoreOptions, writes_of: str, checkpoint_id: str) -> int:
-    """How many transactions have stored the task writes of one checkpoint, and another checkpoint."""
+    """Returns the number of transactions that stored one checkpoint's task writes and another checkpoint."""
     connection = await asyncpg.connect(options.dsn)
     try:
         query = """
@@ -47,7 +47,7 @@ async def count_commits(options: StoreOptions, writes_of: str, checkpoint_id: st
 
 
 async def count_transactions(options: StoreOptions) -> int:
-    """How many transactions of the database wrote something so far, which is what a commit costs."""
+    """Returns the number of the database's writing transactions so far: each costs a commit."""
     connection = await asyncpg.connect(options.dsn)
     try:
         return int(await connection.fetchval("SELECT txid_current()"))
@@ -87,7 +87,7 @@ async def test_what_a_run_sends_at_once_is_one_commit(own_options: StoreOptions)
         )
         assert await count_transactions(own_options) - before - 1 == 1
         first, c1, in_c1, too, c2, in_c2 = results
-        # Versions ascend one by one; task writes are answered with the one that they found.
+        # Versions ascend one by one; task writes return the version that they found.
         assert (first, c1 > base, c2) == (base, True, c1 + 1)
         assert (in_c1, too, in_c2) == (c1, c1, c2)
         assert await tenant.version() == c2
@@ -95,7 +95,7 @@ async def test_what_a_run_sends_at_once_is_one_commit(own_options: StoreOptions)
 
 
 async def test_what_builds_on_a_refused_put_is_refused(tenant: Tenant) -> None:
-    """However it comes: with the put in one commit, or later."""
+    """Either in the same commit as the put or later."""
     for together in (True, False):
         base = await tenant.put("c0", writer=b"me")
         calls = [
@@ -130,7 +130,7 @@ async def test_of_a_run_s_puts_those_before_the_bad_one_are_stored(tenant: Tenan
 
 
 async def test_of_what_knows_different_versions_each_is_judged_by_its_own(tenant: Tenant) -> None:
-    """Another has written last: only what knows the present version may follow, and what comes after it."""
+    """Another run wrote last: a write is accepted only if it knows the present version or builds on one that does."""
     run: dict[str, Any] = {"expect_writer": b"run"}
     old = await tenant.put("c0", expect=0, writer=b"run", **run)
     new = await tenant.put("c1", parent="c0", writer=b"other")
@@ -279,11 +279,11 @@ async def test_more_than_fits_into_one_commit(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("seed", [*range(18), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(18, 60))])
 async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStore, tenant: Tenant, seed: int) -> None:
-    """Random writes on a few namespaces, or one: the same in one tenant all at once, and in another one by one."""
+    """Random writes to one or a few namespaces: all at once in one tenant, one by one in another."""
     chance = random.Random(seed)
     at_once, one_by_one = Tenant(store, f"{tenant.name}-{seed}-a"), Tenant(store, f"{tenant.name}-{seed}-b")
     threads = [f"t{i}" for i in range(6 if seed % 3 else 1)]
-    # Of one namespace, and without uploads: groups that come alone (commit_group).
+    # One namespace without uploads: such groups are committed alone (commit_group).
     is_plain = seed % 6 == 0
     for each in (at_once, one_by_one):
         for thread in threads:
@@ -341,7 +341,7 @@ async def test_at_once_or_one_by_one_the_outcome_is_the_same(store: PostgresStor
     async def everything(each: Tenant, thread: str) -> list[Any]:
         found: list[Any] = []
         for c in await each.listed(thread_id=thread):
-            # What was replaced under a patch goes by a name with the version of the put that replaced it.
+            # A value that was replaced under a patch is renamed: the version of the put that replaced it is appended.
             rows = await each.rows(c.checkpoint_id, thread=thread, ns=c.checkpoint_ns)
             values = {
                 (channel, version.partition("\x1f")[0], "\x1f" in version): value._replace(
@@ -400,7 +400,7 @@ async def test_a_locked_thread_does_not_hold_up_the_others(own_options: StoreOpt
 
 
 async def test_locked_threads_each_in_a_commit_of_its_own_do_not_hold_up_the_others(own_options: StoreOptions) -> None:
-    """Who finds a thread locked the first time doesn't wait for it; afterwards only a few do at once."""
+    """The first attempt doesn't wait for a locked thread; of the later ones, only a few wait at once."""
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
         threads = [f"locked{i}" for i in range(6)]
@@ -418,7 +418,7 @@ async def test_locked_threads_each_in_a_commit_of_its_own_do_not_hold_up_the_oth
 
 
 async def test_many_locked_threads_leave_connections_for_others(own_options: StoreOptions) -> None:
-    """More than there are connections, for longer than one waits for a lock at a time."""
+    """More threads than connections, locked for longer than a single wait for a lock."""
     async with open_store(own_options) as store:
         tenant, other = Tenant(store, "tenant"), Tenant(store, "other")
         threads = [f"locked{i}" for i in range(20)]

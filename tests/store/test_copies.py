@@ -17,7 +17,7 @@ CALL = "node:task"
 
 
 async def _thread(tenant: Tenant) -> None:
-    """A root chain 1-2-3 with a branch 1-b; the steps after 1, 2 and 3 called a subgraph."""
+    """A root chain 1-2-3 with a branch 1-b; the steps after 1, 2, 3 and b called a subgraph."""
     for checkpoint_id, parent in (("1", None), ("2", "1"), ("b", "1"), ("3", "2")):
         versions = {"a": checkpoint_id, "same": "1"}
         values: dict[str, bytes | None] = {"a": f"a{checkpoint_id}".encode()}
@@ -43,7 +43,7 @@ async def _thread(tenant: Tenant) -> None:
 
 
 async def _without_place(tenant: Tenant, thread: str) -> list[tuple[StoredCheckpoint, dict[str, bytes]]]:
-    """Everything in a thread but its name."""
+    """Everything in a thread except its name."""
     listed = await tenant.listed_whole(thread_id=thread)
     return [(replace(checkpoint, thread_id="", version=0), values) for checkpoint, values in listed]
 
@@ -136,7 +136,7 @@ async def test_only_writes_are_copied_too(tenant: Tenant) -> None:
 async def test_a_fork_takes_the_ancestors_and_what_their_steps_left(tenant: Tenant) -> None:
     await _thread(tenant)
     await tenant.copy("t", "fork", at="2")
-    # The thread went on from 2, so what the step after it left stays behind: the fork takes that step afresh.
+    # The thread continued from 2, but the results of that step aren't copied: the fork takes it again.
     assert await _namespaces(tenant, "fork") == {"": ["1", "2"], f"{CALL}1": ["1x", "1y"], "memory": ["1m"]}
     assert (await tenant.read("2", thread="fork")).pending_writes == []
     assert len((await tenant.read("1", thread="fork")).pending_writes) == 1
@@ -190,7 +190,7 @@ async def test_parents_in_a_circle_end_the_fork(tenant: Tenant) -> None:
 
 
 async def test_a_long_copy_holds_up_nobody_but_its_target(own_options: StoreOptions) -> None:
-    """Not even its source, of which it sees one moment."""
+    """Not even its source, of which it sees a snapshot."""
     async with open_store(own_options) as store:
         tenant, other = Tenant(store, "tenant"), Tenant(store, "other")
         await _thread(tenant)
@@ -215,7 +215,7 @@ async def test_a_long_copy_holds_up_nobody_but_its_target(own_options: StoreOpti
                 await asyncio.sleep(0.02)
             assert not copy.done()
             await transaction.rollback()
-            # It was restarted now and then, because no statement may wait long for a lock.
+            # The copy was restarted a few times, because no statement may wait long for a lock.
             assert await copy >= 16
             assert len(await tenant.listed(thread_id="copy")) >= 16
         finally:

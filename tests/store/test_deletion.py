@@ -9,7 +9,7 @@ from tests.support.tenant import Tenant, write
 
 
 async def _everything(tenant: Tenant) -> dict[str, int]:
-    """How many rows the tenant has in each table."""
+    """The number of the tenant's rows in each table."""
     return {
         table: (await tenant.select(f"SELECT count(*) AS n FROM checkpointd.{table} WHERE tenant = $1", tenant.name))[
             0

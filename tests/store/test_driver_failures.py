@@ -1,4 +1,4 @@
-"""Failures that are not what they seem: rights that are lacking for a moment, faults in calls of the driver."""
+"""Misleading failures: rights that are briefly missing, and faults in calls of the driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.tenant import Tenant, a_connection
 async def test_a_right_that_is_lacking_is_asked_for_once_more(
     comes_back: bool, postgres_cluster: PostgresCluster
 ) -> None:
-    """While Citus moves a shard, tables are denied for a moment."""
+    """While Citus moves a shard, access to tables is briefly denied."""
     database = postgres_cluster.create_migrated_database(role=ORDINARY)
     take, give = (
         f"{verb} checkpointd.checkpoints {of} {ORDINARY}"
@@ -44,7 +44,7 @@ async def test_a_right_that_is_lacking_is_asked_for_once_more(
         else:
             with pytest.raises(DatabaseUnavailable, match=r"lacks rights \(on table checkpoints\)"):
                 await tenant.put("2")
-        await asyncio.sleep(0)  # the driver tells of a statement a moment later
+        await asyncio.sleep(0)  # the driver reports a statement a moment later
         assert len(failed) == (1 if comes_back else 2)
         assert await tenant.ids() == (["1", "2"] if comes_back else ["1"])
 

@@ -22,12 +22,12 @@ Write = Callable[[Tenant, int], Awaitable[Any]]
 
 
 def pair(token: int) -> Mapping[str, int]:
-    """The lease as work on whole threads names it; 0: none."""
+    """Returns the leases for operations on whole threads; 0: none."""
     return {"t": token} if token else {}
 
 
 async def fork_elsewhere(tenant: Tenant, token: int) -> int:
-    """Copies a thread into "t", which is made free for it."""
+    """Copies "u" to "t", which is empty."""
     return await tenant.copy("u", "t", lease=token)
 
 
@@ -53,7 +53,7 @@ every_write = pytest.mark.parametrize("kind", [*WRITES, "copy"])
 
 
 async def prepare(tenant: Tenant, kind: str) -> Write:
-    """Fills the threads "t" and "u"; for a copy leaves "t" empty."""
+    """Fills the threads "t" and "u"; for a copy, "t" stays empty."""
     for thread in ("t", "u"):
         if not (kind == "copy" and thread == "t"):
             first = {"versions": {"a": "0"}, "values": {"a": b"older"}, "writer": b"me"}
@@ -72,7 +72,7 @@ async def prepare(tenant: Tenant, kind: str) -> Write:
 
 
 async def everything(tenant: Tenant) -> list[list[str]]:
-    """All rows of a tenant but for its leases."""
+    """All rows of a tenant except its leases."""
     tables = ("namespaces", "checkpoints", "channel_values", "task_writes")
     return [
         sorted(map(repr, await tenant.select(f"SELECT * FROM checkpointd.{table} WHERE tenant = $1", tenant.name)))
@@ -99,7 +99,7 @@ async def test_while_a_lease_is_held_only_its_token_writes(tenant: Tenant, kind:
     assert await everything(tenant) == before
     await write_kind(tenant, lease.token)
     assert await everything(tenant) != before
-    # The lease is about the thread's name: it outlives what was done to the thread.
+    # The lease belongs to the thread's name: it outlives all operations on the thread.
     assert (await tenant.lease()).lease is not None
 
 
@@ -213,7 +213,7 @@ def held(shared_options: StoreOptions, tenant: Tenant) -> Held:
 
 
 async def blocked(tenant: Tenant, number: int) -> None:
-    """Waits until so many statements wait for a lock."""
+    """Waits until this many statements wait for a lock."""
     query = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     await auntil(lambda: tenant.select(query), lambda rows: rows[0]["n"] == number)
 
@@ -239,7 +239,7 @@ class TestWhatIsUnderWay:
             assert ended == []
             assert (await tenant.lease()).lease is None
         results = await asyncio.gather(put, acquire, return_exceptions=True)
-        # Not which of them comes first: a wait for a lock is restarted after a second.
+        # Either may come first: a wait for a lock is restarted after a second.
         stored = isinstance(results[0], int)
         assert stored or isinstance(results[0], LeaseHeld)
         assert await tenant.ids() == (["1", "2"] if stored else ["1"])

@@ -1,4 +1,4 @@
-"""What nobody comes for is collected: uploads, places in a line, the rows of threads that hold nothing."""
+"""Garbage collection: abandoned uploads, abandoned waiters, and the rows of empty threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.until import auntil
 
 
 async def count(tenant: Tenant, table: str) -> int:
-    """How many rows of a table are the tenant's."""
+    """The number of the tenant's rows in a table."""
     return int((await tenant.select(f"SELECT count(*) FROM checkpointd.{table} WHERE tenant = $1", tenant.name))[0][0])
 
 
 async def age(tenant: Tenant, seconds: float) -> None:
-    """Makes a tenant's threads, uploads and waiters, and what is to be looked at, so much older."""
+    """Makes a tenant's threads, uploads, waiters and due dates older by some seconds."""
     await tenant.select(
         "UPDATE checkpointd.threads SET floor = floor - $2::bigint, lease_token = lease_token - $2::bigint, "
         "lease_expires_at = lease_expires_at - make_interval(secs => $2 / 1000000.0) WHERE tenant = $1",
@@ -38,7 +38,7 @@ async def age(tenant: Tenant, seconds: float) -> None:
 
 
 async def collect(tenant: Tenant) -> None:
-    """Has all that is due looked at."""
+    """Runs garbage collection until nothing is due."""
     while await tenant.store.run_gc():
         pass
 
@@ -75,7 +75,7 @@ class TestUploads:
         await tenant.upload(b"two", b"part")
         await tenant.put("1", versions={"a": "1"}, values={"a": uploaded(b"one", 4)})
         await tenant.writes("1", write("task", 0, "a", uploaded(b"two", 4)))
-        # A part that comes late, once more, or too many, changes nothing.
+        # A part that comes late, again or in excess changes nothing.
         await tenant.upload(b"one", b"part", b"more")
         await tenant.upload(b"two", b"else")
         await age(tenant, 10_000)
@@ -197,7 +197,7 @@ class TestRowsOfThreads:
                 await tenant.delete()
             elif n % 3 == 1:
                 await tenant.delete_runs("r")
-            # And as if the clock of another machine were behind.
+            # Also as if the clock of another machine were behind.
             await tenant.select(
                 "UPDATE checkpointd.threads SET floor = floor + 3600000000::bigint WHERE tenant = $1", tenant.name
             )

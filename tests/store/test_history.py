@@ -18,7 +18,7 @@ from tests.support.tenant import Tenant, patch, value, write
 
 
 class Model:
-    """A namespace in memory: the walk as LangGraph's in-memory saver makes it."""
+    """A namespace in memory, walked as by LangGraph's in-memory saver."""
 
     def __init__(self) -> None:
         self.parents: dict[str, str | None] = {}
@@ -47,7 +47,7 @@ async def test_histories_are_those_of_the_model(tenant: Tenant, seed: int) -> No
     ids: list[str] = []
     for n in range(40):
         checkpoint_id = f"{n:03}"
-        # Mostly a chain, with forks, roots of their own and parents that aren't there.
+        # Mostly a chain, with forks, more roots and missing parents.
         parent = rng.choice([*ids[-1:], *ids[-1:], *ids[-1:], *ids[-8:], None, "gone"]) if ids else None
         versions = dict(model.versions.get(parent or "", {}))
         values: dict[str, bytes | None] = {}
@@ -121,7 +121,7 @@ async def test_parents_in_a_circle_end_the_walk(tenant: Tenant) -> None:
 
 
 async def test_a_page_is_bounded_and_the_next_goes_on_within_a_step(tenant: Tenant) -> None:
-    """As where a hundred tasks write a step: more than a message holds."""
+    """A hundred tasks write in each step: more than a message holds."""
     await tenant.put("1", versions={"a": "1"}, values={"a": b"seed"})
     await tenant.put("2", parent="1", versions={"a": "2"})
     await tenant.put("3", parent="2", versions={"a": "3"})
@@ -142,7 +142,7 @@ async def test_a_page_is_bounded_and_the_next_goes_on_within_a_step(tenant: Tena
 
 
 async def test_what_a_page_ended_with_may_be_deleted_before_the_next(tenant: Tenant) -> None:
-    """That is no end of the history: who asks is told."""
+    """The history doesn't end there: the caller gets an error."""
     for n in range(1, 6):
         await tenant.put(f"{n}", parent=f"{n - 1}", versions={"a": "1"}, metadata={"run_id": f"run {n}"})
         await tenant.writes(f"{n}", write("task", 0, "a", b"x"))
@@ -174,7 +174,7 @@ class Counting(Tenant):
 
 @pytest.mark.parametrize("ancestors", [2000, pytest.param(5000, marks=pytest.mark.long)])
 async def test_unknown_channels_cost_no_more_than_pages(own_options: StoreOptions, ancestors: int) -> None:
-    """A thousand of them, over thousands of ancestors: no page needs more steps than it may, or a temporary file."""
+    """A thousand channels over thousands of ancestors: no page exceeds its steps or needs a temporary file."""
     connection = await asyncpg.connect(own_options.dsn)
     temporary = "SELECT temp_files FROM pg_stat_database WHERE datname = current_database()"
     before = await connection.fetchval(temporary)

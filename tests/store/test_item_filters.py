@@ -1,4 +1,4 @@
-"""Filters of items: the JSON path that PostgreSQL applies says the same as their definition."""
+"""Filters of items: the JSON path that PostgreSQL applies agrees with their definition."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MISSING = object()
 
 
 def matches(value: Any, condition: Any) -> bool:
-    """The definition, as store_service.proto has it."""
+    """The definition in store_service.proto."""
     if is_operators(condition):
         return all(applies(value, operator, operand) for operator, operand in condition.items())
     if isinstance(condition, dict):
@@ -85,7 +85,7 @@ def applies(value: Any, operator: str, operand: Any) -> bool:
 
 
 def equal(value: Any, other: Any) -> bool:
-    """Whether two values are the same: 1 and 1.0 are, 1 and true are not. What isn't there is null."""
+    """Returns whether two values are equal: 1 and 1.0 are, 1 and true aren't. A missing value counts as null."""
     if value is MISSING:
         value = None
     if is_number(value) and is_number(other):
@@ -104,7 +104,7 @@ def is_number(value: Any) -> bool:
 
 
 class Database:
-    """A connection for tests that are no coroutines."""
+    """A connection for tests that aren't coroutines."""
 
     def __init__(self, dsn: str) -> None:
         self._loop = asyncio.new_event_loop()

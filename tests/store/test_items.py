@@ -45,7 +45,7 @@ def items(store: PostgresStore) -> ItemStore:
 
 @pytest.fixture
 def vectored(items: ItemStore) -> ItemStore:
-    """The same, where the database has vectors."""
+    """The same items, if the database has vectors."""
     if not items.has_vectors:
         pytest.skip("this PostgreSQL has no pgvector")
     return items
@@ -138,7 +138,7 @@ class TestChanges:
         before = await change(items, *[put(name, request_id=name.encode()) for name in names])
         stored = {name: (await get(items, name)).version for name in names}
         assert before == [Changed(stored[name], True) for name in names]
-        # Of those that are sent again only what nobody has stored since stays as it is.
+        # Puts that are sent again change nothing, except on items that were stored again since.
         await change(items, put("7", {"n": 7}))
         again = await change(items, *[put(name, {"n": 1}, request_id=name.encode()) for name in names], put("new"))
         for name, old, new in zip(names, before, again, strict=False):
@@ -156,7 +156,7 @@ class TestChanges:
         await change(vectored, *first)
         query = VectorQuery(components=[0.0, 1.0], distance=Distance.COSINE)
         assert (await keys(vectored, vector=query, limit=3)) == ["0", "1", "2"]
-        # 0 and 1 are sent again, 2 loses its vectors, 3 has others.
+        # 0 and 1 are sent again, 2 loses its vectors, 3 gets others.
         again = [*first[:2], put("2"), put("3", vectors=vectors([0.0, 5.0]))]
         await change(vectored, *again)
         assert await found(vectored, vector=query, limit=3) == [("0", 1.0), ("3", 1.0), ("1", 0.7071)]
@@ -200,7 +200,7 @@ class TestChanges:
 
             before = [one.connections.metrics.retries for one in (store, other)]
             await asyncio.gather(*[turn(sides[number % 2]) for number in range(60)])
-            # A circle would have been broken by the database, and the call tried again.
+            # The database would have ended a deadlock, and the call would have been retried.
             assert [one.connections.metrics.retries for one in (store, other)] == before
 
 
@@ -259,7 +259,7 @@ class TestSearchesWithoutAQuery:
         assert await keys(items, prefix=("a", "x")) == ["k", "l"]
 
     async def test_look_at_no_more_items_than_they_need(self, items: ItemStore) -> None:
-        """Not even where the plans were made while there was nothing."""
+        """Not even if the plans were made when there were no items."""
         assert await keys(items) == []
         await change(items, *[put(f"{number}", {"odd": number % 2}, "ns") for number in range(250)])
         assert len(await keys(items, filter={"odd": 1}, limit=5)) == 5
@@ -425,12 +425,12 @@ class TestVectors:
 
 
 async def _act_as(connection: Any, items: ItemStore) -> None:
-    """Has a transaction see a tenant's rows."""
+    """Lets a transaction see a tenant's rows."""
     await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", items._database.tenant)  # type: ignore[attr-defined]
 
 
 async def _looked_at(items: ItemStore, call: str, *args: object) -> int:
-    """Returns how many rows of items a call of the tenant reads."""
+    """Returns the number of item rows that a call of the tenant reads."""
     counted = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'items'"
     async with a_connection(items) as connection, connection.transaction():  # type: ignore[arg-type]
         before = await connection.fetchval(counted)

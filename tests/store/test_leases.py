@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, on the database's clock, in the order of those who ask."""
+"""Leases: one holder at a time, by the database's clock, in the order of requests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.until import auntil
 
 
 async def waiting(tenant: Tenant, number: int) -> None:
-    """Waits until so many wait for the lease."""
+    """Waits until this many callers wait for the lease."""
 
     await auntil(tenant.lease, lambda lease: lease.waiting == number)
 
 
 async def leftovers(tenant: Tenant) -> int:
-    """How many rows the leases of a tenant have left behind, but for threads' own."""
+    """Returns the number of rows that a tenant's leases left behind, except those of threads."""
     return int(
         (await tenant.select("SELECT count(*) FROM checkpointd.lease_waiters WHERE tenant = $1", tenant.name))[0][0]
     )
@@ -147,7 +147,7 @@ class TestWaiting:
         await tenant.acquire("holder")
         waiter = asyncio.create_task(tenant.acquire("waiter", wait=30))
         await waiting(tenant, 1)
-        # The lease is free now, but the one who waits hasn't taken it yet.
+        # The lease is free now, but the waiter hasn't taken it yet.
         await tenant.select("UPDATE checkpointd.threads SET lease_expires_at = NULL WHERE tenant = $1", tenant.name)
         with pytest.raises(LeaseHeld):
             await tenant.acquire("newcomer")
@@ -177,11 +177,11 @@ class TestWaiting:
         await tenant.release("holder")
         with pytest.raises(LeaseHeld):
             await tenant.acquire("second", wait=0.05)
-        await tenant.release("first")  # he won't come again
+        await tenant.release("first")  # gives up its place
         await tenant.acquire("second")
 
     async def test_taking_turns_loses_no_update(self, tenant: Tenant, shared_options: StoreOptions) -> None:
-        """Read, add one, write back, without any precondition: only the lease keeps the writers apart."""
+        """Read, add one, write back, without a precondition: only the lease separates the writers."""
 
         async def worker(here: Tenant, name: str) -> list[int]:
             tokens = []

@@ -97,7 +97,7 @@ async def test_a_page_is_cut_by_bytes_but_holds_at_least_one(tenant: Tenant) -> 
     for n in range(6):
         await tenant.put(f"{n}", versions={"a": str(n), "b": "0"}, values={"a": b"x" * 1000, "b": b"y" * 1000})
     query = {"thread_id": "t", "checkpoint_ns": ""}
-    # The first brings both values, the others only one: what is the same goes out once.
+    # The first checkpoint brings both values, the others only one: shared values are sent once.
     assert len((await tenant.page(**query, page_bytes=5000)).checkpoints) == 3
     assert len((await tenant.page(**query, page_bytes=1)).checkpoints) == 1
     assert [c.checkpoint_id for c in await tenant.listed(**query, page_bytes=5000)] == ["5", "4", "3", "2", "1", "0"]

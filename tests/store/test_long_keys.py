@@ -1,4 +1,4 @@
-"""The longest keys that the limits allow fit into the indexes, also where they can't be compressed."""
+"""The longest keys within the limits fit into the indexes, even if they can't be compressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connection to the database breaks between a commit and its answer: the store asks again, and learns of it."""
+"""The connection to the database breaks between a commit and its answer: the store asks again and finds out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def link(own_options: StoreOptions) -> Iterator[FlakyLink]:
 
 @pytest.fixture
 async def behind(own_options: StoreOptions, link: FlakyLink) -> AsyncIterator[Tenant]:
-    """A tenant of a store whose database's answers get lost."""
+    """A tenant of a store that loses its database's answers."""
     url = urlsplit(own_options.dsn)
     async with open_store(replace(own_options, dsn=f"postgresql://postgres@{link.target}{url.path}")) as store:
         yield Tenant(store, "tenant")

@@ -1,4 +1,4 @@
-"""The schema: made once however many come, checked at every start, printed for those who run it themselves."""
+"""The schema: created once by any number of servers, checked at every start, and printed to be applied by hand."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_a_schema_that_lacks_migrations_is_refused(own_options: StoreOptio
 
 
 def _next_release(sql: str, *, additive: bool) -> list[Migration]:
-    """The migrations of the next release: one more."""
+    """Returns the migrations of the next release, which has one more."""
     return [*load_migrations(), Migration(number=LAST + 1, name="next", additive=additive, sql=sql)]
 
 
@@ -238,7 +238,7 @@ OTHER_BUILD = {
 async def test_a_schema_of_another_build_is_told_with_what_to_do(
     change: str, own_options: StoreOptions, postgres_cluster: PostgresCluster
 ) -> None:
-    # What the other build lacks would be an error of the database's own, which tells nobody anything.
+    # Otherwise the database's own error about the missing column would be reported, which helps nobody.
     await _query(own_options, "ALTER TABLE checkpointd.threads DROP COLUMN listed_at")
     await _query(own_options, change)
     with pytest.raises(
@@ -323,7 +323,7 @@ async def test_migrating_a_ready_database_needs_no_right_to_create(own_options: 
 
 
 async def test_the_sql_files_are_in_the_package() -> None:
-    # hatchling takes whatever lies in the package's folder; that the loader finds it there is what counts.
+    # hatchling takes all files in the package's folder; what matters is that the loader finds them there.
     from importlib.resources import files
 
     package = files("checkpointd_server.store")

@@ -1,4 +1,4 @@
-"""Values as patches: what they may be built on, how many may follow one another, and what outlives them."""
+"""Values as patches: their bases, the length of their chains, and what outlives them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tenant import Tenant, gather_results, patch, value, write
 
 
 async def chain(tenant: Tenant, last: int, *, thread: str = "t", first: int = 1) -> None:
-    """Checkpoints whose channel "a" is a patch on the one before, but for the first."""
+    """Puts checkpoints whose channel "a" is a patch on the previous one, except for the first."""
     for n in range(first, last + 1):
         changed = b"v1" if n == first else patch(f"{n - 1}", b"v%d" % n)
         await tenant.put(f"{n}", thread=thread, parent=f"{n - 1}", versions={"a": f"{n}"}, values={"a": changed})
@@ -37,14 +37,14 @@ class TestTheBase:
     async def test_must_be_as_long_as_the_instructions_reach(self, tenant: Tenant) -> None:
         await tenant.put("1", versions={"a": "1"}, values={"a": b"12345"})
         await tenant.put("2", versions={"a": "2"}, values={"a": patch("1", b"123", reach=5)})
-        # What counts is the value, not the bytes of the instructions.
+        # The value's length counts, not that of the instructions.
         await tenant.put("3", versions={"a": "3"}, values={"a": patch("2", b"12", reach=3)})
         for base, reach in (("1", 6), ("2", 4), ("3", 3)):
             with pytest.raises(BaseMissing):
                 await tenant.put("4", versions={"a": "4"}, values={"a": patch(base, b"", reach=reach)})
 
     async def test_must_be_the_one_that_is_meant(self, tenant: Tenant) -> None:
-        """Whose checksum the put tells: a version may have come up twice."""
+        """The put names the base's checksum: a version may have been used twice."""
         await tenant.put("1", versions={"a": "1"}, values={"a": value(b"12345")._replace(crc32=7)})
         for n, crc32 in ((2, 8), (3, 7)):
             base = patch("1", b"123")
@@ -93,7 +93,7 @@ class TestTheChain:
                 await tenant.put("5", versions={"a": "5"}, values={"a": patch("4", b"v5")})
             assert (too_long.value.thread_id, too_long.value.channel, too_long.value.limit) == ("t", "a", 3)
             assert await tenant.ids() == ["1", "2", "3", "4"]
-            # From another place on it, and from a whole value, it goes on.
+            # From an earlier version in the chain, and from a whole value, it continues.
             await tenant.put("5", versions={"a": "5"}, values={"a": patch("3", b"v5")})
             await tenant.put("6", versions={"a": "6"}, values={"a": b"whole"})
             await tenant.put("7", versions={"a": "7"}, values={"a": patch("6", b"v7")})
@@ -143,7 +143,7 @@ class TestWhatOutlivesIt:
     async def test_another_value_at_the_base_s_version_changes_nothing_that_is_built_on_it(
         self, tenant: Tenant
     ) -> None:
-        """Versions that aren't of our making may come up twice, as in a fork of numbered ones."""
+        """Versions that others make may be used twice, for example plain numbers in a fork."""
         await chain(tenant, 3)
         before = await tenant.rows("3")
         await tenant.put("2b", parent="1", versions={"a": "2"}, values={"a": b"another"})
@@ -157,11 +157,11 @@ class TestWhatOutlivesIt:
         assert bases == [before["a", "3"].data, before["a", "2"].data]
         assert value == before["a", "1"]
         assert await tenant.values("2b") == {"a": b"another"}
-        # And so does an empty one.
+        # An empty one changes nothing either.
         await tenant.put("1b", versions={"a": "1"}, values={"a": None})
         assert len(await tenant.rows("3")) == 3
         assert await tenant.rows("1b") == {}
-        # What nothing is built on any more goes.
+        # Values on which nothing is built any more are deleted.
         await tenant.put("1", versions={"a": "1"}, values={"a": None})
         await tenant.prune("t")
         assert await tenant.stored_values() == {("a", version) for _, version in await tenant.rows()}
@@ -173,7 +173,7 @@ class TestWhatOutlivesIt:
 
 
 class TestTaskWrites:
-    """A large one is a patch on the value that its channel has."""
+    """A large task write is a patch on its channel's value."""
 
     async def test_come_back_as_they_were_put_with_what_they_are_built_on(self, tenant: Tenant) -> None:
         await chain(tenant, 3)
@@ -185,10 +185,10 @@ class TestTaskWrites:
         bases = {("a", "1"), ("a", "2"), ("a", "3")}
         assert [entry.value for entry in (await tenant.read("3")).pending_writes] == [ours, value(b"whole"), sealed]
         assert set(await tenant.rows("3")) == bases
-        # Also where the checkpoint's own values are others.
+        # The same with a checkpoint that has other values.
         assert (await tenant.read("other")).pending_writes[0].value == ours
         assert set(await tenant.rows("other")) == {*bases, ("a", "9")}
-        # Not what the reader has.
+        # Rows that the reader has are left out.
         crc32 = (await tenant.rows("3"))["a", "3"].patch
         assert crc32 is not None
         known = [KnownValue("a", "3", crc32.crc32), KnownValue("a", "1")]
@@ -287,7 +287,7 @@ class TestTaskWrites:
         assert [await base_of("1", 0), await base_of("1", 1), await base_of("1b", 0)] == [b"first", b"first", b"second"]
         with pytest.raises(BaseMissing):
             await tenant.writes("1c", write("x", 0, "a", patch("1", b"w4")))
-        # What a later group makes empty before it is built on isn't there either.
+        # A base that a later group empties before a write builds on it isn't there either.
         results = await gather_results(
             tenant.put("2", versions={"a": "2"}, values={"a": b"v2"}),
             tenant.put("3", versions={"a": "2"}, values={"a": None}),
@@ -328,7 +328,7 @@ class TestTaskWrites:
         before = [(await tenant.read(f"{n}")).pending_writes for n in (1, 2, 4, 5)]
         await tenant.delete("t")
         assert [(await tenant.read(f"{n}", thread="all")).pending_writes for n in (1, 2, 4, 5)] == before
-        # Beside the checkpoint of a fork they are its own to make.
+        # Writes beside the fork's latest checkpoint aren't copied: the fork makes them itself.
         assert await tenant.written_bases(thread="fork") == {("1", "x", 0): "5"}
         assert set(await tenant.rows("1", thread="fork")) == {("a", f"{n}") for n in range(1, 6)}
         assert await tenant.stored_values(thread="early") == {("a", "1")}
@@ -347,7 +347,7 @@ class TestTaskWrites:
         assert set(await tenant.rows("2", thread="copy")) == {("a", "1"), ("b", "1")}
 
     async def test_are_no_more_than_can_be_read_with_their_bases(self, own_options: StoreOptions) -> None:
-        """Each may have a chain of its own, whose names are read with it."""
+        """Each may have a separate chain, whose names are read with it."""
         options = replace(own_options, limits=Limits(max_written_bytes=40_000))
         async with open_store(options) as store:
             tenant = Tenant(store, "tenant")
@@ -364,7 +364,7 @@ class TestTaskWrites:
             refused = [result for batch in results for result in batch if not isinstance(result, int)]
             assert refused
             assert all(isinstance(error, InvalidArgument) and error.field == "writes" for error in refused)
-            # One base that all share is read once.
+            # A base that all of them share is read once.
             for n in range(100):
                 await tenant.writes("1", write(f"{n}", 0, "a", patch("31", b"w")))
             assert len(await tenant.rows("1")) == 31

@@ -1,4 +1,4 @@
-"""What verbs look at, as PostgreSQL counts it: the rows that they need, found by index, whatever the planner
+"""The rows that verbs read, as PostgreSQL counts them: only those that they need, found by index, whatever the planner
 knew of the tables when it made the plans that a connection keeps."""
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tests.support.plans import VERBS, Meter, prepare
 from tests.support.tenant import Tenant
 
 LONG = 10_000
-"""How many checkpoints, values and task writes the tables get, in another thread, and how many other threads."""
+"""The number of checkpoints, of values and of task writes in another thread, and the number of other threads."""
 
 
 @pytest.fixture
 async def admin(own_options: StoreOptions) -> AsyncIterator[Any]:
-    """A connection beside the store's."""
+    """A connection besides the store's."""
     connection = await asyncpg.connect(own_options.dsn)
     yield connection
     await connection.close()
@@ -36,7 +36,7 @@ async def meter(own_options: StoreOptions, admin: Any) -> AsyncIterator[Meter]:
 
 @pytest.mark.parametrize("knowledge", ["of nothing", "of empty tables", "of tiny tables", "of full tables"])
 async def test_every_verb_finds_its_rows_by_index(knowledge: str, meter: Meter, admin: Any) -> None:
-    """Plans are made at first use, and kept until the tables are analyzed, which a young database has not been."""
+    """Plans are made at first use and kept until the tables are analyzed, which a young database hasn't done yet."""
     tenant = meter.tenant
     if knowledge == "of empty tables":
         await admin.execute("ANALYZE")
@@ -75,5 +75,6 @@ async def test_a_list_reads_no_more_than_its_page(meter: Meter, admin: Any) -> N
         for more in ({}, {"before_checkpoint_id": "00005000"}):
             walked, found = await meter.cost(meter.tenant.page(**query, **more, page_size=10))
             assert walked == 0
-            # Ten checkpoints with three values and three task writes each, and what tells that there are more.
+            # Ten checkpoints, each with three values and three task writes, and the rows that tell whether there are
+            # more.
             assert found <= 10 * 10 + 10, (query, found)

@@ -1,4 +1,4 @@
-"""Connections: healed unseen, bounded in time, given back after anything."""
+"""Connections: replaced unnoticed, bounded in time, returned in all cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACE = Namespace("tenant", "t", "")
 
 @pytest.fixture
 async def admin(own_options: StoreOptions) -> AsyncIterator[Any]:
-    """A connection beside the store's."""
+    """A connection besides the store's."""
     connection = await asyncpg.connect(own_options.dsn, server_settings={"application_name": "admin"})
     yield connection
     await connection.close()
@@ -43,9 +43,9 @@ async def _until(admin: Any, condition: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _held(tenant: Tenant, options: StoreOptions) -> AsyncIterator[None]:
-    """Holds the lock of the thread, so puts wait."""
+    """Holds the thread's lock, so that puts wait."""
     await tenant.put("0")
-    # A connection of its own: within a transaction, pg_stat_activity stands still.
+    # A separate connection: within a transaction, pg_stat_activity doesn't change.
     connection = await asyncpg.connect(options.dsn)
     async with connection.transaction():
         await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
@@ -62,7 +62,7 @@ async def test_connections_show_under_their_name(own_options: StoreOptions, admi
 async def test_statements_see_what_is_there_whatever_the_database_prefers(
     own_options: StoreOptions, admin: Any
 ) -> None:
-    """Its default isolation would hide from a put what became of the thread while it waited for the lock."""
+    """The database's default isolation would hide from a put what happened while it waited for the thread's lock."""
     name = await admin.fetchval("SELECT quote_ident(current_database())")
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
     async with open_store(own_options) as store, a_connection(store) as connection:
@@ -284,7 +284,7 @@ async def test_cancelled_calls_give_their_connections_back(
                 assert all(isinstance(result, asyncio.CancelledError) for result in results)
                 await _until(admin, f"NOT EXISTS (SELECT {BACKENDS} AND state <> 'idle')")
                 assert await tenant.ids() == ["0"]
-        # They are as good as before, and none of the others is in doubt.
+        # The connections are still in use, and no others are suspected.
         assert await admin.fetchval(f"SELECT array_agg(pid ORDER BY pid) {BACKENDS}") == before
     assert "replacing" not in caplog.text
 
@@ -296,7 +296,7 @@ async def test_old_connections_are_replaced(own_options: StoreOptions) -> None:
 
     async with open_store(replace(own_options, pool_max_size=1, max_connection_age=1e-6)) as store:
         before = await backend()
-        assert await backend() == before  # nothing was asked in between
+        assert await backend() == before  # no check in between
         await store.check(timeout=TIMEOUT)
         assert await backend() != before
 
@@ -333,7 +333,7 @@ async def test_a_database_turned_read_only_is_unavailable_until_it_is_back(
         await admin.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
         with pytest.raises(DatabaseUnavailable):
             await tenant.put("2")
-        # The connections made meanwhile would stay read-only: they must not be used on.
+        # Connections that were made meanwhile would stay read-only: they must not be reused.
         await admin.execute("SET default_transaction_read_only = off")
         await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await tenant.put("2")

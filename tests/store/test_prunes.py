@@ -1,4 +1,4 @@
-"""Pruning: what goes, and what must never go."""
+"""Pruning: what is deleted, and what must never be."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_pending_interrupts_stay(tenant: Tenant) -> None:
 
 
 async def _delta_chain(tenant: Tenant, *, seed: str, metadata: dict[str, Any], last: int = 6) -> None:
-    """A chain 1 to last whose channel "d" has its only stored value at `seed`; each checkpoint has a write to it."""
+    """A chain from 1 to last whose channel "d" is stored only at `seed`; each checkpoint has a write to it."""
     for n in range(1, last + 1):
         values: dict[str, bytes | None] = {"a": b"a"}
         if str(n) == seed:
@@ -154,7 +154,7 @@ async def test_channels_that_langgraphs_loop_does_not_count_keep_nothing(tenant:
     ],
 )
 async def test_where_nobody_counts_empty_channels_with_writes_do(tenant: Tenant, metadata: dict[str, Any]) -> None:
-    """Metadata that is kept back, LangGraph's updates and copies by hand up to 1.2.11, and LangGraph.js."""
+    """Withheld metadata, manual updates and copies of LangGraph up to 1.2.11, and LangGraph.js."""
     await _delta_chain(tenant, seed="3", metadata=metadata)
     before = await tenant.history("d")
     await tenant.prune("t")
@@ -163,7 +163,7 @@ async def test_where_nobody_counts_empty_channels_with_writes_do(tenant: Tenant,
 
 
 async def test_a_counted_channel_without_a_version_keeps_its_writes(tenant: Tenant) -> None:
-    """As an old LangGraph.js stored the first write by hand. Without writes there is nothing to rebuild."""
+    """An old LangGraph.js stored a first manual write like this. Without writes there is nothing to rebuild."""
     metadata = {"step": 1, "source": "loop", "counters_since_delta_snapshot": {"d": [1, 1]}}
     for thread in ("written", "unwritten"):
         for n in (1, 2, 3):
@@ -175,7 +175,7 @@ async def test_a_counted_channel_without_a_version_keeps_its_writes(tenant: Tena
 
 
 async def test_sends_beside_the_parent_stay(tenant: Tenant) -> None:
-    """Up to format 3 they are the newest checkpoint's pending ones."""
+    """Up to format 3 they are pending for the newest checkpoint."""
     await _chain(tenant, "1", "2", "3")
     await tenant.writes("2", write("task", 1, "__pregel_tasks", b"send"))
     assert await tenant.prune("t") == 1
@@ -233,6 +233,6 @@ async def test_what_is_kept_names_no_parent_that_is_gone(tenant: Tenant) -> None
     await _chain(tenant, "1", "2")
     await tenant.prune("t")
     assert (await tenant.read()).parent_checkpoint_id is None
-    await tenant.put("1", thread="u", parent="0")  # deleted before, with its run
+    await tenant.put("1", thread="u", parent="0")  # its parent was deleted before, with a run
     await tenant.prune("u")
     assert (await tenant.read(thread="u")).parent_checkpoint_id is None

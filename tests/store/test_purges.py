@@ -1,4 +1,4 @@
-"""Purges: nothing is left, and nobody else loses anything."""
+"""Purges: nothing is left, and others lose nothing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TABLES = {
     *("value_parts", "uploads", "lease_waiters", "gc_queue", "tenants", "items", "item_sweeps"),
     *("retention_holds", "retention_policies", "retention_tenants"),
 }
-"""Tables that `fill` and these tests put something of a tenant into."""
+"""Tables into which `fill` and these tests put rows of a tenant."""
 
 UNCOUNTED = {"item_vectors"}
-"""Tables whose rows go with others, and aren't told by themselves. Where there is no pgvector, they aren't there."""
+"""Tables whose rows are deleted with others and not counted. They don't exist without pgvector."""
 
 RETENTION = (
     "INSERT INTO checkpointd.retention_policies (tenant, name, prefix, deletes_interrupted, keep_last_of_run, "
@@ -37,11 +37,11 @@ RETENTION = (
     "(thread, tenant, policy, reason, checkpoints, idle_since, held_by, deadline_at) "
     "VALUES ($2, $1, 'p', 'idle', 1, now(), 'p', now()) ON CONFLICT DO NOTHING",
 )
-"""What a tenant has of retention."""
+"""Inserts a tenant's rows of retention."""
 
 
 async def purge(tenant: Tenant, wanted: ThreadFilter | None = None, **options: bool) -> PurgeReport:
-    """Purges all pages, of what a filter finds or of everything, and returns the pages' sum."""
+    """Purges all pages, of what a filter finds or of everything, and returns the sum of the pages."""
     total, start = PurgeReport(), PurgePosition()
     while True:
         chosen = {"takes_pinned": False, "is_dry_run": False, **options}
@@ -65,7 +65,7 @@ async def fill_every_table(store: PostgresStore, name: str) -> Tenant:
     with pytest.raises(Exception, match="has the lease"):
         await tenant.acquire("waits", thread="leased", wait=0.2)
     await tenant.put("1", thread="deleted", versions={"a": "1"}, values={"a": b"x"})
-    await tenant.delete("deleted")  # its row outlives it
+    await tenant.delete("deleted")  # its row stays
     await tenant.put("1", thread="stored")
     await tenant.archive("stored")
     return tenant
@@ -75,7 +75,7 @@ async def test_a_tenant_leaves_no_row_in_any_table(own_options: StoreOptions) ->
     async with open_store(own_options) as store:
         mine = await fill_every_table(store, "mine")
         other = await fill_every_table(store, "other")
-        # A place in line for a lease is given up by who stops waiting.
+        # Waiters are inserted directly: those that stop waiting give up their place.
         connection = await asyncpg.connect(own_options.dsn)
         try:
             for tenant in (mine, other):
@@ -114,7 +114,7 @@ async def test_a_tenant_leaves_no_row_in_any_table(own_options: StoreOptions) ->
 
 
 def test_every_table_that_has_a_tenant_is_purged() -> None:
-    """A new one belongs into purge_thread or purge_tenant: migrations/0011_tenants/02_purges.sql, or a later one."""
+    """Add a new table to purge_thread or purge_tenant: migrations/0011_tenants/02_purges.sql, or a later one."""
     folder = files(store_package.__name__).joinpath("migrations")
     sql = "\n".join(file.read_text() for step in folder.iterdir() for file in step.iterdir())
     created = re.findall(r"CREATE TABLE __schema__\.(\w+) \((.*?)\n\)", sql, re.DOTALL)

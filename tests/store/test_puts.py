@@ -12,7 +12,7 @@ from checkpointd_server.domain.errors import InvalidArgument, VersionConflict
 from checkpointd_server.domain.values import ChannelValue, StoredValue, TypedValue
 from tests.support.tenant import TIMEOUT, Tenant, gather_results, value
 
-# What may stand in any text field: quotes, escapes, wildcards, other alphabets, whatever isn't NUL.
+# Allowed in any text field: quotes, escapes, wildcards, other alphabets, everything but NUL.
 HOSTILE = "a'b\"c\\d%e_f;--\n\t$1 {x} __schema__ \u00e9\u4e16\U0001f600\ufffe\x01\x7f"
 
 
@@ -249,7 +249,7 @@ async def test_the_same_request_in_another_thread_is_another_put(tenant: Tenant)
 
 
 def expectations(version: int) -> list[dict[str, Any]]:
-    """Nothing, and what holds after the put of `version` by b"me"."""
+    """Returns no precondition, and those that hold after the put of `version` by b"me"."""
     return [{}, {"expect": version}, {"expect_writer": b"me"}]
 
 

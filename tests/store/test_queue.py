@@ -1,4 +1,4 @@
-"""The queue before the database: bounded, in order, and nobody waits for too long."""
+"""The queue in front of the database: bounded, in order, and with bounded waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_permits_come_in_order() -> None:
 
     tasks = [asyncio.create_task(wait(number)) for number in range(3)]
     await asyncio.sleep(0)
-    tasks.append(asyncio.create_task(wait(9, ahead=20)))  # over the limit, but it goes ahead
+    tasks.append(asyncio.create_task(wait(9, ahead=20)))  # exceeds the limit, but goes ahead
     await asyncio.sleep(0)
     one.release()
     await asyncio.gather(*tasks)
@@ -88,11 +88,11 @@ async def test_who_has_its_share_of_a_queue_that_is_nearly_full_is_refused_first
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    # So are writes that wait for a commit.
+    # The same goes for writes that wait for a commit.
     one.queued_writes = 9
     assert one.refuse_write("small", 0) is None
     assert one.refuse_write("greedy", 9) is not None
-    # Whoever is the only one has all of it.
+    # A single tenant may use all of it.
     now[0] += 60
     assert one.refuse_write("greedy", 9) is None
     one.queued_writes = 10
@@ -148,7 +148,7 @@ async def test_reads_and_writes_that_find_no_room_are_refused(own_options: Store
             for call in (tenant.put("4"), tenant.get()):
                 with pytest.raises(Overloaded):
                     await call
-            # Whether the database is there is asked before everybody else, and what waits for a lock takes turns.
+            # The health check goes ahead of all others, and statements that wait for a lock take turns.
             await store.check(timeout=TIMEOUT)
         await asyncio.gather(at_work, *writes, *reads)
         await connection.close()
@@ -170,6 +170,6 @@ async def test_reads_and_writes_that_wait_for_too_long_are_refused(own_options: 
             assert [type(error) for error in refused] == [Overloaded] * 3
         await at_work
         await connection.close()
-        # What was refused was not stored, now or later.
+        # Refused writes aren't stored, now or later.
         await asyncio.sleep(0.2)
         assert await tenant.ids() == ["0", "1"]

@@ -1,4 +1,4 @@
-"""What PostgreSQL can't make of a read is not the caller's fault."""
+"""Errors of PostgreSQL during a read aren't the caller's fault."""
 
 from __future__ import annotations
 

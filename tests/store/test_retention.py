@@ -1,4 +1,4 @@
-"""Retention: what policies keep, what they pass over, and that what is said is what is done."""
+"""Retention: what policies keep and what they pass over, and that dry runs announce what is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.until import auntil
 
 DAY = 86_400
 LONG_CHAIN = 600
-"""So many checkpoints that it takes a while to delete them one by one."""
+"""Enough checkpoints that deleting them one by one takes a while."""
 DELETING = (
     "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%retain_thread%' AND pid <> pg_backend_pid()"
 )
@@ -52,7 +52,7 @@ def told(effects: list[RetentionEffect]) -> list[tuple[str, str, str, int]]:
 
 
 async def apply(tenant: Tenant) -> list[tuple[str, str, str, int]]:
-    """Applies the policies, and shows that the dry run said the same."""
+    """Applies the policies, and checks that the dry run announced the same."""
     said = told(await tenant.preview())
     effects = await tenant.retain()
     assert all(effect.outcome is RetentionOutcome.DONE for effect in effects)
@@ -391,7 +391,7 @@ class TestAnnounced:
         (said,) = await tenant.preview()
         assert (said.outcome, said.checkpoints) == (RetentionOutcome.PLANNED, 3)
         assert told(await tenant.retain()) == [("t", "trim", "keep_newest", 3)]
-        # What has become due since is announced again.
+        # Checkpoints that have become due since are announced again.
         assert [one.checkpoints for one in await tenant.retain()] == [2]
         assert await tenant.ids() == ["003", "004", "005", "006"]
 

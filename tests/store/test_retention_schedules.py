@@ -1,4 +1,4 @@
-"""Retention while others write: what a policy keeps is what it must, no put fails, and one server at a time sweeps."""
+"""Retention during writes: a policy keeps what it must, no put fails, and only one server at a time sweeps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def second(shared_options: StoreOptions) -> AsyncIterator[PostgresStore]:
 
 
 class Writer:
-    """A run that goes on and on, whose puts build on each other."""
+    """A sequence of runs whose puts build on each other."""
 
     def __init__(self, tenant: Tenant, thread: str, puts: int) -> None:
         self.tenant = tenant
@@ -45,7 +45,7 @@ class Writer:
         self.puts = puts
 
     async def run(self) -> None:
-        """Puts checkpoints, each with a value that is a patch or whole, four a run. What is refused fails the test."""
+        """Puts checkpoints, four per run, each with a value that is a patch or whole. A refusal fails the test."""
         before = None
         for n in range(self.puts):
             name = f"{n:03}"
@@ -68,16 +68,16 @@ class Writer:
 
 
 def bounds(puts: int, limits: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Returns what the policy keeps of a thread by itself, at least and at most, but for bytes.
+    """Returns the least and the most that the policy by itself keeps of a thread, without limits on bytes.
 
-    Both are the same, unless inner checkpoints of runs went while the thread was shorter: then older last ones are
-    among the newest that there are.
+    Both are the same, unless inner checkpoints of runs were deleted while the thread was shorter: then the newest that
+    are left include the last ones of older runs.
     """
     newest = lasts = set(range(puts))
     if "keep_newest" in limits:
         newest = set(range(puts - limits["keep_newest"], puts))
     if limits.get("keep_last_of_run"):
-        # The parent of the newest stays as well: it may hold what that is to send.
+        # The newest checkpoint's parent stays too: it may hold the newest one's sends.
         lasts = {n for n in range(puts) if n % 4 == 3} | {puts - 1, puts - 2}
     least = newest & lasts
     most = lasts if limits.get("keep_last_of_run") else least
@@ -108,7 +108,7 @@ async def test_what_a_policy_keeps_is_what_it_must_again_and_again(
 
 
 async def keep(limits: dict[str, Any], puts: list[int], batch: int, shared_options: StoreOptions) -> None:
-    """Lets a policy be applied while threads are written to, and looks at what is kept then."""
+    """Applies a policy while threads are written to, and checks what is kept."""
     async with open_store(replace(shared_options, sweep_batch=batch)) as store:
         tenant = Tenant(store, f"scheduled-{next(_numbers)}-{id(store)}")
         await tenant.set_policy(**limits)
@@ -131,7 +131,7 @@ async def keep(limits: dict[str, Any], puts: list[int], batch: int, shared_optio
             assert f"{many - 1:03}" in kept
             for name in kept:
                 rows = await tenant.rows(name, thread=thread)
-                # The chain of patches is there, down to the whole value.
+                # The chain of patches is complete, down to the whole value.
                 number = int(name)
                 assert {("a", f"{m:03}") for m in range(number - number % 5, number + 1)} <= set(rows)
                 assert ("fixed", "1") in rows
@@ -158,7 +158,7 @@ async def test_one_server_sweeps_and_another_takes_over(
         async def run(statement: str, *args: Any, **more: Any) -> Any:
             nonlocal steps
             steps += statement == "retain_thread"
-            if is_dead:  # it never says that it is over: nothing goes out any more
+            if is_dead:  # it can't report its end: nothing is sent any more
                 raise asyncio.CancelledError
             if statement == "retain_thread" and steps > 5:
                 reached.set()
@@ -168,9 +168,9 @@ async def test_one_server_sweeps_and_another_takes_over(
         monkeypatch.setattr(first.connections, "run", run)
         sweeping = asyncio.ensure_future(first.sweep(lambda *effect: told.append(effect)))
         await reached.wait()
-        # Meanwhile the other one does nothing.
+        # Meanwhile the other server does nothing.
         assert not (await second.sweep(lambda *effect: told.append(effect))).has_run
-        # The first one dies in the middle.
+        # The first server dies in the middle.
         is_dead = True
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
@@ -221,7 +221,7 @@ async def test_what_was_looked_at_is_passed_over_until_something_changes(
 
 
 async def test_nobody_waits_for_a_thread_that_is_trimmed(tenant: Tenant, second: PostgresStore) -> None:
-    """A put waits for no more than one small transaction; where it comes first, the sweeper doesn't wait either."""
+    """A put waits for one small transaction at most; if the put comes first, the sweeper doesn't wait either."""
     await asyncio.gather(*[tenant.put(f"{n:04}", versions={"a": f"{n}"}, values={"a": b"x" * 500}) for n in range(600)])
     await tenant.set_policy(keep_newest=1)
     sweeper = Tenant(second, tenant.name)
@@ -237,5 +237,5 @@ async def test_nobody_waits_for_a_thread_that_is_trimmed(tenant: Tenant, second:
     await sweeping
     await sweeper.retain()
     assert await tenant.ids() == [f"{number - 1}"]
-    # The whole of it in one transaction would be most of a put's wait.
+    # If the sweep were one transaction, puts would mostly wait for it.
     assert sorted(waits)[len(waits) // 2] < 1.0

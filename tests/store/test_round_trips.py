@@ -1,4 +1,4 @@
-"""Round trips: how many statements a verb takes."""
+"""Round trips: the number of statements that a verb takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.tenant import Tenant, a_connection, write
 
 @contextlib.asynccontextmanager
 async def _counted(options: StoreOptions) -> AsyncIterator[tuple[PostgresStore, list[str]]]:
-    """A store with one connection, and every statement that goes over it."""
+    """A store with one connection, and all statements that are sent over it."""
     statements: list[str] = []
     async with open_store(replace(options, pool_max_size=1)) as store:
         async with a_connection(store) as connection:
@@ -25,7 +25,7 @@ async def test_the_verbs_of_a_run_are_one_statement_each(own_options: StoreOptio
     async with _counted(own_options) as (store, statements):
         tenant = Tenant(store, "tenant")
         version = await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"A", "b": None}, writer=b"me")
-        await tenant.writes("1", write("task", 0, "a", b""))  # the driver looks up the types of arrays once
+        await tenant.writes("1", write("task", 0, "a", b""))  # the driver looks up array types once
         await tenant.get()
         for call in (
             tenant.put("2", versions={"a": "1"}, expect=version, expect_writer=b"me"),
@@ -39,7 +39,7 @@ async def test_the_verbs_of_a_run_are_one_statement_each(own_options: StoreOptio
             tenant.page(),
             tenant.history("a"),
         ):
-            await asyncio.sleep(0)  # the driver tells of a statement a moment later
+            await asyncio.sleep(0)  # the driver reports a statement a moment later
             statements.clear()
             await call
             await asyncio.sleep(0)
@@ -47,11 +47,11 @@ async def test_the_verbs_of_a_run_are_one_statement_each(own_options: StoreOptio
 
 
 async def test_without_prepared_statements_every_call_is_a_transaction(own_options: StoreOptions) -> None:
-    # A transaction pooler may hand each statement outside of one to another server connection.
+    # A transaction pooler may send each statement outside a transaction to another server connection.
     async with _counted(replace(own_options, statement_cache_size=0)) as (store, statements):
         tenant = Tenant(store, "tenant")
-        await tenant.put("1")  # the driver looks up the types of arrays once
-        await asyncio.sleep(0)  # it tells of a statement a moment later
+        await tenant.put("1")  # the driver looks up array types once
+        await asyncio.sleep(0)  # it reports a statement a moment later
         statements.clear()
         await tenant.put("2")
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What lets the same schema run on one PostgreSQL and on Citus, as far as text and the catalogs show it."""
+"""Properties of the schema that let it run on a single PostgreSQL and on Citus, checked in its text and catalogs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from checkpointd_server.store.statements import load_statements
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
 STATEMENTS = load_statements("checkpointd")
 LOCAL = {"migrations", "gc_queue", "item_sweeps", "tenants", "retention_tenants", "retention_sweeper", "identity"}
-"""Tables that are asked across all tenants: lists of threads, and of tenants."""
+"""Tables that are queried across all tenants: they list threads or tenants."""
 OF_TENANTS = {"items", "item_sweeps", "item_vectors", "tenants", "retention_policies", "retention_tenants"}
 """Tables that belong to tenants, not to threads."""
 NO_CALLS = {
@@ -24,7 +24,7 @@ NO_CALLS = {
     *("identity", "note_tenants", "list_tenants", "read_quotas", "set_quotas"),
     *("register_retention", "claim_sweep", "release_sweep", "next_to_sweep", "note_sweep"),
 }
-"""Statements that are no calls of a function: they concern no thread, or all of them."""
+"""Statements that aren't calls of a function: they concern no thread, or all threads."""
 
 ITEM_CALLS = {"change_items", "get_items", "put_items", "restore_items", "search_items", "sweep_items"}
 """Functions that change items, which belong to no thread."""
@@ -84,7 +84,7 @@ def test_every_verb_is_one_call_with_bound_parameters_and_nothing_around_it(name
     call = re.fullmatch(r'SELECT (?:\* FROM )?"checkpointd"\.(\w+)\((\$\d+(?:, \$\d+)*)\)', STATEMENTS[name])
     assert call is not None
     body = functions()[call[1]]
-    # The tenant is set where the work is done: what is set on a session doesn't reach another machine.
+    # The tenant is set where the work is done: a session's settings don't reach other machines.
     assert "set_config('checkpointd.tenant', p_tenant, true)" in body or re.search(
         r"__schema__\.lock_thread\(p_tenant", body
     )
@@ -94,8 +94,8 @@ def test_the_lock_is_an_update_of_the_threads_row_and_comes_first() -> None:
     locks = {"lock_threads", "lock_thread"}
     changes = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) __schema__\.(\w+)")
     called = {re.search(r"\.(\w+)\(", STATEMENTS[name])[1] for name in STATEMENTS.keys() - NO_CALLS}  # type: ignore[index]
-    # A waiter only shows that it still waits; a thread's row is made with nothing in it; items lock themselves; what a
-    # tenant has beside its threads is none's, as policies are, and what was announced of threads that are gone.
+    # No lock is needed to show that a waiter still waits or to make a thread's empty row. Items have their own locks. A
+    # tenant's policies and other data, and announcements about deleted threads, belong to no thread.
     free = {
         *("await_lease", "make_thread", "purge_items", "purge_tenant"),
         *("set_retention_policy", "delete_retention_policy", "clean_expiring"),

@@ -130,7 +130,7 @@ async def test_a_refused_write_tells_no_family(tenant: Tenant) -> None:
 
 
 async def test_what_comes_at_once_from_both_is_told_apart(own_options: StoreOptions) -> None:
-    """Also within one commit: of many threads, some new, and of several namespaces of one thread."""
+    """Also within one commit: with many threads, some of them new, and with several namespaces of one thread."""
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")
         lease = await tenant.acquire("holder", thread="leased")

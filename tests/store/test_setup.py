@@ -1,4 +1,4 @@
-"""Mistakes of an operator: each told in words that say what to mend, and never with the password."""
+"""An operator's mistakes: each error says what to fix, and never contains the password."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERBS: list[Callable[[StoreOptions], Awaitable[object]]] = [migrate, schema_vers
 
 
 async def _refusal(options: StoreOptions) -> str:
-    """What opening, migrating and asking for the version say: it must be the same."""
+    """Returns the error of opening, of migrating and of reading the version: it must be the same."""
     messages = set()
     with pytest.raises(SetupError) as refused:
         async with open_store(options):
@@ -104,7 +104,7 @@ async def test_the_database_gives_up_a_server_whose_host_is_gone(tcp_url: str) -
             await connection.fetchval(f"SHOW tcp_{name}")
             for name in ("user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
         ]
-    # PostgreSQL asks the system for what is in force: over a Unix socket it shows 0.
+    # PostgreSQL asks the system for the settings in force: over a Unix socket it shows 0.
     assert in_force == ["10000", "5", "2", "3"]
 
 

@@ -1,4 +1,4 @@
-"""Statistics: exact where they say so, near where they don't, and cheap."""
+"""Statistics: exact if they say so, otherwise approximate, and cheap."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_sums_are_exact(tenant: Tenant) -> None:
         size.bytes for size in found.largest if size.thread_id == "old"
     )
     assert found.largest[0].thread_id == "a"
-    # Each of a's checkpoints with all its values whole, and the others' own fields.
+    # Each checkpoint of "a" with all its values whole, and the others' own fields.
     assert 2 * 1000 + 500 < found.logical_bytes < 2 * 1000 + 500 + 6 * 200
     usage = await tenant.store.tenants.read_usage(tenant.name, timeout=TIMEOUT)
     assert (usage.threads, usage.checkpoints, usage.bytes) == (found.threads, found.checkpoints, found.bytes)
@@ -110,5 +110,5 @@ async def test_ten_million_checkpoints_are_a_row_a_thread(tenant: Tenant) -> Non
     print(f"statistics {statistics:.3f} s, usage {time.monotonic() - begun:.3f} s")
     assert (found.threads, found.checkpoints) == (100_000, 10_000_000)
     assert usage.bytes == found.bytes
-    # A second or so; a slow machine has more.
+    # It takes about a second; slow machines get more time.
     assert statistics < 30

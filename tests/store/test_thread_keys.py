@@ -1,4 +1,4 @@
-"""Threads are told apart by all of their tenant's name and their own, and not by what these look like side by side."""
+"""Threads are identified by their tenant's whole name and their own, even if both look the same when joined."""
 
 from __future__ import annotations
 

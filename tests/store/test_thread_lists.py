@@ -1,4 +1,4 @@
-"""Lists of threads as the store reads them: order, pages, filters, what is shown, changes."""
+"""Lists of threads, as the store reads them: order, pages, filters, content, changes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class TestFilters:
 
 class TestStatus:
     async def status(self, tenant: Tenant) -> ThreadStatus:
-        """A thread's status, which every way of asking tells alike."""
+        """Returns a thread's status, and checks that all queries agree on it."""
         status = (await get(tenant)).status
         for other in ThreadStatus:
             assert await names(tenant, ThreadFilter(statuses=[other])) == (["t"] if other is status else [])
@@ -225,7 +225,7 @@ class TestArchive:
             with pytest.raises(ThreadArchived):
                 await attempt
         assert (await tenant.get()).checkpoint is not None
-        # What was tried is activity too.
+        # Attempts count as activity, too.
         assert replace(await get(tenant), active_at=before.active_at) == before
         await tenant.copy("t", "copied")
         await tenant.put("2", thread="copied")

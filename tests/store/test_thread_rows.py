@@ -1,4 +1,4 @@
-"""What a thread's row says of it for lists: kept by writes, the same as a count."""
+"""The data for lists in a thread's row: writes keep it equal to a count."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def look(admin: Any, tenant: Tenant, thread: str) -> tuple[dict[str, Any],
 
 
 async def counted(admin: Any, tenant: Tenant, thread: str) -> tuple[dict[str, Any], list[int]]:
-    """The same, as it is when it is made anew; nothing stays of that."""
+    """The same after the row was rebuilt, which is rolled back."""
     transaction = admin.transaction()
     await transaction.start()
     try:
@@ -55,7 +55,7 @@ async def test_rows_say_what_a_count_says(tenant: Tenant, admin: Any) -> None:
             case "put":
                 metadata = {"step": n, "run_id": f"r{n % 4}", "user": choose.choice(["u1", "u2"])}
                 values: dict[str, Any] = {"a": b"x" * choose.randrange(9)}
-                # A version of its own for each, so that no value makes room for another.
+                # Each value has its own version, so that none replaces another.
                 return await tenant.put(
                     checkpoint_id, thread=thread, ns=ns, versions={"a": f"{n}"}, values=values, metadata=metadata
                 )
@@ -85,7 +85,7 @@ async def test_rows_say_what_a_count_says(tenant: Tenant, admin: Any) -> None:
             )
             assert row.get("checkpoints") == fresh.get("checkpoints"), n
             assert row.get("is_listed") == fresh.get("is_listed"), n
-            # A signal beside an older checkpoint is noted too; what is found by it is looked at once more.
+            # A signal beside an older checkpoint is recorded too; threads found by it are checked again.
             assert fresh.get("signal") is None or row["signal"] is not None, n
             signals = 1
             assert len(set(labels) ^ set(fresh_labels)) <= 2 * signals, n
@@ -107,7 +107,7 @@ async def test_bytes_are_those_of_all_rows(tenant: Tenant, admin: Any) -> None:
 
 
 async def test_most_writes_touch_no_index(tenant: Tenant, admin: Any) -> None:
-    """A write within two seconds of the last one that did leaves every indexed column as it is."""
+    """A write within two seconds of the last one that changed an indexed column changes none."""
     await tenant.put("1", metadata={"user": "u"})
     indexed = "SELECT listed_at, archived_at, thread_id FROM checkpointd.threads WHERE thread = $1"
     await admin.execute("SELECT set_config('checkpointd.tenant', $1, false)", tenant.name)

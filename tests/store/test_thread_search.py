@@ -1,4 +1,4 @@
-"""Lists of threads at size: any page of 100,000 threads with 300,000 checkpoints, by an index, within 50 ms."""
+"""Large lists of threads: any page of 100,000 threads with 300,000 checkpoints, by an index, within 50 ms."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ THREADS = 100_000
 PAGE = 50
 MOST_SECONDS = 0.05
 TRIES = 5
-"""A page is as fast as its fastest try: other work on the machine is not its own."""
+"""The fastest try counts: other work on the machine may slow down the rest."""
 
-# Threads of 1,000 users, a second between them; three checkpoints each; each hundredth waits for an answer, each
-# thousandth has failed, each tenth is archived. The other tenant has as many.
+# Threads of 1,000 users, one second apart, with three checkpoints each; every hundredth waits for an answer, every
+# thousandth has failed, every tenth is archived. The other tenant has as many.
 _FILL = """
 INSERT INTO checkpointd.threads (
     thread, tenant, thread_id, active_at, listed_at, created_at, checkpoints, bytes, signal, fingerprint, archived_at,
@@ -80,7 +80,7 @@ async def meter(filled: StoreOptions) -> AsyncIterator[Meter]:
 
 
 SEARCHES: dict[str, tuple[ThreadFilter, int, int]] = {
-    # What is asked, how many threads answer to it, and how many rows a page may look at.
+    # The filter, the number of matching threads, and the most rows that a page may read.
     "all": (ThreadFilter(), 90_000, 1500),
     "archived": (ThreadFilter(is_archived=True), 10_000, 1500),
     "a user's, by the beginning of ids": (ThreadFilter(prefix="user-7:"), 100, 2500),
@@ -111,7 +111,7 @@ async def test_any_page_comes_by_an_index_within_50_ms(name: str, meter: Meter) 
         assert first.after is not None
         positions.append(first.after)
     if number >= 10_000:
-        # Anywhere is as good as behind the page before: a place is an activity and a key.
+        # Any position will do, not only the end of a page: it consists of an activity and a key.
         assert first.after is not None
         positions += [first.after._replace(active_at=newest - timedelta(seconds=n)) for n in (50_000, 99_000)]
     for after in positions:
@@ -137,7 +137,7 @@ async def test_counts_are_quick_and_of_one_tenant_alone(meter: Meter) -> None:
 
 
 async def test_another_tenant_s_threads_cost_nothing(meter: Meter, filled: StoreOptions) -> None:
-    """A tenant with one thread looks at few rows, however many of its filter's kind others have."""
+    """For a tenant with one thread few rows are read, however many matching threads others have."""
     async with open_store(replace(filled)) as store:
         small = Meter(Tenant(store, "small"), meter._admin)
         await small.tenant.put("1", thread="user-7:1", metadata={"user": "u7", "app": "chat"})

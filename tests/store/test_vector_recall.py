@@ -1,4 +1,4 @@
-"""How good and how fast searches by an index on vectors are, among many items."""
+"""Quality and speed of searches by a vector index, among many items."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_searches_among_100_000_items_find_what_is_near_and_take_milliseco
     with capsys.disabled():
         print({name: round(value, 3) for name, value in facts.items()})
     assert facts["recall at 10"] >= 0.95
-    # A figure for a machine of its own is in docs/memory.md: here others may be at work.
+    # docs/memory.md has a figure from an idle machine; here other work may be running.
     assert facts["p50, ms"] < facts["exact p50, ms"]
 
 

@@ -1,4 +1,4 @@
-"""A database that has gone silent is noticed long before a call's own time is over."""
+"""A silent database is noticed long before a call's deadline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.until import auntil
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'checkpointd'"
 
 PATIENCE = 0.5
-"""The stores', in seconds."""
+"""The stores' watch interval, in seconds."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def link(own_options: StoreOptions) -> Iterator[FlakyLink]:
 
 
 def through(link: FlakyLink, options: StoreOptions) -> StoreOptions:
-    """The options of a store on the far side of the link, with less patience than servers have."""
+    """The options of a store on the far side of the link, with shorter timeouts than servers have."""
     url = urlsplit(options.dsn)
     return replace(
         options,
@@ -91,7 +91,7 @@ async def test_a_call_that_a_short_stall_met_goes_through_when_it_is_over(
 async def test_a_session_that_the_database_has_lost_is_not_waited_for(
     linked: PostgresStore, link: FlakyLink, own_options: StoreOptions
 ) -> None:
-    """The network has forgotten the connection, new ones are fine: a failover behind an address that stays."""
+    """The network has lost the connection, but new ones work: a failover behind an unchanged address."""
     tenant = Tenant(linked, "tenant")
     await tenant.put("1")
     async with blocked(own_options.dsn):
@@ -107,14 +107,14 @@ async def test_a_session_that_the_database_has_lost_is_not_waited_for(
 async def test_a_statement_that_is_merely_slow_is_left_alone(
     own_options: StoreOptions, link: FlakyLink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Time enough to look whether the database answers.
+    # Time enough to check whether the database answers.
     async with open_store(replace(through(link, own_options), connect_timeout=20.0)) as store:
         await wait_for_a_lock(Tenant(store, "tenant"), own_options)
     assert "giving up" not in caplog.text
 
 
 async def wait_for_a_lock(tenant: Tenant, own_options: StoreOptions) -> None:
-    """Has a put wait for a lock, much longer than a silent database would be waited for."""
+    """Lets a put wait for a lock much longer than the store would wait for a silent database."""
     await tenant.put("1")
     admin = await asyncpg.connect(own_options.dsn)
     waiting = f"SELECT pid {BACKENDS} AND wait_event_type = 'Lock'"

@@ -1,4 +1,4 @@
-"""Task writes: which replace which, their order, and the fence."""
+"""Task writes: which ones replace which, their order, and the fence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_one_batch_may_hold_regular_and_special_writes(tenant: Tenant) -> 
 
 async def test_writes_are_ordered_by_path_task_and_index_bytewise(tenant: Tenant) -> None:
     await tenant.put("1")
-    # Bytewise: upper case first, and what is beyond the BMP last. A language's collation would have it otherwise.
+    # Bytewise: upper case first, characters beyond the BMP last. A language's collation would order them otherwise.
     expected = [
         write("b", 0, "x", b"", path=""),
         write("B", 0, "x", b"", path="P"),
@@ -114,7 +114,7 @@ async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, s
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", tenant.name)
-        # What a put does first, held open.
+        # The first step of a put, held open.
         await connection.execute("UPDATE checkpointd.threads SET updated_at = now() WHERE thread = $1", tenant.key())
         await connection.execute(
             "UPDATE checkpointd.namespaces SET version = version + 1, last_writer = NULL WHERE thread = $1",
@@ -127,7 +127,7 @@ async def test_the_fence_waits_for_a_put_under_way_and_sees_it(tenant: Tenant, s
         )
 
         async def is_waiting() -> bool:
-            # Within a transaction, pg_stat_activity stands still.
+            # Within a transaction, pg_stat_activity doesn't change by itself.
             await connection.execute("SELECT pg_stat_clear_snapshot()")
             return bool(await connection.fetchval(waiting))
 
@@ -160,7 +160,7 @@ class TestSentAgain:
         sent = [write("task", INTERRUPT, "__interrupt__", b"i"), write("task", 0, "a", b"A")]
         assert await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once") == version
         await tenant.put("2", parent="1", writer=b"you")
-        # Not the present version: who sends them again hasn't read what the other one wrote.
+        # Not the present version: the sender hasn't read what the other run wrote.
         assert await tenant.writes("1", *sent, expect_writer=b"me", request_id=b"once") == 0
         assert (await tenant.read("1")).pending_writes == sent
         for other in (b"", b"another", b"onc"):
@@ -186,7 +186,7 @@ class TestSentAgain:
         assert (await tenant.read("1")).pending_writes == [calls[-1][1]]
 
     async def test_large_ones_are_known_too(self, tenant: Tenant) -> None:
-        """Their bytes were sent ahead, and belong to the write now."""
+        """Their bytes were uploaded, and belong to the write now."""
         content = b"part" * 1000
         version = await tenant.put("1", writer=b"me")
         await tenant.upload(b"one", content)
@@ -220,7 +220,7 @@ class TestSentAgain:
         assert [w.value.data for w in (await tenant.read("1")).pending_writes] == [b"first", b"second"]
 
     async def test_writes_that_stored_nothing_are_refused_as_ever(self, tenant: Tenant) -> None:
-        """Nothing tells that they came before, and nothing of theirs is there."""
+        """Nothing shows that they came before, since none of them is stored."""
         await tenant.put("1", writer=b"me")
         await tenant.writes("1", write("task", 0, "a", b"first"))
         for sent in ([write("task", 0, "a", b"second")], []):
@@ -231,7 +231,7 @@ class TestSentAgain:
             await tenant.put("3", parent="1", writer=b"me")
 
     async def test_a_request_id_is_for_one_call(self, tenant: Tenant) -> None:
-        """The same one with other writes: what it has stored stays as it is; new writes are stored or refused."""
+        """With the same id and other writes, what is stored stays as it is, and new writes are stored or refused."""
         version = await tenant.put("1", writer=b"me")
         first, other = write("task", ERROR, "__error__", b"first"), write("task", ERROR, "__error__", b"other")
         more = write("task", 0, "a", b"more")
@@ -307,7 +307,7 @@ class TestSentAgain:
             await tenant.writes("1", first, expect=version)
 
     async def test_many_at_once_are_known_too(self, tenant: Tenant) -> None:
-        """As a group commit stores them, and when they share one again."""
+        """When a group commit stores them, and when they share one again."""
         sent = {f"t{i}": write("task", INTERRUPT, "__interrupt__", b"%d" % i) for i in range(30)}
         await asyncio.gather(*(tenant.put("1", thread=thread, writer=b"me") for thread in sent))
 
@@ -337,7 +337,7 @@ class TestSentAgain:
 
 
 async def test_no_more_is_stored_beside_a_checkpoint_than_can_be_read(own_options: StoreOptions) -> None:
-    """It is looked at now and then: the more a call brings, the more likely."""
+    """The size is checked now and then: the more a call brings, the more likely."""
     options = replace(own_options, limits=replace(own_options.limits, max_written_bytes=500_000))
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
@@ -351,7 +351,7 @@ async def test_no_more_is_stored_beside_a_checkpoint_than_can_be_read(own_option
         with pytest.raises(InvalidArgument) as full:
             await fill()
         assert (full.value.field, full.value.limit) == ("writes", 500_000)
-        # Each call brought some 40 kB of the 64 after which it is looked at, about.
+        # Each call brings some 40 kB, and the size is checked about every 64 kB.
         assert 500_000 < 40_000 * n < 1_500_000
         await tenant.writes("2", write("task", 0, "a", b""))
         await tenant.put("1")
