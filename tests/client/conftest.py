@@ -1,4 +1,4 @@
-"""What the tests of the saver as an object share."""
+"""Fixtures shared by the tests of the saver as an object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def thread_id() -> str:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stream]]:
-    """All streams that were opened, in their order."""
+    """All streams that were opened, in order."""
     known: list[Stream] = []
 
     class Known(Stream):

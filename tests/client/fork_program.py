@@ -3,7 +3,7 @@
     fork_program.py TARGET THREAD PARENT START
 
 PARENT says how the saver was used before the fork: "nothing", "blocking", "awaiting" or "both"; with "another library"
-it was one that has a channel of grpc.aio open. START says how the workers are made: "os.fork" or "multiprocessing".
+other code has a channel of grpc.aio open. START says how the workers are made: "os.fork" or "multiprocessing".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def config(thread_id: str) -> Any:
 
 
 def work(saver: GrpcSaver, thread_id: str, number: int) -> None:
-    """What each worker does: it puts a checkpoint and finds it again."""
+    """Puts a checkpoint and finds it again, in a worker."""
     saved: Any = {
         "v": 4,
         "id": str(number),

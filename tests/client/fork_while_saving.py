@@ -1,8 +1,8 @@
 """A program that forks while its saver saves. Usage: fork_while_saving.py TARGET FORKS [instrumented]
 
-The saver doesn't try again by itself, so that what the fork ends is told from what fails.
+The saver doesn't retry, to tell calls that the fork ends from calls that fail.
 
-Half of the saves are large: in messages of their own, or in parts, which go ahead in calls of their own.
+Half of the saves are large: sent in messages of their own, or in parts that are uploaded ahead in separate calls.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def main(target: str, forks: int) -> None:
     async with GrpcSaver(target, retry_budget=0) as saver:
         for number in range(forks):
             saving = [asyncio.create_task(save(saver, thread_id, f"{n}", number)) for n in range(NAMESPACES)]
-            # Sometimes before it was sent, and sometimes after; from the event loop's thread, and from another one.
+            # Fork before or after it was sent, from the event loop's thread or from another one.
             if number % 4 == 0:
                 await asyncio.sleep(0.0003 * (number % 10))
                 codes.append(fork(0.0))

@@ -1,4 +1,4 @@
-"""A server that answers what no server would: sound messages, spoilt at random."""
+"""A server that answers as no real server would: valid messages, corrupted at random."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sound_rows(rows: Any) -> None:
 
 
 class Server:
-    """Answers everything, more or less well."""
+    """Answers every request, more or less correctly."""
 
     def __init__(self, dice: random.Random, rate: float) -> None:
         self._dice = dice

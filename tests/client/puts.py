@@ -24,5 +24,5 @@ def holding(value: Any) -> Checkpoint:
 
 
 def calls(server: ServerProcess, method: str) -> int:
-    """How often an RPC was called, by the server's log."""
+    """The number of calls of an RPC, from the server's log."""
     return len(re.findall(rf" method=CheckpointService/{method}\b", server.stderr))

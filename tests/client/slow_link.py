@@ -1,4 +1,4 @@
-"""A TCP link that takes its time, as links to far servers do."""
+"""A TCP link with latency, like a link to a distant server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class SlowLink:
-    """Forwards connections to a server; what the server says arrives late.
+    """Forwards connections to a server, and delays what the server sends.
 
     Args:
-        target: Where to forward to, "host:port".
-        delay: How late, in seconds.
+        target: The address to forward to, "host:port".
+        delay: The delay, in seconds.
     """
 
     def __init__(self, target: str, *, delay: float) -> None:
@@ -23,7 +23,7 @@ class SlowLink:
         self._thread = threading.Thread(target=self._loop.run_forever, name="slow-link", daemon=True)
         self._links: set[asyncio.Task[None]] = set()
         self.target = ""
-        """Where a client connects to."""
+        """The address that a client connects to."""
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,7 +1,7 @@
-"""A program whose agent runs on while its server stands still. Usage: stalled_agent.py TARGET FLAVOUR
+"""A program whose agent keeps running while its server is stalled. Usage: stalled_agent.py TARGET FLAVOUR
 
-It says "ready" in its run's third step, and goes on when it is told to. When it has made all of its STEPS steps, or
-gets no further, it says what it has held at the most; when the run is over, what a new saver finds.
+It prints "ready" in the third step of its run, and continues when it is told to. When it has made all of its STEPS
+steps, or makes no more progress, it prints the most that it has held; when the run is over, what a new saver finds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.until import until
 STEPS = 150
 ITEMS = 1000
 STANDSTILL = 2.0
-"""When nothing has moved for so long, in seconds, nothing will."""
+"""After this many seconds without progress, none is expected."""
 
 
 class State(TypedDict):
@@ -37,7 +37,7 @@ class State(TypedDict):
 
 
 class WatchedBounds(HandoverBounds):
-    """Counts what is handed over, and keeps the most."""
+    """Counts what is handed over, and records the maximum."""
 
     saves = most_saves = most_bytes = 0
 
@@ -53,12 +53,12 @@ class WatchedBounds(HandoverBounds):
 
 
 class Agent:
-    """The agent, and who watches it."""
+    """The agent and its monitoring."""
 
     def __init__(self, target: str, flavour: str) -> None:
         self.target = target
         self.flavour = flavour
-        # Longer than the server stands still, on a busy machine too.
+        # Longer than the server is stalled, on a busy machine too.
         self.saver = GrpcSaver(target, timeout=120)
         self.bounds = self.saver._runs._bounds = WatchedBounds()
         self.dice = random.Random(1)
@@ -102,13 +102,13 @@ class Agent:
             )
 
     def watch(self) -> dict[str, Any]:
-        """Watches the run from the third step on, and returns what it has held at the most."""
+        """Watches the run from the third step on, and returns the most that it has held."""
         self.is_on_its_way.wait()
         process = psutil.Process()
         before = most = process.memory_info().rss
         while time.monotonic() - self.moved_at < STANDSTILL:
             if (now := process.memory_info().rss) > most:
-                # What it has begun goes on when it has made its steps.
+                # Saves that it has begun continue after its last step.
                 most, self.moved_at = now, time.monotonic()
             time.sleep(0.01)
         held = {"saves": self.bounds.most_saves, "bytes": self.bounds.most_bytes}

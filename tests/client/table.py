@@ -1,4 +1,4 @@
-"""Rows and uploads as a server stores them, for puts and reads that are made without one."""
+"""Rows and uploads as a server stores them, for puts and reads without a server."""
 
 from __future__ import annotations
 

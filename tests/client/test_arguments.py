@@ -1,4 +1,4 @@
-"""Arguments that can't be used: each a clear error that names the field, from both flavours, and nothing stored."""
+"""Invalid arguments: each raises a clear error that names the field, in both flavours, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ BAD_CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
 
 
 async def call(saver: GrpcSaver, flavour: str, method: str, *arguments: Any, **options: Any) -> None:
-    """Calls a method in a flavour, and takes all that it yields."""
+    """Calls a method in a flavour, and consumes all that it yields."""
     if flavour == "blocking":
         list(getattr(saver, method)(*arguments, **options) or ())
     elif method == "list":

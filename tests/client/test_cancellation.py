@@ -1,4 +1,4 @@
-"""Blocks and calls that are cancelled, once or as anyio does it, at every await: clean-up is not cut off."""
+"""Blocks and calls that are cancelled, once or, as anyio does, at every await: clean-up still completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that aren't there, are far away or don't answer; the options that say how long a saver bears with them."""
+"""Servers that aren't there, are far away or don't answer, and the options for how long a saver waits for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.server_process import ServerProcess
 
 @pytest.fixture
 def deaf() -> Iterator[str]:
-    """The address of a socket that takes connections and never says anything."""
+    """The address of a socket that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -56,7 +56,7 @@ def test_an_address_that_leads_nowhere_is_named(target: str) -> None:
 
 
 def test_nothing_is_sent_before_the_first_call(closed_port: str) -> None:
-    # contract 31: a saver is built where its server needn't be.
+    # contract 31: a saver can be built while its server is away.
     with GrpcSaver(closed_port):
         pass
     GrpcSaver(closed_port).close()
@@ -110,7 +110,7 @@ def test_a_listener_that_is_no_server_is_an_error(deaf: str) -> None:
 
 
 async def test_a_server_far_away_is_reached_at_the_first_attempt(shared_server: ServerProcess, thread_id: str) -> None:
-    """Half a second to connect is nothing to give up for."""
+    """Half a second to connect is no reason to give up."""
     with SlowLink(shared_server.target, delay=0.5) as link:
         async with GrpcSaver(link.target, retry_budget=0) as saver:
             assert saver.get_tuple(config_of(thread_id)) is None

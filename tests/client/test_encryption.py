@@ -1,4 +1,4 @@
-"""Sealing and opening a value: what opens, and that nothing else does."""
+"""Sealing and opening a value: what was sealed opens, and nothing else does."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_another_tenant_s_value_does_not_open() -> None:
 
 
 def test_keys_are_changed_by_name() -> None:
-    """The order of a rotation: every saver learns the new key, then they write with it, then the old one may go."""
+    """The order of a rotation: every saver learns the new key, then writes with it, then the old one may be removed."""
     old = encryption().seal("msgpack", b"old", HERE)
     both_write_old = encryption("a", a=KEY, b=OTHER_KEY)
     both_write_new = encryption("b", a=KEY, b=OTHER_KEY)
@@ -149,9 +149,9 @@ def test_a_plain_value_is_refused_unless_it_is_allowed() -> None:
     with pytest.raises(PlaintextError, match=r"is not encrypted.*required=False"):
         encryption().open("msgpack", b"value", HERE)
     assert encryption(required=False).open("msgpack", b"value", HERE) == ("msgpack", b"value")
-    # What LangGraph's own EncryptedSerializer has written is for the serializer to open.
+    # Values written by LangGraph's own EncryptedSerializer are left for the serializer to open.
     assert encryption(required=False).open("msgpack+aes", b"value", HERE) == ("msgpack+aes", b"value")
-    # A sealed value is opened all the same, and never handed on unopened.
+    # A sealed value is opened nevertheless, and never passed on unopened.
     with pytest.raises(TamperedValueError):
         encryption(required=False).open("msgpack+cpd1.a", b"value", HERE)
 
@@ -176,7 +176,7 @@ def metadata(
     body: bytes = b"body",
     versions: dict[str, str] | None = None,
 ) -> MetadataAssociatedData:
-    """Where a checkpoint's metadata is stored."""
+    """The place of a checkpoint's metadata."""
     versions = {"a": "s1", "b": "s2"} if versions is None else versions
     fields = (thread_id, checkpoint_ns, checkpoint_id, parent, body)
     return MetadataAssociatedData(*fields, list(versions), list(versions.values()))
@@ -188,7 +188,7 @@ PLACES: list[AssociatedData] = [
     ExtraAssociatedData("u", "n", "1"),
     ExtraAssociatedData("t", "m", "1"),
     ExtraAssociatedData("t", "n", "2"),
-    # What another place's fields would be if they only stood one behind the other.
+    # Places that would be the same if their fields were only concatenated.
     ExtraAssociatedData("tn", "", "1"),
     ExtraAssociatedData("", "tn", "1"),
     ChannelAssociatedData("t", "n", "a", "s1"),
@@ -281,7 +281,7 @@ class TestPatchChains:
         assert all(b"x" * 8 not in row.value.data for row in rows)
 
     def test_it_opens_when_a_value_below_was_replaced(self) -> None:
-        """The server keeps what patches are built on under another name."""
+        """The server keeps the bases of patches under another name."""
         rows, others = self.chain(), self.chain(start="z")
         for position in (0, 1):
             aside = f"{rows[position].version}\x1f1234"
@@ -330,7 +330,7 @@ class TestPatchChains:
             self.opened(rows, rows[3].version, "b")
 
     def test_a_whole_chain_of_another_value_does_not_pass_for_this_one(self) -> None:
-        """Not even behind the same versions: the ones below are bound to their versions, too, but not to each other's
+        """Not even with the same versions: the values below are bound to their versions, too, but not to each other's
         bytes."""
         rows, others = self.chain(), self.chain(start="z")
         mixed = [others[0], others[1], rows[2], rows[3]]
@@ -395,7 +395,7 @@ def test_keys_are_not_told() -> None:
 
 
 def test_the_keys_are_those_that_were_given() -> None:
-    """Whoever gave them may do with his dict what he likes."""
+    """Callers may change their dict afterwards."""
     given = {"a": KEY}
     made = Encryption(keys=given, current="a")
     given.clear()

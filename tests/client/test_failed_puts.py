@@ -40,7 +40,7 @@ def test_a_value_that_can_t_be_serialized(
     with tuned(put_expected_within=60.0)(shared_server.target) as saver:
         graph = builder.compile(checkpointer=saver)
         run = (lambda *given: asyncio.run(graph.ainvoke(*given))) if awaited else graph.invoke
-        # LangGraph raises whichever of its saves it comes upon first: the put, or task writes beside its checkpoint.
+        # LangGraph raises the first failed save that it finds: the put, or task writes beside its checkpoint.
         with pytest.raises((TypeError, CheckpointdError), match=r"serializable|TypeError"):
             run({"value": 0}, config_of(thread_id))
     assert time.monotonic() - begun < 30

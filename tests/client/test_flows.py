@@ -1,4 +1,4 @@
-"""Flows: a blocking and an awaiting driver do the same, and end what they began."""
+"""Flows: a blocking and an awaiting driver do the same, and close what they began."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN: ContextVar[str] = ContextVar("TOKEN")
 
 
 class Caller:
-    """Doubles numbers, raises what it is given, and notes how many calls there are at once."""
+    """Doubles numbers, raises the errors that it is given, and records how many calls are concurrent."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -147,7 +147,7 @@ def test_one_failure_ends_all_of_them(run: Run, fails: str) -> None:
 
 
 def test_threads_have_the_caller_s_context() -> None:
-    """Its token may depend on that."""
+    """A caller's token may depend on the context."""
 
     def flow() -> Flow[None]:
         yield ForEach(iter(range(20)), lambda request, response: None)

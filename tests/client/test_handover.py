@@ -1,4 +1,4 @@
-"""A save returns as soon as it is sent where task writes of its run end, or raise, when it is durable as well."""
+"""A save returns as soon as it is sent if task writes of its run follow: those return, or raise, once it is durable."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.runs import a_run, at, holding
 from tests.support.tuned import tuned
 
 SOON = 20.0
-"""How long what needs nobody may take on a busy machine, in seconds."""
+"""The time that a call which waits for nothing may take on a busy machine, in seconds."""
 
 
 class Run:
-    """A run on a thread that exists, so that a blocker holds it up. Awaited or blocking, in a thread of its own."""
+    """A run on an existing thread, so that a blocker can hold it up: awaiting, or blocking in a thread of its own."""
 
     def __init__(self, saver: GrpcSaver, *, blocking: bool, durability: str | None = None) -> None:
         self.saver = saver
@@ -55,7 +55,7 @@ class Run:
         return call
 
     async def stored(self) -> list[Any]:
-        """Returns the values of the checkpoints that are in the thread, the oldest first."""
+        """Returns the values of the thread's checkpoints, oldest first."""
         async with GrpcSaver(self.saver.options.target) as other:
             found = [saved.checkpoint["channel_values"]["a"] async for saved in other.alist(self.thread)]
         return found[::-1]
@@ -63,18 +63,18 @@ class Run:
 
 @pytest.fixture(params=[False, True], ids=["awaited", "blocking"])
 def blocking(request: pytest.FixtureRequest) -> bool:
-    """How the calls are made."""
+    """True for blocking calls, False for awaiting ones."""
     return bool(request.param)
 
 
 async def is_held_up(call: asyncio.Future[Any]) -> bool:
-    """Whether a call doesn't return, given time."""
+    """Returns whether a call is still running after some time."""
     await asyncio.wait([call], timeout=0.5)
     return not call.done()
 
 
 async def a_moment() -> None:
-    """Lets calls that were just made begin."""
+    """Gives calls that were just made time to begin."""
     await asyncio.sleep(0.2)
 
 
@@ -167,7 +167,7 @@ async def test_the_writes_raise_what_the_put_would_have(
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
-            # Another saver's put is first at the thread's lock.
+            # Another saver's put gets the thread's lock first.
             thread: RunnableConfig = {"configurable": {**run.thread["configurable"], "checkpoint_ns": ""}}
             overtaking = asyncio.ensure_future(other.aput(thread, holding("other", "9"), {}, {"a": "9"}))
             await a_moment()
@@ -177,7 +177,7 @@ async def test_the_writes_raise_what_the_put_would_have(
         await overtaking
         with pytest.raises(VersionConflictError):
             await asyncio.wait_for(writes, SOON)
-        # The run is told, and nothing of it is stored past the gap.
+        # The run gets an error, and nothing of it is stored past the gap.
         with pytest.raises(VersionConflictError):
             await asyncio.wait_for(run.put(), SOON)
         assert sorted(map(str, await run.stored())) == ["1", "other"]
@@ -190,7 +190,7 @@ async def test_puts_that_were_handed_over_are_awaited_though_the_writes_fail(
         run = Run(saver, blocking=blocking)
         await run.begin()
         async with blocked(database_url):
-            # No task has such an id: the server refuses the writes, and takes what comes after them.
+            # No task has such an id: the server rejects the writes, and accepts what comes after them.
             writes = run.writes(task_id="x" * 200)
             put = run.put()
             await asyncio.wait([writes, put], timeout=1.0)

@@ -1,4 +1,4 @@
-"""Once a run is over, a saver holds nothing of the user's: neither its context, nor its state, nor what it raised."""
+"""After a run a saver holds none of the user's objects: not its context, not its state, not its exceptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
 @dataclass(eq=False)
 class Context:
-    """What a user hands to a run: a connection, say, or a megabyte."""
+    """An object that a user passes to a run: a connection, say, or a megabyte of data."""
 
     kind: str
     payload: bytearray = field(default_factory=lambda: bytearray(1000))
@@ -95,7 +95,7 @@ def graph_on(saver: BaseCheckpointSaver[str]) -> Any:
 
 @pytest.fixture(params=["grpc", "memory"])
 def saver(request: pytest.FixtureRequest, shared_server: ServerProcess) -> Iterator[BaseCheckpointSaver[str]]:
-    """InMemorySaver stands by to tell that it isn't LangGraph that holds what is held."""
+    """Each saver: with InMemorySaver the tests show that LangGraph itself holds nothing."""
     alive.clear()
     if request.param == "memory":
         yield InMemorySaver()
@@ -105,7 +105,7 @@ def saver(request: pytest.FixtureRequest, shared_server: ServerProcess) -> Itera
 
 
 def await_collected() -> None:
-    """Waits until nothing is left: threads and tasks of LangGraph may still be about to end."""
+    """Waits until nothing is left: threads and tasks of LangGraph may still be ending."""
     for _ in range(100):
         gc.collect()
         if not alive:

@@ -1,4 +1,4 @@
-"""A server may answer anything: what comes of it is a value or an error of ours, in bounded time and memory."""
+"""Whatever a server answers, the result is a value or one of our errors, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_whatever_it_answers(serde: ValueSerde, read: str, seed: int) -> None:
 
 @pytest.mark.parametrize("read", ["get", "list", "history"])
 def test_a_sound_answer_is_read(read: str) -> None:
-    """Otherwise the test above would look at nothing."""
+    """Otherwise the test above would test nothing."""
     found = READS[read](PLAIN, Server(random.Random(1), 0))
     match read:
         case "get":

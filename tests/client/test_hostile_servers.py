@@ -1,4 +1,4 @@
-"""A server that answers over gRPC whatever it likes: savers raise errors of ours, in their time, and go on."""
+"""A gRPC server that answers anything: savers raise our errors, within their timeout, and continue to work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def garbled(data: bytes, dice: random.Random) -> bytes:
 
 
 class Hostile(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Serves every method, more or less well."""
+    """Serves every method, more or less correctly."""
 
     def __init__(self, dice: random.Random, spoils: Spoil) -> None:
         self._dice = dice
@@ -71,7 +71,7 @@ class Hostile(grpc.GenericRpcHandler):  # type: ignore[misc]
             for operation in pb.PipelineRequest.FromString(data).operations:
                 name = operation.WhichOneof("operation")
                 result = response.results.add(id=operation.id)
-                with contextlib.suppress(TypeError):  # a put's answer is no read's
+                with contextlib.suppress(TypeError):  # a put's answer isn't a read's
                     getattr(result, name).CopyFrom(self._server(getattr(operation, name)))
                 if self._dice.random() < 0.3:
                     spoil(result, self._dice)
@@ -90,7 +90,7 @@ async def serving(handler: Hostile) -> AsyncIterator[str]:
 
 
 async def attempt(saver: GrpcSaver, number: int) -> None:
-    """Makes one of the calls, in one of the flavours. Whatever else is raised than errors of ours is raised."""
+    """Makes one of the calls, in one of the flavours. Errors other than ours propagate."""
     config = config_of("t", "", "1")
     saved = checkpoint("2", {"a": "x" * 2000}, {"a": saver.get_next_version(None)})
     new = dict(saved["channel_versions"])

@@ -1,4 +1,4 @@
-"""A lane keeps the order, whatever becomes of its operations on the way: nothing is stored past a gap, or twice."""
+"""A lane keeps the order whatever happens to its operations in transit: nothing is stored past a gap, or twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INVALID = refusal("INVALID_ARGUMENT", grpc.StatusCode.INVALID_ARGUMENT, field="v
 
 
 def judge_once(proxy: PipelineProxy, kind: str, number: int, verdict: Verdict) -> None:
-    """Has the operation of a kind with this number, counted from 1, meet with a verdict once."""
+    """Applies a verdict once, to the operation of a kind with this number, counted from 1."""
     seen = 0
 
     def judge(operation: pb.Operation) -> Verdict:
@@ -54,7 +54,7 @@ class Save:
         self._last = self.run
 
     async def step(self, value: Any) -> None:
-        """Puts a checkpoint as LangGraph does, and has task writes stored beside it."""
+        """Puts a checkpoint as LangGraph does, and stores task writes beside it."""
         assert self._last is not None
         checkpoint = holding(value, f"{value:08}")
         self.checkpoints.append(checkpoint)
@@ -69,7 +69,7 @@ class Save:
 
 
 async def stored(saver: GrpcSaver, thread: RunnableConfig) -> list[tuple[Any, Any]]:
-    """Returns what is in a thread: each checkpoint's value and task writes, the oldest first."""
+    """Returns each checkpoint's value and task writes in a thread, oldest first."""
     found = [saved async for saved in saver.alist(thread)]
     return [(saved.checkpoint["channel_values"]["a"], saved.pending_writes) for saved in reversed(found)]
 
@@ -107,13 +107,13 @@ async def test_what_waiting_can_mend_goes_unseen(shared_server: ServerProcess, f
             await save.step(value)
         assert not [error for error in await save.end() if isinstance(error, BaseException)]
         assert await stored(saver, thread) == complete(5)
-        # And the run goes on.
+        # And the run continues.
         await save.step(5)
         assert not [error for error in await save.end() if isinstance(error, BaseException)]
 
 
 async def test_nothing_waits_for_an_answer_before_it(shared_server: ServerProcess) -> None:
-    """All of it is in flight at once: what is behind a refused put was sent before its refusal came."""
+    """All of it is in flight at once: operations behind a refused put were sent before its refusal came."""
     async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target) as saver:
         judge_once(proxy, "put_checkpoint", 2, overloaded(200))
         save = Save(saver, new_thread())
@@ -135,17 +135,17 @@ async def test_a_put_refused_for_good_takes_with_it_what_was_built_on_it(shared_
         for value in range(5):
             await save.step(value)
         outcomes = await save.end()
-        # Whether it was handed over to writes under way or not, somebody is told, and of nothing else.
+        # Whether it was handed over to in-flight writes or not, a call raises its error, and none raises another.
         told = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         assert told
         assert all(isinstance(error, InvalidArgumentError) for error in told)
         assert await stored(saver, thread) == complete(2)
-        # What builds on it later fails, too.
+        # Later operations that build on it fail, too.
         with pytest.raises(InvalidArgumentError):
             await saver.aput(at(save.run, save.checkpoints[-1]), holding(9), {}, {"a": 1})
         with pytest.raises(InvalidArgumentError):
             await saver.aput_writes(at(save.run, save.checkpoints[2]), [("a", 9)], "late")
-        # What builds on what is stored goes on.
+        # Operations that build on stored checkpoints succeed.
         await saver.aput(at(save.run, save.checkpoints[1]), holding(10, "10"), {}, {"a": "10"})
         assert [value for value, _ in await stored(saver, thread)] == [0, 1, 10]
 
@@ -271,6 +271,6 @@ async def test_results_that_nobody_can_read_are_an_error(shared_server: ServerPr
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with GrpcSaver(f"127.0.0.1:{port}", retry_budget=0) as saver, asyncio.timeout(20):
-        with pytest.raises(Exception):  # noqa: B017 - whatever it is called, it comes
+        with pytest.raises(Exception):  # noqa: B017 - its type doesn't matter
             await saver.aget_tuple(new_thread())
     await server.stop(0)

@@ -1,4 +1,4 @@
-"""The saver as an object, wherever LangGraph and its users carry it: rules 27 to 31 of ../e2e/README.md."""
+"""The saver as an object, wherever LangGraph and its users use it: rules 27 to 31 of ../e2e/README.md."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_clone_has_the_same_base_and_a_serializer_of_its_own(shared_server: Se
 
 @pytest.mark.parametrize("nested", [False, True], ids=["node", "nested graph"])
 async def test_blocking_calls_inside_the_event_loop(shared_server: ServerProcess, thread_id: str, nested: bool) -> None:
-    # contract 28: also while awaiting calls of the same loop are under way.
+    # contract 28: also while awaiting calls of the same loop are in flight.
     async with GrpcSaver(shared_server.target) as saver:
         other = config_of(thread_id + " other")
 
@@ -182,14 +182,14 @@ METHODS = [
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_the_savers_own(method: str) -> None:
-    # contract 29: what the base class has raises, or goes one ancestor at a time.
+    # contract 29: the base class's method raises, or reads one ancestor at a time.
     for name in (method, "a" + method):
         assert getattr(GrpcSaver, name) is not getattr(BaseCheckpointSaver, name)
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
 async def test_what_a_background_save_raised_ends_the_run(server: ServerProcess, durability: Durability) -> None:
-    # contract 30: LangGraph drops what aput returns, so what went wrong must be raised.
+    # contract 30: LangGraph drops what aput returns, so a failure must be raised.
     async with GrpcSaver(server.target, retry_budget=0, timeout=10) as saver:
         graph = graphs.line(Ledger()).compile(checkpointer=saver)
 

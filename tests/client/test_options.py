@@ -1,4 +1,4 @@
-"""What a saver is built with, where it can't be used: a clear error that names the option, before anything is sent."""
+"""Invalid options of a saver: a clear error that names the option, before anything is sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_from_conn_string_takes_the_options_of_the_class() -> None:
 
 
 def test_type_checkers_know_the_options_of_from_conn_string() -> None:
-    # `make lint` fails if these ignores are not needed any more.
+    # `make lint` fails if these ignores are no longer needed.
     with pytest.raises(TypeError):
         GrpcSaver.from_conn_string(HERE, timeouts=5)  # type: ignore[call-arg]
     with pytest.raises(InvalidArgumentError):
@@ -88,7 +88,7 @@ def test_a_filter_that_can_t_be_written_down_is_named(wrong: Any) -> None:
 
 @pytest.fixture(scope="module")
 def asking(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that asks who calls."""
+    """The address of a server that authenticates its callers."""
     database, folder = postgres_cluster.create_migrated_database(), tmp_path_factory.mktemp("asking")
     keys = folder / "keys.toml"
     keys.write_text(key_entry(KEY, "acme", "read"))
@@ -99,7 +99,7 @@ def asking(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathF
 
 
 async def test_white_space_around_a_token_is_not_sent(asking: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = f" {KEY}\r\n"  # as a file ends
+    written = f" {KEY}\r\n"  # as read from a file
     for token in (written, lambda: written):
         async with GrpcSaver(asking, token=token) as saver:
             assert saver.get_tuple(config_of("t")) is None

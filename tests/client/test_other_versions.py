@@ -1,4 +1,4 @@
-"""Clients and servers of different minor versions: fields that one doesn't know, and what the other hasn't yet."""
+"""Clients and servers of different minor versions: fields that one doesn't know, and features that the other lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values on their way: what is a patch and on what, what goes ahead of its put, and what comes of a put that fails."""
+"""Outgoing values: which are patches, on which base, which are uploaded ahead, and what a failed put leaves behind."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_list_that_grows_becomes_patches_in_short_chains(serde: ValueSerde) ->
         put = put_of(serde, cache, {"items": items})
         value, made = only(put), put.request.values[0].version
         if value.HasField("patch"):
-            # One patch takes the place of a chain that is as long as it may be, and lies on what that began with.
+            # One patch replaces a chain of the maximum length, and is based on the first value of that chain.
             assert value.patch.base_version == (base if depth < MAX_DEPTH else whole)
             depth = depth + 1 if depth < MAX_DEPTH else 1
             assert value.patch.sealed == (serde is SEALED)
@@ -74,7 +74,7 @@ def test_a_list_that_grows_becomes_patches_in_short_chains(serde: ValueSerde) ->
         put.stage()
         base = made
         total += put.request.ByteSize()
-    # Whole each time it would be 40 MB.
+    # Stored whole each time, it would be 40 MB.
     assert total < 2_000_000
     assert wholes < 10
 
@@ -94,7 +94,7 @@ def test_edits_in_many_places_are_small_however_many_follow(serde: ValueSerde) -
         if step % 17 == 0:
             assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"files": files}
     assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == {"files": files}
-    # Once whole, and no more than a few kB a step.
+    # Stored whole once, and at most a few kB a step after that.
     assert total < 200_000 + 4 * MAX_DEPTH * 2_000, total
 
 
@@ -113,7 +113,7 @@ def test_a_chain_has_no_more_bytes_than_its_value() -> None:
 
 
 def patches_on(base: Any, new: Any, *, serde: ValueSerde = PLAIN, then: ValueSerde = PLAIN, **options: Any) -> bool:
-    """Whether a value becomes a patch on the one before."""
+    """Returns whether a value becomes a patch on the one before."""
     cache = ValueCache(options.pop("cache_bytes", 10**7))
     put_of(serde, cache, {"a": base}, options.pop("first", None)).stage()
     return only(put_of(then, cache, {"a": new}, options.pop("second", None))).HasField("patch")
@@ -124,7 +124,7 @@ def test_what_becomes_a_patch() -> None:
     assert patches_on(text, text + "y")
     assert patches_on(text, text)
     assert not patches_on(text, "z" * 5000)
-    assert not patches_on("x" * 400, "x" * 401)  # too small to pay
+    assert not patches_on("x" * 400, "x" * 401)  # too small to pay off
     assert not patches_on(text, text.encode())  # of another type
     assert not patches_on(text, text + "y", cache_bytes=0)
     assert not patches_on(text, text + "y", cache_bytes=4000)
@@ -141,7 +141,7 @@ def test_a_value_is_not_built_on_its_own_version() -> None:
 
 @serdes
 def test_a_version_that_was_used_again_is_another_value(serde: ValueSerde) -> None:
-    """As after a thread was deleted and made anew: by hand, since savers never make a version twice."""
+    """As after a thread was deleted and created again: by hand, since savers never make a version twice."""
     table, cache, other = Table(), ValueCache(10**7), ValueCache(10**7)
     flows.run(send(put_of(serde, cache, {"a": "x" * 5000}, {"a": 1}, id="1")), table)
     flows.run(send(put_of(serde, other, {"a": "y" * 5000}, {"a": 1}, id="1")), table)
@@ -164,7 +164,7 @@ def test_a_put_that_failed_is_built_on_by_nothing() -> None:
     first.stage()
     second = put_of(PLAIN, cache, {"a": text + "y"})
     second.stage()
-    first.discard()  # what it was known for is not known any more
+    first.discard()  # the cache forgets its value
     third = put_of(PLAIN, cache, {"a": text + "yz"})
     assert only(third).patch.base_version == second.request.values[0].version
     second.discard()
@@ -187,7 +187,7 @@ def test_a_put_is_made_again_with_whole_values(serde: ValueSerde) -> None:
     place = (ChannelAssociatedData, *KEY, "a", "")
     if serde is PLAIN:
         assert serde.load(put.request.values[0].value.type, put.request.values[0].value.data, place) == text + "y"
-    # Once more would be refused once more.
+    # It is whole already: another attempt would be refused again.
     assert not put.make_whole()
     assert not put_of(serde, cache, {"b": 1}).make_whole()
 
@@ -200,7 +200,7 @@ def only_patch(put: OutgoingCheckpoint) -> bool:
 @given(seed=st.integers(0, 2**64))
 @settings(PATIENT, max_examples=40)
 def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, seed: int) -> None:
-    """With forks, bases that are gone, puts that fail, caches that forget, and values that lie apart."""
+    """With forks, missing bases, failed puts, cache misses, and values that are stored apart."""
     dice, table = random.Random(seed), Table()
     caches = [ValueCache(dice.choice([0, 30_000, 10**7])) for _ in range(2)]
     kept: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -221,7 +221,7 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
         table.left_out_from = dice.choice([10**9, 1000])
         cache = dice.choice(caches)
         put = put_of(serde, cache, state, new, versions=versions, id=f"{number:04}")
-        if dice.random() < 0.15:  # it fails, and the run goes on from before
+        if dice.random() < 0.15:  # it fails, and the run continues from an earlier checkpoint
             put.stage()
             put.discard()
             if kept:
@@ -298,7 +298,7 @@ class TestLargeValues:
         assert not table.uploads
         table.left_out_from = 20_000
         assert read(table, serde, ValueCache(0)).checkpoint["channel_values"] == state
-        # What changes a little goes with the put.
+        # A small change is sent with the put.
         state["big"] = state["big"][:-10] + b"new"
         put = put_of(serde, cache, {"big": state["big"]}, id="2")
         flows.run(send(put), table)
@@ -311,7 +311,7 @@ class TestLargeValues:
 
     @serdes
     def test_large_patches(self, serde: ValueSerde) -> None:
-        """The server reads instructions when they come, so only sealed ones can go ahead."""
+        """The server reads instructions on arrival, so only sealed ones can be uploaded ahead."""
         table, cache, dice = Table(), ValueCache(10**8), random.Random(4)
         blob = dice.randbytes(8 * MEBIBYTE)
         flows.run(send(put_of(serde, cache, {"a": blob}, id="1")), table)
@@ -381,7 +381,7 @@ class TestCache:
         cache.put(KEY, "a", self.entry(10_000))
         cache.put(KEY, "b", self.entry(100_001))
         assert list(cache.channels(KEY)) == ["a"]
-        # But what it was before is no longer the last version.
+        # But its own earlier version goes, since it is no longer the latest.
         cache.put(KEY, "a", self.entry(100_001))
         assert cache.channels(KEY) == {}
 

@@ -1,4 +1,4 @@
-"""Patches make the new bytes again whatever changed, and have little more bytes than what is new."""
+"""Patches reproduce the new bytes whatever changed, and are little larger than what is new."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ corpora = pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus._
 
 
 def cost(base: bytes, new: bytes) -> int:
-    """How many bytes the patch has that makes `new` of `base`, once it was seen to do so here and on the server."""
+    """Returns the size of the patch from `base` to `new`, in bytes, and checks that client and server can apply it."""
     patch = diff(base, new, len(new) + 64)
     assert patch is not None
     assert apply(base, patch, len(new), zlib.crc32(new)) == new
@@ -80,7 +80,7 @@ def cost(base: bytes, new: bytes) -> int:
 
 
 def edited(dice: random.Random, data: bytes, new: bytes) -> bytes:
-    """Inserts, removes and overwrites somewhere."""
+    """Inserts, removes and overwrites at random places."""
     at = dice.randrange(len(data))
     match dice.randrange(3):
         case 0:
@@ -181,7 +181,7 @@ class TestNestedValues:
             changed = edit(dice, copy.deepcopy(value), new)
             changed_data = self.dumps(changed)
             cost(data, changed_data)
-            # A fork goes on from what was before, the others from here.
+            # A fork continues from the previous value, the others from this one.
             if dice.random() < 0.7:
                 value, data = changed, changed_data
 
@@ -232,7 +232,7 @@ class TestComposed:
     @given(base=st.binary(max_size=60), versions=st.lists(st.binary(max_size=60), min_size=1, max_size=5))
     @settings(PATIENT, max_examples=300)
     def test_whatever_they_do(self, base: bytes, versions: list[bytes]) -> None:
-        # A part of the version before in each, so that there is something to copy.
+        # Each contains a part of the version before, so that there is something to copy.
         versions = [b"".join(pair) for pair in itertools.pairwise([base * 3, *versions])]
         patches = [diff(old, new, 1000) for old, new in itertools.pairwise([base * 3, *versions])]
         composed = compose([patch for patch in patches if patch is not None], 1000)
@@ -268,7 +268,7 @@ class TestBounds:
         assert diff(b"", b"x" * 1000) is None
 
     def test_instructions_are_bounded_in_number(self) -> None:
-        """A server takes only so many. Here every other kilobyte is a copy of its own."""
+        """A server accepts only so many. Here every other kilobyte is a separate copy."""
         dice = random.Random(2)
         blocks = [dice.randbytes(1000) for _ in range(20_000)]
         dice_order = dice.sample(blocks, len(blocks))

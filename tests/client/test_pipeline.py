@@ -1,4 +1,4 @@
-"""The pipeline of a saver: nobody can tell from what comes of its calls that they share streams and messages."""
+"""The pipeline of a saver: calls share streams and messages, and their results don't show it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_a_server_without_pipelines_is_called_without(shared_server: Serve
                 await asyncio.gather(*puts)
             found = await asyncio.gather(*(saver.aget_tuple(config) for config in threads))
             assert [saved and saved.checkpoint["channel_values"]["a"] for saved in found] == [2] * 12
-            # And blocking calls likewise.
+            # Blocking calls, too.
             assert await asyncio.to_thread(saver.get_tuple, threads[0])
         assert proxy.streams == 0
 
@@ -152,7 +152,7 @@ async def test_a_server_without_pipelines_is_called_without(shared_server: Serve
 async def test_where_a_server_has_too_much_to_do_another_stream_is_tried(
     database_url: str, tmp_path: Path, opened: list[Stream], blocker: Any
 ) -> None:
-    """A name may stand for several servers, of which the next stream may reach another."""
+    """A name may stand for several servers, and the next stream may reach another one."""
     options = ("--database-url", database_url, "--pool-max-size", "1", "--max-queue-seconds", "0.2")
     with ServerProcess(*options, log_dir=tmp_path) as server:
         async with GrpcSaver(server.target) as saver:
@@ -183,7 +183,7 @@ async def test_who_has_another_token_has_another_stream(
                     found = await saver.aget_tuple(config_of("t"))
                     assert found is not None
                     assert found.checkpoint["id"] == f"{turn} of {tenant}"
-    assert len(opened) == 2  # the third goes without
+    assert len(opened) == 2  # the third tenant goes without
 
 
 async def test_a_token_that_changes_in_the_midst_of_a_run_keeps_its_order(
@@ -240,7 +240,7 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(shared_server: Ser
             with pytest.raises(DeadlineExceededError):
                 await saver.aget_tuple(config_of(thread_id))
             link.resume()
-            # The answer that comes late is nobody's.
+            # The late answer belongs to no call.
             found = await saver.aget_tuple(config_of(thread_id))
             assert found is not None
 
@@ -260,7 +260,7 @@ async def test_a_cancelled_put_is_stored_before_a_later_read_is_answered(shared_
 
 @asynccontextmanager
 async def holding_proxy(target: str) -> AsyncIterator[str]:
-    """A proxy that passes on what a client sends when the client has sent all of it."""
+    """A proxy that forwards what a client sends only once the client has sent all of it."""
     async with grpc.aio.insecure_channel(target) as channel:
 
         class Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -368,7 +368,7 @@ async def test_a_slow_server_is_given_no_more_than_it_can_take(
 
 @pytest.mark.parametrize("loops", [3])
 def test_event_loops_come_and_go(shared_server: ServerProcess, loops: int) -> None:
-    """Loops that nobody retains share one connection, in the background; a block's has its own, as long as it lasts."""
+    """Loops that nobody retains share one background connection; a block's loop has its own while the block lasts."""
     saver = GrpcSaver(shared_server.target)
 
     async def work() -> None:
@@ -387,7 +387,7 @@ def test_event_loops_come_and_go(shared_server: ServerProcess, loops: int) -> No
 
 
 async def test_the_server_is_asked_while_it_is_blocked(local_server: LocalServer, database_url: str) -> None:
-    """Reads of a namespace go behind its writes, and only these."""
+    """Only reads of the same namespace wait for its writes."""
     async with GrpcSaver(local_server.target) as saver:
         thread = new_thread()
         await saver.aput(thread, holding(1), {}, {"a": 1})

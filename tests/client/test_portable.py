@@ -217,7 +217,7 @@ def test_a_thread_of_another_serializer_is_refused_and_left_alone(shared_server:
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 def test_the_server_refuses_what_would_mix_two_forms(shared_server: ServerProcess, encrypted: bool) -> None:
-    """A writer that hasn't read gets no conflict."""
+    """A writer that hasn't read the thread gets no conflict."""
     encryption = Encryption(keys={"k": os.urandom(32)}, current="k") if encrypted else None
     with (
         saver_of(shared_server, encryption=encryption) as own,
@@ -244,7 +244,7 @@ def test_the_server_refuses_what_would_mix_two_forms(shared_server: ServerProces
 
 
 class Reversed(SerializerProtocol):
-    """A serializer of somebody's own."""
+    """A user's own serializer."""
 
     def __init__(self, type_tag: str) -> None:
         self.type_tag = type_tag
@@ -277,7 +277,7 @@ def test_a_serializer_of_ones_own_is_let_write_and_told_what_it_cant_read(shared
         own.put(config, checkpoint("1", {"a": 1}), {}, {"a": 1})
         with pytest.raises(SerializerMismatchError, match="GrpcSaver without `serde`"):
             custom.get_tuple(config)
-        custom.put(config, checkpoint("2", {"a": 1}), {}, {"a": 2})  # it may know what it does
+        custom.put(config, checkpoint("2", {"a": 1}), {}, {"a": 2})  # allowed: the custom serializer may handle both
         assert own.threads.get(str(config["configurable"]["thread_id"])).serializer_family == "langgraph-msgpack"
 
 

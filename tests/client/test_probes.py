@@ -33,7 +33,7 @@ async def test_set_up_in_a_loop(shared_server: ServerProcess) -> None:
     async with GrpcSaver(NOWHERE, retry_budget=0) as saver:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            saver.setup()  # code that blocks its loop: nothing to complain about
+            saver.setup()  # code that blocks its loop: no warning
         with pytest.raises(ServerUnavailableError):
             await saver.setup()
 
@@ -51,7 +51,7 @@ async def test_ping(shared_server: ServerProcess) -> None:
     async with GrpcSaver(shared_server.target) as saver:
         saver.ping()
         await saver.aping()
-    async with GrpcSaver(NOWHERE, retry_budget=600) as saver:  # told at once all the same
+    async with GrpcSaver(NOWHERE, retry_budget=600) as saver:  # raised at once nevertheless
         with pytest.raises(ServerUnavailableError):
             saver.ping(timeout=2)
         with pytest.raises(ServerUnavailableError):

@@ -1,4 +1,4 @@
-"""One saver, several servers: calls go round, and past those that are away."""
+"""One saver, several servers: calls rotate over them, and skip those that are down."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def named(servers: list[ServerProcess]) -> str:
 
 
 def reads(server: ServerProcess) -> int:
-    """How many reads a server has answered, by its log."""
+    """The number of reads that a server has answered, from its log."""
     return len(re.findall(r"\bcall\b.*GetCheckpoint", server.stderr))
 
 
@@ -50,7 +50,7 @@ async def test_calls_go_round(servers: list[ServerProcess], native: bool) -> Non
             await saver.aget_tuple(config_of("t"))
             return list(map(reads, servers))
 
-        # Where grpc goes round, it does so among the servers that it is connected to by then.
+        # If grpc rotates, it does so among the servers that it is connected to by then.
         await auntil(read, lambda numbers: min(numbers) >= 5)
 
 
@@ -125,7 +125,7 @@ async def test_a_server_that_is_cut_off_costs_one_attempt(servers: list[ServerPr
             for _ in range(20):
                 assert await saver.aget_tuple(config_of("t")) is None
                 assert saver.get_tuple(config_of("t")) is None
-            # A second each time that its backoff is over: some four times within those, which grow to five seconds.
+            # It costs a second each time that its backoff is over: about four times, as backoffs grow to five seconds.
             assert time.monotonic() - begun < 10
 
 
@@ -169,7 +169,7 @@ def test_who_failed_is_left_alone_and_tried_last() -> None:
     assert {order[0] for order in orders} == {0, 2}
     picker.note(0, healthy=False)
     picker.note(2, healthy=False)
-    # Nobody is healthy: all are tried, the one first that was left alone for longest.
+    # None is healthy: all are tried, starting with the one that was avoided for longest.
     assert all(picker.pick_order() == [1, 0, 2] for _ in range(6))
     picker.note(0, healthy=True)
     assert picker.pick_order() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What a saver says of its threads' time, and what it is told of what goes."""
+"""A saver's time to live for its threads, and its hooks before history is deleted."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TestTimeToLive:
 
 
 class Announced:
-    """Two threads whose history is announced to go."""
+    """Two threads for which retention has announced deletions."""
 
     def __init__(self, target: str) -> None:
         self.prefix = f"{uuid4().hex}:"

@@ -1,4 +1,4 @@
-"""What is tried again within the retry budget, and what isn't."""
+"""Calls that are retried within the retry budget, and calls that aren't."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.server_process import ServerProcess
 
 @asynccontextmanager
 async def narrow_server(database_url: str, calls: int, quotas: Quotas | None = None) -> AsyncIterator[str]:
-    """A server that is at work on few calls at once; gives its address."""
+    """Runs a server that handles few calls at once; yields its address."""
     options = StoreOptions(dsn=database_url, pool_max_size=2)
     await migrate(options)
     async with open_store(options) as store:
@@ -117,7 +117,7 @@ async def test_what_is_too_large_is_not_tried_again(database_url: str, tmp_path:
             begun = time.monotonic()
             with pytest.raises(InvalidArgumentError, match="channel 'a' has a value of"):
                 await saver.aput(config_of("t"), checkpoint("1", {"a": "x" * 2_000_000}), {}, {"a": 1})
-            # Metadata isn't cut into pieces.
+            # Metadata isn't split into parts.
             with pytest.raises(MessageTooLargeError):
                 await saver.aput(config_of("t"), checkpoint("1"), huge, {})
             assert time.monotonic() - begun < 30
@@ -203,7 +203,7 @@ def test_a_stall_beyond_the_budget_is_a_deadline(local_server: LocalServer) -> N
 async def test_a_statement_that_the_database_gave_up_is_not_made_again(
     server: ServerProcess, database_url: str
 ) -> None:
-    """That a call is too much for the database is no matter of patience."""
+    """A call that is too expensive for the database stays so, however long one waits."""
     connection = await asyncpg.connect(database_url)
     name = await connection.fetchval("SELECT current_database()")
     async with GrpcSaver(server.target) as saver:
@@ -222,14 +222,14 @@ async def test_a_statement_that_the_database_gave_up_is_not_made_again(
 def test_tls_with_a_server_that_speaks_none_is_explained(
     shared_server: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # One address, not "localhost": of several addresses gRPC tells what went wrong at the last, which may be another.
+    # One address, not "localhost": with several, gRPC reports the failure of the last, which may be a different one.
     with (
         caplog.at_level(logging.WARNING),
         GrpcSaver(shared_server.target, tls=True, retry_budget=3) as saver,
         pytest.raises(ServerUnavailableError, match="doesn't use TLS"),
     ):
         saver.get_tuple(config_of("t"))
-    # Also before the budget is used up, for those who watch.
+    # The log explains it even before the budget is used up.
     assert "trying again" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""What goes together over a saver's stream, and what waits for no others."""
+"""Operations that share a message on a saver's stream, and operations that wait for no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.tuned import tuned
 
 @contextmanager
 def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Gives the sizes of the messages that are sent."""
+    """Yields the sizes of the messages that are sent."""
     sizes: list[int] = []
     take = Stream._message
 
@@ -86,7 +86,7 @@ async def test_what_lingers_waits_for_no_answer(local_server: LocalServer, block
             await blocking.until_waiting(1)
             if linger < 1:
                 await asyncio.wait_for(saver.aput(new_thread(), holding(2), {}, {"a": 1}), 20)
-            # Nor does what is large, or much.
+            # Large saves don't wait either, nor do many.
             await asyncio.wait_for(saver.aput(new_thread(), holding(os.urandom(100_000)), {}, {"a": 1}), 20)
             many = [asyncio.create_task(saver.aput(new_thread(), holding(3), {}, {"a": 1})) for _ in range(70)]
             await asyncio.wait_for(asyncio.gather(*many), 20)

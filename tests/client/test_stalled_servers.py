@@ -1,4 +1,4 @@
-"""An agent whose server stands still runs on, and doesn't pile up its states."""
+"""An agent whose server is stalled keeps running, and doesn't pile up its states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.server_process import ServerProcess
 
 
 def heard(output: IO[str] | None, word: str) -> dict[str, Any]:
-    """What the agent says next."""
+    """Returns the agent's next report."""
     assert output is not None
     said = json.loads(output.readline())
     assert said.pop("said") == word
@@ -30,7 +30,7 @@ def heard(output: IO[str] | None, word: str) -> dict[str, Any]:
 @pytest.mark.long
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_memory_is_bounded(server: ServerProcess, flavour: str) -> None:
-    """Its list of 1 MB has a version a step, and its node returns a value of 1 MB at each: 150 steps, 300 MB."""
+    """Each step has a new version of a list of 1 MB, and a node that returns a value of 1 MB: 150 steps, 300 MB."""
     command = [sys.executable, "-m", stalled_agent.__name__, server.target, flavour]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
         assert agent.stdin is not None
@@ -46,7 +46,7 @@ def test_memory_is_bounded(server: ServerProcess, flavour: str) -> None:
         finally:
             server.signal(signal.SIGCONT)
             agent.kill()
-    # It has run on without an answer. Blocking calls are on threads, of which LangGraph has only so many.
+    # It has kept running without an answer. Blocking calls use threads, of which LangGraph has only so many.
     assert held["made"] > (STEPS - 1 if flavour == "ainvoke" else 3), held
     assert 0 < held["saves"] <= MAX_SAVES, held
     assert 0 < held["bytes"] <= MAX_BYTES, held

@@ -1,4 +1,4 @@
-"""State hooks: what is never stored, what may not be, and how old states become today's."""
+"""State hooks: values that are never stored, values that are refused, and the migration of old states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of states: old ones become today's when they are loaded, or where they lie."""
+"""Versions of states: old ones are migrated when they are loaded, or in place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_an_old_thread_goes_on_with_todays_state(
     }
     await run(graph, {"answers": ["again"]}, thread_id, how, durability)
 
-    # The channels that the run didn't touch are stored as well, for whoever has no hooks.
+    # The channels that the run didn't touch are stored as well, for readers without hooks.
     plain = saver_with().get_tuple(config_of(thread_id))
     assert plain is not None
     assert plain.metadata["state_version"] == 2  # type: ignore[typeddict-item]
@@ -132,7 +132,7 @@ def test_forks_of_two_old_checkpoints_have_states_of_their_own(
     before = [snapshot.config for snapshot in old.get_state_history(config_of(thread_id))][:3]
 
     def count(state: dict[str, Any], place: StatePlace) -> dict[str, Any]:
-        # Of channels that no checkpoint in question has changed, and yet another one for each.
+        # Channels that none of these checkpoints has changed, yet with a different value for each.
         return {**state, "priority": len(state.get("log", [])), "language": state["lang"] * len(state.get("log", []))}
 
     saver = saver_with(hooks=StateHooks(version=1, migrate=count))
@@ -167,7 +167,7 @@ def test_a_migrated_value_is_sent_once(saver_with: Callable[..., GrpcSaver], thr
     saved = saver.get_tuple(config_of(thread_id))
     assert saved is not None
     put: Any = (config_of(thread_id), saved.checkpoint, saved.metadata, {})
-    assert "priority" in state.outgoing(*put)[2]  # it isn't known what the put builds on
+    assert "priority" in state.outgoing(*put)[2]  # the put's parent isn't known
     state.loaded(saved)
     put = (saved.config, *put[1:])
     assert state.outgoing(*put)[2] == {}
@@ -241,7 +241,7 @@ def test_newer_states_and_failing_migrations_are_told(saver_with: Callable[..., 
 
 @pytest.fixture
 def prefix(thread_id: str, saver_with: Callable[..., GrpcSaver]) -> str:
-    """Three old threads, whose ids begin with it: one has ended, one waits, one has a fork."""
+    """The prefix of the ids of three old threads: one has ended, one waits, one has a fork."""
     prefix = f"{thread_id}-"
     old = saver_with()
     graph_of(Old, old).invoke({"lang": "a"}, config_of(f"{prefix}ended"))

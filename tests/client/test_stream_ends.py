@@ -1,4 +1,4 @@
-"""How a saver's streams end: with their time, their server, their saver, and their event loop."""
+"""The end of a saver's streams: at their time limit, or with their server, their saver or their event loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_stream_is_changed_for_a_new_one_and_ends_when_all_is_answered(
         async with blocker() as blocked:
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await blocked.until_waiting(1)
-            opened[0].until = 0.0  # its time has come
+            opened[0].until = 0.0  # its time is up
             assert await saver.aget_tuple(config_of("another")) is None
             assert len(opened) == 2
             assert not opened[0].ended
@@ -63,7 +63,7 @@ async def test_a_stream_that_the_server_has_ended_is_replaced_unseen(
 
 @pytest.mark.parametrize("restarts", [3, pytest.param(8, marks=pytest.mark.long)])
 async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerProcess, restarts: int) -> None:
-    """Whatever a stream was doing as it ended: grpc.aio says of one that is just written to that it broke inside."""
+    """Whatever a stream was doing when it ended: if it was being written to, grpc.aio reports an internal error."""
     done = 0
 
     async def work(saver: GrpcSaver, number: int, ended: asyncio.Event) -> None:
@@ -72,7 +72,7 @@ async def test_a_server_that_restarts_under_load_is_waited_for(server: ServerPro
             await saver.aput(config_of(f"under load {number}"), checkpoint("1"), {}, {})
             done += 1
             if number % 5 == 0:
-                time.sleep(0.005)  # as an agent does that works: what comes meanwhile is seen late
+                time.sleep(0.005)  # like a busy agent: what arrives meanwhile is seen late
 
     async with GrpcSaver(server.target) as saver, asyncio.TaskGroup() as agents:
         ended = asyncio.Event()
@@ -94,7 +94,7 @@ class WithoutStreams(CheckpointServiceServicer):
 
 
 async def test_a_server_that_refuses_streams_is_asked_by_single_calls_without_a_retry() -> None:
-    """Of a stream that is refused while it is just written to, grpc.aio doesn't say so. It happens now and then."""
+    """If a stream is refused while it is being written to, grpc.aio doesn't say so. That happens now and then."""
     server = grpc.server(ThreadPoolExecutor(4))
     add_CheckpointServiceServicer_to_server(WithoutStreams(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -170,7 +170,7 @@ async def test_a_saver_that_is_closed_says_so(local_server: LocalServer, blocker
 
 @pytest.mark.parametrize("way", ["in_a_block", "closed_in_a_block", "without"])
 def test_event_loops_that_end_are_no_noise(shared_server: ServerProcess, way: str) -> None:
-    """A stream that is open when its loop ends disturbs grpc in the next. So only a saver's block opens one there."""
+    """A stream that is open when its loop ends disturbs grpc in the next loop. So only a saver's block opens one."""
     program = """
 import asyncio, sys, threading
 from langgraph.checkpoint.grpc import GrpcSaver

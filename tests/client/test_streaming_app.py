@@ -1,4 +1,4 @@
-"""An app that streams, as docs/streaming.md has it: what a disconnect leaves, with Starlette's own cancellation."""
+"""An app that streams, as in docs/streaming.md: what a disconnect leaves, with Starlette's own cancellation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TTL = 600.0
 
 
 class Stream(StreamingResponse):
-    """Closes its iterator at the end, however that comes."""
+    """Closes its iterator however the response ends."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async with aclosing(self.body_iterator):  # type: ignore[type-var]
@@ -61,7 +61,7 @@ def app_on(saver: GrpcSaver, hold: asyncio.Event) -> Starlette:
 
 
 async def request(app: Starlette, thread_id: str, *, leave_after: int | None = None) -> tuple[int, list[str]]:
-    """Asks an app, and disconnects after so many events. Returns the status and the events."""
+    """Sends a request to an app, and disconnects after so many events. Returns the status and the events."""
     heard: list[str] = []
     statuses: list[int] = []
     gone = asyncio.Event()
@@ -91,7 +91,7 @@ async def test_who_comes_back_goes_on_where_the_stream_broke_off(shared_server: 
         app = app_on(saver, hold)
         assert await request(app, thread_id, leave_after=1) == (200, ['data: ["first"]\n\n'])
         hold.set()
-        # The lease is free, and the first step is stored: it isn't taken again.
+        # The lease is free, and the first step is stored: it isn't run again.
         assert await request(app, thread_id) == (200, ['data: ["second"]\n\n'])
         found = await saver.aget_tuple(config_of(thread_id))
         assert found is not None

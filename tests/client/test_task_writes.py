@@ -1,4 +1,4 @@
-"""Task writes on their way: which are patches, on what, and where they open."""
+"""Outgoing task writes: which are patches, on which base, and where they open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(serde: ValueSerde, writes: OutgoingWrites) -> tuple[str, bytes]:
 
 
 class TestTaskWrites:
-    """What a task writes is a patch on what its channel has, where it is large and has much in common with that."""
+    """A task write is a patch on its channel's value if it is large and has much in common with that."""
 
     def are_patches(
         self, base: Any, *written: Any, serde: ValueSerde = PLAIN, then: ValueSerde = PLAIN, **options: Any
@@ -46,12 +46,12 @@ class TestTaskWrites:
         assert self.are_patches(text, text, text + "y", text[1:], "z" * 10_000) == [True, True, True, False]
         assert self.are_patches(items, items, [*items, "x"], items[1:], items[:1]) == [True, True, True, False]
         assert self.are_patches(text, text.encode()) == [False]  # of another type
-        assert self.are_patches("x" * 3000, "x" * 3001) == [False]  # a small one is not looked at
+        assert self.are_patches("x" * 3000, "x" * 3001) == [False]  # a small one isn't compared
         assert self.are_patches(text, text, cache_bytes=5000) == [False]
         assert self.are_patches(text, text, serde=SEALED, then=SEALED) == [True]
         assert self.are_patches(text, text, serde=SEALED, then=OTHER_KEY) == [False]
         assert self.are_patches(text, text, serde=PLAIN, then=SEALED) == [False]
-        # What is added to a long list is not in it, and not looked for there.
+        # Items added to a long list aren't in it, and aren't searched for there.
         assert self.are_patches(items * 10, items[:9]) == [False]
         aes = ValueSerde(serde=EncryptedSerializer.from_pycryptodome_aes(key=bytes(16)))
         assert self.are_patches(text, text, serde=aes, then=aes) == [False]
@@ -106,12 +106,12 @@ class TestTaskWrites:
             table.writes[one].value.CopyFrom(kept[other].value)
             with pytest.raises(TamperedValueError):
                 read_all()
-        # One that is moved to another base, which has as many bytes.
+        # A write that is moved to another base of the same size.
         table.writes = copy.deepcopy(kept)
         table.writes["1", "t", 0].value.patch.base_version = "i2"
         with pytest.raises(TamperedValueError):
             read_all()
-        # One that is shown without its key.
+        # A plain value in place of a sealed one.
         table.writes = copy.deepcopy(kept)
         plain = writes_of(PLAIN, ValueCache(0), [("a", b"forged" * 1000)])
         table.writes["1", "t", 0].value.CopyFrom(plain.request.writes[0].value)
@@ -128,7 +128,7 @@ class TestTaskWrites:
             written = [("a", blobs[-1] + b"."), ("a", blobs[-1]), ("a", blobs[0])]
             flows.run(send(writes_of(serde, cache, written, beside=f"{number}")), table)
             blobs.append(blobs[-1] + bytes(50))
-        # Also one that is built on an earlier version than the checkpoint's.
+        # Also a write that is built on an earlier version than the checkpoint's.
         table.writes["3", "task", 3] = copy.deepcopy(table.writes["1", "task", 0])
         if serde is SEALED:
             del table.writes["3", "task", 3]

@@ -1,4 +1,4 @@
-"""`saver.threads`: what real graphs leave, found and looked at, blocking and awaiting."""
+"""`saver.threads`: threads of real graphs, found and read, blocking and awaiting."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ask(state: State) -> State:
 
 
 def graph(saver: GrpcSaver) -> Any:
-    """A graph whose runs end in every way: by the name that they are given."""
+    """A graph whose runs end in every way, chosen by the name that they are given."""
     builder = StateGraph(State)
     builder.add_node("check", lambda state: {"name": state["name"].upper()})
     builder.add_node("ask", ask)
@@ -58,7 +58,7 @@ def saver(shared_server: ServerProcess) -> Iterator[GrpcSaver]:
 
 
 class Board:
-    """Threads of three users, under a mark of this test's own."""
+    """Threads of three users, under a mark that is unique to the test."""
 
     def __init__(self, saver: GrpcSaver) -> None:
         self.saver = saver
@@ -81,7 +81,7 @@ class Board:
 
 @pytest.fixture(scope="class")
 def board(saver: GrpcSaver) -> Board:
-    """What the tests of a class share. Those that look for all of it leave it as it is."""
+    """The threads that the tests of a class share. Tests that search for all of them don't change them."""
     made = Board(saver)
     made.run("done", "cat", user="ann")
     made.run("asks", "ask", user="ann")

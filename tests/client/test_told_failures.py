@@ -1,4 +1,4 @@
-"""Failures that are told as what they are: a proxy's limit, and TLS that can't come about."""
+"""Failures that are reported by their cause: a proxy's limit, and a TLS handshake that can't succeed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADERS, SETTINGS = 1, 4
 ACK = END_STREAM = 1
 END_HEADERS = 4
 STATUS_413 = b"\x08\x03413"
-"""A header block of HTTP/2: the name at 8 in the static table, ":status", and a value."""
+"""A header block of HTTP/2: the name of entry 8 in the static table, ":status", and a value."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -28,7 +28,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 @pytest.fixture
 def strict_proxy() -> Iterator[str]:
-    """The address of what refuses every request for its size, as nginx does."""
+    """The address of a proxy that refuses every request for its size, as nginx does."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
