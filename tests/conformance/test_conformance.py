@@ -31,12 +31,12 @@ EXPECTED_TESTS = {
     "copy_thread": 8,
     "prune": 8,
 }
-"""How many tests each capability has in langgraph-checkpoint-conformance 0.0.2."""
+"""The number of tests of each capability in langgraph-checkpoint-conformance 0.0.2."""
 
 
 ENCRYPTED: dict[str, Any] = {
     "encryption": Encryption(keys={"a": bytes(range(32))}, current="a"),
-    # What the suite filters by, beside LangGraph's own keys.
+    # The key that the suite filters by, besides LangGraph's own keys.
     "searchable_metadata": {"score"},
 }
 

@@ -1,10 +1,10 @@
-"""An agent as a program of its own: one call of a graph on a thread of a checkpointd, and then the end.
+"""An agent as a separate program, which calls a graph once on a thread of a checkpointd, and exits.
 
     agent_process.py TARGET THREAD FOLDER FLAVOUR DURABILITY INPUT [--hang]
 
-Each node leaves a file `NODE.PID` in the folder when it has done its work. With --hang the node "right" never does:
+Each node leaves a file `NODE.PID` in the folder when it has done its work. With --hang the node "right" never ends:
 it waits until the server holds what the node beside it wrote, leaves the file `hanging`, and sleeps until it is killed.
-The last line on standard output is the final path, as JSON. INPUT "resume" goes on where the thread stands.
+The last line on standard output is the final path, as JSON. INPUT "resume" continues the thread.
 
 It imports nothing from the tests, since it must run anywhere.
 """
@@ -26,7 +26,7 @@ from langgraph.graph import START, StateGraph
 
 
 class Trail(TypedDict):
-    """Where the thread has been."""
+    """The path that the thread has taken."""
 
     path: Annotated[list[str], operator.add]
 

@@ -1,4 +1,4 @@
-"""What the tests with real graphs share."""
+"""Fixtures shared by the tests with real graphs."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""InMemorySaver as a reference: what LangGraph's own saver answers, in the places where savers agree.
+"""InMemorySaver as a reference: the answers of LangGraph's own saver, where savers agree.
 
-InMemorySaver departs from what LangGraph's other savers do in a few places. They are levelled here, in the reference,
-so that a comparison needs no exceptions:
+InMemorySaver differs from LangGraph's other savers in a few places. The reference removes these differences, so that a
+comparison needs no exceptions:
 
-1. `get_tuple` by id gives back the caller's config, with whatever else it holds; other savers give the three keys.
-2. `list` goes through threads and namespaces one by one, in the order of their first use; the answer to "newest first"
-   is the order of ids over all of them (contract 6), and of (thread, namespace) where ids are equal.
-3. `filter` compares for equality; PostgreSQL's savers ask for containment, `@>` (contract 8).
-4. `put` wants `checkpoint_ns` in the config; other savers take its absence for the root (contract 1).
+1. `get_tuple` by id returns the caller's config, with whatever else it holds; other savers return the three keys.
+2. `list` goes through threads and namespaces one by one, in the order of their first use; "newest first" means the
+   order of ids over all of them (contract 6), and of (thread, namespace) if ids are equal.
+3. `filter` tests equality; PostgreSQL's savers test containment, `@>` (contract 8).
+4. `put` requires `checkpoint_ns` in the config; for other savers its absence means the root (contract 1).
 5. A checkpoint that was put without the key `updated_channels` (LangGraph's stub in exit mode) comes back without it;
-   GrpcSaver gives it as None, as the type `Checkpoint` has it. That None and [] stay apart is compared.
+   GrpcSaver returns it as None, as in the type `Checkpoint`. The comparison does tell None from [].
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 
 class ReferenceSaver(InMemorySaver):
-    """InMemorySaver, levelled as the module's docstring says."""
+    """InMemorySaver without the differences that the module's docstring lists."""
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         saved = super().get_tuple(config)
@@ -83,7 +83,7 @@ class ReferenceSaver(InMemorySaver):
 
 
 def contains(whole: Any, part: Any) -> bool:
-    """Whether plain data contains other plain data, as PostgreSQL's JSONB `@>` has it."""
+    """Returns whether plain data contains other plain data, as defined by PostgreSQL's `@>` for JSONB."""
     match whole, part:
         case dict(), dict():
             return all(key in whole and contains(whole[key], value) for key, value in part.items())

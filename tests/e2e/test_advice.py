@@ -1,4 +1,4 @@
-"""Calls that are right by themselves, do nothing, and were probably meant otherwise: a warning says what to call."""
+"""Valid calls that do nothing and were probably meant otherwise: a warning says what to call."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_run_from_another_threads_checkpoint(calls: Calls, told: pytest.
     assert foreign in message
     assert "saver.copy_thread(source, target, checkpoint_id=...)" in message
     told.clear()
-    assert await calls.find(config_of(calls.thread_id, "", foreign)) is None  # a question is no mistake
+    assert await calls.find(config_of(calls.thread_id, "", foreign)) is None  # a read is no mistake
     assert said(told) == []
 
 

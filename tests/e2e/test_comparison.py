@@ -1,4 +1,4 @@
-"""The comparison itself: it finds what a saver does wrong, however small. Otherwise its silence would mean nothing."""
+"""The comparison itself: it finds a saver's faults, however small. Otherwise its success would prove nothing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ListsWithoutWrites(ReferenceSaver):
 
 
 class IgnoresFilters(ReferenceSaver):
-    """Lists whatever there is."""
+    """Lists everything."""
 
     def list(self, *args: Any, filter: dict[str, Any] | None = None, **options: Any) -> Iterator[CheckpointTuple]:
         return super().list(*args, **options)

@@ -22,11 +22,11 @@ from tests.support.server_process import ServerProcess
 from tests.support.tuned import tuned
 
 SETTLED = Version("1.2.15")
-"""The langgraph since which delta channels are saved as these tests have it.
+"""The first langgraph that saves delta channels as these tests expect.
 
 Before, exit mode stored the writes that it had loaded with a question in the order in which the tasks happened to end.
-And writes that the saver holds back until the put of their checkpoint begins were waited for ahead of that put, so that
-they went out when the saver's patience, a second, was over.
+And LangGraph waited for writes before it put their checkpoint, while the saver holds writes back until that put begins:
+they were sent only after the saver's timeout, a second.
 """
 
 CHANNELS = ["log", "quiet", "count", "nowhere"]
@@ -111,7 +111,7 @@ def test_deltas_with_a_question_replays_and_overwrites(compare: Compare, way: Wa
 
 
 class ShortLog(TypedDict):
-    """A log with a snapshot every third update: what lies before the last one can go."""
+    """A log with a snapshot every third update: updates before the last one can be pruned."""
 
     log: Annotated[list[Any], DeltaChannel(graphs.extend, list, snapshot_frequency=3)]
 

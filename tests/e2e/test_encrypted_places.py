@@ -1,4 +1,4 @@
-"""Encryption on the client against somebody who can change the database: he moves, cuts and swaps rows, in SQL."""
+"""Encryption on the client against an attacker who can change the database: moves, cuts and swaps rows, in SQL."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def saver(local_server: LocalServer) -> AsyncIterator[GrpcSaver]:
 
 
 async def everything(saver: GrpcSaver) -> int:
-    """Reads the whole store, every way there is, and returns how many checkpoints there are."""
+    """Reads the whole store, in every way, and returns the number of checkpoints."""
     found = list(saver.list(None))
     assert found == [saved async for saved in saver.alist(None)]
     for saved in found:
@@ -96,7 +96,7 @@ async def refused(saver: GrpcSaver, config: RunnableConfig, kind: type[Encryptio
 
 
 async def test_nobody_touched_it(saver: GrpcSaver, database: Database) -> None:
-    """Otherwise the other tests would show nothing. Written back as it is, a row is read as before."""
+    """Otherwise the other tests would prove nothing. A row that is written back unchanged is read as before."""
     await database.execute("UPDATE channel_values SET data = data || ''::bytea")
     assert await everything(saver) == 8
 
@@ -124,7 +124,7 @@ async def test_values_that_were_swapped_are_refused(saver: GrpcSaver, database: 
 
 
 async def test_a_checkpoint_can_t_be_pointed_at_another_version(saver: GrpcSaver, database: Database) -> None:
-    """The value's own place is right; it's the checkpoint that tells which version it has."""
+    """The value is in its own place; the checkpoint says which version it has."""
     await database.execute("UPDATE checkpoints SET channel_versions = '{s1,s1}' WHERE checkpoint_id = '2'")
     assert (await refused(saver, config_of("t", "", "2"))).startswith("checkpoint 2 of thread 't'")
 
@@ -170,7 +170,7 @@ async def test_metadata_that_was_swapped_is_refused(saver: GrpcSaver, database: 
 async def test_whole_checkpoints_that_were_swapped_are_refused(
     saver: GrpcSaver, database: Database, where: str
 ) -> None:
-    """Body, metadata, versions and parent together: all is in order but where it is."""
+    """Body, metadata, versions and parent together: all is right but their place."""
     columns = "parent_checkpoint_id, body, channels, channel_versions, metadata_type, metadata, metadata_index"
     others = ", ".join(f"other.{column}" for column in columns.split(", "))
     await database.execute(f"""
@@ -254,7 +254,7 @@ async def test_what_was_changed_or_cut_is_refused(
 async def test_a_plain_value_in_place_of_an_encrypted_one_is_refused(
     saver: GrpcSaver, database: Database, table: str
 ) -> None:
-    """Whoever could put in plain values could make the agent believe anything, and build any class that it allows."""
+    """An attacker who could insert plain values could make the agent believe anything and build any class it allows."""
     prefix = "metadata" if table == "checkpoints" else ""
     type_, data = (f"{prefix}_type", prefix) if prefix else ("type", "data")
     await database.execute(rf"UPDATE {table} SET {type_} = 'msgpack', {data} = '\x80'::bytea")
@@ -338,7 +338,7 @@ async def test_the_base_of_patches_can_t_be_changed(
 
 
 class Liar(CheckpointServiceServicer):
-    """A server that answers every question about the thread "t" with what it has of the thread "u"."""
+    """A server that answers every request for the thread "t" with data of the thread "u"."""
 
     def __init__(self, target: str) -> None:
         self._truth = CheckpointServiceStub(grpc.insecure_channel(target))
@@ -358,7 +358,7 @@ def _about_u(request: Any) -> Any:
 
 
 async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, local_server: LocalServer) -> None:
-    """All values open, for they are where they belong: in the thread that wasn't asked for."""
+    """All values open, since they are in their own place, in the thread that wasn't asked for."""
     liar = grpc.server(ThreadPoolExecutor(2))
     add_CheckpointServiceServicer_to_server(Liar(local_server.target), liar)
     port = liar.add_insecure_port("127.0.0.1:0")
@@ -372,7 +372,7 @@ async def test_a_server_can_t_pass_one_thread_off_as_another(saver: GrpcSaver, l
 
 
 async def test_what_was_there_before_can_be_put_back(saver: GrpcSaver, database: Database) -> None:
-    """What encryption can't see, as docs/security.md says: a replay at the same place, and a deletion."""
+    """Changes that encryption can't detect, as docs/security.md says: a replay at the same place, and a deletion."""
     config = config_of("t", "", "2")
     before = await database.fetchrow(f"SELECT * FROM task_writes WHERE idx = 0 AND task_id = 'task' AND {T}")
     assert before is not None

@@ -1,4 +1,4 @@
-"""What a saver that encrypts does with graphs and with whole threads: rotation, migration, copies, metadata."""
+"""A saver that encrypts, with graphs and whole threads: rotation, migration, copies, metadata."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_delta_channels_are_rebuilt_from_what_is_encrypted(
 async def test_a_key_is_replaced_while_agents_run(
     shared_server: ServerProcess, thread_id: str, flavour: Flavour
 ) -> None:
-    """The three steps of docs/security.md: all learn the new key, all write with it, the old one goes."""
+    """The three steps of docs/security.md: all learn the new key, all write with it, the old one is removed."""
     steps = [
         encryption("old", keys={"old": KEYS["old"]}),
         encryption("old"),
@@ -101,7 +101,7 @@ async def test_a_key_is_replaced_while_agents_run(
                 checkpoint(f"{number}", {"a": f"value {number}"}, {"a": number}),
                 parent=f"{number - 1}" if number else None,
             )
-            # Unchanged values stay under the key that wrote them, and what a thread has under both is read.
+            # Unchanged values stay under the key that sealed them, and a thread with values under both keys is read.
             assert len(await calls.listed(config_of(thread_id))) == number + 1
     async with GrpcSaver(shared_server.target, encryption=encryption(keys={"new": KEYS["new"]})) as saver:
         calls = Calls(saver, flavour)
@@ -188,7 +188,7 @@ def some_threads(saver: GrpcSaver, thread_id: str) -> dict[str, Any]:
 async def test_a_copy_is_what_the_server_would_have_made(
     shared_server: ServerProcess, thread_id: str, flavour: Flavour
 ) -> None:
-    """Whole, and forked at every checkpoint there is: compared with copies of the same threads in plain text."""
+    """Whole, and forked at every checkpoint: compared with copies of the same threads in plain text."""
     with (
         GrpcSaver(shared_server.target, encryption=encryption()) as private,
         GrpcSaver(shared_server.target) as plain,
@@ -262,7 +262,7 @@ async def test_a_copy_shares_what_its_source_shares(
     finally:
         await connection.close()
     stored_bytes = {row["thread_id"]: row["size"] for row in sizes}
-    # Whole each time it would be 660 KB.
+    # Stored whole each time, it would be 660 KB.
     assert stored_bytes[thread_id] == stored_bytes[f"{thread_id} copy"] < 150_000
     async with GrpcSaver(local_server.target, encryption=encryption()) as saver:
         copied = stored(saver, f"{thread_id} copy")
@@ -325,7 +325,7 @@ async def test_a_copy_is_refused_as_the_server_refuses_it(
 async def test_a_copy_that_breaks_off_leaves_nothing(
     shared_server: ServerProcess, thread_id: str, flavour: Flavour
 ) -> None:
-    """Here at a value in the middle that another key has sealed."""
+    """Here, at a value in the middle that another key has sealed."""
     async with GrpcSaver(shared_server.target, encryption=encryption("old")) as saver:
         saver.put(config_of(thread_id), checkpoint("1", {"a": 1}), {}, {"a": 1})
     async with GrpcSaver(shared_server.target, encryption=encryption("new")) as saver:
@@ -344,7 +344,7 @@ async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: Server
         target, puts = f"{thread_id} copy", 0
 
         def call(request: Any) -> Any:
-            """Makes a saver's calls; somebody else's write comes before the second put."""
+            """Makes a saver's calls; another writer's write comes before the second put."""
             nonlocal puts
             puts += isinstance(request, pb.PutCheckpointRequest)
             if puts == 2:
@@ -361,7 +361,7 @@ async def test_what_somebody_else_writes_to_a_copy_is_kept(shared_server: Server
 async def test_what_the_server_copies_does_not_open_under_another_name(
     shared_server: ServerProcess, thread_id: str
 ) -> None:
-    """Otherwise whoever can copy rows could pass one thread off as another."""
+    """Otherwise an attacker who can copy rows could pass one thread off as another."""
     async with GrpcSaver(shared_server.target, encryption=encryption()) as saver:
         saver.put(config_of(thread_id), checkpoint("1", {"a": 1}), {}, {"a": 1})
         async with GrpcSaver(shared_server.target) as plain:
@@ -398,7 +398,7 @@ async def test_named_keys_of_metadata_are_searchable_and_no_others(
         assert ("encrypts metadata" in str(failed.value)) == encrypted
         assert ("searchable_metadata leaves it out" in str(failed.value)) != encrypted
     async with GrpcSaver(shared_server.target) as other:
-        # The server itself doesn't know it: a saver that asks for it gets nothing.
+        # The server itself doesn't have the field: a saver that searches for it finds nothing.
         request = {"thread_id": thread_id, "checkpoint_ns": ""}
         if not encrypted:
             assert list(other.list({"configurable": request}, filter={"user": "ada"})) == []

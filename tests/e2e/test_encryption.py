@@ -1,4 +1,4 @@
-"""The server keeps what it can't read: with the saver's own encryption, and with LangGraph's EncryptedSerializer."""
+"""The server stores data that it can't read: by the saver's own encryption, and by LangGraph's EncryptedSerializer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.comparison import DURABILITIES, FLAVOURS, Ledger
 from tests.support.server_process import ServerProcess
 
 SECRET = "sesame"
-"""What stands in every value and in the user's metadata, and nowhere else."""
+"""A text that is in every value and in the user's metadata, and nowhere else."""
 
 
 def encrypted() -> EncryptedSerializer:
@@ -98,7 +98,7 @@ async def test_nothing_of_a_value_or_of_user_metadata_is_readable(
     assert SECRET.encode() not in stored
     assert type_tag in stored
     if encryption is not None:
-        # Nothing was stored without being sealed: every type says so.
+        # Everything stored was sealed, as each type says.
         connection = await asyncpg.connect(database_url, server_settings={"search_path": "checkpointd"})
         types = await connection.fetch(
             "SELECT type FROM channel_values UNION SELECT type FROM task_writes"
@@ -106,18 +106,18 @@ async def test_nothing_of_a_value_or_of_user_metadata_is_readable(
         )
         await connection.close()
         assert {row["type"].partition("+")[2] for row in types} == {"cpd1.2026-11"}
-    # Nor does the server tell it in its log, which tells every call.
+    # Nor is it in the server's log, which has a line for every call.
     assert "PutCheckpoint" in server.stderr
     assert SECRET not in server.stderr
 
 
 async def test_without_encryption_it_would_be_found(server: ServerProcess, database_url: str) -> None:
-    """Otherwise the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     await use_every_way_in(server.target, JsonPlusSerializer())
     stored = (await everything_stored(database_url)).decode(errors="replace")
     places = ["user", "note", "input", "answer", "update", "message", "delta", "value", "error", "key of the future"]
     assert [place for place in places if f"{SECRET} {place}" not in stored] == []
-    # The log is as silent as ever.
+    # The log still doesn't show it.
     assert SECRET not in server.stderr
 
 

@@ -1,4 +1,4 @@
-"""What the serializer gives comes out, to the last bit and type: rules 11 to 16 of README.md."""
+"""Values come back as the serializer gave them, to the last bit and type: rules 11 to 16 of README.md."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ VALUES: dict[str, Any] = {
 
 
 def shown(value: Any) -> str:
-    """Shows a value with all its types, so that two can be compared though NaN equals nothing."""
+    """Shows a value with all its types, so that two can be compared although NaN equals nothing."""
     if isinstance(value, float):
         return struct.pack(">d", value).hex()
     return f"{type(value)} {normal_form(value, Names())!r}"
@@ -202,7 +202,7 @@ def test_the_next_version_sorts_after_the_current_one(current: Any) -> None:
     assert following < saver.get_next_version(following) < saver.get_next_version(saver.get_next_version(following))
     if isinstance(current, str) and "." in current:
         assert current < following
-    # It goes on where a thread of InMemorySaver's stands, and the other way round.
+    # It continues from InMemorySaver's versions, and the other way round.
     assert following < InMemorySaver().get_next_version(following, None)
 
 
@@ -306,7 +306,7 @@ async def test_metadata_keeps_its_types_and_its_order(calls: Calls) -> None:
 
 
 async def test_metadata_is_merged_with_the_config(calls: Calls) -> None:
-    # contract 14: as the base package has it, so the same as with LangGraph's own savers.
+    # contract 14: as in the base package, and therefore as with LangGraph's own savers.
     config = config_of(calls.thread_id, "", "0")
     config["configurable"].update(user="ada", __private="no", number=1, langgraph_node="no", skipped=["no"])
     config["metadata"] = {"source": "mine loses", "nul": "a\x00b", "ratio": 0.5}
@@ -321,7 +321,7 @@ async def test_metadata_is_merged_with_the_config(calls: Calls) -> None:
 
 
 async def test_metadata_that_is_large_or_deep(calls: Calls) -> None:
-    # contract 14: what is too large to be searched is kept all the same.
+    # contract 14: metadata that is too large to be searched is stored nevertheless.
     deep: Any = "bottom"
     for _ in range(60):
         deep = [deep]

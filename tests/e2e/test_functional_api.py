@@ -18,7 +18,7 @@ def test_tasks_previous_and_final(compare: Compare, way: Way) -> None:
         asked = await agent.invoke(["seven"])
         assert asked["__interrupt__"][0].value["previous"]["total"] == 80
         assert await agent.invoke(Command(resume=1)) == "total 85"
-        # Tasks that were done when the question was asked didn't run again for the answer.
+        # Tasks that had finished when the question was asked didn't run again for the answer.
         assert play.ledger.counts() == {"flow": 4, "measure one": 1, "measure three": 1, "measure seven": 1}
 
     compare(scenario, way)

@@ -94,7 +94,7 @@ def test_a_failed_node_is_retried_alone(compare: Compare, way: Way) -> None:
         agent = play.on(graphs.one_fails(play.ledger, may_fail).compile(checkpointer=play.saver))
 
         def let_it_fail(chunk: tuple[str, dict[str, object]]) -> None:
-            # The steady node's update is out, so LangGraph has taken its writes: now the other one may fail.
+            # The steady node's update was streamed, so LangGraph has its writes: now the other one may fail.
             if "steady" in chunk[1]:
                 may_fail.set()
 

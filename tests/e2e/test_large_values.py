@@ -1,4 +1,4 @@
-"""Values of any size: exact to the byte, and what is stored of them follows what changed."""
+"""Values of any size: exact to the byte, and stored in proportion to what changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Database:
-    """What the server has stored, seen past it."""
+    """The server's data, read directly from PostgreSQL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -40,7 +40,7 @@ class Database:
             await connection.close()
 
     async def value_bytes(self) -> int:
-        """How many bytes there are of values, writes and parts."""
+        """The size of all values, writes and parts, in bytes."""
         tables = [
             f"(SELECT coalesce(sum(octet_length(data)), 0) FROM checkpointd.{table})"
             for table in ("channel_values", "task_writes", "value_parts")
@@ -48,7 +48,7 @@ class Database:
         return int(await self.fetch_value(f"SELECT {' + '.join(tables)}"))
 
     async def patches(self) -> int:
-        """How many values are patches."""
+        """The number of values that are patches."""
         return int(
             await self.fetch_value("SELECT count(*) FROM checkpointd.channel_values WHERE base_version IS NOT NULL")
         )
@@ -67,12 +67,12 @@ async def own(local_server: LocalServer, request: pytest.FixtureRequest) -> Asyn
 
 
 def version(number: int) -> str:
-    """A channel's version as savers make them: nothing else has it."""
+    """A unique version of a channel, as savers make them."""
     return f"{number:032}.{int.from_bytes(os.urandom(7)):017}"
 
 
 def text(dice: random.Random, size: int) -> str:
-    """Text of about so many bytes that repeats itself no more than people's does."""
+    """Text of about this many bytes, no more repetitive than people's."""
     words = [format(dice.getrandbits(24), "x") for _ in range(size // 7 + 1)]
     return " ".join(words)[:size]
 
@@ -144,7 +144,7 @@ class Growing(TypedDict):
 
 
 def growing_graph(saver: GrpcSaver, turns: int, size: int) -> Any:
-    """Adds an item a step, as many steps as there are turns."""
+    """A graph that adds an item in each step, for as many steps as there are turns."""
     dice = random.Random(1)
 
     def add(state: Growing) -> dict[str, list[str]]:
@@ -165,7 +165,7 @@ async def test_a_list_that_grows_is_stored_once(local_server: LocalServer, datab
         graph = growing_graph(saver, 100, 1000)
         config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 1000}
         graph.invoke({"items": []}, config)
-        # Whole each time it would be 5 MB.
+        # Stored whole each time, it would be 5 MB.
         assert await database.value_bytes() < 800_000
         history = list(graph.get_state_history(config))
         assert [len(saved.values["items"]) for saved in history[:-1]] == list(range(100, -1, -1))
@@ -182,7 +182,7 @@ class Document(TypedDict):
 async def test_a_node_that_returns_a_large_value_with_little_changed_costs_little(
     server: ServerProcess, database: Database, flavour: Flavour, encrypted: bool
 ) -> None:
-    """LangGraph saves it twice: as what the task has written, and as what the channel has then."""
+    """LangGraph saves it twice: as the task's write, and as the channel's new value."""
     size, steps = 200_000, 30
     whole = text(random.Random(3), size)
 
@@ -201,7 +201,7 @@ async def test_a_node_that_returns_a_large_value_with_little_changed_costs_littl
         config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": 100}
         given: Any = {"text": whole, "edits": 0}
         state = await graph.ainvoke(given, config) if flavour == "ainvoke" else graph.invoke(given, config)
-        # The input, what it became, and what the first tasks had written before there was anything to compare it with.
+        # The input, the value it became, and the first tasks' writes, which had nothing to be compared with.
         assert await database.value_bytes() < 6 * size
     async with GrpcSaver(server.target, encryption=encryption) as fresh:
         history = [saved async for saved in fresh.alist(config)]
@@ -216,7 +216,7 @@ async def test_a_node_that_returns_a_large_value_with_little_changed_costs_littl
 async def test_a_task_write_whose_patch_is_large_itself(
     server: ServerProcess, database: Database, encrypted: bool
 ) -> None:
-    """Sealed, it goes ahead of its message in parts. Plain, it is the whole value: the server reads instructions."""
+    """Sealed, it is uploaded ahead in parts. Plain, the whole value is sent, since the server reads instructions."""
     dice = random.Random(11)
     blob = dice.randbytes(4 * MEBIBYTE)
     written = blob[:MEBIBYTE] + dice.randbytes(3 * MEBIBYTE // 2) + blob[5 * MEBIBYTE // 2 :]
@@ -292,7 +292,7 @@ async def test_what_builds_on_a_value_that_is_lost_is_sent_whole(own: Calls, dat
 async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
     own: Calls, local_server: LocalServer, database: Database
 ) -> None:
-    """A patch's checksum covers all that the value is made of."""
+    """A patch's checksum covers everything that the value is made of."""
     value = random.Random(5).randbytes(50_000)
     await own.put(checkpoint("1", {"blob": value}, {"blob": version(1)}))
     await own.put(checkpoint("2", {"blob": value + b"more"}, {"blob": version(2)}))
@@ -362,14 +362,14 @@ async def test_a_thread_is_listed_while_it_changes(own: Calls, local_server: Loc
                 other.put(config_of(own.thread_id), checkpoint("01", {"blob": b"new"}, {"blob": 99}), {}, {"blob": 99})
             if saved.checkpoint["id"] == "01":
                 assert saved.checkpoint["channel_values"] == {"blob": b"new"}
-    # Those that are deleted are left out: at most those of the page under way are still there.
+    # Deleted ones are left out: at most those of the current page are still there.
     assert seen[:2] == ["11", "10"]
     assert seen == sorted(seen, reverse=True)
 
 
 @pytest.fixture
 def narrow(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server that takes no value of more than 1 MiB."""
+    """A server that accepts no value of more than 1 MiB."""
     options = ("--database-url", database_url, "--max-value-bytes", str(MEBIBYTE))
     with ServerProcess(*options, log_dir=tmp_path) as process:
         yield process

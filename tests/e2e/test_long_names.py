@@ -1,4 +1,4 @@
-"""Names as long as LangGraph makes them are stored; what is longer still is refused with the node's name."""
+"""Names as long as LangGraph makes them are stored; longer ones are refused with an error that names the node."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Large values and what tasks write of them, edited at random: exact to the byte whatever happens to the thread.
+"""Large values and their task writes, edited at random: exact to the byte whatever happens to the thread.
 
 A model knows what each checkpoint holds and what was written beside it. Between the edits threads are forked, copied
-and pruned, runs are deleted, answers get lost, calls are cancelled, and savers end with all that they know.
+and pruned, runs are deleted, answers get lost, calls are cancelled, and savers are closed and lose their caches.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def first_values(dice: random.Random) -> dict[str, Any]:
 
 
 def edited(dice: random.Random, channel: str, old: Any) -> Any:
-    """A value that differs somewhere, or nowhere."""
+    """Returns a value that differs somewhere, or nowhere."""
     new = copy.deepcopy(old)
     match channel, dice.randrange(5):
         case _, 0:
@@ -99,7 +99,7 @@ class World:
 
     def new_saver(self) -> Calls:
         cache_bytes = self.dice.choice([0, 100_000, 10**7, 10**7])
-        # Reads and puts of all kinds alternate here, without being runs.
+        # Reads and puts of all kinds alternate here, outside of runs.
         saver = GrpcSaver(
             self.link.target,
             concurrency="last_write_wins",
@@ -111,13 +111,13 @@ class World:
         return calls
 
     def fresh(self) -> Calls:
-        """A saver that knows nothing, on a good connection."""
+        """A saver with an empty cache, on a reliable connection."""
         calls = Calls(GrpcSaver(self.target, encryption=self.encryption), "ainvoke")
         calls.thread_id = self.thread_id
         return calls
 
     async def step(self) -> None:
-        """Puts a checkpoint that was made from one that is there, and mostly writes beside it."""
+        """Puts a checkpoint that is made from a stored one, and usually writes beside it."""
         dice = self.dice
         own_id = f"{next(self.numbers):06}"
         parent = (
@@ -155,7 +155,7 @@ class World:
             self.link.hold_answers()
             running = asyncio.ensure_future(asyncio.to_thread(asyncio.run, call(self.blocking())))
             other = self.fresh()
-            # What is large doesn't get through: the server's leave to send more of it is held up as well.
+            # Large messages don't get through: the server's flow-control updates are held up as well.
             end = time.monotonic() + 1
             await auntil(lambda: running.done() or self.is_there(other, own_id, task) or time.monotonic() > end)
             self.link.cut()
@@ -165,7 +165,7 @@ class World:
             await asyncio.sleep(self.dice.random() * 0.02)
             running.cancel()
             await asyncio.wait([running])
-            # Behind what is still under way.
+            # Read behind what is still in flight.
             await self.calls.find(config_of(self.thread_id))
             return self.is_there(self.fresh(), own_id, task)
         else:
@@ -182,7 +182,7 @@ class World:
         return found is not None and (task is None or any(entry[0] == task for entry in found.pending_writes or ()))
 
     async def happen(self) -> None:
-        """Something that isn't a step."""
+        """Does something other than a step."""
         dice = self.dice
         match dice.randrange(6):
             case 0:
@@ -209,7 +209,7 @@ class World:
                     assert found.pending_writes == self.model[own_id].pending
 
     async def check(self, thread_id: str) -> None:
-        """Compares all that is there with the model, as a list has it and each checkpoint by itself."""
+        """Compares the whole thread with the model, in a list and checkpoint by checkpoint."""
         calls = self.fresh()
         listed = await calls.listed(config_of(thread_id))
         assert [saved.checkpoint["id"] for saved in listed] == sorted(self.model, reverse=True)
@@ -255,7 +255,7 @@ async def test_they_come_back_exactly_again_and_again(shared_server: ServerProce
 
 @ways
 async def test_much_of_it_is_patches(server: ServerProcess, database_url: str, encrypted: bool) -> None:
-    """Otherwise the tests above would say nothing."""
+    """Otherwise the tests above would prove nothing."""
     thread_id = await play(server, 7, encrypted=encrypted, steps=30)
     connection = await asyncpg.connect(database_url)
     try:
@@ -294,7 +294,7 @@ async def test_a_long_chain_begins_anew_on_what_it_began_with(
         )
     finally:
         await connection.close()
-    # One is whole, and what follows a chain of 40 lies on it again.
+    # One is whole, and the patch after a chain of 40 is based on it again.
     assert [row["depth"] for row in rows] == [0, *range(1, 41), *range(1, 41), *range(1, 19)]
     assert len({rows[at]["base_version"] for at in (1, 41, 81)}) == 1
     async with GrpcSaver.from_conn_string(server.target, **options) as saver:

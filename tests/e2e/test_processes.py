@@ -1,4 +1,4 @@
-"""Agents and servers that come and go, as real processes: what one has stored, the next one finds."""
+"""Agents and servers that start and stop, as real processes: each finds what the one before has stored."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_server_restarts_between_two_turns_and_the_agent_does_not_notice(
 
 
 def test_the_server_is_killed_within_a_turn_and_the_agent_does_not_notice(server: ServerProcess) -> None:
-    """What was stored before the kill is there after it, and what was under way is sent again."""
+    """What was stored before the kill is there after it, and what was in flight is sent again."""
     config: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}}
     with GrpcSaver(server.target) as saver:
         graph = graphs.line(Ledger(), "abcd").compile(checkpointer=saver)

@@ -1,6 +1,6 @@
 """Pruning loses nothing of a thread's present state, whatever made it: runs, answers, updates, copies, forks.
 
-Before each prune the thread is copied. The copy isn't pruned, and both go on alike.
+Before each prune the thread is copied. The copy isn't pruned, and both continue with the same steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.server_process import ServerProcess
 
 
 class State(TypedDict, total=False):
-    """What is stored whole, and two logs that are stored as deltas, with snapshots now and then."""
+    """Channels that are stored whole, and two logs that are stored as deltas, with snapshots now and then."""
 
     asks: bool
     fan: int
@@ -84,7 +84,7 @@ def saver(request: pytest.FixtureRequest, shared_server: ServerProcess) -> Itera
 
 
 def seen(graph: Any, thread: str) -> tuple[Any, ...]:
-    """What a user sees of a thread's present state."""
+    """Returns what a user sees of a thread's present state."""
     state = graph.get_state(config_of(thread))
     tasks = [(task.name, [found.value for found in task.interrupts]) for task in state.tasks]
     return state.values, state.next, tasks
@@ -157,7 +157,7 @@ def test_at_random(saver: GrpcSaver, thread_id: str, seed: int) -> None:
 
 
 async def test_sends_that_wait_beside_the_parent_stay(calls: Calls) -> None:
-    """As they lay up to format 3."""
+    """As they were stored up to format 3."""
     await calls.put(checkpoint("1", {"a": 1}, v=3))
     await calls.put(checkpoint("2", {"a": 1}, v=3), parent="1")
     await calls.put(checkpoint("3", {"a": 1}, v=3), parent="2")

@@ -1,8 +1,8 @@
 """GrpcSaver and InMemorySaver, driven with the same random calls, give the same answers: all of them, in every detail.
 
-What InMemorySaver does in its own way is levelled in `tests.e2e.reference`. Two things are left out of the calls,
-since there the two differ on purpose: checkpoints of a format before 4 with pending sends beside their parent (contract
-13; tests/e2e/test_fidelity.py), and two values under one version of a channel (contract 12: no graph makes those).
+`tests.e2e.reference` removes what only InMemorySaver does. Two things are left out of the calls, since there the savers
+differ on purpose: checkpoints of a format before 4 with pending sends beside their parent (contract 13;
+tests/e2e/test_fidelity.py), and two values under one version of a channel (contract 12: no graph makes those).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.server_process import ServerProcess
 
 Mode = Literal["blocking", "awaiting", "mixed"]
 
-# In their order, which is that of their bytes: neither that of a locale, nor that of UTF-16.
+# In the order of their bytes, which is neither a locale's order nor that of UTF-16.
 IDS = ["0", "1f0-1", "1f0-10", "1f0-2", "A", "a", "\u00e9", "\uffff", "\U0001f600"]
 NAMESPACES = ["", "child:1|grand:2", "Child"]
 CHANNELS = ["messages", "branch:to:x", "__start__", "\u00e9 \U0001f600"]
@@ -40,7 +40,7 @@ threads = st.integers(0, 1)
 namespaces = st.sampled_from(NAMESPACES)
 ids = st.sampled_from(IDS)
 channels = st.sampled_from(CHANNELS)
-# InMemorySaver takes 1 and 1.0 for one version, as Python does, so floats have a fraction here.
+# To InMemorySaver 1 and 1.0 are one version, as in Python, so floats have a fraction here.
 versions = st.one_of(
     st.integers(1, 4), st.sampled_from([1.5, 2.5, 1e300]), st.sampled_from(["1", f"{2:032}.{5:017}", "v\u00e9"])
 )
@@ -56,7 +56,7 @@ scalars = st.one_of(
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=5
 )
-# JSON's numbers are compared by value in filters, so here are those on which Python and PostgreSQL agree.
+# Filters compare JSON's numbers by value, so these are numbers on which Python and PostgreSQL agree.
 plain = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from([0.5, 1e20]), st.sampled_from("ab"))
 nested = st.one_of(plain, st.lists(plain, max_size=2), st.dictionaries(st.sampled_from("xy"), plain, max_size=2))
 metadata_keys = st.sampled_from(["source", "user", "a.b", "quote'\"", "$x"])
@@ -75,14 +75,14 @@ class SaversInStep(RuleBasedStateMachine):
         super().__init__()
         self.example = str(uuid.uuid4())
         self.runner = asyncio.Runner()
-        # Calls of two contexts on one thread are two runs that collide, and are told so; unless nobody minds.
+        # Calls from two contexts on one thread are two runs, which conflict unless the last write wins.
         self.saver = GrpcSaver(
             self.target, concurrency="last_write_wins" if self.mode == "mixed" else "optimistic", retry_budget=0
         )
         self.reference = self.reference_class()
         self.values: dict[tuple[str, str, str, object], tuple[Any, ...]] = {}
         self.steps = itertools.count()
-        # Lists have equal ids in the order of the threads' keys; the reference, in that of their names. Here it is one.
+        # Lists order equal ids by the threads' keys, and the reference by their names. Here both orders are the same.
         names = (f"{self.example} {number}" for number in itertools.count())
         self.threads = [next(names)]
         self.threads.append(next(n for n in names if thread_key("default", n) > thread_key("default", self.threads[0])))
@@ -105,7 +105,7 @@ class SaversInStep(RuleBasedStateMachine):
         return {"configurable": configurable}
 
     def same(self, method: str, *args: Any, **options: Any) -> None:
-        """Calls a method of both savers and compares what they give."""
+        """Calls a method of both savers and compares their answers."""
         given = self.call(method, *args, **options)
         expected = getattr(self.reference, method)(*args, **options)
         if method == "list":
@@ -127,7 +127,7 @@ class SaversInStep(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """A thread with something in it, so that the first calls have something to find."""
+        """Creates a thread, so that the first calls have something to find."""
         for number in range(3):
             checkpoint: Checkpoint = {
                 "v": 4,
@@ -234,7 +234,7 @@ class SaversInStep(RuleBasedStateMachine):
     ) -> None:
         until: RunnableConfig | None = {"configurable": {"checkpoint_id": before}} if before else None
         if thread is None:
-            # Other tests have threads too: those of this example are told by their metadata.
+            # Other tests have threads too: metadata identifies those of this example.
             self.same("list", None, filter={**filter, "example": self.example}, before=until, limit=limit)
         else:
             self.same("list", self.config(thread, ns, checkpoint_id), filter=filter or None, before=until, limit=limit)
@@ -263,9 +263,9 @@ class SaversInStep(RuleBasedStateMachine):
 def run_machine(
     target: str, mode: Mode, *, examples: int = 25, reference: type[ReferenceSaver] = ReferenceSaver
 ) -> None:
-    """Drives both savers with random calls, so many times 30. Raises AssertionError where they differ."""
+    """Drives both savers with random calls, 30 in each example. Raises AssertionError if they differ."""
     machine = type("Machine", (SaversInStep,), {"target": target, "mode": mode, "reference_class": reference})
-    # What else it raises than an answer that differs is a fault of the test, and as loud.
+    # Any other exception is a fault of the test, and is raised as well.
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -273,7 +273,7 @@ def run_machine(
             stateful_step_count=30,
             deadline=None,
             database=None,
-            # A planted fault needn't be made small.
+            # The example of a planted fault needn't be shrunk.
             phases=[Phase.generate, *([Phase.shrink] if reference is ReferenceSaver else [])],
             suppress_health_check=list(HealthCheck),
         ),
@@ -287,7 +287,7 @@ def test_the_same_calls_give_the_same_answers(shared_server: ServerProcess, mode
 
 
 class TakesTheLatestPut(ReferenceSaver):
-    """Gives the checkpoint put last for the latest, which is not always the greatest id."""
+    """Returns the checkpoint put last as the latest, which is not always the greatest id."""
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         configurable = config["configurable"]

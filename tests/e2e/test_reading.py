@@ -1,4 +1,4 @@
-"""What a saver owes LangGraph when it reads: rules 1 to 9 of README.md."""
+"""The contract for a saver's reads: rules 1 to 9 of README.md."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_failure_to_ask_is_never_an_absence(server: ServerProcess) -> No
 async def test_a_list_cut_off_by_a_failure_raises_instead_of_ending(
     server: ServerProcess, count: int, size: int
 ) -> None:
-    # contract 3: a part of the answer isn't the answer.
+    # contract 3: a part of the answer isn't returned as the answer.
     with GrpcSaver(server.target) as saver:
         for number in range(count):
             value = random.Random(number).randbytes(size)

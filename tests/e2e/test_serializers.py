@@ -1,4 +1,4 @@
-"""Serializers of users' own: odd tags, pickle, lone surrogates, and the old kind."""
+"""Users' own serializers: odd tags, pickle, lone surrogates, and the old kind."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_lone_surrogates_that_a_serializer_keeps_come_back(
 
 
 class Unpicklable:
-    """What msgpack can't hold and pickle can."""
+    """An object that msgpack can't hold and pickle can."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -114,7 +114,7 @@ async def test_pickle_as_a_fallback(shared_server: ServerProcess, flavour: Flavo
 async def test_metadata_that_another_serializer_wrote_is_searched_as_far_as_it_can_be(
     shared_server: ServerProcess, flavour: Flavour
 ) -> None:
-    # contract 8, 14: what can't be searched is kept all the same.
+    # contract 8, 14: metadata that can't be searched is stored nevertheless.
     deep: Any = "bottom"
     for _ in range(60):
         deep = [deep]

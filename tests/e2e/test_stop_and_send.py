@@ -1,7 +1,7 @@
-"""A run that is broken off, and the next one sent at once: nothing of either is lost, and no conflict is made up.
+"""A run that is stopped, and the next one sent at once: nothing of either is lost, and no false conflict is raised.
 
-A chat whose user presses stop and sends another message: the stream is cancelled or left, whatever it was saving is
-under way, and the next run reads the thread behind that.
+A chat whose user presses stop and sends another message: the stream is cancelled or left while its saves are in
+flight, and the next run reads the thread behind them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tests.support.runs import a_run, at, holding
 from tests.support.server_process import ServerProcess
 
 TRIES = 25
-"""How often a run is broken off, each time a little later."""
+"""How often a run is stopped, each time a little later."""
 
 
 class Chat(TypedDict):
-    """What was said."""
+    """The conversation."""
 
     said: Annotated[list[str], operator.add]
 
@@ -60,7 +60,7 @@ def new_thread() -> RunnableConfig:
 
 @pytest.fixture(params=["one saver", "two savers"])
 async def savers(request: pytest.FixtureRequest, shared_server: ServerProcess) -> AsyncIterator[tuple[GrpcSaver, ...]]:
-    """Who is stopped and who is sent the next message: the same process, or another one's saver."""
+    """The saver that is stopped, and the one that gets the next message: the same one, or one as in another process."""
     async with GrpcSaver(shared_server.target) as one, GrpcSaver(shared_server.target) as other:
         yield (one, one) if request.param == "one saver" else (one, other)
 
@@ -75,7 +75,7 @@ async def broken_off_by_cancelling(graph: Any, message: str, thread: RunnableCon
 
 
 async def broken_off_by_a_scope(graph: Any, message: str, thread: RunnableConfig, pause: float) -> None:
-    """Cancels a run as Starlette does when a client goes: at every await, until it has ended."""
+    """Cancels a run as Starlette does when a client disconnects: at every await, until it has ended."""
     with anyio.move_on_after(pause):
         await graph.ainvoke({"said": [message]}, thread)
 
@@ -97,7 +97,7 @@ async def test_the_message_sent_after_a_stop_is_there(savers: tuple[GrpcSaver, .
         await stopped.ainvoke({"said": ["hello"]}, thread)
         await break_off(stopped, "stop", thread, number * 0.001)
         if not same:
-            # Another process knows nothing of what is under way here. What a user would do: try again.
+            # Another process knows nothing of what is in flight here. Do as a user would: try again.
             for _ in range(5):
                 with suppress(Exception):
                     await next_one.ainvoke({"said": ["next"]}, thread)

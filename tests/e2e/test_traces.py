@@ -41,15 +41,15 @@ class Spans:
 
     @property
     def all(self) -> list[ReadableSpan]:
-        """All that have ended."""
+        """All spans that have ended."""
         return list(self._exporter.get_finished_spans())
 
     def named(self, name: str) -> list[ReadableSpan]:
-        """Those of one name."""
+        """The spans of one name."""
         return [span for span in self.all if span.name == name]
 
     def way_up(self, span: ReadableSpan) -> list[str]:
-        """The names from a span to its trace's first."""
+        """The names from a span up to its trace's root."""
         by_id = {one.context.span_id: one for one in self.all if one.context}
         names = []
         current: ReadableSpan | None = span

@@ -13,7 +13,7 @@ from tests.support.comparison import Compare, Play, Way, every_way
 
 
 def said(text: str) -> dict[str, Any]:
-    """What a user says. The message has an id: what LangGraph gives it one for races with what is saved meanwhile."""
+    """A user's message. It has an id, since LangGraph would add one while the message is being saved: a race."""
     return {"messages": [HumanMessage(text, id=f"said {text}")]}
 
 
@@ -79,7 +79,7 @@ def test_replay_from_a_past_checkpoint(compare: Compare, way: Way) -> None:
         result = await agent.invoke(None, past.config)
         assert result["path"] == ["start", "a1", "b2", "c3", "d4"]
         assert play.ledger.counts() == {"a": 1, "b": 1, "c": 2, "d": 2}
-        # The thread goes on from the replay, which is the latest now.
+        # The thread continues from the replay, which is the latest now.
         await agent.invoke({"path": ["more"]})
 
     compare(scenario, way)

@@ -1,4 +1,4 @@
-"""What a saver owes LangGraph when it writes: rules 10 and 17 to 26 of README.md. (11 to 16: test_fidelity.py)"""
+"""The contract for a saver's writes: rules 10 and 17 to 26 of README.md. (11 to 16: test_fidelity.py)"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_put_replaces_a_checkpoint_of_the_same_id(calls: Calls) -> None:
 async def test_an_unchanged_channel_is_read_from_the_version_that_wrote_it(calls: Calls) -> None:
     # contract 10
     await calls.put(checkpoint("1", {"a": "first", "b": 1}))
-    # What isn't among the new versions is not stored, whatever the checkpoint holds.
+    # Values that aren't among the new versions are not stored, whatever the checkpoint holds.
     await calls.put(checkpoint("2", {"a": "unchanged", "b": 2}, {"a": 1, "b": 2}), parent="1", new={"b": 2})
     assert (await calls.get("2")).checkpoint["channel_values"] == {"a": "first", "b": 2}
     assert (await calls.get("1")).checkpoint["channel_values"] == {"a": "first", "b": 1}
@@ -124,7 +124,7 @@ async def test_writes_before_after_and_beside_their_checkpoint(calls: Calls) -> 
     await calls.write("1", [("a", "after")], "t2")
     await calls.write("never put", [("a", "alone")])
     assert [value for _, _, value in await written(calls)] == ["before", "after"]
-    # A checkpoint that is put anew keeps its writes.
+    # A checkpoint that is put again keeps its writes.
     await calls.put(checkpoint("1"), metadata={"step": 1})
     assert len(await written(calls)) == 2
 
@@ -328,7 +328,7 @@ async def test_delta_history_walks_parents(calls: Calls) -> None:
 
 
 async def test_delta_history_is_one_call(server: ServerProcess) -> None:
-    # contract 26: not one call an ancestor.
+    # contract 26: not one call per ancestor.
     with GrpcSaver(server.target) as saver:
         for number in range(20):
             parent = f"{number - 1:02}" if number else None
