@@ -1,4 +1,4 @@
-"""What the tests of GrpcStore share."""
+"""Fixtures shared by the tests of GrpcStore."""
 
 from __future__ import annotations
 

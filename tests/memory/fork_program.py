@@ -20,7 +20,7 @@ async def awork(store: GrpcStore, root: str, key: str) -> None:
 
 
 def work(store: GrpcStore, root: str, key: str) -> None:
-    """What each worker does."""
+    """Uses a store in a worker, blocking and awaiting."""
     store.put((root,), key, {"key": key})
     item = store.get((root,), key)
     assert item is not None

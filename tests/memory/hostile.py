@@ -1,4 +1,4 @@
-"""Answers of a server that can't be trusted: sound ones, spoilt at random."""
+"""Answers of a server that can't be trusted: valid ones, corrupted at random."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sound_item(key: str = "k") -> pb.Item:
 
 
 class HostileServer:
-    """Answers everything, more or less well."""
+    """Answers every request, more or less correctly."""
 
     def __init__(self, dice: random.Random, rate: float) -> None:
         self._dice = dice

@@ -14,7 +14,7 @@ from langgraph.store.memory import InMemoryStore
 
 from tests.support.server_process import ServerProcess
 
-# True is not among them: for Python it is equal to 1, and for everybody else it isn't.
+# True is not among them: it equals 1 in Python, and only there.
 SCALARS = st.sampled_from([None, 0, 1, 2, 10, 1.0, 2.5, -3, 2**70, "", "a", "b", "10", "é\0"])
 NUMBERS = st.sampled_from([-4, 0, 1, 1.5, 2, 9, 10, 2**69])
 FIELDS = st.sampled_from(["f", "g", "é"])
@@ -36,7 +36,7 @@ ALL = 1000
 
 @st.composite
 def operations(draw: st.DrawFn, root: str) -> Op:
-    """One operation below a root. Of a search all results are asked for: the stores order them otherwise."""
+    """One operation below a root. A search asks for all results, since the stores order them differently."""
     kind = draw(st.sampled_from(["put", "put", "put", "delete", "get", "search", "list"]))
     namespace = (root, *draw(PATHS))
     match kind:
@@ -57,28 +57,28 @@ def operations(draw: st.DrawFn, root: str) -> Op:
 
 
 def plain(result: Any) -> Any:
-    """Returns what of a result doesn't depend on clocks, nor on the order of what is found."""
+    """Returns the part of a result that doesn't depend on clocks or on the order of what is found."""
     if isinstance(result, list):
         return sorted(map(plain, result), key=repr) if result and not isinstance(result[0], tuple) else result
     return (result.namespace, result.key, repr(result.value)) if hasattr(result, "value") else result
 
 
 def answers(reference: InMemoryStore, batch: list[Op]) -> list[Any]:
-    """Returns what InMemoryStore answers. Raises TypeError or ValueError where it can't order what isn't a number."""
+    """Returns what InMemoryStore answers. Raises TypeError or ValueError if it has to order what isn't a number."""
     results = [plain(one_answer(reference, op)) if not isinstance(op, PutOp) else None for op in batch]
     reference.batch([op for op in batch if isinstance(op, PutOp)])
     return results
 
 
 def one_answer(reference: InMemoryStore, op: Op) -> Any:
-    """Returns what InMemoryStore reads. A look for an item leaves its namespace behind there, and so do deletions."""
+    """Returns what InMemoryStore reads. In it, reading or deleting an item leaves the item's namespace behind."""
     for namespace in [known for known, items in reference._data.items() if not items]:
         del reference._data[namespace]
     return reference.batch([op])[0]
 
 
 def compared(reference: InMemoryStore, op: Op) -> bool:
-    """Whether the stores are to answer an operation alike. InMemoryStore orders texts that look like numbers."""
+    """Returns whether the stores should give the same answer. InMemoryStore compares texts that look like numbers."""
     if not isinstance(op, SearchOp):
         return True
     ordered = [name for name, condition in (op.filter or {}).items() if _orders(condition)]

@@ -1,4 +1,4 @@
-"""GrpcStore where things go wrong, and wherever it is used from."""
+"""GrpcStore when things go wrong, and in any thread, event loop or process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_vectors_are_refused_where_the_database_lacks_pgvector_and_all_else_work
     postgres_cluster: PostgresCluster, tmp_path: Path
 ) -> None:
     name, role = postgres_cluster.create_database(), f"plain_{uuid4().hex[:8]}"
-    # Who may not create extensions can't get it either.
+    # A role that may not create extensions can't add it either.
     postgres_cluster.execute(f"CREATE ROLE {role} LOGIN")
     postgres_cluster.execute(f"CREATE SCHEMA checkpointd AUTHORIZATION {role}", database=name)
     index: Any = {"dims": 2, "embed": lambda texts: [[float(len(text)), 1.0] for text in texts]}
@@ -156,7 +156,7 @@ async def test_operations_that_fail_leave_the_others(store: GrpcStore, root: str
     with pytest.raises(CheckpointdError, match="key"):
         store.batch([PutOp((root,), "a", {"n": 1}), PutOp((root,), "x" * 1000, {}), PutOp((root,), "b", {"n": 2})])
     assert store.count((root,)) == 2
-    # What goes out together fails by itself.
+    # Operations that are sent together fail separately.
     good, bad = await asyncio.gather(
         store.aput((root,), "c", {}), store.aput((root,), "x" * 1000, {}), return_exceptions=True
     )
@@ -286,7 +286,7 @@ def test_whatever_a_server_answers(seed: int) -> None:
 
 
 def test_a_sound_answer_is_read() -> None:
-    """Otherwise the test above would look at nothing."""
+    """Otherwise the test above would test nothing."""
     results = ask(HostileServer(random.Random(1), 0))
     assert results[0].value == {"a": 1}
     assert results[1][0].score == 0.5

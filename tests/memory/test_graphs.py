@@ -81,7 +81,7 @@ def test_a_thread_is_summarized_before_it_is_deleted(
         graph.invoke({"messages": [HumanMessage("I like tea.")], "remembered": []}, config)
 
         def crash(thread_id: str) -> None:
-            # While the summary is there and the thread is, nobody else writes to it.
+            # While both the summary and the thread exist, nobody else can write to the thread.
             with GrpcSaver(shared_server.target) as other, pytest.raises(LeaseHeldError):
                 other.delete_thread(thread_id)
             raise OSError("on purpose")

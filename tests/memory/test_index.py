@@ -74,7 +74,7 @@ def test_the_best_of_several_vectors_counts_and_paths_choose_them(store_with: Bu
     found = store.search((root,), query="zzzz")
     assert keys(found)[:2] in (["many", "other"], ["other", "many"])
     assert keys(found)[2:] == ["one", "no"]
-    assert found[-1].score is None  # what has no vector comes last
+    assert found[-1].score is None  # items without a vector come last
     store.put((root,), "other", {"title": "zzzz"}, index=False)
     store.delete((root,), "many")
     found = store.search((root,), query="zzzz")

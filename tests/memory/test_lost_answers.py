@@ -1,4 +1,4 @@
-"""Puts whose answers are lost, between client and server and between server and database: done once, and told so."""
+"""Puts whose answers are lost, between client and server or server and database: done once, and reported as done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACE = ("users", "ada")
 
 
 def lose_the_answer(link: FlakyLink, onlooker: GrpcStore, key: str, put: Callable[[], Any]) -> None:
-    """Makes a put, and breaks the link when it is stored and its answer hasn't arrived."""
+    """Makes a put, and breaks the link once it is stored, before its answer arrives."""
     link.hold_answers()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(put)
@@ -30,7 +30,7 @@ def lose_the_answer(link: FlakyLink, onlooker: GrpcStore, key: str, put: Callabl
 
 
 def check(store: GrpcStore, link: FlakyLink, onlooker: GrpcStore) -> None:
-    # Each kind of put is a statement of its own, which a connection prepares the first time: that has an answer, too.
+    # Each kind of put is a statement of its own, which a connection prepares on first use: that has an answer, too.
     store.put(PLACE, "warm", {}, if_version_match=0)
     lose_the_answer(link, onlooker, "first", lambda: store.put(PLACE, "first", {"n": 1}, if_version_match=0))
     item: Any = store.get(PLACE, "first")

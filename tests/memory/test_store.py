@@ -1,4 +1,4 @@
-"""GrpcStore is LangGraph's BaseStore, whole: what the stock stores do, and what they don't."""
+"""GrpcStore implements all of LangGraph's BaseStore: what LangGraph's own stores do, and what they don't."""
 
 from __future__ import annotations
 
