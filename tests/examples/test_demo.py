@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def demo(folder: Path, *, temporary: Path) -> subprocess.Popen[str]:
     """Starts the demo that is in a folder, with an empty place for its temporary files."""
-    # What a shell runs in the background ignores Ctrl-C, and so does all that is started there.
+    # Processes that a shell runs in the background ignore Ctrl-C, and so do their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "examples.demo"],

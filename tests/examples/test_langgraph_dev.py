@@ -102,7 +102,7 @@ def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess
             return [found.checkpoint["id"] for found in saver.list(config_of(thread_id))]
 
         with langgraph_dev(programs, server.target, folder) as client:
-            # Typed as returning nothing where they return a thread.
+            # Some of its methods are typed as returning nothing, and return a thread.
             threads: Any = client.threads
             runs = client.runs
             thread = threads.create()["thread_id"]
@@ -114,7 +114,7 @@ def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess
             done: Any = runs.wait(thread, "agent", command={"resume": "yes"})
             assert done["log"] == ["draft: one", "review: yes", "sent"]
 
-            # What the graph noted in its store, by the API and beside it.
+            # The graph's entry in its store, by the API and directly.
             assert client.store.get_item(["requests"], key="one")["value"] == {"outcome": "sent"}
             client.store.put_item(["requests"], key="by the API", value={"outcome": "dropped"})
             found: Any = client.store.search_items(["requests"], filter={"outcome": "dropped"})
@@ -129,7 +129,7 @@ def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess
             before = stored(thread)
             assert [state["checkpoint"]["checkpoint_id"] for state in history] == before
 
-            # A copy, which goes its own way.
+            # A copy, which continues independently.
             copy = threads.copy(thread)["thread_id"]
             assert stored(copy) == before
             threads.update_state(copy, {"log": ["noted"]}, as_node="send")
@@ -151,7 +151,7 @@ def test_what_studio_does_is_on_the_server(programs: Path, server: ServerProcess
             threads.delete(copy)
             assert stored(copy) == []
 
-        # What the development server kept is gone, the thread isn't: it asks still, and takes the answer.
+        # The development server's own data is gone, the thread isn't: it still asks, and takes the answer.
         shutil.rmtree(folder / ".langgraph_api")
         with langgraph_dev(programs, server.target, folder) as client:
             client.threads.create(thread_id=thread, graph_id="agent")

@@ -1,4 +1,4 @@
-"""Stubs for C#, generated as protos/buf.gen.yaml says: all messages and enums, and services where the plugin is."""
+"""Stubs for C#, generated as protos/buf.gen.yaml says: all messages and enums, and services if there is the plugin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.document import ROOT
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
 
 PLUGIN = "grpc_csharp_plugin"
-"""Of NuGet's Grpc.Tools; Debian has none."""
+"""From NuGet's Grpc.Tools; Debian has none."""
 MODULES = (checkpoint_service_pb2, errors_pb2, store_service_pb2, thread_service_pb2, values_pb2)
 
 
@@ -30,7 +30,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     clone = tmp_path_factory.mktemp("csharp")
     shutil.copytree(ROOT / "protos", clone / "protos")
     shutil.copy(ROOT / "buf.yaml", clone)
-    # What a reader of the template is told to do: keep the language that is wanted.
+    # As the template tells its readers: keep only the language that is wanted.
     head, languages = (ROOT / "protos" / "buf.gen.yaml").read_text().split("plugins:\n")
     messages, services = languages.partition("  # C#")[2].partition("\n")[2].split("  - local: ")
     assert messages.startswith("  - protoc_builtin: csharp\n")

@@ -1,4 +1,4 @@
-"""Tools that know nothing of checkpointd: `buf curl` over reflection, and the reference that is made of comments."""
+"""Tools that know nothing of checkpointd: `buf curl` over reflection, and the reference generated from comments."""
 
 from __future__ import annotations
 

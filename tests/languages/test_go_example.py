@@ -31,7 +31,7 @@ PACKAGES = (
     "protoc-gen-go-grpc",
 )
 LIBRARIES = Path("/usr/share/gocode")
-"""Where Debian keeps the sources of Go's libraries."""
+"""Debian's folder for the sources of Go libraries."""
 
 
 def run(*command: str, cwd: Path = ROOT, **env: str) -> str:
@@ -65,7 +65,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("protos", "examples/go"):
         shutil.copytree(ROOT / name, clone / name)
     shutil.copy(ROOT / "buf.yaml", clone)
-    # What a reader of the template is told to do: keep the language that is wanted.
+    # As the template tells its readers: keep only the language that is wanted.
     template, languages = (ROOT / "protos" / "buf.gen.yaml").read_text().split("  # TypeScript")
     assert "protoc-gen-go-grpc" in template
     assert "# Java" in languages

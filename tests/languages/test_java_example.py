@@ -59,13 +59,13 @@ def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the example's classes and libraries are, once it is compiled."""
+    """The classpath of the compiled example: its classes and libraries."""
     if not is_installed() and not (install(*PACKAGES) and is_installed()):
         pytest.skip("Debian's packages of Java are not installed, and can't be: that takes apt-get, as root")
     clone = tmp_path_factory.mktemp("java")
     shutil.copytree(ROOT / "protos", clone / "protos")
     shutil.copy(ROOT / "buf.yaml", clone)
-    # What a reader of the template is told to do: keep the language that is wanted, and put its plugin on the PATH.
+    # As the template tells its readers: keep only the language that is wanted, and put its plugin on the PATH.
     head, languages = (ROOT / "protos" / "buf.gen.yaml").read_text().split("plugins:\n")
     plugins = languages.partition("  # Java")[2].partition("  # C#")[0].partition("\n")[2]
     assert "protoc-gen-grpc-java" in plugins

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 KEY = "ckd_known"
 CONFORMANCE = 718 + 8
-"""How many cases LangGraph's suite has, and its suite of delta channels."""
+"""The number of cases in LangGraph's suite, and in its suite of delta channels."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""docs/langgraph-data.md says what LangGraph writes: looked up in what it writes."""
+"""docs/langgraph-data.md describes what LangGraph writes: compared with what it writes."""
 
 from __future__ import annotations
 
