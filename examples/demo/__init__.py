@@ -1,1 +1,1 @@
-"""An agent that is killed in mid-run and finished by another process: `python -m examples.demo`."""
+"""An agent that is killed mid-run and finished by another process: `python -m examples.demo`."""

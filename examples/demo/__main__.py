@@ -1,4 +1,4 @@
-"""The story of a support agent that is killed in mid-run, with a check that each step happens as it is told.
+"""The story of a support agent that is killed mid-run, with a check that each step happens as told.
 
 It needs no model, no key and no database: `python -m examples.demo`, or `make demo`.
 """
@@ -32,8 +32,8 @@ class Demo:
         target: The server's address.
         shop: The shop that the agent works for.
         interactive: Ask the person at the terminal, instead of answering for them.
-        saver: A saver of the demo's own, to look at the thread from outside.
-        story: Where the story is told.
+        saver: A saver of the demo's own, to read the thread from outside.
+        story: Prints the story.
     """
 
     def __init__(self, target: str, shop: Path, *, interactive: bool, saver: GrpcSaver, story: Story) -> None:
@@ -46,7 +46,7 @@ class Demo:
         self._graph = support_agent(self._shop, ScriptedModel()).compile(checkpointer=saver)
 
     def run(self) -> None:
-        """Runs the steps. Raises DemoFailed where one doesn't happen as it is told."""
+        """Runs the steps. Raises DemoFailed if one doesn't happen as told."""
         self.take_ticket_and_die()
         self.finish_in_another_process()
         answer = self.ask_person()
@@ -70,7 +70,7 @@ class Demo:
         self._story.say(f"On the server the thread stands before {state.next[0]!r}; what was finished is safe there.")
 
     def finish_in_another_process(self) -> None:
-        """A second process goes on with the third node and stops where a human is asked."""
+        """A second process continues with the third node and stops when a human is asked."""
         self._story.heading("A second process goes on where the first one was killed")
         nodes = self._run_agent()
         expect(nodes == ["propose", "ask_human"], f"the nodes that began: {nodes}")
@@ -102,7 +102,7 @@ class Demo:
         expect(not self._graph.get_state(CONFIG).next, "the run is not finished")
 
     def show_history(self) -> list[StateSnapshot]:
-        """Every step is there to be looked at."""
+        """Every step can be inspected."""
         self._story.heading("Every step of the thread can be looked at")
         history = list(self._graph.get_state_history(CONFIG))
         self._story.table(history)
@@ -149,7 +149,7 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 def interrupted(number: int, frame: object) -> NoReturn:
-    """A polite signal ends the demo as Ctrl-C does."""
+    """Ends the demo on SIGTERM and SIGHUP as on Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -25,7 +25,7 @@ class Ticket(MessagesState):
 
 
 class ScriptedModel:
-    """Stands where a language model would stand.
+    """Takes the place of a language model.
 
     Args:
         stalls: True for a model that never answers the second question, so that there is time to kill the agent.

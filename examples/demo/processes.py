@@ -16,7 +16,7 @@ SECONDS_TO_STOP = 20.0
 
 
 class DemoFailed(Exception):
-    """Something didn't happen as the demo tells it."""
+    """A step of the demo didn't happen as told."""
 
 
 @contextmanager
@@ -73,13 +73,13 @@ class Agent:
 
     @contextmanager
     def alive(self) -> Iterator[Agent]:
-        """Sees to it that nothing of the process is left behind."""
+        """Makes sure that nothing of the process is left behind."""
         with _stopped(self._process):
             yield self
 
 
 def _start(command: list[str], errors: int | None) -> subprocess.Popen[str]:
-    # Settings of a real installation don't belong here. A session of its own: Ctrl-C is for us, and we stop the others.
+    # Without the settings of a real installation, and in a new session: Ctrl-C is for us, and we stop the others.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CHECKPOINTD_")}
     return subprocess.Popen(
         command,
@@ -95,7 +95,7 @@ def _start(command: list[str], errors: int | None) -> subprocess.Popen[str]:
 
 @contextmanager
 def _stopped(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Stops a process on the way out: politely first."""
+    """Stops a process on the way out: with SIGTERM first."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The world outside: a shop whose order and payment systems note every call, so that one can count them."""
+"""The world outside: a shop whose order and payment systems record every call, so that calls can be counted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ ORDERS = {"1042": {"item": "desk lamp", "paid": 49.90, "state": "delivered"}}
 
 
 class Shop:
-    """A shop whose systems write down each call in a file that outlives the agents.
+    """A shop whose systems record each call in a file that outlives the agents.
 
     Args:
-        folder: Where the file is.
+        folder: The folder of that file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class Shop:
         self._note("pay_back", f"{amount:.2f} EUR for order {order_id}")
 
     def calls(self, system: str) -> list[str]:
-        """Returns every call that one of the systems has got, oldest first."""
+        """Returns every call that one of the systems has received, oldest first."""
         lines = self._file.read_text().splitlines() if self._file.exists() else []
         return [call["what"] for call in map(json.loads, lines) if call["system"] == system]
 

@@ -1,4 +1,4 @@
-"""One process that runs the agent: `python -m examples.demo.worker`. Whatever it has finished, another can take up.
+"""One process that runs the agent: `python -m examples.demo.worker`. Another process can continue its work.
 
 It prints a line for each node that begins and for what came out of it.
 """
@@ -34,7 +34,7 @@ def main() -> None:
     if arguments.checkpoint:
         configurable["checkpoint_id"] = arguments.checkpoint
     config: RunnableConfig = {"configurable": configurable}
-    given: Any = None  # nothing: go on where the thread stands
+    given: Any = None  # no input: continue the thread
     if arguments.new:
         given = {"messages": [HumanMessage(TICKET)]}
     elif arguments.answer:

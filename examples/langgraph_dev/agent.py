@@ -33,7 +33,7 @@ def review(state: State) -> dict[str, Any]:
 
 
 def send(state: State, *, store: BaseStore) -> dict[str, Any]:
-    """Sends it, or doesn't, and notes which: for other threads to know."""
+    """Sends it or doesn't, and records which in the store, for other threads."""
     outcome = "sent" if state["log"][-1] == "review: yes" else "dropped"
     store.put(("requests",), state["request"], {"outcome": outcome})
     return {"log": [outcome]}

@@ -1,4 +1,4 @@
-"""The story of an agent that remembers across threads and processes, with a check that each step happens as it is told.
+"""The story of an agent that remembers across threads and processes, with a check that each step happens as told.
 
 It needs no model, no key and no database: `python -m examples.memory`, or `make demo-memory`.
 """
@@ -28,7 +28,7 @@ class Demo:
         target: The server's address.
         saver: A saver of the demo's own.
         store: A store on the saver's connections.
-        story: Where the story is told.
+        story: Prints the story.
     """
 
     def __init__(self, target: str, saver: GrpcSaver, store: GrpcStore, story: Story) -> None:
@@ -38,7 +38,7 @@ class Demo:
         self._story = story
 
     def run(self) -> None:
-        """Runs the steps. Raises DemoFailed where one doesn't happen as it is told."""
+        """Runs the steps. Raises DemoFailed if one doesn't happen as told."""
         self.learn()
         self.know_in_another_thread()
         self.meet()
@@ -89,7 +89,7 @@ class Demo:
             expect(False, "the old version was stored")
 
     def summarize_and_delete(self) -> None:
-        """A thread goes, and its summary stays."""
+        """A thread is deleted, and its summary stays."""
         self._story.heading("A thread that is over leaves a summary, and is deleted")
         summary = archive(self._saver, self._store, "monday", USER)
         self._story.say(f"The summary: {summary}")

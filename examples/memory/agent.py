@@ -13,7 +13,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.store.base import BaseStore
 
 TEXT: TextIndexConfig = {"fields": ["text"], "language": "english"}
-"""Facts are found by their words, so that the demo needs no model that embeds."""
+"""Facts are found by their words, so that the demo needs no embedding model."""
 
 
 class Talk(MessagesState):
@@ -23,12 +23,12 @@ class Talk(MessagesState):
 
 
 def place(user: str, *labels: str) -> tuple[str, ...]:
-    """Returns where the memory of a user is."""
+    """Returns the namespace of a user's memory."""
     return ("users", user, *labels)
 
 
 def facts_in(text: str) -> list[str]:
-    """Returns what somebody says of themselves: where a model would extract facts."""
+    """Returns what users say about themselves. A real agent would have a model extract facts."""
     return [sentence.strip() for sentence in re.findall(r"(?:I|My) [^.!?]*[.!?]", text)]
 
 
@@ -59,7 +59,7 @@ def remembering_agent(on_read: Callable[[int], None] = lambda visits: None) -> S
             on_read(visits)
             return {"visits": visits + 1}
 
-        assert isinstance(store, GrpcStore)  # `update` is no method of BaseStore
+        assert isinstance(store, GrpcStore)  # BaseStore has no method `update`
         store.update(place(user), "profile", one_more, index=False)
         return {}
 
@@ -75,7 +75,7 @@ def remembering_agent(on_read: Callable[[int], None] = lambda visits: None) -> S
 
 
 def summarize(messages: Sequence[AnyMessage]) -> str:
-    """Returns what is to be kept of a conversation: where a model would write it."""
+    """Returns what to keep of a conversation. A real agent would have a model write it."""
     return f"Talked about: {' '.join(message.text for message in messages if message.type == 'human')}"
 
 
