@@ -1,4 +1,4 @@
-"""Checkpoints put and looked for without a saver."""
+"""Puts and finds checkpoints without a saver."""
 
 from __future__ import annotations
 

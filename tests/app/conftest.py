@@ -1,4 +1,4 @@
-"""What the tests of the server as a program share."""
+"""Fixtures for tests of the server program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def logs_as_they_were() -> Iterator[None]:
-    """Commands that run in this process configure its logs. No later test is to notice."""
+    """Undoes changes to logging by commands that run in this process, so that later tests aren't affected."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

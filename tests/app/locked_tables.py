@@ -1,4 +1,4 @@
-"""Tables that a test has locked, so calls stay in flight."""
+"""Locks tables for a test, so calls stay in flight."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class LockedTables:
         self._runner.close()
 
     def await_waiter(self) -> None:
-        """Waits until somebody waits for the lock."""
+        """Waits until a statement waits for the lock."""
         self.await_waiters(1)
 
     def await_waiters(self, count: int) -> None:
-        """Waits until so many wait for the lock."""
+        """Waits until this many statements wait for the lock."""
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         until(lambda: self._runner.run(self._connection.fetchval(query)), lambda waiting: waiting >= count)
 
     def release(self) -> None:
-        """Lets go of the tables before the block ends."""
+        """Releases the tables before the block ends."""
         self._runner.run(self._connection.execute("ROLLBACK"))
 
     async def _lock(self) -> None:

@@ -1,4 +1,4 @@
-"""What the log tells an operator of calls that went well: who deleted what, what was slow, and what is large."""
+"""Log lines about successful calls: who deleted what, which calls were slow, and which checkpoints are large."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.server_process import ServerProcess
 from tests.support.until import until
 
 LARGE = 100_000
-"""From what size on a checkpoint is large for the server of these tests."""
+"""The size from which a checkpoint is large for the server of these tests."""
 
 
 @pytest.fixture(scope="module")
 def logging_server(
     postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server that finds everything slow."""
+    """A server that treats every call as slow."""
     folder = tmp_path_factory.mktemp("audit")
     database = postgres_cluster.dsn(postgres_cluster.create_migrated_database())
     options = ["--metrics-listen", "127.0.0.1:0", "--slow-call-seconds", "0.000001"]
@@ -43,7 +43,7 @@ def logging_server(
 
 
 def lines(server: ServerProcess, event: str, **fields: Any) -> list[dict[str, Any]]:
-    """The lines of one kind in a server's log, with these fields among theirs."""
+    """The lines of one event in a server's log that have these fields."""
     found = [json.loads(text) for text in server.stderr.splitlines() if text.startswith("{")]
     return [one for one in found if one["event"] == event and fields.items() <= one.items()]
 

@@ -1,4 +1,4 @@
-"""Backup and restore, as docs/operating.md has them: each of its commands is run as it stands there."""
+"""Backup and restore: runs each command of docs/operating.md as written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class State(TypedDict):
 
 
 def graph(saver: GrpcSaver) -> Any:
-    """Says something, and asks, in the thread that is named so."""
+    """A graph that says something, and asks a question if the thread's name is "asking"."""
 
     def speak(state: State) -> dict[str, object]:
         return {"said": ["spoke"], "blob": b"\x00\xff" * 40_000}
@@ -47,14 +47,14 @@ def graph(saver: GrpcSaver) -> Any:
 
 
 def fill(target: str) -> None:
-    """Runs a thread to its end, and one to a question."""
+    """Runs one thread to its end, and another until its question."""
     with GrpcSaver(target) as saver:
         for thread in THREADS:
             graph(saver).invoke({"said": [thread["configurable"]["thread_id"]], "blob": b""}, thread)
 
 
 def all_of(target: str) -> list[Any]:
-    """Everything that can be read of the threads."""
+    """Returns everything readable of the threads."""
     with GrpcSaver(target) as saver:
         return [
             (saved.config, saved.checkpoint, saved.metadata, saved.parent_config, saved.pending_writes)
@@ -64,20 +64,20 @@ def all_of(target: str) -> list[Any]:
 
 
 def go_on(target: str) -> None:
-    """Goes on where the threads stood."""
+    """Continues the threads where they stopped."""
     with GrpcSaver(target) as saver:
         assert graph(saver).invoke(Command(resume="yes"), THREADS[1])["said"] == ["asking", "spoke", "yes"]
         assert graph(saver).invoke({"said": ["again"], "blob": b""}, THREADS[0])["said"][-2:] == ["again", "spoke"]
 
 
 def commands(word: str) -> str:
-    """The one block of commands in the document that has this."""
+    """Returns the only block of commands in the document that contains this word."""
     (found,) = (code for _, code in Document("docs/operating.md").blocks("bash") if word in code)
     return found
 
 
 def shell(code: str, folder: Path, **variables: str | Path) -> None:
-    """Runs commands as a person would, with these variables set."""
+    """Runs commands as a user would, with these variables set."""
     path = os.pathsep.join([str(find_binaries()), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**clean_environment(), "PATH": path, **{name: str(value) for name, value in variables.items()}}
     done = subprocess.run(
@@ -88,7 +88,7 @@ def shell(code: str, folder: Path, **variables: str | Path) -> None:
 
 @pytest.fixture
 def restored_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """Another database, with nothing in it."""
+    """The URL of another, empty database."""
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
@@ -102,7 +102,7 @@ def test_a_dump_is_restored_into_another_database(
     shell(
         commands('--file=checkpointd.dump "$CHECKPOINTD_DATABASE_URL"'), tmp_path, CHECKPOINTD_DATABASE_URL=database_url
     )
-    go_on(server.target)  # what comes later isn't in it
+    go_on(server.target)  # later changes aren't in the dump
     for word in ("CREATE EXTENSION", "--no-privileges"):
         shell(commands(word), tmp_path, RESTORED_URL=restored_url)
     logs = tmp_path / "restored"

@@ -1,4 +1,4 @@
-"""The commands that ask a running server: health, info and show."""
+"""The commands that query a running server: health, info and show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
 
 @pytest.fixture
 def thread_id(shared_server: ServerProcess) -> str:
-    """A thread that a graph has written: two steps and an interrupt."""
+    """A thread written by a graph: two steps and an interrupt."""
 
     def first(state: State) -> dict[str, Any]:
         return {"messages": [HumanMessage("hello", id="m1")], "steps": ["first", "again"], "blob": b"12345"}
@@ -208,7 +208,7 @@ class TestHealth:
     def test_a_server_whose_database_is_away(
         self, command: list[str], server: ServerProcess, database_url: str, postgres_cluster: PostgresCluster
     ) -> None:
-        """It did answer: nothing is said of starting another one."""
+        """The server answered, so the message doesn't suggest starting one."""
         name = urlsplit(database_url).path.removeprefix("/")
         postgres_cluster.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres_cluster.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -220,11 +220,11 @@ class TestHealth:
 
 
 class TestSeveralServers:
-    """A list of targets, as agents have it in CHECKPOINTD_TARGET."""
+    """A list of targets, as agents set it in CHECKPOINTD_TARGET."""
 
     @pytest.fixture
     def nowhere(self) -> Iterator[str]:
-        """A target where nobody listens."""
+        """A target where nothing listens."""
         with socket.socket() as holder:
             holder.bind(("127.0.0.1", 0))
             yield f"127.0.0.1:{holder.getsockname()[1]}"
@@ -247,7 +247,7 @@ class TestSeveralServers:
         env = {"CHECKPOINTD_TARGET": order.format(here=shared_server.target, nowhere=nowhere)}
         assert run("info", env=env).output.startswith("version ")
         assert run("show", thread_id, env=env).output.startswith(f"thread '{thread_id}'\n")
-        # An answer is an answer, also one that nobody likes.
+        # An error from the server counts as an answer too.
         assert "'THREAD_ID': has 513 bytes" in run("show", "x" * 513, env=env).output
 
     @pytest.mark.parametrize("command", [["info"], ["show", "42"]], ids=lambda command: command[0])
@@ -270,7 +270,7 @@ class TestSeveralServers:
         "target", ["127.0.0.1", "localhost", "127.0.0.1:65537", "http://host:50051", "host:port", "a:1 b:1", "[::1]"]
     )
     def test_what_is_no_address_is_refused(self, target: str) -> None:
-        # Of some of them grpc would make an address that nobody has given.
+        # grpc would turn some of them into an address that the user didn't give.
         for command in (["health"], ["info"], ["show", "42"]):
             result = run(*command, "--target", f"127.0.0.1:1,{target}")
             assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Named servers: `checkpointd context`, and what commands make of them."""
+"""Named servers: `checkpointd context`, and how commands use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOWHERE = "127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that the contexts are kept in. Nothing else says which server is meant."""
+    """The file in which contexts are kept. Nothing else names a server."""
     for name in ("CONTEXT", "TARGET", "LISTEN", "HEALTH_LISTEN", "TOKEN"):
         monkeypatch.delenv(f"CHECKPOINTD_{name}", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -79,12 +79,12 @@ class TestWhichServer:
 
 
 class TestTokens:
-    """A token goes to the server that it was given for, and is shown to nobody."""
+    """A token is sent only to the server that it was given for, and is never shown."""
 
     ELSEWHERE = "192.0.2.1:50051"
 
     def test_a_context_s_token_is_sent_and_the_environment_s_is_not(self, tmp_path: Path) -> None:
-        # To another machine in plain text it is refused before anything is sent: that tells whether there is one.
+        # Over plain text to another machine, a token is refused before anything is sent, which shows that there is one.
         file = tmp_path / "token"
         file.write_text("secret\n")
         add("with", self.ELSEWHERE, "--token-file", str(file))

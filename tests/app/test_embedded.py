@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: its folder, its lock, and what is left after a crash."""
+"""The embedded PostgreSQL: its folder, its lock, and what a crash leaves behind."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def postmaster(data_dir: Path) -> int:
 
 
 def runs(pid: int) -> bool:
-    """Not so for one that has ended but which nobody has waited for, as an orphan is where no init reaps."""
+    """Returns whether a process runs. A zombie doesn't count: without an init process nothing reaps orphans."""
     found = subprocess.run(["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True, check=False)
     return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
 
 
 @pytest.fixture
 def new_dir(tmp_path: Path) -> Path:
-    """A data folder that isn't there yet."""
+    """A data folder that doesn't exist yet."""
     return tmp_path / "new"
 
 
@@ -126,7 +126,7 @@ async def test_recovers_after_a_crash_of_postgres(data_dir: Path) -> None:
 
 
 def title(process: psutil.Process) -> str:
-    """What a process of PostgreSQL says that it does. Some that help at the start have ended: they say nothing."""
+    """Returns the title of a PostgreSQL process, or nothing for one of the short-lived ones that has ended."""
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
@@ -145,7 +145,7 @@ async def test_waits_for_what_a_killed_postgres_has_left_running(data_dir: Path)
         async with EmbeddedPostgres(data_dir) as postgres:
             assert await fetch(postgres.dsn, "SELECT number FROM kept") == 42
     finally:
-        with suppress(psutil.NoSuchProcess):  # where the start has failed, it is still there
+        with suppress(psutil.NoSuchProcess):  # if the start failed, the process still exists
             child.resume()
     assert "pre-existing shared memory" in (data_dir / "postgres.log").read_text()
 
@@ -279,7 +279,7 @@ async def test_private_folders_on_the_way_are_opened_to_postgresqls_user_alone(t
             f"import os; os.setgroups([]); os.setgid({user}); os.setuid({user}); os.chdir({str(private)!r})",
         )
         assert (subprocess.run(look, cwd="/", capture_output=True).returncode == 0) is passes
-    async with EmbeddedPostgres(private / "data"):  # and again, with the list that is there
+    async with EmbeddedPostgres(private / "data"):  # again, with the existing access list
         pass
 
 

@@ -1,4 +1,4 @@
-"""Every command's help, and the options that all commands of a kind have."""
+"""Help for every command, and the options that all commands of a kind have."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def test_every_command_that_asks_a_server_speaks_json_but_health() -> None:
 
 def test_every_command_that_asks_first_has_a_dry_run() -> None:
     asking = {path for path in LEAVES if "yes" in options_of(path)}
-    # What is removed there is a file's entry, and no thread.
+    # This one removes an entry of a file, not threads.
     assert {path for path in asking if "dry_run" not in options_of(path)} == {("context", "remove")}
     assert {("purge", "tenant"), ("retention", "run"), ("threads", "delete"), ("import",)} <= asking

@@ -1,4 +1,4 @@
-"""Every option and argument of every command, given what can't be meant: it is named, and nobody sees a traceback."""
+"""Invalid values for every option and argument: the error names the parameter, and there is no traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from checkpointd_server.cli import main
 from tests.support.server_process import ServerProcess
 
 UNSENDABLE = os.fsdecode(b"\xff\xfe")
-"""Bytes that aren't UTF-8, as a command line hands them over."""
+"""Bytes that aren't UTF-8, as a command line passes them."""
 NOT_NUMBERS = ("9" * 30, "-" + "9" * 30, "9" * 5000, "1e999", "nan", "x", "", UNSENDABLE)
 NOT_TIMES = ("999999999999d", "0000-00-00", "9" * 30, "x", UNSENDABLE)
 HOSTILE = {
@@ -34,7 +34,7 @@ HOSTILE = {
     "name": ("pg_x", "x" * 64, UNSENDABLE),
     "dims:distance": ("x", f"{'9' * 5000}:cosine", "-1:cosine", "1:x", UNSENDABLE),
 }
-"""What no option or argument of a type takes."""
+"""Invalid values for each type of option or argument."""
 LONG = "x" * 100_000
 NOWHERE = ("--target", "127.0.0.1:1")
 
@@ -52,7 +52,7 @@ PARAMETERS = [(path, param) for path, command in COMMANDS.items() for param in c
 
 
 def arguments(path: tuple[str, ...], param: click.Parameter, value: str) -> list[str]:
-    """A command line in which one parameter has a value, and all others that must be there have one that will do."""
+    """Returns a command line with this value for one parameter, and valid values for all other required ones."""
     line = list(path)
     for other in COMMANDS[path].params:
         if isinstance(other, click.Argument) and (other is param or other.required):
@@ -63,7 +63,7 @@ def arguments(path: tuple[str, ...], param: click.Parameter, value: str) -> list
         line.insert(len(path), "--keep-newest=1")
     if isinstance(param, click.Option):
         line.insert(len(path), f"{longest(param)}={value}")
-    # What begins with a dash is no option.
+    # An argument that begins with a dash must not be taken for an option.
     return [
         *line[: len(path)],
         *(["--", *line[len(path) :]] if isinstance(param, click.Argument) else line[len(path) :]),
@@ -75,7 +75,7 @@ def longest(option: click.Option) -> str:
 
 
 def run(*line: str) -> Result:
-    # Where a server or a migration would begin all the same, it finds no database.
+    # If a server or a migration starts anyway, it finds no database.
     result = CliRunner(env={"CHECKPOINTD_DATABASE_URL": "postgresql://127.0.0.1:1/none"}).invoke(main, line)
     assert result.exception is None or isinstance(result.exception, SystemExit), (line, result.exception)
     assert "Traceback" not in result.output
@@ -93,7 +93,7 @@ def run(*line: str) -> Result:
 def test_what_cant_be_meant_is_refused_by_the_name_of_the_option(path: tuple[str, ...], param: click.Parameter) -> None:
     for value in HOSTILE[param.type.name]:
         if not value and isinstance(param, click.Option) and param.envvar:
-            continue  # as good as not given
+            continue  # the same as not given
         result = run(*arguments(path, param, value))
         assert result.exit_code == 2, (value, result.output)
         name = longest(param) if isinstance(param, click.Option) else param.human_readable_name
@@ -142,7 +142,7 @@ def test_metadata_that_cant_be_sent(command: tuple[str, ...], value: str, shared
 
 
 class TestOutput:
-    """What a shell sees where the output has no room, or nobody reads it."""
+    """Output to a full device, or to a pipe without a reader."""
 
     def run(self, line: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "checkpointd_server.cli", *arguments]

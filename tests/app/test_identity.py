@@ -1,4 +1,4 @@
-"""A server reports whose data it serves, so clients can record it."""
+"""A server reports which database and tenant it serves, so clients can record it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.local_server import LocalServer
 
 
 def told(database_url: str) -> tuple[str, str]:
-    """Starts a server on a database, and returns which it says it is, and for which tenant."""
+    """Starts a server on a database, and returns the server's identity and the tenant."""
     with LocalServer(database_url) as server, grpc.insecure_channel(server.target) as channel:
         answer = InfoServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=20)
     return answer.server_id, answer.tenant

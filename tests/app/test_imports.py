@@ -1,4 +1,4 @@
-"""What the server loads when it starts. Users wait for it, and so does every test with a server of its own."""
+"""Modules that the server loads at its start: users wait for it, and so does each test with a server of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.support.server_process import ExecutedServer, clean_environment
 
 REPORT = {"PYTHONPROFILEIMPORTTIME": "1"}
-"""Has Python write every module that it loads to standard error."""
+"""Makes Python report every module that it loads on standard error."""
 
 
 def loaded(report: str) -> set[str]:
-    """The packages that were loaded, by the names under which they are imported."""
+    """Returns the packages that were loaded, by import name."""
     lines = (line for line in report.splitlines() if line.startswith("import time:"))
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 

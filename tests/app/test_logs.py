@@ -1,4 +1,4 @@
-"""The log: it holds up nobody, repeats nothing for ever, and does nothing to a terminal."""
+"""The log blocks nobody, doesn't repeat itself forever, and can't control a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONTROLS = "\x1b[31m \x9b2J \x85 \u2028 \u202e \n"
 
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
-    """The root logger, which has its handlers again afterwards."""
+    """The root logger, whose handlers are restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield root
@@ -70,7 +70,7 @@ class TestWhoReadsNoLog:
                     dropped += int(found[1])
                 else:
                     read += 1
-                if read == background_log.MOST_LINES:  # there is room again, so what was lost is told with the next
+                if read == background_log.MOST_LINES:  # there is room again: the next line reports the loss
                     log.info("line %s", "x" * 100)
                     number += 1
             assert read + dropped == number
@@ -89,7 +89,7 @@ class TestWhoReadsNoLog:
             try:
                 with grpc.insecure_channel(ready.split()[-1]) as channel:
                     stub: Any = InfoServiceStub(channel)
-                    for _ in range(1500):  # of more than 100 bytes each; a pipe holds 65536
+                    for _ in range(1500):  # each of more than 100 bytes; a pipe holds 65536
                         stub.GetServerInfo(info.GetServerInfoRequest(), timeout=20)
                 process.terminate()
                 assert process.wait(30) == 0
@@ -205,7 +205,7 @@ class TestRefusals:
         lines = [line for line in guarded.stderr.splitlines() if "call refused" in line]
         counted = [int(found[1]) for line in lines if (found := re.search(r"times=([0-9]+)", line))]
         assert len(lines) - len(counted) + sum(counted) == 200
-        assert len(lines) <= 40  # ten, and their number, for every ten seconds
+        assert len(lines) <= 40  # ten lines and a count for every ten seconds
 
     def test_say_nothing_of_headers_that_are_no_text(self, guarded: ServerProcess) -> None:
         secret = b"Bearer ckd_caf\xe9\xff-secret"

@@ -38,7 +38,7 @@ METRICS = ("--metrics-listen", "127.0.0.1:0")
 def scraped_server(
     postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server with metrics; each test uses threads of its own, and looks at what it adds."""
+    """A server with metrics. Each test uses its own threads, and checks the difference that it makes."""
     database = postgres_cluster.dsn(postgres_cluster.create_migrated_database())
     with ServerProcess("--database-url", database, *METRICS, log_dir=tmp_path_factory.mktemp("scraped")) as server:
         yield server
@@ -68,7 +68,7 @@ def test_a_run_is_counted_operation_by_operation(scraped_server: ServerProcess) 
     commits = added(before, after, "checkpointd_commits_total", outcome="stored")
     assert 0 < commits == added(before, after, "checkpointd_commit_writes_count")
     assert added(before, after, "checkpointd_commit_writes_sum") >= steps
-    statements = ("commit_group", "commit_writes")  # the first is for what makes one group
+    statements = ("commit_group", "commit_writes")  # the first commits a single group
     counted = [added(before, after, "checkpointd_statement_seconds_count", statement=name) for name in statements]
     assert sum(counted) == commits
     assert added(before, after, "checkpointd_pool_wait_seconds_count") >= commits
@@ -103,7 +103,7 @@ async def test_operations_on_items_are_counted_alone_and_in_batches(scraped_serv
     after = scrape(scraped_server)
 
     def counted(operation: str) -> tuple[float, ...]:
-        """How many went well, and failed, and the items."""
+        """Returns the number of successes, of failures, and of items."""
         name = "checkpointd_item_operations_total"
         outcomes = [added(before, after, name, operation=operation, outcome=outcome) for outcome in ("ok", "failed")]
         return (*outcomes, added(before, after, "checkpointd_items_total", operation=operation))
@@ -114,13 +114,13 @@ async def test_operations_on_items_are_counted_alone_and_in_batches(scraped_serv
     assert counted("count") == (1, 0, 2)
     assert counted("list_namespaces") == (1, 0, 1)
     assert counted("delete") == (2, 0, 1)
-    # What is refused before anything is done takes no time.
+    # A request that is rejected before any work isn't timed.
     assert added(before, after, "checkpointd_item_operation_seconds_count", operation="put") == 4
     assert 0 < added(before, after, "checkpointd_item_operation_seconds_sum", operation="put") < 60
 
 
 def test_counting_is_a_small_part_of_what_a_put_costs(scraped_server: ServerProcess) -> None:
-    """By processor time, which other processes on the machine don't lengthen: what is counted, times what one costs."""
+    """Measures CPU time, which other processes don't affect: the number of counter updates times the cost of one."""
     puts = 200
     with GrpcSaver.from_conn_string(scraped_server.target) as saver:
 
@@ -268,7 +268,7 @@ async def test_worker_processes_are_added_up_and_what_one_counted_outlives_it(
     server_with_workers: ServerProcess,
 ) -> None:
     server = server_with_workers
-    for number in range(12):  # a connection each, which Linux spreads over the workers
+    for number in range(12):  # one connection each; Linux spreads them over the workers
         async with connected(server.target) as client:
             await client.checkpoints.PutCheckpoint(client.put_request(thread_id=f"thread-{number}"))
     puts = {"method": "CheckpointService/PutCheckpoint", "code": "OK"}

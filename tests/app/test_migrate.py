@@ -1,4 +1,4 @@
-"""`checkpointd migrate`: by itself, beside others, and through psql where checkpointd may not change the schema."""
+"""`checkpointd migrate`: alone, concurrently, and through psql where checkpointd may not change the schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.server_process import ServerProcess, clean_environment
 COMMAND = [sys.executable, "-m", "checkpointd_server.cli", "migrate"]
 
 KNOWN = len(load_migrations())
-"""How many migrations there are."""
+"""The number of migrations."""
 
 
 def migrate(*arguments: str) -> str:
@@ -99,7 +99,7 @@ def test_the_printed_sql_runs_in_psql_twice_and_a_server_serves_on_it(
     psql(postgres_cluster, empty_database_url, script)
     with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path) as server:
         assert CAPABILITY_STORE_VECTORS not in capabilities(server)
-    # The extension is the administrator's to bring, at any time.
+    # The administrator may create the extension at any time.
     psql(postgres_cluster, empty_database_url, "CREATE EXTENSION vector;" + script)
     psql(postgres_cluster, empty_database_url, script)
     with ServerProcess("--database-url", empty_database_url, "--no-migrate", log_dir=tmp_path) as server:
@@ -183,7 +183,7 @@ def test_options_that_do_not_go_together_are_told(options: tuple[str, ...], told
 def test_printing_needs_no_database(tmp_path: Path) -> None:
     script = migrate("--print-sql", "--database-url", "postgresql://nobody@127.0.0.1:1/none", "--schema", "other")
     assert 'CREATE SCHEMA IF NOT EXISTS "other"' in script
-    assert "checkpointd." not in script.replace("checkpointd.tenant", "")  # a setting, the same for every schema
+    assert "checkpointd." not in script.replace("checkpointd.tenant", "")  # a setting, named the same for every schema
 
 
 def test_it_can_migrate_the_embedded_database(tmp_path: Path) -> None:

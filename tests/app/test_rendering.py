@@ -1,4 +1,4 @@
-"""Stored values as plain data: what LangGraph's serializer writes is readable, and no class is ever built."""
+"""Stored values as plain data: output of LangGraph's serializer is readable, and no class is ever instantiated."""
 
 from __future__ import annotations
 

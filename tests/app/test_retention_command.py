@@ -1,4 +1,4 @@
-"""`checkpointd retention`: every command, for people and for programs, and the server that sweeps."""
+"""`checkpointd retention`: every command with text and JSON output, and the server's retention runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.until import until
 
 
 class Commands:
-    """The commands on one server, for threads under a prefix of their own."""
+    """Commands on one server, for threads under a separate prefix."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -39,7 +39,7 @@ class Commands:
         return json.loads(self.ok(*arguments, "--json"))
 
     def make(self, name: str, checkpoints: int) -> str:
-        """A thread with so many checkpoints."""
+        """Creates a thread with this many checkpoints."""
         thread_id = f"{self.prefix}{name}"
         with GrpcSaver.from_conn_string(self.target) as saver:
             config: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
@@ -213,7 +213,7 @@ def test_a_server_sweeps_counts_and_tells(postgres_cluster: PostgresCluster, dat
         assert scrape(server).value("checkpointd_retention_runs_total", outcome="ok") >= 1
 
 
-@pytest.mark.long  # half a minute passes until a server that swept is taken for dead
+@pytest.mark.long  # a server that was applying retention counts as dead after half a minute
 @pytest.mark.timeout(240)
 def test_a_server_that_is_killed_in_the_middle_is_followed_by_another(database_url: str, tmp_path: Path) -> None:
     options = ("--database-url", database_url, "--retention-interval", "0.2", "--retention-batch", "1")
@@ -221,7 +221,7 @@ def test_a_server_that_is_killed_in_the_middle_is_followed_by_another(database_u
         (tmp_path / name).mkdir()
     with ServerProcess(*options, log_dir=tmp_path / "first") as first:
         commands = Commands(first.target)
-        # So many that it takes seconds, one by one.
+        # Enough that deleting them one by one takes seconds.
         threads = [commands.make(f"{n}", 700) for n in range(3)]
         commands.ok("set", "p", "--keep-newest", "1", "--yes")
         with ServerProcess(*options, log_dir=tmp_path / "second") as second:

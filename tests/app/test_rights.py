@@ -1,4 +1,4 @@
-"""A role that lacks a right: told at the start, by every call and by health, with what to grant."""
+"""A right that the server's role lacks: reported at the start, by every call and by health, with what to grant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROLE = "borrower"
 
 @pytest.fixture
 def database(postgres_cluster: PostgresCluster) -> str:
-    """A database whose tables belong to somebody else than the server's role, which has all rights on them."""
+    """A database whose tables belong to another role; the server's role has been granted all rights on them."""
     name = postgres_cluster.create_migrated_database()
     if not postgres_cluster.fetch_value("SELECT count(*) FROM pg_roles WHERE rolname = $1", ROLE):
         postgres_cluster.execute(f"CREATE ROLE {ROLE} LOGIN")

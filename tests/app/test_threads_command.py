@@ -1,4 +1,4 @@
-"""`checkpointd threads`: every command, for people and for programs."""
+"""`checkpointd threads`: every command, with text and JSON output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def work(state: State) -> State:
 
 
 class Commands:
-    """The commands on one server, for threads under a prefix of their own."""
+    """Commands on one server, for threads under a separate prefix."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -59,7 +59,7 @@ class Commands:
         return f"{self.prefix}{name}"
 
     def make(self, name: str, as_what: str | None = None, **metadata: Any) -> str:
-        """A thread, as a graph leaves it."""
+        """Creates a thread with a graph."""
         builder = StateGraph(State)
         builder.add_node("work", work)
         builder.add_edge(START, "work")
@@ -73,7 +73,7 @@ class Commands:
 
 @pytest.fixture(scope="class")
 def commands(shared_server: ServerProcess) -> Commands:
-    """What the tests of a class share. Those that look for all of it leave it as it is."""
+    """Threads that the tests of a class share. Tests that read all of them change none."""
     made = Commands(shared_server.target)
     made.make("done", user="ann", tries=1)
     made.make("asks", user="ann")
@@ -87,7 +87,7 @@ class TestList:
         assert lines[0].split() == ["THREAD", "STATUS", "CHECKPOINTS", "SIZE", "CREATED", "ACTIVE", "NOTE"]
         assert [line.split()[1] for line in lines[1:]] == ["failed", "interrupted", "idle"]
         assert "no such animal" in lines[1]
-        # What a thread holds can't steer the terminal.
+        # Contents of a thread can't control the terminal.
         assert "sure?\\x1b[31m" in lines[2]
         assert "\x1b" not in "".join(lines)
 

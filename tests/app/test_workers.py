@@ -36,7 +36,7 @@ from tests.support.storm import Storm
 from tests.support.until import until
 
 SECONDS = 60
-"""How long anything may take that is waited for."""
+"""How long to wait for anything."""
 
 
 def put_request(thread_id: str, checkpoint_id: str = "1", version: int | None = None) -> PutCheckpointRequest:
@@ -50,26 +50,26 @@ def put_request(thread_id: str, checkpoint_id: str = "1", version: int | None = 
 
 
 def processes(server: ServerProcess) -> list[psutil.Process]:
-    """The workers, in no order."""
+    """Returns the worker processes, in no particular order."""
     children = psutil.Process(server.process.pid).children()
     return [child for child in children if "checkpointd_server.process.worker" in child.cmdline()]
 
 
 def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
-    """What it has logged so far of one kind."""
-    # The last line may be half written.
+    """Returns the log lines of one event so far."""
+    # The last line may be incomplete.
     lines = [json.loads(line) for line in server.stderr.splitlines(keepends=True) if line.endswith("}\n")]
     return [line for line in lines if line["event"] == event]
 
 
 def calls_on(server: ServerProcess, thread_id: str) -> list[dict[str, Any]]:
-    """What it has logged so far of calls on a thread."""
+    """Returns the log lines about calls on a thread so far."""
     return [line for line in events(server, "call") if line.get("thread_id") == thread_id]
 
 
 @contextmanager
 def channels(server: ServerProcess, *, workers: int = 2) -> Iterator[dict[int, grpc.Channel]]:
-    """A channel to each worker, by the worker's number."""
+    """Opens a channel to each worker, by the worker's number."""
     found: dict[int, grpc.Channel] = {}
     deadline = time.monotonic() + SECONDS
     with ExitStack() as stack:
@@ -116,7 +116,7 @@ def shared_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def pair(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with two workers, for tests that leave it running and use threads of their own."""
+    """A server with two workers, for tests that leave it running and use their own threads."""
     options = ("--workers", "2", "--database-url", shared_url, "--log-format", "json")
     with ServerProcess(*options, log_dir=tmp_path_factory.mktemp("pair")) as process:
         yield process
@@ -125,7 +125,7 @@ def pair(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 class TestTogether:
     def test_both_answer_on_one_port_and_one_line_tells_it(self, pair: ServerProcess) -> None:
         assert pair.stdout == f"checkpointd ready on {pair.target}\n"
-        # When it was printed both served already.
+        # Both were serving before it was printed.
         lines = until_logged(pair, "serving", 3)
         assert {line["worker"] for line in lines if "worker" in line} == {1, 2}
         assert [line["workers"] for line in lines if "worker" not in line] == [2]
@@ -179,11 +179,11 @@ class TestTogether:
                     for number in range(20)
                 ]
                 lock.await_waiters(8)
-                time.sleep(1)  # for a ninth to come, if it could
+                time.sleep(1)  # time for a ninth to appear, if one can
                 count = postgres_cluster.fetch_value(sessions, urlsplit(shared_url).path.removeprefix("/"))
             for read in reads:
                 read.result()
-        assert 8 <= count <= 8 + 2  # one more for each worker that looks after slow statements
+        assert 8 <= count <= 8 + 2  # one more for each worker, which watches slow statements
 
     def test_several_addresses_and_health_are_shared_too(self, database_url: str, tmp_path: Path) -> None:
         with taken_port() as port:
@@ -205,7 +205,7 @@ class TestTogether:
         cert, key = authority.write(tmp_path, "before")
         options = ("--tls-cert", str(cert), "--tls-key", str(key), "--database-url", database_url)
         with ServerProcess("--workers", "2", *options, log_dir=tmp_path) as process:
-            # Each connection has its worker by chance: 20 of them all at one would be one chance in a million.
+            # Connections go to workers at random: the chance that all 20 reach the same one is about one in a million.
             assert {shown_name(process.target) for _ in range(20)} == {"before"}
             authority.write(tmp_path, "after")
             assert {shown_name(process.target) for _ in range(20)} == {"after"}
@@ -237,7 +237,7 @@ async def test_a_worker_that_is_killed_under_load_costs_no_run_and_no_write(
 ) -> None:
     async with Storm(server.target, tmp_path) as storm:
         for times in range(1, rounds + 1):
-            # Both in turn, for nobody knows at which of them the agents are.
+            # Both in turn, since the agents may be connected to either.
             for number, worker in enumerate(processes(server)):
                 worker.kill()
                 until_logged(server, "a worker was replaced", 2 * times - 1 + number)
