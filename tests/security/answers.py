@@ -1,4 +1,4 @@
-"""What the server answers to a token."""
+"""Status codes of calls with a token."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ async def code(client: Client, token: str) -> grpc.StatusCode:
 
 
 async def until_answered(client: Client, token: str, expected: grpc.StatusCode) -> None:
-    """Waits until calls with a token are answered so."""
+    """Waits until calls with a token end with this status code."""
     await auntil(lambda: code(client, token), lambda answer: answer is expected, pause=0.05)

@@ -1,4 +1,4 @@
-"""A real server that asks who calls, on a real store."""
+"""A real server that authenticates callers, on a real store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def rpc_store(database_url: str) -> AsyncIterator[CheckpointStore]:
 
 @pytest.fixture
 def serve(rpc_store: CheckpointStore) -> Serve:
-    """Serves with these options and yields the address: `async with serve(keys_file=...) as target`."""
+    """Starts a server with these options and yields its address: `async with serve(keys_file=...) as target`."""
 
     def start(**options: Any) -> AbstractAsyncContextManager[str]:
         return serving(rpc_store, **options)
@@ -34,7 +34,7 @@ def serve(rpc_store: CheckpointStore) -> Serve:
 
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
-    """A file of keys for two tenants, each key named by what it may do."""
+    """A keys file for two tenants; each key is named after its rights."""
     path = tmp_path / "keys.toml"
     scopes = ("read", "write", "delete", "store:read", "store:write", "admin", "operator")
     every = scopes[:-2]

@@ -1,4 +1,4 @@
-"""A real server in this process that asks who calls."""
+"""A real server in this process that authenticates callers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Serve = Callable[..., AbstractAsyncContextManager[str]]
 async def serving(
     store: CheckpointStore, *, listen: str = "127.0.0.1:0", server: dict[str, Any] | None = None, **access: Any
 ) -> AsyncIterator[str]:
-    """Serves a store with options of the server and of who may call it, and yields the address."""
+    """Serves a store with these server and access options, and yields the address."""
     running = RpcServer(store, ServerOptions(listen=(listen,), access=AccessOptions(**access), **(server or {})))
     (address,) = await running.start()
     running.set_serving(True)

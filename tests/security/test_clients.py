@@ -1,4 +1,4 @@
-"""The saver and the commands, end to end: over TLS, with tokens, and never with a token in the clear."""
+"""The saver and the commands, end to end: over TLS, with tokens, and never with a token in plain text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.tuned import tuned
 
 
 class Protected:
-    """A server with TLS, keys and tokens, and what its clients need."""
+    """A server with TLS, keys and tokens, and everything that its clients need."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.authority, self.issuer = Authority(), Issuer()
@@ -94,7 +94,7 @@ class TestASaver:
     def test_is_told_so_without_waiting_for_puts_that_will_not_come(
         self, awaited: bool, seconds: float, protected: Protected
     ) -> None:
-        """LangGraph makes no put after one that failed, but still has task writes of later steps stored."""
+        """LangGraph makes no put after a failed one, but still stores task writes of later steps."""
 
         def work(state: State) -> dict[str, list[str]]:
             time.sleep(seconds)
@@ -117,7 +117,7 @@ class TestASaver:
         asked: list[str] = []
 
         def token() -> str:
-            # Short-lived: whoever kept one would be refused before the end.
+            # Short-lived: a client that kept one would be refused before the end.
             asked.append(protected.issuer.token(sub=f"{len(asked)}", exp=int(time.time()) + 6))
             return asked[-1]
 

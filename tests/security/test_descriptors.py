@@ -1,4 +1,4 @@
-"""Connections that say nothing, where the system lets a process open few files: honest calls go through meanwhile."""
+"""Idle connections to a process that may open few files: other clients' calls still succeed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_silent_connections_take_no_file_that_the_server_needs(database_url: str
             for _ in range(400):
                 with suppress(OSError):
                     stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
-            end = time.monotonic() + 5  # the database is asked every two seconds
+            end = time.monotonic() + 5  # the server checks the database every two seconds
             while time.monotonic() < end:
                 assert honest.call(LIST, b"").status == 0
                 assert honest.call(CHECK, b"").data.endswith(b"\x08\x01")  # SERVING

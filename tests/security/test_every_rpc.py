@@ -1,4 +1,4 @@
-"""Every RPC of the protocol, with every kind of credentials that must not do. A new RPC is tried by itself."""
+"""Every RPC of the protocol with every kind of invalid credentials. New RPCs are included automatically."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ WEAKER = {
     scope: ("none", *(other.value for other in Scope if other not in (scope, Scope.ADMIN, Scope.OPERATOR)))
     for scope in Scope
 } | {Scope.OPERATOR: ("none", *(other.value for other in Scope if other is not Scope.OPERATOR))}
-"""Keys that lack a scope."""
+"""Keys that each lack one scope."""
 
 
 async def call(client: Client, method: MethodDescriptor, request: Any, metadata: Any) -> Any:
-    """Makes a call. A stream that ends while its first message is written tells a reason of grpc's own: once more then.
+    """Makes a call. A stream that ends while its first message is written reports an error of grpc's own; retries then.
 
     Source: https://github.com/grpc/grpc/issues/36066
     """
@@ -64,7 +64,7 @@ async def _call(client: Client, method: MethodDescriptor, request: Any, metadata
         raw = client.channel.unary_unary(path, None, response_type.FromString)
         return await raw(data, metadata=metadata, timeout=20)
     stream = client.channel.stream_stream(path, None, response_type.FromString)(metadata=metadata, timeout=20)
-    with suppress(asyncio.InvalidStateError):  # it has ended already
+    with suppress(asyncio.InvalidStateError):  # it has already ended
         await stream.write(data)
         await stream.done_writing()
     answer = response_type()
@@ -139,7 +139,7 @@ WRONG = list(wrong_credentials(Issuer()))
 
 @pytest.fixture
 async def guarded(serve: Serve, keys_file: Path, tmp_path: Path) -> Any:
-    """A server that takes keys and tokens, and the tokens' issuer."""
+    """A server that accepts keys and tokens, and the tokens' issuer."""
     issuer = Issuer()
     keys = tmp_path / "issuer.json"
     keys.write_bytes(issuer.jwks)
@@ -173,7 +173,7 @@ async def test_nobody_calls_it_without_its_scope(name: str, guarded: Any) -> Non
         assert refusal.metadata == {"scope": needed.value}
     stronger = [] if needed is Scope.OPERATOR else ["ckd_acme-admin"]
     for token in (f"ckd_acme-{needed.value}", *stronger, issuer.token(scopes=[needed.value])):
-        # The scope lets it in; the request is empty.
+        # The scope is sufficient; only the request is empty.
         assert await code_of(call(client, METHODS[name], empty(METHODS[name]), bearer(token))) in (
             grpc.StatusCode.OK,
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -252,7 +252,7 @@ def whole_item() -> store_pb.Item:
 
 
 def requests_about(tenant_client: Client, thread_id: str) -> dict[str, Any]:
-    """A request to each RPC about a thread, by the RPC's name, as its owner would make it."""
+    """Returns a request to each RPC about a thread, by the RPC's name, as the thread's owner would send it."""
     target: dict[str, Any] = {"thread_id": thread_id}
     return {
         "Pipeline": pb.PipelineRequest(operations=[operation(1, pb.GetCheckpointRequest(**target))]),
@@ -360,7 +360,7 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
 
     before = await state()
     seen = b""
-    # Not found, or there is no such lease: never that it may not look.
+    # The answer is "not found" or "no such lease", never "permission denied".
     with suppress(grpc.aio.AioRpcError):
         seen = (await call(client, METHODS[name], request, foreign)).SerializeToString()
     assert await state() == before
@@ -371,7 +371,7 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
     )
     for mark in (b"secret", b"written", b"checkpoint-1", UPLOADED):
         assert mark not in seen
-    # What was uploaded is still there, and its own.
+    # The upload is still there, and still belongs to its owner.
     put = client.put_request(checkpoint_id="checkpoint-2", channels=["channel"], channel_versions=["s2"])
     parts = values_pb2.Parts(upload_id=b"u" * 16, size=len(UPLOADED))
     put.values.add(channel="channel", version="s2", value=values_pb2.TypedValue(type="bytes", parts=parts))

@@ -1,4 +1,4 @@
-"""Where the server listens without protection, and what it shows to those who have no token."""
+"""Where the server may listen without protection, and what it shows to callers without a token."""
 
 from __future__ import annotations
 

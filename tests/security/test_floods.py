@@ -1,4 +1,4 @@
-"""What costs the server much and its caller little: bounded, closed, and honest calls go through meanwhile."""
+"""Attacks that cost the server much and the caller little: they are bounded, and other clients' calls succeed."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ CHECK, WATCH = "grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"
 KEY = "ckd_acme"
 TOKEN = [("authorization", f"Bearer {KEY}")]
 GENEROUS_SECONDS = 8.0
-"""For how long an honest call may take on a noisy machine. Without the bounds it took 13 to 20 s on a quiet one."""
+"""How long a legitimate call may take on a busy machine. Without the limits it took 13 to 20 s on an idle one."""
 UNAUTHENTICATED, UNIMPLEMENTED, EXHAUSTED, INVALID, DEADLINE = 16, 12, 8, 3, 4
 
 
 def large_put(client: Client, size: int) -> pb.PutCheckpointRequest:
-    """A put of a value of this size."""
+    """Returns a put of a value of this size."""
     request = client.put_request(channels=["channel"], channel_versions=["i1"])
     request.values.add(channel="channel", version="i1", value=client.value(bytes(size)))
     return request
@@ -53,7 +53,7 @@ LIMITS = GuardLimits()
 
 
 def guarded(database_url: str, folder: Path, *options: str) -> ServerProcess:
-    """A server of its own that asks for tokens, and logs as it does by default."""
+    """A separate server that requires tokens, with default logging."""
     keys = folder / "keys.toml"
     keys.write_text(key_entry(KEY, "acme", "read", "write"))
     options = ("--database-url", database_url, "--keys-file", str(keys), *options)
@@ -68,7 +68,7 @@ def guarded_server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]
 
 @contextmanager
 def honest_calls(target: str) -> Iterator[list[float]]:
-    """Makes calls with a token meanwhile, and notes how long each took. They fail if one does."""
+    """Makes calls with a token during the block, and records how long each took. Fails if a call does."""
     took: list[float] = []
     failed: list[Exception] = []
     over = threading.Event()
@@ -98,12 +98,12 @@ def honest_calls(target: str) -> Iterator[list[float]]:
 
 
 def flood(target: str, attack: Callable[[Http2Client], object], *, seconds: float) -> int:
-    """Attacks over one connection after the other, and returns how many of them the server has closed.
+    """Attacks over one connection after another, and returns how many of them the server has closed.
 
     Args:
         target: The server.
         attack: Makes calls over a connection.
-        seconds: How long it attacks; longer on a busy machine, where no connection was closed by then.
+        seconds: Duration of the attack; longer if a busy machine has closed no connection by then.
     """
     closed, end = 0, time.monotonic() + seconds
 
@@ -145,7 +145,7 @@ class TestCallsThatComeToNothing:
     def test_end_with_the_connection_and_hold_up_nobody(
         self, database_url: str, tmp_path: Path, attack: Callable[[Http2Client], object], seconds: int
     ) -> None:
-        # A busy machine may not take as many calls in a second as a connection may waste by default.
+        # In one second a busy machine may process fewer calls than the default limit of wasted calls.
         with guarded(database_url, tmp_path, "--max-wasted-calls", "20") as server:
             with honest_calls(server.target) as took:
                 assert flood(server.target, attack, seconds=seconds) >= 1
@@ -243,7 +243,7 @@ class TestOneCall:
                 stream = raw.open(VALUE)
                 raw.send(stream, grpc_message(get.SerializeToString()))
                 async with asyncio.timeout(20):
-                    while not raw.answers[stream].data:  # the first of it, which is all that there is room for
+                    while not raw.answers[stream].data:  # the first part; the client has no room for more
                         await asyncio.to_thread(raw.receive, 0.1, reading=False)
                 refusal = await client.refused(until_refused(client, get))
                 assert refusal.reason == "OVERLOADED"
@@ -256,7 +256,7 @@ class TestOneCall:
                     await asyncio.sleep(0.05)
 
     async def test_of_a_stream_whose_results_are_not_read_ends_with_its_connection(self, serve: Serve) -> None:
-        """However much of it the client has room for, and whatever else it does on the connection."""
+        """Holds for any flow-control window of the client, and whatever else it does on the connection."""
         server = {"default_timeout": 5.0, "send_timeout": 1.0}
         async with serve(server=server) as target, connected(target) as client:
             await client.checkpoints.PutCheckpoint(large_put(client, MEBIBYTE // 4))
@@ -276,7 +276,7 @@ class TestOneCall:
 
 
 async def until_refused(client: Client, request: values_pb.GetValueRequest) -> None:
-    """Makes calls until one is refused."""
+    """Makes calls until one is rejected."""
     async with asyncio.timeout(20):
         while True:
             await client.values.GetValue(request)
@@ -355,7 +355,7 @@ class TestHealth:
             thread.join()
         over.set()
         threads[0].join()
-        # Four at once are 240 MB in gRPC and as much again in Python, where all of them would be 1.8 GB.
+        # Four at once take 240 MB in gRPC and as much in Python; all of them would take 1.8 GB.
         assert peak[0] - before < 1200 * MEBIBYTE
         with Http2Client(guarded_server.target) as client:
             assert client.call(CHECK, b"").status == 0

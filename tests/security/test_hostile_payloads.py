@@ -1,4 +1,4 @@
-"""Payloads made to hurt: bombs, pickles, what belongs to others. To the server they are bytes to keep."""
+"""Malicious payloads: bombs, pickles, references to others' data. To the server they are opaque bytes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Memory:
         return int(line.split()[1]) * 1024
 
     def grown(self) -> int:
-        """By how many bytes it was above what it had at first."""
+        """Returns how many bytes the peak is above the initial memory."""
         return self._peak() - self._start
 
 
 @pytest.fixture
 def quiet(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server that was warmed up, and logs what goes wrong."""
+    """A server that accepts messages of up to 4 MiB, and logs at level info."""
     more = {"CHECKPOINTD_LOG_LEVEL": "info"}
     options = ("--database-url", database_url, "--max-message-bytes", str(4 * MEBIBYTE))
     with ServerProcess(*options, log_dir=tmp_path, env=more) as server:
@@ -60,7 +60,7 @@ def number(value: int) -> bytes:
 
 
 def blown_up(client: Client, version: int, base_size: int, times: int) -> Any:
-    """A put whose value is its base so many times over."""
+    """Returns a put whose value is its base, repeated this many times."""
     size = base_size * times
     instructions = (number(base_size << 1 | 1) + number(0)) * times
     patch = values.Patch(base_version=f"s{version - 1}", size=size, crc32=zlib.crc32(bytes(size)))
@@ -71,7 +71,7 @@ def blown_up(client: Client, version: int, base_size: int, times: int) -> Any:
 
 
 async def test_a_value_is_not_blown_up_beyond_what_an_answer_may_have(quiet: ServerProcess) -> None:
-    """A kibibyte that is copied 500 times, and that 500 times: 256 MiB in a few kilobytes."""
+    """A kibibyte is copied 500 times, and the result 500 times: 256 MiB from a few kilobytes."""
     async with connected(quiet.target) as client:
         put = client.put_request(checkpoint_id="0", channels=["channel"], channel_versions=["s0"])
         put.values.add(channel="channel", version="s0", value=values.TypedValue(type="bytes", data=bytes(1024)))
@@ -119,11 +119,11 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 """
-"""Ends a Python that unpickles anything that isn't made of plain values."""
+"""Makes Python exit when it unpickles anything but plain values."""
 
 
 class Trap:
-    """What makes a file where its pickle is loaded."""
+    """An object that creates a file when its pickle is loaded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -137,7 +137,7 @@ async def test_a_pickle_is_stored_and_given_back_and_never_loaded(database_url: 
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(HOOK)
     payload = pickle.dumps(Trap(sprung))
-    # The trap works where it is loaded.
+    # The trap works when it is loaded.
     pickle.loads(payload).close()
     sprung.unlink()
     more = {"PYTHONPATH": str(hooks)}
@@ -211,7 +211,7 @@ async def test_an_upload_is_its_threads_own(serve: Serve, keys_file: Path) -> No
         ):
             wanted = values_pb.GetValueRequest(thread_id=thread_id, channel_value=known)
             assert (await client.values.GetValue(wanted, metadata=metadata)).data == found
-        # Nor can a value be a patch on another thread's or tenant's value.
+        # Nor can a value be a patch on a value of another thread or tenant.
         patch = values.Patch(base_version="i1", size=len(secret), crc32=zlib.crc32(secret))
         value = values.TypedValue(type="bytes", data=number(len(secret) << 1 | 1) + number(0), patch=patch)
         for thread_id, metadata in (("thread-2", ACME), ("thread-1", OTHER)):

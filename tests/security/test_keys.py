@@ -1,4 +1,4 @@
-"""API keys: where they are kept, how they are made, changed and withdrawn."""
+"""API keys: how they are stored, created, changed and revoked."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class TestTheFile:
         path.write_text("".join(entries))
         watched = WatchedFile(path, "the keys file", parse_key_file)
         assert not watched.refresh()
-        for half in ("", entries[0]):  # as good as any file of keys
+        for half in ("", entries[0]):  # both are valid keys files
             path.write_text(half)
             assert not watched.refresh()
         path.write_text("".join(entries) + "# and more")

@@ -1,4 +1,4 @@
-"""A lease's token lets write: reading a lease doesn't tell it."""
+"""A lease's token authorizes writes, so reading a lease doesn't reveal it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another tenant's threads are never counted, listed or timed, by any RPC that counts, lists or times."""
+"""Another tenant's threads are never counted, listed or timed by any RPC that counts, lists or times threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MINE, FOREIGN = bearer("ckd_acme-all"), bearer("ckd_other-all")
 
 
 async def fill(client: Client, metadata: Any, threads: int) -> None:
-    """Threads with an interrupt beside their checkpoint, so that each filter has something to find."""
+    """Creates threads with an interrupt beside their checkpoint, so that each filter finds something."""
     for number in range(threads):
         request = client.put_request(thread_id=f"t{number}", metadata=client.metadata({"user": "ann"}))
         await client.checkpoints.PutCheckpoint(request, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Row-level security is a filter on rows that were found as ever: it changes no verb's way to them."""
+"""Row-level security only filters rows that were found as usual: it doesn't change the plans of statements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.tenant import Tenant
 
 
 async def costs(options: StoreOptions, admin: Any) -> dict[str, tuple[int, int]]:
-    """How many rows each verb walks over and finds, in tables of which the planner knows nothing."""
+    """Returns the rows that each verb scans and finds by index, in tables without planner statistics."""
     async with open_store(replace(options, pool_max_size=1)) as store:
         meter = Meter(Tenant(store, "t"), admin)
         for row in await admin.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'checkpointd'"):
@@ -32,9 +32,9 @@ async def test_rows_are_found_in_the_same_way(owner: StoreOptions, superuser_url
         bound = await costs(owner, admin)
     finally:
         await admin.close()
-    # How often somebody looks while waiting for a lease is a matter of time.
+    # The number of lookups while waiting for a lease depends on time.
     for name in VERBS.keys() - {"acquire in vain"}:
         (walked, found), (walked_unbound, found_unbound) = bound[name], unbound[name]
         assert walked == walked_unbound == 0, name
-        # An order of look-ups may differ, of which none is many.
+        # The order of lookups may differ, but none finds many rows.
         assert abs(found - found_unbound) <= 20 + found_unbound / 10, name

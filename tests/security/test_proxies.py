@@ -1,4 +1,4 @@
-"""Proxies that the environment names: nothing that is sent in plain text to this machine, and no token, goes to one."""
+"""Proxies named in the environment: no plain-text traffic to this machine, and no token, goes through one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "ckd_hunter2"
 
 
 class Proxy:
-    """Takes connections and notes what it is told, as a proxy that reads everything could. It serves nobody."""
+    """Accepts connections and records what it receives, as a malicious proxy could. It never answers."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []
@@ -56,7 +56,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 @pytest.fixture(params=[*VARIABLES, "GRPC_ADDRESS_HTTP_PROXY"])
 def variable(request: pytest.FixtureRequest, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A variable that names the proxy, each in turn."""
+    """An environment variable that names the proxy, each in turn."""
     name = str(request.param)
     if name in VARIABLES:
         monkeypatch.setenv(name, f"http://{proxy.address}")
@@ -67,7 +67,7 @@ def variable(request: pytest.FixtureRequest, proxy: Proxy, monkeypatch: pytest.M
 
 
 def elsewhere(server: ServerProcess) -> str:
-    """An address that isn't taken for one of this machine, and leads to the server."""
+    """An address of the server that doesn't count as local."""
     return f"0.0.0.0:{server.target.rpartition(':')[2]}"
 
 
@@ -211,7 +211,7 @@ def test_the_rules_are_those_of_grpc(
 
 
 def test_a_host_is_not_in_a_domain_whose_name_it_only_ends_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old versions of gRPC use no proxy there; a token is refused anyway."""
+    """Old versions of gRPC use no proxy in this case; a token is refused anyway."""
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
     monkeypatch.setenv("no_proxy", "me.invalid, ")
     for routes in (routes_of_savers, routes_of_commands):

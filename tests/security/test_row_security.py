@@ -1,4 +1,4 @@
-"""Row-level security: the second wall between tenants, for when a statement of ours names the wrong one."""
+"""Row-level security: the second barrier between tenants, in case one of our statements names the wrong tenant."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.until import until
 from tests.support.verbs import VERBS, contents, fill
 
 OPEN_TABLES = {"gc_queue", "tenants", "item_sweeps", "retention_tenants"}
-"""Tables that name tenants and are asked across all of them: they hold nothing of a tenant's but threads' keys."""
+"""Tables that name tenants but are queried across all of them. Of a tenant's data they hold only threads' keys."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def superuser(superuser_url: str, store: PostgresStore) -> AsyncIterator[A
 
 
 class ConfusedConnections:
-    """Connections that act for "a", whomever they should act for."""
+    """Connections that always act for "a", whichever tenant was given."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -53,7 +53,7 @@ class ConfusedConnections:
 
 
 class ConfusedStore(PostgresStore):
-    """A store with the worst of faults: whatever tenant a call names, it acts for "a"."""
+    """A store with the worst possible fault: it acts for "a", whichever tenant a call names."""
 
     def __init__(self, connections: Connections, options: StoreOptions, features: ItemFeatures) -> None:
         super().__init__(connections, options, features)
@@ -95,12 +95,12 @@ class TestASecondWall:
         after = {name: await contents(superuser, name) for name in ("a", "b")}
         walled = {table for table in after["b"] if table not in OPEN_TABLES}
         assert {table: after["b"][table] for table in walled} == {table: before["b"][table] for table in walled}
-        # And nothing of it came back: not its values, not its leases.
+        # And none of the data was returned: no values, no leases.
         assert "of b" not in repr(seen)
         assert "token=" not in repr(seen)
 
     async def test_is_no_obstacle_to_the_tenant_itself(self, store: PostgresStore, superuser: Any) -> None:
-        """The same verbs in its own name do find and change things, or the test above would show nothing."""
+        """The same verbs find and change things for the tenant itself; otherwise the test above would prove nothing."""
         found = []
         for verb, call in VERBS.items():
             tenant = await fill(store, verb)
@@ -113,8 +113,8 @@ class TestASecondWall:
                 found.append(verb)
         assert set(VERBS) - set(found) <= {
             *("put with a precondition", "delete what is leased", "copy onto it"),
-            *("count threads", "count items", "add up", "statistics"),  # a number says not whose
-            "try a policy",  # nor does how much would go
+            *("count threads", "count items", "add up", "statistics"),  # a number doesn't show whose it is
+            "try a policy",  # nor does the number of affected rows
         }
 
     async def test_shows_nothing_to_who_acts_for_nobody(self, store: PostgresStore, owner: StoreOptions) -> None:
@@ -146,13 +146,13 @@ class TestActingForATenant:
         async with open_store(replace(owner, pool_max_size=1)) as narrow:
             a, b = Tenant(narrow, "a"), Tenant(narrow, "b")
             for tenant in (a, b):
-                await tenant.get()  # the driver looks up the types of arrays once
+                await tenant.get()  # the driver looks up array types once
             statements: list[str] = []
             async with a_connection(narrow) as connection:
                 connection.add_query_logger(lambda record: statements.append(record.query))
             for tenant in (a, a, a, b, b, a):
                 await tenant.get()
-            await asyncio.sleep(0)  # the driver tells of a statement a moment later
+            await asyncio.sleep(0)  # the driver reports a statement a moment later
             assert len(statements) == 6, statements
 
     async def test_many_tenants_at_once_on_few_connections_never_mix(
@@ -189,7 +189,7 @@ class TestActingForATenant:
 class TestBehindAPooler:
     @pytest.fixture
     async def pooled(self, owner: StoreOptions, store: PostgresStore, tmp_path: Path) -> AsyncIterator[StoreOptions]:
-        """The database through a pooler that gives each transaction another of three server connections."""
+        """The database behind a pooler that gives each transaction another of three server connections."""
         url = urlsplit(owner.dsn)
         socket = Path(parse_qs(url.query)["host"][0], ".s.PGSQL.5432")
         async with TransactionPooler(socket, tmp_path, size=3):
@@ -258,6 +258,6 @@ def test_a_server_that_asks_for_tokens_says_if_its_role_is_not_bound(
     keys.touch()
     dsn = owner.dsn if bound else superuser_url
     with ServerProcess("--database-url", dsn, "--keys-file", str(keys), log_dir=tmp_path) as server:
-        # The log is written in its own time, in order.
+        # The log is written asynchronously, but in order.
         log = until(lambda: server.stderr, lambda log: "serving" in log)
         assert ("row-level security doesn't keep tenants apart" in log) is not bound

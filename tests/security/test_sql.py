@@ -1,4 +1,4 @@
-"""SQL is never put together from what comes in: it lies in files, is run by name, and takes all else as parameters."""
+"""SQL is never built from input: it lies in files, is run by name, and takes all input as parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from checkpointd_server.store.statements import load_statements
 ROOT = Path(checkpointd_server.__file__).parent
 STATEMENTS = load_statements("checkpointd")
 RUNS = {"execute", "executemany", "fetch", "fetch_row", "fetch_value", "fetchrow", "fetchval", "prepare", "cursor"}
-"""Methods that run SQL: the driver's, and those of `Database`, which take a statement's name."""
+"""Methods that run SQL: the driver's, and those of `Database` that take a statement's name."""
 
 SCHEMA = "the operator's own schema, quoted"
 NOT_WRITTEN_OUT = {
@@ -42,11 +42,11 @@ NOT_WRITTEN_OUT = {
     ("store/migrations.py", "f'SELECT {columns} FROM {table} AS m ORDER BY number'"): SCHEMA,
     ("store/migrations.py", "f'SELECT pg_advisory_xact_lock({_lock(options.schema)})'"): "a number",
 }
-"""SQL that isn't written out where it is run, and why nothing that comes in is part of it."""
+"""SQL that isn't a literal at the call, and why it contains no input."""
 
 
 def runs() -> Iterator[tuple[str, ast.expr]]:
-    """Every place that runs SQL, with what it runs."""
+    """Yields every call that runs SQL, and its argument."""
     for file in sorted((ROOT / "store").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if (

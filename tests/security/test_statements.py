@@ -1,7 +1,7 @@
-"""Every statement that there is says which tenant's rows it is about: the first wall, without the second.
+"""Every statement restricts rows to one tenant by itself: the first barrier, without row-level security.
 
-A row is found by its thread, whose key is computed from the tenant and the thread's name, by the tenant itself, or by
-its place, which another part of the same statement has found so.
+A row is found by its thread, whose key is computed from the tenant and the thread's name; by the tenant itself; or by
+its place, which another part of the same statement has found in one of these ways.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ ACROSS_TENANTS = {
     "identity": "reads the UUID of the store, which tenants share",
     "languages": "asks which languages searches for words know",
 }
-"""Statements that are not about one tenant, and why."""
+"""Statements that aren't restricted to one tenant, and why."""
 USE = re.compile(r"(?<!INSERT INTO )(?:FROM|JOIN|UPDATE|USING) __schema__\.(\w+) AS (\w+)\b")
 """A table that is read, changed or deleted from, and its name in the statement."""
 
 
 def uses(sql: str) -> list[tuple[str, str, str]]:
-    """Every table that is looked into: its name, its alias, and the rest of the statement from there."""
+    """Returns every use of a table: its name, its alias, and the statement from there on."""
     found = []
     for statement in sql.split(";"):
         found += [(use[1], use[2], statement[use.start() :]) for use in USE.finditer(statement)]
@@ -68,7 +68,7 @@ def test_what_is_not_about_a_tenant_still_exists() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 async def test_no_verb_touches_another_tenant_s_rows(owner: StoreOptions, superuser_url: str, verb: str) -> None:
-    """As a superuser, whom row-level security doesn't bind, among tenants that have the same under the same names."""
+    """Runs as a superuser, to whom row-level security doesn't apply, among tenants with equal data and names."""
     connection = await asyncpg.connect(superuser_url)
     try:
         async with open_store(replace(owner, dsn=superuser_url)) as store:

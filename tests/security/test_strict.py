@@ -1,4 +1,4 @@
-"""Who may write to a thread chooses which classes its values are made into, unless the saver says which may be."""
+"""A thread's writer chooses the classes that its values become, unless the saver names the allowed ones."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from langgraph.graph import START, StateGraph
 from tests.support.server_process import ServerProcess, clean_environment
 
 CALL = 0
-"""How LangGraph's serializer marks what is to be called, with one argument."""
+"""The code with which LangGraph's serializer marks a call with one argument."""
 
 
 @dataclass
 class Ours:
-    """A class of the agent's own."""
+    """A class defined by the agent."""
 
     number: int
 
 
 class Hostile(JsonPlusSerializer):
-    """A serializer whose values, when they are read, run a command."""
+    """A serializer whose values run a command when they are read."""
 
     def __init__(self, command: str) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def test_with_langgraphs_own_switch_a_graph_has_its_classes_and_others_run_nothi
 
 
 class State(TypedDict):
-    """A state that has a class of the agent's own."""
+    """A state with a class defined by the agent."""
 
     ours: Ours
 
@@ -146,7 +146,7 @@ class State(TypedDict):
 def test_without_that_switch_langgraph_tells_no_classes_so_strict_is_not_the_default(
     strict: Any, found: Any, shared_server: ServerProcess
 ) -> None:
-    """Once it does, the first of these gives the class itself, and `strict` can be the default."""
+    """Once it does, the first case returns the class itself, and `strict` can become the default."""
     config: Any = {"configurable": {"thread_id": f"told {strict}"}}
     with GrpcSaver(shared_server.target, strict=strict) as saver:
         builder = StateGraph(State).add_node("write", lambda state: {"ours": Ours(7)}).add_edge(START, "write")

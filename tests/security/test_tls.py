@@ -1,4 +1,4 @@
-"""TLS: on every address but Unix sockets, with files that may change while serving."""
+"""TLS: on every address but Unix sockets, with files that may change while the server runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files(authority: Authority, tmp_path: Path) -> TlsFiles:
 
 
 async def answers(target: str, *, roots: bytes, pair: tuple[bytes, bytes] | None = None, token: str = "") -> Any:
-    """The code of a call."""
+    """Returns the status code of a call."""
     chain, key = pair or (None, None)
     async with connected(target, grpc.ssl_channel_credentials(roots, key, chain)) as client:
         request = pb.GetCheckpointRequest(thread_id="t")
@@ -184,7 +184,7 @@ class TestClientsCertificates:
             for pair, expected in (
                 (known, grpc.StatusCode.OK),
                 (clients.issue("agent", "spiffe://acme/someone-else"), grpc.StatusCode.UNAUTHENTICATED),
-                # The name of an identity in another field is not that identity's.
+                # The same identity in another field of the certificate doesn't count.
                 (clients.issue("spiffe://acme/agent"), grpc.StatusCode.UNAUTHENTICATED),
                 (
                     clients.issue("agent", "spiffe://acme/agent", "spiffe://other/agent"),

@@ -259,7 +259,7 @@ async def test_a_token_is_verified_once(
 
 
 def made_up(header: object, claims: object = None) -> str:
-    """A token with this header, which nobody has signed."""
+    """Returns an unsigned token with this header."""
 
     def part(content: object) -> str:
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -342,6 +342,6 @@ class TestAUrlThatHangs:
             made_up_token = made_up({"alg": "ES256", "kid": "made up"})
             calls = [asyncio.ensure_future(code(client, made_up_token)) for _ in range(100)]
             await auntil(lambda: sum(call.done() for call in calls), lambda done: done >= 100 - jwks.WAITING_TOKENS)
-            # Whose key is known isn't held up.
+            # A token whose key is known isn't held up.
             assert await threads_of(client, issuer.token()) == {"thread"}
             assert {await call for call in calls} == {UNAVAILABLE}

@@ -1,4 +1,4 @@
-"""TLS that can't come about: the saver and the commands say what is wrong, and what to do."""
+"""TLS that can't be established: the saver and the commands say what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ THREAD: Any = {"configurable": {"thread_id": "t"}}
 
 
 class Place:
-    """Servers that speak TLS, each in its own way, and files for those who ask them."""
+    """Servers with different TLS configurations, and files for their clients."""
 
     def __init__(self, folder: Path, stack: ExitStack, database_url: str) -> None:
         self.authority, self.stranger = Authority(), Authority("stranger")
@@ -163,7 +163,7 @@ class TestCommands:
 
 
 async def read(saver: GrpcSaver, blocking: bool) -> None:
-    """Asks for a thread, in one of the two ways."""
+    """Reads a thread, blocking or awaiting."""
     if blocking:
         saver.get_tuple(THREAD)
     else:

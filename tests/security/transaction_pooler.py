@@ -1,4 +1,4 @@
-"""A pooler that lends server connections by the transaction, as PgBouncer does in transaction mode."""
+"""A pooler that assigns server connections per transaction, as PgBouncer does in transaction mode."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _KEY = b"K"
 
 
 class TransactionPooler:
-    """Stands before a PostgreSQL that asks for no password, on a Unix socket of its own.
+    """Runs in front of a PostgreSQL that requires no password, on its own Unix socket.
 
-    Each transaction gets the next of its server connections, so that two in a row never have the same. What a session
-    leaves behind on one is there for whoever comes next.
+    Each transaction gets the next server connection, so two in a row never share one. Session state that is left on a
+    connection is visible to the next user of it.
 
     Args:
-        socket: The server's socket.
-        folder: Where its own socket goes.
-        size: How many server connections it has.
+        socket: PostgreSQL's socket.
+        folder: The folder for its own socket.
+        size: The number of server connections.
     """
 
     def __init__(self, socket: Path, folder: Path, *, size: int) -> None:
@@ -82,7 +82,7 @@ class TransactionPooler:
         server: asyncio.StreamReader,
         to_server: asyncio.StreamWriter,
     ) -> None:
-        """Carries messages both ways until the transaction has ended."""
+        """Forwards messages both ways until the transaction has ended."""
 
         async def forward() -> None:
             while True:
@@ -96,7 +96,7 @@ class TransactionPooler:
                 if kind == _READY and message.endswith(b"I"):
                     return
 
-        # A message that has begun to come is never left half read: asyncpg waits for the answer before it goes on.
+        # A message is never left half read: asyncpg waits for the answer before it continues.
         forwarding = asyncio.create_task(forward())
         try:
             await answer()
@@ -111,7 +111,7 @@ class TransactionPooler:
         while True:
             kind, message = await _message(reader)
             if kind == _KEY:
-                message = _KEY + struct.pack("!III", 12, 1, 1)  # a number of our own, and nothing to cancel by
+                message = _KEY + struct.pack("!III", 12, 1, 1)  # an invented key; cancelling isn't supported
             greeting += message
             if kind == _READY:
                 break
