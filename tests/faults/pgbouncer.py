@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode, as Debian has it: from the system, or fetched into .build without installing it."""
+"""PgBouncer in transaction mode, in Debian's version: the system's, or fetched into .build without installing it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class PgBouncer:
     """PgBouncer between servers and a PostgreSQL.
 
     Args:
-        folder: Where its configuration goes.
+        folder: The folder for its configuration.
         socket_path: PostgreSQL's socket.
-        pool_size: How many connections to PostgreSQL it shares out. Fewer than its clients have, so that they meet.
+        pool_size: The number of connections to PostgreSQL. With fewer than the clients have, clients share them.
     """
 
     def __init__(self, folder: Path, socket_path: str, *, pool_size: int = 3) -> None:
@@ -57,13 +57,13 @@ class PgBouncer:
 
     @property
     def dsn(self) -> str:
-        """The database's URL, through it."""
+        """The URL of the database through PgBouncer."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
         """Starts it, and waits until it listens."""
         program, libraries = find()
-        # It refuses to run as root, and PostgreSQL's socket is for PostgreSQL's user.
+        # It refuses to run as root, and only PostgreSQL's user may use PostgreSQL's socket.
         user = [f"--user={USER}"] if os.geteuid() == 0 else []
         env = {**os.environ, "LD_LIBRARY_PATH": libraries}
         with self._log.open("ab") as log:
@@ -71,7 +71,7 @@ class PgBouncer:
         until(self._refuses, lambda log: log is None)
 
     def _refuses(self) -> str | None:
-        """Returns its log, if it takes no connection yet."""
+        """Returns its log if it doesn't accept connections yet."""
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -79,14 +79,14 @@ class PgBouncer:
         return self._log.read_text()
 
     def kill(self) -> None:
-        """Ends it without asking."""
+        """Kills it."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
 
 def find() -> tuple[str, str]:
-    """Returns the program, and the folder of the libraries that the system lacks. Fetches both if need be."""
+    """Returns the program, and the folder of libraries that the system lacks. Fetches both if necessary."""
     installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if installed is not None:
         return installed, ""
@@ -98,22 +98,22 @@ def find() -> tuple[str, str]:
 
 
 def _fetch() -> None:
-    """Fetches Debian's package and the libraries that it wants, with apt's own list of both, and unpacks them."""
-    # Not skipped: transaction pooling is promised to work, and this is the only way to know.
+    """Fetches Debian's package and the libraries that it depends on, with a separate apt state, and unpacks them."""
+    # Not skipped: we promise that transaction pooling works, and only these tests show it.
     assert shutil.which("apt-get"), "pgbouncer is needed for its tests: install it (brew install pgbouncer, ...)"
     partial = BUILD.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     state = partial / "apt"
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True)
-    # With folders of its own apt needs no rights.
+    # With its own folders, apt needs no privileges.
     options = ["-q", "-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
     if os.geteuid() == 0:
         options += ["-o", "APT::Sandbox::User=root"]
     _run(["apt-get", *options, "update"], partial)
     depends = _run(["apt-cache", *options, "depends", "pgbouncer"], partial).splitlines()
     wanted = [line.split()[-1] for line in depends if line.strip().startswith("Depends: lib")]
-    # The system's own C library is the one that has to be used.
+    # The system's own C library must be used.
     libraries = [name for name in wanted if name not in ("libc6", "libpam0g", "libsystemd0")]
     _run(["apt-get", *options, "download", "pgbouncer", *libraries], partial)
     for package in partial.glob("*.deb"):

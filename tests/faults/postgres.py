@@ -1,4 +1,4 @@
-"""A PostgreSQL that tests may stop, kill and start again, with or without a network in between."""
+"""A PostgreSQL that tests can stop, kill and restart, with or without a network in between."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FAST, IMMEDIATE, KILL = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
 
 
 class FaultyPostgres(EmbeddedPostgres):
-    """An embedded PostgreSQL whose process may be replaced."""
+    """An embedded PostgreSQL whose process can be replaced."""
 
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        # What a process owes the disk outlives the process: only a power cut would need fsync.
+        # Unsynced data outlives the process in the kernel's page cache: only a power failure would need fsync.
         super().__init__(data_dir, settings={"fsync": "off", **(settings or {})})
         self.data_dir = data_dir
 
@@ -30,7 +30,7 @@ class FaultyPostgres(EmbeddedPostgres):
         await super().__aexit__(*exc_info)
 
     async def stop(self, how: signal.Signals) -> None:
-        """Ends it, and waits until it has ended."""
+        """Stops it with this signal, and waits until it has ended."""
         assert self._process is not None
         self._process.send_signal(how)
         await self._process.wait()
@@ -41,7 +41,7 @@ class FaultyPostgres(EmbeddedPostgres):
         await self._run(self.binaries, self._socket_dir, self._stack)
 
     async def let_in(self, user: str) -> None:
-        """Lets another user of the system in, as any role."""
+        """Lets another operating system user connect, as any role."""
         with (self.data_dir / "postgres" / "pg_ident.conf").open("a") as file:
             file.write(f'checkpointd "{user}" all\n')
         await self.execute("SELECT pg_reload_conf()")

@@ -1,7 +1,7 @@
-"""A disk that can be filled up, without harm to anybody else: a file system in memory that only a few processes see.
+"""A disk that can be filled without affecting others: a file system in memory that only a few processes see.
 
-It is mounted in a mount namespace of its own, which ends with the process that holds it: nothing is left behind,
-whatever happens. Root may do that; who isn't root does it in a user namespace, where that is allowed.
+It is mounted in a separate mount namespace, which ends with the process that holds it, so nothing is left behind
+whatever happens. Root may do that; other users do it in a user namespace, if that is allowed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class SmallDisk:
         self._holder: subprocess.Popen[str] | None = None
         self._root = os.geteuid() == 0
         self.path = Path()
-        """Where it is, for the processes that see it."""
+        """Its path, for the processes that see it."""
 
     def __enter__(self) -> Self:
-        # A short path, for the sake of sockets in it.
+        # A short path, because of the sockets in it.
         self.path = Path(tempfile.mkdtemp(prefix="cd-"))
         command = ["unshare", "--mount", *([] if self._root else ["--map-root-user"])]
         self._holder = subprocess.Popen(
@@ -43,8 +43,8 @@ class SmallDisk:
         )
         assert self._holder.stdout is not None
         said = self._holder.stdout.readline()
-        # Not skipped: what a full disk does should be known. In a container this takes the right to mount (SYS_ADMIN)
-        # or to make user namespaces.
+        # Not skipped: the effects of a full disk should be known. A container needs the right to mount (SYS_ADMIN),
+        # or to create user namespaces.
         assert said == "ready\n", f"this machine doesn't let us mount a small file system: {said.strip()}"
         return self
 
@@ -58,22 +58,22 @@ class SmallDisk:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What to run a process through that should see it."""
+        """The command that runs a process with access to the disk."""
         assert self._holder is not None
         enter = ("nsenter", f"--target={self._holder.pid}", "--mount")
         if self._root:
             return (*enter, "--")
-        # PostgreSQL refuses to run as root, also as the root of a user namespace.
+        # PostgreSQL refuses to run as root, even as the root of a user namespace.
         return (*enter, "--user", "--preserve-credentials", "--", "unshare", f"--map-user={os.getuid()}")
 
     @property
     def from_outside(self) -> Path:
-        """Where it is for everybody else."""
+        """Its path for all other processes."""
         assert self._holder is not None
         return Path(f"/proc/{self._holder.pid}/root{self.path}")
 
     def fill(self) -> None:
-        """Leaves no room on it."""
+        """Fills it completely."""
         with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as ballast:
             while True:
                 ballast.write(bytes(4096))

@@ -1,13 +1,13 @@
-"""Faults of all kinds at random, for as long as one likes, and an eye on what servers use meanwhile.
+"""Random faults of all kinds for any length of time, while the servers' resource usage is monitored.
 
     make soak                              ten minutes
     make soak MINUTES=120
     make soak ARGS="--seed 1234"           the same faults in the same order
 
-Two servers on one database, a network between them and the database, another between the agents and the first server,
-and agents that are given both. Now and then the agents are let come to an end and the journals are compared with the
-store; then others begin. The first server is killed and replaced. The second one stays from beginning to end: its
-memory, file descriptors and connections must stay flat.
+Two servers share one database. One network lies between them and the database, another between the agents and the
+first server. Agents are given both servers. From time to time the agents finish, and their journals are compared with
+the store; then new agents start. The first server is killed and replaced. The second one runs from beginning to end:
+its memory, file descriptors and connections must stay flat.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from tests.support.storm import Storm
 from tests.support.until import auntil
 
 ROUND_SECONDS = 45.0
-"""How long the same agents are at work."""
+"""How long the same agents work."""
 WARM_UP_ROUNDS = 2
-"""After how many rounds a server's use counts as what it needs."""
+"""The number of rounds after which a server's resource usage becomes the baseline."""
 MEMORY_SLACK = 48 * 1024 * 1024
-"""By how many bytes a server's memory may grow after that."""
+"""How many bytes above the baseline a server's memory may grow."""
 FILES_SLACK = 40
-"""How many more file descriptors a server may have than at first: its pool, and clients that have just come."""
+"""How many file descriptors above the baseline a server may use, for its pool and new clients."""
 POOL_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a server uses."""
+    """The resources that a server uses."""
 
     memory: int
-    """Resident, in bytes."""
+    """Resident memory, in bytes."""
     files: int
     """Open file descriptors."""
 
 
 class Stage:
-    """The servers, the database, the networks, and what can be done to them."""
+    """The servers, the database, the networks, and the faults that they may suffer."""
 
     def __init__(self, folder: Path, random_: random.Random) -> None:
         self._folder = folder
@@ -91,12 +91,12 @@ class Stage:
 
     @property
     def targets(self) -> str:
-        """What agents are given."""
+        """The targets that agents are given."""
         return f"{self._before.target},{self.servers[1].target}"
 
     @property
     def faults(self) -> list[Callable[[], Awaitable[None]]]:
-        """All that can be done."""
+        """Returns all faults."""
         return [
             self.kill_a_server,
             self.replace_a_server,
@@ -113,50 +113,50 @@ class Stage:
         await self._a_while(3.0)
 
     async def kill_a_server(self) -> None:
-        """The first server dies, and is started again after a while."""
+        """Kills the first server, and starts it again after a while."""
         await asyncio.to_thread(self.servers[0].kill)
         await self._a_while(2.0)
         await asyncio.to_thread(self.servers[0].start)
 
     async def replace_a_server(self) -> None:
-        """The first server is stopped as a deployment does it, and started again."""
+        """Stops the first server as a deployment does, and starts it again."""
         await asyncio.to_thread(self.servers[0].restart)
 
     async def restart_the_database(self) -> None:
-        """The database is away for a while."""
+        """Stops the database for a while."""
         await self.postgres.stop(self._random.choice([FAST, IMMEDIATE, KILL]))
         await self._a_while(3.0)
         await self.postgres.start()
 
     async def end_all_sessions(self) -> None:
-        """All sessions of the database end at once."""
+        """Ends all sessions of the database at once."""
         await self.postgres.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'checkpointd'"
         )
 
     async def lose_answers(self) -> None:
-        """Answers get lost, on either side of the servers."""
+        """Loses answers, on either side of the servers."""
         link = self._random.choice([self._before, self._behind])
         link.hold_answers()
         await self._a_while(1.0)
         link.cut()
 
     async def fall_silent(self) -> None:
-        """Nothing arrives for a while, on either side of the servers, and then it all does."""
+        """Holds all data for a while, on either side of the servers, and then delivers it."""
         link = self._random.choice([self._before, self._behind])
         link.stall()
         await self._a_while(9.0)
         link.resume()
 
     async def forget_connections(self) -> None:
-        """The network to the database forgets all connections, and tells one side only."""
+        """Makes the network to the database forget all connections; only one side notices."""
         self._behind.forget()
 
     async def _a_while(self, longest: float) -> None:
         await asyncio.sleep(self._random.uniform(0, longest))
 
     async def assert_flat(self) -> str:
-        """Raises AssertionError if the second server uses more and more. Returns what it uses."""
+        """Raises AssertionError if the second server's usage grows. Returns its usage."""
         process = psutil.Process(self.servers[1].process.pid)
         use = Use(memory=process.memory_info().rss, files=process.num_fds())
         self._rounds += 1
@@ -165,13 +165,13 @@ class Stage:
         first = self._first
         assert use.memory <= first.memory + MEMORY_SLACK, f"memory grows: {first} to {use}"
         assert use.files <= first.files + FILES_SLACK, f"file descriptors grow: {first} to {use}"
-        # One more a server: what its watch asks with. One that a fault has ended may still be about to go.
+        # One more for each server: its watchdog's. A session that a fault has ended may take a moment to disappear.
         most = len(self.servers) * (POOL_SIZE + 1)
         sessions = await auntil(self._sessions, lambda found: len(found) <= most)
         return f"{use.memory // 2**20} MiB, {use.files} files, {len(sessions)} sessions of both servers"
 
     async def _sessions(self) -> list[Any]:
-        """Returns the servers' sessions on the database, and what each is at."""
+        """Returns the servers' sessions on the database, with the state of each."""
         connection = await asyncpg.connect(self.postgres.dsn)
         try:
             columns = "pid AS session, state, wait_event, state_change"
@@ -182,13 +182,13 @@ class Stage:
 
 
 async def soak(minutes: float, seed: int) -> None:
-    """Raises AssertionError if anything that was promised doesn't hold."""
+    """Raises AssertionError if a promise is broken."""
     print(f"soak: {minutes:g} minutes, seed {seed}", flush=True)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="cd-", ignore_cleanup_errors=True) as folder:
         async with Stage(Path(folder), chance) as stage:
             number = 0
-            end = time.monotonic() + minutes * 60  # from here on: a busy machine takes its time to get all that started
+            end = time.monotonic() + minutes * 60  # starts here: a busy machine takes a while to start it all
             while time.monotonic() < end:
                 number += 1
                 done: Counter[str] = Counter()

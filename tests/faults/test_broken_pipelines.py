@@ -1,8 +1,9 @@
-"""A pipeline that breaks in the middle, with many saves under way: what was answered is there, nothing is stored past a
-gap, and the run says so.
+"""A pipeline breaks with many saves in flight: acknowledged saves are stored, none is stored past a gap, and the run
+fails with an error.
 
-Many runs at once, awaited and blocking, in each durability mode, while streams are cut, answers get lost, a put is
-refused, or the server is killed. Each node notes that it has begun, so that it is known what must have been answered.
+Many runs work at once, awaiting and blocking, in each durability mode, while streams are cut, answers get lost, a put
+is refused, or the server is killed. Each node records that it has begun, so the test knows which saves must have been
+acknowledged.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ pytestmark = [
 RUNS = 8
 NODES = "abcdefgh"
 REFUSED = 4
-"""Which put of a run is refused, from 1: that of the third node's step. At its exit a run makes one."""
+"""The number of the put that is refused, from 1: that of the third node's step. With "exit", a run makes one put."""
 
 
 class State(TypedDict):
-    """Where a run has been, and what it carries along."""
+    """The path of a run, and a document."""
 
     path: Annotated[list[str], operator.add]
     document: str
 
 
 class Fleet:
-    """Runs at once, each on a thread of its own, through one saver."""
+    """Concurrent runs, each on its own thread, through one saver."""
 
     def __init__(self, flavour: Flavour, durability: Any) -> None:
         self.flavour = flavour
@@ -60,7 +61,7 @@ class Fleet:
         """The nodes that have begun, by thread."""
 
     def graph(self, saver: GrpcSaver) -> Any:
-        """Nodes in a row, each with an edit of a document of 20 KB."""
+        """A sequence of nodes that each edit a document of 20 KB."""
         builder = StateGraph(State)
         for name in NODES:
 
@@ -100,7 +101,7 @@ class Fleet:
         return [asyncio.create_task(one(thread_id)) for thread_id in self.threads]
 
     async def check(self, direct: GrpcSaver, thread_id: str, outcome: Any) -> list[CheckpointTuple]:
-        """Checks what is stored of a run against what came of it. Returns it, the oldest first."""
+        """Checks the stored checkpoints of a run against its outcome. Returns them, oldest first."""
         found = [saved async for saved in direct.alist(config_of(thread_id))][::-1]
         ids = [saved.checkpoint["id"] for saved in found]
         parents = [saved.parent_config and saved.parent_config["configurable"]["checkpoint_id"] for saved in found]
@@ -114,21 +115,21 @@ class Fleet:
             assert saved.checkpoint["channel_values"].get("document", "x" * 20_000) == "x" * 20_000 + "".join(path)
             for _, channel, value in saved.pending_writes or ():
                 if channel == "document":
-                    # Beside the input it is what was given.
+                    # Beside the input's checkpoint, the write is the input itself.
                     added = 0 if saved.metadata["source"] == "input" else len(path) + 1
                     assert value == "x" * 20_000 + NODES[:added]
         done = len(path_of(found[-1])) if found else 0
         if not isinstance(outcome, BaseException):
-            # What has returned is there.
+            # All of a completed run is stored.
             assert outcome["path"] == list(NODES)
             assert done == len(NODES)
         elif self.durability == "sync":
-            # A node begins when the put of the step before it was answered.
+            # A node begins when the previous step's put has been acknowledged.
             assert done >= len(self.begun[thread_id]) - 1
         return found
 
     async def go_on(self, direct: GrpcSaver, thread_id: str, found: list[CheckpointTuple]) -> None:
-        """Takes a run up where it ended: nothing that is stored is in the way."""
+        """Continues a run where it ended: stored data must not prevent that."""
         given = None if found else {"path": [], "document": ""}
         state = await self.graph(direct).ainvoke(given, config_of(thread_id))
         assert state["path"] == list(NODES)
@@ -144,7 +145,7 @@ def path_of(saved: CheckpointTuple) -> list[str]:
 
 
 async def settled(runs: list[asyncio.Task[Any]]) -> list[Any]:
-    """What the runs have returned or raised."""
+    """Returns each run's result or exception."""
     return await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 90)
 
 
@@ -163,7 +164,7 @@ async def proxy(shared_server: ServerProcess) -> AsyncIterator[PipelineProxy]:
 async def test_streams_that_are_cut(
     proxy: PipelineProxy, shared_server: ServerProcess, fleet: Fleet, verdict: Verdict
 ) -> None:
-    """Every now and then, before a write or before its answer: all runs come through, and everything is there."""
+    """Cuts at intervals, before a write or before its answer: all runs succeed, and everything is stored."""
     proxy.judge = cut_at_writes(verdict, 3 if fleet.durability == "exit" else 23)
     async with GrpcSaver(proxy.target) as saver, GrpcSaver(shared_server.target) as direct:
         outcomes = await settled(await fleet.run(saver))
@@ -176,7 +177,7 @@ async def test_streams_that_are_cut(
 
 
 def cut_at_writes(verdict: Verdict, every: int) -> Callable[[pb.Operation], Verdict]:
-    """Cuts at each so manyth write; where that comes again, not again."""
+    """Cuts at every n-th write, but not when that write is repeated."""
     seen: set[bytes] = set()
 
     def judge(operation: pb.Operation) -> Verdict:
@@ -190,7 +191,7 @@ def cut_at_writes(verdict: Verdict, every: int) -> Callable[[pb.Operation], Verd
 
 
 async def test_a_put_that_is_refused(proxy: PipelineProxy, shared_server: ServerProcess, fleet: Fleet) -> None:
-    """Of every other run one; what comes behind it goes on to the server. The others come through."""
+    """Refuses a put of every other run; later operations still reach the server. The other runs succeed."""
     unlucky = set(fleet.threads[::2])
     refused: dict[str, str] = {}
     judge = refuse_a_put(unlucky, refused, 1 if fleet.durability == "exit" else REFUSED)
@@ -210,7 +211,7 @@ async def test_a_put_that_is_refused(proxy: PipelineProxy, shared_server: Server
 
 
 def refuse_a_put(threads: set[str], refused: dict[str, str], number: int) -> Callable[[pb.Operation], Verdict]:
-    """Refuses one put of each of these threads, however often it comes, and notes its checkpoint."""
+    """Refuses one put of each of these threads, however often it is sent, and records its checkpoint."""
     seen: dict[str, list[str]] = defaultdict(list)
 
     def judge(operation: pb.Operation) -> Verdict:
@@ -234,7 +235,7 @@ async def until_half_way(fleet: Fleet) -> None:
 
 
 async def test_a_server_that_is_killed_and_comes_back(server: ServerProcess, fleet: Fleet) -> None:
-    """All runs come through."""
+    """All runs succeed."""
     async with GrpcSaver(server.target, retry_budget=60) as saver:
         runs = await fleet.run(saver)
         await until_half_way(fleet)
@@ -250,7 +251,7 @@ async def test_a_server_that_is_killed_and_comes_back(server: ServerProcess, fle
 
 
 async def test_a_server_that_is_killed_for_good(server: ServerProcess, fleet: Fleet) -> None:
-    """Runs that weren't over say so. On the next server they can be taken up where they ended."""
+    """Unfinished runs fail. On the next server they can be continued where they ended."""
     async with GrpcSaver(server.target, retry_budget=0.5) as saver:
         runs = await fleet.run(saver)
         await until_half_way(fleet)

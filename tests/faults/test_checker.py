@@ -1,4 +1,4 @@
-"""The checker finds what it is there to find: each kind of harm, done on purpose, to a store that was well."""
+"""The checker detects each kind of damage, done on purpose to an intact store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ HARM = {
 
 
 def by_key(sql: str) -> str:
-    """Names threads by their keys, as rows do."""
+    """Replaces thread names by their keys, as in rows."""
     return re.sub(r"thread_id = '([\w-]+)'", lambda name: f"thread = '{thread_key('default', name[1])}'", sql)
 
 
@@ -90,7 +90,7 @@ async def test_every_harm_is_found(postgres: FaultyPostgres, server: ServerProce
     contested = [line for line in lines[0] if line.thread_id == "contested"]
     stored = next(line for line in of(contested, "acknowledged") if line.kind == "put")
     written = next(line for line in of(contested, "acknowledged") if line.kind == "writes")
-    # As if it had not been told that they are there.
+    # As if the agent had never been told that they were stored.
     lines[0].remove(written)
     for forged, found in (
         (Line(event="refused", kind="put", thread_id="contested", name=stored.name), "refused, and there"),

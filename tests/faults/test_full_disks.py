@@ -1,4 +1,4 @@
-"""A database whose disk is full says so, keeps nothing by halves, and serves again when there is room."""
+"""A database with a full disk reports it, stores nothing partially, and works again when there is room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
-    """A disk with room for a database, and not for much more."""
+    """A disk with room for little more than a database."""
     with SmallDisk(300) as disk:
         yield disk
 
@@ -54,7 +54,7 @@ async def execute(disk: SmallDisk, *statements: str) -> None:
 
 
 async def until_full(target: str) -> None:
-    """Waits until a put is refused for want of room."""
+    """Waits until a put is refused because the disk is full."""
     async with GrpcSaver(target, retry_budget=0) as saver:
         for number in range(1000):
             big = checkpoint(f"{number:04}", {"a": os.urandom(100_000)})
@@ -64,14 +64,14 @@ async def until_full(target: str) -> None:
                 break
         with pytest.raises(ServerUnavailableError, match="the database's disk is full") as failed:
             await saver.aput(config_of("big"), big, {}, {"a": str(number)})
-        assert "Is it running" not in str(failed.value)  # it has answered
-        # Nothing of it is there, and what is there can be read.
+        assert "Is it running" not in str(failed.value)  # it did answer
+        # Nothing of the put is stored, and stored data can be read.
         found = await saver.aget_tuple(config_of("big"))
         assert (found and found.checkpoint["id"]) == (f"{number - 1:04}" if number else None)
 
 
 async def test_a_disk_that_has_no_room_for_data(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:
-    # Segments of the log to come: then it is the tables that have no room, and not the log.
+    # Allocates log segments in advance, so that only the tables run out of room.
     await execute(disk, *["SELECT pg_logical_emit_message(true, 'x', 'x')", "SELECT pg_switch_wal()"] * 5, "CHECKPOINT")
     async with Storm(server.target, tmp_path) as storm:
         disk.fill()
@@ -90,7 +90,7 @@ async def test_health_tells_of_it_until_there_is_room(disk: SmallDisk, server: S
         info = info_service_pb2_grpc.InfoServiceStub(channel)
 
         async def seen() -> tuple[bool, str]:
-            """What health and info say."""
+            """Returns whether the health check succeeds, and the reason from GetServerInfo if not."""
             request = health_pb2.HealthCheckRequest(service="checkpointd.v1.CheckpointService")
             status = (await health.Check(request)).status
             reason = (await info.GetServerInfo(info_service_pb2.GetServerInfoRequest())).not_serving_reason
@@ -103,7 +103,7 @@ async def test_health_tells_of_it_until_there_is_room(disk: SmallDisk, server: S
         assert await auntil(seen, lambda told: not told[0]) == (False, "the database's disk is full")
         result = await asyncio.to_thread(run, "info", "--target", server.target)
         assert "not serving   the database's disk is full" in result.stdout
-        # It stays so while nobody writes, and what is there can be read.
+        # It stays that way while nobody writes, and stored data can be read.
         await asyncio.sleep(8)
         assert await seen() == (False, "the database's disk is full")
         assert await saver.aget_tuple(config)
@@ -120,7 +120,7 @@ async def test_a_schema_that_finds_no_room(disk: SmallDisk, server: ServerProces
 
 
 async def test_a_disk_that_has_no_room_for_the_log(disk: SmallDisk, server: ServerProcess, tmp_path: Path) -> None:
-    """PostgreSQL gives up then. What was acknowledged is in the log."""
+    """PostgreSQL panics. The log contains everything acknowledged."""
     async with Storm(server.target, tmp_path, retry_budget=60) as storm:
         disk.fill()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -128,7 +128,7 @@ async def test_a_disk_that_has_no_room_for_the_log(disk: SmallDisk, server: Serv
                 await execute(disk, "SELECT pg_logical_emit_message(true, 'x', 'x')", "SELECT pg_switch_wal()")
         assert "PANIC" in (disk.from_outside / "data" / "postgres.log").read_text()
         disk.free()
-        # PostgreSQL may have stopped, and its server with it, or be in the middle of a recovery without room.
+        # PostgreSQL may have stopped, and the server with it, or be stuck in recovery for lack of room.
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
         await storm.progress()

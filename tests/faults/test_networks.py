@@ -1,4 +1,4 @@
-"""Networks that lose answers, swallow everything or break, on either side of the server."""
+"""Networks that lose answers, drop all data or break, on either side of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/faults.md names a test for each fault, and each is there."""
+"""docs/faults.md names a test for each fault, and each of these tests exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts that are sent ahead of a put, and a server or a database that dies meanwhile."""
+"""Parts that are sent ahead of a put, while a server or a database crashes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checkpoint(value: bytes, version: int) -> Checkpoint:
 
 
 async def crash(postgres: FaultyPostgres) -> None:
-    """Stops it in the middle of everything, and starts it again, once its last session has seen that it is gone."""
+    """Stops it in the middle of its work, and restarts it once its last session has noticed."""
     await postgres.stop(IMMEDIATE)
 
     async def start() -> SetupError | None:
@@ -64,7 +64,7 @@ async def test_what_dies_while_parts_are_sent_ahead_is_not_noticed(
             enough = before + 5
             await auntil(partial(count_parts, connection), partial(operator.le, enough), pause=0.005)
             await connection.close()
-            if not putting.done():  # else whoever looked was held up for longer than the put took
+            if not putting.done():  # else the query was delayed for longer than the put took
                 disturbed += 1
                 if what == "the server":
                     await asyncio.to_thread(server.kill)

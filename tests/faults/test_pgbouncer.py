@@ -1,4 +1,4 @@
-"""Servers behind PgBouncer in transaction mode, with no setting: it is noticed."""
+"""Servers behind PgBouncer in transaction mode, without a setting: they detect it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 async def bouncer(postgres: FaultyPostgres, tmp_path: Path) -> AsyncIterator[PgBouncer]:
-    """A PgBouncer with fewer connections than two servers want."""
+    """A PgBouncer with fewer connections than two servers open."""
     await postgres.let_in(USER)
     with PgBouncer(tmp_path, postgres.socket) as bouncer:
         yield bouncer
@@ -30,7 +30,7 @@ async def bouncer(postgres: FaultyPostgres, tmp_path: Path) -> AsyncIterator[PgB
 
 @pytest.fixture
 async def servers(bouncer: PgBouncer, tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
-    """Two servers behind it. They start at the same moment, on an empty database, and both migrate it."""
+    """Two servers behind it. They start at the same moment on an empty database, and both migrate it."""
     replicas = []
     for number in range(2):
         log_dir = tmp_path / f"server-{number}"
@@ -67,7 +67,7 @@ async def test_everything_goes_through_also_while_it_is_restarted(
 
 
 async def assert_nothing_stays_behind(bouncer: PgBouncer) -> None:
-    """Whoever gets one of the shared connections next finds it as if nobody had been there."""
+    """Asserts that shared connections keep no session state for their next user."""
     connection = await asyncpg.connect(bouncer.dsn, statement_cache_size=0)
     try:
         for _ in range(10):
@@ -85,7 +85,7 @@ async def assert_nothing_stays_behind(bouncer: PgBouncer) -> None:
 
 
 async def test_leases_hold(servers: list[ServerProcess]) -> None:
-    """Turns under leases, through both servers, each after the other."""
+    """Takes turns under leases, through both servers alternately."""
     config = new_thread()
     thread_id = config["configurable"]["thread_id"]
     async with GrpcSaver(servers[0].target) as one, GrpcSaver(servers[1].target) as two:

@@ -23,7 +23,7 @@ async def test_a_server_that_is_killed_again_and_again(
             await asyncio.to_thread(server.start)
             await storm.progress()
     counts = await storm.check(target=server.target, dsn=postgres.dsn)
-    # Otherwise "nothing of refused writes" would say nothing.
+    # Otherwise the check of refused writes would check nothing.
     assert counts["put refused"] > 0
 
 

@@ -41,7 +41,7 @@ async def test_a_rolling_deploy_behind_a_list_of_targets_needs_no_retry_budget(
             await asyncio.to_thread(server.stop)
             await storm.progress()
             await asyncio.to_thread(server.start)
-            # As a deployment does, which lets a server be there for a while before it takes the next one away.
+            # As in a deployment, each server runs for a while before the next one is stopped.
             await storm.for_seconds(0.5)
     await storm.check(target=targets, dsn=postgres.dsn)
 

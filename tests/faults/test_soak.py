@@ -1,4 +1,4 @@
-"""`make soak`, for some seconds: that it runs, and that what it watches can be told."""
+"""`make soak`, for a few seconds: it runs, and what it monitors can be measured."""
 
 from __future__ import annotations
 

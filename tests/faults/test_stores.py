@@ -1,4 +1,4 @@
-"""Servers and databases that are killed under callers of a store: what was acknowledged is there, and done once."""
+"""Servers and databases that are killed while clients use a store: acknowledged writes are stored, exactly once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PLACE = ("faults", "counters")
 
 
 async def count_through(store: GrpcStore, break_things: Callable[[], Awaitable[None]]) -> None:
-    """Has callers count, each an item that nobody else writes, while things break; checks what each reads back."""
+    """Runs clients that each count in their own item while things break, and checks what each reads back."""
     counts, stopping = [0] * CALLERS, False
 
     async def count(number: int) -> None:
         version = 0
         while not stopping:
             value = counts[number] + 1
-            # A put that was stored, and sent again since its answer was lost, meets no conflict with itself.
+            # A stored put that is repeated because its answer was lost doesn't conflict with itself.
             await store.aput(PLACE, f"{number}", {"count": value}, if_version_match=version)
             item: Any = await store.aget(PLACE, f"{number}")
             assert item.value == {"count": value}
