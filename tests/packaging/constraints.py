@@ -10,9 +10,9 @@ FILES = ["server/constraints.txt", "server/build-constraints.txt"]
 
 
 def pins(path: str) -> dict[str, list[str]]:
-    """Returns what a file pins: "name==version" (with its condition, if it has one), and the hashes of its files.
+    """Returns the pins of a file: "name==version" (with its condition, if it has one), and the hashes of its files.
 
-    Raises ValueError on a line that is neither a pin nor a hash nor a comment: an index, a path, an option.
+    Raises ValueError on a line that is not a pin, a hash or a comment, such as an index, a path or an option.
     """
     found: dict[str, list[str]] = {}
     pin = ""

@@ -1,4 +1,4 @@
-"""What deploy/ asks of a server: environment variables that there are, with values that they may have."""
+"""Settings of a server in deploy/: the environment variables must exist, with valid values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEPLOY = ROOT / "deploy"
 
 
 def options_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Returns the options that `checkpointd serve` reads from these variables. Fails if it doesn't know one."""
+    """Returns the options that `checkpointd serve` reads from these variables. Fails on an unknown one."""
     ours = {name: value for name, value in environment.items() if name.startswith("CHECKPOINTD_")}
     serve = main.commands["serve"]
     assert set(ours) <= variables_of([serve])

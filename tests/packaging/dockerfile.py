@@ -1,4 +1,4 @@
-"""Reads a Dockerfile, as far as ours goes, so that its steps can be run where there is no Docker engine."""
+"""Reads Dockerfiles like ours, so their steps can be run without a Docker engine."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 
 @dataclass(kw_only=True)
 class Stage:
-    """What a stage does, in the order of its instructions."""
+    """The instructions of a stage, in order."""
 
     copies: list[tuple[str, str]] = field(default_factory=list)
     """Source and target of each COPY from the build context."""
     copies_from_stages: list[str] = field(default_factory=list)
-    """What each COPY --from takes and puts at the same place."""
+    """Each path of COPY --from, the same in source and target."""
     runs: list[str] = field(default_factory=list)
     """The shell command of each RUN."""
     env: dict[str, str] = field(default_factory=dict)
     """The variables that ENV sets."""
     user: str = ""
-    """Whom the container runs as."""
+    """The user that the container runs as."""
     commands: dict[str, list[str]] = field(default_factory=dict)
-    """The words of ENTRYPOINT, CMD and HEALTHCHECK."""
+    """The arguments of ENTRYPOINT, CMD and HEALTHCHECK."""
 
 
 def read_dockerfile(path: Path) -> list[Stage]:
-    """Returns the stages. Raises ValueError on an instruction that it doesn't know how to follow."""
+    """Returns the stages. Raises ValueError on an unknown instruction."""
     text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     stages: list[Stage] = []
     for line in filter(None, map(str.strip, text.splitlines())):

@@ -1,4 +1,4 @@
-"""The audit of what the image is made of: what counts as found, and that silence doesn't."""
+"""The audit of the image's packages: which entries count as findings; missing answers don't count as safe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.packaging.constraints import ROOT
 
 
 def vulnerability(name: str, *aliases: str, fixed: str = "2.0") -> dict[str, Any]:
-    """One entry of pip-audit's JSON."""
+    """An entry of pip-audit's JSON."""
     return {"id": name, "aliases": list(aliases), "fix_versions": [fixed] if fixed else [], "description": "..."}
 
 
@@ -43,7 +43,7 @@ def test_what_nobody_could_look_up_does_not_count_as_looked_up() -> None:
 
 def test_without_a_network_it_says_so_and_fails_nothing(tmp_path: Path) -> None:
     with socket.socket() as nobody:
-        # Bound and not listening: who connects is refused.
+        # Bound but not listening: connections are refused.
         nobody.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         empty = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "PIP_CACHE_DIR")}

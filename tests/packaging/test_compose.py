@@ -1,4 +1,4 @@
-"""deploy/compose.yaml and what prepares it: a server serves with exactly these files, and what is mounted is there."""
+"""deploy/compose.yaml and the script that prepares it: a server runs with exactly these files, and mounts exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 
 
 def prepare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a copy of the script that is in a folder."""
+    """Runs the copy of the script in a folder."""
     return subprocess.run([folder / "prepare.sh", *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -41,8 +41,8 @@ def compose() -> dict[str, Any]:
 
 
 def test_the_file_is_valid_by_the_compose_specification(compose: dict[str, Any]) -> None:
-    """Of all that it names, and of no service alone: networks, volumes and secrets are defined."""
-    # With its merge keys (`<<`) resolved, which the library takes for unknown fields.
+    """Covers the whole file, not only the services: networks, volumes and secrets are defined."""
+    # With merge keys (`<<`) resolved, which the library treats as unknown fields.
     spec = PyCompose.from_yaml(yaml.safe_dump(compose))
     spec.validate()
     spec.to_spec()

@@ -1,4 +1,4 @@
-"""The pins of the server image: that they are whole, and not older than what they are made from."""
+"""The pins of the server image: they are complete, and not older than their sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.packaging.constraints import FILES, ROOT, pins
 
 
 def needs(path: str) -> Iterator[Requirement]:
-    """Yields what the pyproject files ask for, of what a constraints file is for."""
+    """Yields the requirements of the pyproject files that a constraints file covers."""
     for folder in ("protos", "server"):
         project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())
         found = project["build-system"]["requires"] if "build" in path else project["project"]["dependencies"]

@@ -1,4 +1,4 @@
-"""`make flaky`: what it stops goes on, what it must not stop it doesn't, and what fails is told."""
+"""`make flaky`: stopped processes continue, protected ones aren't stopped, and failures are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM = [sys.executable, "-c", "import time; time.sleep(2)"]
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
-    """What tests hold that stop processes themselves."""
+    """The lock that is held by tests that stop processes themselves."""
     path = tmp_path / "lock"
     path.touch()
     return path

@@ -1,4 +1,4 @@
-"""The rules of this house: helpers of tests, beginnings of docstrings, and flows that are written once."""
+"""The rules of this house: test helpers, beginnings of docstrings, and flows that are written once."""
 
 from __future__ import annotations
 

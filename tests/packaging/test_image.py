@@ -36,10 +36,10 @@ def stages() -> list[Stage]:
 
 @pytest.fixture(scope="module")
 def image(stages: list[Stage], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that stands for /opt/checkpointd, made by the first stage's steps."""
+    """The folder that stands in for /opt/checkpointd, made by the first stage's steps."""
     build, _ = stages
     context = tmp_path_factory.mktemp("context")
-    # Every user may read an image.
+    # An image is readable by every user.
     folder = Path(os.path.realpath(tmp_path_factory.mktemp("image")))
     folder.chmod(0o755)
     for source, target in build.copies:
@@ -60,7 +60,7 @@ def image(stages: list[Stage], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def environment(stages: list[Stage], image: Path, **more: str) -> dict[str, str]:
-    """What a container of the image has in its environment, and more."""
+    """Returns the environment of a container of the image, and more variables."""
     return {
         name: value.replace(INSTALLED_AT, str(image)).replace("$PATH", os.defpath)
         for name, value in stages[-1].env.items()
@@ -81,7 +81,7 @@ def test_it_holds_the_server_s_needs_and_nothing_else(image: Path) -> None:
 
 @pytest.mark.long
 def test_it_holds_exactly_what_is_pinned(image: Path) -> None:
-    """So that two builds of one commit are alike. pip has compared every file with its hashes."""
+    """Two builds of one commit must be alike. pip has compared every file with its hashes."""
     code = "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
     installed = {pin for pin in python(image, code).split() if not pin.startswith("checkpointd")}
     assert {pin.lower().replace("_", "-") for pin in installed} == {
@@ -109,7 +109,7 @@ def test_it_serves_as_an_ordinary_user_and_its_health_check_passes(
 ) -> None:
     final = stages[-1]
     assert final.user.split(":")[0] not in ("", "0", "root")
-    # The port in the image is fixed; here it may be taken, so that a free one stands for it.
+    # The port in the image is fixed, but may be taken here, so a free one replaces it.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         health_port = probe.getsockname()[1]
@@ -144,7 +144,7 @@ def test_without_a_database_it_says_what_to_give(stages: list[Stage], image: Pat
 
 @pytest.mark.long
 def test_without_tls_and_tokens_it_says_what_to_give(stages: list[Stage], image: Path) -> None:
-    """It listens where other machines are."""
+    """Other machines can reach the address that it listens on."""
     command = [str(image / "bin" / "checkpointd"), "serve"]
     env = environment(stages, image, HOME="/", CHECKPOINTD_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: every manifest fits Kubernetes' own schemas, and all of them fit each other and the server."""
+"""deploy/kubernetes: the manifests match Kubernetes' schemas, each other and the server."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.packaging.deployment import DEPLOY, options_of
 
 FOLDER = DEPLOY / "kubernetes"
 VERSIONS = ("1.29", kubernetes_validate.latest_version())
-"""The oldest Kubernetes that the manifests are for, and the newest that there are schemas of."""
+"""The oldest Kubernetes release that the manifests support, and the newest with schemas."""
 
 Manifest = dict[str, Any]
 
 
 def manifests() -> list[Manifest]:
-    """Every manifest, that of Kustomize aside, for which there is no schema."""
+    """Every manifest except Kustomize's, for which there is no schema."""
     files = [file for file in sorted(FOLDER.glob("*.yaml")) if file.name != "kustomization.yaml"]
     return [manifest for file in files for manifest in yaml.safe_load_all(file.read_text())]
 
@@ -36,7 +36,7 @@ def one(kind: str) -> Manifest:
 
 @pytest.fixture
 def pod() -> dict[str, Any]:
-    """What a pod is made by."""
+    """The template of the pods."""
     spec: dict[str, Any] = one("Deployment")["spec"]["template"]["spec"]
     return spec
 
@@ -79,7 +79,7 @@ def test_everything_selects_the_pods() -> None:
     ):
         assert selector.items() <= labels
     assert one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == one("Deployment")["metadata"]["name"]
-    assert "replicas" not in one("Deployment")["spec"]  # it would undo what the autoscaler did, at each apply
+    assert "replicas" not in one("Deployment")["spec"]  # each apply would undo the autoscaler's changes
 
 
 def test_secrets_and_their_keys_are_those_of_the_example(pod: dict[str, Any], container: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_probes_ask_the_port_that_speaks_plain_text(container: dict[str, Any]) -
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert container["startupProbe"]["grpc"]["port"] == ports["health"]
     assert container["readinessProbe"]["grpc"] == {"port": ports["health"], "service": "checkpointd.readiness"}
-    # A database that is away must not end the server.
+    # An unavailable database must not end the server.
     assert container["livenessProbe"]["tcpSocket"]["port"] == "health"
 
 

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf, run: savers work through it, and what it keeps out doesn't get to the server."""
+"""deploy/nginx.conf with a real nginx: savers work through it, and forbidden requests don't reach the server."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 KEY = "ckd_known"
 GET = "checkpointd.v1.CheckpointService/GetCheckpoint"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-"""What nginx has folders for."""
+"""The features for which nginx needs temporary folders."""
 
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program: that of the system, or of Debian's package, unpacked."""
+    """The program: the system's, or that of Debian's package, unpacked."""
     if installed := shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/opt/homebrew/bin"):
         return installed
     folder = tmp_path_factory.mktemp("nginx")
@@ -51,7 +51,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def proxied(nginx: str, database_url: str, tmp_path: Path, authority: Authority) -> Iterator[tuple[ServerProcess, str]]:
-    """A server that asks for tokens, and the address of nginx in front of it."""
+    """A server that requires tokens, and the address of nginx in front of it."""
     keys = tmp_path / "keys.toml"
     keys.write_text(key_entry(KEY, "acme", "read", "write"))
     cert, key = authority.write(tmp_path)

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules in deploy/ fit the metrics that a server really serves."""
+"""The dashboard and the alert rules in deploy/ match the metrics that a server really serves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DASHBOARD = ROOT / "deploy/grafana/checkpointd.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 SAMPLES = {name + ending: family for name, family in FAMILIES.items() for ending in ENDINGS[family.kind]}
-"""Every name that a query may have, which tests/app/test_metrics.py finds served."""
+"""Every name that a query may use; tests/app/test_metrics.py checks that it is served."""
 FROM_PROMETHEUS = {"job", "instance", "le", "alertname"}
 
 

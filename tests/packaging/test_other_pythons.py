@@ -1,4 +1,4 @@
-"""The other Pythons that the packages are for: installed with the newest dependencies, and a choice of tests."""
+"""The other Pythons that the packages support: installed with the newest dependencies, and a selection of tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TESTS = (
 
 
 def interpreter(version: str) -> str:
-    """Returns a Python of a version. Skips the test where the machine has none, in capital letters."""
+    """Returns a Python of a version. If the machine has none, skips the test with a conspicuous message."""
     if found := find_interpreter(version):
         return str(found)
     pytest.skip(f"NOT TESTED WITH PYTHON {version}: there is none in PATH, nor where pyenv and uv keep theirs")
@@ -33,7 +33,7 @@ def interpreter(version: str) -> str:
 def test_pythons_are_found_wherever_they_are_installed(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In an environment without pyenv's own programs, too."""
+    """Works even in an environment without pyenv's own programs."""
     root = tmp_path / (".pyenv" if where == "home" else "anywhere")
     version = ".".join(map(str, sys.version_info[:2]))
     for folder in (f"{version}.9", f"{version}.10"):

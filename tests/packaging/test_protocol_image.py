@@ -1,4 +1,4 @@
-"""The image of a release's protocol: what was added since is compatible with it, what was changed isn't."""
+"""The image of a release's protocol: additions since then are compatible with it, changes aren't."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALUES = "protos/checkpointd/v1/values.proto"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of what the protocol is made of, with the image of its release."""
+    """A clone of the protocol's sources, with the image of its release."""
     for file in (
         "buf.yaml",
         "scripts/keep_protocol.sh",
@@ -31,7 +31,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def breaks(clone: Path, before: str, after: str) -> str:
-    """Changes the protocol, and returns what that breaks."""
+    """Changes the protocol, and returns the reported breaking changes."""
     path = clone / VALUES
     text = path.read_text()
     assert before in text

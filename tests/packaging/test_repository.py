@@ -1,4 +1,4 @@
-"""What belongs to the repository as a whole: one version for all packages, and workflows that run what .ci/run does."""
+"""Facts about the whole repository: all packages have one version, and the workflows run the commands of .ci/run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_all_packages_have_one_version_and_ask_for_it() -> None:
 
 
 def steps(workflow: Any) -> list[str]:
-    """Returns the commands that a workflow runs, with those of a matrix in place."""
+    """Returns the commands that a workflow runs, with matrix values substituted."""
     commands: list[str] = []
     for job in workflow["jobs"].values():
         for step in job["steps"]:

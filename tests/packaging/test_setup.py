@@ -1,4 +1,4 @@
-"""`make setup`: a good .venv isn't taken away for a Python that can't take its place."""
+"""`make setup`: a good .venv isn't deleted for a Python that can't replace it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ case "$2" in *exit*) exit 1 ;; *) echo 3.9.1 ;; esac
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone with a .venv, which holds a file that somebody would miss."""
+    """A clone whose .venv contains a file that would be missed."""
     for file in ("scripts/setup.sh", *(f"{folder}pyproject.toml" for folder in ("", "protos/", "client/", "server/"))):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def setup(clone: Path, python: str) -> subprocess.CompletedProcess[str]:
-    """Runs what `make setup PYTHON=...` runs."""
+    """Runs the command of `make setup PYTHON=...`."""
     return subprocess.run(
         ["bash", "scripts/setup.sh", "--exactly"],
         cwd=clone,

@@ -1,4 +1,4 @@
-"""deploy/systemd: systemd takes the unit, and the server what its environment file says."""
+"""deploy/systemd: systemd accepts the unit, and the server accepts its environment file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ verified = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="s
 
 
 def verify(folder: Path, text: str) -> str:
-    """Returns what systemd finds wrong with a unit; nothing if it is fine."""
+    """Returns the errors that systemd finds in a unit; empty if there are none."""
     unit = folder / UNIT.name
-    # The program that it starts must be there.
+    # The program that the unit starts must exist.
     unit.write_text(
         text.replace("/opt/checkpointd/bin/checkpointd", str(Path(sys.executable).with_name("checkpointd")))
     )
@@ -41,7 +41,7 @@ def test_what_is_wrong_would_be_found(wrong: str, tmp_path: Path) -> None:
 
 
 def variables(text: str) -> dict[str, str]:
-    """The variables that an environment file sets."""
+    """Returns the variables that an environment file sets."""
     return dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
 
 
