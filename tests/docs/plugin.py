@@ -1,4 +1,4 @@
-"""Stands where a plugin of protoc would: writes down, for each file that it is given, the Go package it is told."""
+"""A stand-in for a protoc plugin: for each file, writes down the Go package that it is given."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Every piece of code in the documents runs as it stands, and every command in them exists."""
+"""Every code block in the documents runs as written, and every command in them exists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_there_is_code_to_run() -> None:
 def test_python_in_a_document_runs_after_the_quickstart_and_a_second_time(
     path: str, local_server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # what the examples keep, they keep where they are run
+    monkeypatch.chdir(tmp_path)  # examples write their files into the current folder
     for document in ("README.md", path, path):
         run(document, local_server.target)
 
@@ -43,7 +43,7 @@ def run(path: str, target: str) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, code in Document(path).blocks("python"):
         code = code.replace("127.0.0.1:50051", target)
-        # Empty lines in front, so that an error names the line of the document.
+        # Empty lines in front, so an error names the document's line.
         exec(compile("\n" * (line - 1) + code, ROOT / path, "exec", dont_inherit=True), names)
     for name in ("saver", "private"):
         if name in names:
@@ -132,7 +132,7 @@ def check_options(command: str, arguments: list[str]) -> None:
 
 
 def check_packages(command: str, wanted: list[str]) -> None:
-    """Fails if a folder holds no package of ours, or one without these extras."""
+    """Fails unless each folder holds a package of ours with these extras."""
     for need in wanted:
         folder, *extras = re.findall(r"[\w./-]+", need)
         if folder.startswith("./"):
@@ -148,7 +148,7 @@ def test_options_that_a_document_names_exist(path: str) -> None:
 
 
 def test_the_template_for_buf_gives_every_file_a_go_package(tmp_path: Path) -> None:
-    # The first of the languages: Go.
+    # The first of the languages is Go.
     template, _, _ = (ROOT / "protos" / "buf.gen.yaml").read_text().partition("  # TypeScript")
     (tmp_path / "buf.gen.yaml").write_text(template)
     shutil.copy(ROOT / "buf.yaml", tmp_path)

@@ -1,4 +1,4 @@
-"""Nothing that users may import of the client lacks a docstring: with each parameter, what is returned and raised."""
+"""Everything public in the client has a docstring, with each parameter, the result and the errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from langgraph.checkpoint import grpc as package
 PREFIX = "langgraph.checkpoint.grpc"
 MODULES = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
 ELSEWHERE = re.compile(r"Awaits |The arguments are those of")
-"""What says that the rest stands in another docstring."""
+"""Phrases that refer to another docstring for the rest."""
 RETURNS = re.compile(r"\A(Returns|Yields) |^(Returns|Yields):$", re.MULTILINE)
 RAISES = re.compile(r"^Raises:$", re.MULTILINE)
 RAISES_NOTHING = {
@@ -51,7 +51,7 @@ def parameters(thing: Any) -> list[str]:
     """Returns the names of a function's or a class's parameters that have to be documented."""
     if isinstance(thing, property):
         return []
-    # Fields of dataclasses have docstrings of their own, and errors are not for users to build.
+    # Fields of dataclasses have their own docstrings, and users don't build errors.
     if inspect.isclass(thing) and (
         dataclasses.is_dataclass(thing) or issubclass(thing, BaseException) or "__init__" not in vars(thing)
     ):

@@ -1,4 +1,4 @@
-"""What the documents say about options, limits and errors is what the code has, and links lead somewhere."""
+"""The documents' options, limits and errors match the code, and links work."""
 
 from __future__ import annotations
 

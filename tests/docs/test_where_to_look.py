@@ -23,7 +23,7 @@ FOLDERS = {
     "before it is durable": f"{CLIENT}/_runs",
     "patches": f"{CLIENT}/_values",
 }
-"""A word of each behaviour, and the folder that a reader looks into for it. Chosen before the code was put there."""
+"""A phrase for each behaviour, and the folder where a reader looks for it. Chosen before the code was moved there."""
 
 ROW = re.compile(r"^\| ([^|]+) \| \[([^]]+)\]\(\.\./([^)]+)\) \| `(\w+)` \|$", re.MULTILINE)
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
