@@ -1,8 +1,8 @@
-"""Looks for known vulnerabilities in what the server image is made of: `make audit`, and a part of `make lint`.
+"""Looks for known vulnerabilities in the packages of the server image: `make audit`, and a part of `make lint`.
 
-pip-audit asks PyPI about each pin. Exit code 1: something is known, and isn't among `ACCEPTED`. That PyPI can't be
-asked, because there is no network or a mirror in between, is no failure: what is built from one commit must not depend
-on that. But it is said, and nothing is called safe that nobody looked at.
+pip-audit asks PyPI about each pin. Exit code 1: there is a known vulnerability that isn't in `ACCEPTED`. If PyPI can't
+be asked, because there is no network or only a mirror, that is not a failure: a build of one commit must not depend on
+it. But the output says so, and no package counts as safe that wasn't checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = ("server/constraints.txt", "server/build-constraints.txt")
 
 ACCEPTED: Mapping[str, str] = {}
-"""Vulnerabilities that don't concern us, by id, each with the reason."""
+"""Vulnerabilities that don't affect us, by id, each with the reason."""
 
 
 UNREACHABLE = ("requests.exceptions.", "ServiceError", "Could not connect", "is not redirecting")
@@ -31,9 +31,9 @@ class Findings(NamedTuple):
     known: list[str]
     """A line for each known vulnerability."""
     unasked: list[str]
-    """The packages that nothing could be learned about."""
+    """The packages without an answer."""
     asked: int
-    """How many packages were looked up."""
+    """The number of packages that were looked up."""
 
 
 def read_findings(dependencies: Iterable[Mapping[str, Any]], accepted: Mapping[str, str]) -> Findings:

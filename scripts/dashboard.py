@@ -1,4 +1,4 @@
-"""Makes the Grafana dashboard, and its drawing in the documents: `python -m scripts.dashboard`."""
+"""Creates the Grafana dashboard, and its drawing in the documents: `python -m scripts.dashboard`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Panel(NamedTuple):
     help: str
     """The text of its tooltip."""
     unit: str
-    """Grafana's name of the unit."""
+    """Grafana's name for the unit."""
     queries: tuple[tuple[str, str], ...]
-    """PromQL and legend of each. `OF` stands for the chosen servers, `PUT` and `GET` for a method's label."""
+    """PromQL and legend of each query. `OF` stands for the chosen servers, `PUT` and `GET` for a method's label."""
     kind: str = "timeseries"
 
 
@@ -293,7 +293,7 @@ def _variable(name: str, query: str) -> dict[str, Any]:
 
 
 def drawing(made: dict[str, Any]) -> str:
-    """Returns a drawing of a dashboard: its panels where they stand, each with what it shows."""
+    """Returns a drawing of a dashboard: its panels in their places, each with its content."""
     scale, line = 40, 26
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in made["panels"])
     width = _COLUMNS * scale

@@ -12,7 +12,7 @@ END = "<!-- metrics: end -->\n"
 
 
 def metrics_table() -> str:
-    """Returns the metrics as a Markdown table, counters with the ending that Prometheus sees."""
+    """Returns the metrics as a Markdown table, counters with the suffix that Prometheus sees."""
     rows = ["| metric | kind | labels | |", "|---|---|---|---|"]
     for name, family in FAMILIES.items():
         ending = "_total" if family.kind == "counter" else ""
@@ -22,7 +22,7 @@ def metrics_table() -> str:
 
 
 def document() -> str:
-    """Returns the document with the table as it should be."""
+    """Returns the document with an up-to-date table."""
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + metrics_table() + END + after

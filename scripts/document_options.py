@@ -37,7 +37,7 @@ def options_table() -> str:
 
 
 def document() -> str:
-    """Returns the document with the table as it should be."""
+    """Returns the document with an up-to-date table."""
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + options_table() + END + after

@@ -2,13 +2,14 @@
 
     python -m scripts.flaky --times 10 -- tests/rpc
 
-While the tests run, a process of theirs is stopped every now and then (SIGSTOP) and goes on a moment later: one of
-pytest's own, a server, an agent, PostgreSQL or one of its sessions. That is what a busy machine does to them, only more
-of it. Nothing but what this run has started is touched, and nothing at all while a test has stopped processes itself
+While the tests run, a process of the run is stopped every now and then (SIGSTOP) and continues a moment later: pytest's
+own, a server, an agent, PostgreSQL or one of its sessions. A busy machine does the same, only less often. Only
+processes that this run has started are affected, and none while a test stops processes itself
 (tests/support/pauses.py).
 
-A run's order comes from its seed, and the seeds from the first: `--seed` repeats them. The pauses do not repeat; a test
-that was wrong about time once will be again. Each run's output is kept (`--logs`). Exit code 1: a test has failed.
+A run's order comes from its seed, and the seeds from the first: `--seed` repeats them. The pauses aren't repeated, but
+a test with a wrong assumption about time fails again sooner or later. Each run's output is kept (`--logs`). Exit
+code 1: a test has failed.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_PAUSE = 0.8
-"""How long a process is stopped at the most, in seconds."""
+"""How long a process is stopped at most, in seconds."""
 LONGEST_REST = 0.5
-"""How long nothing is stopped after that, at the most, in seconds."""
+"""How long no process is stopped after that at most, in seconds."""
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(seed: int, log: Path, arguments: Sequence[str], *, pausing: bool) -> tuple[int, int]:
-    """Runs the tests once. Returns pytest's exit code, and how often a process was stopped."""
+    """Runs the tests once. Returns pytest's exit code, and the number of pauses."""
     lock = log.with_name("pauses.lock")
     lock.touch()
     command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-m", "not long"]
@@ -88,13 +89,13 @@ def run(seed: int, log: Path, arguments: Sequence[str], *, pausing: bool) -> tup
 
 
 def pause_now_and_then(run: subprocess.Popen[bytes], chance: random.Random, lock: Path) -> int:
-    """Stops processes of a run, one at a time, until it has ended. Returns how many."""
+    """Stops processes of a run, one at a time, until it has ended. Returns the number of pauses."""
     pauses = 0
     root = psutil.Process(run.pid)
     with lock.open() as handle:
         while run.poll() is None:
             time.sleep(chance.uniform(0, LONGEST_REST))
-            with suppress(BlockingIOError):  # a test has stopped something itself
+            with suppress(BlockingIOError):  # a test is stopping processes itself
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 try:
                     pauses += pause(root, chance)
@@ -104,9 +105,9 @@ def pause_now_and_then(run: subprocess.Popen[bytes], chance: random.Random, lock
 
 
 def pause(root: psutil.Process, chance: random.Random) -> bool:
-    """Stops a process of the tree for a moment, and tells whether it did."""
+    """Stops a process of the tree for a moment, and returns whether it did."""
     with suppress(psutil.NoSuchProcess):
-        # A program first and a process of it then: PostgreSQL alone has more than all others together.
+        # First a program, then one of its processes: PostgreSQL alone has more than all others together.
         programs: dict[str, list[psutil.Process]] = {}
         for process in (root, *root.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""Checks the rules of this house that no other tool knows. Prints what breaks them; exit code 1 if anything does."""
+"""Checks the rules of this house that no other tool knows. Prints violations; exit code 1 if there are any."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ FORBIDDEN_IMPORTS = {
     Path("server"): {"cloudpickle", "dill", "langchain", "langchain_core", "langgraph", "marshal", "pickle", "shelve"},
     Path("protos"): {"langchain_core", "langgraph"},
 }
-"""Forbidden imports, by folder: the server is never to build an agent's objects. The other rules of this kind are
+"""Forbidden imports, by folder: the server must never build an agent's objects. The other rules of this kind are
 contracts of import-linter, which can't tell our part of the namespace `langgraph` from the others."""
 
 FLOWS = Path("client")
 DRIVERS = {
     Path("client/langgraph/checkpoint/grpc/_transport/flows.py"),
-    # What waits here is a thread or a task itself, for a pipeline that both use.
+    # Here a thread or a task itself waits, for a pipeline that both use.
     Path("client/langgraph/checkpoint/grpc/_runs/calls.py"),
 }
-"""Where in the client a blocking and an awaiting version of the same may stand side by side."""
+"""Modules of the client that may contain both a blocking and an awaiting version of the same code."""
 
 CODE = ("client", "examples", "protos", "scripts", "server")
 BEGINNINGS = {"How", "Notes", "Tells", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
 """No docstring begins with these: it begins with a verb ("Returns whether") or a noun."""
 
-# Somebody's home folder or checkout. What a container or a package manager puts at a fixed place is another matter.
+# A user's home folder or checkout. Paths that are fixed by a container or a package manager are allowed.
 MACHINE_PATH = re.compile(r"""(?<![\w.~}<)*-])/(?:root|work|Users|home/(?!checkpointd\b|user\b)\w+)/\w+""")
 
 
@@ -58,7 +58,7 @@ def hand_written() -> Iterator[Path]:
 
 
 def problems(path: Path) -> Iterator[str]:
-    """Yields what is wrong with a file, as "line: what"."""
+    """Yields the problems of a file, as "line: problem"."""
     try:
         text = (ROOT / path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -86,7 +86,7 @@ def problems(path: Path) -> Iterator[str]:
 
 
 def stray_helpers(path: Path, text: str) -> Iterator[str]:
-    """Yields which imports of a module of the tests take helpers from where none should be."""
+    """Yields imports in a test module that take helpers from the wrong place."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():
@@ -107,10 +107,10 @@ def stray_helpers(path: Path, text: str) -> Iterator[str]:
 
 
 def flows_written_twice(text: str) -> Iterator[str]:
-    """Yields which functions of a module do in a blocking and an awaiting version what a flow would do once.
+    """Yields functions that a module writes twice, blocking and awaiting, though a flow would do.
 
     Pairs are `name` and `aname` in one class or module, and methods of one name in classes `X` and `AsyncX` or `AioX`.
-    Both may be there if they are thin: what has a loop or handles errors in both is a flow.
+    Both may exist if they are thin: a pair with loops or error handling in both is a flow.
     """
     found: dict[tuple[str, str], ast.FunctionDef | ast.AsyncFunctionDef] = {}
     for scope in ast.walk(ast.parse(text)):
@@ -134,9 +134,9 @@ def has_control_flow(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def docstring_beginnings(text: str) -> Iterator[str]:
-    """Yields which docstrings of a module, its classes, functions and variables begin with neither a verb nor a noun.
+    """Yields docstrings of a module, its classes, functions and variables that begin with neither a verb nor a noun.
 
-    Of a variable, "How long it takes, in seconds" is plain, and so are "When" and "Where".
+    For a variable, "How long it takes, in seconds" is fine, and so are "When" and "Where".
     """
     for node in ast.walk(ast.parse(text)):
         for before, statement in pairwise([None, *getattr(node, "body", ())] if has_statements(node) else ()):
@@ -156,7 +156,7 @@ def has_statements(node: ast.AST) -> bool:
 
 
 def imports(text: str) -> Iterator[tuple[int, str]]:
-    """Yields every import of a module, wherever in it: the line, and the name."""
+    """Yields every import of a module, wherever it is: the line, and the name."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():

@@ -1,4 +1,4 @@
-"""The oldest releases that client, server and protocol allow, as constraints for pip: one `name==version` a line."""
+"""The oldest releases that client, server and protocol allow, as pip constraints: one `name==version` per line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LANGGRAPH = "1.2.0"
-"""The oldest that the saver is for. It depends on langgraph-checkpoint alone, so no file names it."""
+"""The oldest release that the saver supports. It only depends on langgraph-checkpoint, so no file names it."""
 
 
 def oldest_bounds() -> dict[str, str]:
-    """Returns the oldest allowed release of each dependency, by its name: where two files differ, the later."""
+    """Returns the oldest allowed release of each dependency, by name; if two files differ, the later one."""
     bounds = {"langgraph": LANGGRAPH}
     for name in ("protos", "client", "server"):
         project = tomllib.loads((ROOT / name / "pyproject.toml").read_text())["project"]

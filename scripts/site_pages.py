@@ -1,8 +1,8 @@
-"""Adds to the documentation site what lies outside docs/. A hook of MkDocs, loaded by mkdocs.yml.
+"""Adds files outside docs/ to the documentation site. A hook of MkDocs, loaded by mkdocs.yml.
 
-The pages in the repository's root become pages of the site. Other files that a page links to become pages that show
-them, so that the site needs no copy of the repository beside it. Links are written for a reader of the repository
-(tests check them there), and rewritten here.
+Pages in the repository's root become pages of the site. Other files that a page links to become pages that show them,
+so the site needs no copy of the repository beside it. Links are written for readers of the repository (tests check
+them there), and rewritten here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT_PAGES = {
 }
 """Pages outside docs/: their path in the repository, and in the site."""
 LANGUAGES = {".md": "markdown", ".proto": "protobuf", ".py": "python", ".ts": "typescript", ".yml": "yaml", "": "bash"}
-"""How a file is highlighted, where its suffix isn't the language's name."""
+"""The highlighting language of a file whose suffix isn't the language's name."""
 LINK = re.compile(r"(\]\(|src=\")([^)\s\"]+)")
 CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
@@ -46,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for _, link in LINK.findall(CODE.sub("", (ROOT / source).read_text(encoding="utf-8"))):
             path = _target(source, link)
             if path and path not in pages and not path.startswith("docs/") and (ROOT / path).exists():
-                pages[path] = f"source/{path.lstrip('.')}.md"  # MkDocs leaves out what begins with a dot
+                pages[path] = f"source/{path.lstrip('.')}.md"  # MkDocs ignores files that begin with a dot
                 files.append(File.generated(config, pages[path], content=_shown(path)))
     for file in REFERENCE.rglob("*"):
         if file.is_file():
@@ -97,7 +97,7 @@ def _shown(path: str) -> str:
 
 
 def _complete(nav: list[Any], uris: list[str]) -> None:
-    """Adds to the navigation the decisions, and in a section of their own the pages that it doesn't name."""
+    """Adds the decisions to the navigation, and a section of all pages that it doesn't name."""
     named = set(_named(nav))
     missing = [uri for uri in uris if uri not in named and not uri.startswith("source/")]
     decisions = [uri for uri in missing if uri.startswith("decisions/")]
