@@ -24,7 +24,7 @@ from tests.support.server_process import ServerProcess
 
 @pytest.fixture(autouse=True)
 def servers_log_nothing() -> Iterator[None]:
-    """Servers of this process would write between what commands print."""
+    """Silences servers in this process, whose log would mix with the commands' output."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
@@ -32,13 +32,13 @@ def servers_log_nothing() -> Iterator[None]:
 
 @pytest.fixture
 def new_server(postgres_cluster: PostgresCluster) -> Iterator[Callable[..., str]]:
-    """Starts a server on a database of its own, or on one that it takes over, and returns where it listens."""
+    """Starts a server on a new database or a given one, drops that in the end, and returns the server's address."""
     with ExitStack() as stack:
 
         def start(name: str | None = None) -> str:
             name = name or postgres_cluster.create_migrated_database()
             stack.callback(postgres_cluster.drop_database, name)
-            # Copies of one database: as they are, they would be one server.
+            # Copies of a database share its identity, so each gets a new one.
             postgres_cluster.execute("UPDATE checkpointd.identity SET id = gen_random_uuid()", database=name)
             return stack.enter_context(LocalServer(postgres_cluster.dsn(name))).target
 
@@ -47,7 +47,7 @@ def new_server(postgres_cluster: PostgresCluster) -> Iterator[Callable[..., str]
 
 @pytest.fixture(scope="session")
 def played_database(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a database in which a server has a thread of each kind. Copy it before you change it."""
+    """The name of a database in which a server has stored a thread of each kind. Copy it before you change it."""
     name = postgres_cluster.create_migrated_database()
     folder = tmp_path_factory.mktemp("played")
     with (
@@ -60,7 +60,7 @@ def played_database(postgres_cluster: PostgresCluster, tmp_path_factory: pytest.
 
 @pytest.fixture
 def played_server(postgres_cluster: PostgresCluster, played_database: str, new_server: Callable[..., str]) -> str:
-    """Where a server with a thread of each kind listens."""
+    """The address of a server with a thread of each kind."""
     return new_server(postgres_cluster.copy_database(played_database))
 
 
@@ -76,7 +76,7 @@ def played_postgres(postgres_cluster: PostgresCluster) -> str:
 
 @pytest.fixture
 def stock_url(postgres_cluster: PostgresCluster, played_postgres: str) -> Iterator[str]:
-    """The URL of a database of this test's own, filled by the stock saver."""
+    """The URL of a separate database, filled by the stock saver."""
     name = postgres_cluster.copy_database(played_postgres)
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
@@ -101,13 +101,13 @@ def played_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_file(played_sqlite: Path, tmp_path: Path) -> Path:
-    """A file of this test's own, filled by the stock saver."""
+    """A separate file, filled by the stock saver."""
     return Path(shutil.copy(played_sqlite, tmp_path / "checkpoints.sqlite"))
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    """Runs a command in this process, in a folder of its own: `command("export", "file", "--target", ...)`."""
+    """Runs a command in this process, in a separate folder: `command("export", "file", "--target", ...)`."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: Any, code: int = 0, **options: Any) -> Result:

@@ -1,4 +1,4 @@
-"""Imports and exports that stop in their midst, as a kill leaves them."""
+"""Imports and exports that stop halfway, as if killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fill(target: str, threads: int = 5, steps: int = 4, *, text: str = "x") -> l
 
 
 def put(saver: Any, name: str, steps: int, *, first: int = 0, text: str = "x") -> None:
-    """Puts checkpoints, with a task write beside each."""
+    """Puts checkpoints, each with a task write."""
     for step in range(first, first + steps):
         saved = checkpoint(f"{step:03}", {"a": f"{text} {step}"}, {"a": step})
         config = saver.put(config_of(name), saved, {"step": step}, {"a": step})
@@ -38,13 +38,13 @@ def put(saver: Any, name: str, steps: int, *, first: int = 0, text: str = "x") -
 
 
 def interrupt_import(file: Path, target: str, *, done: int, checkpoints: int | None = None) -> None:
-    """Imports the first threads of a file, and some checkpoints of the next, and stops there for good.
+    """Imports the first threads of a file and some checkpoints of the next, and stops there for good.
 
     Args:
         file: The file.
         target: The server.
-        done: How many threads.
-        checkpoints: How many checkpoints of the next. None: it isn't begun.
+        done: The number of threads.
+        checkpoints: The number of checkpoints of the next thread. None: it isn't begun.
     """
     with grpc.insecure_channel(target) as channel, open_file(file) as source, suppress(KeyboardInterrupt):
         server, report = RemoteTarget(channel, timeout=20), Report()

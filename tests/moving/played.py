@@ -1,4 +1,4 @@
-"""Threads that real graphs of every kind have left in a saver, and how each goes on."""
+"""Threads of real graphs of every kind in a saver, and their continuation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Kind(NamedTuple):
     """A kind of graph."""
 
     build: Callable[[Saver], Any]
-    """Compiles it."""
+    """Compiles the graph."""
     before: Sequence[Any]
-    """What it is invoked with before the move, one after another; an exception class ends the one before it."""
+    """The inputs before the move, in order; an exception class is expected to end the input before it."""
     after: Sequence[Any]
-    """And after it."""
+    """The inputs after the move."""
 
 
 def _may_fail() -> threading.Event:
@@ -36,7 +36,7 @@ def _may_fail() -> threading.Event:
 
 
 def _failing(saver: Saver) -> Any:
-    # A ledger of its own each time: after the move `shaky` runs for the second time.
+    # A new ledger each time: after the move `shaky` runs for the second time.
     ledger = Ledger()
     if list(saver.list({"configurable": {"thread_id": "fails"}}, limit=1)):
         ledger.ran("shaky")
@@ -90,7 +90,7 @@ KINDS: dict[str, Kind] = {
 
 
 def thread(name: str) -> RunnableConfig:
-    """The config of a kind's thread."""
+    """Returns the config of a kind's thread."""
     return {"configurable": {"thread_id": name}}
 
 
@@ -101,7 +101,7 @@ def invoke(graph: Any, name: str, inputs: Sequence[Any]) -> None:
         if isinstance(one, type):
             continue
         try:
-            # The stock saver on SQLite serializes what it saves in the background, while the graph changes it.
+            # On SQLite the stock saver serializes in the background, while the graph changes the data.
             graph.invoke(one, thread(name), durability="sync")
         except Exception as error:
             if not isinstance(following, type) or not isinstance(error, following):
@@ -115,13 +115,13 @@ def play(saver: Saver) -> None:
 
 
 def contents(saver: Saver, name: str) -> list[CheckpointTuple]:
-    """Returns all that a saver has of a thread, in an order of its own."""
+    """Returns all that a saver has of a thread, in a stable order."""
     found = list(saver.list(thread(name)))
     return sorted(found, key=lambda saved: (saved.checkpoint["id"], saved.config["configurable"]["checkpoint_ns"]))
 
 
 def go_on(saver: Saver, name: str) -> str:
-    """Continues a thread, and returns what can be seen of it then, whatever ids were made on the way."""
+    """Continues a thread, and returns its visible state as text, with generated ids replaced."""
     kind = KINDS[name]
     graph = kind.build(saver)
     invoke(graph, name, kind.after)

@@ -1,4 +1,4 @@
-"""Threads travel in a file from one server to another: exactly, checked, and going on where a kill has stopped them."""
+"""Threads travel in a file from one server to another: exactly, checked, and resumable after a kill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NewServer = Callable[[], str]
 
 
 def exported(file: Path) -> list[str]:
-    """The threads of a file."""
+    """Returns the threads of a file."""
     with file.open("rb") as opened:
         return [thread.thread_id for thread, _ in ExportReader(opened).threads()]
 
@@ -156,7 +156,7 @@ def test_a_damaged_file_is_refused_before_anything_is_written(
 def test_an_export_goes_on_where_it_was_killed(command: Command, played_server: str, tmp_path: Path) -> None:
     file, whole = tmp_path / "all.export", tmp_path / "whole.export"
     command("export", whole, "--target", played_server)
-    # As a kill leaves it: two threads are complete, the third has begun.
+    # As after a kill: three threads are complete, the fourth has begun.
     partial = tmp_path / "all.export.partial"
     with whole.open("rb") as opened:
         reader = ExportReader(opened)
@@ -191,7 +191,7 @@ def test_an_import_that_is_killed_goes_on_where_it_was(command: Command, new_ser
     done = progress.read_text().count("done")
     assert 3 <= done < 40
     report = json.loads(command("import", file, "--target", other, "--json").stdout)
-    # The one at which it was killed may have been whole, and was only not noted.
+    # The thread at which it was killed may have been complete, but not recorded.
     assert report["there_already"] in (done, done + 1)
     assert (report["threads"], report["failed"]) == (40 - report["there_already"], {})
     assert not progress.exists()
@@ -233,7 +233,7 @@ def test_large_values_and_patches_travel(command: Command, new_server: NewServer
             config = saver.put(config, checkpoint(f"{step:03}", {"a": text}, {"a": step}), {"step": step}, {"a": step})
             saver.put_writes(config, [("a", text), ("b", step)], f"task-{step}")
         command("export", file, "--target", source)
-        assert file.stat().st_size < 2.5 * len(text)  # of ten values
+        assert file.stat().st_size < 2.5 * len(text)  # for ten values
         command("import", file, "--target", other)
         assert contents(target, "large") == contents(saver, "large")
 
@@ -290,7 +290,7 @@ def test_what_encrypted_patches_are_built_on_comes_along_when_it_was_pruned(
 def test_a_thread_that_agents_write_to_is_whole_in_the_file(
     command: Command, new_server: NewServer, tmp_path: Path
 ) -> None:
-    """Whatever is in the file was the thread at one moment: no checkpoint is without its parent."""
+    """The file shows the thread at one moment: every checkpoint has its parent."""
     source, other, file = new_server(), new_server(), tmp_path / "busy.export"
     with GrpcSaver.from_conn_string(source) as saver, GrpcSaver.from_conn_string(other) as target:
         config: RunnableConfig = {"configurable": {"thread_id": "busy", "checkpoint_ns": ""}}
@@ -386,7 +386,7 @@ def test_with_a_token(command: Command, database_url: str, played_server: str, t
 
 @pytest.mark.parametrize("type_tag", ["msgpack", "json"])
 def test_redaction_keeps_the_family_of_serializers(type_tag: str) -> None:
-    """Else a thread of LangGraph.js would be one of Python's own where it is imported."""
+    """Otherwise an import would take a thread of LangGraph.js for one of Python's."""
     dumps: dict[str, Callable[[Any], bytes]] = {
         "msgpack": msgpack.packb,
         "json": lambda value: json.dumps(value).encode(),

@@ -1,4 +1,4 @@
-"""Items of long-term memory travel with the threads, or alone: exactly, and going on where a kill has stopped them."""
+"""Items of long-term memory travel with the threads, or alone: exactly, and resumable after a kill."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VALUES: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {
 
 @pytest.fixture
 def source(new_server: NewServer) -> str:
-    """Where a server with some threads and items listens."""
+    """The address of a server with some threads and items."""
     target = new_server()
     fill(target, 2)
     with GrpcStore(target, **STORE) as store:
@@ -60,7 +60,7 @@ def source(new_server: NewServer) -> str:
 
 
 def listed(target: str, *prefix: str) -> list[pb.WholeItem]:
-    """All items below a namespace, as the server lists them, without their versions."""
+    """Returns all items below a namespace, as the server lists them, without their versions."""
     with grpc.insecure_channel(target) as channel:
         stub: Any = StoreServiceStub(channel)
         found = list(stub.ListItems(pb.ListItemsRequest(namespace_prefix=prefix, page_size=1000)).items)
@@ -137,7 +137,7 @@ def test_without_threads_and_vectors(command: Command, source: str, new_server: 
     for there, here in zip(listed(other), listed(source), strict=True):
         assert there.item == here.item
         assert not there.vectors
-    # They are no other ones for that.
+    # They still count as the same items.
     assert report_of(command("import", file, "--target", source, "--json"))["items_there_already"] == 7
 
 

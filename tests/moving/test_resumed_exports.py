@@ -1,4 +1,4 @@
-"""An export that goes on has each thread as it was at a moment of its last run, and never two sources in one file."""
+"""A resumed export has each thread as of one moment of its last run, and never mixes two sources in one file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NewServer = Callable[[], str]
 
 
 def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a process of its own."""
+    """Runs a command in a separate process."""
     command = [sys.executable, "-m", "checkpointd_server.cli", *map(str, arguments)]
     return subprocess.run(
         command, env=clean_environment(), stderr=subprocess.PIPE, text=True, check=False, timeout=60, **options
@@ -38,7 +38,7 @@ def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def source(new_server: NewServer) -> str:
-    """Where a server with five threads listens."""
+    """The address of a server with five threads."""
     target = new_server()
     fill(target)
     return target
@@ -46,7 +46,7 @@ def source(new_server: NewServer) -> str:
 
 @pytest.fixture
 def file(command: Command, source: str, tmp_path: Path) -> Path:
-    """A file, of which a killed export has left three threads of five, and begun the fourth."""
+    """A file in which a killed export has left three of five threads, and the beginning of the fourth."""
     command("export", tmp_path / "whole.export", "--target", source)
     interrupt_export(tmp_path / "whole.export", tmp_path / "all.export.partial", 3)
     return tmp_path / "all.export"
@@ -58,7 +58,7 @@ def threads(file: Path) -> list[str]:
 
 
 def check_imports(command: Command, file: Path, source: str, target: str) -> None:
-    """A file imports, and then the servers have the same."""
+    """Imports a file, and asserts that both servers then have the same threads."""
     command("import", file, "--target", target)
     with GrpcSaver.from_conn_string(source) as ours, GrpcSaver.from_conn_string(target) as theirs:
         names = {one.config["configurable"]["thread_id"] for one in ours.list(None)}
@@ -134,7 +134,7 @@ def test_one_name_that_is_not_there_leaves_nothing(command: Command, source: str
 def test_a_thread_that_can_not_be_exported_is_told_of_and_the_others_are_there(
     command: Command, source: str, new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One to which somebody writes all the time is never what it was a moment ago."""
+    """A thread that is written constantly has always changed since the export began to read it."""
     file, steps = tmp_path / "all.export", itertools.count(3)
     with GrpcSaver.from_conn_string(source) as saver:
         put(saver, "busy", 3)
@@ -199,7 +199,7 @@ def test_whoever_interrupts_it_is_told_how_to_go_on(
     at_database = ("--database-url", database_url)
     with ServerProcess(*at_database, log_dir=tmp_path) as server:
         fill(server.target, 15)  # 13,000 bytes
-    # So slow that it is surely still at work when it is interrupted.
+    # Slow enough to be still at work when interrupted.
     with ServerProcess(*at_database, "--quota-calls", "10", log_dir=tmp_path) as slow:
         exporting = [sys.executable, "-m", "checkpointd_server.cli", "export", str(file), "--target", slow.target]
         process = subprocess.Popen(exporting, env=clean_environment(), stderr=subprocess.PIPE, text=True)

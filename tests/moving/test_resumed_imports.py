@@ -1,4 +1,4 @@
-"""An import that goes on believes its notes only as far as they are about it, and as both sides are still as noted."""
+"""A resumed import trusts its journal only if it is about the same source and target, and both are unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NewServer = Callable[[], str]
 
 @pytest.fixture
 def source(new_server: NewServer) -> str:
-    """Where a server with five threads listens."""
+    """The address of a server with five threads."""
     target = new_server()
     fill(target)
     return target
@@ -31,13 +31,13 @@ def source(new_server: NewServer) -> str:
 
 @pytest.fixture
 def file(command: Command, source: str, tmp_path: Path) -> Path:
-    """Its threads in a file."""
+    """A file with the threads of the source."""
     command("export", tmp_path / "all.export", "--target", source)
     return tmp_path / "all.export"
 
 
 def same(one: str, other: str, names: list[str]) -> bool:
-    """Whether two servers have the same in some threads."""
+    """Returns whether some threads are equal on two servers."""
     with GrpcSaver.from_conn_string(one) as first, GrpcSaver.from_conn_string(other) as second:
         return all(contents(first, name) == contents(second, name) for name in names)
 
@@ -191,7 +191,7 @@ def test_a_stock_database_that_changed_meanwhile_is_looked_at_again(
 
 
 def _keep_journal(command: Command, stock_url: str, target: str, folder: Path) -> Path:
-    """Notes that all threads are there, in the file that an import of this database into this server uses."""
+    """Creates a finished journal, at the path that an import of this database into this server uses."""
     import grpc
 
     from checkpointd_server.moving.journal import Journal, Subject
@@ -213,7 +213,7 @@ def _keep_journal(command: Command, stock_url: str, target: str, folder: Path) -
 
 
 def is_full(saver: GrpcSaver) -> bool:
-    """Whether a server takes no thread more: it counts them now and then. Leaves none."""
+    """Returns whether a server's quota is used up, which it checks now and then. Leaves no extra thread."""
     try:
         put(saver, "one more", 1)
     except QuotaExceededError:
@@ -224,7 +224,7 @@ def is_full(saver: GrpcSaver) -> bool:
 
 class TestQuotas:
     def server(self, tmp_path: Path, database_url: str, *options: str) -> ServerProcess:
-        """A server with quotas that are refreshed often."""
+        """Returns a server with quotas that are refreshed often."""
         more = ("--quota-refresh-seconds", "0.2")
         return ServerProcess("--database-url", database_url, *more, *options, log_dir=tmp_path)
 

@@ -1,4 +1,4 @@
-"""Retries of calls that a server can't answer, or refuses for now."""
+"""Retries of calls that a server can't answer, or rejects for now."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_time_does_not_change_is_not_tried_again() -> None:
 
 
 class Restarting(Retries):
-    """Retries that begin with a start of the server."""
+    """Retries that first start the server."""
 
     def __init__(self, server: ServerProcess) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test_a_call_outlasts_a_restart_of_a_server_that_has_answered(server: ServerP
         server.kill()
         assert stub.GetServerInfo(GetServerInfoRequest(), timeout=30).server_id == before.server_id
     assert retries.begun
-    assert not told  # only of an overloaded server, and of quotas
+    assert not told  # that is only for overload and quotas
 
 
 def test_a_server_that_never_answered_is_not_waited_for(server: ServerProcess) -> None:

@@ -1,4 +1,4 @@
-"""Threads of the stock savers come to a server exactly, go on there from where they stood, and get out again."""
+"""Threads of the stock savers move to a server exactly, continue there where they stopped, and move out again."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_everything_comes_from_sqlite_and_goes_on_as_there(
     with SqliteSaver.from_conn_string(str(sqlite_file)) as stock, GrpcSaver.from_conn_string(target) as ours:
         for name in KINDS:
             for found, expected in zip(contents(ours, name), contents(stock, name), strict=True):
-                # SqliteSaver leaves the snapshot of a delta channel out of checkpoints that it has not changed in; the
-                # value of a channel at a version is one and the same for PostgresSaver and for us.
+                # SqliteSaver omits a delta channel's snapshot from checkpoints in which the channel hasn't changed; for
+                # PostgresSaver and for us the value of a channel at a version is always the same.
                 values = found.checkpoint["channel_values"]
                 for channel in values.keys() - expected.checkpoint["channel_values"].keys():
                     assert type(values.pop(channel)).__name__ == "_DeltaSnapshot"
@@ -108,7 +108,7 @@ def test_everything_gets_out_to_postgres_and_goes_on_as_here(
     target = new_server()
     command("import", "--from-postgres", stock_url, "--target", target)
     with GrpcSaver.from_conn_string(target) as ours:
-        for name in KINDS:  # so that there is something of ours, too: patches, and values that JSON hasn't
+        for name in KINDS:  # adds our own kind of data: patches, and values that JSON can't represent
             go_on(ours, name)
         report = json.loads(command("export", "--to-postgres", empty_stock_url, "--target", target, "--json").stdout)
         assert (report["threads"], report["failed"]) == (len(KINDS), {})
