@@ -1,4 +1,4 @@
-"""What every test shares: one real PostgreSQL for each process that runs tests, databases on it, and servers.
+"""Fixtures of all tests: one real PostgreSQL for each process that runs tests, databases on it, and servers.
 
 A server is the real program, `checkpointd serve`, in a process of its own.
 """
@@ -25,11 +25,11 @@ from tests.support.cluster import PostgresCluster
 from tests.support.local_server import LocalServer
 from tests.support.server_process import ServerProcess
 
-# A run starts some hundred processes, each of which would compile our code anew, and pytest its assertions.
+# A run starts hundreds of processes, each of which would otherwise recompile our code, and pytest its assertions.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Who starts a run in the background has its processes ignore Ctrl-C, and all that they start, which tests interrupt.
+# Processes of a run in the background inherit that SIGINT is ignored, but tests interrupt some of them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -38,19 +38,19 @@ ROOM_BYTES = 8 << 30
 
 
 def has_room_in_memory() -> bool:
-    """Whether there is a file system in memory with room for a run's databases, from which programs may be run."""
+    """Returns whether there is a file system in memory with room for a run's databases that allows execution."""
     if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM_BYTES:
         return False
     return not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives the run a temporary folder of its own, in which each of its processes has one.
+    """Gives the run its own temporary folder, in which each of its processes has one.
 
-    It lies in memory where there is room: a database is a thousand files, and to copy one takes a disk ten times as
-    long. As root PostgreSQL runs as an ordinary user, who is let pass to its data; each start of pytest closes the
-    folder that all runs share to other users, also under the feet of a run that is under way. And the path of a Unix
-    socket, which has room for a hundred bytes, stays short.
+    It lies in memory if there is room: a database is a thousand files, and copying one to disk takes ten times as long.
+    If tests run as root, PostgreSQL runs as an ordinary user, who needs access to its data; but each start of pytest
+    closes pytest's shared folder to other users, even while another run uses it. A short name also keeps the paths of
+    Unix sockets below their limit of about 100 bytes.
     """
     if config.option.basetemp is None:
         folder = tempfile.mkdtemp(prefix="cd-", dir=MEMORY if has_room_in_memory() else None)
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts tests first that may take minutes: at the end one of them would run alone, and the other cores be idle."""
+    """Puts tests first that may take minutes: at the end, one of them would run alone, leaving the other cores idle."""
 
     def longest(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
@@ -69,16 +69,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Has the garbage collector pass over what was imported and collected, which stays: half a million objects."""
+    """Freezes imported and collected objects, half a million, so the garbage collector doesn't traverse them."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Returns how many processes run the tests where `-n auto` asks: none but this one for a single file.
+    """Returns how many processes run the tests for `-n auto`: only this one for a single file.
 
-    A process more takes seconds to start, and a PostgreSQL of its own. Otherwise there are two for each core, since
-    tests spend half of their time waiting.
+    An additional process takes seconds to start, and needs its own PostgreSQL. Otherwise there are two for each core,
+    since tests spend half of their time waiting.
     """
     files = [argument.partition("::")[0] for argument in config.args]
     if len(files) == 1 and Path(files[0]).is_file():
@@ -89,7 +89,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    """Undoes what a command that ran in this process did to signals: the processes of later tests would inherit it."""
+    """Undoes changes to signal handling by commands in this process: processes of later tests would inherit them."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -106,14 +106,14 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
 
 @pytest.fixture
 def database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """The URL of a migrated database that only this test uses, and that is empty but for that."""
+    """The URL of a migrated, empty database that only this test uses."""
     with postgres_cluster.borrowed_database() as name:
         yield postgres_cluster.dsn(name)
 
 
 @pytest.fixture
 def empty_database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
-    """The URL of a database with nothing in it, not even the schema, that only this test uses."""
+    """The URL of a database without even the schema, that only this test uses."""
     name = postgres_cluster.create_database()
     yield postgres_cluster.dsn(name)
     postgres_cluster.drop_database(name)
@@ -121,7 +121,7 @@ def empty_database_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kept_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that an embedded PostgreSQL was made in, which has stopped since."""
+    """A data folder in which an embedded PostgreSQL was created, and has stopped."""
     folder = tmp_path_factory.mktemp("embedded") / "data"
 
     async def make() -> None:
@@ -134,28 +134,28 @@ def kept_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(kept_data_dir: Path, tmp_path: Path) -> Path:
-    """A data folder of the test's own as an embedded PostgreSQL leaves it. A copy: to make one takes much longer."""
+    """A separate data folder as an embedded PostgreSQL leaves it. It is copied: creating one takes much longer."""
     folder = tmp_path / "data"
-    subprocess.run(["cp", "-a", kept_data_dir, folder], check=True)  # with its owner, who may be another one than ours
+    subprocess.run(["cp", "-a", kept_data_dir, folder], check=True)  # keeps the owner, who may be another user
     return folder
 
 
 @pytest.fixture
 def blocker(database_url: str) -> Callable[[], AbstractAsyncContextManager[Blocker]]:
-    """Blocks puts to the namespaces that exist: `async with blocker() as blocked`."""
+    """Blocks puts to existing namespaces: `async with blocker() as blocked`."""
     return lambda: blocked(database_url)
 
 
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server of this test's own, on a database of its own. It may be stopped, killed and restarted."""
+    """A separate server with its own database, which may be stopped, killed and restarted."""
     with ServerProcess("--database-url", database_url, log_dir=tmp_path) as process:
         yield process
 
 
 @pytest.fixture
 def local_server(database_url: str) -> Iterator[LocalServer]:
-    """A server in this process, on a database of this test's own."""
+    """A server in this process, with its own database."""
     with LocalServer(database_url) as server:
         yield server
 
@@ -164,9 +164,9 @@ def local_server(database_url: str) -> Iterator[LocalServer]:
 def shared_server(
     postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """A server for all tests that leave it running; each uses threads of its own."""
+    """A server for all tests that leave it running; each uses its own threads."""
     database = postgres_cluster.create_migrated_database()
-    # Retention that comes by itself would be there before the test that asks for it.
+    # Automatic retention would run before the test that triggers it.
     options = ("--database-url", postgres_cluster.dsn(database), "--retention-interval", "0")
     with ServerProcess(*options, log_dir=tmp_path_factory.mktemp("shared-server")) as process:
         yield process
@@ -177,7 +177,7 @@ def shared_server(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Shows, where a test fails, what the servers that it used have logged."""
+    """Adds the logs of a failed test's servers to its report."""
     report = yield
     if report.failed:
         for name, value in getattr(item, "funcargs", {}).items():
