@@ -1,1 +1,1 @@
-"""checkpointd measured beside the stock savers: `make bench`."""
+"""Benchmarks of checkpointd against the stock savers: `make bench`."""

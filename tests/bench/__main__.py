@@ -1,9 +1,9 @@
-"""Measures checkpointd beside LangGraph's own savers: on one PostgreSQL with its durability on, turn and turn about.
+"""Compares checkpointd with LangGraph's own savers, on one durable PostgreSQL, in alternation.
 
 python -m tests.bench                     everything
 python -m tests.bench --only ainvoke      one case
-python -m tests.bench profile             where a put's microseconds go
-python -m tests.bench publish             what was measured, into README.md and docs/
+python -m tests.bench profile             CPU time of a put by layer
+python -m tests.bench publish             write the latest results into README.md and docs/
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _quick = click.option("--quick", is_flag=True, help="Only to see that everything
 def main(
     context: click.Context, rounds: int, seconds: float, only: tuple[str, ...], show: bool, quick: bool, out: Path
 ) -> None:
-    """Measures checkpointd beside the stock savers, prints the figures, and keeps them with charts in a folder.
+    """Measures checkpointd and the stock savers, prints the figures, and saves them with charts in a folder.
 
-    A case's result stays there until it is measured again, so that all need not be measured in one go.
+    A case's result stays there until the case is measured again, so cases can be measured separately.
     """
     if context.invoked_subcommand is not None:
         return
@@ -56,14 +56,14 @@ def main(
 @_quick
 @_out
 def profile_puts(seconds: float, quick: bool, out: Path) -> None:
-    """Tells where a put's microseconds go."""
+    """Shows which layers take a put's time."""
     _measure(("profile",), QUICK if quick else replace(Pace(), seconds=seconds), out)
 
 
 @main.command("publish")
 @_out
 def publish_results(out: Path) -> None:
-    """Puts what was measured into README.md, docs/performance.md and docs/figures."""
+    """Writes the latest results into README.md, docs/performance.md and docs/figures."""
     results = report.load(out, (case.name for case in all_cases()))
     if not results:
         raise click.ClickException(f"there are no results in {out}: measure first")

@@ -1,7 +1,7 @@
-"""What an agent asks of its saver, without the graph around it: turns of a chat.
+"""The calls that an agent makes to its saver, without the graph around it: turns of a chat.
 
 A turn is one read and five steps, each a put and a put_writes: 11 calls. The chat holds 20 messages at first and grows
-by one a step, to 60, where it begins anew.
+by one a step, to 60, where it starts over.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_che
 
 STEPS = 5
 CALLS = 1 + 2 * STEPS
-"""How many calls a turn makes."""
+"""The number of calls in a turn."""
 SHORTEST, LONGEST = 20, 60
-"""How many messages a chat holds."""
+"""The number of messages in a chat."""
 
 
 class Runtime:
@@ -28,13 +28,13 @@ class Runtime:
 
 
 def checkpoint_of(channel_values: dict[str, Any]) -> Checkpoint:
-    """A checkpoint in the format that LangGraph writes. `empty_checkpoint` is of an older one: a read of such a
-    checkpoint takes another read, of its parent."""
+    """Returns a checkpoint in the format that LangGraph writes. `empty_checkpoint` has an older one: reading such a
+    checkpoint also reads its parent."""
     return cast(Checkpoint, {**empty_checkpoint(), "v": 4, "channel_values": channel_values})
 
 
 def message(number: int) -> AnyMessage:
-    """A message of a usual length."""
+    """Returns a message of typical length."""
     text = f"Message {number}: " + "what about the delivery of my last order, which was due on Tuesday? " * 2
     return (HumanMessage if number % 2 else AIMessage)(text, id=str(uuid.uuid4()))
 
@@ -49,7 +49,7 @@ class Chat:
         self._numbers = itertools.count(SHORTEST)
         self._version: str | None = None
         self.latencies: dict[str, list[float]] = {"get_tuple": [], "put": [], "put_writes": []}
-        """How long each call took, in seconds."""
+        """The duration of each call, in seconds."""
 
     async def turn(self) -> None:
         """Takes a turn: 11 calls, one after another."""
@@ -100,10 +100,10 @@ class Chat:
 async def chat_for(
     saver: BaseCheckpointSaver[Any], agents: int, seconds: float
 ) -> tuple[float, dict[str, list[float]]]:
-    """Lets agents chat side by side for a while, after one turn each that isn't counted.
+    """Runs chats of concurrent agents for a while, after one turn each that isn't counted.
 
     Returns:
-        Calls a second, and each call's latencies in seconds.
+        Calls per second, and each call's latencies in seconds.
     """
     chats = [Chat(saver) for _ in range(agents)]
     await asyncio.gather(*(chat.turn() for chat in chats))

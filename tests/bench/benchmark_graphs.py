@@ -1,12 +1,12 @@
-"""The shapes of LangGraph's own benchmark graphs, written anew from their description: a fan-out to subgraphs, and an
+"""The shapes of LangGraph's own benchmark graphs, rewritten from their description: a fan-out to subgraphs, and an
 agent that calls tools.
 
 - Fan-out: the root sends each subject of its input to a subgraph of its own, all in one step; each subgraph edits its
   subject, makes a joke of it and bumps it three times; the root joins the results.
-- Agent with tools: a model that is scripted asks for one tool after another, so many times, and then answers; the state
+- Agent with tools: a scripted model calls one tool after another, a given number of times, and then answers; the state
   is the chat.
 
-Nothing in them takes time by itself, so that what is timed is LangGraph and the saver.
+Nothing in them takes time by itself, so the measured time is that of LangGraph and the saver.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Send
 
 BUMPS = 3
-"""How often a subgraph bumps its subject."""
+"""The number of bumps of a subject in its subgraph."""
 RESULT = "The weather is fine, with some wind from the west. " * 4
-"""What a tool returns."""
+"""The result of a tool."""
 
 
 class Overall(TypedDict):
@@ -72,12 +72,12 @@ def fan_out(saver: BaseCheckpointSaver[Any]) -> Any:
 
 
 def fan_out_input(width: int) -> dict[str, Any]:
-    """The input for so many subgraphs."""
+    """Returns the input for this many subgraphs."""
     return {"subjects": [f"subject {number}" for number in range(width)], "jokes": []}
 
 
 def react_agent(saver: BaseCheckpointSaver[Any], calls: int) -> Any:
-    """The agent that calls tools so many times, on a saver."""
+    """Builds the agent that calls tools this many times, on a saver."""
 
     def model(state: Chat) -> dict[str, Any]:
         asked = sum(isinstance(message, ToolMessage) for message in state["messages"])
@@ -115,7 +115,7 @@ def react_input() -> dict[str, Any]:
 
 
 def config(steps: int) -> RunnableConfig:
-    """The config of a new thread, with room for so many steps."""
+    """Returns the config of a new thread, with room for this many steps."""
     return {"configurable": {"thread_id": str(uuid.uuid4())}, "recursion_limit": steps}
 
 

@@ -1,11 +1,11 @@
-"""What a benchmark is made of: cases of three kinds, and the pace at which they are measured.
+"""Building blocks of a benchmark: cases of three kinds, and the pace at which they are measured.
 
-A case has a name, for the command line and the files, and can `run`: it measures, and returns what it found as JSON.
-What is printed, drawn and published is made from that JSON alone.
+A case has a name, for the command line and the files, and `run` measures it and returns the result as JSON. Printed,
+drawn and published output is made from that JSON alone.
 
 - `Comparison`: one figure with each saver, and a target for their ratio. A row of the table.
 - `Curve`: a figure with each saver at each of several points. A plot.
-- `Facts`: figures of ours that have nothing to be compared with, or that speak for themselves.
+- `Facts`: figures of ours without a counterpart, or that speak for themselves.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from tests.bench.environment import Environment
 from tests.bench.savers import Kind
 
 Progress = Callable[[str], None]
-"""Told what is being measured."""
+"""Called with the name of the current measurement."""
 SAVERS: tuple[Kind, Kind] = ("postgres", "checkpointd")
-"""Who takes turns."""
+"""The savers that take turns."""
 SPEED = "Speed"
 """The main table, which the README shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How much is measured."""
+    """The extent of the measurements."""
 
     rounds: int = 3
-    """How often each saver has its turn."""
+    """The number of turns of each saver."""
     seconds: float = 5.0
-    """How long a throughput takes."""
+    """How long a throughput is measured."""
     runs: int = 60
-    """How many times something is timed for a median."""
+    """The number of timed runs for a median."""
     warm_up: int = 8
-    """How many runs go before."""
+    """The number of runs before that aren't timed."""
     agents: tuple[int, ...] = (1, 4, 16, 64, 256)
     """The points of the curve over agents."""
     state_bytes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -48,19 +48,19 @@ class Pace:
     workers: tuple[int, ...] = (1, 2)
     """The points of the curve over server processes."""
     steps: tuple[int, int] = (300, 50)
-    """How many steps the list grows, and how many the constant stays in the state."""
+    """The number of steps in which the list grows, and in which the constant stays in the state."""
     items: int = 10_000
-    """How many strings of 1 KB the large list has."""
+    """The number of strings of 1 KB in the large list."""
     changes: int = 15
-    """How often the large list is changed."""
+    """The number of changes of the large list."""
     large_bytes: int = 100_000_000
-    """How large the largest value is."""
+    """The size of the largest value."""
     most_processes: int = 4
-    """Maximum number of the agents' processes, as in the titles."""
+    """The maximum number of agent processes, as in the titles."""
     processes: int = 48
-    """How many agent processes count connections."""
+    """The number of agent processes that count connections."""
     settle_seconds: float = 11.0
-    """How long PostgreSQL may take to publish its statistics: up to 10 seconds for a connection that is idle."""
+    """How long PostgreSQL may take to publish its statistics: up to 10 seconds for an idle connection."""
 
 
 QUICK = Pace(
@@ -79,7 +79,7 @@ QUICK = Pace(
     processes=2,
     settle_seconds=0.0,
 )
-"""Just enough to see that everything works. The figures mean nothing."""
+"""Just enough to check that everything works. The figures mean nothing."""
 
 
 class Case(Protocol):
@@ -91,10 +91,10 @@ class Case(Protocol):
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """A title for people."""
 
     def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
-        """Measures. Returns what it found, for JSON, with its "kind"."""
+        """Measures, and returns the result, as JSON with its "kind"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,16 +106,16 @@ class Comparison:
     unit: str
     """The unit of a figure."""
     measure: Callable[[Environment, Kind, Pace], float]
-    """Measures one saver, once."""
+    """Measures one saver once."""
     more_is_better: bool
     """Whether a greater figure is better."""
     target: float | None = None
-    """The ratio of our figure to the stock saver's that is wanted."""
+    """The desired ratio of our figure to the stock saver's."""
     group: str = SPEED
-    """The heading under which it stands, in a table and a chart with its like."""
+    """The heading of the table and the chart that it belongs to."""
     with_memory: bool = False
-    """Whether LangGraph's saver in memory has its turn too. It only serializes: what it reaches is out of reach for one
-    that stores."""
+    """Whether LangGraph's saver in memory has its turn too. It only serializes, so no saver that stores can reach its
+    figures."""
 
     def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Lets the savers take turns, and compares them round by round."""
@@ -146,7 +146,7 @@ class Comparison:
 
 
 MeasurePoint = Callable[[Kind, int], float]
-"""Measures one saver at one point, once."""
+"""Measures one saver at one point once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,18 +156,18 @@ class Curve:
     name: str
     title: str
     axis: str
-    """What the points are."""
+    """The label of the points."""
     unit: str
     """The unit of a figure."""
     points: Callable[[Pace], tuple[int, ...]]
-    """Where it is measured."""
+    """The points where it is measured."""
     start: Callable[[Environment, Pace], AbstractContextManager[MeasurePoint]]
-    """Makes what all points need, and takes it away in the end."""
+    """Creates what all points need, and removes it in the end."""
     logarithmic: bool = True
-    """Whether the figures' axis is logarithmic. The points' is, if there are more than two."""
+    """Whether the axis of the figures is logarithmic. That of the points is, if there are more than two."""
 
     def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
-        """Goes along the points in each round; at each of them the savers take turns."""
+        """Goes through the points in each round; at each of them the savers take turns."""
         points = self.points(pace)
         found: dict[Kind, dict[int, list[float]]] = {kind: {point: [] for point in points} for kind in SAVERS}
         progress(f"{self.title}: setting up")
@@ -196,11 +196,11 @@ class Fact:
     value: float
     unit: str = ""
     target: float | None = None
-    """At the most so much is wanted."""
+    """The desired maximum."""
     digits: int = 0
-    """How many digits behind the point are worth showing."""
+    """The number of decimals worth showing."""
     beside: str = ""
-    """What to know with it, such as the stock saver's figure."""
+    """Context, such as the stock saver's figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ class Facts:
     name: str
     title: str
     tell: Callable[[Environment, Pace], list[Fact]] = field()
-    """Measures them, once."""
+    """Measures them once."""
 
     def run(self, environment: Environment, pace: Pace, progress: Progress) -> dict[str, Any]:
         """Measures them."""

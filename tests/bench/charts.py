@@ -1,4 +1,4 @@
-"""What a benchmark shows: SVG charts, made from the JSON that cases left."""
+"""Charts of a benchmark as SVG, made from the JSON that cases left."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.bench.report import Result
 MOST_LINEAR = 20
 """The greatest ratio that is drawn on a linear axis."""
 LEAST_RATIO = 0.001
-"""Below it a ratio is drawn as if it were this: of a size that is too small to be measured it is 0."""
+"""The least ratio that is drawn; ratios too small to measure are 0."""
 OURS, THEIRS, INK = "#3b7dd8", "#e08a2e", "#666666"
 
 
 def draw_ratios(path: Path, results: list[Result]) -> None:
     """Draws a table of comparisons: how many times better or worse than the stock saver."""
     with _figure(path, width=8, height=0.7 * len(results) + 1.2) as axes:
-        # Where less is better the ratio is turned over, so that longer bars are better everywhere.
+        # Ratios where less is better are inverted, so longer bars are better everywhere.
         gains = [
             result["ratio"] if result["more_is_better"] else 1 / max(result["ratio"], LEAST_RATIO) for result in results
         ]
@@ -32,7 +32,7 @@ def draw_ratios(path: Path, results: list[Result]) -> None:
             axes.set_xscale("log")
         axes.set_yticks(places, [result["title"] for result in results])
         axes.invert_yaxis()
-        axes.margins(x=0.12)  # for the figures behind the bars
+        axes.margins(x=0.12)  # for the figures next to the bars
         axes.set_xlabel("times as good as the stock saver (more is better)")
 
 
@@ -67,7 +67,7 @@ def _figure(path: Path, *, width: float, height: float) -> Iterator[Any]:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    # Text stays text, which makes small files; ids that stay the same make small differences.
+    # Text stays text, which keeps files small; stable ids keep diffs small.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.family": "sans-serif"}):
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         yield axes

@@ -1,4 +1,4 @@
-"""The main table: real graphs, throughput, latency and CPU time beside the stock savers."""
+"""The main table: real graphs, throughput, latency and CPU time compared with the stock savers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def throughput(
     seconds: float,
     work: Literal["calls", "runs"] = "calls",
 ) -> float:
-    """Lets processes of agents work side by side. Returns what they did a second, all together."""
+    """Runs processes of agents concurrently. Returns their total throughput per second."""
     workers = Workers.working(kind, address, work=work, processes=processes, agents=agents, seconds=seconds)
     workers.until_ready()
     return float(sum(result["per_second"] for result in workers.work()))
@@ -145,12 +145,12 @@ def _time_runs(
     """Times `ainvoke` of a graph on a thread of its own, one after another: the median, in milliseconds.
 
     Args:
-        environment: What it runs on.
+        environment: The environment to run in.
         kind: The saver.
-        pace: How many runs.
-        build: Makes the graph on a saver.
-        arguments: Makes the input and the config of a run.
-        shorter: How many times fewer runs are enough, since each takes longer.
+        pace: The number of runs.
+        build: Builds the graph on a saver.
+        arguments: Returns the input and the config of a run.
+        shorter: Divides the number of runs, for a graph that takes longer.
     """
 
     async def measure() -> float:
@@ -178,7 +178,7 @@ def _invoke(environment: Environment, kind: Kind, pace: Pace) -> float:
 
 
 def _call(name: str) -> Callable[[Environment, Kind, Pace], float]:
-    """How long one call takes of an agent that makes one after another: the median, in milliseconds."""
+    """Measures one kind of call of an agent that makes calls sequentially: the median, in milliseconds."""
 
     async def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
         async with open_async(kind, environment.address(kind), pool_size=1) as saver:
@@ -189,7 +189,7 @@ def _call(name: str) -> Callable[[Environment, Kind, Pace], float]:
 
 
 def _postgres_cpu(environment: Environment, kind: Kind, pace: Pace) -> float:
-    """How much CPU time PostgreSQL needs for a put of one agent, its vacuum not included, in microseconds."""
+    """Measures PostgreSQL's CPU time for a put of one agent, without vacuum, in microseconds."""
     command = [sys.executable, "-m", "tests.bench.put_worker", kind, environment.address(kind), "1", str(pace.seconds)]
     workers = Workers(command)
     workers.until_ready()

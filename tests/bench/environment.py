@@ -1,4 +1,4 @@
-"""What a benchmark runs on: one PostgreSQL with its durability on, a database for each saver, and our server."""
+"""The environment of a benchmark: one durable PostgreSQL, a database for each saver, and our server."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.server_process import ExecutedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "asyncpg", "grpcio", "protobuf")
-"""Whose versions belong to the figures."""
+"""Packages whose versions are reported with the figures."""
 _AUTOVACUUM = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum %'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The processes that a benchmark talks to."""
+    """The processes that a benchmark uses."""
 
     cluster: PostgresCluster
     server: ExecutedServer
@@ -42,26 +42,26 @@ class Environment:
     """The name of the stock savers' database."""
 
     def address(self, kind: Kind) -> str:
-        """Where a saver finds what it needs."""
+        """Returns the address that a saver connects to."""
         return {"checkpointd": self.server.target, "postgres": self.stock_url, "memory": ""}[kind]
 
     def server_cpu_seconds(self) -> float:
-        """How much CPU time our server has used so far, all its processes, PostgreSQL not included."""
+        """Returns the CPU time that all processes of our server have used so far, without PostgreSQL."""
         return cpu_seconds(self.server.process.pid)
 
     def postgres_cpu_seconds(self) -> float:
-        """How much CPU time PostgreSQL has used so far, all its processes."""
+        """Returns the CPU time that all processes of PostgreSQL have used so far."""
         lock = self.cluster.data_dir / "postgres" / "postmaster.pid"
         return cpu_seconds(int(lock.read_text().split()[0]))
 
     @contextmanager
     def without_autovacuum(self) -> Iterator[None]:
-        """Has PostgreSQL do nothing by itself, so that its CPU time holds no work on what other cases have left."""
+        """Disables autovacuum, so PostgreSQL's CPU time includes no work on what other cases left behind."""
         self._configure("ALTER SYSTEM SET autovacuum = off")
         try:
             while self.cluster.fetch_value(_AUTOVACUUM):
                 time.sleep(0.02)
-            # What others have written is written to the tables' files now, not meanwhile.
+            # Flush what other cases wrote now, not during the measurement.
             self.cluster.execute("CHECKPOINT")
             yield
         finally:
@@ -73,7 +73,7 @@ class Environment:
 
     @contextmanager
     def serving(self, *options: str, prefix: Sequence[str] = ()) -> Iterator[ExecutedServer]:
-        """Runs one more server, on a database of its own."""
+        """Runs an additional server with its own database."""
         database = self.cluster.create_database()
         with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
             server = ExecutedServer(
@@ -87,23 +87,23 @@ class Environment:
         self.cluster.drop_database(database)
 
     def stored_bytes(self, kind: Kind) -> int:
-        """How much a saver's database takes on disk."""
+        """Returns the size of a saver's database on disk."""
         database = self.database if kind == "checkpointd" else self.stock_database
         return int(self.cluster.fetch_value("SELECT pg_database_size($1)", database))
 
     def connections(self, database: str) -> int:
-        """How many clients are connected to a database."""
+        """Returns the number of clients connected to a database."""
         return int(self.cluster.fetch_value("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database))
 
 
 @contextmanager
 def open_environment(server_options: tuple[str, ...] = ()) -> Iterator[Environment]:
-    """Starts PostgreSQL and our server, and stops them."""
+    """Runs PostgreSQL and our server while entered."""
     with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
         log_dir = Path(folder)
-        # Everybody may pass, since PostgreSQL runs as another user where we are root.
+        # Other users may enter, since PostgreSQL runs as another user if we are root.
         log_dir.chmod(0o755)
-        settings = {"track_wal_io_timing": "on"}  # for the profile; it costs next to nothing
+        settings = {"track_wal_io_timing": "on"}  # for the profile; the cost is negligible
         with PostgresCluster(log_dir / "postgres", durable=True, settings=settings) as cluster:
             ours, theirs = cluster.create_database(), cluster.create_database()
             set_up(cluster.dsn(theirs))
@@ -119,7 +119,7 @@ def open_environment(server_options: tuple[str, ...] = ()) -> Iterator[Environme
 
 
 class Workers:
-    """Processes of agents that begin together."""
+    """Processes of agents that start together."""
 
     def __init__(self, command: Sequence[str], *, processes: int = 1) -> None:
         self._processes = [
@@ -131,7 +131,7 @@ class Workers:
     def working(
         cls, kind: Kind, address: str, *, work: str = "calls", processes: int, agents: int, seconds: float
     ) -> Self:
-        """Processes whose agents work for a while, each so many; `work` is one of the worker's kinds."""
+        """Starts processes whose agents, this many in each, work for a while; `work` is one of the worker's kinds."""
         command = [sys.executable, "-m", "tests.bench.worker", kind, address, work, str(agents), str(seconds)]
         return cls(command, processes=processes)
 
@@ -143,7 +143,7 @@ class Workers:
                 raise RuntimeError("an agent process ended before it was ready; its error is above")
 
     def work(self) -> list[dict[str, Any]]:
-        """Lets them work, and returns what each has measured."""
+        """Lets them work, and returns their results."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
@@ -157,20 +157,20 @@ class Workers:
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time of a process and its children so far, in seconds."""
+    """Returns the CPU time of a process and its children so far, in seconds."""
     process = psutil.Process(pid)
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = one.cpu_times()
             total += times.user + times.system
-    # Of children that have ended meanwhile, too.
+    # Includes children that have ended meanwhile.
     ended = process.cpu_times()
     return total + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Returns a description of the machine, for the figures."""
     return {
         "cores": psutil.cpu_count(),
         "processor": _processor(),
@@ -182,7 +182,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is measured; with a "+" if files differ from it. Nothing, where there is no git."""
+    """Returns the measured commit, with a "+" if files differ from it. Empty without git."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
     with contextlib.suppress(FileNotFoundError):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -190,7 +190,7 @@ def commit() -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Returns the processor's name, if the system reports it."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""What isn't a ratio to the stock saver: connections, the cost of a long thread, CPU time a call."""
+"""Figures that aren't ratios to the stock saver: connections, the cost of a long thread, CPU time per call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bench.threads import thread_of, time_reads
 
 
 def cases() -> list[Case]:
-    """What stands below the main table."""
+    """Returns the cases below the main table."""
     return [
         Facts(name="connections", title="connections to PostgreSQL", tell=_connections),
         Facts(name="long-thread", title="reading the latest of a long thread", tell=_long_thread),

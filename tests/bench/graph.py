@@ -1,4 +1,4 @@
-"""A graph of six nodes, as a small agent has them: what one run costs with each saver."""
+"""A graph of six nodes, like a small agent's: the cost of a run with each saver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class State(TypedDict):
 
 
 def build(saver: BaseCheckpointSaver[Any]) -> Any:
-    """The graph, on a saver. Its nodes only add a message, so that what is timed is LangGraph and the saver."""
+    """Builds the graph on a saver. Its nodes only add a message: the measured time is LangGraph's and the saver's."""
 
     def node(number: int) -> Any:
         def step(state: State) -> State:

@@ -1,7 +1,7 @@
-"""Where a put's microseconds go: CPU time of the client, the server and PostgreSQL by layer, and waiting for the disk.
+"""Profile of a put: CPU time of the client, the server and PostgreSQL by layer, and time spent waiting for the disk.
 
-What each process uses is read from the operating system; in which of its layers, from samples (see sampler.py); the
-wait for the disk, from PostgreSQL's statistics. docs/performance.md tells how to find the same by hand.
+The CPU time of each process comes from the operating system, its layers from samples (see sampler.py), and the wait for
+the disk from PostgreSQL's statistics. docs/performance.md describes how to get the same by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.bench.case import Case, Pace, Progress
 from tests.bench.environment import Environment, Workers, cpu_seconds
 
 WAL = "SELECT sum(writes), sum(write_time), sum(fsyncs), sum(fsync_time) FROM pg_stat_io WHERE object = 'wal'"
-"""How often the log was written and made durable so far, and the milliseconds that were waited for it."""
+"""How often the log was written and synced so far, and how long that took, in milliseconds."""
 PUT = [sys.executable, "-m", "tests.bench.put_worker"]
 BENCHMARK = "the benchmark itself"
 ELAPSED, DISK, CPU = "elapsed (median)", "PostgreSQL: writing and syncing the log", "PostgreSQL: CPU"
@@ -33,7 +33,7 @@ def cases() -> list[Case]:
 
 @dataclass(frozen=True, kw_only=True)
 class PutProfile:
-    """Profiles puts of one agent alone, and of 32 in one process."""
+    """Profiles puts of a single agent, and of 32 agents in one process."""
 
     name: str = "profile"
     title: str = "Where a put's microseconds go"
@@ -49,7 +49,7 @@ class PutProfile:
 
 
 def _profile(environment: Environment, pace: Pace, agents: int) -> dict[str, float]:
-    """The microseconds a put, by what they go to."""
+    """Returns the microseconds of a put, by where they are spent."""
     with tempfile.TemporaryDirectory(prefix="checkpointd-bench-") as folder:
         samples = Path(folder, "samples.json")
         prefix = (sys.executable, "-m", "tests.bench.sampler", str(samples))
@@ -83,7 +83,7 @@ def _profile(environment: Environment, pace: Pace, agents: int) -> dict[str, flo
 
 
 def _by_layer(side: str, cpu_us: float, samples: Mapping[str, int]) -> dict[str, float]:
-    """Spreads a side's CPU time over its layers, but for what the benchmark itself used."""
+    """Distributes a side's CPU time over its layers, except that of the benchmark itself."""
     total = sum(samples.values()) or 1
     layers = sorted(samples, key=lambda layer: -samples[layer])
     return {f"{side}: {layer}": cpu_us * samples[layer] / total for layer in layers if layer != BENCHMARK}

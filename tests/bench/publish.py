@@ -1,6 +1,6 @@
-"""Puts figures into the documents: what was measured last, between two marks, and the charts beside it.
+"""Writes figures into the documents: the latest results, between two marks, and the charts beside them.
 
-The documents have no other figures than these. Nothing is written by hand between the marks.
+The documents have no other figures. Nothing is written by hand between the marks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOTHING = "Nothing has been measured for this version yet: see `make bench`.\n"
 
 
 def publish(results: list[Result], root: Path = ROOT) -> list[Path]:
-    """Writes the figures of results into the documents, and nothing of earlier ones stays. Returns what was written.
+    """Writes the figures of results into the documents, replacing all earlier ones. Returns the written files.
 
     Files in the folder that were not published stay.
     """
@@ -52,7 +52,7 @@ def publish(results: list[Result], root: Path = ROOT) -> list[Path]:
 
 
 def _published(figures: Path) -> list[Path]:
-    """Returns the files of what was published last: results, and the charts that are drawn of them."""
+    """Returns the files that were published last: results, and their charts."""
     results: list[Result] = []
     for path in sorted(figures.glob("*.json")):
         with suppress(ValueError):
@@ -65,7 +65,7 @@ def _published(figures: Path) -> list[Path]:
 
 
 def texts(results: list[Result]) -> dict[str, str]:
-    """What belongs between the marks of each document, by its path."""
+    """Returns the text between the marks of each document, by its path."""
     return {"README.md": _readme(results), "docs/performance.md": _page(results)}
 
 
@@ -96,7 +96,7 @@ def between_marks(document: str, text: str) -> str:
 
 
 def _readme(results: list[Result]) -> str:
-    # Without any of the three, as in a run of some cases only, what there is of the main table.
+    # If none of the headlines was measured, as in a run of some cases only, the main table's existing rows are shown.
     rows = [result for result in results if result["name"] in HEADLINES] or groups(results).get(SPEED)
     if not rows:
         return NOTHING

@@ -1,7 +1,7 @@
-"""A process of agents that do nothing but put. Usage: python -m tests.bench.put_worker KIND ADDRESS AGENTS SECONDS
+"""A process of agents that only put. Usage: python -m tests.bench.put_worker KIND ADDRESS AGENTS SECONDS
 
-Like the other worker it prints "ready", begins at the end of its standard input, and prints what it measured as JSON:
-puts, how long each took, and its own CPU time by layer.
+Like the other worker it prints "ready", starts when its standard input ends, and prints its results as JSON:
+the number of puts, how long each took, and its own CPU time by layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Putter(Chat):
     """An agent that puts checkpoint after checkpoint of a chat of 20 to 60 messages."""
 
     async def run(self, end: float) -> None:
-        """Puts until it is late enough."""
+        """Puts until the given time."""
         configurable = {"thread_id": self._thread_id, "checkpoint_ns": "", "__pregel_runtime": Runtime()}
         config: RunnableConfig = {"configurable": configurable}
         while time.perf_counter() < end:

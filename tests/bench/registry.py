@@ -1,4 +1,4 @@
-"""Every case there is, in the order of the report. A new module of cases is added here, and nowhere else."""
+"""All cases, in the order of the report. A new module of cases is only added here."""
 
 from __future__ import annotations
 

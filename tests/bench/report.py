@@ -1,4 +1,4 @@
-"""What a benchmark says, made from the JSON that cases left: tables and lists in Markdown."""
+"""The report of a benchmark, made from the JSON that cases left: tables and lists in Markdown."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from tests.bench.profile import CPU, DISK, ELAPSED
 
 Result = dict[str, Any]
-"""What a case has found, with its name, its title, the machine and the day."""
+"""The result of a case, with its name, its title, the machine and the day."""
 
 
 def save(folder: Path, result: Result) -> None:
-    """Keeps a result, in place of an earlier one of the same case."""
+    """Saves a result, replacing an earlier one of the same case."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{result['name']}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def load(folder: Path, names: Iterable[str]) -> list[Result]:
-    """Returns the results of these cases, as far as there are any, in this order."""
+    """Returns the existing results of these cases, in this order."""
     paths = [folder / f"{name}.json" for name in names]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
@@ -32,7 +32,7 @@ def of_kind(results: list[Result], kind: str) -> list[Result]:
 
 
 def report(results: list[Result]) -> str:
-    """Everything, in Markdown."""
+    """Returns everything, in Markdown."""
     parts = [f"{group}:\n\n{comparisons(rows)}" for group, rows in groups(results).items()]
     parts.append(facts(of_kind(results, "facts")))
     parts += [curve(result) for result in of_kind(results, "curve")]
@@ -49,11 +49,11 @@ def groups(results: list[Result]) -> dict[str, list[Result]]:
 
 
 def comparisons(results: list[Result], *, targets: bool = True) -> str:
-    """A table of comparisons: medians, and the spread of the ratio over the rounds.
+    """Returns a table of comparisons: medians, and the spread of the ratio over the rounds.
 
     Args:
         results: The comparisons.
-        targets: Whether to show what was wanted, and whether it was reached: for those who work on it.
+        targets: Whether to show the targets, and whether they were reached: for developers.
     """
     heads = ["work", "stock saver", "checkpointd", "ratio (lowest to highest)"]
     if targets:
@@ -82,7 +82,7 @@ def comparisons(results: list[Result], *, targets: bool = True) -> str:
 
 
 def _in_memory(result: Result, theirs: float) -> str:
-    """The figure of the saver that stores nothing, and its ratio to the stock saver's: no other can do better."""
+    """Returns the figure of the saver that stores nothing, and its ratio to the stock saver's: the best possible."""
     if not result.get("memory"):
         return ""
     figure = statistics.median(result["memory"])
@@ -90,7 +90,7 @@ def _in_memory(result: Result, theirs: float) -> str:
 
 
 def facts(results: list[Result], *, targets: bool = True) -> str:
-    """A list of the figures that stand for themselves, with what was wanted of them or without."""
+    """Returns a list of the figures that stand for themselves, with or without targets."""
     lines = []
     for fact in (fact for result in results for fact in result["facts"]):
         words = f"{fact['value']:,.{fact['digits']}f} {fact['unit']}".strip()
@@ -102,7 +102,7 @@ def facts(results: list[Result], *, targets: bool = True) -> str:
 
 
 def curve(result: Result) -> str:
-    """The medians along a curve."""
+    """Returns the medians along a curve."""
     unit = result["unit"]
     rows = []
     for point, theirs, ours in zip(result["points"], result["stock"], result["checkpointd"], strict=True):
@@ -113,7 +113,7 @@ def curve(result: Result) -> str:
 
 
 def profile(result: Result) -> str:
-    """The microseconds of a put, by what they go to: CPU time first, largest first on each side."""
+    """Returns the microseconds of a put, by where they are spent: CPU time first, largest first on each side."""
     columns = result["columns"]
     rows: list[tuple[str, ...]] = []
 
@@ -134,7 +134,7 @@ def profile(result: Result) -> str:
 
 
 def provenance(results: list[Result], *, packages: bool = True) -> str:
-    """What the results were measured on and when, a sentence for each machine."""
+    """Describes where and when the results were measured, in a sentence for each machine."""
     told: dict[str, list[str]] = {}
     for result in results:
         machine = result["machine"]
@@ -151,7 +151,7 @@ def provenance(results: list[Result], *, packages: bool = True) -> str:
 
 
 def number(value: float) -> str:
-    """A figure with about three digits that count."""
+    """Formats a figure with about three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 

@@ -1,4 +1,4 @@
-"""A remote round trip that does nothing, and a commit that stores nothing: what no checkpoint server here can beat.
+"""A remote round trip that does nothing, and a commit that stores little: the floor for any checkpoint server here.
 
 As a program it is the other end: a bare grpc.aio server that answers every call with a few bytes. It prints its port.
 """
@@ -22,13 +22,13 @@ from tests.bench.environment import ROOT, Environment, cpu_seconds
 
 CALL, STREAM = "/echo.Echo/Call", "/echo.Echo/Stream"
 BYTES = 300
-"""How large requests and answers are."""
+"""The size of requests and answers."""
 CALLS = 20
-"""How many calls are timed for each run of the pace."""
+"""The number of timed calls for each run of the pace."""
 
 
 def cases() -> list[Facts]:
-    """The floor."""
+    """Returns the floor."""
     return [Facts(name="round-trip", title="a round trip and a commit that do nothing", tell=_tell)]
 
 
@@ -77,7 +77,7 @@ async def _round_trip(what: str, make: Callable[[], Awaitable[Any]], server: int
 
 
 async def _commit(environment: Environment, pace: Pace) -> float:
-    """How long it takes to store a row for good (median), in seconds."""
+    """Measures how long a durable insert of a row takes (median), in seconds."""
     database = environment.cluster.create_database()
     connection = await asyncpg.connect(environment.cluster.dsn(database))
     try:

@@ -1,14 +1,13 @@
-"""Where a process of Python spends its CPU time, by layer: a sampler inside of it.
+"""A sampler inside a Python process that shows where it spends its CPU time, by layer.
 
     python -m tests.bench.sampler OUT python -m MODULE [ARGUMENT ...]
 
-runs a module in this process, as `python -m` would. SIGUSR1 begins to sample; SIGUSR2 ends it and writes the counts to
+runs a module in this process, as `python -m` would. SIGUSR1 starts sampling; SIGUSR2 stops it and writes the counts to
 the file OUT, as JSON.
 
-The kernel sends a signal for each millisecond of CPU time that the process has used, in whatever thread. Its handler
-looks at where the main thread's Python stands, and counts a layer. What C code does is counted where Python called it;
-what gRPC's own threads do, at wherever Python stands meanwhile, which is mostly in the event loop. So both are shown as
-one.
+The kernel sends a signal for each millisecond of CPU time that the process uses, in any thread. The handler reads the
+main thread's Python stack, and counts a layer. Time in C code counts where Python called it; time in gRPC's own threads
+counts wherever Python happens to be, which is mostly in the event loop. The two are therefore shown as one.
 """
 
 from __future__ import annotations
@@ -38,28 +37,28 @@ LAYERS = {
     "asyncio/base_events.py": EVENT_LOOP,
     "tests/bench/": "the benchmark itself",
 }
-"""Which layer a file belongs to; the first that its path contains counts. What is in none (the standard library, what
-serialization is made of) belongs to the layer that called it."""
+"""The layer of each file: the first entry that is part of its path. Other files (the standard library, serialization
+libraries) count for the layer that called them."""
 
 
 class Sampler:
-    """Counts samples by layer. Of the main thread; use it there."""
+    """Counts samples of the main thread, by layer. Use it in the main thread."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """How many samples fell into each layer."""
+        """The number of samples in each layer."""
         self._wakeup = -1
         self._known: dict[str, str | None] = {}
 
     def start(self) -> None:
-        """Begins to sample."""
-        # Otherwise each sample would wake asyncio up.
+        """Starts sampling."""
+        # Otherwise each sample would wake asyncio.
         self._wakeup = signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGPROF, self._sample)
         signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops sampling."""
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.set_wakeup_fd(self._wakeup)
 
@@ -79,7 +78,7 @@ class Sampler:
 
 
 def main() -> None:
-    """Runs a module, and samples between the signals."""
+    """Runs a module, and takes samples between the signals."""
     out, _, flag, module, *arguments = sys.argv[1:]
     assert flag == "-m"
     sampler = Sampler()

@@ -1,6 +1,6 @@
 """The savers that are compared: LangGraph's own on PostgreSQL, and ours on a server on the same PostgreSQL.
 
-Each is what a user would build: the stock async saver with a connection pool, the stock sync saver with one connection.
+Each is built as users would: the stock async saver with a connection pool, the stock sync saver with one connection.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from langgraph.checkpoint.grpc import Encryption, GrpcSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
 Kind = Literal["checkpointd", "postgres", "memory"]
-"""Which saver: ours, the stock one, or the one in memory (what serialization alone costs)."""
+"""The saver: ours, the stock one, or the one in memory (the cost of serialization alone)."""
 LARGEST_POOL = 10
-"""How many connections a pool of the stock saver has at the most. More are of no use to it: it runs one statement at a
-time, under a lock of its own."""
+"""Maximum number of connections in a stock saver's pool. More wouldn't help: it runs one statement at a time, under its
+own lock."""
 ENCRYPTION = Encryption(keys={"bench": bytes(32)}, current="bench")
 
 
@@ -26,9 +26,9 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
     """Opens a saver for one process's async agents.
 
     Args:
-        kind: Which saver.
+        kind: The saver.
         address: The server's target for ours, the database's URL for the stock one.
-        pool_size: How many agents there are: the stock saver's pool has a connection for each, but for its bound.
+        pool_size: The number of agents: the stock saver's pool has a connection for each, up to its maximum.
     """
     if kind == "checkpointd":
         async with GrpcSaver(address) as saver:
@@ -41,7 +41,7 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
         options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
         size = min(pool_size, LARGEST_POOL)
         async with AsyncConnectionPool(address, min_size=size, max_size=size, kwargs=options) as pool:
-            await pool.wait()  # no connection is made while the clock runs
+            await pool.wait()  # no connection is opened during the measurement
             yield AsyncPostgresSaver(pool)
     else:
         yield InMemorySaver()
@@ -49,7 +49,7 @@ async def open_async(kind: Kind, address: str, *, pool_size: int) -> AsyncIterat
 
 @contextmanager
 def open_sync(kind: Kind, address: str, *, encrypted: bool = False) -> Iterator[BaseCheckpointSaver[Any]]:
-    """Opens a saver for one blocking caller; see `open_async`. Ours may encrypt what it stores."""
+    """Opens a saver for one blocking caller; see `open_async`. Ours can encrypt what it stores."""
     if kind == "checkpointd":
         with GrpcSaver(address, encryption=ENCRYPTION if encrypted else None) as saver:
             yield saver
@@ -63,7 +63,7 @@ def open_sync(kind: Kind, address: str, *, encrypted: bool = False) -> Iterator[
 
 
 def set_up(address: str) -> None:
-    """Makes the stock saver's tables."""
+    """Creates the stock saver's tables."""
     from langgraph.checkpoint.postgres import PostgresSaver
 
     with PostgresSaver.from_conn_string(address) as saver:

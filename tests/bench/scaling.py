@@ -1,4 +1,4 @@
-"""How the savers scale: over agents, over the size of a state, over the length of a thread, over server processes."""
+"""Scaling of the savers: over agents, size of a state, length of a thread, and server processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.bench.savers import Kind, open_async
 from tests.bench.threads import thread_of, time_reads
 
 MOST_BYTES = 100_000_000
-"""Maximum size of data written for one figure, but at least three puts."""
+"""Maximum number of bytes written for one figure, except that there are at least three puts."""
 
 
 def cases() -> list[Case]:
@@ -117,7 +117,7 @@ def _state(environment: Environment, pace: Pace) -> Iterator[MeasurePoint]:
 
 
 async def _put_and_read(saver: BaseCheckpointSaver[Any], size: int, pace: Pace) -> float:
-    """The time of a put and a read, in milliseconds: a chat of so many bytes of text, with another last message."""
+    """Measures a put and a read, in milliseconds, of a chat with this many bytes of text and a changed last message."""
     state = _chat_of(size)
     thread_id = str(uuid.uuid4())
     config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
@@ -128,7 +128,7 @@ async def _put_and_read(saver: BaseCheckpointSaver[Any], size: int, pace: Pace) 
         version = saver.get_next_version(version, None)
         checkpoint = checkpoint_of({"messages": list(state)})
         checkpoint["channel_versions"] = {"messages": version}
-        # Each turn is a run of its own, as it would be for an agent that serves requests.
+        # Each turn is a separate run, as for an agent that serves requests.
         run: RunnableConfig = {"configurable": {**config["configurable"], "__pregel_runtime": Runtime()}}
         started = time.perf_counter()
         put = await saver.aput(run, checkpoint, {"step": number}, checkpoint["channel_versions"])
@@ -142,7 +142,7 @@ async def _put_and_read(saver: BaseCheckpointSaver[Any], size: int, pace: Pace) 
 
 
 def _chat_of(size: int) -> list[AnyMessage]:
-    """Messages whose texts have so many bytes together, of words at random: they compress about as text does."""
+    """Returns messages with this many bytes of text in total, of random words: they compress about as well as text."""
     random = Random(7)
     words = ["".join(random.choices(ascii_lowercase, k=random.randint(2, 9))) for _ in range(2000)]
     chat: list[AnyMessage] = []

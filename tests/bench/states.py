@@ -1,4 +1,4 @@
-"""Large states: what is stored of them, what a change costs, and what memory they take."""
+"""Large states: how much is stored, the cost of a change, and the memory used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ."
 
 
 def cases() -> list[Case]:
-    """What large states cost."""
+    """Returns the cases of large states."""
     return [
         _comparison("growing-list", "300 steps of a list that grows by 1 KB: stored", "MB", _growing_list(), 0.0625),
         _comparison(
@@ -58,7 +58,7 @@ def _comparison(name: str, title: str, unit: str, measure: Measure, target: floa
 
 
 class Growing(TypedDict):
-    """A list that grows, and what never changes."""
+    """A list that grows, and a constant."""
 
     items: Annotated[list[str], operator.add]
     constant: str
@@ -78,7 +78,7 @@ def _constant(environment: Environment, kind: Kind, pace: Pace) -> float:
 def _stored(
     environment: Environment, kind: Kind, *, steps: int, item_bytes: int, constant_bytes: int, encrypted: bool = False
 ) -> float:
-    """How much a saver's database grows by a run of so many steps, with all its tables and indexes, in MB."""
+    """Measures how much a saver's database grows in a run of this many steps, with all tables and indexes, in MB."""
     dice = random.Random(1)
     constant = _text(dice, constant_bytes)
 
@@ -101,14 +101,14 @@ def _stored(
 
 
 def _files(environment: Environment, kind: Kind, pace: Pace) -> float:
-    """How much a saver's database grows by a step that edits 3 of 50 files of 20 KB, with all its tables, in KB."""
+    """Measures how much a saver's database grows per step that edits 3 of 50 files of 20 KB, with all tables, in KB."""
     dice = random.Random(4)
     files = {f"src/module_{number}.py": _text(dice, 20_000) for number in range(50)}
     with open_sync(kind, environment.address(kind)) as saver:
         thread = _thread()
         config = _put(saver, thread, files, 0)
         before = environment.stored_bytes(kind)
-        # Some times as many as a chain of patches has.
+        # Several times the length of a chain of patches.
         steps = pace.changes * 8
         for number in range(1, steps + 1):
             for name in dice.sample(sorted(files), 3):
@@ -122,7 +122,7 @@ def _files(environment: Environment, kind: Kind, pace: Pace) -> float:
 
 
 def _large_list(what: str) -> Measure:
-    """How long a put, or a read, takes of a list of 1 KB strings that is changed in one of them: the median, in ms."""
+    """Measures a put or a read of a list of 1 KB strings, one of which has changed: the median, in ms."""
 
     def measure(environment: Environment, kind: Kind, pace: Pace) -> float:
         dice = random.Random(2)
@@ -130,7 +130,7 @@ def _large_list(what: str) -> Measure:
         times = []
         with open_sync(kind, environment.address(kind)) as saver:
             thread = _thread()
-            # The first put brings the whole list, and isn't counted.
+            # The first put contains the whole list, and isn't counted.
             config = _put(saver, thread, items, 0)
             for number in range(1, pace.changes + 1):
                 items[dice.randrange(pace.items)] = _text(dice, 1000)
@@ -141,7 +141,7 @@ def _large_list(what: str) -> Measure:
                     found = saver.get_tuple(thread)
                 elif what == "afresh":
                     with open_sync(kind, environment.address(kind)) as other:
-                        # To connect is not what is measured.
+                        # Connecting isn't measured.
                         other.get_tuple(_thread())
                         started = time.perf_counter()
                         found = other.get_tuple(thread)
@@ -155,7 +155,7 @@ def _large_list(what: str) -> Measure:
 
 
 def _largest_value(environment: Environment, pace: Pace) -> list[Fact]:
-    """How long a large value takes there and back, and how much memory a server has taken at the most."""
+    """Measures the time of a large value there and back, and a server's peak memory meanwhile."""
     value = random.Random(3).randbytes(pace.large_bytes)
     with environment.serving() as server, open_sync("checkpointd", server.target) as saver:
         started = time.perf_counter()
@@ -195,7 +195,7 @@ def _list_growth(environment: Environment, pace: Pace) -> list[Fact]:
 
 
 def _memory_of_list(environment: Environment, kind: Kind, length: int) -> float:
-    """How much the memory of a client grows that lists so many checkpoints, in MB."""
+    """Measures how much a client's memory grows when it lists this many checkpoints, in MB."""
     with open_sync(kind, environment.address(kind)) as saver:
         config = thread = _thread()
         for number in range(length):
@@ -210,7 +210,7 @@ def _list_and_watch(kind: Kind, address: str, thread_id: str, length: int) -> fl
     process = psutil.Process()
     with open_sync(kind, address) as saver:
         thread: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
-        # What a first call brings along isn't the list's.
+        # Memory that any first call takes isn't attributed to the list.
         assert len(list(saver.list(thread, limit=1))) == 1
         before = most = process.memory_info().rss
         count = 0
@@ -232,7 +232,7 @@ def _thread() -> RunnableConfig:
 
 
 def _text(dice: random.Random, size: int) -> str:
-    """Text that can't be compressed by much, so that nobody wins by that."""
+    """Returns text that hardly compresses, so no saver benefits from compression."""
     return "".join(dice.choices(_LETTERS, k=size))
 
 

@@ -1,6 +1,6 @@
-"""Long-term memory: GrpcStore beside LangGraph's AsyncPostgresStore, on one PostgreSQL.
+"""Long-term memory: GrpcStore compared with LangGraph's AsyncPostgresStore, on one PostgreSQL.
 
-Both have the same items, with vectors that cost nothing to make, and are asked by 32 callers of one process, and alone.
+Both have the same items, with vectors that cost nothing to compute, and serve 32 callers of one process, or one alone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ CALLERS = 32
 DIMS = 384
 MAX_ITEMS = 5_000
 KINDS = 20
-"""An item in so many is found by a filter."""
+"""One in this many items matches a filter."""
 PLACE = ("bench", "facts")
 _TEXT = (
     "the customer asked about the delivery of an order, which was due on Tuesday, and was told that it is late. " * 4
 )
 
 Call = Callable[[BaseStore, int], Awaitable[Any]]
-"""One call of the caller's n-th turn."""
+"""The call in a caller's n-th turn."""
 
 
 def cases() -> list[Case]:
-    """What a call takes, alone and beside others."""
+    """Returns the cases of calls, alone and concurrent."""
     return [
         case
         for name, title, call in (
@@ -128,7 +128,7 @@ async def _open(environment: Environment, kind: Kind, pace: Pace) -> AsyncIterat
 
 
 async def _fill(store: BaseStore, pace: Pace) -> None:
-    """Puts the items, unless they are there."""
+    """Puts the items, unless they exist."""
     if await store.aget(PLACE, "0") is not None:
         return
     numbers = range(min(pace.items, MAX_ITEMS))
@@ -142,7 +142,7 @@ async def _fill(store: BaseStore, pace: Pace) -> None:
 
 
 class _Embedder:
-    """Makes vectors, each once: a text's is always the same."""
+    """Creates vectors and caches them: a text always has the same one."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[float]] = {}

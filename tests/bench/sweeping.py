@@ -1,4 +1,4 @@
-"""What a put waits while the sweeper trims its thread: one thread, one agent, one server."""
+"""Delays of a put while the sweeper trims its thread: one thread, one agent, one server."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 def cases() -> list[Case]:
-    """What stands below the main table."""
+    """Returns the cases below the main table."""
     return [Facts(name="retention", title="puts beside the sweeper", tell=_retention)]
 
 
 def _retention(environment: Environment, pace: Pace) -> list[Fact]:
-    # The sweeper must not come by itself, before it is called.
+    # The sweeper must not run by itself before it is called.
     with environment.serving("--retention-interval", "0") as server:
         return asyncio.run(_measure(server.target, pace))
 
@@ -74,7 +74,7 @@ async def _measure(address: str, pace: Pace) -> list[Fact]:
 async def _put_beside(
     saver: BaseCheckpointSaver[Any], thread: RunnableConfig, first: int, work: Callable[[], Awaitable[Any]]
 ) -> tuple[list[float], Any]:
-    """Puts, one after another, for as long as something else is at work. Returns how long each took, in ms."""
+    """Puts checkpoints sequentially for as long as some other work runs. Returns how long each took, in ms."""
     at_work = asyncio.ensure_future(work())
     config, waits = thread, []
     for number in itertools.count(first):

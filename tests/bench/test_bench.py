@@ -1,4 +1,4 @@
-"""`make bench` works: every case measures both savers, and what it found gets into tables, charts and documents."""
+"""`make bench` works: every case measures both savers, and its results appear in tables, charts and documents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MACHINE = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a quick benchmark of everything, and what it printed."""
+    """The folder of a quick benchmark of everything, and its output."""
     out = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "tests.bench", "--quick", "--out", str(out)]
     with subprocess.Popen(
@@ -51,7 +51,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def comparison(**changes: Any) -> report.Result:
-    """A result as a comparison leaves it."""
+    """Returns a result as a comparison leaves it."""
     return {
         "name": "a",
         "title": "some work",
@@ -82,7 +82,7 @@ class TestMeasuring:
         for result in results:
             assert result["quick"]
             assert result["machine"]["postgresql"].startswith("18")
-            # What is stored, or how memory grows, may be too little to be seen in so short a time.
+            # In so short a time, stored data or memory may not grow measurably.
             least = 1e-9 if result["kind"] == "comparison" and result["group"] != STATES else 0
             assert all(figure >= least for figure in figures_of(result)), result
 
@@ -102,7 +102,7 @@ class TestMeasuring:
     def test_every_side_of_a_put_is_in_the_profile(self, measured: tuple[Path, str]) -> None:
         (profile,) = report.load(measured[0], ["profile"])
         assert set(profile["columns"]) == {"1 agent", "32 agents"}
-        # So short a look may miss a layer of one of them.
+        # So short a profile may miss a layer of one of them.
         seen = {name for column in profile["columns"].values() for name, us in column.items() if us > 0}
         assert seen >= {"client: serialization", "client: GrpcSaver", "server: requests and answers (rpc)"}
         for column in profile["columns"].values():
@@ -138,7 +138,7 @@ class TestMeasuring:
 
 
 def figures_of(result: report.Result) -> list[float]:
-    """All figures of a result."""
+    """Returns all figures of a result."""
     match result["kind"]:
         case "comparison":
             return [*result["stock"], *result["checkpointd"], *(result["memory"] or ())]
@@ -191,7 +191,7 @@ def test_a_group_has_a_table_and_a_chart_of_its_own_and_may_have_no_target(tmp_p
 class TestPublishing:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """Documents of nobody, with old figures, and files beside them that were not published."""
+        """Sample documents with old figures, and files beside them that were not published."""
         figures = tmp_path / publish.FIGURES
         report.save(figures, comparison(name="old", group="Old"))
         for name in ("old.svg", "drawn-by-hand.svg", "notes.md", "other.json"):

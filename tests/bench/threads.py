@@ -1,4 +1,4 @@
-"""Threads to read: many checkpoints with next to nothing in them."""
+"""Threads to read: many almost empty checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.agents import checkpoint_of
 
 
 async def thread_of(saver: BaseCheckpointSaver[Any], length: int) -> RunnableConfig:
-    """Makes a thread of so many checkpoints. Returns the config that names it."""
+    """Creates a thread with this many checkpoints. Returns its config."""
     thread: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4()), "checkpoint_ns": ""}}
     config = thread
     for number in range(length):
@@ -27,9 +27,9 @@ async def thread_of(saver: BaseCheckpointSaver[Any], length: int) -> RunnableCon
 async def time_reads(
     saver: BaseCheckpointSaver[Any], threads: dict[int, RunnableConfig], times: int
 ) -> dict[int, float]:
-    """Reads the latest of each thread so many times: medians in milliseconds, by the threads' keys.
+    """Reads the latest checkpoint of each thread this many times: medians in milliseconds, by the threads' keys.
 
-    The threads are read in turn, so that a machine that drifts does it for all.
+    The threads are read in turn, so drift of the machine's speed affects all of them.
     """
     taken: dict[int, list[float]] = {key: [] for key in threads}
     for _ in range(times):

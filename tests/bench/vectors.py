@@ -1,4 +1,4 @@
-"""Searches by vectors among very many items: how long they take, and how many of the nearest they find."""
+"""Vector searches in very many items: their duration, and the share of the nearest items that they find."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.many_vectors import DIMS, PREFIX, Embeddings, load
 from tests.support.server_process import ServerProcess
 
 ITEMS_TIMES = 10
-"""How many times as many items there are as strings in the large list: 100,000."""
+"""The number of items as a multiple of the large list's strings: 100,000 items."""
 QUERIES = 100
 NEAREST = 10
 
 
 def cases() -> list[Case]:
-    """What stands below the main table."""
+    """Returns the cases below the main table."""
     return [Facts(name="vector-search", title="searches by vectors among many items", tell=_tell)]
 
 
@@ -72,7 +72,7 @@ async def _load(dsn: str, made: Embeddings, count: int) -> None:
 
 
 def _search(target: str, made: Embeddings) -> tuple[list[float], list[float], float]:
-    """Searches by the index and without. Returns the seconds of both, and what share of the nearest the index finds."""
+    """Searches with and without the index. Returns the seconds of both, and the share of the nearest that it finds."""
     queries: list[list[float]] = made.make(QUERIES).tolist()
 
     def embed(texts: Sequence[str]) -> list[list[float]]:

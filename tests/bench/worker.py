@@ -1,8 +1,8 @@
 """One process of agents. Usage: python -m tests.bench.worker KIND ADDRESS WORK AGENTS SECONDS
 
 WORK is "calls": agents that make a saver's calls without a graph (see `agents`), or "runs": six-node graphs (see
-`graph`). The process prints "ready", begins at the end of its standard input, and prints what it measured as JSON: how
-many a second; the median and the 99th percentile of each kind in milliseconds; its own CPU time for each in
+`graph`). The process prints "ready", starts when its standard input ends, and prints its results as JSON: the rate
+per second; the median and the 99th percentile of each kind in milliseconds; its own CPU time for each in
 microseconds.
 """
 
@@ -27,12 +27,12 @@ Work = Callable[[BaseCheckpointSaver[Any], int, float], Awaitable[tuple[float, L
 
 
 def _percentile(seconds: list[float], percent: int) -> float | None:
-    """A percentile in milliseconds; None where a busy machine left too little to tell."""
+    """Returns a percentile in milliseconds; None if a busy machine left too few samples."""
     return statistics.quantiles(seconds, n=100)[percent - 1] * 1000 if len(seconds) > 1 else None
 
 
 async def run_for(saver: BaseCheckpointSaver[Any], agents: int, seconds: float) -> tuple[float, Latencies]:
-    """Lets agents run graphs side by side for a while, each on a new thread. Returns runs a second and their times."""
+    """Runs graphs with concurrent agents for a while, each on a new thread. Returns runs per second and their times."""
     compiled, taken = graph.build(saver), list[float]()
     await compiled.ainvoke(graph.first_input(), graph.new_thread())
     begun = time.perf_counter()
