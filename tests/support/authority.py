@@ -180,7 +180,7 @@ class Issuer:
 
 
 def shown_name(target: str) -> str:
-    """The name in the certificate that a new connection gets."""
+    """Returns the name in the certificate that a new connection receives."""
     host, _, port = target.rpartition(":")
     certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
     (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -1,4 +1,4 @@
-"""Blocking puts, as another server's transaction would."""
+"""Blocks puts, as another server's transaction would."""
 
 from __future__ import annotations
 

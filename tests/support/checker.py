@@ -28,12 +28,12 @@ class Stored:
     head: int
     """The namespace's version."""
     values: Counter[str]
-    """How often each version of the channel "a" has a value. Agents give it the checkpoint's id for a version; it is
-    stored with a mark that says "text"."""
+    """The number of values for each version of the channel "a". Agents use the checkpoint's id as the version; it is
+    stored with a prefix that marks it as text."""
 
 
 async def check(journals: Sequence[Iterable[Line]], *, target: str, dsn: str) -> Counter[str]:
-    """Raises AssertionError if anything acknowledged is lost, duplicated or changed, or a refused write left something.
+    """Raises AssertionError if anything acknowledged is lost, duplicated or changed, or if a refused write left traces.
     Returns the number of each event."""
     lines = [line for journal in journals for line in journal]
     bad = of(lines, "failed", "wrong")
@@ -87,7 +87,7 @@ async def _check_turns(saver: GrpcSaver, thread_id: str, written: list[Line], st
 
 
 async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], stored: Stored) -> None:
-    """Checks that each acknowledged put is stored with its value and writes, and nothing of refused ones."""
+    """Checks that each acknowledged put is stored with its value and writes, and that refused ones left nothing."""
     config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
     found: dict[str, CheckpointTuple] = {}
     async for saved in saver.alist(config):

@@ -33,7 +33,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 """
 _TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'checkpointd'"
 _FIRST_OWN_OID = 16384
-"""Objects that PostgreSQL itself has made have smaller ones (its FirstNormalObjectId). They are thousands."""
+"""Built-in objects have smaller ones (PostgreSQL's FirstNormalObjectId). There are thousands of them."""
 _CATALOGS = (
     *("pg_namespace", "pg_policy", "pg_trigger", "pg_constraint"),
     *(f"pg_{name} WHERE oid >= {_FIRST_OWN_OID}" for name in ("class", "proc")),
@@ -59,11 +59,11 @@ def access_file(data_dir: Path) -> Path:
 
 
 def for_everybody(data_dir: Path) -> dict[str, str]:
-    """Returns the setting that lets every user of the system in, as any role: some servers under test have their own.
-    Where `listen_addresses` is set it lets in over TCP too.
+    """Returns the setting that lets every user of the system connect, as any role: some tested servers run as others.
+    If `listen_addresses` is set, it also lets them connect over TCP.
 
     Args:
-        data_dir: The data folder. The file that says so lies beside it.
+        data_dir: The data folder. The access file lies beside it.
     """
     access = access_file(data_dir)
     access.parent.mkdir(exist_ok=True)
@@ -83,15 +83,15 @@ class _NewDatabase:
 
 
 class PostgresCluster:
-    """A PostgreSQL that many tests use, each its own database. Usable from sync and async tests alike.
+    """A PostgreSQL that many tests share, each with its own database. Usable from sync and async tests.
 
-    It lives on an event loop in a thread of its own, since each async test has a loop that ends with it.
+    It runs on an event loop in its own thread, since each async test has a loop that ends with it.
 
     Args:
         data_dir: The data folder.
         durable: Whether commits must survive a power failure. In tests nothing outlives the run.
         settings: Additional settings of postgresql.conf.
-        binaries: The folder of its programs, if not the wheel's.
+        binaries: The folder of PostgreSQL's programs. Default: the wheel's.
     """
 
     def __init__(
@@ -205,10 +205,10 @@ class PostgresCluster:
 
     @functools.cached_property
     def _strategy(self) -> str:
-        """How to copy a database: file by file.
+        """The way to copy a database: file by file.
 
-        To write its pages to the log, as PostgreSQL does unless told, takes three times as long where nothing waits for
-        the disk. Before PostgreSQL 15 there was one way, and no word for it.
+        PostgreSQL writes pages to the log by default, which takes three times as long if nothing waits for the disk.
+        Before PostgreSQL 15 there was only one way, without an option.
         """
         return "STRATEGY file_copy" if int(self.fetch_value("SHOW server_version_num")) >= 150000 else ""
 
@@ -225,7 +225,7 @@ class PostgresCluster:
             await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '5s'; {deletes} COMMIT")
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
             if await _state(connection, new.filled) != new.state:
-                self._new = None  # the template may have changed: PostgreSQL analyzes it, too
+                self._new = None  # the template may have changed: PostgreSQL also analyzes it
                 return False
             return bool(size < _LARGEST_REUSED_BYTES)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -266,7 +266,7 @@ async def _state(connection: Any, filled: Sequence[str]) -> list[object]:
 
 
 def _major_version(binaries: Path) -> int:
-    """Asks PostgreSQL's programs which one they are of."""
+    """Returns the major version of PostgreSQL's programs."""
     version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     number = re.search(r" (\d+)", version)
     assert number is not None, version

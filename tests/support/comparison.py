@@ -33,9 +33,9 @@ class Way:
     """How a scenario calls its graphs."""
 
     flavour: Flavour
-    """By the blocking methods, without an event loop, or by the awaiting ones."""
+    """Whether to call the blocking methods, without an event loop, or the awaiting ones."""
     durability: Durability
-    """When LangGraph saves: before the next step, beside it, or when the run ends."""
+    """When LangGraph saves: before the next step, concurrently with it, or when the run ends."""
 
     def __str__(self) -> str:
         return f"{self.flavour}-{self.durability}"
@@ -117,7 +117,7 @@ class Play:
         return [saved async for saved in self.saver.alist(self.thread)]
 
     def _sorted(self, stored: list[CheckpointTuple]) -> list[CheckpointTuple]:
-        """Sorts by namespace, because parallel subgraphs save in any order. The order within one is kept."""
+        """Sorts by namespace, because parallel subgraphs save in any order. The order within a namespace is kept."""
         root = [saved for saved in stored if not saved.config["configurable"]["checkpoint_ns"]]
         normal_form(root, self._names)
         return sorted(stored, key=lambda saved: self._names.known(saved.config["configurable"]["checkpoint_ns"]))
@@ -139,7 +139,7 @@ class Agent:
         fails: type[Exception] | None = None,
         **options: Any,
     ) -> Any:
-        """Runs the graph. With `fails`, the run must end in that error, which then is the result."""
+        """Runs the graph. With `fails`, the run must end in that error, which is then the result."""
         config = config or self._play.thread
         options.setdefault("durability", self._play.way.durability)
         try:
@@ -216,7 +216,7 @@ class Agent:
         return result
 
     async def update_in_bulk(self, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
-        """Updates the state by several steps of several updates."""
+        """Updates the state in several steps of several updates each."""
         if self._blocking:
             result = self.graph.bulk_update_state(self._play.thread, supersteps)
         else:
@@ -265,7 +265,7 @@ def _settled(result: Any) -> Any:
 
 
 def _run_without_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine that awaits nothing but its own kind, where no event loop runs: as plain code would."""
+    """Runs a coroutine that never really awaits, without an event loop, as plain code would."""
     try:
         coroutine.send(None)
     except StopIteration:
@@ -276,7 +276,7 @@ def _run_without_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
 async def _run_in_loop(scenario: Scenario, play: Play) -> None:
     await scenario(play)
-    # The connections of this loop must end with it. Savers that hold none have no aclose.
+    # The connections of this loop must end with it. Savers without connections have no aclose.
     close = cast("Callable[[], Awaitable[None]] | None", getattr(play.saver, "aclose", None))
     if close is not None:
         await close()

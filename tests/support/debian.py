@@ -1,4 +1,4 @@
-"""Packages of Debian's that tests need."""
+"""Debian packages that tests need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document, as its reader sees it."""
+"""A document, as readers see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP link between a client and a server that a test can break as networks do."""
+"""A TCP link between a client and a server, with network faults that tests control."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class FlakyLink:
-    """Forwards connections to a server, until it is told to lose answers, to stall or to cut.
+    """Forwards connections to a server until it is told to lose answers, stall, or cut connections.
 
     It runs on an event loop in its own thread, so both sync and async tests can use it.
 
@@ -92,7 +92,7 @@ class FlakyLink:
         return await asyncio.open_connection(host, int(port))
 
     async def _cut(self) -> None:
-        for _ in range(5):  # rounds, until what has just been accepted is a link
+        for _ in range(5):  # until connections that were just accepted are links
             await asyncio.sleep(0)
         while links := list(self._links):
             for link in links:
@@ -125,12 +125,12 @@ class FlakyLink:
         finally:
             for direction in directions:
                 direction.cancel()
-            # Not close(): that would still send what is held.
+            # Not close(): that would still send held data.
             writer.transport.abort()
             to_server[1].transport.abort()
             self._upstreams.discard(to_server[1])
             self._forgotten.discard(to_server[1])
-            with suppress(asyncio.CancelledError):  # it is cut while it ends
+            with suppress(asyncio.CancelledError):  # it may be cut while it ends
                 await asyncio.gather(*directions, return_exceptions=True)
             self._links.discard(task)
 

@@ -3,8 +3,8 @@
     python -m tests.support.fork_server SOCKET MODULE...
 
 SOCKET is the number of a connected socket. Each request is a line of JSON on it, with four file descriptors: the
-program's standard input, output and error, and where its process id and, in the end, its exit code are written. It runs
-nothing itself, and has no threads: gRPC must not be forked while it is in use.
+program's standard input, output and error, and one that its process id and finally its exit code are written to. The
+fork server runs nothing itself, and has no threads: gRPC must not be forked while it is in use.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def main() -> None:
     for module in modules:
         importlib.import_module(module)
     added = {name: value for name, value in os.environ.items() if name not in before}
-    # Or each program's collector would look through what was imported, and the fork copy the memory that it lies in.
+    # Otherwise each program's garbage collector would traverse all imported objects, and copy their memory.
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # threads that wait for a program end by themselves
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the programs
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the programs
     with socket.socket(fileno=int(number)) as connection:
         while request := _receive(connection):
             wanted, descriptors = request

@@ -1,4 +1,4 @@
-"""Programs in separate processes that needn't import anything, which is most of the cost of a start.
+"""Programs in separate processes that start without imports, which are most of the cost of a start.
 
 They are forked from a process that has done nothing but the imports (tests/support/fork_server.py).
 """
@@ -23,20 +23,20 @@ from typing import IO, Self
 
 ROOT = Path(__file__).parents[2]
 AGENT = ("langgraph.graph", "langgraph.checkpoint.grpc", "tests.support.gates")
-"""What agents import."""
+"""The modules that agents import."""
 SERVER = ("checkpointd_server.cli.serve", "checkpointd_server.app")
-"""What servers import."""
+"""The modules that servers import."""
 START_SECONDS = 60.0
 """How long a fork may take, with the imports before the first one."""
 
 
 class ForkedProcess:
-    """A running program, with what tests use of `subprocess.Popen`.
+    """A running program, with the parts of the `subprocess.Popen` interface that tests use.
 
     Args:
         module: The module, as for `python -m`.
         arguments: Its arguments.
-        preloaded: The modules that are imported in the process that it is forked from.
+        preloaded: The modules imported by the process that it is forked from.
         environment: Its entire environment.
         stdin: The file descriptor of its standard input.
         stdout: That of its standard output.
@@ -115,7 +115,7 @@ class ForkedProcess:
 
 
 class ForkedAgent(ForkedProcess):
-    """An agent, with pipes for its standard input and output. It ends with the block, if the end of its input ends it.
+    """An agent, with pipes for its standard input and output. It ends with the block if end of input makes it end.
 
     Args:
         module: The module, as for `python -m`.

@@ -21,7 +21,7 @@ LONGEST_WAIT = 100.0
 
 
 class State(TypedDict):
-    """Everything that was said on a thread, in order."""
+    """Everything that was said in a thread, in order."""
 
     said: Annotated[list[str], operator.add]
 
@@ -45,7 +45,7 @@ class Gate:
 
 
 def build(saver: BaseCheckpointSaver[Any], *, gates: dict[str, Gate] | None = None, nested: bool = False) -> Any:
-    """A graph of three steps; in the second, the run whose input was in `gates` waits at its gate.
+    """Builds a graph of three steps; in the second, a run whose input is in `gates` waits at its gate.
 
     With `nested`, the second step, with the gate, is a subgraph with its own checkpoints.
     """
@@ -142,5 +142,5 @@ class InThread:
 
 
 def said(saver: GrpcSaver, config: RunnableConfig) -> list[str]:
-    """What the thread's final state holds."""
+    """Returns the contents of the thread's final state."""
     return list(build(saver).get_state(config).values.get("said", []))

@@ -1,7 +1,7 @@
 """The graphs of the scenarios. Each builder takes the ledger in which its nodes record that they ran.
 
-Nodes are plain functions: they run on the event loop's thread pool under `ainvoke` and in place under `invoke`. Those
-that need to call something awaiting have both forms (`RunnableCallable` as LangGraph makes it of two functions).
+Nodes are plain functions: they run on the event loop's thread pool under `ainvoke`, and in place under `invoke`. Those
+that call something asynchronous have both forms (`RunnableCallable`, as LangGraph makes it of two functions).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Chat(TypedDict, total=False):
 
 
 def chat(ledger: Ledger) -> AnyGraph:
-    """A model that answers, after a node that notes the topic once and one that clears what it wrote before."""
+    """A model that answers, after a node that counts turns and records the topic once."""
 
     def listen(state: Chat) -> dict[str, Any]:
         ledger.ran("listen")
@@ -47,7 +47,7 @@ def chat(ledger: Ledger) -> AnyGraph:
     def answer(state: Chat) -> dict[str, Any]:
         ledger.ran("answer")
         heard = state["messages"][-1]
-        # An id of its own: add_messages would give it one while InMemorySaver serializes it in another thread.
+        # Has its own id: add_messages would otherwise assign one while InMemorySaver serializes it in another thread.
         reply = AIMessage(f"You said: {heard.text}", id=f"reply-{len(state['messages'])}")
         return {"messages": [reply], "scratch": {"heard": (heard.text, len(heard.text))}}
 
@@ -178,7 +178,7 @@ class Item(TypedDict):
 
 
 def fan_out(ledger: Ledger, *, asks: bool = False) -> AnyGraph:
-    """A worker for each item, through Send; each may send another one on. With `asks`, one asks before it works."""
+    """A worker for each item, through Send; each may send another item. With `asks`, one asks before it works."""
 
     def plan(state: Work) -> dict[str, Any]:
         ledger.ran("plan")
@@ -257,7 +257,7 @@ def nested(ledger: Ledger, *, stateful: bool = False) -> AnyGraph:
 
 
 def called_within(ledger: Ledger) -> AnyGraph:
-    """A node that calls a graph by itself, blocking, whichever way it was called: it mustn't deadlock."""
+    """A node that calls a graph itself, blocking, whichever way it was called: it mustn't deadlock."""
     subgraph = approval(ledger).compile()
 
     def caller(state: Trail) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def extend(state: list[Any], batches: Sequence[list[Any]]) -> list[Any]:
 
 
 class Log(TypedDict, total=False):
-    """A log stored as deltas, with a snapshot every third update, and one without a snapshot in sight."""
+    """A log stored as deltas, with a snapshot every third update, and one that is too short for a snapshot."""
 
     log: Annotated[list[Any], DeltaChannel(extend, list, snapshot_frequency=3)]
     quiet: Annotated[list[Any], DeltaChannel(extend, list, snapshot_frequency=1000)]

@@ -1,4 +1,4 @@
-"""A raw HTTP/2 client for what no gRPC library would send: streams without a body, endless resets, odd headers.
+"""A raw HTTP/2 client for requests that no gRPC library sends: streams without a body, endless resets, odd headers.
 
 Its socket blocks, so tests with the server in their own event loop use it in a thread.
 """
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def status(self) -> int | None:
-        """gRPC's code. None: not received yet."""
+        """gRPC's status code. None: not received yet."""
         return int(self.headers["grpc-status"]) if "grpc-status" in self.headers else None
 
     @property
@@ -60,7 +60,7 @@ class Http2Client:
     Args:
         target: HOST:PORT.
         timeout: How long to wait for the connection, in seconds.
-        tls: How to encrypt it. None: it isn't.
+        tls: The encryption of the connection. None: unencrypted.
     """
 
     def __init__(self, target: str, *, timeout: float = 20.0, tls: ssl.SSLContext | None = None) -> None:
@@ -90,7 +90,7 @@ class Http2Client:
         self.socket.sendall(self._h2.data_to_send())
 
     def headers(self, method: str, more: Headers = ()) -> list[tuple[Any, Any]]:
-        """Returns the headers of a call, given as "package.Service/Method"."""
+        """Returns the headers of a call, whose method is given as "package.Service/Method"."""
         return [
             (":method", "POST"),
             (":scheme", "http"),
@@ -157,7 +157,7 @@ class Http2Client:
 
         Args:
             timeout: How long, in seconds.
-            reading: Whether the server may send as much again of an answer. If not, 64 KiB of it are all.
+            reading: Whether to let the server send more of an answer. If not, it can send 64 KiB at most.
 
         Returns:
             Whether there was anything.
@@ -216,9 +216,9 @@ class Http2Client:
             method: The call.
             number: How many streams.
             more: More headers of each.
-            reset: Whether they are cancelled. Otherwise they stay open, without a body.
+            reset: Whether they are cancelled. Otherwise they stay open without a body.
         """
-        # Headers that leave the table of neither side changed are the same bytes for every stream.
+        # Headers that change no dynamic table are the same bytes for every stream.
         encoder = hpack.Encoder()
         encoder.header_table_size = 0
         block = encoder.encode([hpack.NeverIndexedHeaderTuple(*pair) for pair in self.headers(method, more)])
@@ -241,7 +241,7 @@ class Http2Client:
         return sent
 
     def send_endless_headers(self, method: str, size: int) -> None:
-        """Begins a call whose headers don't end: so many bytes, frame after frame."""
+        """Begins a call with endless headers: this many bytes, frame after frame."""
         encoder = hpack.Encoder()
         encoder.header_table_size = 0
         stream = struct.pack(">I", self._next_stream)
@@ -285,7 +285,7 @@ class Http2Client:
 
 
 def _acks(data: bytes) -> Iterable[bytes]:
-    """Returns the answers to pings and settings among frames that have come. One that is cut is passed over."""
+    """Returns the answers to pings and settings among received frames. A truncated frame is ignored."""
     position = 0
     while position + 9 <= len(data):
         length = int.from_bytes(data[position : position + 3])

@@ -10,7 +10,7 @@ from tests.support.document import ROOT
 from tests.support.server_process import clean_environment
 
 LONGEST_SECONDS = 900
-"""Maximum time of one, including installations, in seconds."""
+"""The maximum time of a run, including installations, in seconds."""
 
 
 def run_inner(command: Sequence[str | Path], **env: str) -> None:

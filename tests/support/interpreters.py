@@ -1,4 +1,4 @@
-"""Other Pythons on the machine: in PATH, and those of pyenv and uv, whether in PATH or not."""
+"""Other Pythons on the machine: in PATH, and those of pyenv and uv, even if not in PATH."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def find_interpreter(version: str) -> Path | None:
-    """Returns a Python of a version, e.g. "3.12", with which environments can be made. None: there is none."""
+    """Returns a Python of a version, e.g. "3.12", that can create environments. None: there is none."""
     for command in _candidates(version):
         # pyenv's shim in PATH may only report that this version isn't enabled.
         program = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"

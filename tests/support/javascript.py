@@ -1,4 +1,4 @@
-"""The JavaScript client, built from the sources: for tests that run Node.js programs with it."""
+"""The JavaScript client, built from source, for tests that run Node.js programs with it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def require_node() -> None:
 
 
 def npm(*arguments: str, cwd: Path = CLIENT, env: Mapping[str, str] | None = None) -> str:
-    """Runs npm, or another program that it brought, and returns what it wrote. Fails the test if it fails."""
+    """Runs npm and returns its output. Fails the test if it fails."""
     return run("npm", *arguments, cwd=cwd, env=env)
 
 
 def run(*command: str, cwd: Path = CLIENT, env: Mapping[str, str] | None = None) -> str:
-    """Runs a program and returns what it wrote. Fails the test if it fails."""
+    """Runs a program and returns its output. Fails the test if it fails."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -50,9 +50,9 @@ def run(*command: str, cwd: Path = CLIENT, env: Mapping[str, str] | None = None)
 
 
 def build() -> Path:
-    """Installs what the client is made with and builds it and its examples, unless that is done. Returns its folder."""
+    """Installs the client's build tools, and builds it and its examples, if necessary. Returns its folder."""
     require_node()
-    # Two processes of one test run may want it at once.
+    # Two processes of one test run may need it at the same time.
     with _alone(CLIENT / "node_modules.lock"):
         stamp, lock = CLIENT / "node_modules" / ".checkpointd", CLIENT / "package-lock.json"
         if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
@@ -68,7 +68,7 @@ def build() -> Path:
 
 
 def _sources() -> str:
-    """Returns what tells whether any of the sources has changed."""
+    """Returns a digest that changes with the sources."""
     files = [*CLIENT.glob("*.json"), *CLIENT.glob("*.yaml"), *CLIENT.glob("examples/*"), *CLIENT.glob("src/*.ts")]
     digest = hashlib.sha256()
     for file in sorted([*files, *(CLIENT.parents[1] / "protos").rglob("*.proto")]):
@@ -78,7 +78,7 @@ def _sources() -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds a file's lock for the length of a block."""
+    """Holds a file's lock during a block."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""An agent's journal: what it is about to write, and the outcome, a line each.
+"""An agent's journal: each intended write and its outcome, one per line.
 
 The journal is on the agent's side of the fault, and is compared with the store afterwards.
 """
@@ -27,15 +27,15 @@ class Line:
     name: str
     """The write: the turn's name, or the checkpoint's id."""
     value: str = ""
-    """What was written."""
+    """The value that was written."""
     version: int = 0
     """The version that the server has acknowledged, if the agent knows it."""
     detail: str = ""
-    """Of a failure: what was raised."""
+    """For a failure, the error that was raised."""
 
 
 class Journal:
-    """Appends lines to a file, each at once."""
+    """Appends lines to a file immediately."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1, encoding="utf-8")

@@ -27,5 +27,5 @@ INSERT INTO checkpointd.task_writes (
 
 
 def fill(thread: str, last: int) -> str:
-    """SQL that gives the thread of the tenant "t" so many checkpoints, and the tables so many other threads."""
+    """Returns SQL that gives a thread of tenant "t" this many checkpoints, among as many other threads."""
     return _FILL.format(thread=thread, key=thread_key("t", thread), last=last)

@@ -14,7 +14,7 @@ PREFIX = ("many",)
 
 
 class Embeddings:
-    """Vectors like those of texts: of many dimensions, most of what tells them apart in few."""
+    """Vectors like those of texts: they have many dimensions, but differ mostly in few directions."""
 
     def __init__(self, seed: int) -> None:
         import numpy
@@ -23,14 +23,14 @@ class Embeddings:
         self._factors = self._random.standard_normal((FACTORS, DIMS))
 
     def make(self, count: int) -> Any:
-        """Returns so many, as rows of a matrix."""
+        """Returns this many vectors, as rows of a matrix."""
         hidden = self._random.standard_normal((count, FACTORS))
         noise = self._random.standard_normal((count, DIMS))
         return (hidden @ self._factors + 0.5 * noise).astype("float32")
 
 
 async def load(connection: Any, tenant: str, vectors: Any) -> None:
-    """Stores items with these vectors, one each, faster than by puts, and makes the index then."""
+    """Stores an item for each of these vectors, faster than by puts, and creates the index afterwards."""
     await connection.execute("DROP INDEX checkpointd.item_vectors_384_cosine")
     await connection.execute("SET maintenance_work_mem = '512MB'")
     await connection.execute(

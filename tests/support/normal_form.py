@@ -1,8 +1,8 @@
-"""A normal form of a run: what two runs of one scenario have in common, as plain data.
+"""A normal form of a run, as plain data: what two runs of one scenario have in common.
 
-Two runs never make the same checkpoint ids, times or versions. They are replaced by the order in which they appear, so
-that what refers to what is still compared: a parent that points to another checkpoint than in the other run shows.
-Everything else stays as it is, types included: a tuple is not a list, 1 is neither True nor 1.0.
+Two runs never have the same checkpoint ids, times or versions. These are numbered in order of appearance, so references
+are still compared: a parent that refers to a different checkpoint than in the other run is a difference.
+Everything else stays as it is, including types: a tuple is not a list, 1 is neither True nor 1.0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?\+00:00")
 
 
 class Names:
-    """The names that ids, versions and times of one run get."""
+    """The replacements for ids, versions and times of one run."""
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
@@ -41,12 +41,12 @@ class Names:
         if _TIME.fullmatch(text):
             return "<time>"
         named = _ID.sub(lambda found: self._id(found[0]), text)
-        if named == text:  # every step shows them again, and searching megabytes takes a second
+        if named == text:  # every step contains them again, and searching megabytes takes a second
             self._plain.add(text)
         return named
 
     def known(self, text: str) -> str:
-        """Returns a text with the ids replaced that have names already, and the others blanked: to sort by."""
+        """Returns a text with known ids replaced and others blanked, as a sort key."""
         if text in self._plain:
             return text
         return _ID.sub(lambda found: self._ids.get(found[0], "<new>"), text)
@@ -64,7 +64,7 @@ def normal_form(value: Any, names: Names) -> Any:
     if type(value) in (list, tuple):
         return type(value)(normal_form(item, names) for item in value)
     if isinstance(value, Mapping):
-        # LangGraph promises no order of keys: channels come in the order of the graph.
+        # LangGraph doesn't guarantee the order of keys: channels come in the order of the graph.
         by_key = sorted(value.items(), key=lambda item: names.known(str(item[0])))
         return {normal_form(key, names): normal_form(item, names) for key, item in by_key}
     if isinstance(value, Enum):
@@ -84,7 +84,7 @@ def normal_form(value: Any, names: Names) -> Any:
 
 
 class Named:
-    """A value of a class, shown as the class's name and what it holds."""
+    """A value of a class, shown by the class's name and its contents."""
 
     def __init__(self, value: object, content: Any) -> None:
         self._name = type(value).__name__

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 UNKNOWN_FIELD = b"\xc2\x3e\x05later"
-"""Field 1000 of any message, a text: none of this version's."""
+"""Field 1000 of any message, a string that this version doesn't know."""
 UNKNOWN_CAPABILITY = b"\x10\x63"
 """Capability 99, in an answer of GetServerInfo."""
 
@@ -35,7 +35,7 @@ def older_server(target: str) -> Iterator[str]:
 
 @contextmanager
 def _proxy(target: str, change: Callable[[str, bytes], bytes], *, streams: bool) -> Iterator[str]:
-    """Passes calls on, and their answers after a change. Streams are those of the pipeline."""
+    """Forwards calls, and changes their answers. `streams` says whether it has the pipeline."""
 
     class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, handler_call_details: Any) -> Any:

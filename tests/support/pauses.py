@@ -1,4 +1,4 @@
-"""Pauses of processes. `make flaky` makes them anywhere in a run, and some tests make their own."""
+"""Pauses of processes. `make flaky` inserts them anywhere in a run, and some tests make their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def own_pauses() -> Iterator[None]:
     """Keeps `make flaky` from stopping processes during the block.
 
-    To let go on what it has stopped would undo what a test did to the same process.
+    Otherwise, resuming a process could undo what a test did to it.
     """
     path = os.environ.get("CHECKPOINTD_TEST_PAUSES")
     if path is None:

@@ -13,8 +13,8 @@ import grpc.aio
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 
 Verdict = pb.OperationFailure | Literal["pass", "lose", "break"]
-"""What becomes of an operation: it is refused; passed on; passed on and its answer lost, with all that come after it on
-its stream; or its stream breaks before it."""
+"""The fate of an operation: it is refused; forwarded; forwarded with its answer lost, as are all later ones on its
+stream; or its stream breaks before it."""
 
 
 def overloaded(milliseconds: int = 1) -> pb.OperationFailure:
@@ -38,18 +38,18 @@ class PipelineProxy:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.judge: Callable[[pb.Operation], Verdict] = lambda operation: "pass"
-        """Decides about each operation."""
+        """Decides the fate of each operation."""
         self.messages: list[list[pb.Operation]] = []
-        """The operations that came, by message."""
+        """The received operations, by message."""
         self.streams = 0
-        """How many streams were opened."""
+        """The number of streams that were opened."""
         self.knows_pipelines = True
-        """Whether there is the RPC."""
+        """Whether the RPC exists."""
         self.target = ""
 
     @property
     def operations(self) -> list[pb.Operation]:
-        """The operations that came."""
+        """The received operations."""
         return [operation for message in self.messages for operation in message]
 
     def kinds(self) -> list[str]:
@@ -61,7 +61,7 @@ class PipelineProxy:
         return kinds
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """Finds what serves a method."""
+        """Returns the handler of a method."""
         if not details.method.endswith("/Pipeline"):
             forward = self._channel.unary_unary(details.method)
 
@@ -97,7 +97,7 @@ class PipelineProxy:
 
 
 class _Stream:
-    """One stream: results are passed on in the order of their operations, of all namespaces together."""
+    """One stream. Results are forwarded in the order of their operations within each namespace."""
 
     def __init__(self, proxy: PipelineProxy, context: grpc.aio.ServicerContext, upstream: Any) -> None:
         self._proxy = proxy
@@ -109,7 +109,7 @@ class _Stream:
         self._writing = asyncio.Lock()
 
     async def forward(self) -> None:
-        """Passes operations on."""
+        """Forwards operations."""
         while (request := await self._context.read()) is not grpc.aio.EOF:
             self._proxy.messages.append(list(request.operations))
             for operation in request.operations:
@@ -128,7 +128,7 @@ class _Stream:
             await self._tell()
 
     async def answer(self) -> None:
-        """Passes results on."""
+        """Forwards results."""
         async for response in self._upstream:
             if self._lost:
                 await self._context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
@@ -137,7 +137,7 @@ class _Stream:
             await self._tell()
 
     async def _tell(self) -> None:
-        """Tells results, those of a namespace in order: refusals, too, come when their turn has come."""
+        """Sends results, those of a namespace in order: refusals, too, wait for their turn."""
         async with self._writing:
             ready = []
             for results in self._results.values():

@@ -36,7 +36,7 @@ class Meter:
 
 
 async def prepare(tenant: Tenant, thread: str) -> None:
-    """Gives a thread some of everything."""
+    """Gives a thread data of every kind."""
     for n in range(1, 6):
         await tenant.put(
             f"{n}",
@@ -55,7 +55,7 @@ async def prepare(tenant: Tenant, thread: str) -> None:
 Verb = Callable[[Tenant, str], Awaitable[Any]]
 ME: dict[str, Any] = {"writer": b"me", "expect_writer": b"me"}
 VERBS: dict[str, tuple[Verb, int]] = {
-    # Each with how many rows it may find, in a thread of five checkpoints.
+    # Each with the number of rows it may find, in a thread of five checkpoints.
     "put": (lambda t, x: t.put("6", thread=x, parent="5", versions={"a": "6"}, values={"a": b"6"}, **ME), 10),
     "put a patch": (
         lambda t, x: t.put("7", thread=x, parent="6", versions={"a": "7"}, values={"a": patch("6", b"7")}, **ME),
@@ -76,7 +76,7 @@ VERBS: dict[str, tuple[Verb, int]] = {
         lambda t, x: t.put("9", thread=x, versions={"a": "9"}, values={"a": uploaded(b"one", 8)}),
         20,
     ),
-    # Two calls: commit_group finds something there, and leaves it to commit_writes.
+    # Two calls: commit_group finds existing rows, and leaves it to commit_writes.
     "put again": (lambda t, x: t.put("6", thread=x, versions={"a": "6"}, values={"a": b"else"}, body=b"new"), 40),
     "put in a new thread": (lambda t, x: t.put("1", thread=f"{x} new", versions={"a": "1"}, values={"a": b"A"}), 5),
     "puts of many threads": (

@@ -1,4 +1,4 @@
-"""Properties that hold for any input, however slowly a busy machine comes up with it."""
+"""Properties that hold for any input, even if a busy machine generates it slowly."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import hypothesis
 from hypothesis import HealthCheck, settings
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For a test with a number of examples of its own: `@settings(PATIENT, max_examples=300)`."""
+"""For a test with its own number of examples: `@settings(PATIENT, max_examples=300)`."""
 
 
 def given(*strategies: Any, **named: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Hypothesis's own `given`, which by default fails where an example takes 0.2 s or can't be found in 1."""
+    """Hypothesis's own `given`, without its limits: 0.2 s for an example, and 1 s to generate it."""
     with_examples: Any = hypothesis.given(*strategies, **named)
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""A PostgreSQL with a synchronous standby: what a primary fails over to."""
+"""A PostgreSQL with a synchronous standby, for failover."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.pauses import own_pauses
 from tests.support.until import auntil
 
 _SETTINGS = {
-    # Nothing here outlives the run. What a killed primary owes its clients is on the standby.
+    # Nothing here outlives the run. Acknowledged commits of a killed primary are on the standby.
     "fsync": "off",
     "synchronous_commit": "remote_apply",
-    # How long a standby that loses its primary looks for it before it can be promoted.
+    # How long a standby that has lost its primary retries before it can be promoted.
     "wal_retrieve_retry_interval": "100ms",
-    # In files of the data folder: nobody else would remove what a killed one leaves.
+    # In files of the data folder: nothing else would remove what a killed server leaves.
     "dynamic_shared_memory_type": "mmap",
 }
 
@@ -39,7 +39,7 @@ class ReplicatedPostgres:
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(exist_ok=True)
         folder = data_dir / "primary"
-        # The standby's user is another one than the server's, and comes in too.
+        # The standby's user differs from the server's, and may connect too.
         self._primary = _Primary(folder, settings={**_SETTINGS, **for_everybody(folder)})
         self._standby = _Standby(data_dir / "standby", self._primary)
         self._stack = AsyncExitStack()
@@ -48,7 +48,7 @@ class ReplicatedPostgres:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._primary)
             await stack.enter_async_context(self._standby)
-            # A frozen one can't be shut down, nor one whose commits wait for a standby that is gone.
+            # A frozen primary can't be shut down, nor one whose commits wait for a lost standby.
             stack.callback(self._primary.kill)
             async with _connected(self._primary.dsn) as connection:
                 await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -63,7 +63,7 @@ class ReplicatedPostgres:
 
     @property
     def dsn(self) -> str:
-        """The database's URL. It names both hosts, the one that was the primary first, and asks for the primary."""
+        """The database's URL. It names both hosts, the original primary first, and selects the primary."""
         addresses = [_address(postgres.dsn) for postgres in (self._primary, self._standby)]
         query = {
             "host": ",".join(address["host"] for address in addresses),
@@ -82,18 +82,18 @@ class ReplicatedPostgres:
         self._primary.kill()
 
     async def freeze_primary(self) -> None:
-        """Stops the primary and its sessions as if its machine were cut off: nobody refuses, and nobody answers."""
+        """Stops the primary and its sessions as if its machine were cut off: it neither refuses nor answers."""
         self._stack.enter_context(own_pauses())
         await self._primary.freeze()
 
     async def promote(self) -> None:
-        """Makes the standby the primary, and waits until it takes writes."""
+        """Makes the standby the primary, and waits until it accepts writes."""
         async with _connected(self._standby.dsn) as connection:
             assert await connection.fetchval("SELECT pg_promote(wait_seconds => 60)")
 
 
 class _Primary(EmbeddedPostgres):
-    """A PostgreSQL that can be done harm."""
+    """A PostgreSQL that can be killed and frozen."""
 
     _frozen: tuple[int, ...] = ()
 
@@ -105,7 +105,7 @@ class _Primary(EmbeddedPostgres):
     async def freeze(self) -> None:
         assert self._process is not None
         connection = await asyncpg.connect(self.dsn)
-        # The postmaster first: then no session comes along while they are counted.
+        # The postmaster first: then no new session starts while they are listed.
         _signal_all((self._process.pid,), signal.SIGSTOP)
         self._frozen = tuple(row["pid"] for row in await connection.fetch("SELECT pid FROM pg_stat_activity"))
         _signal_all(self._frozen, signal.SIGSTOP)
@@ -113,7 +113,7 @@ class _Primary(EmbeddedPostgres):
 
 
 class _Standby(EmbeddedPostgres):
-    """A PostgreSQL that begins as a copy of another, and follows it."""
+    """A PostgreSQL that starts as a copy of another, and follows it."""
 
     def __init__(self, data_dir: Path, primary: EmbeddedPostgres) -> None:
         super().__init__(data_dir, settings=_SETTINGS)
@@ -132,7 +132,7 @@ class _Standby(EmbeddedPostgres):
         self._folder.adopt_partial()
 
     async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
-        # What waits for "ready" would wait until it is promoted.
+        # The standard check for "ready" would wait until promotion.
         async def follows() -> bool:
             assert process.returncode is None, self._folder.log_end()
             with contextlib.suppress(OSError, asyncpg.CannotConnectNowError):
@@ -153,7 +153,7 @@ async def _connected(dsn: str) -> Any:
 
 
 def _address(dsn: str) -> dict[str, str]:
-    """The host and the port of an embedded PostgreSQL."""
+    """Returns the host and the port of an embedded PostgreSQL."""
     return {name: values[0] for name, values in parse_qs(urlsplit(dsn).query).items()}
 
 

@@ -80,7 +80,7 @@ class Client:
         return bytes(await call(data, timeout=timeout))
 
     async def refused(self, call: Awaitable[object]) -> Refusal:
-        """Awaits a call that should fail and tells how it did."""
+        """Awaits a call that should fail, and returns how it failed."""
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call
         error = raised.value

@@ -9,14 +9,14 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 
 class Runtime:
-    """Stands for LangGraph's runtime object: what makes calls belong to one run."""
+    """Stands in for LangGraph's runtime object, which identifies the calls of one run."""
 
     def __init__(self, control: object = None) -> None:
         self.control = control
 
 
 def a_run(thread: RunnableConfig, *, durability: str | None = None, control: object = None) -> RunnableConfig:
-    """Returns the config of a new run's first read on a thread."""
+    """Returns the config of a new run's first read of a thread."""
     more = {} if durability is None else {"__pregel_durability": durability}
     runtime = Runtime(control)
     return {"configurable": {"checkpoint_ns": "", **thread["configurable"], "__pregel_runtime": runtime, **more}}

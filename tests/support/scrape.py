@@ -1,4 +1,4 @@
-"""Metrics as Prometheus' own client reads them."""
+"""Metrics as parsed by Prometheus' own client."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class Scrape:
-    """What a server told when it was scraped.
+    """The result of scraping a server.
 
     Args:
         text: The answer.
-        openmetrics: Whether it is in that format.
+        openmetrics: Whether the answer is in that format.
     """
 
     def __init__(self, text: str, *, openmetrics: bool = False) -> None:
@@ -29,21 +29,21 @@ class Scrape:
         self.families: dict[str, Metric] = {family.name: family for family in parse(text)}
 
     def values(self, name: str, **labels: str) -> Iterator[float]:
-        """Yields every sample of this name with these labels, whatever else it has."""
+        """Yields every sample with this name and these labels, whatever other labels it has."""
         for family in self.families.values():
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     yield sample.value
 
     def value(self, name: str, **labels: str) -> float:
-        """Returns their sum. Raises AssertionError if there is none."""
+        """Returns the sum of these samples. Raises AssertionError if there are none."""
         values = list(self.values(name, **labels))
         assert values, f"no sample of {name} with {labels}"
         return sum(values)
 
 
 def metrics_address(server: ServerProcess) -> str:
-    """Returns where a server that was started with `--metrics-listen 127.0.0.1:0` is scraped."""
+    """Returns the metrics address of a server that was started with `--metrics-listen 127.0.0.1:0`."""
     server.await_log("serving metrics")
     (line,) = (line for line in server.stderr.splitlines() if "serving metrics" in line)
     found = re.search(r"127\.0\.0\.1:\d+", line)

@@ -1,4 +1,4 @@
-"""The real server in a process of its own."""
+"""The real server in a separate process."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ UNPRIVILEGED = (
     *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all,+dac_read_search"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
-"""Runs a command as an ordinary user, if this one is root. The one right left is to read anything: the interpreter of
-the tests may lie in a folder that is root's alone."""
+"""Runs a command as an ordinary user, if this process is root. The only right kept is to read all files, as the tests'
+interpreter may lie in a folder that only root can read."""
 
 
 T = TypeVar("T")
 
 
 class ServerFailed(AssertionError):
-    """The server didn't get ready; the message holds what it wrote."""
+    """The server didn't become ready; the message contains its output."""
 
 
 class ServerProcess:
     """A `checkpointd serve`, started on entering and stopped on leaving.
 
-    The program is the real one, but for its start: it is forked from a process that has imported it, which takes a
-    tenth of the CPU time. `ExecutedServer` starts as users' do.
+    The program is the real one, but its process is forked from one that has already imported it, which takes a tenth of
+    the CPU time. `ExecutedServer` starts as users' servers do.
 
     Args:
         options: Options of `checkpointd serve`. Without --listen it picks a free port; a restart keeps it.
         log_dir: Where its standard output and standard error go, as files.
         env: More environment variables.
-        prefix: What to run it through, e.g. `UNPRIVILEGED`.
-        timeout: How long it may take to get ready and to stop, in seconds.
+        prefix: A command that runs it, e.g. `UNPRIVILEGED`.
+        timeout: How long it may take to become ready and to stop, in seconds.
     """
 
     _forked = True
@@ -74,7 +74,7 @@ class ServerProcess:
 
     @property
     def target(self) -> str:
-        """Where it listens, e.g. "127.0.0.1:40123": the first of its addresses."""
+        """The first of its addresses, e.g. "127.0.0.1:40123"."""
         if self._target is None:
             raise RuntimeError("the server was not started")
         return self._target
@@ -88,12 +88,12 @@ class ServerProcess:
 
     @property
     def stdout(self) -> str:
-        """All that it wrote to standard output since its last start."""
+        """Everything that it wrote to standard output since its last start."""
         return self._stdout.read_text()
 
     @property
     def stderr(self) -> str:
-        """All that it wrote to standard error since its last start: its log."""
+        """Everything that it wrote to standard error since its last start: its log."""
         return self._stderr.read_text()
 
     def start(self) -> Self:
@@ -102,7 +102,7 @@ class ServerProcess:
         return self.wait_ready()
 
     def launch(self) -> None:
-        """Starts it and waits for nothing."""
+        """Starts it without waiting."""
         program = ("checkpointd_server.cli", "serve", *self._listen, *self._options)
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr, open(os.devnull, "rb") as stdin:
             if self._forked and not self._prefix:
@@ -126,11 +126,11 @@ class ServerProcess:
         return self
 
     def await_log(self, text: str) -> None:
-        """Waits until this is in its log. Raises ServerFailed if it ends before."""
+        """Waits until its log contains a text. Raises ServerFailed if it ends before."""
         self._until(lambda: text in self.stderr, f"{text!r} is not in the log")
 
     def _until(self, look: Callable[[], T | None], lacking: str) -> T:
-        """Looks until there is something. If there is nothing in time, or when it has ended, kills it and says so."""
+        """Waits for a result. Kills the server and raises ServerFailed if none comes in time, or if the server ends."""
 
         def look_while_it_runs() -> T | None:
             ended = self.process.poll() is not None
@@ -148,7 +148,7 @@ class ServerProcess:
         return found
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Sends a signal and waits for nothing."""
+        """Sends a signal without waiting."""
         self.process.send_signal(number)
 
     def wait(self) -> int:
@@ -160,13 +160,13 @@ class ServerProcess:
             raise ServerFailed(f"it didn't end within {self._timeout} s\n{self.stderr}") from None
 
     def stop(self) -> None:
-        """Asks it to stop (SIGTERM) and waits. Raises ServerFailed if it doesn't end well."""
+        """Asks it to stop (SIGTERM) and waits. Raises ServerFailed if it ends with an error."""
         self.signal()
         if self.wait() != 0:
             raise ServerFailed(f"exit code {self.process.returncode}\n{self.stderr}")
 
     def kill(self) -> None:
-        """Ends it without asking (SIGKILL) and waits."""
+        """Kills it (SIGKILL) and waits."""
         self.process.kill()
         self.process.wait()
 
@@ -178,12 +178,12 @@ class ServerProcess:
 
 
 class ExecutedServer(ServerProcess):
-    """A server whose process has just begun: where it matters how a server starts, or what it uses."""
+    """A server in a new process, for tests of how a server starts, or of its resource usage."""
 
     _forked = False
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of checkpointd and of PostgreSQL, nor what only our tools need."""
+    """Returns this process's environment without settings of checkpointd, of PostgreSQL, and of our tools."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHECKPOINTD_", "PG"))}
     return {**kept, "PYTHONPATH": str(Path(__file__).with_name("as_installed"))}

@@ -1,4 +1,4 @@
-"""Messages spoilt at random, as no server would send them."""
+"""Randomly corrupted messages, as no server would send them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ODD: dict[int, list[Any]] = {
 
 
 def parts_of(message: Message) -> list[Message]:
-    """A message and all that are in it."""
+    """Returns a message and all messages in it."""
     found = [message]
     for field, value in message.ListFields():
         if field.message_type is not None and not field.message_type.GetOptions().map_entry:
@@ -60,7 +60,7 @@ def parts_of(message: Message) -> list[Message]:
 
 
 def spoil(message: Message, dice: random.Random) -> None:
-    """Changes a message somewhere."""
+    """Changes a random part of a message."""
     part = dice.choice(parts_of(message))
     field: Any = dice.choice(list(part.DESCRIPTOR.fields))
     if field.message_type is not None and field.message_type.GetOptions().map_entry:

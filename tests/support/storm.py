@@ -1,4 +1,4 @@
-"""Agents at work while something breaks."""
+"""Agents that work while something breaks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORMS = ("awaiting", "blocking")
 
 
 class Storm:
-    """Two agent processes, one that awaits and one that blocks. They work from entering to leaving.
+    """Two agent processes, one awaiting and one blocking. They work from entering to leaving.
 
     Args:
-        target: What the agents' savers are given.
-        folder: Where the journals go.
+        target: The target of the agents' savers.
+        folder: The folder for the journals.
         timeout: How long one attempt of a call may take, in seconds.
-        retry_budget: How long the agents' savers try again, in seconds. Whatever happens must fit into it.
-        prefix: Comes before the names of their threads, where other agents have been on the store already.
+        retry_budget: How long the agents' savers retry, in seconds. Every fault must end within it.
+        prefix: The beginning of their threads' names, needed if other agents have used the store before.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Storm:
             self._assert_well(ended=True)
 
     async def progress(self, writes: int = 20) -> None:
-        """Waits until each worker of each agent has had something acknowledged, and all together so much, since now."""
+        """Waits until, from now on, each worker has had a write acknowledged, and each agent this many."""
         before = {form: self._acknowledged(form) for form in FORMS}
-        workers = 7 - 1  # on the contested thread one agent may win again and again
+        workers = 7 - 1  # on the contested thread one agent may win every time
 
         def since() -> dict[str, Counter[str]]:
             self._assert_well()
@@ -82,7 +82,7 @@ class Storm:
             self._assert_well()
 
     async def check(self, *, target: str, dsn: str) -> Counter[str]:
-        """Compares the journals with the store, when the agents have ended. Raises AssertionError."""
+        """Compares the journals with the store, after the agents have ended. Raises AssertionError."""
         return await check([list(journal.read(path)) for path in self._journals.values()], target=target, dsn=dsn)
 
     def _acknowledged(self, form: str) -> Counter[str]:
@@ -90,7 +90,7 @@ class Storm:
         return Counter(line.thread_id for line in journal.of(lines, "acknowledged"))
 
     def _assert_well(self, *, ended: bool = False) -> None:
-        """Raises AssertionError if an agent has noted that something failed, or has ended where it should not have."""
+        """Raises AssertionError if an agent has recorded a failure, or has ended unexpectedly."""
         for agent, (form, path) in zip(self._agents, self._journals.items(), strict=True):
             bad = journal.of(journal.read(path), "failed", "wrong")
             assert not bad, f"{form}: {bad[0]}"

@@ -1,11 +1,11 @@
-"""An agent in a process of its own, which writes without a pause and keeps a journal of it.
+"""An agent in a separate process that writes continuously and keeps a journal of it.
 
     python -m tests.support.storm_agent TARGET JOURNAL PREFIX blocking|awaiting TIMEOUT RETRY_BUDGET
 
-PREFIX comes before the names of its threads.
+PREFIX is the beginning of its threads' names.
 
-It drives threads of its own, of three kinds, and one that it shares with all other agents. It stops when its standard
-input is closed, after the writes that are under way.
+It uses its own threads, of three kinds, and one that it shares with all other agents. It stops when its standard
+input is closed, after the writes that are in flight.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tests.support.journal import Journal, Kind, Line
 from tests.support.runs import a_run, at
 
 CONTESTED = "contested"
-"""The thread on which all agents meet, after the prefix."""
+"""The thread that all agents share, after the prefix."""
 PAUSE = 0.02
-"""Between two turns of a worker, in seconds: what is written has to be read back and compared too."""
+"""The pause between two turns of a worker, in seconds: everything written must also be read back and compared."""
 
 
 class Agent:
@@ -48,7 +48,7 @@ class Agent:
         self._stopped = False
 
     def stop(self) -> None:
-        """Asks the workers to end when what they are at is done."""
+        """Asks the workers to end after their current work."""
         self._stopped = True
 
     async def run(self) -> None:
@@ -70,7 +70,7 @@ class Agent:
             self._note("failed", "put", thread_id, worker.__name__, detail=f"{time.time():.1f} {error!r}")
 
     async def _talk(self, thread_id: str, number: int) -> None:
-        """Takes turns of a real graph."""
+        """Takes turns in a real graph."""
         graph = build(self._saver)
         config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
         so_far: list[str] = []
@@ -91,7 +91,7 @@ class Agent:
             step += 1
 
     async def _put(self, thread_id: str, _: int) -> None:
-        """Puts checkpoints and task writes as a run does, and reads what it has put."""
+        """Puts checkpoints and task writes as a run does, and reads them back."""
         last: str | None = None
         while not self._stopped:
             run = a_run({"configurable": {"thread_id": thread_id}})
@@ -111,7 +111,7 @@ class Agent:
             await asyncio.sleep(PAUSE)
 
     async def _put_versioned(self, thread_id: str, _: int) -> None:
-        """Puts as a client of the protocol does, each put on condition of the version of the one before."""
+        """Puts as a client of the protocol does, each put conditional on the previous one's version."""
         version = 0
         client = self._saver._client
         while not self._stopped:
@@ -127,7 +127,7 @@ class Agent:
             await asyncio.sleep(PAUSE)
 
     def _request(self, thread_id: str, checkpoint: Checkpoint, version: int) -> pb.PutCheckpointRequest:
-        """A put as the protocol has it."""
+        """Returns a put request of the protocol."""
         kind, data = self._saver.serde.dumps_typed(checkpoint["channel_values"]["a"])
         request = pb.PutCheckpointRequest(
             thread_id=thread_id,
@@ -144,7 +144,7 @@ class Agent:
         return request
 
     async def _contend(self, _: str, __: int) -> None:
-        """Puts to the thread that all agents write to: often somebody else was faster."""
+        """Puts to the thread that all agents share; often another agent is faster."""
         run = a_run({"configurable": {"thread_id": self._contested}})
         found = await self._do("get_tuple", run)
         checkpoint = _holding(f"{self._name} meets the others")
@@ -164,7 +164,7 @@ class Agent:
         self._note("intended", kind, thread_id, checkpoint["id"], value=checkpoint["channel_values"]["a"])
 
     async def _acknowledged(self, kind: Kind, thread_id: str, checkpoint: Checkpoint, config: RunnableConfig) -> None:
-        """Writes, and notes that it was acknowledged."""
+        """Writes, and records the acknowledgement."""
         if kind == "put":
             await self._do("put", config, checkpoint, {"step": 1}, {"a": checkpoint["id"]})
         else:
@@ -172,7 +172,7 @@ class Agent:
         self._note("acknowledged", kind, thread_id, checkpoint["id"])
 
     async def _do(self, method: str, *args: Any) -> Any:
-        """Calls a method of the saver, in the form that this agent uses."""
+        """Calls a method of the saver, blocking or awaiting like this agent."""
         if self._blocking:
             return await asyncio.to_thread(getattr(self._saver, method), *args)
         return await getattr(self._saver, f"a{method}")(*args)

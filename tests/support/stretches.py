@@ -1,4 +1,4 @@
-"""How long an event loop of this process computes at a time, in CPU time: a busy machine doesn't make it longer."""
+"""Measures how long event loops compute without a break, in CPU time, which a busy machine doesn't affect."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 
 
 class Stretches:
-    """The longest stretch of each thread since the begin, in seconds of its own CPU time."""
+    """The longest stretch of each thread since the beginning, in seconds of its own CPU time."""
 
     def __init__(self) -> None:
         self._longest: dict[int, float] = {}
 
     def longest(self, thread: int) -> float:
-        """Returns that of a thread, by its number."""
+        """Returns the longest stretch of a thread, by its number."""
         return self._longest.get(thread, 0.0)
 
     def note(self, seconds: float) -> None:
-        """Notes how long the running thread has computed."""
+        """Records how long the running thread has computed."""
         thread = threading.get_ident()
         if seconds > self._longest.get(thread, 0.0):
             self._longest[thread] = seconds
 
     def begin_anew(self) -> None:
-        """Forgets what was longest."""
+        """Forgets all stretches."""
         self._longest.clear()
 
 
 @contextmanager
 def measured_stretches() -> Iterator[Stretches]:
-    """Measures everything that event loops run: from one callback to the next nobody else gets a turn."""
+    """Measures each callback of event loops: nothing else runs on the loop meanwhile."""
     stretches = Stretches()
     run = asyncio.Handle._run
 

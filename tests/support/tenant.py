@@ -1,4 +1,4 @@
-"""A tenant's view of a store, with the words that tests need."""
+"""A tenant's view of a store, with methods that tests need."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ TIMEOUT = 60.0
 
 
 def value(data: bytes) -> TypedValue:
-    """A value of a serializer that doesn't matter."""
+    """Returns a value of some serializer."""
     return TypedValue("msgpack", data)
 
 
 def patch(base_version: str, whole: bytes, *, instructions: bytes = b"patch", reach: int = 0) -> TypedValue:
-    """A value as a patch: the store doesn't look into its instructions."""
+    """Returns a value as a patch; the store doesn't examine its instructions."""
     return TypedValue("msgpack", instructions, Patch(base_version, len(whole), crc32(whole), False, reach))
 
 
 def uploaded(upload_id: bytes, size: int) -> TypedValue:
-    """A value whose bytes were sent ahead."""
+    """Returns a value whose bytes were sent ahead."""
     return TypedValue("msgpack", b"", parts=Parts(upload_id.ljust(16), size))
 
 
@@ -67,7 +67,7 @@ def expectation(version: int | None, writer: bytes, last: str) -> Precondition |
 
 
 class Tenant(ThreadVerbs):
-    """A store, used by one tenant. Threads are "t" and namespaces "" unless a test says otherwise."""
+    """A store as used by one tenant. Threads are "t" and namespaces "" unless a test says otherwise."""
 
     def __init__(self, store: PostgresStore, name: str) -> None:
         self.store = store
@@ -121,7 +121,7 @@ class Tenant(ThreadVerbs):
         metadata: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> PutCheckpoint:
-        """A checkpoint to put."""
+        """Returns a checkpoint to put."""
         versions = dict(versions or {})
         metadata = dict(metadata or {})
         return PutCheckpoint(
@@ -180,7 +180,7 @@ class Tenant(ThreadVerbs):
         return await self.store.get_checkpoint(namespace, checkpoint_id, known=known, timeout=TIMEOUT)
 
     async def read(self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "") -> StoredCheckpoint:
-        """Reads a checkpoint that is there."""
+        """Reads a checkpoint that must exist."""
         checkpoint = (await self.get(checkpoint_id, thread=thread, ns=ns)).checkpoint
         assert checkpoint is not None
         return checkpoint
@@ -194,7 +194,7 @@ class Tenant(ThreadVerbs):
         return {(row.channel, row.version): row.value for row in found}
 
     async def values(self, checkpoint_id: str | None = None, *, thread: str = "t", ns: str = "") -> dict[str, bytes]:
-        """Reads the values of a checkpoint that is there, all of them whole, by channel."""
+        """Reads the values of a checkpoint that must exist, all of them whole, by channel."""
         result = await self.get(checkpoint_id, thread=thread, ns=ns)
         assert result.checkpoint is not None
         return values_of(result.values)
@@ -202,17 +202,17 @@ class Tenant(ThreadVerbs):
     async def value(
         self, channel: str, version: str, *, thread: str = "t", ns: str = "", part: int = 1000
     ) -> bytes | None:
-        """Reads the bytes of a stored value, so many at a time."""
+        """Reads the bytes of a stored value, in parts of this size."""
         return await self._bytes(ChannelValueKey(channel, version), thread, ns, part)
 
     async def written(
         self, checkpoint_id: str, task_id: str, idx: int, *, thread: str = "t", ns: str = "", part: int = 1000
     ) -> bytes | None:
-        """Reads the bytes of a task write, so many at a time."""
+        """Reads the bytes of a task write, in parts of this size."""
         return await self._bytes(TaskWriteKey(checkpoint_id, task_id, idx), thread, ns, part)
 
     async def value_range(self, channel: str, version: str, offset: int, max_bytes: int) -> ValueRange:
-        """Reads a range of a stored value that is there."""
+        """Reads a range of a stored value that must exist."""
         key = ChannelValueKey(channel, version)
         namespace = Namespace(self.name, "t", "")
         found = await self.store.get_value(namespace, key, offset=offset, max_bytes=max_bytes, timeout=TIMEOUT)
@@ -232,7 +232,7 @@ class Tenant(ThreadVerbs):
             assert found.data
 
     async def written_bases(self, *, thread: str = "t", ns: str = "") -> dict[tuple[str, str, int], str | None]:
-        """What the task writes of a namespace are patches on, by checkpoint, task and idx; None: they are whole."""
+        """Returns the base versions of a namespace's task writes, by checkpoint, task and idx; None: it is whole."""
         query = "SELECT * FROM checkpointd.task_writes WHERE thread = $1 AND checkpoint_ns = $2"
         found = await self.select(query, self.key(thread), ns)
         return {(row["checkpoint_id"], row["task_id"], row["idx"]): row["base_version"] for row in found}
@@ -242,7 +242,7 @@ class Tenant(ThreadVerbs):
         return (await self.get(thread=thread, ns=ns)).version
 
     async def page(self, **query: Any) -> Page:
-        """Lists one page; the thread is any unless named."""
+        """Lists one page, of any thread unless one is given."""
         return await self.store.list_checkpoints(ListQuery(tenant=self.name, **query), timeout=TIMEOUT)
 
     async def listed(self, **query: Any) -> list[StoredCheckpoint]:
@@ -276,7 +276,7 @@ class Tenant(ThreadVerbs):
                 return listed
 
     async def ids(self, *, thread: str = "t", ns: str = "") -> list[str]:
-        """The ids in a namespace, oldest first."""
+        """Returns the ids in a namespace, oldest first."""
         listed = await self.listed(thread_id=thread, checkpoint_ns=ns, metadata_only=True)
         return [checkpoint.checkpoint_id for checkpoint in reversed(listed)]
 
@@ -289,7 +289,7 @@ class Tenant(ThreadVerbs):
         after: str | None = None,
         page_bytes: int = 1_000_000,
     ) -> DeltaHistory:
-        """A page of the delta history of channels."""
+        """Reads a page of the delta history of channels."""
         return await self.store.get_delta_history(
             Namespace(self.name, thread, ns), at, channels, after=after, page_bytes=page_bytes, timeout=TIMEOUT
         )
@@ -297,7 +297,7 @@ class Tenant(ThreadVerbs):
     async def whole_history(
         self, *channels: str, page_bytes: int = 1_000_000, **where: Any
     ) -> dict[str, tuple[list[TaskWrite], bytes | None]]:
-        """All pages of the delta history of channels: by channel, the writes, oldest first, and the seed."""
+        """Reads all pages of the delta history of channels: by channel, the writes, oldest first, and the seed."""
         steps: dict[str, list[tuple[str, list[TaskWrite]]]] = {channel: [] for channel in channels}
         seeds: dict[str, bytes | None] = dict.fromkeys(channels)
         after = None
@@ -322,16 +322,16 @@ class Tenant(ThreadVerbs):
         }
 
     async def stored_values(self, *, thread: str = "t", ns: str = "") -> set[tuple[str, str]]:
-        """Every (channel, version) that has a row, referred to or not."""
+        """Returns every (channel, version) that has a row, referenced or not."""
         query = "SELECT channel, version FROM checkpointd.channel_values WHERE thread = $1 AND checkpoint_ns = $2"
         return {(row["channel"], row["version"]) for row in await self.select(query, self.key(thread), ns)}
 
     def key(self, thread: str = "t") -> object:
-        """The key of a thread's rows."""
+        """Returns the key of a thread's rows."""
         return thread_key(self.name, thread)
 
     async def select(self, query: str, *args: object) -> Sequence[Any]:
-        """Looks into the tables, and changes them where a test must."""
+        """Queries the tables, or changes them if a test must."""
         async with a_connection(self.store) as connection, connection.transaction():
             await connection.execute("SELECT set_config('checkpointd.tenant', $1, true)", self.name)
             rows: Sequence[Any] = await connection.fetch(query, *args)
@@ -339,24 +339,24 @@ class Tenant(ThreadVerbs):
 
 
 def place_of(checkpoint: StoredCheckpoint) -> tuple[str, str]:
-    """The thread and the namespace of a checkpoint."""
+    """Returns the thread and the namespace of a checkpoint."""
     return checkpoint.thread_id, checkpoint.checkpoint_ns
 
 
 def values_of(rows: Sequence[StoredValue], position: int = 0) -> dict[str, bytes]:
-    """The values of one of the checkpoints read together, all of them whole and there, by channel."""
+    """Returns the values of one of the checkpoints read together, all of them existing and whole, by channel."""
     assert all(row.value.patch is None and row.value.parts is None for row in rows)
     return {row.channel: row.value.data for row in rows if row.position == position}
 
 
 async def gather_results(*calls: Any) -> list[Any]:
-    """Runs calls at once and returns what each returned or raised."""
+    """Runs calls concurrently and returns what each returned or raised."""
     return list(await asyncio.gather(*calls, return_exceptions=True))
 
 
 @asynccontextmanager
 async def a_connection(store: PostgresStore) -> AsyncIterator[Any]:
-    """One of a store's connections: the next call gets it again."""
+    """Yields one of a store's connections: the next call gets it again."""
     pool = store._connections._pool
     connection = await pool.acquire()
     try:

@@ -22,7 +22,7 @@ class ThreadVerbs:
     name: str
 
     def key(self, thread: str = "t") -> object:
-        raise NotImplementedError  # the tenant has it
+        raise NotImplementedError  # provided by the tenant
 
     async def select(self, query: str, *args: object) -> Sequence[Any]:
         raise NotImplementedError
@@ -97,7 +97,7 @@ class ThreadVerbs:
         await self.store.retention.set_policy(self.name, RetentionPolicy(name=name, **limits), timeout=TIMEOUT)
 
     async def preview(self, policy: RetentionPolicy | None = None) -> list[RetentionEffect]:
-        """What retention would do."""
+        """Returns the effects that retention would have."""
         effects, after = await self.store.retention.preview(self.name, policy, after=None, timeout=TIMEOUT)
         while after is not None:
             more, after = await self.store.retention.preview(self.name, policy, after=after, timeout=TIMEOUT)
@@ -113,13 +113,13 @@ class ThreadVerbs:
         return effects
 
     async def expiring(self) -> list[Expiring]:
-        """What is announced to go."""
+        """Lists announced deletions."""
         return list(
             (await self.store.retention.list_expiring(self.name, after=None, page_size=100, timeout=TIMEOUT)).entries
         )
 
     async def age(self, seconds: float, thread: str = "t", *, below: str | None = None) -> None:
-        """Lets a thread look older, or its checkpoints below an id."""
+        """Makes a thread look older, or only its checkpoints below an id."""
         if below is None:
             await self.select(
                 "UPDATE checkpointd.threads SET active_at = active_at - make_interval(secs => $2), "
@@ -146,9 +146,9 @@ class ThreadVerbs:
         return await self.store.renew_lease(self.name, thread, token, ttl=ttl, timeout=TIMEOUT)
 
     async def release(self, holder: str, *, thread: str = "t") -> bool:
-        """Gives up a lease, or the place in line."""
+        """Gives up a lease, or the place in the queue."""
         return await self.store.release_lease(self.name, thread, holder.encode(), timeout=TIMEOUT)
 
     async def lease(self, *, thread: str = "t") -> LeaseState:
-        """Who may write to a thread."""
+        """Returns who may write to a thread."""
         return await self.store.get_lease(self.name, thread, timeout=TIMEOUT)

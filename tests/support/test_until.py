@@ -1,4 +1,4 @@
-"""Waiting: for as long as it takes, and not forever."""
+"""Waiting takes as long as necessary, but not forever."""
 
 from __future__ import annotations
 

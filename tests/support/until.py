@@ -1,4 +1,4 @@
-"""Waiting for what comes in its own time: `until` in plain code, `auntil` where an event loop runs."""
+"""Waits for a condition: `until` in plain code, `auntil` in an event loop."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 TIMEOUT = 30.0
-"""How long anything may take, in seconds: long, for the machine may be busy, and only what fails waits so long."""
+"""How long anything may take, in seconds: long, since the machine may be busy and only failures take that long."""
 PAUSE = 0.01
-"""How long to wait between two looks, in seconds."""
+"""How long to wait between two checks, in seconds."""
 LONGEST_SHOWN = 4000
-"""How much of what was seen last an error shows, in characters: the end of it."""
+"""The maximum length of the last result in an error, in characters; its end is shown."""
 
 
 def until(
     look: Callable[[], T], holds: Callable[[T], object] = bool, *, timeout: float = TIMEOUT, pause: float = PAUSE
 ) -> T:
-    """Looks again and again, until what is seen is as it should be.
+    """Calls a function repeatedly until its result meets a condition.
 
     Args:
-        look: Returns what there is now. What it raises is raised.
-        holds: Whether that is as it should be; without it, whatever is true.
+        look: Returns the current state. Its exceptions are passed on.
+        holds: Whether the state meets the condition; by default, whether it is true.
         timeout: How long that may take, in seconds.
-        pause: How long to wait between two looks, in seconds.
+        pause: How long to wait between two calls, in seconds.
 
     Returns:
-        What was seen last.
+        The last result.
 
     Raises:
-        AssertionError: The time is up; the message has what was seen last.
+        AssertionError: The time is up; the message contains the last result.
     """
     deadline = time.monotonic() + timeout
     while not holds(seen := look()):
@@ -54,7 +54,7 @@ async def auntil(
 async def auntil(
     look: Callable[[], Any], holds: Callable[[Any], object] = bool, *, timeout: float = TIMEOUT, pause: float = PAUSE
 ) -> Any:
-    """Does what `until` does, in an event loop. `look` may be a coroutine function; one that hangs is given up."""
+    """Does what `until` does, in an event loop. `look` may be a coroutine function; it is cancelled if it hangs."""
     shown = "nothing"
     try:
         async with asyncio.timeout(timeout) as limit:

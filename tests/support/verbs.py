@@ -1,4 +1,4 @@
-"""What a store is asked in a tenant's name, and all that is a tenant's in its tables."""
+"""A store's operations for a tenant, and all of a tenant's data in its tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.tenant import TIMEOUT, Tenant, gather_results, patch, uploade
 
 
 async def fill(store: PostgresStore, name: str) -> Tenant:
-    """Gives a tenant some of everything, under the same names as any other."""
+    """Gives a tenant data of every kind, under the same names as any other."""
     tenant = Tenant(store, name)
     own = f"of {name}".encode()
     version = await tenant.put(
@@ -58,7 +58,7 @@ async def fill(store: PostgresStore, name: str) -> Tenant:
 
 
 def _item(name: str, label: str = "ns") -> PutItem:
-    """An item with something of all that it can be found by."""
+    """Returns an item that can be found in every possible way."""
     own = f"of {name}"
     return PutItem(
         key=ItemKey((label,), "k"),
@@ -72,7 +72,7 @@ def _item(name: str, label: str = "ns") -> PutItem:
 
 
 def _whole(name: str, label: str = "ns") -> WholeItem:
-    """An item as it is restored."""
+    """Returns an item to be restored."""
     own, time = f"restored of {name}", datetime(2026, 1, 1, tzinfo=UTC)
     return WholeItem(
         key=ItemKey((label,), "k"),
@@ -92,19 +92,19 @@ async def _search(tenant: Tenant, **wanted: Any) -> Any:
 
 
 async def nodes(tenant: Tenant) -> str:
-    """Says whose checkpoints there are, if any."""
+    """Names the owner of the checkpoints, if there are any."""
     found, _ = await tenant.store.list_nodes(tenant.name, "t", after=None, page_size=9, timeout=TIMEOUT)
     return f"{len(found)} of {tenant.name}" if found else ""
 
 
 async def find(tenant: Tenant) -> str:
-    """Says whose threads there are, if any."""
+    """Names the owner of the threads, if there are any."""
     found = await tenant.store.tenants.find_threads(tenant.name, ["t", "x"], timeout=TIMEOUT)
     return f"{found} of {tenant.name}" if found else ""
 
 
 async def statistics(tenant: Tenant) -> str:
-    """Says what there is, but for the time."""
+    """Describes the statistics, except for times."""
     found = await tenant.store.tenants.read_statistics(tenant.name, timeout=TIMEOUT)
     return (
         f"{found.threads} {found.checkpoints} {found.bytes} {found.writes} {[one.thread_id for one in found.largest]}"
@@ -112,7 +112,7 @@ async def statistics(tenant: Tenant) -> str:
 
 
 async def purge(tenant: Tenant, wanted: ThreadFilter | None) -> str:
-    """Purges what a filter finds, or everything, and says how much that was."""
+    """Purges what a filter finds, or everything, and returns the counts."""
     start = PurgePosition()
     options: Any = {"start": start, "takes_pinned": True, "is_dry_run": False, "timeout": TIMEOUT}
     if wanted is None:
@@ -123,7 +123,7 @@ async def purge(tenant: Tenant, wanted: ThreadFilter | None) -> str:
 
 
 async def contents(connection: Any, tenant: str) -> dict[str, list[str]]:
-    """All rows of a tenant, by table."""
+    """Returns all rows of a tenant, by table."""
     tables = await connection.fetch(
         "SELECT table_name FROM information_schema.columns "
         "WHERE table_schema = 'checkpointd' AND column_name = 'tenant'"
@@ -143,13 +143,13 @@ KEY = ItemKey(("ns",), "k")
 
 
 async def apply_policies(tenant: Tenant) -> object:
-    """Sets one that deletes, and applies it."""
+    """Sets a policy that deletes, and applies it."""
     await tenant.set_policy(keep_newest=1)
     return await tenant.retain()
 
 
 async def announce(tenant: Tenant) -> object:
-    """Has a deletion announced, and lets it go."""
+    """Announces a deletion, acknowledges it, and applies it."""
     await tenant.set_policy(keep_newest=1, hold_seconds=3600)
     await tenant.retain()
     found = await tenant.expiring()
