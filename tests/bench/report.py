@@ -96,7 +96,7 @@ def facts(results: list[Result], *, targets: bool = True) -> str:
         words = f"{fact['value']:,.{fact['digits']}f} {fact['unit']}".strip()
         if targets and fact["target"] is not None:
             missed = "" if fact["value"] <= fact["target"] else ", not reached"
-            words += f" (target: {fact['target']:g} at the most{missed})"
+            words += f" (target: at most {fact['target']:g}{missed})"
         lines.append(f"- {fact['title']}: {words}" + (f"; {fact['beside']}" if fact["beside"] else ""))
     return "\n".join(lines)
 

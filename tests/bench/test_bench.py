@@ -233,9 +233,9 @@ def test_what_the_readme_says_of_calls_and_of_graphs_is_what_was_published() -> 
     text = Document("README.md").prose
     assert "A call by itself takes longer than over a connection of one's own" in text
     assert "graphs are what to look at" in text
-    assert put["ratio"] > 1, "README.md, What it costs: say what is so now"
-    assert writes["ratio"] > 1, "README.md, What it costs: say what is so now"
-    assert min(few["ratio"], many["ratio"], 1 / alone["ratio"]) > 1, "README.md, What it costs: say what is so now"
+    assert put["ratio"] > 1, "README.md, What it costs, is out of date"
+    assert writes["ratio"] > 1, "README.md, What it costs, is out of date"
+    assert min(few["ratio"], many["ratio"], 1 / alone["ratio"]) > 1, "README.md, What it costs, is out of date"
 
 
 def test_the_documents_have_the_figures_that_were_published_and_no_others() -> None:

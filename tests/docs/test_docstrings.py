@@ -75,7 +75,7 @@ def test_what_is_exported_has_a_whole_docstring(name: str) -> None:
     missing = [one for one in parameters(thing) if not re.search(rf"^    \*{{0,2}}{one}: ", text, re.MULTILINE)]
     assert not missing, f"Args lacks {missing}"
     if inspect.isfunction(thing) and inspect.signature(thing).return_annotation not in ("None", None):
-        assert RETURNS.search(text), "it says nothing of what is returned"
+        assert RETURNS.search(text), "it doesn't describe the return value"
     if inspect.isfunction(thing):
         assert bool(RAISES.search(text)) is (name not in RAISES_NOTHING), "Raises"
 

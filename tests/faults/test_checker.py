@@ -93,10 +93,10 @@ async def test_every_harm_is_found(postgres: FaultyPostgres, server: ServerProce
     # As if the agent had never been told that they were stored.
     lines[0].remove(written)
     for forged, found in (
-        (Line(event="refused", kind="put", thread_id="contested", name=stored.name), "refused, and there"),
+        (Line(event="refused", kind="put", thread_id="contested", name=stored.name), "refused, but stored"),
         (
             Line(event="refused", kind="writes", thread_id="contested", name=written.name),
-            "refused, and there: writes",
+            "refused, but stored: writes",
         ),
         (Line(event="failed", kind="put", thread_id="t", name="", detail="the reason"), "the reason"),
         (Line(event="wrong", kind="put", thread_id="t", name="", detail="an absence"), "an absence"),

@@ -330,7 +330,7 @@ async def test_another_tenant_sees_and_changes_nothing(name: str, guarded: Any) 
     mine, foreign = bearer("ckd_acme-all"), bearer(f"ckd_other-{'admin' if NEEDED[name] is Scope.ADMIN else 'all'}")
     short = name.rpartition(".")[2]
     requests = requests_about(client, "thread-1")
-    assert short in requests, f"say how {short} is asked about a thread, in requests_about"
+    assert short in requests, f"add a request of {short} about a thread to requests_about"
     request = requests[short] or empty(METHODS[name])
 
     put = client.put_request(metadata=client.metadata({"run_id": "run"}))

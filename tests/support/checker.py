@@ -80,7 +80,7 @@ async def _check_turns(saver: GrpcSaver, thread_id: str, written: list[Line], st
     assert said == [word for name in done for word in turns_of(name)], f"{thread_id}: {said[-8:]}, done: {done[-2:]}"
     history = [saved async for saved in saver.alist({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})]
     ids = [saved.checkpoint["id"] for saved in history]
-    assert ids == sorted(stored.versions, reverse=True), f"{thread_id}: the list is not what the database has"
+    assert ids == sorted(stored.versions, reverse=True), f"{thread_id}: the list differs from the database"
     _check_order(thread_id, stored, ids[::-1])
     parents = [saved.parent_config and saved.parent_config["configurable"]["checkpoint_id"] for saved in history]
     assert parents == [*ids[1:], None], f"{thread_id}: the chain of checkpoints is broken"
@@ -93,15 +93,15 @@ async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], sto
     async for saved in saver.alist(config):
         assert saved.checkpoint["id"] not in found, f"{thread_id}: a checkpoint came twice"
         found[saved.checkpoint["id"]] = saved
-    assert set(found) == set(stored.versions), f"{thread_id}: the list is not what the database has"
+    assert set(found) == set(stored.versions), f"{thread_id}: the list differs from the database"
     puts = [line for line in written if line.kind != "writes"]
     values = {line.name: line.value for line in of(puts, "intended")}
     acknowledged = of(puts, "acknowledged")
     names = {line.name for line in acknowledged}
     refused = {line.name for line in of(puts, "refused")}
     assert names <= set(found), f"{thread_id}: lost: {sorted(names - set(found))}"
-    assert not refused & set(found), f"{thread_id}: refused, and there: {sorted(refused & set(found))}"
-    assert set(found) <= set(values), f"{thread_id}: nobody wrote {sorted(set(found) - set(values))}"
+    assert not refused & set(found), f"{thread_id}: refused, but stored: {sorted(refused & set(found))}"
+    assert set(found) <= set(values), f"{thread_id}: never written: {sorted(set(found) - set(values))}"
     once = Counter(found.keys())
     assert not stored.values - once, f"{thread_id}: values without a checkpoint, or doubled: {stored.values - once}"
     assert not once - stored.values, f"{thread_id}: values that are lost: {once - stored.values}"
@@ -115,9 +115,9 @@ async def _check_puts(saver: GrpcSaver, thread_id: str, written: list[Line], sto
         if "acknowledged" in events:
             assert pending == writes, f"{thread_id}: writes beside {name}: {pending}"
         elif "refused" in events:
-            assert pending == [], f"{thread_id}: refused, and there: writes beside {name}: {pending}"
+            assert pending == [], f"{thread_id}: refused, but stored: writes beside {name}: {pending}"
         elif not events:
-            assert pending == [], f"{thread_id}: nobody wrote beside {name}"
+            assert pending == [], f"{thread_id}: never written: writes beside {name}"
     if not thread_id.endswith(CONTESTED):
         _check_order(thread_id, stored, [line.name for line in acknowledged])
     for line in acknowledged:

@@ -108,7 +108,7 @@ class ForkedProcess:
                 if not selector.select(timeout):
                     return None
             data = os.read(self._status, 100)
-            assert data, f"nobody knows what became of {self._name}"
+            assert data, f"it is unknown how {self._name} ended"
             self._told += data
         line, _, self._told = self._told.partition(b"\n")
         return line
