@@ -346,15 +346,19 @@ class TestPurge:
     def test_purges_are_audited(self, commands: Commands) -> None:
         commands.make("third", "audited", user="dan")
         commands.ok("third", "purge", "threads", "--prefix", "audited", "--yes")
-        (line,) = [
-            line
-            for line in commands.server.stderr.splitlines()
-            if "audit" in line
-            and "PurgeThreads" in line
-            and "thread_id_prefix=audited" in line
-            and "dry_run" not in line
-            and "purged_threads=1" in line
-        ]
+
+        def audited() -> list[str]:
+            return [
+                line
+                for line in commands.server.stderr.splitlines()
+                if "audit" in line
+                and "PurgeThreads" in line
+                and "thread_id_prefix=audited" in line
+                and "dry_run" not in line
+                and "purged_threads=1" in line
+            ]
+
+        (line,) = until(audited)
         assert "tenant=third" in line
         assert "outcome=OK" in line
 

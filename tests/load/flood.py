@@ -33,6 +33,7 @@ class Plan:
     name: str
     """The prefix of its threads' ids."""
     seconds: float
+    """How long it calls; up to 30 s longer, until a put of it is stored."""
     callers: int
     """The number of calls that it makes at a time."""
     value_bytes: int
@@ -112,7 +113,7 @@ async def flood(plan: Plan) -> Tally:
     async def caller(number: int) -> None:
         stub: Any = CheckpointServiceStub(channels[number % len(channels)])
         count = 0
-        while time.monotonic() < end:
+        while time.monotonic() < (end if tally.stored else end + 30):
             count += 1
             thread_id = f"{plan.name}-{number}-{count}"
             if await call(stub.PutCheckpoint, put_request(thread_id, plan.value_bytes)):
