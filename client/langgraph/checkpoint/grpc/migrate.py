@@ -1,6 +1,6 @@
 """Rewrites stored threads: `python -m langgraph.checkpoint.grpc.migrate package.module:saver`.
 
-It needs the code of the states, so it runs where the agents do.
+It needs the code that defines the states, so run it where the agents run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Returns:
-        0 if all threads are of today's version, or can be brought to it; 1 if some were passed over or failed; 2 if
-        nothing could be begun.
+        0 if all threads have the current version or can be migrated to it; 1 if some were skipped or failed; 2 if it
+        could not begin.
     """
     given = _parser().parse_args(arguments)
     try:

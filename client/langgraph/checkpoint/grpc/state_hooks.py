@@ -1,4 +1,4 @@
-"""State hooks: what of a graph's state is stored, what may be, and how old states become today's."""
+"""State hooks: they exclude parts of a graph's state from being stored, validate states, and migrate old ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 VERSION_KEY = "state_version"
-"""The key of a checkpoint's metadata that has the version of its state."""
+"""The key of the state's version in a checkpoint's metadata."""
 LARGEST_VERSION = 2**31 - 1
 
 _RESERVED = ("__", "branch:to:")
-"""How the names of LangGraph's own channels begin."""
+"""Prefixes of the names of LangGraph's own channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class StatePlace:
     checkpoint_ns: str
     checkpoint_id: str
     version: int
-    """The version that it was stored with; 0 if it was stored without one."""
+    """The version that it was stored with. 0: it was stored without one."""
     metadata: Mapping[str, Any]
 
     @property
@@ -35,7 +35,7 @@ class StatePlace:
 
 @dataclass(frozen=True, kw_only=True)
 class StateHooks:
-    """Hooks on the way of states to the server and back.
+    """Hooks that are called when states are stored and loaded.
 
     Example:
         ```python
@@ -50,17 +50,18 @@ class StateHooks:
     """
 
     exclude: Collection[str] = ()
-    """Channels whose values are never stored: not in checkpoints, nor in a run's input, task writes or arguments of
-    `Send`. A run has them until it ends; who reads the thread finds them empty."""
+    """Channels whose values are never stored: neither in checkpoints, nor in a run's input, task writes or arguments
+    of `Send`. A run has them until it ends; readers of the thread find them empty."""
     validate: Callable[[str, Any], object] | None = None
-    """Called with a channel's name and value before it is stored, and with what a task, or a run's input, writes to
-    it. What it raises refuses the save: InvalidStateError names the channel. What it returns is ignored."""
+    """Called with a channel's name and value before the value is stored, and with each value that a task or a run's
+    input writes to the channel. If it raises, nothing is saved: InvalidStateError names the channel. Its result is
+    ignored."""
     version: int = 0
-    """The version of the states that this code writes, from 1 up. 0: states aren't versioned."""
+    """The version of the states that this code writes, 1 or more. 0: states aren't versioned."""
     migrate: Callable[[dict[str, Any], StatePlace], Mapping[str, Any]] | None = None
-    """Called with a state of an older version when it is loaded. It returns the state of today's version, and must
-    return the same whenever it is given the same. It may change the dict that it is given, and has to look at
-    `place.path` where subgraphs have states of their own."""
+    """Called with a state of an older version when it is loaded. It returns the state in the current version, and must
+    return the same result for the same state. It may change the given dict. If subgraphs have states of their own, it
+    must tell them apart by `place.path`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.exclude, str) or not all(isinstance(name, str) for name in self.exclude):
@@ -83,5 +84,5 @@ class StateHooks:
 
 
 def is_reserved(channel: str) -> bool:
-    """Returns whether a channel is one of LangGraph's own, and no part of the user's state."""
+    """Returns whether a channel is one of LangGraph's own, not part of the user's state."""
     return channel.startswith(_RESERVED)

@@ -64,8 +64,8 @@ _PING = pb.GetItemRequest(namespace=["checkpointd-ping"], key="ping")
 class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
     """A LangGraph store that keeps its items on a checkpointd server.
 
-    One class for sync and async, for any threads and event loops at once, forked workers included. Calls that are made
-    at the same time go out together.
+    One class for sync and async code. It can be used from several threads and event loops at once, and in forked
+    workers. Operations that are started at the same time share a call to the server.
 
     Example:
         ```python
@@ -74,28 +74,28 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         ```
 
     Args:
-        target: The server, as GrpcSaver has it.
-        index: Vectors: `dims`, `embed`, `fields` as LangGraph's IndexConfig has them, and `distance_type` ("cosine",
-            "l2" or "inner_product"). Default: none, and `query` is searched for by words, if at all.
-        text: Words: `fields`, as those of `index`, and `language`, a text search configuration of PostgreSQL. Default:
-            items can't be found by words.
+        target: The server, as in GrpcSaver.
+        index: Vectors: `dims`, `embed`, `fields` as in LangGraph's IndexConfig, and `distance_type` ("cosine", "l2" or
+            "inner_product"). Default: no vectors; `query` then only finds items by words, if `text` is given.
+        text: Words: `fields`, as in `index`, and `language`, a text search configuration of PostgreSQL. Default: items
+            can't be found by words.
         ttl: Default times to live: `default_ttl` in minutes, and `refresh_on_read`. Expired items are never returned,
-            and the server sweeps them.
-        serde: Turns values into bytes and back. Default: they come back exactly as they were put, and classes but
-            LangGraph's safe ones come back as plain data.
-        searchable: The entries of values that the server may filter by. Default: all, or with a serializer that
-            encrypts none.
-        token: A bearer token, or a callable that returns one, as GrpcSaver has it. It needs the scopes `store:read` and
+            and the server deletes them.
+        serde: Turns values into bytes and back. Default: values come back exactly as they were put; objects of classes
+            other than LangGraph's safe ones come back as plain data.
+        searchable: The entries of values that the server may filter by. Default: all, or none if the serializer
+            encrypts.
+        token: A bearer token, or a callable that returns one, as in GrpcSaver. It needs the scopes `store:read` and
             `store:write`.
-        insecure_token: As GrpcSaver has it, as all that follow.
+        insecure_token: As in GrpcSaver, like the following arguments.
         tls: True, or TlsOptions with certificates.
         timeout: How long one attempt of a call may take, in seconds.
-        retry_budget: How long a call is tried again while the server is unavailable, in seconds.
-        keepalive: How often an idle connection with calls under way is pinged, in seconds.
-        tracing: Whether calls are traced by OpenTelemetry.
+        retry_budget: How long a call is retried while the server is unavailable, in seconds.
+        keepalive: How often an idle connection with calls in flight is pinged, in seconds.
+        tracing: Whether to trace calls with OpenTelemetry.
 
     Raises:
-        InvalidArgumentError: An argument can't be used.
+        InvalidArgumentError: An argument is invalid.
     """
 
     supports_ttl = True
@@ -162,11 +162,11 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         serde: SerializerProtocol | None = None,
         searchable: Collection[str] | None = None,
     ) -> Self:
-        """Builds a store on a saver's connections, token and tenant included. Each is closed on its own.
+        """Builds a store that shares a saver's connections, token and tenant. Each is closed by itself.
 
         Args:
-            saver: The saver. If it encrypts, the store needs a `serde` that does: `Encryption` is for threads.
-            index: Vectors, as the class has it, as all that follow.
+            saver: The saver. If it encrypts, the store needs a `serde` that encrypts: `Encryption` is for threads only.
+            index: Vectors. This and the following arguments are those of the class.
             text: Words.
             ttl: Default times to live.
             serde: Turns values into bytes and back.
@@ -176,7 +176,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             The store.
 
         Raises:
-            InvalidArgumentError: An argument can't be used.
+            InvalidArgumentError: An argument is invalid.
         """
         if saver.encryption is not None and serde is None:
             raise InvalidArgumentError(
@@ -195,23 +195,23 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         """The object that embeds texts, or None."""
         return self._index.embeddings
 
-    # Operations, many at once.
+    # Batches.
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Does operations, and returns their results in order.
 
-        Reads see the store as it was before. Of several puts of one item only the last is done. An operation that fails
-        raises; others may have been done.
+        Reads see the store as it was before. Of several puts of one item only the last is done. If an operation fails,
+        its error is raised; others may have been done.
 
         Args:
             ops: LangGraph's operations: GetOp, SearchOp, PutOp and ListNamespacesOp.
 
         Returns:
-            The results: an item or None, items, None, and namespaces.
+            The results: an item or None for GetOp, items for SearchOp, None for PutOp, namespaces for ListNamespacesOp.
 
         Raises:
             CheckpointdError: An operation failed.
-            InvalidNamespaceError: A namespace can't be one.
+            InvalidNamespaceError: A namespace is invalid.
         """
         return self._run(ops)
 
@@ -225,7 +225,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
     async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
         given = list(operations)
         if (queue := self._queue_here()) is not None:
-            # Most calls: what needs nothing else goes without a flow, which takes as long as all the rest.
+            # Most calls: a single operation skips the flow, which takes as long as everything else together.
             alone = single(given, self._serde, self._index)
             if alone is not None:
                 (outcome,) = await queue.submit((alone,))
@@ -271,7 +271,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         return await self._queue_of(asyncio.get_running_loop()).submit(step.operations)
 
     def _queue_here(self) -> BatchQueue | None:
-        """Returns the queue of the running event loop; None: calls are made in another one."""
+        """Returns the queue of the running event loop. None: calls are made in another loop."""
         if fork.lost_aio():
             return None
         running = asyncio.get_running_loop()
@@ -290,7 +290,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             queue = self._queues[loop] = BatchQueue(self._client)
         return queue
 
-    # What LangGraph's methods don't have.
+    # LangGraph's methods, with further arguments.
 
     def search(
         self,
@@ -305,25 +305,25 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         mode: SearchMode | None = None,
         exact: bool = False,
     ) -> list[SearchItem]:
-        """Searches for items within a namespace prefix. They are `FoundItem`s, which have their versions.
+        """Searches for items within a namespace prefix. The results are `FoundItem`s, which have a version.
 
         Args:
-            namespace_prefix: The namespace to look in and below.
-            query: What to look for. Without it, what was put last comes first.
-            filter: Conditions on the values: what an entry equals, or `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`,
-                `$in`, `$nin` and `$exists`, nested as values are.
-            limit: The most items.
-            offset: How many to leave out before them.
+            namespace_prefix: The namespace to search, with those below it.
+            query: The text to search for. Without it, the items stored last come first.
+            filter: Conditions on the values: the value of an entry, or `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`,
+                `$in`, `$nin` and `$exists`, nested like the values.
+            limit: The maximum number of items.
+            offset: The number of items to skip.
             refresh_ttl: Whether times to live restart. Default: as the store's `ttl` says, else yes.
-            mode: "vector", "text" or "hybrid". Default: all that the store was built for.
-            exact: Whether to compare with all vectors, without an index.
+            mode: "vector", "text" or "hybrid". Default: all that the store was built with.
+            exact: Whether to compare the query with all vectors, without an index.
 
         Returns:
             The items, best first; without a query, those stored last first.
 
         Raises:
             CheckpointdError: The search failed.
-            InvalidNamespaceError: The prefix can't be one.
+            InvalidNamespaceError: The prefix is invalid.
         """
         operation = self._search(namespace_prefix, query, filter, limit, offset, refresh_ttl, mode, exact)
         return cast("list[SearchItem]", self._run([operation])[0])
@@ -355,22 +355,22 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         ttl: float | NotProvided | None = NOT_PROVIDED,
         if_version_match: int | None = None,
     ) -> None:
-        """Stores an item, in place of the one that is there.
+        """Stores an item, and replaces an existing one.
 
         Args:
             namespace: Its namespace.
             key: Its key.
             value: Its value.
-            index: Which fields it is found by: None for the store's, paths for others, False for none. What it was
-                found by before is gone.
-            ttl: Its time to live in minutes; None: it doesn't expire. Default: the store's.
-            if_version_match: The version that it must still have, as `StoredItem.version`; 0: there must be none.
-                Default: whatever is there.
+            index: The fields to index: None for the store's, paths for others, False for none. They replace those
+                indexed before.
+            ttl: Its time to live in minutes. None: it doesn't expire. Default: the store's.
+            if_version_match: The version that the existing item must have, from `StoredItem.version`. 0: there must be
+                no item. Default: any.
 
         Raises:
             ItemConflictError: It has another version.
             CheckpointdError: The call failed.
-            InvalidNamespaceError: The namespace can't be one.
+            InvalidNamespaceError: The namespace is invalid.
         """
         self._run([self._put(namespace, key, value, index, ttl, if_version_match)])
 
@@ -393,12 +393,12 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         Args:
             namespace: Its namespace.
             key: Its key.
-            if_version_match: The version that it must still have. Default: whatever is there.
+            if_version_match: The version that it must have. Default: any.
 
         Raises:
-            ItemConflictError: It has another version, or isn't there.
+            ItemConflictError: It has another version, or doesn't exist.
             CheckpointdError: The call failed.
-            InvalidNamespaceError: The namespace can't be one.
+            InvalidNamespaceError: The namespace is invalid.
         """
         self._run([self._delete(namespace, key, if_version_match)])
 
@@ -406,7 +406,7 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         """Awaits `delete`."""
         await self._arun([self._delete(namespace, key, if_version_match)])
 
-    # What both forms share.
+    # Shared by the sync and async forms.
 
     def _search(
         self,

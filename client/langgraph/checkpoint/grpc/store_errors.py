@@ -1,4 +1,4 @@
-"""Errors of a store's items, besides those of any call."""
+"""Errors that only operations on a store's items raise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 class ItemConflictError(CheckpointdError):
     """Another writer changed the item after this one had read it. Nothing was stored or deleted.
 
-    Read the item again and decide again; `GrpcStore.update` does that by itself.
+    Read the item and decide again; `GrpcStore.update` does that by itself.
 
     Attributes:
         namespace: The item's namespace.
         key: Its key.
-        expected_version: The version that the write named, 0 for none.
-        current_version: The version that the server found, 0 if there is no such item.
+        expected_version: The version that the write expected; 0: no item.
+        current_version: The version that the server found; 0: there is no such item.
     """
 
     def __init__(self, *, namespace: tuple[str, ...], key: str, expected_version: int, current_version: int) -> None:
@@ -47,12 +47,12 @@ class VectorsUnavailableError(CheckpointdError):
 
 
 def item_error(reason: str, details: str, metadata: Mapping[str, str]) -> CheckpointdError:
-    """Returns the error of a reason that only items have.
+    """Returns the error for a reason that only operations on items have.
 
     Args:
         reason: The reason.
-        details: What the server says of it.
-        metadata: What belongs to it.
+        details: The server's message.
+        metadata: The details of the reason.
     """
     if reason == "VECTORS_UNAVAILABLE":
         return VectorsUnavailableError(details)

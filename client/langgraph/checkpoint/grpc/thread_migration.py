@@ -1,4 +1,4 @@
-"""Rewriting stored threads, so that their states are of today's version: `saver.threads.migrate`."""
+"""Migration of stored threads to the current version of their states: `saver.threads.migrate`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.grpc.saver import GrpcSaver
 
 MigrationOutcome = Literal["current", "pending", "migrated", "busy", "archived", "failed"]
-"""The outcome for a thread: nothing was to be done; a dry run found old states; they were rewritten; somebody else has
-the lease on the thread; it is read-only; a hook, or a call, failed."""
+"""The outcome for a thread, in this order: there was nothing to do; a dry run found old states; they were rewritten;
+somebody else holds the lease on the thread; it is read-only; a hook or a call failed."""
 
 OUTCOMES: tuple[MigrationOutcome, ...] = get_args(MigrationOutcome)
 
@@ -34,9 +34,9 @@ class ThreadMigration:
     thread_id: str
     outcome: MigrationOutcome
     checkpoints: int
-    """The number of rewritten checkpoints, or of those to rewrite."""
+    """The number of checkpoints that were rewritten, or would be."""
     error: CheckpointdError | None = None
-    """The reason why it failed, or was passed over."""
+    """The reason why it failed or was skipped."""
 
 
 def migrate(saver: GrpcSaver, thread_ids: Iterator[str], *, dry_run: bool) -> Iterator[ThreadMigration]:
@@ -45,10 +45,10 @@ def migrate(saver: GrpcSaver, thread_ids: Iterator[str], *, dry_run: bool) -> It
     Args:
         saver: A saver whose hooks have a version and `migrate`.
         thread_ids: The threads.
-        dry_run: Whether hooks are only tried.
+        dry_run: Whether to only try the hooks.
 
     Raises:
-        InvalidArgumentError: The saver's hooks can't migrate.
+        InvalidArgumentError: The saver has no hook `migrate`.
     """
     if saver.hooks is None or saver.hooks.migrate is None:
         raise InvalidArgumentError("hooks: the saver was built without a hook `migrate`", field="hooks")
@@ -64,7 +64,7 @@ def _migrate(saver: GrpcSaver, thread_id: str, today: int, dry_run: bool) -> Thr
         if dry_run:
             return ThreadMigration(thread_id=thread_id, outcome="pending", checkpoints=len(old))
         with saver.lease(thread_id, wait=0):
-            # A run may have added some in the meantime. Oldest first: the last put stays the latest.
+            # Listed again: a run may have added some. Oldest first, so that the last put stays the latest.
             for config in reversed(_old(saver, thread_id, today, dry_run)):
                 saved = saver.get_tuple(config)
                 if saved is not None:
@@ -80,7 +80,7 @@ def _migrate(saver: GrpcSaver, thread_id: str, today: int, dry_run: bool) -> Thr
 
 
 def _old(saver: GrpcSaver, thread_id: str, today: int, dry_run: bool) -> list[RunnableConfig]:
-    """Returns the checkpoints whose states are older, newest first. A dry run tries all hooks on them."""
+    """Returns the checkpoints with older states, newest first. A dry run tries all hooks on them."""
     found: list[RunnableConfig] = []
     for saved in saver.list({"configurable": {"thread_id": thread_id}}):
         if version_of(saved.metadata) < today:

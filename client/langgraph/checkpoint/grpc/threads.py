@@ -1,4 +1,4 @@
-"""Threads as their operator sees them: `saver.threads`."""
+"""Threads for operators: `saver.threads`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """Finding, looking at and keeping threads. Each verb blocks; with an "a" before its name it is awaited.
+    """Finds, inspects and manages threads. Methods block; those whose names begin with an "a" are awaited.
 
     Args:
         saver: The saver whose connections are used.
@@ -38,14 +38,14 @@ class Threads:
         self._saver = saver
 
     def search(self, *, limit: int | None = None, **wanted: Unpack[ThreadQuery]) -> Iterator[ThreadInfo]:
-        """Yields threads, newest activity first. All that is given must hold.
+        """Yields threads that meet all given conditions, latest activity first.
 
         Args:
-            limit: The most threads. None: all.
-            wanted: Which threads.
+            limit: The maximum number of threads. None: all.
+            wanted: The conditions.
 
         Raises:
-            InvalidArgumentError: An argument can't be used.
+            InvalidArgumentError: An argument is invalid.
             CheckpointdError: The call failed.
         """
         return flows.iterate(thread_flows.search(self._filter(wanted), limit), self._saver._client.call)
@@ -58,10 +58,10 @@ class Threads:
         """Returns how many threads there are: exact up to a million, with a filter up to ten thousand.
 
         Args:
-            wanted: Which threads.
+            wanted: The conditions.
 
         Raises:
-            InvalidArgumentError: An argument can't be used.
+            InvalidArgumentError: An argument is invalid.
             CheckpointdError: The call failed.
         """
         return self._run(thread_flows.count(self._filter(wanted)))
@@ -71,7 +71,7 @@ class Threads:
         return await self._arun(thread_flows.count(self._filter(wanted)))
 
     def get(self, thread_id: str) -> ThreadInfo:
-        """Returns what is known of a thread, archived or not.
+        """Returns the details of a thread, archived or not.
 
         Args:
             thread_id: The thread.
@@ -93,7 +93,7 @@ class Threads:
             thread_id: The thread.
 
         Raises:
-            InvalidArgumentError: The name can't be one of a thread.
+            InvalidArgumentError: The thread id is invalid.
             CheckpointdError: The call failed.
         """
         return flows.iterate(thread_flows.tree(thread(thread_id)), self._saver._client.call)
@@ -112,7 +112,7 @@ class Threads:
             checkpoint_ns: Their namespace. Default: the root graph.
 
         Raises:
-            CheckpointNotFoundError: One of them isn't there.
+            CheckpointNotFoundError: One of them doesn't exist.
             CheckpointdError: The call failed.
         """
         configs = [config_of(thread(thread_id), checkpoint_ns, one) for one in (before, after)]
@@ -124,13 +124,13 @@ class Threads:
         return thread_flows.compare(configs, [await self._saver.aget_tuple(config) for config in configs])
 
     def archive(self, thread_id: str) -> bool:
-        """Makes a thread read-only and takes it out of lists.
+        """Makes a thread read-only and removes it from lists.
 
         Args:
             thread_id: The thread.
 
         Returns:
-            False if it was archived already.
+            False if it was already archived.
 
         Raises:
             ThreadNotFoundError: There is no such thread.
@@ -144,7 +144,7 @@ class Threads:
         return await self._arun(thread_flows.archive(self._saver._lease_tokens.attach(queries.archive(thread_id))))
 
     def unarchive(self, thread_id: str) -> bool:
-        """Brings an archived thread back.
+        """Makes an archived thread writable and listed again.
 
         Args:
             thread_id: The thread.
@@ -170,20 +170,20 @@ class Threads:
         pinned: bool | None = None,
         ttl_seconds: int | None = None,
     ) -> ThreadInfo:
-        """Changes what is noted of a thread itself: tags, pinning and its time to live.
+        """Changes the tags, the pin and the time to live of a thread.
 
         Args:
             thread_id: The thread.
-            tags: Tags to set; None in place of a text removes one. The others stay.
-            pinned: Whether nothing of it may be deleted. None: as it is.
-            ttl_seconds: How long after its last use it is kept; 0: no time of its own. None: as it is.
+            tags: Tags to set, with None to remove a tag. Other tags stay.
+            pinned: Whether to protect it from deletion. None: unchanged.
+            ttl_seconds: How long it is kept after its last use; 0: no time to live of its own. None: unchanged.
 
         Returns:
             The thread after the change.
 
         Raises:
             ThreadNotFoundError: There is no such thread.
-            InvalidArgumentError: An argument can't be used.
+            InvalidArgumentError: An argument is invalid.
             CheckpointdError: The call failed.
         """
         return self._run(thread_flows.update(queries.update(thread_id, tags, pinned, ttl_seconds)))
@@ -211,7 +211,7 @@ class Threads:
 
         Raises:
             ThreadNotFoundError: There is no such thread.
-            InvalidArgumentError: A tag can't be used.
+            InvalidArgumentError: A tag is invalid.
             CheckpointdError: The call failed.
         """
         return self.update(thread_id, tags=tags)
@@ -283,8 +283,8 @@ class Threads:
         """Removes history from threads.
 
         Args:
-            thread_ids: The threads. Unknown ones are passed over.
-            strategy: "keep_latest" or "delete", as `GrpcSaver.prune` has them.
+            thread_ids: The threads. Unknown ones are skipped.
+            strategy: "keep_latest" or "delete", as in `GrpcSaver.prune`.
 
         Returns:
             The number of checkpoints that were deleted.
@@ -306,13 +306,13 @@ class Threads:
 
         Args:
             source_thread_id: The thread to copy.
-            target_thread_id: The thread to make.
+            target_thread_id: The thread to create.
 
         Returns:
             The copy.
 
         Raises:
-            ThreadExistsError: The target holds checkpoints already.
+            ThreadExistsError: The target already has checkpoints.
             ThreadNotFoundError: There is no thread to copy.
             CheckpointdError: The call failed.
         """
@@ -325,18 +325,18 @@ class Threads:
         return await self.aget(target_thread_id)
 
     def fork(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> ThreadInfo:
-        """Copies a checkpoint and what led to it into a new thread.
+        """Copies a checkpoint and its history into a new thread.
 
         Args:
             source_thread_id: The thread to copy from.
             checkpoint_id: The checkpoint, of the root graph.
-            target_thread_id: The thread to make.
+            target_thread_id: The thread to create.
 
         Returns:
             The new thread.
 
         Raises:
-            ThreadExistsError: The target holds checkpoints already.
+            ThreadExistsError: The target already has checkpoints.
             CheckpointNotFoundError: The thread has no such checkpoint.
             CheckpointdError: The call failed.
         """
@@ -351,21 +351,22 @@ class Threads:
     def migrate(
         self, *, prefix: str = "", thread_ids: Collection[str] | None = None, dry_run: bool = True
     ) -> Iterator[ThreadMigration]:
-        """Rewrites threads with the saver's hook `migrate`: every checkpoint whose state is of an older version.
+        """Rewrites every checkpoint whose state has an older version, with the saver's hook `migrate`.
 
-        A checkpoint keeps its id, its parent and the writes beside it, so threads that wait go on. Each thread is
-        rewritten under a lease, oldest checkpoint first; what was done when it fails stays, and the next call goes on.
+        A checkpoint keeps its id, its parent and its task writes, so interrupted threads can continue. Each thread is
+        rewritten under a lease, oldest checkpoint first. If it fails, the checkpoints rewritten so far stay, and the
+        next call continues.
 
         Args:
             prefix: Only threads whose ids begin with this.
             thread_ids: Only these threads. Default: all that aren't archived.
-            dry_run: Whether hooks are only tried, and what would be done is told.
+            dry_run: Whether to only try the hooks and report what would be done.
 
         Yields:
-            The outcome for each thread. One that fails doesn't hold up the others.
+            The outcome for each thread. One that fails doesn't stop the others.
 
         Raises:
-            InvalidArgumentError: The saver was built without the hook.
+            InvalidArgumentError: The saver has no such hook.
             CheckpointdError: The call failed.
         """
         found = iter(thread_ids) if thread_ids is not None else (info.thread_id for info in self.search(prefix=prefix))

@@ -1,1 +1,1 @@
-"""GrpcStore's parts: values, the index, operations, and batches of them."""
+"""Parts of GrpcStore: values, indexes, operations, and batches of operations."""

@@ -1,4 +1,4 @@
-"""The server's answers about items, as LangGraph's items. An answer may come from any server."""
+"""Conversion of the server's answers to LangGraph's items. Answers aren't trusted to be valid."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def single_result(
     operation: pb.StoreOperation, outcome: pb.StoreResult, serde: ItemSerde, target: str
 ) -> StoredItem | None:
-    """Returns the result of a lone operation. Raises CheckpointdError."""
+    """Returns the result of a single operation. Raises CheckpointdError."""
     if outcome.HasField("failure"):
         raise from_rpc_error(OperationError(outcome.failure), target=target, method=f"Batch ({kind_of(operation)})")
     return read_item(outcome.get, serde) if outcome.HasField("get") else None
 
 
 def is_too_large(outcome: pb.StoreResult) -> bool:
-    """Returns whether an answer had no room beside others, and is to be asked for alone."""
+    """Returns whether an answer didn't fit beside others, and must be requested alone."""
     return outcome.HasField("failure") and outcome.failure.reason == "MESSAGE_TOO_LARGE"
 
 
@@ -44,12 +44,12 @@ def check_results(response: pb.BatchResponse, request: pb.BatchRequest) -> Seque
 
 
 def kind_of(operation: pb.StoreOperation) -> str:
-    """Returns which operation it is."""
+    """Returns the kind of an operation."""
     return str(operation.WhichOneof("operation"))
 
 
 def read_item(response: pb.GetItemResponse, serde: ItemSerde) -> StoredItem | None:
-    """Reads the answer to a look-up. Raises CorruptValueError."""
+    """Reads the answer to a get. Raises CorruptValueError."""
     if not response.HasField("item"):
         return None
     return StoredItem(**_fields(response.item, serde))
@@ -77,7 +77,7 @@ def _time(stamp: Timestamp) -> datetime:
     try:
         if not 0 <= nanos < 1_000_000_000:
             raise ValueError("nanos")
-        # As ToDatetime does, in a fraction of its time.
+        # Same result as ToDatetime, but much faster.
         return _EPOCH + timedelta(0, stamp.seconds, nanos // 1000)
     except (ValueError, OverflowError) as error:
         raise CorruptValueError("the server answered with an invalid time") from error

@@ -1,8 +1,8 @@
-"""Operations of many callers in one call: those that wait in an event loop go out together.
+"""Batches of many callers' operations: those that wait in one event loop share a call.
 
-What comes while calls are in flight waits for the next one, so batches grow with the load, and alone an operation waits
-for nothing. Where much waits, a call takes half of it, so that client, server and database have something to do at the
-same time. Writes on one item never share a call: of these the server would do the last only, whatever they expect.
+Operations that arrive while calls are in flight wait for the next call, so batches grow with the load, and a single
+operation doesn't wait. If many wait, a call takes half of them, to keep client, server and database busy at the same
+time. Writes to one item never share a call: the server would only do the last one, whatever versions they expect.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from langgraph.checkpoint.grpc.errors import CheckpointdError, again
 from checkpointd.v1 import store_service_pb2 as pb
 
 MAX_IN_FLIGHT = 4
-"""How many calls are in flight at once."""
+"""Maximum number of calls in flight."""
 MAX_OPERATIONS = 256
-"""How many operations go into a call."""
+"""Maximum number of operations in a call."""
 MIN_SHARED = 16
-"""From how many waiting callers on a call leaves some of them to the next one."""
+"""Number of waiting callers above which a call leaves some of them to the next one."""
 MAX_BYTES = 2 * 1024 * 1024
-"""How many bytes they have together, unless one alone has more."""
+"""Maximum size of a call's operations in bytes, unless a single caller's are larger."""
 
 
 class _Submission:
-    """Operations that one caller waits for."""
+    """Operations submitted by one caller."""
 
     __slots__ = ("context", "done", "metadata", "operations", "size", "written")
 
@@ -48,7 +48,7 @@ class BatchQueue:
     """The operations that wait in one event loop. Used in that loop only.
 
     Args:
-        client: What makes the calls.
+        client: The client that makes the calls.
     """
 
     def __init__(self, client: Client) -> None:
@@ -58,8 +58,8 @@ class BatchQueue:
         self._is_scheduled = False
 
     def submit(self, operations: Sequence[pb.StoreOperation]) -> asyncio.Future[Sequence[pb.StoreResult]]:
-        """Has operations done, in one call, and returns what their results come in, or CheckpointdError."""
-        # Tokens may differ from caller to caller: those of one call are the same.
+        """Queues operations for one call, and returns a future of their results; it may raise CheckpointdError."""
+        # Callers may have different tokens. Only those with the same token share a call.
         metadata = self._client.options.metadata()
         done: asyncio.Future[Sequence[pb.StoreResult]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Submission(operations, metadata, done))
@@ -79,7 +79,7 @@ class BatchQueue:
                 self._tasks.add(task)
 
     def _take(self) -> list[_Submission]:
-        """Takes what goes into the next call, in the order of submission."""
+        """Takes the submissions of the next call, in order."""
         group: list[_Submission] = []
         written: set[tuple[str, ...]] = set()
         operations = size = 0

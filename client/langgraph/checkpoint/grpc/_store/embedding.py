@@ -1,4 +1,4 @@
-"""Having texts embedded, by whatever the user gave: sync or async, from sync and async calls."""
+"""Embedding of texts with the user's embeddings, which may be sync or async, from sync and async calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from langgraph.store.base.embed import EmbeddingsLambda
 
 
 def embed(embeddings: Embeddings | None, wanted: Wanted) -> None:
-    """Embeds texts, and writes down their vectors. Raises what the user's function raises."""
+    """Embeds texts and stores their vectors in `wanted`. Raises what the user's function raises."""
     assert embeddings is not None
     if isinstance(embeddings, EmbeddingsLambda) and not hasattr(embeddings, "func"):
-        # An async function. The loop is one that stays: its HTTP clients may keep connections there.
+        # An async function. It always runs in the same loop, where its HTTP clients may keep connections.
         asyncio.run_coroutine_threadsafe(aembed(embeddings, wanted), background().loop).result()
         return
     if wanted.documents:

@@ -1,4 +1,4 @@
-"""Methods of GrpcStore besides LangGraph's: counts, and updates that lose nothing."""
+"""Methods of GrpcStore that LangGraph's stores don't have: counts, and updates without lost writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from langgraph.checkpoint.grpc.store_errors import ItemConflictError
 from langgraph.store.base import NOT_PROVIDED, GetOp, NotProvided, _validate_namespace_labels
 
 Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
-"""Takes an item's value, None if there is no item, and returns the value to store; None: delete it."""
+"""Takes an item's value, or None if there is no item, and returns the value to store, or None to delete the item."""
 Index = Literal[False] | list[str] | None
 Ttl = float | NotProvided | None
 
@@ -21,7 +21,7 @@ class StoreExtras:
     """The part of a store that LangGraph's BaseStore doesn't have."""
 
     def _run(self, operations: Iterable[AnyOp]) -> list[Any]:
-        raise NotImplementedError  # the store has it, as what follows
+        raise NotImplementedError  # this and the next three are implemented by the store
 
     async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
         raise NotImplementedError
@@ -45,11 +45,11 @@ class StoreExtras:
 
         Args:
             namespace_prefix: The namespace; empty: all.
-            filter: Conditions on the values, as `search` has them.
+            filter: Conditions on the values, as in `search`.
 
         Raises:
             CheckpointdError: The call failed.
-            InvalidNamespaceError: The prefix can't be one.
+            InvalidNamespaceError: The prefix is invalid.
         """
         return cast(int, self._run([self._count(namespace_prefix, filter)])[0])
 
@@ -67,21 +67,21 @@ class StoreExtras:
         ttl: float | NotProvided | None = NOT_PROVIDED,
         attempts: int = 10,
     ) -> None:
-        """Reads an item, changes its value and stores it, again and again until no other writer came between.
+        """Reads an item, changes its value and stores it. Tries again if another writer changed it in between.
 
         Args:
             namespace: Its namespace.
             key: Its key.
-            change: Takes its value, None if there is no item, and returns what to store; None: delete it. It is called
-                once for each attempt.
-            index: As `put` has it.
-            ttl: As `put` has it.
-            attempts: How often to try.
+            change: Takes the item's value, or None if there is no item, and returns the value to store, or None to
+                delete the item. It is called once for each attempt.
+            index: As in `put`.
+            ttl: As in `put`.
+            attempts: The maximum number of attempts.
 
         Raises:
-            ItemConflictError: Another writer came between each time.
+            ItemConflictError: Another writer changed the item during each attempt.
             CheckpointdError: A call failed.
-            InvalidNamespaceError: The namespace can't be one.
+            InvalidNamespaceError: The namespace is invalid.
         """
         flows.run(self._update(namespace, key, change, index, ttl, attempts), self._run)
 
@@ -134,7 +134,7 @@ class StoreExtras:
         index: Index,
         ttl: float | NotProvided | None,
     ) -> AnyOp | None:
-        """Returns what stores a changed value; None: there is nothing to do."""
+        """Returns the operation that stores the changed value. None: there is nothing to do."""
         value = change(None if found is None else found.value)
         if value is None:
             return None if found is None else self._delete(namespace, key, found.version)

@@ -1,4 +1,4 @@
-"""Indexes of items: vectors, which the client's `embed` makes, and words."""
+"""Indexes of items: vectors, made by the user's `embed`, and words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langgraph.store.base import IndexConfig, PutOp, ensure_embeddings, get_text
 from checkpointd.v1 import store_service_pb2 as pb
 
 SearchMode = Literal["vector", "text", "hybrid"]
-"""How `query` finds items: by nearness, by words, or by both, merged by reciprocal rank fusion."""
+"""How `query` finds items: by the distance of vectors, by words, or by both, merged by reciprocal rank fusion."""
 
 _DISTANCES = {
     "cosine": pb.VECTOR_DISTANCE_COSINE,
@@ -22,24 +22,24 @@ _DISTANCES = {
 }
 _MODES = ("vector", "text", "hybrid")
 MAX_TEXT_BYTES = 256 * 1024
-"""How many bytes of texts the server takes for an item. What goes beyond isn't found by its words."""
+"""Maximum size of an item's texts, in bytes. The server accepts no more, and searches for words don't find the rest."""
 MAX_TEXTS = 1000
 
 
 class VectorIndexConfig(IndexConfig, total=False):
-    """LangGraph's IndexConfig (`dims`, `embed`, `fields`), with how distance is measured."""
+    """LangGraph's IndexConfig (`dims`, `embed`, `fields`), and a measure of distance."""
 
     distance_type: Literal["cosine", "l2", "inner_product"]
     """Default: "cosine"."""
 
 
 class TextIndexConfig(TypedDict, total=False):
-    """The fields that a search for words looks at."""
+    """The fields that can be searched for words."""
 
     fields: list[str]
-    """JSON paths of the texts, as IndexConfig has them. Default: ["$"], the whole value as JSON."""
+    """JSON paths of the texts, as in IndexConfig. Default: ["$"], the whole value as JSON."""
     language: str
-    """A text search configuration of PostgreSQL, such as "english". Default: "simple", words as they are."""
+    """A text search configuration of PostgreSQL, such as "english". Default: "simple", which doesn't stem words."""
 
 
 Paths = Sequence[tuple[str, Any]]
@@ -47,7 +47,7 @@ Paths = Sequence[tuple[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A text that a vector stands for."""
+    """A text that gets a vector."""
 
     path: str
     text: str
@@ -58,7 +58,7 @@ class Wanted:
     """Texts to embed."""
 
     documents: dict[str, Sequence[float]] = field(default_factory=dict)
-    """Texts of items, and their vectors once they are there."""
+    """Texts of items, and their vectors once they are computed."""
     queries: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -69,11 +69,11 @@ class ItemIndex:
     """The indexes of a store's items.
 
     Args:
-        vectors: How vectors are made. None: there are none.
-        text: What words are taken from. None: nothing.
+        vectors: The configuration of vectors. None: items have none.
+        text: The fields whose words are indexed. None: no words are.
 
     Raises:
-        InvalidArgumentError: A configuration can't be used.
+        InvalidArgumentError: A configuration is invalid.
     """
 
     def __init__(self, vectors: VectorIndexConfig | IndexConfig | None, text: TextIndexConfig | None) -> None:
@@ -103,7 +103,7 @@ class ItemIndex:
         self._vector_paths = _tokenized(given.get("fields") or ["$"], "index.fields")
 
     def mode(self, wanted: SearchMode | None) -> SearchMode | None:
-        """Returns how a query is searched for: as wanted, or by all that is configured. None: not at all."""
+        """Returns the mode of a search: the wanted one, or all that is configured. None: nothing is configured."""
         if wanted is not None and wanted not in _MODES:
             raise InvalidArgumentError(f"mode: {wanted!r} is none of {', '.join(_MODES)}", field="mode")
         has_text = self._text_paths is not None
@@ -119,11 +119,11 @@ class ItemIndex:
         return "hybrid" if has_text else "vector"
 
     def embeds(self, put: PutOp) -> bool:
-        """Returns whether an item's texts are embedded before it is stored."""
+        """Returns whether an item's texts must be embedded before it is stored."""
         return self.embeddings is not None and put.value is not None and put.index is not False
 
     def chunks(self, put: PutOp) -> list[Chunk]:
-        """Returns the texts of an item that vectors are made of."""
+        """Returns the texts of an item to embed."""
         if not self.embeds(put):
             return []
         paths = self._vector_paths if put.index is None else _tokenized(put.index, "index")
@@ -157,7 +157,7 @@ class ItemIndex:
     def write_query(
         self, query: str, mode: SearchMode, exact: bool, wanted: Wanted, request: pb.SearchItemsRequest
     ) -> None:
-        """Writes what to look for into a search."""
+        """Writes the query into a search request."""
         if mode != "text":
             request.vector.values.extend(self._checked(wanted.queries[query]))
             request.vector.distance = self._distance

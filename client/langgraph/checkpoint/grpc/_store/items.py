@@ -1,7 +1,7 @@
-"""Items as the store returns them: LangGraph's, with their version.
+"""Items as the store returns them: LangGraph's, with a version.
 
-They say that they are of LangGraph's own classes, as `__class__` has it: its serializer goes by that, so that items in
-a graph's state are stored as any others, and are read without a warning, or a refusal, about classes it doesn't know.
+Their `__class__` is LangGraph's own class, because LangGraph's serializer goes by that: items in a graph's state are
+stored like LangGraph's, and can be read without a warning or an error about unknown classes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from langgraph.store.base import Item, SearchItem
 
 
 class StoredItem(Item):
-    """An item, with what `put(if_version_match=...)` needs. In a graph's state it is stored as a plain Item.
+    """An item with its version, for `put(if_version_match=...)`. In a graph's state it is stored as a plain Item.
 
     Args:
-        version: Its version: it grows whenever the item is stored.
-        expires_at: When it expires, unless it is read or stored before; None: never.
-        fields: What LangGraph's Item has.
+        version: Its version, which grows whenever the item is stored.
+        expires_at: When it expires, unless it is read or stored before. None: never.
+        fields: The fields of LangGraph's Item.
     """
 
     __slots__ = ("expires_at", "version")
@@ -38,12 +38,12 @@ class StoredItem(Item):
 
 
 class FoundItem(SearchItem):
-    """An item that a search has found, with its score and its version.
+    """An item found by a search, with its score and its version.
 
     Args:
-        version: Its version: it grows whenever the item is stored.
-        expires_at: When it expires, unless it is read or stored before; None: never.
-        fields: What LangGraph's SearchItem has.
+        version: Its version, which grows whenever the item is stored.
+        expires_at: When it expires, unless it is read or stored before. None: never.
+        fields: The fields of LangGraph's SearchItem.
     """
 
     __slots__ = ("expires_at", "version")

@@ -1,7 +1,7 @@
-"""LangGraph's operations as requests, and what comes back, as flows.
+"""Flows that turn LangGraph's operations into requests, and the answers into results.
 
-Reads see the store as it was before the batch. What looks up one item, stores or deletes goes in one call together;
-searches, lists and counts are calls of their own, before it, a few at once.
+Reads see the store as it was before the batch. Gets, puts and deletions share a call. Searches, lists and counts are
+separate calls before that, a few at once.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from langgraph.store.base import (
 from checkpointd.v1 import store_service_pb2 as pb
 
 MAX_BATCH = 256
-"""How many operations go into one call."""
+"""Maximum number of operations in one call."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""How many bytes they have together, unless one alone has more."""
+"""Maximum size of a call's operations in bytes, unless a single one is larger."""
 MAX_FOUND = 1000
-"""How many items one call is asked for."""
+"""Maximum number of items that one call requests."""
 MAX_LISTED = 10_000
-"""How many namespaces one call is asked for."""
+"""Maximum number of namespaces that one call requests."""
 _MATCHES = {"prefix": pb.NAMESPACE_MATCH_PREFIX, "suffix": pb.NAMESPACE_MATCH_SUFFIX}
 
 
 class Submit(NamedTuple):
-    """A step: operations to do in one call. It is sent their results."""
+    """A step: operations to do in one call. The flow is sent their results."""
 
     operations: Sequence[pb.StoreOperation]
 
 
 class VersionedPut(NamedTuple):
-    """A put, or a deletion, of an item that must have a version."""
+    """A put or a deletion of an item that must have a given version."""
 
     put: PutOp
     version: int
 
 
 class ModedSearch(NamedTuple):
-    """A search that says how."""
+    """A search with its mode."""
 
     search: SearchOp
     mode: SearchMode | None
@@ -75,12 +75,12 @@ AnyOp = Op | VersionedPut | ModedSearch | CountOp
 
 @dataclass(slots=True)
 class _Plan:
-    """A batch, by what is done with its operations. Numbers are their places in it."""
+    """A batch, with its operations grouped by kind. Numbers are their positions in the batch."""
 
     size: int
     gets: dict[int, GetOp] = field(default_factory=dict)
     puts: dict[tuple[tuple[str, ...], str], tuple[int, PutOp, int | None, list[Chunk]]] = field(default_factory=dict)
-    """By item: of several for one, the last."""
+    """The last put of each item."""
     searches: dict[int, tuple[ModedSearch, SearchMode | None]] = field(default_factory=dict)
     others: dict[int, ListNamespacesOp | CountOp] = field(default_factory=dict)
     wanted: Wanted = field(default_factory=Wanted)
@@ -90,14 +90,14 @@ def run_batch(operations: Iterable[AnyOp], serde: ItemSerde, index: ItemIndex, t
     """Does operations, and returns their results in order.
 
     Yields:
-        `Wanted` texts, for whoever embeds them; requests; and `Submit`.
+        `Wanted` with texts to embed, requests, and `Submit`.
 
     Raises:
         CheckpointdError: One of them failed. The others may have been done.
-        InvalidNamespaceError: A namespace can't be one.
+        InvalidNamespaceError: A namespace is invalid.
     """
     plan = _planned(list(operations), index)
-    # Serialized before giving up control: a value may change while texts are embedded.
+    # Serialized before the first yield: a value may change while texts are embedded.
     together = [_get(op) for op in plan.gets.values()]
     changes = [_put(op, version, serde, index) for _, op, version, _ in plan.puts.values()]
     if plan.wanted:
@@ -130,7 +130,7 @@ def run_batch(operations: Iterable[AnyOp], serde: ItemSerde, index: ItemIndex, t
 
 
 def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> pb.StoreOperation | None:
-    """Returns the request of a lone look-up or put that needs nothing else: most calls. None: run it as a batch."""
+    """Returns the request of a single get or put that needs no embedding: most calls. None: run it as a batch."""
     if len(operations) != 1:
         return None
     operation, version = operations[0], None
@@ -150,7 +150,7 @@ def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> p
 
 
 def written_item(operation: pb.StoreOperation) -> tuple[str, ...] | None:
-    """Returns which item an operation writes or deletes; None: none."""
+    """Returns the item that an operation writes or deletes. None: it only reads."""
     kind = operation.WhichOneof("operation")
     if kind not in ("put", "delete"):
         return None
@@ -221,7 +221,7 @@ def _put(op: PutOp, version: int | None, serde: ItemSerde, index: ItemIndex) -> 
     if version is not None:
         request.if_version_match = version
     if op.value is not None:
-        # Sent again after a lost answer, it is the same put, and meets no conflict with itself.
+        # If it is sent again after a lost answer, the server recognizes the put, and it doesn't conflict with itself.
         request.request_id = os.urandom(16)
         serde.write(op.value, request.value)
         index.write_text(op, request)
@@ -241,7 +241,7 @@ def _key(key: Any) -> str:
 def _chunks(
     operations: list[tuple[int, pb.StoreOperation]],
 ) -> Iterable[list[tuple[int, pb.StoreOperation]]]:
-    """Yields operations by calls that aren't too large: reads come first."""
+    """Splits operations into calls that aren't too large, in order."""
     chunk: list[tuple[int, pb.StoreOperation]] = []
     size = 0
     for number, operation in operations:
@@ -309,7 +309,7 @@ def _count_of(field: str, number: Any) -> int:
 
 
 def _read(reads: list[_Read], results: list[Any], serde: ItemSerde) -> Flow[None]:
-    """Makes reads, a few at once, and again those whose answers were cut short."""
+    """Makes reads, a few at once, and requests the rest of answers that were cut short."""
     left = {read.number: read.left for read in reads}
     for read in reads:
         if not isinstance(read.request, pb.CountItemsRequest):

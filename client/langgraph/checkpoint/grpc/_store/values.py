@@ -1,7 +1,7 @@
-"""Items' values as bytes, and what the server sees of them to filter by.
+"""Items' values as bytes, and the part of them that the server can filter by.
 
-A value comes back as it was put. What msgpack holds exactly goes as msgpack. JSON, as Python writes and reads it, holds
-large integers and lone surrogates besides. Everything else is LangGraph's serializer's.
+A value comes back as it was put. Values that msgpack represents exactly are stored as msgpack, those with large
+integers or lone surrogates as Python's JSON, and all others by LangGraph's serializer.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ class ItemSerde:
     """Turns items' values into bytes and back.
 
     Args:
-        serde: A serializer of the user's. None: values are kept exactly, and made into no classes but LangGraph's safe
-            ones.
-        searchable: The entries that filters may see; None: all, or none where the serializer encrypts.
+        serde: The user's serializer. None: values are kept exactly, and only LangGraph's safe classes are restored.
+        searchable: The entries that filters may see. None: all, or none if the serializer encrypts.
     """
 
     def __init__(self, serde: SerializerProtocol | None, searchable: Collection[str] | None) -> None:
@@ -67,7 +66,7 @@ class ItemSerde:
                 value = json.loads(message.data)
             else:
                 value = self._reader.loads_typed((message.type, message.data))
-        except Exception as error:  # whatever it is: the value can't be read
+        except Exception as error:  # a serializer may raise anything
             raise CorruptValueError(f"an item's value of the type {message.type!r} can't be read") from error
         if not isinstance(value, dict):
             raise CorruptValueError("an item's value is not a map")
@@ -76,7 +75,7 @@ class ItemSerde:
     def write_filter(
         self, given: Mapping[str, Any] | None, request: pb.SearchItemsRequest | pb.CountItemsRequest
     ) -> None:
-        """Writes a filter into a request, in the form that values are seen in. Raises InvalidArgumentError."""
+        """Writes a filter into a request, converted as filterable values are. Raises InvalidArgumentError."""
         if not given:
             return
         if not isinstance(given, Mapping):
@@ -99,7 +98,7 @@ class ItemSerde:
     def _dump(self, content: dict[str, Any]) -> tuple[str, bytes]:
         try:
             return self._reader.dumps_typed(content)
-        except Exception as error:  # whatever it is: the serializer couldn't write one of the entries down
+        except Exception as error:  # a serializer may raise anything
             raise InvalidArgumentError(
                 f"value: holds something that can't be serialized ({type(error).__name__})", field="value"
             ) from error
@@ -113,7 +112,7 @@ class ItemSerde:
 
 
 def _is_json(value: Any) -> bool:
-    """Returns whether JSON, as Python writes and reads it, gives a value back as it is."""
+    """Returns whether Python's JSON restores a value exactly."""
     kind = type(value)
     if kind is dict:
         return all(type(key) is str and _is_json(item) for key, item in value.items())
@@ -127,8 +126,8 @@ def _seen(value: Any, *, strict: bool, exact: bool = False) -> Any:
 
     Args:
         value: The value.
-        strict: Whether what can't be seen is a TypeError; otherwise it isn't there.
-        exact: Whether integers and texts stay as they are that msgpack can't hold.
+        strict: Whether to raise TypeError for what filters can't see; otherwise it is left out.
+        exact: Whether to keep integers and texts that msgpack can't represent.
     """
     match value:
         case bool() | None | bytes():
@@ -138,7 +137,7 @@ def _seen(value: Any, *, strict: bool, exact: bool = False) -> Any:
         case str():
             return str(value) if exact else value.encode(errors="replace").decode()
         case int():
-            # As near as a number comes that msgpack can hold.
+            # The nearest number that msgpack can represent.
             return int(value) if exact or value in _INTEGERS else _float(value)
         case float():
             return float(value)

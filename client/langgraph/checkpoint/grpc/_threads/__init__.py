@@ -1,1 +1,1 @@
-"""Whole threads: what the saver's thread methods and saver.threads share."""
+"""Operations on whole threads, shared by the saver's thread methods and saver.threads."""

@@ -1,4 +1,4 @@
-"""Flows of calls about whole threads, which a blocking and an awaiting driver run."""
+"""Flows of calls about whole threads, run by a blocking and an awaiting driver."""
 
 from __future__ import annotations
 

@@ -43,16 +43,16 @@ class ThreadOperations:
 
     @property
     def threads(self) -> Threads:
-        """Threads as their operator sees them: searching, looking at, archiving and tagging them."""
+        """Threads for operators: search, inspect, archive and tag them."""
         return Threads(cast("GrpcSaver", self))
 
     @property
     def retention(self) -> Retention:
-        """Deletions that retention has announced, for code that acts before them."""
+        """Deletions announced by retention, for code that must act before them."""
         return Retention(cast("GrpcSaver", self))
 
     def delete_thread(self, thread_id: str) -> None:
-        """Deletes a thread: all its namespaces, values and writes. A run under way on it will conflict.
+        """Deletes a thread: all its namespaces, values and writes. A run in progress on it will get a conflict.
 
         Args:
             thread_id: The thread. If there is none, nothing happens.
@@ -76,9 +76,9 @@ class ThreadOperations:
             run_ids: The runs, by the `run_id` in their metadata.
 
         Raises:
-            LeaseHeldError: Somebody else holds the lease on a thread of theirs.
-            ThreadArchivedError: A thread of theirs is archived.
-            ThreadPinnedError: A thread of theirs is pinned.
+            LeaseHeldError: Somebody else holds the lease on one of their threads.
+            ThreadArchivedError: One of their threads is archived.
+            ThreadPinnedError: One of their threads is pinned.
             CheckpointdError: The call failed.
         """
         self._run_on_threads(self._delete_for_runs(run_ids))
@@ -92,12 +92,12 @@ class ThreadOperations:
 
         Args:
             source_thread_id: The thread to copy. Nothing happens if there is none.
-            target_thread_id: The thread to make. With encryption this client makes it, a checkpoint at a time, for
-                values are bound to their thread.
-            checkpoint_id: Fork here: copy only this checkpoint of the root graph and what led to it.
+            target_thread_id: The thread to create. With encryption this client creates it, one checkpoint at a time,
+                because encrypted values are bound to their thread.
+            checkpoint_id: Copy only this checkpoint of the root graph and its history. Default: copy everything.
 
         Raises:
-            ThreadExistsError: The target holds checkpoints already.
+            ThreadExistsError: The target already has checkpoints.
             CheckpointNotFoundError: The thread has no such checkpoint.
             CheckpointdError: The call failed.
         """
@@ -113,9 +113,9 @@ class ThreadOperations:
         """Removes history from threads.
 
         Args:
-            thread_ids: The threads. Unknown ones are passed over.
-            strategy: "keep_latest" keeps the newest checkpoint of each namespace and what is needed to read it whole,
-                "delete" removes the threads; "delete_all", as LangGraph's platform calls it, is the same.
+            thread_ids: The threads. Unknown ones are skipped.
+            strategy: "keep_latest" keeps the newest checkpoint of each namespace and whatever it needs to be read,
+                "delete" deletes the threads; "delete_all", the name in LangGraph's platform, does the same.
 
         Raises:
             LeaseHeldError: Somebody else holds the lease on one of them.
@@ -129,7 +129,7 @@ class ThreadOperations:
         """Awaits `prune`."""
         await self._arun_on_threads(self._prune(thread_ids, strategy))
 
-    # The flows of these verbs. Each returns how many checkpoints it deleted, or nothing.
+    # The flows of these methods. Each returns how many checkpoints it deleted, or nothing.
 
     def _delete_thread(self, thread_id: str) -> flows.Flow[int]:
         forget_context()

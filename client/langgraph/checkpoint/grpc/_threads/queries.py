@@ -1,4 +1,4 @@
-"""Requests about threads as their operator sees them."""
+"""Requests of `saver.threads`."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def update(
 
 
 def ttl_of(ttl_seconds: int) -> int:
-    """Returns a time to live in seconds; 0: none. Raises InvalidArgumentError if it is invalid."""
+    """Checks and returns a time to live in seconds; 0: none. Raises InvalidArgumentError if it is invalid."""
     if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int) or not 0 <= ttl_seconds < 2**63:
         raise InvalidArgumentError("ttl_seconds: must be a whole number of seconds from 0", field="ttl_seconds")
     return ttl_seconds
 
 
 def time_of(message: Timestamp) -> datetime:
-    """Returns a time of the server's, in UTC."""
+    """Returns a time from the server, in UTC."""
     return message.ToDatetime(tzinfo=UTC)
