@@ -1,4 +1,4 @@
-"""Every setting of the server, as the command line and the environment give it, with its one default.
+"""All settings of the server that the command line and the environment can set, each with its only default.
 
 The options of `rpc` and `store` take their defaults from here.
 """
@@ -20,18 +20,18 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseConfig:
-    """The database, and its use."""
+    """The database, and how it is used."""
 
     url: str | None = field(default=None, repr=False)
     """The database's URL, which may hold a password. None: the embedded PostgreSQL."""
     data_dir: Path | None = None
     """The embedded PostgreSQL's data folder. None: `default_data_dir`."""
     schema: str = "checkpointd"
-    """The schema that all of checkpointd's tables are in."""
+    """The schema of all of checkpointd's tables."""
     wait_seconds: float = 30.0
-    """How long to wait at the start for a database that refuses connections, in seconds."""
+    """How long to wait at startup for a database that refuses connections, in seconds."""
     vector_indexes: tuple[str, ...] = DEFAULT_INDEXES
-    """The indexes on vectors of items that are made with the schema where the database has pgvector: DIMS:DISTANCE."""
+    """The indexes on items' vectors that are created with the schema if the database has pgvector: DIMS:DISTANCE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,67 +42,67 @@ class ServeConfig:
     listen: tuple[str, ...] = (DEFAULT_TARGET,)
     """The addresses to listen on, at least one: HOST:PORT (port 0: a free one), [IPv6]:PORT or unix:PATH."""
     health_listen: tuple[str, ...] = ()
-    """The address that serves health alone, in plain text and to everybody."""
+    """The addresses that serve only health checks, in plain text and to everybody."""
     metrics_listen: str | None = None
     """The address of the metrics, in plain text: HOST:PORT. None: they aren't served."""
     access: AccessOptions = field(default_factory=AccessOptions)
     """The callers that are accepted, and their identities."""
     limits: Limits = field(default_factory=Limits)
-    """The limits that requests are held to."""
+    """The limits of requests."""
     workers: int = 1
-    """How many processes serve, on the same ports."""
+    """The number of processes that serve on the same ports."""
     pool_max_size: int = 8
-    """The most connections to the database, of all workers together."""
+    """The maximum number of connections to the database, of all workers together."""
     max_concurrent_calls: int = 1024
-    """The most calls at work at once, in each worker, as the next three are."""
+    """The maximum number of calls in flight. This and the next three limits apply to each worker."""
     max_bytes_in_flight: int = 64 * 1024 * 1024
-    """The most bytes of requests and answers in the server at once."""
+    """The maximum number of bytes of requests and answers in memory."""
     max_connections: int = 4096
-    """The most connections of clients, in each worker."""
+    """The maximum number of client connections."""
     max_wasted_calls: int = 100
     """How many calls a second a connection may cancel, or have rejected for their token or scope. 0: any number."""
     max_queue: int = 4096
-    """The most reads that wait for a database connection, and the most writes that wait for their commit."""
+    """The maximum number of reads that wait for a database connection, and of writes that wait for their commit."""
     max_queue_seconds: float = 10.0
-    """How long each of them waits, in seconds."""
+    """How long each of them may wait, in seconds."""
     quotas: Quotas = field(default_factory=Quotas)
     """The default quotas of tenants."""
     quota_refresh_seconds: float = 5.0
-    """How often the database is asked what tenants may use and hold, in seconds."""
+    """How often tenants' quotas and usage are read from the database, in seconds."""
     statement_cache_size: int | None = None
-    """How many prepared statements a connection keeps. None: 1024, and none behind a pooler."""
+    """How many prepared statements a connection keeps. None: 1024, or none behind a pooler."""
     migrate: bool = True
-    """Bring the schema up to date at the start. Without: refuse to start if it isn't."""
+    """Migrate the schema at startup. False: refuse to start if it isn't up to date."""
     drain_seconds: float = 10.0
     """How long calls in flight may take to finish after SIGTERM, in seconds."""
     kill_after_seconds: float = 15.0
-    """With several workers: how long after the drain one is killed that hasn't ended, in seconds."""
+    """With several workers: how long after the drain a worker that hasn't ended is killed, in seconds."""
     retention_interval: float = 60.0
-    """How long after a sweep a tenant's retention policies are applied again, in seconds. 0: not by this server."""
+    """How long after a sweep a tenant's retention policies are applied again, in seconds. 0: never by this server."""
     retention_batch: int = 100
     """How many checkpoints retention deletes in one transaction."""
     default_timeout: float = 60.0
-    """The time that a call without a deadline gets, in seconds."""
+    """The timeout of calls without a deadline, in seconds."""
     max_timeout: float = 300.0
-    """The most time that a call gets, whatever its deadline, in seconds."""
+    """The maximum timeout of a call, whatever its deadline, in seconds."""
     reflection: bool = True
-    """Tell clients the services' descriptors, for tools like grpcurl."""
+    """Serve the services' descriptors to clients, for tools like grpcurl."""
     traces: bool = False
     """Send OpenTelemetry spans, as the OTEL_... variables of the environment say."""
     slow_call_seconds: float = 1.0
-    """From when on the log is told of a call, in seconds. 0: of none."""
+    """Duration from which a call is logged, in seconds. 0: never."""
     warn_checkpoint_bytes: int = 16 * 1024 * 1024
     """Size of changed values from which a checkpoint is logged, in bytes. 0: never."""
     log_level: LogLevel = LogLevel.INFO
-    """The least important log lines that are written."""
+    """The minimum level of log lines."""
     log_format: LogFormat = LogFormat.TEXT
-    """How log lines look."""
+    """The format of log lines."""
 
 
 def default_data_dir() -> Path:
-    """The data folder of those who don't name one: root's belongs to the system, anybody else's to the user."""
+    """The default data folder: a system folder for root, else a folder of the user."""
     if os.geteuid() == 0:
         return Path("/var/lib/checkpointd")
     base = os.environ.get("XDG_DATA_HOME", "")
-    # A relative path there is to be ignored (XDG Base Directory Specification).
+    # Relative paths must be ignored (XDG Base Directory Specification).
     return Path(base if os.path.isabs(base) else Path.home() / ".local" / "share") / "checkpointd"

@@ -1,4 +1,4 @@
-"""Refusals of a server as a command explains them: which option is meant, why there is no answer."""
+"""Explanations of a server's rejections for users of commands: the option at fault, or why there is no answer."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _OPTIONS = {
     "after_checkpoint_id": "after",
     "set_tags": "tags",
     "remove_tags": "remove",
-    "request": "service",  # all that a request for the health of one holds
+    "request": "service",  # the only field of a health request
 }
-"""Options whose name differs from the field that they fill."""
+"""Options whose names differ from the fields that they set, by field."""
 
 _CAUSES = (
     ("connection refused", "nothing listens there"),
@@ -42,11 +42,11 @@ _CAUSES = (
     ("socket closed", "it closed the connection"),
     ("connection reset", "it closed the connection"),
 )
-"""Of what grpc says where there is no answer, what people know it by."""
+"""Parts of grpc's messages about unreachable servers, and what they mean in plain words."""
 
 
 def name_option(error: Any) -> click.BadParameter | None:
-    """Returns a refused argument as the option's or argument's fault that it was given by. None: it was by none."""
+    """Returns the error for the option or argument that the server rejected. None: no option set the field."""
     refusal = Refusal.of_call(error)
     if refusal.reason != "INVALID_ARGUMENT":
         return None
@@ -60,7 +60,7 @@ def name_option(error: Any) -> click.BadParameter | None:
 
 
 def _names_of(field: str) -> Iterator[str]:
-    """Yields how a parameter may be named that fills a field, as policy.max_idle_seconds or set_tags[0].name."""
+    """Yields possible names of the parameter that sets a field like policy.max_idle_seconds or set_tags[0].name."""
     for part in reversed(re.sub(r"\[[0-9]+\]", "", field).split(".")):
         yield part
         if part in _OPTIONS:
@@ -68,7 +68,7 @@ def _names_of(field: str) -> Iterator[str]:
 
 
 def why_no_answer(error: Any, timeout: float) -> str:
-    """Says why a server could not be asked, in words that aren't grpc's where these are known."""
+    """Returns why a server could not be reached, in plain words if the cause is known, else in grpc's."""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"it did not answer within {timeout:g} s (--timeout)"
     details = str(error.details() or "")

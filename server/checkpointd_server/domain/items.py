@@ -13,18 +13,18 @@ from checkpointd_server.domain.errors import ItemVersionConflict
 Namespace = tuple[str, ...]
 """An item's namespace: its labels."""
 Filter = Mapping[str, Any]
-"""Conditions on a value, as SearchItemsRequest.filter has them, in the form in which `doc` has values."""
+"""Conditions on a value, as in SearchItemsRequest.filter, in the form of the values in `doc`."""
 
 FUSION_CONSTANT = 60
-"""How much the first places count in reciprocal rank fusion: the smaller, the more."""
+"""The constant of reciprocal rank fusion. The smaller it is, the more the first places count."""
 
 DEFAULT_INDEXES = ("384:cosine", "768:cosine", "1024:cosine", "1536:cosine")
-"""The indexes on vectors that there are unless the operator says otherwise. One that is empty costs nothing."""
+"""The default indexes on vectors. An empty index costs nothing."""
 MAX_INDEXED_DIMS = 4000
-"""How many components a vector that can be indexed has at most."""
+"""Maximum number of components of a vector that can be indexed."""
 
 COMPONENT_BYTES = 4
-"""How many bytes a component of a vector takes in the database."""
+"""Size of a vector's component in the database, in bytes."""
 
 K = TypeVar("K")
 
@@ -41,13 +41,13 @@ class ItemVector:
     """A vector that an item can be found by."""
 
     path: str
-    """The path that it was made of."""
+    """The path of the text that it was made from."""
     components: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemText:
-    """The text of an item that searches for words see."""
+    """The text of an item that can be searched for words."""
 
     text: str
     language: str
@@ -67,9 +67,9 @@ class PutItem(NamedTuple):
     ttl: float | None = None
     """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
     expected_version: int | None = None
-    """The version that the item must have; 0: it must not be there; None: any."""
+    """The version that the item must have. 0: it must not exist. None: any."""
     request_id: bytes = b""
-    """The call that stores it: one that has done so already changes nothing. Empty: the store makes one."""
+    """The id of the put: repeating a stored put with the same id changes nothing. Empty: the store chooses one."""
 
     @property
     def size(self) -> int:
@@ -85,7 +85,7 @@ class DeleteItem:
 
     key: ItemKey
     expected_version: int | None = None
-    """The version that the item must have; None: any."""
+    """The version that the item must have. None: any."""
 
 
 ItemChange = PutItem | DeleteItem
@@ -97,7 +97,7 @@ class Changed(NamedTuple):
     version: int
     """The item's new version."""
     found: bool
-    """Of a deletion, whether there was such an item."""
+    """For a deletion, whether there was such an item."""
 
 
 class StoredItem(NamedTuple):
@@ -106,7 +106,7 @@ class StoredItem(NamedTuple):
     key: ItemKey
     type: str
     data: bytes | None
-    """The value's bytes. None: they were left out, for there are too many."""
+    """The value's bytes. None: they were left out because there are too many."""
     size: int
     """How many bytes there are."""
     version: int
@@ -122,12 +122,12 @@ class ItemWord(NamedTuple):
     lexeme: str
     """The word as PostgreSQL keeps it."""
     positions: Sequence[int]
-    """Where it stands in the text, counted from 1."""
+    """Its positions in the text, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeItem:
-    """An item with all that belongs to it, to be restored elsewhere."""
+    """An item with everything that belongs to it, to be restored elsewhere."""
 
     key: ItemKey
     type: str
@@ -135,10 +135,10 @@ class WholeItem:
     doc: str
     """The searchable part of the value: a JSON object, as text."""
     words: Sequence[ItemWord] | None = None
-    """The words that searches see. None: there are none."""
+    """The words that searches find it by. None: there are none."""
     vectors: Sequence[ItemVector] = ()
     vectors_left_out: bool = False
-    """True if it has vectors that aren't here."""
+    """True if it has vectors that were left out here."""
     ttl: float | None = None
     """How long it lives after it was stored or read, in seconds. None: it doesn't expire."""
     version: int = 0
@@ -155,7 +155,7 @@ class WholeItem:
 
 
 class ListedKey(NamedTuple):
-    """An item of which no more was asked."""
+    """An item in a list of keys only."""
 
     key: ItemKey
     version: int
@@ -166,14 +166,14 @@ class RestoreOutcome(StrEnum):
 
     RESTORED = "restored"
     SAME = "same"
-    """It is there already."""
+    """The same item exists already."""
     DIFFERENT = "different"
-    """Another one is there, and was left alone."""
+    """A different item exists, and was not replaced."""
     EXPIRED = "expired"
 
 
 class Distance(StrEnum):
-    """A measure of the distance of two vectors."""
+    """A measure of the distance between two vectors."""
 
     COSINE = "cosine"
     L2 = "l2"
@@ -191,7 +191,7 @@ def parse_index_name(text: str) -> tuple[int, Distance]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorQuery:
-    """A vector that items are to be near to."""
+    """A vector to find the nearest items of."""
 
     components: Sequence[float]
     distance: Distance
@@ -206,7 +206,7 @@ class TextQuery:
     query: str
     language: str
     web: bool = False
-    """True if they are as people write to search engines; else any of them will do."""
+    """True if they use the syntax of web search engines; else an item needs only one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ class ItemSearch:
     limit: int
     offset: int = 0
     refreshes: bool = False
-    """True if the time to live of what is found restarts."""
+    """True if the time to live of found items restarts."""
     vector: VectorQuery | None = None
     text: TextQuery | None = None
 
@@ -228,7 +228,7 @@ class FoundItem(NamedTuple):
 
     item: StoredItem
     score: float | None
-    """More is better. None: it isn't ranked."""
+    """Higher is better. None: it isn't ranked."""
 
 
 class FoundItems(NamedTuple):
@@ -244,9 +244,9 @@ class NamespaceCondition:
     """A condition on a namespace."""
 
     path: Namespace
-    """Labels; "*" stands for any."""
+    """Labels; "*" matches any label."""
     at_end: bool = False
-    """True if they are compared with the namespace's last labels; else with its first ones."""
+    """True if they are compared with the namespace's last labels, else with its first ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +255,7 @@ class NamespaceQuery:
 
     conditions: Sequence[NamespaceCondition] = ()
     max_depth: int | None = None
-    """How many labels to return at most. None: all."""
+    """Maximum number of labels to return of a namespace. None: all."""
     limit: int
     offset: int = 0
 
@@ -263,7 +263,7 @@ class NamespaceQuery:
 class ItemStore(Protocol):
     """Keeps the items of one tenant.
 
-    Arguments have passed the limits already. `timeout` and errors are those of CheckpointStore.
+    Arguments are already within the limits. `timeout` and errors are those of CheckpointStore.
     """
 
     @property
@@ -278,7 +278,7 @@ class ItemStore(Protocol):
     async def change(
         self, changes: Sequence[ItemChange], *, timeout: float | None
     ) -> list[Changed | ItemVersionConflict]:
-        """Stores and deletes items in one transaction, and returns what became of each, refusals included.
+        """Stores and deletes items in one transaction, and returns the outcome of each, including rejections.
 
         Each has passed `check`. Raises Overloaded.
         """
@@ -287,9 +287,9 @@ class ItemStore(Protocol):
     async def get(
         self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
     ) -> list[StoredItem | None]:
-        """Reads items, each with whether its time to live restarts; None: it isn't there.
+        """Reads items. Each key says whether the time to live restarts. None: there is no such item.
 
-        At most so many bytes of values come with them, those of the first.
+        Values come only with the first items, up to `max_bytes` in all.
         """
         ...
 
@@ -304,7 +304,7 @@ class ItemStore(Protocol):
     async def list_keys(
         self, prefix: Namespace, *, after: ItemKey | None, limit: int, timeout: float | None
     ) -> list[ListedKey]:
-        """Lists the keys of items below a namespace, behind one, in order."""
+        """Lists the keys of items below a namespace, after a given one, in order."""
         ...
 
     async def list_whole(
@@ -317,7 +317,7 @@ class ItemStore(Protocol):
         max_bytes: int,
         timeout: float | None,
     ) -> list[WholeItem]:
-        """Lists items below a namespace, behind one, in order. Ends with what goes beyond so many bytes, or before."""
+        """Lists items below a namespace, after a given one, in order. Stops at or before the item above `max_bytes`."""
         ...
 
     async def restore(

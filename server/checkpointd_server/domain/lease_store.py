@@ -11,7 +11,7 @@ class LeaseStore(Protocol):
     """Keeps leases on threads; a part of CheckpointStore."""
 
     async def acquire_lease(self, acquire: AcquireLease, *, timeout: float | None) -> Lease:
-        """Takes the lease on a thread, or waits in line for it.
+        """Takes the lease on a thread, or waits in the queue for it.
 
         When it returns, every write that began before the lease has ended.
 
@@ -23,7 +23,7 @@ class LeaseStore(Protocol):
             The lease.
 
         Raises:
-            LeaseHeld: Somebody else has it still when the wait is over.
+            LeaseHeld: Somebody else still holds it when the wait is over.
         """
         ...
 
@@ -46,7 +46,7 @@ class LeaseStore(Protocol):
         ...
 
     async def release_lease(self, tenant: str, thread_id: str, holder: bytes, *, timeout: float | None) -> bool:
-        """Gives up a holder's lease or place in line.
+        """Gives up a holder's lease or place in the queue.
 
         Args:
             tenant: The tenant.
@@ -68,6 +68,6 @@ class LeaseStore(Protocol):
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            Who may write to the thread.
+            Whether the thread is held, and how long.
         """
         ...

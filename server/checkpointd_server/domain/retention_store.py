@@ -1,4 +1,4 @@
-"""The interface of a store of retention policies, which `rpc` uses and `store` implements."""
+"""The interface of the store of retention policies, which `rpc` uses and `store` implements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of a checkpoint store, which `rpc` talks to and `store` fulfils."""
+"""The interface of a checkpoint store, which `rpc` uses and `store` implements."""
 
 from __future__ import annotations
 
@@ -23,37 +23,38 @@ from checkpointd_server.domain.values import ChannelValueKey, TaskWriteKey, Valu
 
 
 class CheckpointStore(ThreadStore, LeaseStore, Protocol):
-    """Keeps checkpoints durably, with their threads and the leases on these.
+    """Keeps checkpoints durably, with their threads and the leases on threads.
 
-    Arguments have passed the limits already. `timeout` is what remains of the caller's time, in seconds; None: no end.
-    Every method raises DatabaseUnavailable if the database can't be reached and DeadlineExceeded if the time runs out;
-    a write that raised anything else left nothing behind. A cancelled call gives its connection back.
+    Arguments are already within the limits. `timeout` is the caller's remaining time, in seconds; None: no limit.
+    Every method raises DatabaseUnavailable if the database can't be reached and DeadlineExceeded if the time runs out.
+    A write that raises any other error has stored nothing. A cancelled call returns its connection.
     """
 
     @property
     def tenants(self) -> TenantStore:
-        """The store of tenants: what they hold and may use."""
+        """The store of tenants: their usage and quotas."""
         ...
 
     def submit(self, writes: Sequence[PendingWrite]) -> None:
-        """Takes writes of one tenant, in order; hands each back by its `deliver` once it is stored or refused.
+        """Queues writes of one tenant, in order; calls the `deliver` of each once it is stored or rejected.
 
-        Returns at once. The writes on one namespace are done in the order in which they were submitted, and handed back
-        in that order; those that come together may share a commit. Each stands for itself: what builds on another one
-        says so by its precondition. A result is the version, or VersionConflict, PredecessorMissing, LeaseHeld,
-        LeaseLost, BaseMissing, ChainTooLong, InvalidArgument, Overloaded, DatabaseUnavailable, DeadlineExceeded.
+        Returns at once. The writes to one namespace are done, and their results delivered, in the order in which they
+        were submitted. Writes that arrive together may share a commit. Each is independent: a write that builds on
+        another one says so by its precondition. A result is the version, or VersionConflict, PredecessorMissing,
+        LeaseHeld, LeaseLost, BaseMissing, ChainTooLong, InvalidArgument, Overloaded, DatabaseUnavailable,
+        DeadlineExceeded.
         """
         ...
 
     async def get_checkpoint(
         self, namespace: Namespace, checkpoint_id: str | None, *, known: Known = (), timeout: float | None
     ) -> ReadResult:
-        """Reads a checkpoint, without the values that are known to the caller.
+        """Reads a checkpoint, without the values that the caller has already.
 
         Args:
             namespace: Its namespace.
             checkpoint_id: Its id. None: the latest.
-            known: Versions of channels whose values are left out.
+            known: The versions of channels whose values to leave out.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
@@ -72,20 +73,20 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            A JSON object, as text. None: it is not there.
+            A JSON object, as text. None: there is no such checkpoint.
         """
         ...
 
     async def put_part(
         self, tenant: str, thread_id: str, upload_id: bytes, offset: int, data: bytes, *, timeout: float | None
     ) -> None:
-        """Stores a part of an upload before its put. An upload that nothing names after a while is deleted.
+        """Stores a part of an upload before its put. An upload that no put names after a while is deleted.
 
         Args:
             tenant: The tenant.
             thread_id: The thread.
             upload_id: The upload.
-            offset: The part's place in the value, in bytes.
+            offset: The part's offset in the value, in bytes.
             data: The part.
             timeout: The caller's remaining time, in seconds. None: no limit.
         """
@@ -106,11 +107,11 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             namespace: The value's namespace.
             key: The value: a channel's version, or a task write.
             offset: The beginning of the range, in bytes.
-            max_bytes: The most bytes to read.
+            max_bytes: The maximum number of bytes to read.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            The range. None: the value is not there.
+            The range. None: there is no such value.
         """
         ...
 
@@ -136,13 +137,13 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
         page_bytes: int,
         timeout: float | None,
     ) -> DeltaHistory:
-        """Walks the ancestors of a checkpoint for writes and seeds of channels, a page a call.
+        """Walks the ancestors of a checkpoint for writes and seeds of channels, one page per call.
 
         Args:
             namespace: The checkpoint's namespace.
             checkpoint_id: Its id. None: the latest.
             channels: The channels.
-            after: The place where a page ended. None: the first page.
+            after: The position where the previous page ended. None: the first page.
             page_bytes: The size at which the page is cut, in bytes.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
@@ -153,12 +154,12 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
 
     @property
     def retention(self) -> RetentionStore:
-        """Retention policies, and their runs by hand."""
+        """The store of retention policies, which can also apply them on request."""
         ...
 
     @property
     def id(self) -> str:
-        """A UUID that tells it from other stores."""
+        """A UUID that identifies the store."""
         ...
 
     @property
@@ -177,6 +178,6 @@ class CheckpointStore(ThreadStore, LeaseStore, Protocol):
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Raises:
-            DatabaseUnavailable: It doesn't go through.
+            DatabaseUnavailable: The query fails.
         """
         ...

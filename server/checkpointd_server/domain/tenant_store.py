@@ -1,4 +1,4 @@
-"""The interface of a store of tenants, which `rpc` uses and `store` implements."""
+"""The interface of the store of tenants, which `rpc` uses and `store` implements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from checkpointd_server.domain.thread_lists import (
 
 
 class TenantStore(Protocol):
-    """Reads usage, sets quotas, and purges. Raises what a CheckpointStore raises."""
+    """Reads usage, sets quotas, and purges. Errors are as in `CheckpointStore`."""
 
     async def note(self, tenants: Sequence[str], *, timeout: float | None) -> None:
         """Registers tenants that have called.
@@ -35,7 +35,7 @@ class TenantStore(Protocol):
 
         Args:
             after: The name after which the page begins.
-            limit: The most tenants.
+            limit: The maximum number of tenants.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
@@ -78,7 +78,7 @@ class TenantStore(Protocol):
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            Those of them that do.
+            Those of them that hold anything.
         """
         ...
 
@@ -149,7 +149,7 @@ class TenantStore(Protocol):
         ...
 
     async def purge_rest(self, tenant: str, report: PurgeReport, *, timeout: float | None) -> None:
-        """Purges what a tenant has besides its threads, and adds it to a report.
+        """Purges a tenant's data except its threads, and adds the counts to a report.
 
         Args:
             tenant: The tenant.

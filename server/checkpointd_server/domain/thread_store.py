@@ -1,4 +1,4 @@
-"""The interface of a store's threads: what they are listed, changed, copied and deleted by."""
+"""The interface of a store's threads: listing, changing, copying and deleting them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from checkpointd_server.domain.thread_lists import (
 from checkpointd_server.domain.threads import CopyThread, PruneStrategy
 
 NO_LEASES: Mapping[str, int] = MappingProxyType({})
-"""For callers that hold none."""
+"""The leases of callers that hold none."""
 
 
 class ThreadStore(Protocol):
@@ -60,7 +60,7 @@ class ThreadStore(Protocol):
             The number of checkpoints deleted.
 
         Raises:
-            LeaseHeld: Somebody else holds the lease on a thread of theirs.
+            LeaseHeld: Somebody else holds the lease on one of their threads.
             LeaseLost: The caller's lease on one has ended.
         """
         ...
@@ -76,7 +76,7 @@ class ThreadStore(Protocol):
             The number of checkpoints copied; 0: there is no source.
 
         Raises:
-            ThreadExists: The target holds checkpoints already.
+            ThreadExists: The target already has checkpoints.
             CheckpointNotFound: The source has no such checkpoint.
             LeaseHeld: Somebody else holds the lease on the target.
             LeaseLost: The caller's lease on it has ended.
@@ -92,12 +92,12 @@ class ThreadStore(Protocol):
         leases: Mapping[str, int] = NO_LEASES,
         timeout: float | None,
     ) -> int:
-        """Removes history from threads. Unknown ones are passed over.
+        """Removes history from threads. Unknown ones are skipped.
 
         Args:
             tenant: The tenant.
             thread_ids: The threads.
-            strategy: The part that is kept.
+            strategy: The part to keep.
             leases: The tokens of leases that the caller holds, by thread.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
@@ -126,12 +126,12 @@ class ThreadStore(Protocol):
             tenant: The tenant.
             wanted: The selection.
             after: The position where the previous page ended. None: the first page.
-            page_size: The most threads.
+            page_size: The maximum number of threads.
             page_bytes: The size at which the page is cut, in bytes.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
-            The page. One that isn't full is the last only if it says so.
+            The page. A page that isn't full isn't necessarily the last.
         """
         ...
 
@@ -149,7 +149,7 @@ class ThreadStore(Protocol):
         ...
 
     async def get_thread(self, tenant: str, thread_id: str, *, timeout: float | None) -> Thread:
-        """Reads what lists show of a thread, archived or not.
+        """Reads the same details of a thread as lists have, archived or not.
 
         Args:
             tenant: The tenant.
@@ -167,13 +167,13 @@ class ThreadStore(Protocol):
     async def list_nodes(
         self, tenant: str, thread_id: str, *, after: NodePosition | None, page_size: int, timeout: float | None
     ) -> tuple[list[Node], NodePosition | None]:
-        """Reads a page of a thread's checkpoints without what they hold, newest first.
+        """Reads a page of a thread's checkpoints without their contents, newest first.
 
         Args:
             tenant: The tenant.
             thread_id: The thread.
             after: The position where the previous page ended. None: the first page.
-            page_size: The most checkpoints.
+            page_size: The maximum number of checkpoints.
             timeout: The caller's remaining time, in seconds. None: no limit.
 
         Returns:
@@ -189,7 +189,7 @@ class ThreadStore(Protocol):
         Args:
             tenant: The tenant.
             thread_id: The thread.
-            archives: False: it is brought back.
+            archives: Whether to archive it. False: unarchive it.
             lease: The token of the caller's lease on it; 0: none.
             timeout: The caller's remaining time, in seconds. None: no limit.
 

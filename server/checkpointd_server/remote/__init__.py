@@ -1,1 +1,1 @@
-"""Calls of commands, exports and imports to a server: refusals decoded, and when a call is made again."""
+"""Calls to a server by commands, exports and imports: decoded rejections, and retries."""

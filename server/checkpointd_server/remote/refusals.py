@@ -1,4 +1,4 @@
-"""Refusals of a server, decoded."""
+"""Decoding of a server's rejections."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A server's reason for not doing what it was asked."""
+    """A server's reason for rejecting a call."""
 
     code: int
     """The number of the gRPC status code."""
     reason: str = ""
-    """The reason, without its prefix. Empty: no checkpointd server says this."""
+    """The reason, without its prefix. Empty: the error doesn't come from a checkpointd server."""
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Details of the reason, such as the `field` of an invalid argument."""
     retry_after: float | None = None
-    """After how many seconds to send the call again. None: the server doesn't say."""
+    """The seconds after which to retry the call. None: the server doesn't say."""
 
     @classmethod
     def of_call(cls, error: grpc.RpcError) -> Refusal:
-        """Reads what a call failed with."""
+        """Reads the error of a call."""
         info, retry_after = ErrorInfo(), None
         for detail in _details(error):
             hint = RetryInfo()
@@ -51,7 +51,7 @@ class Refusal:
 
     @classmethod
     def of_operation(cls, failure: OperationFailure) -> Refusal:
-        """Reads what an operation of a stream failed with."""
+        """Reads the error of an operation of a stream."""
         retry_after = failure.retry_after_ms / 1000 or None
         return cls(code=failure.code, reason=failure.reason, message=failure.message, retry_after=retry_after)
 

@@ -1,4 +1,4 @@
-"""Retries of calls that a server refuses for now, or can't answer while it restarts."""
+"""Retries of calls that a server rejects for the moment, or can't answer while it restarts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from checkpointd_server.remote.refusals import Refusal
 _UNANSWERED = frozenset(code.value[0] for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED))
 _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _FINAL = frozenset({"MESSAGE_TOO_LARGE", "QUOTA_EXCEEDED"})
-"""Reasons of RESOURCE_EXHAUSTED that time alone doesn't change, unless the server says when to come again."""
+"""Reasons of RESOURCE_EXHAUSTED that waiting doesn't help with, unless the server says when to retry."""
 _ADVICE = re.compile(r"[;:] send this again later$")
 
 
 class Retries:
-    """Decides when a failed call is made again, and for how long that makes sense.
+    """Decides when to retry a failed call, and when to give up.
 
     Args:
-        tries: How often a call is made that the server can't answer.
-        first_pause: How long to wait before the second try, in seconds; twice as long before each further one.
-        max_wait: How long to wait, in all, where an overloaded server or a quota says when to come again, in seconds.
+        tries: The maximum number of tries while the server can't answer.
+        first_pause: How long to wait before the second try, in seconds. The wait doubles before each further try.
+        max_wait: How long to wait in all if an overloaded server or a quota says when to retry, in seconds.
     """
 
     def __init__(self, *, tries: int = 8, first_pause: float = 0.1, max_wait: float = 300.0) -> None:
@@ -33,7 +33,7 @@ class Retries:
         self._wait_left = max_wait
 
     def next_pause(self, refusal: Refusal) -> float | None:
-        """Returns after how many seconds to make the call again. None: not at all."""
+        """Returns the seconds after which to retry the call. None: don't retry."""
         if refusal.code == _EXHAUSTED:
             if refusal.retry_after is not None:
                 if refusal.retry_after > self._wait_left:
@@ -52,13 +52,13 @@ class Retries:
 
 
 class RetryInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # no types
-    """Makes unary calls again that fail for now.
+    """Retries unary calls.
 
-    A server that has never answered isn't called again: it may not be there at all.
+    If a server has never answered, calls aren't retried: there may be no server.
 
     Args:
         make_retries: Returns the retries of a call.
-        tell: Told once, before the first wait for an overloaded server or a quota, what it is waited for.
+        tell: Called once, before the first wait for an overloaded server or a quota, with the reason of the wait.
     """
 
     def __init__(self, make_retries: Callable[[], Retries], tell: Callable[[str], None]) -> None:
@@ -67,7 +67,7 @@ class RetryInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] 
         self._has_answered = False
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Makes a call, and again after each pause, until it is done or not worth another try."""
+        """Makes a call, and retries it after each pause until it succeeds or a retry makes no sense."""
         retries = self._make_retries()
         while True:
             outcome = continuation(details, request)

@@ -1,4 +1,4 @@
-"""The part of an item that filters see, and filters: both projected by the rules of `metadata_index`."""
+"""Filters, and the part of an item that they see, both projected by the rules of `metadata_index`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ORDERS = frozenset({"$gt", "$gte", "$lt", "$lte"})
 _LISTS = frozenset({"$in", "$nin"})
 _OPERATORS = frozenset({"$eq", "$ne", "$exists", *_ORDERS, *_LISTS})
 _MAX_SPELLED_BYTES = 512 * 1024
-"""How large a filter may be with the whole way to each of its leaves spelled out."""
+"""Maximum size of a filter in bytes, when the full path of each leaf is written out."""
 
 
 def project_item(type_: str, data: bytes, index: bytes, limits: Limits) -> str:
@@ -34,11 +34,11 @@ def project_item(type_: str, data: bytes, index: bytes, limits: Limits) -> str:
     Args:
         type_: The value's type.
         data: Its bytes.
-        index: What its client wants seen of it, as msgpack. Empty: the value itself.
-        limits: How deep it may nest; what is below is not seen.
+        index: The part that the client lets filters see, as msgpack. Empty: the value itself.
+        limits: The limits, with the depth below which filters see nothing.
 
     Raises:
-        InvalidArgument: There is nothing usable.
+        InvalidArgument: Neither can be used.
     """
     field, type_, data = ("value.index", "msgpack", index) if index else ("value.data", type_, data)
     if type_ not in ("msgpack", "json"):
@@ -57,7 +57,7 @@ def project_item(type_: str, data: bytes, index: bytes, limits: Limits) -> str:
 
 
 def read_filter(data: bytes, json: str, limits: Limits) -> dict[str, Any]:
-    """Returns a filter, whose operators are known and have what they need. Raises InvalidArgument."""
+    """Returns a filter whose operators are known and have valid operands. Raises InvalidArgument."""
     field = "filter_json" if json else "filter"
     if data and json:
         raise InvalidArgument("filter_json", "must be empty where filter is set")
@@ -83,7 +83,7 @@ def read_filter(data: bytes, json: str, limits: Limits) -> dict[str, Any]:
 
 
 def _project_ordinary(type_: str, data: bytes, limits: Limits) -> str | None:
-    """Returns what is seen of a value that JSON says as it is, as nearly all are; None: look at it closely."""
+    """Returns what filters see of a value that is plain JSON, as nearly all are. None: it needs a full projection."""
     try:
         content = loads(data) if type_ == "json" else msgpack.unpackb(data, max_ext_len=0)
         json = to_json(content)
@@ -93,7 +93,7 @@ def _project_ordinary(type_: str, data: bytes, limits: Limits) -> str | None:
         type(content) is not dict
         or json.count("{") + json.count("[") > limits.max_filter_depth
         or "\\u0000" in json
-        # The look at each character is for what ASCII hasn't.
+        # Only texts that aren't ASCII need the check of each character.
         or (not json.isascii() and UNSAFE.search(json))
     ):
         return None
@@ -118,7 +118,7 @@ def _checked_json(entries: dict[str, Any], field: str) -> str:
 
 
 def _check(condition: Any, field: str, way: int) -> int:
-    """Checks operators, and returns how many bytes a condition has with the way to each leaf spelled out."""
+    """Checks operators, and returns the size of a condition when the full path of each leaf is written out."""
     if isinstance(condition, list):
         return way + sum(_check(element, field, way + 8) for element in condition)
     if not isinstance(condition, dict):
@@ -144,7 +144,7 @@ def _check_operator(operator: str, operand: Any, field: str) -> None:
 
 
 def _spelled(value: Any, way: int) -> int:
-    """Returns how many bytes a value to compare with has with the way to each leaf spelled out."""
+    """Returns the size of an operand when the full path of each leaf is written out."""
     if isinstance(value, list):
         return way + sum(_spelled(element, way + 8) for element in value)
     if isinstance(value, dict):

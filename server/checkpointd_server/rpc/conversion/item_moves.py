@@ -1,4 +1,4 @@
-"""Items with all that belongs to them: protobuf to domain and back."""
+"""Items with everything that belongs to them: protobuf to domain and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_LEXEME_BYTES = 2046
 _MAX_POSITIONS = 255
 _MAX_POSITION = 16383
 _MAX_WORDS_BYTES = 2**20 - 1
-"""How much PostgreSQL keeps of an item's words."""
+"""Maximum size of an item's words in PostgreSQL."""
 _DEFAULT_PAGE_SIZE = 100
 _OUTCOMES = {
     RestoreOutcome.RESTORED: pb.RESTORE_OUTCOME_RESTORED,
@@ -33,7 +33,7 @@ _OUTCOMES = {
 
 
 def read_after(request: pb.ListItemsRequest, limits: Limits) -> ItemKey | None:
-    """Returns behind which item the list begins. Raises InvalidArgument."""
+    """Returns the item after which the list begins. Raises InvalidArgument."""
     if not request.HasField("after"):
         return None
     with _within("after."):
@@ -41,7 +41,7 @@ def read_after(request: pb.ListItemsRequest, limits: Limits) -> ItemKey | None:
 
 
 def read_page_size(request: pb.ListItemsRequest, limits: Limits) -> int:
-    """Returns the largest number of items that is wanted. Raises InvalidArgument."""
+    """Returns the maximum number of items to list. Raises InvalidArgument."""
     size, limit = request.page_size, limits.max_search_limit
     if not 0 <= size <= limit:
         raise InvalidArgument("page_size", f"is {size}, must be from 0 to {limit}", limit=limit)
@@ -49,7 +49,7 @@ def read_page_size(request: pb.ListItemsRequest, limits: Limits) -> int:
 
 
 def read_view(request: pb.ListItemsRequest) -> pb.ItemView:
-    """Returns how much of items is wanted. Raises InvalidArgument."""
+    """Returns how much of each item to list. Raises InvalidArgument."""
     if request.view not in pb.ItemView.values():
         raise InvalidArgument("view", f"{request.view} is not a view that this server knows")
     return request.view or pb.ITEM_VIEW_WHOLE
@@ -86,7 +86,7 @@ def write_whole(items: Sequence[WholeItem], limits: Limits, response: pb.ListIte
 
 
 def _is_made_of_value(item: WholeItem, limits: Limits) -> bool:
-    """Returns whether what filters see of an item is what a server makes of its value."""
+    """Returns whether a server can derive what filters see of an item from its value."""
     try:
         return bool(loads(item.doc) == loads(project_item(item.type, item.data, b"", limits)))
     except InvalidArgument:
@@ -146,7 +146,7 @@ def _read_whole(message: pb.WholeItem, limits: Limits) -> WholeItem:
 
 @contextmanager
 def _within(prefix: str) -> Iterator[None]:
-    """Names fields from the request on."""
+    """Adds a prefix to the fields that errors name."""
     try:
         yield
     except InvalidArgument as error:
@@ -183,5 +183,5 @@ def _read_words(message: pb.WholeItem) -> list[ItemWord] | None:
 
 
 def write_outcomes(outcomes: Sequence[RestoreOutcome]) -> pb.RestoreItemsResponse:
-    """Returns what became of items."""
+    """Returns the response with the outcomes."""
     return pb.RestoreItemsResponse(outcomes=[_OUTCOMES[outcome] for outcome in outcomes])

@@ -31,7 +31,7 @@ from checkpointd_server.rpc.conversion.item_index import project_item, read_filt
 from checkpointd_server.rpc.conversion.validation import check_count, check_optional_text, check_text, check_token
 
 DEFAULT_LANGUAGE = "simple"
-"""The language of texts and queries that name none: words as they are."""
+"""The default language of texts and queries: words aren't stemmed."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_LANGUAGE_BYTES = 63
 _MAX_PATH_BYTES = 512
@@ -75,7 +75,7 @@ def read_labels(labels: Sequence[str], field: str, limits: Limits) -> Namespace:
 def read_key(
     request: pb.GetItemRequest | pb.PutItemRequest | pb.DeleteItemRequest | pb.Item | pb.ItemPosition, limits: Limits
 ) -> ItemKey:
-    """Returns which item a request names. Raises InvalidArgument."""
+    """Returns the item that a request names. Raises InvalidArgument."""
     if not request.namespace:
         raise InvalidArgument("namespace", "is required")
     namespace = read_labels(request.namespace, "namespace", limits)
@@ -160,7 +160,7 @@ def _read_components(values: Sequence[float], field: str, limits: Limits) -> lis
     if not components:
         raise InvalidArgument(field, "is required")
     check_count(len(components), field, limits.max_vector_dims)
-    # One that isn't finite makes the sum so, and a sum of 32-bit numbers is too small to become so by itself.
+    # The sum is finite exactly if all components are: a sum of 32-bit numbers can't overflow a 64-bit one.
     if not isfinite(sum(components)):
         raise InvalidArgument(field, "has a component that is no finite number")
     return components
@@ -180,7 +180,7 @@ def _read_language(language: str) -> str:
 
 
 def read_search(request: pb.SearchItemsRequest, limits: Limits) -> ItemSearch:
-    """Returns what to look for. Raises InvalidArgument."""
+    """Returns the search. Raises InvalidArgument."""
     return ItemSearch(
         prefix=read_labels(request.namespace_prefix, "namespace_prefix", limits),
         filter=read_filter(request.filter, request.filter_json, limits),
@@ -215,7 +215,7 @@ def _read_number(number: int, field: str, limit: int) -> int:
 
 
 def read_namespace_query(request: pb.ListNamespacesRequest, limits: Limits) -> NamespaceQuery:
-    """Returns which namespaces to list. Raises InvalidArgument."""
+    """Returns the query for namespaces. Raises InvalidArgument."""
     check_count(len(request.conditions), "conditions", limits.max_namespace_conditions)
     conditions = []
     for position, condition in enumerate(request.conditions):
@@ -236,7 +236,7 @@ def read_namespace_query(request: pb.ListNamespacesRequest, limits: Limits) -> N
 
 
 def write_item(item: StoredItem, message: pb.Item) -> None:
-    """Fills in an item, whose value is there."""
+    """Fills in an item. Its value must not have been left out."""
     message.namespace.extend(item.key.namespace)
     message.key = item.key.key
     message.value.type = item.type
@@ -249,14 +249,14 @@ def write_item(item: StoredItem, message: pb.Item) -> None:
 
 
 def _write_time(moment: datetime, stamp: Timestamp) -> None:
-    """Fills in a time, as FromDatetime does, in a fraction of its time."""
+    """Fills in a time. Same result as FromDatetime, but much faster."""
     since = moment - _EPOCH
     stamp.seconds = since.days * 86_400 + since.seconds
     stamp.nanos = since.microseconds * 1000
 
 
 def write_found(found: FoundItems, response: pb.SearchItemsResponse) -> None:
-    """Fills in what a search found."""
+    """Fills in the results of a search."""
     response.truncated = found.is_truncated
     for item, score in found.items:
         message = response.items.add()

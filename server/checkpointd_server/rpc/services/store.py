@@ -40,13 +40,13 @@ from checkpointd_server.rpc.errors import describe_error
 from checkpointd_server.rpc.tenants import Tenants
 
 _LARGE_BYTES = 64 * 1024
-"""From what size on a put is read on a thread of its own."""
+"""Size in bytes from which a put is decoded in a thread."""
 _TURN = 32
-"""After how many operations of a batch others get a turn."""
+"""Number of a batch's operations after which it yields to the event loop."""
 _PAGE_BYTES = 4 * 1024 * 1024
-"""From how many bytes on a list of items ends."""
+"""Size in bytes at which a list of items ends."""
 _VALUES_PART = 2
-"""An answer holds values up to this part of the largest message; the rest is for what is around them."""
+"""Values take at most one part in this many of the largest message; the rest is for everything else in the answer."""
 
 
 class StoreServicer:
@@ -119,7 +119,7 @@ class StoreServicer:
         return response.SerializeToString()
 
     async def list_items(self, request: pb.ListItemsRequest, tenant: str, timeout: float | None) -> bytes:
-        """Lists items in order, each with all that belongs to it."""
+        """Lists items in order, each with everything that belongs to it."""
         items, response = self._store.items(tenant), pb.ListItemsResponse()
         prefix = read_labels(request.namespace_prefix, "namespace_prefix", self._limits)
         after, limit = read_after(request, self._limits), read_page_size(request, self._limits)
@@ -146,7 +146,7 @@ class StoreServicer:
         return write_outcomes(outcomes).SerializeToString()
 
     async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
-        """Does several operations: reads first, then what changes items."""
+        """Does several operations: reads first, then changes."""
         check_count(len(request.operations), "operations", self._limits.max_batch)
         return await _Batch(self, request, identity, self._store.items(identity.tenant), timeout).run()
 
@@ -156,7 +156,7 @@ class StoreServicer:
         return read_put(request, self._limits)
 
     def _check_quota(self, size: int, tenant: str) -> None:
-        """Counts bytes that are to be stored. Raises QuotaExceeded."""
+        """Counts bytes to be stored. Raises QuotaExceeded."""
         self._tenants.check_storing(self._tenants.of(tenant), size)
 
     async def _search(
@@ -198,7 +198,7 @@ class StoreServicer:
 
 
 class _Batch:
-    """A batch that is being done."""
+    """A batch in progress."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class _Batch:
         self._response = pb.BatchResponse()
         self._results = [self._response.results.add() for _ in request.operations]
         self._room = servicer._value_bytes
-        """How many bytes of values there is room for."""
+        """The number of bytes left for values."""
 
     async def run(self) -> bytes:
         """Does the operations, and returns the encoded response."""
@@ -261,7 +261,7 @@ class _Batch:
         return put
 
     def _check(self, operation: pb.StoreOperation) -> str:
-        """Returns which operation it is, if its caller may do it."""
+        """Returns the kind of an operation, if its caller may do it."""
         kind = operation.WhichOneof("operation")
         if kind is None:
             raise InvalidArgument("operation", "is required: set one of its fields")
@@ -269,7 +269,7 @@ class _Batch:
         return str(kind)
 
     def _fail(self, number: int, error: CheckpointdError) -> None:
-        """Says why an operation failed; raises what isn't about the operation."""
+        """Records why an operation failed. Raises errors that aren't about the operation."""
         failure = describe_error(error)
         if failure.reason not in _OF_ONE:
             raise error
@@ -349,7 +349,7 @@ _OF_ONE = frozenset(
         "VECTORS_UNAVAILABLE",
     }
 )
-"""Reasons that are about one operation of a batch: the others fail the call."""
+"""Reasons that fail only one operation of a batch. All others fail the call."""
 
 
 def _done(changed: Changed | ItemVersionConflict) -> Changed:

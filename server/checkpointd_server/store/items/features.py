@@ -1,4 +1,4 @@
-"""Features of a database for items: vectors, indexes on them, and languages."""
+"""The database's features for items: vectors, indexes on them, and languages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NEAR = re.compile(r"near_items_(?:([0-9]+)_)?([a-z0-9_]+)", re.ASCII)
 
 
 class ItemFeatures:
-    """Features of the database. Languages are looked up when one is named that isn't known yet.
+    """The features of a database. A language is looked up when it is first used.
 
     Args:
-        functions: The names of the functions that search vectors, as `vectors.installed_functions` found them.
+        functions: The names of the functions that search vectors, from `vectors.installed_functions`.
     """
 
     def __init__(self, functions: tuple[str, ...] = ()) -> None:

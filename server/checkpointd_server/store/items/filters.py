@@ -1,6 +1,6 @@
-"""A filter as a JSON path, which PostgreSQL applies to each item. It is bound as a parameter, like all that comes in.
+"""Filters as JSON paths, which PostgreSQL applies to each item. They are passed as parameters, like all input.
 
-The path is strict: an entry that isn't there makes a comparison unknown, and a list is no stand-in for its elements.
+The paths are strict: a comparison with a missing entry is unknown, and a list isn't unwrapped into its elements.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ OPERATORS = frozenset({"$eq", "$ne", "$in", "$nin", "$exists", *_ORDER})
 
 
 def is_operators(condition: Any) -> bool:
-    """Returns whether a condition is made of operators."""
+    """Returns whether a condition consists of operators."""
     return isinstance(condition, dict) and any(key.startswith("$") for key in condition)
 
 
 def to_path(wanted: Filter) -> str | None:
-    """Returns the path that is true for what meets a filter; None: all does."""
+    """Returns the path that is true for values that match a filter. None: all match."""
     if not wanted:
         return None
     return "strict " + " && ".join([_matches(_entry("$", key), condition) for key, condition in wanted.items()])
@@ -34,7 +34,7 @@ def _entry(place: str, key: str) -> str:
 
 
 def _matches(place: str, condition: Any) -> str:
-    """Compares as filters do: maps entry by entry, as far as the condition names them, lists element by element."""
+    """Compares a value with a condition: the named entries of a map, and lists element by element."""
     if is_operators(condition):
         return _all([_applies(place, operator, operand) for operator, operand in condition.items()])
     if isinstance(condition, dict):
@@ -61,7 +61,7 @@ def _applies(place: str, operator: str, operand: Any) -> str:
 
 
 def _equals(place: str, value: Any) -> str:
-    """Returns whether both are the same. What isn't there is null."""
+    """Returns the condition that a value equals another. A missing value is null."""
     if value is None:
         return f"({place} == null || (exists({place})) is unknown)"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Items listed with all that belongs to them, and restored."""
+"""Listing of items with everything that belongs to them, and restoring them."""
 
 from __future__ import annotations
 

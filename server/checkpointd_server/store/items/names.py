@@ -1,4 +1,4 @@
-"""Namespaces as the database has them, and the range of those that begin with one."""
+"""Namespaces in the database's form, and the range of those that begin with a namespace."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from checkpointd_server.domain.items import Namespace, NamespaceCondition
 
 _END = "\x01"
-"""Behind each label. It compares below all that a label may hold."""
+"""Follows each label. It sorts before every character of a label."""
 _ESCAPE = "\x02"
 _ABOVE_ALL = "\U0010ffff" * 300
-"""Bytewise greater than any namespace."""
+"""A text that is bytewise greater than any namespace."""
 _ANY = "*"
 
 
 def encode(namespace: Sequence[str]) -> str:
-    """Returns a namespace as one text, which compares as its labels do."""
+    """Returns a namespace as one text, which sorts as its labels do."""
     return "".join([_escape(label) + _END for label in namespace])
 
 
@@ -32,7 +32,7 @@ def decode(text: str) -> Namespace:
 
 
 def range_below(prefix: Sequence[str]) -> tuple[str, str]:
-    """Returns the range of texts, from the first to before the second, that begin with a namespace."""
+    """Returns the range of texts that begin with a namespace: its first text, and the first text after it."""
     if not prefix:
         return "", _ABOVE_ALL
     text = encode(prefix)
@@ -40,7 +40,7 @@ def range_below(prefix: Sequence[str]) -> tuple[str, str]:
 
 
 def patterns(conditions: Sequence[NamespaceCondition]) -> list[str]:
-    """Returns the regular expressions that match what meets conditions."""
+    """Returns regular expressions that match the namespaces that meet conditions."""
     made = []
     for condition in conditions:
         labels = "".join([f"[^{_END}]+{_END}" if label == _ANY else _literal(label) for label in condition.path])
@@ -49,7 +49,7 @@ def patterns(conditions: Sequence[NamespaceCondition]) -> list[str]:
 
 
 def known_prefix(conditions: Sequence[NamespaceCondition]) -> Namespace:
-    """Returns the longest namespace that all that meets conditions begins with, as far as one condition tells."""
+    """Returns the longest known prefix of all namespaces that meet conditions. It comes from a single condition."""
     longest: Namespace = ()
     for condition in conditions:
         if not condition.at_end:
@@ -65,5 +65,5 @@ def _escape(label: str) -> str:
 
 
 def _literal(label: str) -> str:
-    # A backslash takes its meaning from each character of an expression that is neither letter nor digit.
+    # In a regular expression a backslash makes any character literal that is neither letter nor digit.
     return re.sub(r"([\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e])", r"\\\1", _escape(label)) + _END

@@ -34,12 +34,12 @@ from checkpointd_server.store.items.names import decode, encode, known_prefix, p
 from checkpointd_server.store.items.writes import ItemWrites
 
 _FUSED_AT_LEAST = 50
-"""The minimum number of items of each ranking that are merged."""
+"""Minimum number of items of each ranking to merge."""
 _FUSED_TIMES = 4
-"""How many times as many items of each ranking are merged as are wanted."""
+"""Number of items of each ranking to merge, as a multiple of the number of wanted items."""
 
 Place = tuple[str, str]
-"""An item's namespace, as the database has it, and its key."""
+"""An item's namespace, in the database's form, and its key."""
 
 
 class TenantItems:
@@ -48,8 +48,8 @@ class TenantItems:
     Args:
         connections: The connections to the database.
         database: The database in the tenant's name.
-        features: What the database can do.
-        limit: How many changes may wait.
+        features: The database's features.
+        limit: The maximum number of waiting changes.
     """
 
     def __init__(self, connections: Connections, database: Database, features: ItemFeatures, limit: int) -> None:
@@ -65,7 +65,7 @@ class TenantItems:
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing waits and no change is under way."""
+        """True if no change is waiting or in progress."""
         return self._writes.is_idle
 
     async def check(self, wanted: ItemChange | ItemSearch, *, timeout: float | None) -> None:
@@ -83,13 +83,13 @@ class TenantItems:
     async def change(
         self, changes: Sequence[ItemChange], *, timeout: float | None
     ) -> list[Changed | ItemVersionConflict]:
-        """Stores and deletes items in one transaction, and returns what became of each, refusals included."""
+        """Stores and deletes items in one transaction, and returns the outcome of each, including rejections."""
         return await self._writes.change(changes, timeout=timeout)
 
     async def get(
         self, keys: Sequence[tuple[ItemKey, bool]], *, max_bytes: int, timeout: float | None
     ) -> list[StoredItem | None]:
-        """Reads items, each with whether its time to live restarts; None: it isn't there."""
+        """Reads items. Each key says whether the time to live restarts. None: there is no such item."""
         places = [(encode(key.namespace), key.key) for key, _ in keys]
         rows = await self._read(places, [refreshes for _, refreshes in keys], max_bytes, timeout)
         found = {row["o_position"]: _item(row) for row in rows}
@@ -107,7 +107,7 @@ class TenantItems:
             rows = await self._read(places, [search.refreshes] * len(places), max_bytes, None)
             found = _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
             if search.text is None and not found.is_truncated and len(wanted) < search.limit:
-                # Behind what has vectors comes what has none.
+                # Items without vectors follow those with vectors.
                 missing = search.limit - len(wanted)
                 skipped = max(search.offset - len(ranked), 0)
                 rest = max_bytes - sum(one.item.size for one in found.items)
@@ -125,7 +125,7 @@ class TenantItems:
     async def list_keys(
         self, prefix: Namespace, *, after: ItemKey | None, limit: int, timeout: float | None
     ) -> list[ListedKey]:
-        """Lists the keys of items below a namespace, behind one, in order."""
+        """Lists the keys of items below a namespace, after a given one, in order."""
         return await list_keys(self._database, prefix, after, limit, timeout)
 
     async def list_whole(
@@ -138,7 +138,7 @@ class TenantItems:
         max_bytes: int,
         timeout: float | None,
     ) -> list[WholeItem]:
-        """Lists items below a namespace, behind one, in order. Ends with what goes beyond so many bytes, or before."""
+        """Lists items below a namespace, after a given one, in order. Stops at or before the item above `max_bytes`."""
         return await list_whole(self._database, prefix, after, limit, vectors, max_bytes, timeout)
 
     async def restore(
@@ -241,7 +241,7 @@ def _item(row: Row) -> StoredItem:
 
 
 def _found(items: Sequence[tuple[StoredItem, float | None]]) -> FoundItems:
-    """Returns what fits: the items up to the first that was left out."""
+    """Returns the items that fit: all before the first whose value was left out."""
     fitting: list[FoundItem] = []
     for item, score in items:
         if item.data is None:

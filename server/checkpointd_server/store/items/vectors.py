@@ -1,8 +1,8 @@
-"""Vectors, where the database has pgvector: their table, their indexes, and the functions that search them.
+"""Vectors, if the database has pgvector: their table, their indexes, and the functions that search them.
 
-They are no migration, for a database may get the extension later, and which indexes there are is the operator's choice.
-`install` brings what is wanted and not there; it may run any number of times. What is put into its SQL is a whole
-number, and names out of tables in this module.
+They aren't part of the migrations, because a database may get the extension later, and operators choose the indexes.
+`install` creates what is missing, and may run any number of times. Only whole numbers and names from tables in this
+module are put into its SQL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from checkpointd_server.domain.items import Distance, parse_index_name
 from checkpointd_server.store.statements import quote_identifier, with_schema
 
 _MAX_FULL_DIMS = 2000
-"""Up to how many components each is indexed with 32 bits; above, with 16."""
+"""Maximum number of components that are indexed with 32 bits each. Those of longer vectors are indexed with 16."""
 
 _OPERATORS = {Distance.COSINE: "<=>", Distance.L2: "<->", Distance.INNER_PRODUCT: "<#>"}
 _CLASSES = {Distance.COSINE: "cosine_ops", Distance.L2: "l2_ops", Distance.INNER_PRODUCT: "ip_ops"}
@@ -29,7 +29,7 @@ FROM pg_catalog.pg_roles AS r, pg_catalog.pg_available_extensions AS e
 JOIN pg_catalog.pg_available_extension_versions AS v ON v.name = e.name AND v.version = e.default_version
 WHERE r.rolname = current_user AND e.name = 'vector'
 """
-"""Asks whether the extension is available, and the role may create it."""
+"""Checks whether the extension is available and the role may create it."""
 _IS_OWNER = """
 SELECT pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE')
 FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass($1)
@@ -43,7 +43,7 @@ WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname, 'near_item
 
 
 def vector_sql(indexes: Sequence[str]) -> str:
-    """Returns what makes table, indexes and functions, with `__schema__` for the schema. It may run again."""
+    """Returns the SQL that creates table, indexes and functions, with `__schema__` for the schema. It may run again."""
     parts = [_read("tables.sql")]
     parts += [_fill(_read("exact.sql"), distance) for distance in Distance]
     parts += [_fill(_read("indexed.sql"), distance, dims) for dims, distance in map(parse_index_name, indexes)]
@@ -64,9 +64,9 @@ async def installed_functions(connection: Any, schema: str) -> tuple[str, ...]:
 
 
 async def install(connection: Any, schema: str, indexes: Sequence[str]) -> None:
-    """Makes what isn't there of table, indexes and functions, if the database has pgvector or can get it.
+    """Creates missing tables, indexes and functions, if the database has pgvector or can get it.
 
-    What the role may not do is left: then items have no vectors, or searches of them no index.
+    Skips what the role isn't allowed to create: then items have no vectors, or searches use no index.
     """
     wanted = {f"near_items_{distance.value}" for distance in Distance}
     wanted |= {f"near_items_{dims}_{distance.value}" for dims, distance in map(parse_index_name, indexes)}
@@ -81,7 +81,7 @@ async def install(connection: Any, schema: str, indexes: Sequence[str]) -> None:
             async with connection.transaction():
                 await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except (asyncpg.PostgresError, OSError):
-            # Whatever is wrong with it, all else works without.
+            # Everything else works without vectors.
             return
     await connection.execute(with_schema(vector_sql(indexes), schema))
 

@@ -1,4 +1,4 @@
-"""Changes of items, gathered: what comes while a commit is under way goes with the next one."""
+"""Group commit of changes to items: changes that arrive during a commit go into the next one."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from checkpointd_server.store.connections.database import Database
 from checkpointd_server.store.items.names import encode
 
 MAX_CHANGES = 256
-"""From how many changes on a commit takes no more."""
+"""Number of changes at which a commit is full."""
 MAX_COMMIT_BYTES = 4 * 1024 * 1024
-"""From how many bytes on a commit takes no more."""
+"""Size in bytes at which a commit is full."""
 COMMITS_AT_ONCE = 2
-"""How many commits of a tenant are in flight at most."""
+"""Maximum number of a tenant's commits in flight."""
 
 Results = list[Changed | ItemVersionConflict]
 
 
 class _Pending:
-    """Changes of one caller, which are committed together."""
+    """The changes of one caller, which are committed together."""
 
     __slots__ = ("changes", "deadline", "done", "size")
 
@@ -47,7 +47,7 @@ class ItemWrites:
 
     Args:
         database: The database in the tenant's name.
-        limit: How many callers may wait.
+        limit: The maximum number of waiting callers.
     """
 
     def __init__(self, database: Database, limit: int) -> None:
@@ -58,13 +58,13 @@ class ItemWrites:
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing waits and nothing is under way."""
+        """True if nothing is waiting or in progress."""
         return not self._waiting and not self._commits
 
     async def change(self, changes: Sequence[ItemChange], *, timeout: float | None) -> Results:
-        """Commits changes together, and returns what became of each. Raises what `Database.fetch` raises.
+        """Commits changes together, and returns the outcome of each. Raises what `Database.fetch` raises.
 
-        If the call is cancelled, nothing of it is stored unless its commit has begun.
+        If the call is cancelled before its commit has begun, nothing is stored.
         """
         if len(self._waiting) >= self._limit:
             raise Overloaded("queue", limit=self._limit)
@@ -80,7 +80,7 @@ class ItemWrites:
             raise DeadlineExceeded from error
 
     def _begin(self) -> None:
-        """Begins a commit, if there is anything to commit and not too many are under way."""
+        """Begins a commit if there is anything to commit and not too many are in flight."""
         while self._waiting and len(self._commits) < COMMITS_AT_ONCE:
             task = asyncio.get_running_loop().create_task(self._commit(self._take()))
             self._commits.add(task)
@@ -92,12 +92,12 @@ class ItemWrites:
             self._begin()
 
     def _take(self) -> list[_Pending]:
-        """Takes what goes with the next commit: the first that wait, at least one."""
+        """Takes the changes of the next commit: those that have waited longest, at least one caller's."""
         taken: list[_Pending] = []
         changes = size = 0
         while self._waiting and (not taken or (changes < MAX_CHANGES and size < MAX_COMMIT_BYTES)):
             pending = self._waiting.popleft()
-            if not pending.done.done():  # else nobody waits for it any more
+            if not pending.done.done():  # its caller still waits
                 taken.append(pending)
                 changes += len(pending.changes)
                 size += pending.size
@@ -114,7 +114,7 @@ class ItemWrites:
             except Exception:
                 if len(group) == 1:
                     raise
-                # One that can't be stored takes nobody along.
+                # Retry one by one, so that a change that can't be stored doesn't fail the others.
                 for pending in group:
                     await self._commit([pending])
                 return
@@ -136,7 +136,7 @@ class ItemWrites:
         return await self._change(changes, timeout)
 
     async def _change(self, changes: Sequence[ItemChange], timeout: float | None) -> Results:
-        """Does changes one by one, in the order of their keys, in one call."""
+        """Applies changes one by one, in the order of their keys, in one statement."""
         rows = await self._database.fetch(
             "change_items",
             [encode(change.key.namespace) for change in changes],
@@ -159,14 +159,14 @@ class ItemWrites:
         return [results[number] for number in range(1, len(changes) + 1)]
 
     async def _put(self, puts: Sequence[PutItem], timeout: float | None) -> Results:
-        """Stores items whatever is there, in one statement."""
+        """Stores items unconditionally, in one statement."""
         names: dict[Namespace, str] = {}
         for put in puts:
             namespace = put.key.namespace
             if namespace not in names:
                 names[namespace] = encode(namespace)
         places = [(names[put.key.namespace], put.key.key) for put in puts]
-        # Texts compare here as they do there, where that goes by bytes.
+        # Python sorts these texts as the database does: bytewise.
         order = sorted(range(len(puts)), key=places.__getitem__)
         rows = await self._database.fetch(
             "put_items",
@@ -179,21 +179,21 @@ class ItemWrites:
         versions = {(row["o_namespace"], row["o_key"]): row["o_version"] for row in rows}
         if len(versions) == len(puts):
             return [Changed(versions[place], True) for place in places]
-        # Some were sent again that had been stored. What became of them since is looked at one by one.
+        # Some are retries of puts that were already stored. The current state of those items is checked one by one.
         again = [put for put, place in zip(puts, places, strict=True) if place not in versions]
         found = iter(await self._change(again, timeout))
         return [Changed(versions[place], True) if place in versions else next(found) for place in places]
 
 
 def _are_plain_puts(changes: Sequence[ItemChange]) -> TypeGuard[Sequence[PutItem]]:
-    """Returns whether all are puts of different items, of which nothing is expected."""
+    """Returns whether all changes are puts of different items without an expected version."""
     return all(isinstance(change, PutItem) and change.expected_version is None for change in changes) and (
         len(changes) == 1 or len({change.key for change in changes}) == len(changes)
     )
 
 
 def _columns(puts: Sequence[PutItem | None]) -> Iterator[Sequence[object] | None]:
-    """Yields the columns of items to store; where there is None, one is deleted. A column without a value is None."""
+    """Yields the columns of items to store. A None item is a deletion. A column without any value is None."""
     yield [(put and put.request_id) or secrets.token_bytes(16) for put in puts]
     yield [put and put.type for put in puts]
     yield [put and put.data for put in puts]
@@ -225,13 +225,13 @@ def _size(change: ItemChange) -> int:
         return 0
     size = len(change.data) + len(change.doc)
     if change.vectors:
-        # A component takes the driver as long as some bytes of a value.
+        # Encoding a component takes the driver as long as several bytes of a value.
         size += 16 * sum(len(vector.components) for vector in change.vectors)
     return size
 
 
 def _until(group: Sequence[_Pending]) -> float | None:
-    """Returns how long a commit may take, in seconds: as long as any of its callers waits."""
+    """Returns how long a commit may take, in seconds: until none of its callers waits any more."""
     deadlines = [pending.deadline for pending in group]
     latest = max((deadline for deadline in deadlines if deadline is not None), default=None)
     if latest is None or None in deadlines:
@@ -240,7 +240,7 @@ def _until(group: Sequence[_Pending]) -> float | None:
 
 
 def _copy(error: Exception) -> Exception:
-    """Returns an error for one caller: what is raised more than once collects the traces of all."""
+    """Returns a copy of an error for one caller: an error that is raised several times collects all their traces."""
     if isinstance(error, Overloaded):
         made: Exception = Overloaded(error.bound, limit=error.limit)
     elif isinstance(error, DeadlineExceeded):
