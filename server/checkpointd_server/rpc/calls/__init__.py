@@ -1,1 +1,1 @@
-"""The path of every call: admission, the handler, redacted errors, logs and the audit trail."""
+"""Steps of every call: admission, the handler, error redaction, logs and the audit trail."""

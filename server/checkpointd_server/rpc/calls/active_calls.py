@@ -1,4 +1,4 @@
-"""Calls at work: how many there are and what they hold, within bounds, and waiting for them at the end."""
+"""Calls in flight: their number and bytes, the limits on both, and waiting for them at shutdown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class ActiveCalls:
-    """Counts calls, and operations of streams, from when they come in until they are answered.
+    """Counts calls, and operations of streams, from their arrival until they are answered.
 
     Args:
-        load: The bounds of the server.
-        tenants: The bounds of each tenant.
-        max_calls: The most calls that wait for another client.
-        message_bytes: The largest request.
+        load: The limits of the server.
+        tenants: The limits of each tenant.
+        max_calls: The maximum number of calls that wait for another client.
+        message_bytes: The maximum size of a request.
     """
 
     def __init__(self, load: AdmissionController, tenants: Tenants, *, max_calls: int, message_bytes: int) -> None:
@@ -44,44 +44,44 @@ class ActiveCalls:
 
     @property
     def at_work(self) -> int:
-        """The number of calls at work: those whose request is there."""
+        """The number of calls in flight: those whose request has arrived."""
         return self._active
 
     def refuse_new(self) -> None:
-        """Refuses every new call from now on, and those that only wait: the server is shutting down."""
+        """Rejects every new call from now on, and calls that only wait: the server is shutting down."""
         self._draining.set()
         self._load.refuse_arriving(Draining())
         if not self._unsent:
             self._idle.set()
 
     async def until_idle(self) -> None:
-        """Waits until the calls that came in before new ones were refused have ended, and their answers are sent."""
+        """Waits until the calls accepted before `refuse_new` have ended and their answers are sent."""
         await self._idle.wait()
 
     def follow(self, task: asyncio.Task[Any]) -> None:
-        """Has `until_idle` wait for a call that has come in, unless new ones are being refused.
+        """Makes `until_idle` wait for a call, unless new calls are being rejected.
 
         Args:
-            task: What serves the call. It is gRPC's own, which also sends the answer. A callback of the context's would
-                keep both in a circle, for the garbage collector.
+            task: The task that serves the call. It is gRPC's own, which also sends the answer. A callback on the
+                context would create a reference cycle, which only the garbage collector frees.
         """
         if not self._draining.is_set():
             self._unsent += 1
             task.add_done_callback(self._sent)
 
     async def waiting(self, tenant: str, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits work of a tenant that mostly waits for another client, so that it isn't counted as a call at work.
+        """Awaits work that mostly waits for another client, without counting it as a call in flight.
 
         Args:
             tenant: The tenant.
-            work: The work. It is closed, or cancelled, where this raises.
+            work: The work. It is closed or cancelled if this raises.
 
         Returns:
-            What the work returns.
+            The result of the work.
 
         Raises:
-            Draining: The server is shutting down, and hasn't the time to wait.
-            Overloaded: As many calls wait already as may be at work.
+            Draining: The server is shutting down, and can't wait any longer.
+            Overloaded: Too many calls are waiting already.
         """
         if self._waiting >= self._max_calls:
             work.close()
@@ -109,27 +109,27 @@ class ActiveCalls:
             await asyncio.gather(task, draining, return_exceptions=True)
 
     def enter(self, method: str) -> Call:
-        """Counts a call that has come in, until `leave`."""
+        """Counts a new call until `leave`."""
         self._entered += 1
         return Call(method)
 
     def check_room(self) -> None:
-        """Raises Draining or Overloaded if no call can be taken on."""
+        """Raises Draining or Overloaded if no call can be accepted."""
         if self._draining.is_set():
             raise Draining()
         self._load.check(self._entered - self._waiting)
 
     def admit(self, call: Call, tenant: str, *, is_metered: bool) -> None:
-        """Counts a call as its tenant's.
+        """Counts a call for its tenant.
 
         Args:
             call: The call, whose `tenant` this sets.
             tenant: The tenant's name.
-            is_metered: Whether the call counts in the tenant's quota of calls a second.
+            is_metered: Whether the call counts towards the tenant's quota of calls per second.
 
         Raises:
-            Overloaded: The tenant has its share of a full server.
-            QuotaExceeded: The tenant may make no call just now.
+            Overloaded: The server is full, and the tenant has used its share.
+            QuotaExceeded: The tenant has used its calls per second.
         """
         state = self._tenants.of(tenant)
         self._tenants.admit(state, self._entered - self._waiting - 1, is_metered=is_metered)
@@ -137,20 +137,20 @@ class ActiveCalls:
         state.activity.begun(call)
 
     def reserve(self, state: TenantState, operations: int, size: int) -> tuple[int, CheckpointdError | None]:
-        """Counts operations of a tenant's pipeline as at work, with so many bytes, until `release`.
+        """Counts operations of a tenant's pipeline, and their bytes, as in flight until `release`.
 
         Args:
             state: The tenant.
-            operations: How many operations there are.
+            operations: The number of operations.
             size: The size of their message, in bytes, which is reserved whole even if some are rejected.
 
         Returns:
-            How many of them there is room for: the first ones; and why not for the others, if that isn't for room.
+            How many of them, from the first on, are accepted; and why the others aren't, unless for lack of room.
 
         Raises:
             Draining: The server is shutting down.
-            Overloaded: There is room for none.
-            QuotaExceeded: The tenant may make none just now.
+            Overloaded: There is no room for any.
+            QuotaExceeded: The tenant has used its calls per second.
         """
         if self._draining.is_set():
             raise Draining()
@@ -169,7 +169,7 @@ class ActiveCalls:
         return admitted, refusal
 
     def release(self, state: TenantState, operations: int, size: int) -> None:
-        """Counts operations of a tenant, and bytes, as no longer at work."""
+        """Counts operations of a tenant, and their bytes, as no longer in flight."""
         self._load.free(size)
         state.bytes -= size
         state.calls -= operations
@@ -177,7 +177,7 @@ class ActiveCalls:
         self._active -= operations
 
     def begin(self, call: Call, size: int) -> None:
-        """Counts a call as at work whose request is there.
+        """Counts a call whose request has arrived as in flight.
 
         Args:
             call: The call.
@@ -185,8 +185,8 @@ class ActiveCalls:
 
         Raises:
             Draining: The server is shutting down.
-            RequestTooLarge: The request is larger than a message may be.
-            Overloaded: The tenant holds its share of the bytes of a full server.
+            RequestTooLarge: The request exceeds the maximum message size.
+            Overloaded: The server is full, and the tenant has used its share of bytes.
         """
         if self._draining.is_set():
             raise Draining()
@@ -203,14 +203,14 @@ class ActiveCalls:
         call.held = size
 
     def free(self, call: Call) -> None:
-        """Holds the bytes of a call's request no longer: its answer is made."""
+        """Frees the bytes of a call's request, once its answer is made."""
         self._load.free(call.held)
         if call.tenant is not None:
             call.tenant.bytes -= call.held
         call.held = 0
 
     def leave(self, call: Call) -> None:
-        """Counts a call no longer."""
+        """Stops counting a call."""
         self.free(call)
         if call.tenant is not None:
             call.tenant.calls -= 1

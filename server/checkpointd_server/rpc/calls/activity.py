@@ -1,6 +1,7 @@
 """Activity of tenants: the calls in flight, the slowest of the last minute, and the busiest threads.
 
-Every call and operation of a pipeline is recorded, so recording takes a few hundred nanoseconds, and all is bounded.
+Every call and every operation of a pipeline is recorded. So recording takes only a few hundred nanoseconds, and all
+collections are bounded.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import NamedTuple, Protocol
 WINDOW_SECONDS = 30.0
 """Length of a period in which calls are counted by thread, in seconds. The previous period is kept."""
 MOST_THREADS = 2000
-"""Maximum number of threads that are counted in a period."""
+"""Maximum number of threads counted in a period."""
 KEPT_SECONDS = 60.0
 """How long a slow call is listed, in seconds."""
 MOST_SLOW = 20
-"""How many slow calls are kept."""
+"""Maximum number of slow calls that are kept."""
 
 
 class Live(Protocol):

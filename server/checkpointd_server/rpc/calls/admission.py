@@ -24,9 +24,9 @@ from checkpointd_server.rpc.calls.malloc_trim import MallocTrim
 SWEEP_SECONDS = 0.25
 """Interval of checks on arriving requests, and the time after which one counts as long, in seconds."""
 LATE_SECONDS = 0.05
-"""How late a check may be, in seconds. If later, the event loop was blocked: arrived requests are handled first."""
+"""How late a check may run, in seconds. If it is later, the event loop was blocked, so arrived requests go first."""
 MOST_LATE_LOOKS = 5
-"""How many checks in a row may be postponed for that."""
+"""Maximum number of consecutive checks that are postponed for that."""
 READS_AT_ONCE = 8
 """Number of requests that are read at a time, besides long ones."""
 TURN_SECONDS = 1.0
@@ -106,7 +106,7 @@ class AdmissionController:
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes of requests and answers at once."""
+        """The maximum number of bytes of requests and answers."""
         return self._total_bytes
 
     @property
@@ -252,7 +252,7 @@ class AdmissionController:
         when_sent(lambda _: self.free(size))
 
     def finished(self) -> None:
-        """Records that a call was done."""
+        """Records that a call finished."""
         self._rates.finished(asyncio.get_running_loop().time())
 
     def refused(self) -> float:
@@ -266,7 +266,7 @@ class AdmissionController:
             self._report(True)
             loop.call_later(CALM_SECONDS, self._calm_down, loop)
         hint = min(max(self._rates.refused(self._refused_at), SHORTEST_HINT), LONGEST_HINT)
-        # Not all at the same moment.
+        # Jitter, so that clients don't all retry at the same time.
         return hint * SystemRandom().uniform(0.5, 1.5)
 
     def _calm_down(self, loop: asyncio.AbstractEventLoop) -> None:

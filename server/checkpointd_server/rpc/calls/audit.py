@@ -1,8 +1,8 @@
 """The audit trail: a line for each call that deletes, prunes, copies, archives, or changes how threads are kept.
 
-It says who, what, which threads, and how many: the request's plain fields, and the numbers of the answer, but never
-values, tokens or bytes. A call that succeeded always has its line, whatever the log level; of those that failed, only
-the first ones in ten seconds do, as with all lines that one client can repeat.
+A line says who did what to which threads, and how many: it has the request's plain fields and the numbers of the
+answer, but never values, tokens or bytes. Every successful call is written, whatever the log level. Of failed calls,
+only the first ones in ten seconds are, as with all lines that one client can repeat.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
 LOGGER = "checkpointd.audit"
 """The name of the log."""
 MOST_NAMES = 20
-"""Maximum number of a list's entries that are written. Their number is always written."""
+"""Maximum number of a list's entries that are written. The list's length is always written."""
 MOST_CHARACTERS = 1024
 """Maximum length of texts that are written, in characters."""
 _MOST_DEPTH = 3
@@ -46,10 +46,10 @@ def is_audited(method: MethodDescriptor, needed: Needed) -> bool:
 
 
 class AuditTrail:
-    """Writes the lines."""
+    """Writes the audit trail."""
 
     def __init__(self) -> None:
-        # The library keeps the level of the whole log; these lines go with every level but silence.
+        # Otherwise the level of the whole log would apply. These lines are written at every level, unless it is silent.
         logging.getLogger(LOGGER).setLevel(logging.INFO)
         self._log = structlog.get_logger(LOGGER).bind()
         self._lines = RateLimitedLog(self._log)
@@ -61,17 +61,17 @@ class AuditTrail:
             call: The call.
             peer: The client, as gRPC names it.
             method: The method.
-            response: The encoded answer, whose counts the line tells.
+            response: The encoded answer, whose counts are written.
         """
         if not _is_concerned(call.request):
             return
         answer = GetMessageClass(method.output_type).FromString(response)
-        # The rest of the answer, which describes the thread, doesn't belong in the line.
+        # The rest of the answer describes the thread, and isn't written.
         told = dict(_plain_fields(answer, 0))
         self._log.info("audit", **{**told, **_fields(call, peer, method, "OK")})
 
     def failed(self, call: Any, peer: str, method: MethodDescriptor, code: str) -> None:
-        """Records a call that failed after it had begun, and so may be done in part.
+        """Records a call that failed after it had begun, so that part of it may be done.
 
         Args:
             call: The call.
@@ -85,7 +85,7 @@ class AuditTrail:
         self._lines.log(logging.INFO, "audit", f"audit {fields['action']}", **fields)
 
     def stop(self) -> None:
-        """Writes the counts of lines that weren't written."""
+        """Writes how many lines were suppressed."""
         self._lines.flush()
 
 
@@ -96,7 +96,7 @@ def _fields(call: Any, peer: str, method: MethodDescriptor, outcome: str) -> dic
 
 
 def _is_concerned(request: Message) -> bool:
-    """Returns whether an audited call gets a line: a batch that deletes nothing doesn't."""
+    """Returns whether a call of an audited method gets a line: a batch that deletes nothing doesn't."""
     return not isinstance(request, BatchRequest) or bool(_deletions(request))
 
 

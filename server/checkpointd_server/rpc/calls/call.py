@@ -15,7 +15,7 @@ class CallLimits(NamedTuple):
     """Limits of each call."""
 
     message_bytes: int
-    """The largest request and response."""
+    """Maximum size of a request or a response, in bytes."""
     concurrent_calls: int
     """Maximum number of calls in flight."""
     default_timeout: float | None
@@ -34,7 +34,7 @@ class Call:
     """A call, or a part of one that is served like a call.
 
     Args:
-        method: The method as the log has it, e.g. "CheckpointService/PutCheckpoint".
+        method: The method as it is logged, e.g. "CheckpointService/PutCheckpoint".
         via: "unary", or "pipeline" for an operation of one.
     """
 
@@ -47,11 +47,11 @@ class Call:
         self.identity: Identity | None = None
         """The caller. None: not known yet."""
         self.tenant: TenantState | None = None
-        """Whose call it is, once it is admitted."""
+        """Its tenant, once it is admitted."""
         self.request: Any = None
         """The request. None: it hasn't arrived yet."""
         self.held = 0
-        """The bytes that are held for it."""
+        """The number of bytes reserved for it."""
         self.at_work = False
         """True if it counts as in flight."""
         self.unread = False
@@ -65,7 +65,7 @@ class Call:
         return getattr(self.request, "thread_id", "")
 
     def fields(self) -> dict[str, Any]:
-        """Returns its fields in every log line. Ids may be logged, values never."""
+        """Returns the fields that every log line about it has. Ids may be logged, values never."""
         fields: dict[str, Any] = {
             "method": self.method,
             "duration_ms": round((perf_counter() - self.started) * 1000, 3),

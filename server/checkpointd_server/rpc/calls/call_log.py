@@ -1,4 +1,4 @@
-"""The log of calls: how each ended goes to the log, the counts and its span."""
+"""The log of calls: the outcome of each call goes to the log, the metrics and its span."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class CallLog:
     """Records how calls end.
 
     Args:
-        limits: From when on a call is slow or a checkpoint large, and the largest message.
+        limits: The limits from which a call is slow or a checkpoint large, and the maximum message size.
     """
 
     def __init__(self, limits: CallLimits) -> None:
         self._message_bytes = limits.message_bytes
         self._log = structlog.get_logger("checkpointd.rpc").bind()
-        # Asked once: a line a call must cost nothing where nobody reads it.
+        # Checked once: if these lines aren't written, they must cost nothing.
         self.logs_calls = is_enabled(self._log, logging.DEBUG)
-        """True if calls that went well are logged."""
+        """True if successful calls are logged."""
         self._lines = RateLimitedLog(self._log)
         self.metrics = RpcMetrics()
-        """The counts of calls."""
+        """The metrics of calls."""
         self.slow_call_log = SlowCallLog(
             self._log, self.metrics, slow_seconds=limits.slow_seconds, large_bytes=limits.large_bytes
         )
         """The log of slow calls and large checkpoints."""
 
     def succeeded(self, call: Call) -> None:
-        """Records that a call was done."""
+        """Records that a call succeeded."""
         if self.logs_calls:
             self._log_call(call, "OK")
 
@@ -49,7 +49,7 @@ class CallLog:
         if call.span is not None:
             call.span.end("CANCELLED")
         if call.unread:
-            # gRPC answers what is far over the limit by itself, and tells no more here than of a client that went away.
+            # gRPC itself rejects requests far above the limit. Here that can't be told from a client that went away.
             self._lines.log(
                 logging.INFO,
                 "call ended before its request was read: its client went away, or sent more than a message may have",
@@ -64,12 +64,12 @@ class CallLog:
         self._log.debug("call", code=code, **call.fields())
 
     def failed(self, call: Call, error: Exception, retry_after: float | None) -> Failure:
-        """Logs why a call failed, and returns what its client is told.
+        """Logs why a call failed, and returns the failure to send to its client.
 
         Args:
             call: The call.
-            error: What it failed with.
-            retry_after: The seconds after which the client is to try again. None: it isn't told.
+            error: The error.
+            retry_after: The seconds after which the client should retry. None: it isn't told.
         """
         failure = describe_error(error, retry_after=retry_after)
         seconds = perf_counter() - call.started
@@ -90,11 +90,11 @@ class CallLog:
             return
         if error.__cause__ is not None:
             fields["cause"] = error_type(error.__cause__)
-        # Whoever has no token could fill the disk with the lines of what is refused.
+        # Clients without a token could otherwise fill the disk with lines about rejected calls.
         key = failure.reason if isinstance(error, Unauthenticated) else f"{failure.reason} {fields['method']}"
         self._lines.log(failure.level, "call refused", key, **fields, message=failure.message)
 
     def stop(self) -> None:
-        """Writes what the log is still to be told."""
+        """Writes how many lines were suppressed."""
         self._lines.flush()
         self.slow_call_log.stop()

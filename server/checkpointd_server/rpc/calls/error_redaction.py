@@ -1,6 +1,6 @@
-"""Redaction of errors for the log: places and types are kept, messages are not.
+"""Redaction of errors for the log: it keeps places and types, but not messages.
 
-An error's message may contain what a client sent: the database driver's quote rows and values.
+An error's message may contain a client's data: those of the database driver quote rows and values.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class BoundedExecutor:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function and returns its result.
 
-        A cancelled call ends when the function does, or at once if that hasn't begun: until then its memory is in use.
+        If the caller is cancelled, this still waits for a function that has begun, because its memory is in use.
 
         Raises:
             Overloaded: Too many tasks are waiting.
@@ -38,7 +38,7 @@ class BoundedExecutor:
         self._queued += 1
         work = self._pool.submit(function, *args, **kwargs)
         ended = asyncio.wrap_future(work)
-        # Not when the call ends: a call that is cancelled twice doesn't wait for the function.
+        # When the function ends, not the call: a call that is cancelled twice doesn't wait for the function.
         ended.add_done_callback(self._ended)
         try:
             return await asyncio.shield(ended)

@@ -1,9 +1,9 @@
-"""The handler of every call: bytes in, bytes out, and in between the deadline, the tenant, errors and the log.
+"""The handler of every call: it decodes, checks deadline and tenant, encodes, and reports errors.
 
-There is one wrapper a method, built once. gRPC is given no (de)serializers: it would answer bytes that aren't a message
-with UNKNOWN and the text of a Python exception, and send an answer of any size. To gRPC each method takes a stream of
-requests, of which one is read: so the wrapper says whether it is read at all. A call that is refused for its caller,
-or because there are too many, costs no more memory than a stream's window.
+Each method has one wrapper, built once. gRPC gets no (de)serializers: it would answer invalid messages with UNKNOWN and
+the text of a Python exception, and send answers of any size. To gRPC each method takes a stream of requests, of which
+only one is read, so that the wrapper decides whether to read it. A call that is rejected because of its caller, or
+because there are too many, needs no more memory than a stream's window.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from checkpointd_server.rpc.tenants import Tenants, TenantState
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
 Method = Callable[[RequestT, Any, "float | None"], Awaitable[bytes]]
-"""A servicer's method: takes the request, the tenant and the seconds that remain, returns the encoded response.
-That of an RPC which needs scopes by the operation takes the identity in place of the tenant."""
+"""A servicer's method: takes the request, the tenant and the remaining seconds, and returns the encoded response.
+Methods of RPCs whose scope depends on the operation take the identity in place of the tenant."""
 
 
 SENDING_BYTES_PER_SECOND = 1024 * 1024
-"""How fast a large one must be read."""
+"""Minimum rate at which a client must read a large answer, in bytes per second."""
 _WASTED = (Unauthenticated, KeysUnavailable, InvalidArgument, DeadlineExceeded, RequestTooLarge)
-"""Refusals of a call before its request is there for which its client is to blame."""
+"""Errors that a client causes before its request has arrived."""
 _CANCELLED_WITHIN = 0.05
-"""A call that gRPC has ended looks at first like one without a request, and is cancelled a moment later, in seconds."""
+"""Maximum time until a call that gRPC ended is cancelled, in seconds. Until then it seems to lack a request."""
 
 
 STORING: Mapping[str, str] = {
@@ -63,7 +63,7 @@ STORING: Mapping[str, str] = {
     "checkpointd.v1.ThreadService.CopyThread": "target_thread_id",
     "checkpointd.v1.ValueService.PutPart": "thread_id",
 }
-"""The RPCs that quotas of bytes and threads hold for, and the field that names the thread that they store in."""
+"""The RPCs that quotas of bytes and threads apply to, and the field that names the thread they store data in."""
 _JITTER = SystemRandom()
 
 
@@ -81,15 +81,15 @@ class Calls:
         tracing: Tracing | None = None,
     ) -> None:
         self.tenants = tenants
-        """Those that call."""
+        """The tenants that call."""
         self.quotas = quotas
-        """The bookkeeping of what they hold."""
+        """The usage of tenants."""
         self.tracing = tracing
         """The tracer of calls."""
         self.active = ActiveCalls(load, tenants, max_calls=limits.concurrent_calls, message_bytes=limits.message_bytes)
-        """The calls at work."""
+        """The calls in flight."""
         self.log = CallLog(limits)
-        """The record of how they end."""
+        """The log of calls."""
         self._limits = limits
         self._connections = connections
         self._load = load
@@ -97,12 +97,12 @@ class Calls:
         self._audit = AuditTrail()
 
     def stop(self) -> None:
-        """Writes what the log is still to be told."""
+        """Writes how many log lines were suppressed."""
         self.log.stop()
         self._audit.stop()
 
     async def admit(self, context: grpc.aio.ServicerContext) -> None:
-        """Admits a call to a service of others from any identity. Raises what `Authenticator.authenticate` does."""
+        """Admits calls to third-party services from any identity. Raises what `Authenticator.authenticate` raises."""
         await self._gate.authenticate(context)
 
     def handler(self, described: MethodDescriptor, method: Method[Any], needed: Needed) -> grpc.RpcMethodHandler:
@@ -110,8 +110,8 @@ class Calls:
 
         Args:
             described: The method.
-            method: What serves it.
-            needed: What its caller must be allowed to do.
+            method: The function that serves it.
+            needed: The scope that its caller needs.
         """
         name = f"{described.containing_service.name}/{described.name}"
         request_type = GetMessageClass(described.input_type)
@@ -133,7 +133,7 @@ class Calls:
                 call.request = await parse(request_type, raw)
                 if self.tracing is not None:
                     self._trace(call, context, self.tracing)
-                del raw  # as large as what was made of it
+                del raw  # as large as the decoded request
                 if stored_in is not None and call.tenant is not None and call.tenant.usage is not None:
                     await self._check_storing(call.tenant, getattr(call.request, stored_in), size)
                 response = await self.work(call, method, context.time_remaining(), whole=by_operation)
@@ -170,8 +170,8 @@ class Calls:
 
         async def serve(requests: object, context: grpc.aio.ServicerContext) -> bytes:
             self.active.follow(this_task())
-            # What a call held is gone with its attempt, before its failure is on the way. No name there may outlive the
-            # `except` that gave it to an error: error, traceback and frame would keep each other, and the request.
+            # `attempt` has returned before its failure is sent, so its frame holds no memory any more. No variable in
+            # it may keep an error after its `except`: error, traceback and frame would keep each other and the request.
             answer = await attempt(context)
             if isinstance(answer, Failure):
                 await context.abort(answer.code, answer.message, answer.trailers)
@@ -190,19 +190,19 @@ class Calls:
         current_spans.set((call.span,))
 
     async def _check_storing(self, state: TenantState, thread_id: str, size: int) -> None:
-        """Counts what a call is to store in a thread. Raises QuotaExceeded."""
+        """Counts the bytes that a call will store in a thread. Raises QuotaExceeded."""
         if state.has_all_threads() and thread_id:
             for refusal in (await self.quotas.refuse_new(state, (thread_id,))).values():
                 raise refusal
         self.tenants.check_storing(state, size)
 
     def note_wasted(self, peer: str, error: Exception | None = None) -> None:
-        """Records that a call came to nothing: its client cancelled it, or caused its refusal."""
+        """Records a wasted call: its client cancelled it, or caused its rejection."""
         if error is None or isinstance(error, _WASTED):
             self._connections.waste(peer)
 
     async def _read(self, call: Call, context: grpc.aio.ServicerContext) -> bytes:
-        """Reads a call's request. Raises what `AdmissionController.read` does; InvalidArgument if there is none."""
+        """Reads a call's request. Raises what `AdmissionController.read` does, or InvalidArgument if there is none."""
         raw = await self._load.read(context)
         if raw is grpc.aio.EOF:
             call.unread = True
@@ -211,17 +211,17 @@ class Calls:
         return bytes(raw)
 
     async def work(self, call: Call, method: Method[Any], timeout: float | None, *, whole: bool = False) -> bytes:
-        """Does what a request asks for, and returns the encoded answer.
+        """Runs a call's method, and returns the encoded answer.
 
         Args:
             call: The call, with its request and identity.
-            method: What serves it.
+            method: The function that serves it.
             timeout: How long the call may take, in seconds. None: its client set no deadline.
-            whole: Whether the method takes the identity, not its tenant alone.
+            whole: Whether the method takes the whole identity, not only its tenant.
 
         Raises:
-            ResultTooLarge: The answer is larger than a message may be.
-            Exception: What the method raises.
+            ResultTooLarge: The answer exceeds the maximum message size.
+            Exception: Errors of the method.
         """
         assert call.identity is not None
         limit = self._limits.message_bytes
@@ -229,7 +229,7 @@ class Calls:
         try:
             response = await method(call.request, who, self.time_for(timeout))
         except EncodeError:
-            # Protobuf gives up at 2 GiB, whatever our own limit is.
+            # Protobuf's own limit is 2 GiB, whatever ours is.
             raise ResultTooLarge(2**31, limit=limit) from None
         if len(response) > limit:
             raise ResultTooLarge(len(response), limit=limit)
@@ -237,41 +237,41 @@ class Calls:
         return response
 
     def time_for(self, timeout: float | None) -> float | None:
-        """Returns how long a call may take whose client gives it so many seconds, or says nothing."""
+        """Returns the timeout of a call from the one that its client set, or None."""
         wanted, most = self._limits.default_timeout if timeout is None else timeout, self._limits.max_timeout
         return wanted if most is None else most if wanted is None else min(wanted, most)
 
     def _time_sending(self, size: int, context: grpc.aio.ServicerContext) -> None:
-        """Has the connection closed if an answer isn't read in time: gRPC holds it for as long as the call has."""
+        """Closes the connection if the answer isn't read in time: gRPC would keep it until the call's deadline."""
         if size <= SMALL_ANSWER_BYTES:
             return
         self.close_unread(context.peer(), this_task(), size / SENDING_BYTES_PER_SECOND)
 
     def close_unread(self, peer: str, task: asyncio.Task[Any], more: float = 0.0) -> None:
-        """Has a connection closed if a call on it isn't over in time.
+        """Closes a connection if a call on it doesn't end in time.
 
         Args:
-            peer: The connection, as gRPC names its other end.
-            task: What serves the call. It ends when all that it sent is read.
-            more: How many seconds it has, besides those that each has.
+            peer: The connection, by gRPC's name of its peer.
+            task: The task that serves the call. It ends when everything that it sent is read.
+            more: The seconds allowed in addition to those of every call.
         """
         seconds = self._limits.send_timeout + more
         timer = task.get_loop().call_later(seconds, self._connections.close, peer, "an answer was not read in time")
         task.add_done_callback(lambda _: timer.cancel())
 
     def finished(self, call: Call) -> None:
-        """Records that a call was done."""
+        """Records that a call succeeded."""
         self._load.finished()
         if self.log.logs_calls:
             self.log.succeeded(call)
 
     def refused(self, call: Call, error: Exception) -> Failure:
-        """Logs why a call failed, and returns what its client is told."""
+        """Logs why a call failed, and returns the failure to send to its client."""
         retry_after = None
         if isinstance(error, Overloaded):
             retry_after = self._load.refused()
         elif isinstance(error, QuotaExceeded):
-            # Not all at the same moment.
+            # Jitter, so that clients don't all retry at the same time.
             retry_after = error.retry_after and error.retry_after * _JITTER.uniform(1.0, 1.5)
         else:
             self._load.finished()
@@ -279,7 +279,7 @@ class Calls:
 
 
 def this_task() -> asyncio.Task[Any]:
-    """Returns the task that runs."""
+    """Returns the current task."""
     task = asyncio.current_task()
     assert task is not None
     return task

@@ -1,4 +1,4 @@
-"""Rate limits for repeated log lines: the first are written, the others counted."""
+"""Rate limits for repeated log lines: the first ones are written, the others are only counted."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class RateLimitedLog:
 
         Args:
             level: Its level.
-            event: What has happened.
+            event: The event.
             key: The kind of line. Clients must not be able to make up keys.
-            fields: Its fields, with any names: they may be a request's.
+            fields: Its fields. They may have any names, such as those of a request.
         """
         if not is_enabled(self._log, level):
             return

@@ -1,7 +1,7 @@
 """Return of free memory to the system.
 
 The freed memory of large messages is scattered over the allocator's arenas, which grow with each burst and aren't
-returned by themselves: the process looks as if it leaked.
+returned automatically, so that the process seems to leak.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
 
 
 class SlowCallLog:
-    """Writes warnings: of each kind the first ones in ten seconds.
+    """Writes the first warnings of each kind in ten seconds.
 
     Args:
         log: The log to write to.
-        metrics: The counts of all of them.
+        metrics: The metrics that count all of them.
         slow_seconds: The duration from which a call is slow. Infinity: none is.
         large_bytes: The size from which a checkpoint is large. 0: none is.
     """
@@ -41,7 +41,7 @@ class SlowCallLog:
         self._lines.log(logging.WARNING, "slow call", key, **fields, **sizes)
 
     def look_at(self, put: PutCheckpoint) -> None:
-        """Warns of a checkpoint whose changed values are large when whole."""
+        """Warns of a checkpoint whose changed values are large in their full size."""
         if not self._large_bytes:
             return
         size = len(put.body) + len(put.metadata.data)
@@ -65,5 +65,5 @@ class SlowCallLog:
         )
 
     def stop(self) -> None:
-        """Writes the counts of lines that weren't written."""
+        """Writes how many lines were suppressed."""
         self._lines.flush()
