@@ -1,1 +1,1 @@
-"""Metrics, as Prometheus scrapes them, and traces."""
+"""Metrics for Prometheus, and traces."""

@@ -1,4 +1,4 @@
-"""The address that Prometheus scrapes: HTTP/1.1, only GET /metrics, with limits on everything."""
+"""The HTTP/1.1 endpoint that Prometheus scrapes: it serves only GET /metrics, with limits on everything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SCRAPES = 8
 MAX_HEADER_BYTES = 16 * 1024
 """Maximum size of a scrape's request line and headers, in bytes."""
 SCRAPE_SECONDS = 10.0
-"""How long a scrape may take: to send its request, to be answered, and to read the answer."""
+"""How long a scrape may take, from sending its request to reading the answer, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class MetricsEndpoint:
                 await writer.wait_closed()
         except (TimeoutError, ConnectionError):
             writer.transport.abort()
-        except Exception as error:  # whatever it is, the server goes on without metrics
+        except Exception as error:  # an error in the metrics must not stop the server
             _log.warning("a scrape failed", error=type(error).__name__)
             writer.transport.abort()
         finally:
@@ -68,7 +68,7 @@ class MetricsEndpoint:
             text = f"{error.status.value} {error.status.phrase}: metrics are at GET /metrics\n"
             return _response(error.status, text.encode(), "text/plain; charset=utf-8")
         snapshot = await self._take()
-        # In a thread, because the event loop has calls to serve.
+        # In a thread, so that the event loop can serve calls.
         body, content_type = await asyncio.to_thread(_encode, snapshot, headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type, send_body=method == "GET")
 

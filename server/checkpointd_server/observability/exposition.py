@@ -1,4 +1,4 @@
-"""Snapshots in Prometheus' formats, written by its client library."""
+"""Snapshots in Prometheus's formats, written by its client library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def encode(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
     Args:
         snapshot: The snapshot.
-        accept: The scraper's Accept header. It gets OpenMetrics if it asks for it, else Prometheus' text format.
+        accept: The scraper's Accept header. If it accepts OpenMetrics it gets that, else Prometheus's text format.
     """
     encoder, content_type = choose_encoder(accept)
     return encoder(_SnapshotCollector(snapshot)), content_type

@@ -21,7 +21,7 @@ class Family(NamedTuple):
     labels: tuple[str, ...] = ()
     """The labels' names."""
     merge: str = "sum"
-    """How samples of several workers are merged: "sum", or "max" for what all workers see alike."""
+    """How samples of several workers are merged: "sum", or "max" for values that all workers share."""
 
 
 class HistogramValue(TypedDict):
@@ -30,7 +30,7 @@ class HistogramValue(TypedDict):
     bounds: list[float]
     """The upper bounds of the buckets."""
     counts: list[int]
-    """The number of values in each bucket, and last those above all bounds."""
+    """The number of values in each bucket. The last one counts the values above all bounds."""
     sum: float
     """The sum of all values."""
 
@@ -38,7 +38,7 @@ class HistogramValue(TypedDict):
 Value = float | HistogramValue
 Sample = tuple[list[str], Value]
 Snapshot = dict[str, list[Sample]]
-"""The samples of each family: the labels' values, and the value."""
+"""The samples of each family. A sample has the labels' values, and its value."""
 
 _CALL = ("method", "via")
 

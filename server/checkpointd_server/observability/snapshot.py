@@ -19,7 +19,7 @@ from checkpointd_server.rpc import RpcServer
 from checkpointd_server.store import PostgresStore, TableSize
 
 MEASURE_SECONDS = 60.0
-"""Minimum time between two measurements of tables, which scrapes trigger, in seconds."""
+"""Minimum time between two measurements of tables, in seconds. Scrapes trigger them."""
 MEASURE_TIMEOUT = 2.0
 """How long a measurement may take, in seconds. Until it ends, the last one is used."""
 
