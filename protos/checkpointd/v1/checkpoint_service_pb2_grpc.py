@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class CheckpointServiceStub(object):
-    """Reads and writes checkpoints and task writes: what a LangGraph run does at every step.
+    """Reads and writes checkpoints and task writes, as a LangGraph run does at every step.
 
     Text fields hold UTF-8 without NUL. Identifiers are compared bytewise. The limits named below are the server's
-    defaults; InfoService.GetServerInfo tells those in force. A request that breaks one is INVALID_ARGUMENT, with the
-    field named, and changes nothing.
+    defaults; InfoService.GetServerInfo returns those in force. A request that exceeds one fails with INVALID_ARGUMENT, which
+    names the field, and changes nothing.
     """
 
     def __init__(self, channel):
@@ -72,11 +72,11 @@ class CheckpointServiceStub(object):
 
 
 class CheckpointServiceServicer(object):
-    """Reads and writes checkpoints and task writes: what a LangGraph run does at every step.
+    """Reads and writes checkpoints and task writes, as a LangGraph run does at every step.
 
     Text fields hold UTF-8 without NUL. Identifiers are compared bytewise. The limits named below are the server's
-    defaults; InfoService.GetServerInfo tells those in force. A request that breaks one is INVALID_ARGUMENT, with the
-    field named, and changes nothing.
+    defaults; InfoService.GetServerInfo returns those in force. A request that exceeds one fails with INVALID_ARGUMENT, which
+    names the field, and changes nothing.
     """
 
     def PutCheckpoint(self, request, context):
@@ -88,45 +88,46 @@ class CheckpointServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PutWrites(self, request, context):
-        """Stores the writes of one task beside a checkpoint, which need not exist yet. One atomic step.
+        """Stores the writes of one task for a checkpoint, which need not exist yet. One atomic step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCheckpoint(self, request, context):
-        """Reads one checkpoint: the latest of a namespace, or one by its id. Absence is an answer, not an error.
+        """Reads one checkpoint: the latest of a namespace, or one by its id. If there is none, the answer says so; it isn't an
+        error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Reads checkpoints newest first, a page a call.
+        """Reads checkpoints newest first, one page per call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeltaChannelHistory(self, request, context):
-        """Walks the ancestors of a checkpoint and returns, for each channel asked for, its writes since the nearest stored
-        value, and that value.
+        """Walks the ancestors of a checkpoint and returns, for each requested channel, its writes since the nearest stored value,
+        and that value.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pipeline(self, request_iterator, context):
-        """Does puts, writes and reads as they come, over one stream: for clients that make many calls. Each operation has an id
-        of its own and is answered by one result as soon as it is done; what was put is durable when its result arrives. The
-        operations on one namespace are done in the order in which they were sent, and answered in that order; writes that
-        arrive together may share a commit. Nothing waits for the result of what went before it: what builds on an operation
-        says so by its precondition (`if_last_checkpoint_id`), and is refused if that was refused or lost.
+        """Does puts, writes and reads over one stream, for clients that make many calls. Each operation has its own id and gets
+        one result as soon as it is done; a put is durable when its result arrives. The operations on one namespace are done,
+        and answered, in the order in which they were sent; writes that arrive together may share a commit. No operation waits
+        for the result of an earlier one: one that builds on another says so by its precondition (`if_last_checkpoint_id`), and
+        is rejected if the other was rejected or lost.
 
-        The server ends the stream when it shuts down, after it has answered what it took: UNAVAILABLE; and when its results
-        aren't read. What has no result when the stream ends may or may not have been done: send it again, in order, on
-        another stream. To spread load over several servers, clients begin a new stream now and then: half-close the old one,
-        and read it to its end.
+        The server ends the stream with UNAVAILABLE when it shuts down, after it has answered the operations that it received,
+        and also if its results aren't read. Operations without a result when the stream ends may or may not have been done:
+        send them again, in order, on another stream. To spread load over several servers, clients begin a new stream now and
+        then: they half-close the old one, and read it to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,11 +175,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CheckpointService(object):
-    """Reads and writes checkpoints and task writes: what a LangGraph run does at every step.
+    """Reads and writes checkpoints and task writes, as a LangGraph run does at every step.
 
     Text fields hold UTF-8 without NUL. Identifiers are compared bytewise. The limits named below are the server's
-    defaults; InfoService.GetServerInfo tells those in force. A request that breaks one is INVALID_ARGUMENT, with the
-    field named, and changes nothing.
+    defaults; InfoService.GetServerInfo returns those in force. A request that exceeds one fails with INVALID_ARGUMENT, which
+    names the field, and changes nothing.
     """
 
     @staticmethod

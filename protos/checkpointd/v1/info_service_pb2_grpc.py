@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InfoServiceStub(object):
-    """Tells what the server is.
+    """Describes the server.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class InfoServiceStub(object):
 
 
 class InfoServiceServicer(object):
-    """Tells what the server is.
+    """Describes the server.
     """
 
     def GetServerInfo(self, request, context):
@@ -70,7 +70,7 @@ def add_InfoServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InfoService(object):
-    """Tells what the server is.
+    """Describes the server.
     """
 
     @staticmethod

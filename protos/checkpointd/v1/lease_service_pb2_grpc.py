@@ -28,14 +28,13 @@ if _version_not_supported:
 class LeaseServiceStub(object):
     """Lets clients take turns on a thread instead of colliding on it.
 
-    While a lease is held, writes on its thread are accepted only with the lease's token; all others are LEASE_HELD, and
-    nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
-    clock without a renewal. A write with the token of a lease that has ended is LEASE_LOST, also if nobody holds the
-    thread since: whoever lost a lease may have been overtaken, and must read the thread again.
+    While a lease is held, writes to its thread are accepted only with the lease's token; all others fail with LEASE_HELD,
+    and nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
+    clock without a renewal. A write with the token of a lease that has ended fails with LEASE_LOST, even if nobody has taken
+    a lease since: others may have written to the thread, so it must be read again.
 
-    Reads need no lease. Writes on a thread that nobody holds need none either: leases bind only while they are held. A
-    lease belongs to the thread_id and not to what lies there: it may be taken before the thread exists, and deleting the
-    thread doesn't end it.
+    Reads need no lease. Writes need none either if nobody holds a lease on the thread. A lease belongs to the thread_id, not
+    to the thread's contents: it may be taken before the thread exists, and deleting the thread doesn't end it.
 
     Served if GetServerInfo tells CAPABILITY_LEASES.
     """
@@ -71,22 +70,21 @@ class LeaseServiceStub(object):
 class LeaseServiceServicer(object):
     """Lets clients take turns on a thread instead of colliding on it.
 
-    While a lease is held, writes on its thread are accepted only with the lease's token; all others are LEASE_HELD, and
-    nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
-    clock without a renewal. A write with the token of a lease that has ended is LEASE_LOST, also if nobody holds the
-    thread since: whoever lost a lease may have been overtaken, and must read the thread again.
+    While a lease is held, writes to its thread are accepted only with the lease's token; all others fail with LEASE_HELD,
+    and nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
+    clock without a renewal. A write with the token of a lease that has ended fails with LEASE_LOST, even if nobody has taken
+    a lease since: others may have written to the thread, so it must be read again.
 
-    Reads need no lease. Writes on a thread that nobody holds need none either: leases bind only while they are held. A
-    lease belongs to the thread_id and not to what lies there: it may be taken before the thread exists, and deleting the
-    thread doesn't end it.
+    Reads need no lease. Writes need none either if nobody holds a lease on the thread. A lease belongs to the thread_id, not
+    to the thread's contents: it may be taken before the thread exists, and deleting the thread doesn't end it.
 
     Served if GetServerInfo tells CAPABILITY_LEASES.
     """
 
     def AcquireLease(self, request, context):
         """Takes the lease on a thread, or waits in the queue for it. Waiters get it in the order of their first requests, across
-        all servers of one database. The answer comes when all writes that began before the lease have ended: what its
-        holder reads from then on, nobody else changes.
+        all servers of one database. The answer is sent when all writes that began before the lease have ended: from then on
+        nobody but the holder changes the thread.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +105,8 @@ class LeaseServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetLease(self, request, context):
-        """Tells whether somebody holds a thread, but not the token: that is its holder's secret. An answer may be out of date
-        when it arrives.
+        """Returns whether somebody holds a lease on a thread, but not the token, which is the holder's secret. The answer may be
+        out of date when it arrives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,14 +146,13 @@ def add_LeaseServiceServicer_to_server(servicer, server):
 class LeaseService(object):
     """Lets clients take turns on a thread instead of colliding on it.
 
-    While a lease is held, writes on its thread are accepted only with the lease's token; all others are LEASE_HELD, and
-    nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
-    clock without a renewal. A write with the token of a lease that has ended is LEASE_LOST, also if nobody holds the
-    thread since: whoever lost a lease may have been overtaken, and must read the thread again.
+    While a lease is held, writes to its thread are accepted only with the lease's token; all others fail with LEASE_HELD,
+    and nothing of them is stored. A lease ends when it is released, or when its time to live has passed on the database's
+    clock without a renewal. A write with the token of a lease that has ended fails with LEASE_LOST, even if nobody has taken
+    a lease since: others may have written to the thread, so it must be read again.
 
-    Reads need no lease. Writes on a thread that nobody holds need none either: leases bind only while they are held. A
-    lease belongs to the thread_id and not to what lies there: it may be taken before the thread exists, and deleting the
-    thread doesn't end it.
+    Reads need no lease. Writes need none either if nobody holds a lease on the thread. A lease belongs to the thread_id, not
+    to the thread's contents: it may be taken before the thread exists, and deleting the thread doesn't end it.
 
     Served if GetServerInfo tells CAPABILITY_LEASES.
     """

@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class RetentionServiceStub(object):
-    """Sets how long the tenant's threads are kept, and tells what that means. Servers apply the policies by themselves, one of them at
-    a time; each thread's deletion is one atomic step, or many small ones where there is much to delete, and no writer waits for
+    """Sets how long the tenant's threads are kept, and shows the effects. Servers apply the policies automatically, one server at
+    a time. Each thread's deletion is one atomic step, or many small ones if there is much to delete, and no writer waits for
     more than one of them.
 
-    Whatever policies say, this stays: the newest checkpoint of each namespace that isn't a finished call's, and what is needed to
-    read it and every other one that is kept; threads that are archived, pinned, or have a lease in force; and, unless a policy says
-    otherwise, threads that wait for an answer.
+    Whatever the policies, these are kept: the newest checkpoint of each namespace that doesn't belong to a finished call, and
+    what is needed to read any kept checkpoint; threads that are archived, pinned, or have a lease in force; and, unless a
+    policy says otherwise, threads that wait for an answer.
     """
 
     def __init__(self, channel):
@@ -84,17 +84,17 @@ class RetentionServiceStub(object):
 
 
 class RetentionServiceServicer(object):
-    """Sets how long the tenant's threads are kept, and tells what that means. Servers apply the policies by themselves, one of them at
-    a time; each thread's deletion is one atomic step, or many small ones where there is much to delete, and no writer waits for
+    """Sets how long the tenant's threads are kept, and shows the effects. Servers apply the policies automatically, one server at
+    a time. Each thread's deletion is one atomic step, or many small ones if there is much to delete, and no writer waits for
     more than one of them.
 
-    Whatever policies say, this stays: the newest checkpoint of each namespace that isn't a finished call's, and what is needed to
-    read it and every other one that is kept; threads that are archived, pinned, or have a lease in force; and, unless a policy says
-    otherwise, threads that wait for an answer.
+    Whatever the policies, these are kept: the newest checkpoint of each namespace that doesn't belong to a finished call, and
+    what is needed to read any kept checkpoint; threads that are archived, pinned, or have a lease in force; and, unless a
+    policy says otherwise, threads that wait for an answer.
     """
 
     def SetPolicy(self, request, context):
-        """Stores a policy, in place of the one with its name. It is applied from the next sweep on.
+        """Stores a policy, and replaces one of the same name. It applies from the next sweep on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,8 @@ class RetentionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PreviewRetention(self, request, context):
-        """Tells what would be done to the next threads now, and changes nothing: a dry run. What has a hold that isn't over is HELD.
+        """Returns what would be done to the next threads now, and changes nothing: a dry run. Deletions under a hold that isn't over
+        are HELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,14 +137,14 @@ class RetentionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExpiring(self, request, context):
-        """Lists what is announced to go (RetentionPolicy.hold_seconds) and nobody has acknowledged, the next first.
+        """Lists announced deletions (RetentionPolicy.hold_seconds) that nobody has acknowledged, earliest deadline first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeExpiring(self, request, context):
-        """Lets what was announced of a thread go with the next sweep, before its deadline.
+        """Acknowledges the announced deletion of a thread, so that the next sweep does it, before its deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,13 +202,13 @@ def add_RetentionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RetentionService(object):
-    """Sets how long the tenant's threads are kept, and tells what that means. Servers apply the policies by themselves, one of them at
-    a time; each thread's deletion is one atomic step, or many small ones where there is much to delete, and no writer waits for
+    """Sets how long the tenant's threads are kept, and shows the effects. Servers apply the policies automatically, one server at
+    a time. Each thread's deletion is one atomic step, or many small ones if there is much to delete, and no writer waits for
     more than one of them.
 
-    Whatever policies say, this stays: the newest checkpoint of each namespace that isn't a finished call's, and what is needed to
-    read it and every other one that is kept; threads that are archived, pinned, or have a lease in force; and, unless a policy says
-    otherwise, threads that wait for an answer.
+    Whatever the policies, these are kept: the newest checkpoint of each namespace that doesn't belong to a finished call, and
+    what is needed to read any kept checkpoint; threads that are archived, pinned, or have a lease in force; and, unless a
+    policy says otherwise, threads that wait for an answer.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StatsServiceStub(object):
-    """Tells of the caller's own tenant alone, but for GetServerActivity.
+    """Returns statistics of the caller's own tenant, except for GetServerActivity.
     """
 
     def __init__(self, channel):
@@ -53,27 +53,27 @@ class StatsServiceStub(object):
 
 
 class StatsServiceServicer(object):
-    """Tells of the caller's own tenant alone, but for GetServerActivity.
+    """Returns statistics of the caller's own tenant, except for GetServerActivity.
     """
 
     def GetStats(self, request, context):
         """Returns the tenant's statistics. The rows of its threads are summed, some threads are measured in detail, and no value is
-        read; what that doesn't tell exactly is an estimate, and marked as one here.
+        read. Numbers that this doesn't give exactly are estimates, and described as such here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetActivity(self, request, context):
-        """Returns what the tenant's calls do just now, from the memory of the process that answers: other processes and servers have
-        their own. No database is asked, so it answers when that doesn't.
+        """Returns the tenant's current calls, from the memory of the process that answers: other processes and servers have their
+        own. It doesn't use the database, so it works even if that is down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerActivity(self, request, context):
-        """Returns the same of all tenants together, with their names. Needs the scope "operator".
+        """Returns the same for all tenants together, with their names. Needs the scope "operator".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,7 @@ def add_StatsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatsService(object):
-    """Tells of the caller's own tenant alone, but for GetServerActivity.
+    """Returns statistics of the caller's own tenant, except for GetServerActivity.
     """
 
     @staticmethod

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class StoreServiceStub(object):
-    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by what they hold, and
-    searched by vectors and by words. It is the server's side of LangGraph's BaseStore.
+    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by their values, and
+    searched by vectors and by words. It is the server side of LangGraph's BaseStore.
 
     A namespace is a path of labels, such as ["users", "42", "memories"]: 1 to 32 labels of 1 byte or more, without NUL,
     at most 1024 bytes together. A key is 1 to 512 bytes, without NUL. Items belong to the caller's tenant.
@@ -89,8 +89,8 @@ class StoreServiceStub(object):
 
 
 class StoreServiceServicer(object):
-    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by what they hold, and
-    searched by vectors and by words. It is the server's side of LangGraph's BaseStore.
+    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by their values, and
+    searched by vectors and by words. It is the server side of LangGraph's BaseStore.
 
     A namespace is a path of labels, such as ["users", "42", "memories"]: 1 to 32 labels of 1 byte or more, without NUL,
     at most 1024 bytes together. A key is 1 to 512 bytes, without NUL. Items belong to the caller's tenant.
@@ -99,9 +99,9 @@ class StoreServiceServicer(object):
     """
 
     def Batch(self, request, context):
-        """Does several operations. Reads see the store as it was before the batch's puts and deletions. Of several that
-        change the same item only the last is done, and the results of the others are its result. What is changed is
-        changed in one transaction; an operation that is refused, by its precondition say, leaves the others in place.
+        """Does several operations. Reads see the store as it was before the batch's puts and deletions. Of several operations
+        that change the same item only the last is done, and the others get its result. All changes are made in one
+        transaction; if an operation is rejected, for example by its precondition, the others are still done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +115,7 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PutItem(self, request, context):
-        """Stores an item, in place of the one that is there.
+        """Stores an item, and replaces an existing one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +129,7 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchItems(self, request, context):
-        """Finds items below a namespace: by a filter, by nearness to a vector, by words, or by both.
+        """Finds items below a namespace: by a filter, by the distance to a vector, by words, or by vector and words.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,16 +150,16 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListItems(self, request, context):
-        """Lists items below a namespace in the order of their namespaces and keys, each with all that belongs to it: for copies. It
-        neither counts as a read nor refreshes a time to live.
+        """Lists items below a namespace in the order of their namespaces and keys, each with everything that belongs to it, for
+        copies. It doesn't count as a read, and doesn't restart times to live.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreItems(self, request, context):
-        """Stores items as ListItems returned them, with their times. An item is stored whole or not at all; it never replaces another
-        one unless told.
+        """Stores items as ListItems returned them, with their times. An item is stored whole or not at all. Existing items are only
+        replaced on request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,8 +222,8 @@ def add_StoreServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StoreService(object):
-    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by what they hold, and
-    searched by vectors and by words. It is the server's side of LangGraph's BaseStore.
+    """Keeps items: values under a namespace and a key, which outlive threads. They can be filtered by their values, and
+    searched by vectors and by words. It is the server side of LangGraph's BaseStore.
 
     A namespace is a path of labels, such as ["users", "42", "memories"]: 1 to 32 labels of 1 byte or more, without NUL,
     at most 1024 bytes together. A key is 1 to 512 bytes, without NUL. Items belong to the caller's tenant.

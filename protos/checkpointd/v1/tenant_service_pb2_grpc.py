@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TenantServiceStub(object):
-    """Works on tenants by their names, so all of it needs the scope "operator", which "admin" doesn't include. No other service
-    takes a tenant's name: there the tenant is that of who calls.
+    """Works on tenants by name. All methods need the scope "operator", which "admin" doesn't include. No other service takes a
+    tenant's name: there it is the caller's tenant.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class TenantServiceStub(object):
 
 
 class TenantServiceServicer(object):
-    """Works on tenants by their names, so all of it needs the scope "operator", which "admin" doesn't include. No other service
-    takes a tenant's name: there the tenant is that of who calls.
+    """Works on tenants by name. All methods need the scope "operator", which "admin" doesn't include. No other service takes a
+    tenant's name: there it is the caller's tenant.
     """
 
     def ListTenants(self, request, context):
@@ -66,7 +66,7 @@ class TenantServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetQuotas(self, request, context):
-        """Sets a tenant's quotas, whether or not it is registered. They apply at once on the server that answers, and on others
+        """Sets a tenant's quotas, even if it isn't registered. They apply at once on the server that answers, and on others
         within seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -76,7 +76,7 @@ class TenantServiceServicer(object):
     def PurgeTenant(self, request, context):
         """Purges everything of a tenant, a page per call: all its threads (ThreadService.PurgeThreads), and with the last page
         everything else: items of long-term memory, retention policies, quotas, and its registration. Revoke its keys first:
-        what arrives during the purge is left out, and a tenant that keeps calling is registered again.
+        data that arrives during the purge is left out, and a tenant that keeps calling is registered again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,8 +109,8 @@ def add_TenantServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TenantService(object):
-    """Works on tenants by their names, so all of it needs the scope "operator", which "admin" doesn't include. No other service
-    takes a tenant's name: there the tenant is that of who calls.
+    """Works on tenants by name. All methods need the scope "operator", which "admin" doesn't include. No other service takes a
+    tenant's name: there it is the caller's tenant.
     """
 
     @staticmethod

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class ThreadServiceStub(object):
-    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
-    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
-    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
-    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
-    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
+    """Works on whole threads, and on the runs within them. A call changes each thread in one atomic step; a call for several
+    threads changes one after the other, so that none of them waits for another. A call that would change a thread on which
+    somebody else holds a lease fails with LEASE_HELD. The leases on all threads are checked before anything is changed. If one
+    is granted after that, the call fails at that thread, and the changes to others stay. Send it again to do the rest. Nothing
+    of a pinned thread is deleted or pruned: the call fails with THREAD_PINNED, in the same way.
     """
 
     def __init__(self, channel):
@@ -107,38 +107,38 @@ class ThreadServiceStub(object):
 
 
 class ThreadServiceServicer(object):
-    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
-    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
-    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
-    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
-    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
+    """Works on whole threads, and on the runs within them. A call changes each thread in one atomic step; a call for several
+    threads changes one after the other, so that none of them waits for another. A call that would change a thread on which
+    somebody else holds a lease fails with LEASE_HELD. The leases on all threads are checked before anything is changed. If one
+    is granted after that, the call fails at that thread, and the changes to others stay. Send it again to do the rest. Nothing
+    of a pinned thread is deleted or pruned: the call fails with THREAD_PINNED, in the same way.
     """
 
     def ListThreads(self, request, context):
-        """Lists threads, newest activity first, with what is known of each without reading its values. Threads that hold nothing
-        aren't listed. What is found by an index (thread_id_prefix, metadata, tags, status) costs what is found; otherwise a page
-        ends after some thousands of threads were checked, even if it isn't full.
+        """Lists threads, latest activity first, with the details that need no values. Threads that hold nothing aren't listed. If
+        the filter can use an index (thread_id_prefix, metadata, tags, status), the cost depends on the threads found; otherwise a
+        page ends after some thousands of threads were checked, even if it isn't full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetThread(self, request, context):
-        """Returns what lists show of one thread, archived or not. NOT_FOUND if it holds nothing.
+        """Returns the same details of one thread as lists, archived or not. NOT_FOUND if it holds nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountThreads(self, request, context):
-        """Counts threads, as far as that is cheap.
+        """Counts threads, up to a limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetThreadTree(self, request, context):
-        """Lists the checkpoints of a thread without what they hold, newest first: the nodes of a tree for each namespace, whose
+        """Lists the checkpoints of a thread without their contents, newest first: the nodes of a tree for each namespace, whose
         branches are forks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -146,29 +146,29 @@ class ThreadServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ShowCheckpoint(self, request, context):
-        """Returns a checkpoint as plain data, without building anyone's classes. NOT_FOUND if it isn't there.
+        """Returns a checkpoint as plain data, without building any classes. NOT_FOUND if it doesn't exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiffCheckpoints(self, request, context):
-        """Returns what differs between two checkpoints of a namespace, as plain data. NOT_FOUND if one isn't there.
+        """Returns the differences between two checkpoints of a namespace, as plain data. NOT_FOUND if one doesn't exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ArchiveThread(self, request, context):
-        """Makes a thread read-only and takes it out of lists, or brings it back. Writes, deletions, prunes and leases are refused
-        with THREAD_ARCHIVED; reads and copies go on. LEASE_HELD if somebody else has the lease.
+        """Makes a thread read-only and removes it from lists, or reverses that. Writes, deletions, prunes and leases on an archived
+        thread fail with THREAD_ARCHIVED; reads and copies still work. LEASE_HELD if somebody else holds the lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateThread(self, request, context):
-        """Changes what is noted of a thread itself: tags, whether it is pinned, how long it is kept. Nothing that it holds changes.
+        """Changes the tags, the pin and the time to live of a thread, but not its contents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,8 +182,8 @@ class ThreadServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRuns(self, request, context):
-        """Deletes the checkpoints that the named runs made, in all threads and namespaces, with their writes. Values that a
-        remaining checkpoint refers to stay. Unknown runs are passed over.
+        """Deletes the checkpoints of the named runs, in all threads and namespaces, with their writes. Values that a remaining
+        checkpoint refers to stay. Unknown runs are skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,17 +198,18 @@ class ThreadServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PruneThreads(self, request, context):
-        """Removes history from threads. Unknown threads are passed over.
+        """Removes history from threads. Unknown threads are skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeThreads(self, request, context):
-        """Purges threads, a page a call: those that a filter finds, or all. Of a purged thread no row is left, nor a part of an upload,
-        nor the row that outlives a deleted thread for an hour; backups are another matter. Archived threads go, and leased ones:
-        their writers' next call fails. Pinned ones stay unless they are meant. Each thread goes in one step, so what a call has
-        purged stays purged when it fails. Threads that come while it runs are left out: ask again from the start.
+        """Purges threads, one page per call: those that match a filter, or all. A purge leaves no row of a thread, no part of an
+        upload, and not even the row that is kept for an hour after a deletion; it doesn't reach backups. Archived and leased
+        threads are purged too: the next write of their holders fails. Pinned ones are kept unless included. Each thread is purged
+        in one step, so if a call fails, the threads purged so far stay purged. Threads that are created meanwhile are left out: to
+        purge them, begin again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,11 +292,11 @@ def add_ThreadServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ThreadService(object):
-    """Works on whole threads, and on the runs within them. What a call does to a thread is one atomic step; a call about several
-    does one after the other, so that none of them waits for another. All of them write: a call that would change a thread
-    that somebody else holds a lease on is LEASE_HELD. The leases on all threads are looked at before anything is done; where
-    one is granted after that, the call ends there, and what it has done to others stays done. Sent again, it does the rest.
-    Nothing of a thread that is pinned is deleted or pruned: THREAD_PINNED, as with leases.
+    """Works on whole threads, and on the runs within them. A call changes each thread in one atomic step; a call for several
+    threads changes one after the other, so that none of them waits for another. A call that would change a thread on which
+    somebody else holds a lease fails with LEASE_HELD. The leases on all threads are checked before anything is changed. If one
+    is granted after that, the call fails at that thread, and the changes to others stay. Send it again to do the rest. Nothing
+    of a pinned thread is deleted or pruned: the call fails with THREAD_PINNED, in the same way.
     """
 
     @staticmethod

@@ -28,8 +28,8 @@ if _version_not_supported:
 class ValueServiceStub(object):
     """Transfers large values in parts: neither side needs large messages.
 
-    To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
-    upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
+    To write one, choose 16 random bytes as an upload id, send the bytes with PutPart, then send the put whose value names the
+    upload in its `parts`. To read one that an answer left out (its value has `parts`), call GetValue until you have all of it.
     """
 
     def __init__(self, channel):
@@ -53,13 +53,13 @@ class ValueServiceStub(object):
 class ValueServiceServicer(object):
     """Transfers large values in parts: neither side needs large messages.
 
-    To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
-    upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
+    To write one, choose 16 random bytes as an upload id, send the bytes with PutPart, then send the put whose value names the
+    upload in its `parts`. To read one that an answer left out (its value has `parts`), call GetValue until you have all of it.
     """
 
     def PutPart(self, request, context):
-        """Stores a part of an upload, ahead of the put that is to name it. Storing the same part again changes nothing. An
-        upload that no put has named within an hour is deleted.
+        """Stores a part of an upload, before the put that names it. Storing the same part again changes nothing. An upload that no
+        put has named within an hour is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,8 +96,8 @@ def add_ValueServiceServicer_to_server(servicer, server):
 class ValueService(object):
     """Transfers large values in parts: neither side needs large messages.
 
-    To write one: choose 16 random bytes as an upload id, send the bytes with PutPart, then the put whose value names the
-    upload in its `parts`. To read one that an answer left out (its value has `parts`): GetValue, until all of it is there.
+    To write one, choose 16 random bytes as an upload id, send the bytes with PutPart, then send the put whose value names the
+    upload in its `parts`. To read one that an answer left out (its value has `parts`), call GetValue until you have all of it.
     """
 
     @staticmethod
