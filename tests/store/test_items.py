@@ -27,7 +27,6 @@ from checkpointd_server.domain.items import (
     VectorQuery,
 )
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
-from checkpointd_server.store.items import writes
 from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.names import decode, encode
 from tests.support.tenant import a_connection
@@ -95,10 +94,7 @@ def test_namespaces_compare_as_their_labels_do() -> None:
 
 
 class TestChanges:
-    async def test_callers_at_once_share_commits_and_each_is_told_its_own(
-        self, items: ItemStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(writes, "COMMITS_AT_ONCE", 1)
+    async def test_callers_at_once_share_commits_and_each_is_told_its_own(self, items: ItemStore) -> None:
         results = await asyncio.gather(*[change(items, put(f"{n}"), put(f"{n}b")) for n in range(40)])
         assert all(isinstance(result, Changed) for pair in results for result in pair)
         assert await items.count((), {}, timeout=TIMEOUT) == 80

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -15,6 +16,7 @@ from checkpointd_server.domain.tenants import PurgePosition, PurgeReport, Quotas
 from checkpointd_server.domain.thread_lists import ThreadChange, ThreadFilter, ThreadStatus
 from checkpointd_server.store import PostgresStore, open_store
 from checkpointd_server.store.options import StoreOptions
+from checkpointd_server.store.purges import PAGE
 from tests.support.tenant import TIMEOUT, Tenant
 from tests.support.verbs import contents, fill
 
@@ -148,21 +150,19 @@ async def test_archived_ones_alone_if_they_are_asked_for(tenant: Tenant) -> None
     assert [thread.thread_id for thread in (await tenant.threads()).threads] == ["kept"]
 
 
-async def test_pages_go_on_where_they_ended(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpointd_server.store.purges.PAGE", 3)
-    for number in range(8):
-        await tenant.put("1", thread=f"t{number}")
+async def test_pages_go_on_where_they_ended(tenant: Tenant) -> None:
+    many = 2 * PAGE + 1
+    await asyncio.gather(*[tenant.put("1", thread=f"t{number}") for number in range(many)])
     wanted = ThreadFilter(statuses=[ThreadStatus.IDLE])
     page = await tenant.store.tenants.purge_found(
         tenant.name, wanted, start=PurgePosition(), takes_pinned=False, is_dry_run=True, timeout=TIMEOUT
     )
-    assert page.threads == 3
+    assert page.threads == PAGE
     assert page.next is not None
-    assert (await purge(tenant, wanted, is_dry_run=True)).threads == 8
-    assert (await purge(tenant, wanted)).threads == 8
-    for number in range(8):
-        await tenant.put("1", thread=f"t{number}")
-    assert (await purge(tenant)).threads == 8
+    assert (await purge(tenant, wanted, is_dry_run=True)).threads == many
+    assert (await purge(tenant, wanted)).threads == many
+    await asyncio.gather(*[tenant.put("1", thread=f"t{number}") for number in range(many)])
+    assert (await purge(tenant)).threads == many
 
 
 async def test_pinned_threads_stay_unless_they_are_meant(tenant: Tenant) -> None:
