@@ -44,7 +44,7 @@ def test_passes_langgraphs_suite_and_its_own(client: Path, database_url: str, tm
             "CHECKPOINTD_TEST_TLS_CA": str(tmp_path / "ca.pem"),
             "CHECKPOINTD_TEST_TLS_TOKEN": KEY,
         }
-        npm("test", "--", "--reporter=json", f"--outputFile={report}", env=environment)
+        npm("test", "--", "--reporter=default", "--reporter=json", f"--outputFile={report}", env=environment)
     result = json.loads(report.read_text())
     assert result["numFailedTests"] == result["numPendingTests"] == result["numTodoTests"] == 0
     (suite,) = (each for each in result["testResults"] if each["name"].endswith("conformance.test.ts"))
