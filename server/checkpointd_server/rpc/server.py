@@ -148,7 +148,7 @@ class RpcServer:
         limits = options.limits.fitting()
         self._options = options
         self._certificates = _certificates_of(options.access)
-        self._gate = Authenticator(options.access)
+        self._authenticator = Authenticator(options.access)
         call_limits = CallLimits(
             limits.max_message_bytes,
             options.max_concurrent_calls,
@@ -162,7 +162,7 @@ class RpcServer:
             calls=options.max_concurrent_calls,
             total_bytes=options.max_bytes_in_flight,
             message_bytes=limits.max_message_bytes,
-            patience=options.default_timeout,
+            timeout=options.default_timeout,
             report=lambda overloaded: self._health.set_overloaded(overloaded),
         )
         self._load = load
@@ -174,10 +174,10 @@ class RpcServer:
             max_streams=options.pipeline.max_streams,
         )
         self._quotas = QuotaRefresh(tenants, store.tenants, seconds=options.quota_refresh)
-        self._calls = Calls(call_limits, self._gate, load, self._connections, tenants, self._quotas, tracing)
+        self._calls = Calls(call_limits, self._authenticator, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor, self._calls.log.slow_call_log)
-        self._pipelines = Pipelines(operations, self._calls, self._gate, load, options.pipeline)
+        self._pipelines = Pipelines(operations, self._calls, self._authenticator, load, options.pipeline)
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
         self._info = InfoServicer(limits, server_id=store.id, has_vectors=store.has_vectors)
@@ -291,7 +291,7 @@ class RpcServer:
             SetupError: An address is taken or can't be bound.
         """
         options = self._options
-        await self._gate.start()
+        await self._authenticator.start()
         self._quotas.start()
         accept_undecodable_paths()
         before = accept_loops()
@@ -340,7 +340,7 @@ class RpcServer:
             await asyncio.wait_for(self._calls.active.until_idle(), grace)
         await self._server.stop(max(deadline - monotonic(), 0))
         await self._health_server.stop(0)
-        await self._gate.stop()
+        await self._authenticator.stop()
         await self._quotas.stop()
         self._executor.stop()
         self._calls.stop()

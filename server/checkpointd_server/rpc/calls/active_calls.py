@@ -157,11 +157,11 @@ class ActiveCalls:
         at_work = self._entered - self._waiting
         room = self._load.room(at_work, operations)
         self._tenants.check_bytes(state, size, self._load.held_bytes)
-        self._load.take(size)
+        self._load.reserve(size)
         try:
             admitted, refusal = self._tenants.admit(state, at_work, room) if room else (0, None)
         except BaseException:
-            self._load.free(size)
+            self._load.release(size)
             raise
         state.bytes += size
         self._entered += admitted
@@ -170,7 +170,7 @@ class ActiveCalls:
 
     def release(self, state: TenantState, operations: int, size: int) -> None:
         """Counts operations of a tenant, and their bytes, as no longer in flight."""
-        self._load.free(size)
+        self._load.release(size)
         state.bytes -= size
         state.calls -= operations
         self._entered -= operations
@@ -196,15 +196,15 @@ class ActiveCalls:
             raise RequestTooLarge(size, limit=self._message_bytes)
         if call.tenant is not None:
             self._tenants.check_bytes(call.tenant, size, self._load.held_bytes)
-            self._load.take(size)
+            self._load.reserve(size)
             call.tenant.bytes += size
         else:
-            self._load.take(size)
+            self._load.reserve(size)
         call.held = size
 
     def free(self, call: Call) -> None:
         """Frees the bytes of a call's request, once its answer is made."""
-        self._load.free(call.held)
+        self._load.release(call.held)
         if call.tenant is not None:
             call.tenant.bytes -= call.held
         call.held = 0

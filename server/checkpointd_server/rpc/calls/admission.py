@@ -67,7 +67,7 @@ class AdmissionController:
         calls: The maximum number of calls in flight.
         total_bytes: The maximum size of all requests and answers. A larger message is accepted if there is no other.
         message_bytes: The maximum size of a message.
-        patience: How long a request may take to arrive, in seconds. None: no limit.
+        timeout: How long a request may take to arrive, in seconds. None: no limit.
         report: Called when the server becomes overloaded, and when it no longer is.
     """
 
@@ -77,14 +77,14 @@ class AdmissionController:
         calls: int,
         total_bytes: int,
         message_bytes: int,
-        patience: float | None,
+        timeout: float | None,
         report: Callable[[bool], None],
     ) -> None:
         self.max_calls = calls
         """Maximum number of calls in flight."""
         self._total_bytes = total_bytes
         self._message_bytes = message_bytes
-        self._patience = patience
+        self._timeout = timeout
         self._report = report
         self._held = 0
         self._arrivals: dict[_IncomingRequest, None] = {}
@@ -211,8 +211,8 @@ class AdmissionController:
             if not arrival.is_long:
                 arrival.is_long = True
                 self._end_reading()
-            if self._patience is not None and age > self._patience:
-                arrival.refuse(DeadlineExceeded(f"the request didn't arrive within {self._patience:g} s"))
+            if self._timeout is not None and age > self._timeout:
+                arrival.refuse(DeadlineExceeded(f"the request didn't arrive within {self._timeout:g} s"))
                 continue
             estimate = min(int(age * ARRIVING_BYTES_PER_SECOND), self._message_bytes)
             if estimate <= room or room == self._total_bytes:
@@ -223,13 +223,13 @@ class AdmissionController:
         if self._sweeping:
             self._sweep_in(SWEEP_SECONDS, loop)
 
-    def take(self, size: int) -> None:
-        """Reserves bytes until `free`. Raises Overloaded if there is no room for them."""
+    def reserve(self, size: int) -> None:
+        """Reserves bytes until `release`. Raises Overloaded if there is no room for them."""
         if self._held and self._held + size > self._total_bytes:
             raise Overloaded("bytes", limit=self._total_bytes)
         self._held += size
 
-    def free(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Frees reserved bytes."""
         self._held -= size
 
@@ -246,10 +246,10 @@ class AdmissionController:
         """
         self._memory.passed(size)
         if refuse:
-            self.take(size)
+            self.reserve(size)
         else:
             self._held += size
-        when_sent(lambda _: self.free(size))
+        when_sent(lambda _: self.release(size))
 
     def finished(self) -> None:
         """Records that a call finished."""

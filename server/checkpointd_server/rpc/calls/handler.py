@@ -73,7 +73,7 @@ class Calls:
     def __init__(
         self,
         limits: CallLimits,
-        gate: Authenticator,
+        authenticator: Authenticator,
         load: AdmissionController,
         connections: Connections,
         tenants: Tenants,
@@ -93,7 +93,7 @@ class Calls:
         self._limits = limits
         self._connections = connections
         self._load = load
-        self._gate = gate
+        self._authenticator = authenticator
         self._audit = AuditTrail()
 
     def stop(self) -> None:
@@ -103,7 +103,7 @@ class Calls:
 
     async def admit(self, context: grpc.aio.ServicerContext) -> None:
         """Admits calls to third-party services from any identity. Raises what `Authenticator.authenticate` raises."""
-        await self._gate.authenticate(context)
+        await self._authenticator.authenticate(context)
 
     def handler(self, described: MethodDescriptor, method: Method[Any], needed: Needed) -> grpc.RpcMethodHandler:
         """Returns the handler of a unary method.
@@ -117,7 +117,7 @@ class Calls:
         request_type = GetMessageClass(described.input_type)
         audited = is_audited(described, needed)
         by_operation, only_reads = needed is CallScope.PER_OPERATION, needed in (Scope.READ, Scope.STORE_READ)
-        authenticate, load, counted = self._gate.authenticate, self._load, self.log.metrics.of(name)
+        authenticate, load, counted = self._authenticator.authenticate, self._load, self.log.metrics.of(name)
         stored_in = STORING.get(described.full_name)
 
         async def attempt(context: grpc.aio.ServicerContext) -> bytes | Failure:

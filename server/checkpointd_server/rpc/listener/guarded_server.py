@@ -130,15 +130,15 @@ class SmallCalls:
         loop = asyncio.get_running_loop()
         reading = asyncio.ensure_future(context.read())
         try:
-            patience = seconds
+            timeout = seconds
             for _ in range(_MOST_LATE_LOOKS):
                 begun = loop.time()
-                await asyncio.wait((reading,), timeout=patience)
+                await asyncio.wait((reading,), timeout=timeout)
                 if reading.done():
                     return reading.result()
-                if loop.time() - begun - patience < _LATE_SECONDS:
+                if loop.time() - begun - timeout < _LATE_SECONDS:
                     break
-                patience = _LATE_SECONDS  # the event loop was blocked: handle what has arrived first
+                timeout = _LATE_SECONDS  # the event loop was blocked: handle what has arrived first
         finally:
             reading.cancel()
         self.connections.waste(context.peer(), _SLOW)

@@ -30,7 +30,7 @@ class Outbox:
 
     Args:
         write: Sends a message.
-        patience: How long that may take, in seconds. None: no bound.
+        timeout: How long that may take, in seconds. None: no bound.
         sent: Called with the number of results that were sent, and the size of their operations.
         failed: Called once if no more can be sent: with the seconds waited, or None if the client is gone.
     """
@@ -38,12 +38,12 @@ class Outbox:
     def __init__(
         self,
         write: Callable[[bytes], Awaitable[None]],
-        patience: float | None,
+        timeout: float | None,
         sent: Callable[[int, int], None],
         failed: Callable[[float | None], None],
     ) -> None:
         self._write = write
-        self._patience = None if patience is None else max(patience, LEAST_SECONDS_TO_READ)
+        self._timeout = None if timeout is None else max(timeout, LEAST_SECONDS_TO_READ)
         self._sent = sent
         self._failed = failed
         self._waiting: deque[_Results] = deque()
@@ -77,14 +77,14 @@ class Outbox:
             while self._waiting:
                 results = self._next()
                 try:
-                    async with asyncio.timeout(self._patience):
+                    async with asyncio.timeout(self._timeout):
                         await self._write(b"".join([part.encoded for part in results]))
                 finally:
                     self._bytes -= sum([len(part.encoded) for part in results])
                     _note(results)
                 self._sent(sum([part.number for part in results]), sum([part.size for part in results]))
         except TimeoutError:
-            self._break(self._patience)
+            self._break(self._timeout)
         except Exception:  # the client is gone, and so is the stream
             self._break(None)
         finally:
@@ -99,9 +99,9 @@ class Outbox:
             results.append(self._waiting.popleft())
         return results
 
-    def _break(self, patience: float | None) -> None:
+    def _break(self, timeout: float | None) -> None:
         self.is_broken = True
-        self._failed(patience)
+        self._failed(timeout)
 
     def close(self) -> None:
         """Drops unsent results."""

@@ -64,7 +64,7 @@ class Pipelines:
     Args:
         operations: Executes the operations.
         calls: Counts and logs them.
-        gate: Authenticates callers.
+        authenticator: Authenticates callers.
         load: Counts the bytes of requests and answers.
         options: The limits of streams.
     """
@@ -73,13 +73,13 @@ class Pipelines:
         self,
         operations: Operations,
         calls: Calls,
-        gate: Authenticator,
+        authenticator: Authenticator,
         load: AdmissionController,
         options: PipelineOptions,
     ) -> None:
         self.operations = operations
         self.calls = calls
-        self.gate = gate
+        self.authenticator = authenticator
         self.load = load
         self.options = options
         self._open: set[_Stream] = set()
@@ -120,7 +120,7 @@ class Pipelines:
         """Returns the identity of a new stream's caller, or why the stream can't be opened."""
         call = Call(name)
         try:
-            call.identity = await self.gate.authenticate(context)
+            call.identity = await self.authenticator.authenticate(context)
             if self._draining:
                 raise Draining()
         except Exception as error:
@@ -155,7 +155,7 @@ class _Stream:
     ) -> None:
         self._limits: Limits = pipelines.operations.limits
         self._calls = pipelines.calls
-        self._gate = pipelines.gate
+        self._authenticator = pipelines.authenticator
         self._load = pipelines.load
         self._options = pipelines.options
         self._name = name
@@ -233,13 +233,13 @@ class _Stream:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
-    def _results_unread(self, patience: float | None) -> None:
+    def _results_unread(self, timeout: float | None) -> None:
         """Ends a stream whose results can't be sent. None: its client is gone."""
-        if patience is not None:
+        if timeout is not None:
             # Memory held for a client that doesn't read is needed for others. gRPC keeps what it was given,
             # and keeps sending it, as long as the connection exists.
             self._calls.close_unread(self._peer, self._task)
-            self.end(DeadlineExceeded(f"no result of this stream was read for {patience:g} s"))
+            self.end(DeadlineExceeded(f"no result of this stream was read for {timeout:g} s"))
         self._notify()
 
     async def _take(self, raw: bytes) -> None:
@@ -266,7 +266,7 @@ class _Stream:
         admitted = 0
         try:
             # Again for each message: a key may have been revoked, or a token expired.
-            identity = await self._gate.authenticate(self._context)
+            identity = await self._authenticator.authenticate(self._context)
             tenant = self._calls.tenants.of(identity.tenant)
             admitted, refusal = self._calls.active.reserve(tenant, count, size)
         except Exception as error:

@@ -171,7 +171,7 @@ class Connections:
         self._returning: set[asyncio.Task[None]] = set()
         self._watchdog = StatementWatchdog(
             connector.connect,
-            patience=options.watch_interval,
+            delay=options.watch_interval,
             timeout=options.connect_timeout,
         )
         self._watching = asyncio.get_running_loop().create_task(self._watchdog.run())

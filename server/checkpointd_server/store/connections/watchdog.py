@@ -54,13 +54,13 @@ class StatementWatchdog:
 
     Args:
         connect: Creates a separate connection to the database, within a limited time.
-        patience: The time after which a statement is checked, and the interval of further checks, in seconds.
+        delay: The time after which a statement is checked, and the interval of further checks, in seconds.
         timeout: How long the database may take to answer, in seconds.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], *, patience: float, timeout: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], *, delay: float, timeout: float) -> None:
         self._connect = connect
-        self._patience = patience
+        self._delay = delay
         self._timeout = timeout
         self._at_work: dict[Any, float] = {}
 
@@ -77,7 +77,7 @@ class StatementWatchdog:
         time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_PAUSE)
-            late = {connection: since for connection, since in self._at_work.items() if time() - since > self._patience}
+            late = {connection: since for connection, since in self._at_work.items() if time() - since > self._delay}
             if not late:
                 continue
             try:
