@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from langchain_core.embeddings import Embeddings
 from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, single_result
@@ -147,8 +147,6 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         self._index = ItemIndex(index, text)
         self._serde = ItemSerde(serde, searchable)
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, BatchQueue] = WeakKeyDictionary()
-        self._latest: tuple[ref[asyncio.AbstractEventLoop], BatchQueue] | None = None
-        """The event loop of the last call, and its queue."""
         self._closed = False
 
     @classmethod
@@ -224,14 +222,16 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
 
     async def _arun(self, operations: Iterable[AnyOp]) -> list[Any]:
         given = list(operations)
-        if (queue := self._queue_here()) is not None:
-            # Most calls: a single operation skips the flow, which takes as long as everything else together.
-            alone = single(given, self._serde, self._index)
-            if alone is not None:
-                (outcome,) = await queue.submit((alone,))
-                if not is_too_large(outcome):
-                    return [single_result(alone, outcome, self._serde, self._client.options.target)]
-        return await flows.arun(self._flow(given), self._acall)
+        if (queue := self._queue_here()) is None:
+            return await flows.arun(self._flow(given), self._acall)
+        target = self._client.options.target
+        # Most calls: a single operation skips the flow, which takes as long as everything else together.
+        alone = single(given, self._serde, self._index)
+        if alone is not None:
+            (outcome,) = await queue.submit((alone,))
+            if not is_too_large(outcome):
+                return [single_result(alone, outcome, self._serde, target)]
+        return await flows.arun(run_batch(given, self._serde, self._index, target), self._acall)
 
     def _flow(self, operations: list[AnyOp]) -> flows.Flow[list[Any]]:
         alone = single(operations, self._serde, self._index)
@@ -274,15 +274,8 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         """Returns the queue of the running event loop. None: calls are made in another loop."""
         if fork.lost_aio():
             return None
-        running = asyncio.get_running_loop()
-        latest = self._latest
-        if latest is not None and latest[0]() is running:
-            return latest[1]
-        if self._client.channels.aio().loop is not running:
-            return None
-        queue = self._queue_of(running)
-        self._latest = (ref(running), queue)
-        return queue
+        loop = self._client.channels.aio().loop
+        return self._queue_of(loop) if loop is asyncio.get_running_loop() else None
 
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> BatchQueue:
         queue = self._queues.get(loop)
