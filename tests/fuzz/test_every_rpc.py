@@ -58,10 +58,11 @@ DOCUMENTED = {
     grpc.StatusCode.DATA_LOSS,
 }
 """The codes with which a request may fail because of its content, if nothing else is wrong."""
-REASONS = {"INVALID_ARGUMENT", "VERSION_CONFLICT", "THREAD_EXISTS", "CHECKPOINT_NOT_FOUND", "MESSAGE_TOO_LARGE"}
-REASONS |= {"LEASE_HELD", "LEASE_LOST", "PREDECESSOR_MISSING", "BASE_MISSING", "CHAIN_TOO_LONG"}
-REASONS |= {"SEALED", "CORRUPT_VALUE", "THREAD_NOT_FOUND", "THREAD_ARCHIVED"}
-REASONS |= {"THREAD_PINNED", "POLICY_NOT_FOUND", "QUOTA_EXCEEDED", "ITEM_VERSION_CONFLICT", "VECTORS_UNAVAILABLE"}
+UNEXPECTED = {"UNSPECIFIED", "INTERNAL", "DATABASE_UNAVAILABLE", "KEYS_UNAVAILABLE", "DRAINING", "OVERLOADED"}
+UNEXPECTED |= {"UNAUTHENTICATED", "PERMISSION_DENIED", "DEADLINE_EXCEEDED"}
+"""The reasons that no content brings about on a server that is well and asks for no tokens."""
+REASONS = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()} - UNEXPECTED  # noqa: SIM118
+"""Every other reason that the protocol knows."""
 SLOWEST = 5.0
 """The longest time for an answer, in seconds, on a busy machine."""
 
