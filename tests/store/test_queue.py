@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
 import pytest
 
 from checkpointd_server.domain.errors import Overloaded
-from checkpointd_server.store import StoreOptions, open_store
+from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.connections.queue import ConnectionQueue
+from tests.support.blocker import blocked
 from tests.support.tenant import TIMEOUT, Tenant
+from tests.support.until import auntil
 
 
 def queue(**options: Any) -> ConnectionQueue:
@@ -132,28 +135,52 @@ async def test_who_gives_up_passes_the_permit_on() -> None:
         await asyncio.wait_for(one.acquire(), 5)
 
 
+@asynccontextmanager
+async def no_free_connection(store: PostgresStore) -> AsyncIterator[None]:
+    """Occupies the store's only connection: a statement would do so for a second at most."""
+    await store.connections.queue.acquire()
+    try:
+        yield
+    finally:
+        store.connections.queue.release()
+
+
 async def test_reads_and_writes_that_find_no_room_are_refused(own_options: StoreOptions) -> None:
-    options = replace(own_options, pool_max_size=1, max_queue=2, max_queue_seconds=20.0)
+    options = replace(own_options, pool_max_size=1, max_queue=2, max_queue_seconds=60.0)
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("0")
-        connection = await asyncpg.connect(options.dsn)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
+        async with no_free_connection(store):
             at_work = asyncio.create_task(tenant.put("1"))
-            await asyncio.sleep(0.2)
+            await auntil(lambda: store.connections.queue.waiting, lambda waiting: waiting == 1)
             writes = [asyncio.create_task(tenant.put(str(number))) for number in (2, 3)]
-            reads = [asyncio.create_task(tenant.get()) for _ in range(2)]
+            read = asyncio.create_task(tenant.get())
             await asyncio.sleep(0)
             for call in (tenant.put("4"), tenant.get()):
                 with pytest.raises(Overloaded):
                     await call
-            # The health check goes ahead of all others, and statements that wait for a lock take turns.
-            await store.check(timeout=TIMEOUT)
-        await asyncio.gather(at_work, *writes, *reads)
-        await connection.close()
+            # The health check goes ahead of all others.
+            check = asyncio.create_task(store.check(timeout=TIMEOUT))
+            await auntil(lambda: store.connections.queue.waiting, lambda waiting: waiting == 3)
+        await asyncio.wait([check, at_work, read], return_when=asyncio.FIRST_COMPLETED)
+        assert check.done()
+        await asyncio.gather(check, at_work, *writes, read)
         assert await tenant.ids() == ["0", "1", "2", "3"]
         await store.check(timeout=TIMEOUT)
+
+
+async def test_what_waits_for_a_lock_lets_others_go_first(own_options: StoreOptions) -> None:
+    async with open_store(replace(own_options, pool_max_size=1)) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("0")
+        async with blocked(own_options.dsn) as blocker:
+            at_work = asyncio.create_task(tenant.put("1"))
+            await blocker.until_waiting(1)
+            await store.check(timeout=TIMEOUT)
+            assert await tenant.get() is not None
+            assert not at_work.done()
+        await at_work
+        assert await tenant.ids() == ["0", "1"]
 
 
 async def test_reads_and_writes_that_wait_for_too_long_are_refused(own_options: StoreOptions) -> None:
@@ -161,15 +188,13 @@ async def test_reads_and_writes_that_wait_for_too_long_are_refused(own_options: 
     async with open_store(options) as store:
         tenant = Tenant(store, "tenant")
         await tenant.put("0")
-        connection = await asyncpg.connect(options.dsn)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM checkpointd.threads FOR UPDATE")
+        async with no_free_connection(store):
             at_work = asyncio.create_task(tenant.put("1"))
-            await asyncio.sleep(0.1)
-            refused = await asyncio.gather(tenant.put("2"), tenant.get(), tenant.put("3"), return_exceptions=True)
-            assert [type(error) for error in refused] == [Overloaded] * 3
-        await at_work
-        await connection.close()
+            await auntil(lambda: store.connections.queue.waiting, lambda waiting: waiting == 1)
+            refused = await asyncio.gather(
+                at_work, tenant.put("2"), tenant.get(), tenant.put("3"), return_exceptions=True
+            )
+            assert [type(error) for error in refused] == [Overloaded] * 4
         # Refused writes aren't stored, now or later.
         await asyncio.sleep(0.2)
-        assert await tenant.ids() == ["0", "1"]
+        assert await tenant.ids() == ["0"]
