@@ -46,6 +46,11 @@ IN_THE_WAY = """
         tenant, thread, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, data
     ) SELECT 'tenant', t.thread, '', '1', 'task', -3, '', 'a', 'msgpack', '' FROM checkpointd.threads AS t
 """
+# Otherwise PostgreSQL refuses what waits for a second: where the test is slower, nothing is stored.
+WAIT_FOR_LONG = """
+    ALTER FUNCTION checkpointd.commit_group SET lock_timeout = 0;
+    ALTER FUNCTION checkpointd.commit_writes SET lock_timeout = 0;
+"""
 BLOCKED = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
@@ -54,6 +59,7 @@ async def held_up(options: StoreOptions, beside: Tenant, link: FlakyLink, commit
     """Task writes that are sent in this context wait. When it ends they are stored, and their answers are lost."""
     connection = await asyncpg.connect(options.dsn)
     try:
+        await connection.execute(WAIT_FOR_LONG)
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute(IN_THE_WAY)
