@@ -36,5 +36,9 @@ async def test_rows_are_found_in_the_same_way(owner: StoreOptions, superuser_url
     for name in VERBS.keys() - {"acquire in vain"}:
         (walked, found), (walked_unbound, found_unbound) = bound[name], unbound[name]
         assert walked == walked_unbound == 0, name
-        # The order of lookups may differ, but none finds many rows.
-        assert abs(found - found_unbound) <= 20 + found_unbound / 10, name
+        if name.startswith("list threads"):
+            # These also look at what changed within two seconds of a page's threads: at less where all takes longer.
+            assert max(found, found_unbound) <= VERBS[name][1], name
+        else:
+            # The order of lookups may differ, but none finds many rows.
+            assert abs(found - found_unbound) <= 20 + found_unbound / 10, name
