@@ -1,15 +1,19 @@
 """A client that sends far more calls than the server can take, and never retries: `python -m tests.load.flood '{...}'`.
 
-Prints the outcomes of all calls on standard output, as JSON.
+Prints "flooding" after the first answer. At the end of standard input, and once it has had enough, it prints the
+outcomes of all calls, as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +26,8 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import values_pb2 as values
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 
+LONGEST_SECONDS = 60.0
+"""How long a flood goes on if it doesn't have enough, in seconds."""
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -32,12 +38,12 @@ class Plan:
     target: str
     name: str
     """The prefix of its threads' ids."""
-    seconds: float
-    """How long it calls; up to 30 s longer, until a put of it is stored."""
     callers: int
     """The number of calls that it makes at a time."""
     value_bytes: int
     """The size of each put's value."""
+    enough: dict[str, int] = field(default_factory=dict)
+    """How many calls must have ended with each code and reason before it ends, besides a put that is stored."""
     channels: int = 4
     """The number of its connections."""
     token: str = ""
@@ -56,6 +62,10 @@ class Tally:
     """The retry delays of the refused calls, in seconds."""
     refusal_seconds: list[float] = field(default_factory=list)
     """The time that each refusal took."""
+
+    def has(self, enough: dict[str, int]) -> bool:
+        """Returns whether a put was stored, and enough calls have ended with each of these codes and reasons."""
+        return bool(self.stored) and all(self.codes[code] >= count for code, count in enough.items())
 
 
 def put_request(thread_id: str, value_bytes: int) -> pb.PutCheckpointRequest:
@@ -86,15 +96,20 @@ def refusal_of(error: grpc.aio.AioRpcError) -> tuple[str, float | None]:
     return reason, seconds
 
 
-async def flood(plan: Plan) -> Tally:
-    """Makes calls until the time is over: each caller one after another, without a pause."""
+async def flood(plan: Plan, is_over: Callable[[], bool]) -> Tally:
+    """Makes calls until it may end: each caller one after another, without a pause."""
     tally = Tally()
-    end = time.monotonic() + plan.seconds
+    latest = time.monotonic() + LONGEST_SECONDS
     metadata = (("authorization", f"Bearer {plan.token}"),) if plan.token else ()
     channels = [
         grpc.aio.insecure_channel(plan.target, [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)])
         for _ in range(plan.channels)
     ]
+
+    def count(outcome: str) -> None:
+        if not tally.codes:
+            print("flooding", flush=True)
+        tally.codes[outcome] += 1
 
     async def call(rpc: Any, request: Any) -> bool:
         begun = time.monotonic()
@@ -102,20 +117,20 @@ async def flood(plan: Plan) -> Tally:
             await rpc(request, timeout=60, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             reason, hint = refusal_of(error)
-            tally.codes[f"{error.code().name} {reason}"] += 1
+            count(f"{error.code().name} {reason}")
             tally.refusal_seconds.append(time.monotonic() - begun)
             if hint is not None:
                 tally.hints.append(hint)
             return False
-        tally.codes["OK"] += 1
+        count("OK")
         return True
 
     async def caller(number: int) -> None:
         stub: Any = CheckpointServiceStub(channels[number % len(channels)])
-        count = 0
-        while time.monotonic() < (end if tally.stored else end + 30):
-            count += 1
-            thread_id = f"{plan.name}-{number}-{count}"
+        for turn in itertools.count():
+            if is_over() and (tally.has(plan.enough) or time.monotonic() > latest):
+                return
+            thread_id = f"{plan.name}-{number}-{turn}"
             if await call(stub.PutCheckpoint, put_request(thread_id, plan.value_bytes)):
                 tally.stored.append(thread_id)
             await call(stub.GetCheckpoint, pb.GetCheckpointRequest(thread_id=thread_id))
@@ -126,5 +141,17 @@ async def flood(plan: Plan) -> Tally:
     return tally
 
 
+def main(plan: Plan) -> None:
+    """Floods until standard input ends."""
+    over = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    print(json.dumps(vars(asyncio.run(flood(plan, over.is_set)))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(vars(asyncio.run(flood(Plan(**json.loads(sys.argv[1])))))))
+    main(Plan(**json.loads(sys.argv[1])))

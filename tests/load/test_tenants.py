@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,11 @@ from checkpointd.v1 import tenant_service_pb2 as tenants_pb
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from checkpointd.v1.tenant_service_pb2_grpc import TenantServiceStub
 from tests.load.flood import Plan, put_request, refusal_of
+from tests.load.flooding import flooding
 from tests.support.api_keys import key_entry
 from tests.support.rpc_client import bearer
 from tests.support.server_process import ServerProcess
+from tests.support.until import auntil
 
 pytestmark = pytest.mark.long
 
@@ -48,15 +48,9 @@ def serving(*options: str, database_url: str, log_dir: Path) -> Iterator[ServerP
         yield server
 
 
-async def flood(server: ServerProcess, **plan: Any) -> dict[str, Any]:
-    """Runs a flood of the greedy tenant in a separate process, and returns its tally."""
-    plan = vars(Plan(target=server.target, token="ckd_greedy", **plan))
-    command = (sys.executable, "-m", "tests.load.flood", json.dumps(plan))
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    told: dict[str, Any] = json.loads(out)
-    return told
+def plan(server: ServerProcess, **options: Any) -> Plan:
+    """A flood of the greedy tenant."""
+    return Plan(target=server.target, token="ckd_greedy", value_bytes=options.pop("value_bytes", 500), **options)
 
 
 async def execute(database_url: str, statement: str) -> None:
@@ -98,59 +92,87 @@ class Small:
                 await asyncio.sleep(0.01)
 
 
-async def beside(small: Small, *floods: Any) -> list[dict[str, Any]]:
-    """Runs floods while a small tenant calls, and returns their tallies."""
+@asynccontextmanager
+async def beside(small: Small, *plans: Plan) -> AsyncIterator[list[dict[str, Any]]]:
+    """Floods while a small tenant calls, and at least until ten of its calls were served. Yields the tallies."""
     task = asyncio.create_task(small.run())
-    tallies = await asyncio.gather(*floods)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return tallies
+    try:
+        # The server shares what it has with tenants that it knows of.
+        await auntil(lambda: small.codes["OK"])
+        async with flooding(*plans) as tallies:
+            before = small.codes["OK"]
+            yield tallies
+            await auntil(lambda: small.codes["OK"] >= before + 10, timeout=60)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_greedy_tenant_is_refused_and_the_small_one_is_served(database_url: str, tmp_path: Path) -> None:
     options = ("--max-concurrent-calls", "16", "--pool-max-size", "2")
     with serving(*options, database_url=database_url, log_dir=tmp_path) as server:
         # Without it, a flood that gets little CPU time would be served as fast as it calls.
         await execute(database_url, SLOW)
         small = Small(server)
-        floods = [flood(server, name=f"f{n}", seconds=4, callers=64, value_bytes=500) for n in range(2)]
-        tallies = await beside(small, *floods)
+        async with beside(
+            small, *(plan(server, name=f"f{n}", callers=64, enough={REFUSED: 51}) for n in range(2))
+        ) as tallies:
+            await asyncio.sleep(3)
         greedy = sum((Counter(tally["codes"]) for tally in tallies), Counter[str]())
         assert greedy[REFUSED] > 100
         assert set(greedy) <= {"OK", REFUSED}
         assert greedy["OK"] > 0
-        # The small tenant may be refused in the first moment, before the server knows of it.
-        assert small.codes["OK"] >= 10
+        # The small tenant may be refused in the first moment, before the server has counted its tenants anew.
         assert small.codes[REFUSED] <= 2 + small.codes["OK"] // 20
         assert set(small.codes) <= {"OK", REFUSED}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_quota_of_calls_holds_whatever_is_asked_for(database_url: str, tmp_path: Path) -> None:
     with serving(database_url=database_url, log_dir=tmp_path) as server:
         await set_quotas(server, max_calls_per_second=40)
         small = Small(server)
         begun = time.monotonic()
-        (tally,) = await beside(small, flood(server, name="f", seconds=4, callers=16, value_bytes=500))
+        async with beside(small, plan(server, name="f", callers=16, enough={OVER: 101, "OK": 40})) as tallies:
+            await asyncio.sleep(3)
         took = time.monotonic() - begun
+        (tally,) = tallies
         assert tally["codes"][OVER] > 100
         assert 40 <= tally["codes"]["OK"] <= 40 * (took + 2)
         assert len(tally["hints"]) == tally["codes"][OVER]
         assert set(small.codes) == {"OK"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_quota_of_bytes_holds_within_what_one_look_misses(database_url: str, tmp_path: Path) -> None:
     limit = 2_000_000
     with serving("--quota-refresh-seconds", "0.2", database_url=database_url, log_dir=tmp_path) as server:
+        await set_quotas(server, max_bytes=1)
+        await until_usage_is_known(server)
         await set_quotas(server, max_bytes=limit)
         small = Small(server)
-        (tally,) = await beside(small, flood(server, name="f", seconds=4, callers=16, value_bytes=20_000))
+        async with beside(small, plan(server, name="f", callers=16, value_bytes=20_000, enough={OVER: 11})) as tallies:
+            await asyncio.sleep(3)
+        (tally,) = tallies
         assert tally["codes"][OVER] > 10
         assert set(small.codes) == {"OK"}
     connection = await asyncpg.connect(database_url)
     stored = await connection.fetchval("SELECT sum(bytes) FROM checkpointd.threads WHERE tenant = 'greedy'")
     await connection.close()
-    # What came before the tenant's usage was first read is let through; this server counts the rest.
     assert limit * 0.8 <= stored <= limit * 2
+
+
+async def until_usage_is_known(server: ServerProcess) -> None:
+    """Waits until the quota of bytes is in force: what comes before a tenant's usage was first read is let through."""
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub: Any = CheckpointServiceStub(channel)
+
+        async def is_refused() -> bool:
+            try:
+                await stub.PutCheckpoint(put_request("first", 100), metadata=bearer("ckd_greedy"))
+            except grpc.aio.AioRpcError as error:
+                return refusal_of(error)[0] == "QUOTA_EXCEEDED"
+            return False
+
+        await auntil(is_refused)
