@@ -7,7 +7,8 @@ export default defineConfig({
     globalSetup: "test/server.ts",
     // One server for all: the conformance suite lists every thread there is.
     fileParallelism: false,
-    testTimeout: 20_000,
+    // Only failures take that long: the machine may be busy.
+    testTimeout: 60_000,
     hookTimeout: 60_000,
   },
 });
