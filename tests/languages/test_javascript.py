@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.api_keys import key_entry
 from tests.support.authority import Authority
-from tests.support.javascript import build, npm, run
+from tests.support.javascript import LONGEST_SECONDS, build, npm, run
 from tests.support.server_process import ServerProcess
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
 
 KEY = "ckd_known"
 CONFORMANCE = 718 + 8

@@ -20,10 +20,10 @@ from typing_extensions import TypedDict
 
 from checkpointd.v1.checkpoint_service_pb2 import GetCheckpointRequest
 from checkpointd.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-from tests.support.javascript import build, run
+from tests.support.javascript import LONGEST_SECONDS, build, run
 from tests.support.server_process import ServerProcess
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
 
 QUESTION = {"question": "go on?", "options": ["yes", "no"]}
 CALL = {"name": "look", "args": {"at": "it"}, "id": "call", "type": "tool_call"}

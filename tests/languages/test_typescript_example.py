@@ -15,10 +15,10 @@ from langgraph.types import interrupt
 
 from tests.support.api_keys import key_entry
 from tests.support.authority import Authority
-from tests.support.javascript import build, run
+from tests.support.javascript import LONGEST_SECONDS, build, run
 from tests.support.server_process import ServerProcess
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LONGEST_SECONDS)]
 
 KEY = "ckd_known"
 
