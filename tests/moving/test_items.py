@@ -173,9 +173,10 @@ def test_an_import_that_is_killed_goes_on(command: Command, new_server: NewServe
         process.kill()
         process.wait()
         stored = store.count(())
-    assert 200 < stored < 3000
     report = report_of(command("import", file, "--target", other, "--json"))
-    assert (report["items_there_already"], report["items"]) == (stored, 3000 - stored)
+    # The server may have stored more since: what it had received before.
+    assert 200 < stored <= report["items_there_already"] < 3000
+    assert report["items"] == 3000 - report["items_there_already"]
     assert listed(other, "many", "3") == listed(source, "many", "3")
 
 
