@@ -220,8 +220,8 @@ class TestChanges:
         thread_id = commands.make("tagged", "done")
         assert "tag          customer=acme\n" in commands.ok("tag", thread_id, "customer=acme", "note=", "--pin")
         assert commands.listed("--tag", "customer=acme") == ["tagged"]
-        shown = commands.json("tag", thread_id, "--remove", "note", "--unpin", "--ttl", "60")
-        assert (shown["tags"], shown["pinned"], shown["ttl_seconds"]) == ({"customer": "acme"}, False, 60)
+        shown = commands.json("tag", thread_id, "--remove", "note", "--unpin", "--ttl", "86400")
+        assert (shown["tags"], shown["pinned"], shown["ttl_seconds"]) == ({"customer": "acme"}, False, 86400)
         assert commands.run("tag", thread_id, "customer").exit_code == 2
 
     def test_archive_and_back(self, commands: Commands) -> None:
