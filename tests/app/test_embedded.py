@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -159,6 +161,35 @@ async def test_a_stale_lock_with_a_living_process_s_number_does_not_stop_it(data
             assert await fetch(postgres.dsn, "SELECT 1") == 1
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.fixture
+async def listener(data_dir: Path) -> AsyncIterator[socket.socket]:
+    """The socket of a PostgreSQL that was killed, which another process still has open."""
+    async with EmbeddedPostgres(data_dir):
+        lock = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
+    with subprocess.Popen(["true"]) as gone:
+        lock[0] = str(gone.pid)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
+        lock[4] = folder
+        (data_dir / "postgres" / "postmaster.pid").write_text("\n".join([*lock, ""]))
+        listener.bind(f"{folder}/.s.PGSQL.5432")
+        listener.listen()
+        yield listener
+
+
+async def test_waits_for_a_process_that_a_killed_postgres_had_just_forked(
+    data_dir: Path, listener: socket.socket
+) -> None:
+    asyncio.get_running_loop().call_later(0.5, listener.close)
+    async with EmbeddedPostgres(data_dir) as postgres:
+        assert await fetch(postgres.dsn, "SELECT 1") == 1
+
+
+async def test_a_folder_on_which_postgres_runs_elsewhere_is_refused(data_dir: Path, listener: socket.socket) -> None:
+    with pytest.raises(SetupError, match="another host or container runs PostgreSQL on it"):
+        await EmbeddedPostgres(data_dir).__aenter__()
+    assert listener.fileno() >= 0
 
 
 async def test_an_unfinished_cluster_is_made_anew(new_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -37,6 +38,9 @@ _OLD_LOG = "postgres.log.old"
 _OF_FILE_SYSTEMS = {"lost+found", ".snapshot", ".zfs", ".DS_Store"}
 """Files that may be in an otherwise empty folder."""
 _LOG_BYTES = 4 * 1024 * 1024  # a larger log is rotated at the next start
+_ORPHAN_SECONDS = 5.0
+"""How long a process that a killed PostgreSQL had just forked may keep its socket, in seconds."""
+_POLL_SECONDS = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -182,7 +186,7 @@ class DataDirectory:
                 self._own(partial, 0o600)
                 partial.replace(path)
 
-    def leftover(self) -> StalePostmaster | None:
+    async def leftover(self) -> StalePostmaster | None:
         """Looks for a PostgreSQL of an earlier run. Raises SetupError if one runs where we can't see it."""
         lock = self._read_postmaster_file()
         if lock is None:
@@ -191,7 +195,7 @@ class DataDirectory:
         leftover = StalePostmaster(pid=pid, socket_dir=socket_dir, cluster=self.cluster)
         if leftover.runs():
             return leftover
-        if socket_dir is not None and _answers(socket_dir):
+        if socket_dir is not None and not await _falls_silent(socket_dir):
             raise SetupError(f"data folder {self.path}: another host or container runs PostgreSQL on it")
         if _exists(pid):
             # Another process has the dead one's pid, as happens in containers; PostgreSQL would refuse to start.
@@ -370,6 +374,17 @@ def _is_postmaster(pid: int, cluster: Path) -> bool:
             return False
     found = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)  # noqa: S603, S607
     return str(cluster) in found.stdout
+
+
+async def _falls_silent(socket_dir: Path) -> bool:
+    """Returns whether no process listens on a socket in the folder, at least after a while."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _ORPHAN_SECONDS
+    while _answers(socket_dir):
+        if loop.time() > deadline:
+            return False
+        await asyncio.sleep(_POLL_SECONDS)
+    return True
 
 
 def _answers(socket_dir: Path) -> bool:

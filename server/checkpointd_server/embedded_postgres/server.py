@@ -108,7 +108,7 @@ class EmbeddedPostgres:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._folder.locked())
             self._folder.prepare(binaries)
-            leftover = self._folder.leftover()
+            leftover = await self._folder.leftover()
             if leftover is not None:
                 await _stop_leftover(leftover, self._folder)
             if not self._folder.cluster.exists():
