@@ -20,6 +20,7 @@ from tests.support.api_keys import key_entry
 from tests.support.cluster import PostgresCluster
 from tests.support.comparison import Ledger
 from tests.support.graphs import line
+from tests.support.operations import operation, results_of, send
 from tests.support.rpc_client import bearer, connected
 from tests.support.scrape import scrape
 from tests.support.server_process import ServerProcess
@@ -115,11 +116,16 @@ async def test_deleted_items_have_lines_one_by_one_and_in_batches(logging_server
         await client.store.Batch(store_pb.BatchRequest(operations=[store_pb.StoreOperation(put=put)]))
         both = [store_pb.StoreOperation(put=put), store_pb.StoreOperation(delete=delete)]
         await client.store.Batch(store_pb.BatchRequest(operations=both))
+        stream = client.checkpoints.Pipeline()
+        await send(stream, operation(1, store_pb.BatchRequest(operations=[*both, *both])))
+        await results_of(stream, 1)
     (one,) = until(lambda: lines(logging_server, "audit", action="DeleteItem", outcome="OK"))
     assert (one["namespace"], one["key"]) == (["users", "1"], "profile")
     (refused,) = until(lambda: lines(logging_server, "audit", action="DeleteItem", outcome="INVALID_ARGUMENT"))
     assert refused["key"] == "profile"
-    (batch,) = until(lambda: lines(logging_server, "audit", action="Batch"))
+    until(lambda: len(lines(logging_server, "audit", action="Batch")) == 2)
+    batch, streamed = lines(logging_server, "audit", action="Batch")
+    assert (streamed["deletes_count"], streamed["operations_count"], streamed["outcome"]) == (2, 4, "OK")
     assert (batch["deletes"], batch["deletes_count"], batch["operations_count"]) == (["users/1/profile"], 1, 2)
 
 

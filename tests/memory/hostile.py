@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from langgraph.checkpoint.grpc._store.answers import check_results
 from langgraph.checkpoint.grpc._store.operations import Submit
 
 from checkpointd.v1 import store_service_pb2 as pb
@@ -32,8 +31,8 @@ class HostileServer:
         """Answers a step of a flow."""
         self.calls += 1
         if isinstance(step, Submit):
-            request = pb.BatchRequest(operations=step.operations)
-            return check_results(self._spoilt(pb.BatchResponse(results=map(self._result, request.operations))), request)
+            request = pb.BatchRequest.FromString(step.operations.body)
+            return self._spoilt(pb.BatchResponse(results=map(self._result, request.operations))).results
         return self._spoilt(self._answer(step))
 
     def _result(self, operation: pb.StoreOperation) -> pb.StoreResult:

@@ -27,6 +27,7 @@ from checkpointd.v1 import (
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.access import JwtOptions, Scope
 from checkpointd_server.rpc.auth.scopes import NEEDED, OPERATIONS, STORE_OPERATIONS, CallScope
+from checkpointd_server.rpc.pipeline.stream_operations import OPERATION_METHODS
 from tests.security.serving import Serve
 from tests.support.authority import AUDIENCE, ISSUER, Issuer
 from tests.support.operations import operation
@@ -94,8 +95,8 @@ def test_every_rpc_says_which_scope_it_needs() -> None:
 def test_every_operation_of_a_pipeline_says_which_scope_it_needs() -> None:
     assert set(OPERATIONS) == {field.name for field in pb.Operation.DESCRIPTOR.oneofs_by_name["operation"].fields}
     for field, scope in OPERATIONS.items():
-        name = "".join(word.capitalize() for word in field.split("_"))
-        assert NEEDED[f"checkpointd.v1.CheckpointService.{name}"] is scope
+        name = OPERATION_METHODS[field].replace("/", ".")
+        assert NEEDED[f"checkpointd.v1.{name}"] is scope
 
 
 def wrong_credentials(issuer: Issuer) -> dict[str, Any]:
@@ -227,14 +228,19 @@ async def test_each_operation_of_a_batch_needs_its_own_scope(guarded: Any) -> No
         store_pb.StoreOperation(count=store_pb.CountItemsRequest()),
     ]
     request = store_pb.BatchRequest(operations=operations)
+    pipeline = METHODS["checkpointd.v1.CheckpointService.Pipeline"]
+    streamed = pb.PipelineRequest(operations=[operation(1, request)])
     reads, writes = {0, 3, 4, 5}, {1, 2}
     for scope, allowed in (("read", set()), ("store:read", reads), ("store:write", writes), ("admin", reads | writes)):
         answer = await call(client, method, request, bearer(f"ckd_acme-{scope}"))
-        failed = {number: one.failure for number, one in enumerate(answer.results) if one.HasField("failure")}
-        assert set(failed) == set(range(6)) - allowed
-        for failure in failed.values():
-            assert failure.reason == "PERMISSION_DENIED"
-            assert failure.metadata["scope"] in ("store:read", "store:write")
+        (result,) = (await call(client, pipeline, streamed, bearer(f"ckd_acme-{scope}"))).results
+        for results in (answer.results, result.store_batch.results):
+            assert len(results) == 6
+            failed = {number: one.failure for number, one in enumerate(results) if one.HasField("failure")}
+            assert set(failed) == set(range(6)) - allowed
+            for failure in failed.values():
+                assert failure.reason == "PERMISSION_DENIED"
+                assert failure.metadata["scope"] in ("store:read", "store:write")
 
 
 def get_item() -> store_pb.GetItemRequest:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import store_service_pb2 as store_pb
 
 GET = pb.GetCheckpointRequest(thread_id="thread-1")
 
@@ -17,6 +18,7 @@ def operation(number: int, request: Any, **fields: Any) -> pb.Operation:
         pb.PutCheckpointRequest: "put_checkpoint",
         pb.PutWritesRequest: "put_writes",
         pb.GetCheckpointRequest: "get_checkpoint",
+        store_pb.BatchRequest: "store_batch",
     }
     return pb.Operation(id=number, **{kinds[type(request)]: request}, **fields)
 

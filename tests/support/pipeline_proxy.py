@@ -11,15 +11,16 @@ import grpc
 import grpc.aio
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1.operation_failure_pb2 import OperationFailure
 
-Verdict = pb.OperationFailure | Literal["pass", "lose", "break"]
+Verdict = OperationFailure | Literal["pass", "lose", "break"]
 """The fate of an operation: it is refused; forwarded; forwarded with its answer lost, as are all later ones on its
 stream; or its stream breaks before it."""
 
 
-def overloaded(milliseconds: int = 1) -> pb.OperationFailure:
+def overloaded(milliseconds: int = 1) -> OperationFailure:
     """Returns a temporary refusal."""
-    return pb.OperationFailure(
+    return OperationFailure(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
         message="too much to do",
         reason="OVERLOADED",
@@ -27,9 +28,9 @@ def overloaded(milliseconds: int = 1) -> pb.OperationFailure:
     )
 
 
-def refusal(reason: str, code: grpc.StatusCode, **metadata: str) -> pb.OperationFailure:
+def refusal(reason: str, code: grpc.StatusCode, **metadata: str) -> OperationFailure:
     """Returns a refusal."""
-    return pb.OperationFailure(code=code.value[0], message=reason.lower(), reason=reason, metadata=metadata)
+    return OperationFailure(code=code.value[0], message=reason.lower(), reason=reason, metadata=metadata)
 
 
 class PipelineProxy:
@@ -114,12 +115,11 @@ class _Stream:
             self._proxy.messages.append(list(request.operations))
             for operation in request.operations:
                 verdict = self._proxy.judge(operation)
-                kind = operation.WhichOneof("operation")
-                name = (getattr(operation, kind).thread_id, getattr(operation, kind).checkpoint_ns)
+                name = _name(operation)
                 results = self._results.setdefault(name, {})
                 if verdict == "break":
                     await self._context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
-                elif isinstance(verdict, pb.OperationFailure):
+                elif isinstance(verdict, OperationFailure):
                     results[operation.id] = pb.OperationResult(id=operation.id, failure=verdict)
                 else:
                     self._lost = self._lost or verdict == "lose"
@@ -163,6 +163,14 @@ async def pipeline_proxy(target: str) -> AsyncIterator[PipelineProxy]:
             yield proxy
         finally:
             await server.stop(0)
+
+
+def _name(operation: pb.Operation) -> tuple[str, str]:
+    """Returns the namespace in whose order an operation is answered. Batches of the store have none."""
+    if operation.HasField("store_batch"):
+        return "", f"batch {operation.id}"
+    request = getattr(operation, operation.WhichOneof("operation"))
+    return request.thread_id, request.checkpoint_ns
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -22,55 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from checkpointd.v1 import operation_failure_pb2 as checkpointd_dot_v1_dot_operation__failure__pb2
+from checkpointd.v1 import store_service_pb2 as checkpointd_dot_v1_dot_store__service__pb2
 from checkpointd.v1 import values_pb2 as checkpointd_dot_v1_dot_values__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a\x1b\x63heckpointd/v1/values.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa0\x03\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\n \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\x0b \x01(\x0c\x12\x12\n\nrequest_id\x18\x0c \x01(\x0c\x12\x13\n\x0blease_token\x18\r \x01(\x03\x12\x18\n\x0bttl_seconds\x18\x0e \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xbc\x02\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12\x12\n\nrequest_id\x18\t \x01(\x0c\x12;\n\x11serializer_family\x18\n \x01(\x0e\x32 .checkpointd.v1.SerializerFamily\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xdb\x01\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07patches\x18\x04 \x01(\x08\x12)\n\x05known\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.KnownValue\x12\x17\n\x0fmetadata_struct\x18\x06 \x01(\x08\x12\x16\n\x0emetadata_index\x18\x07 \x01(\x08\x12\x15\n\rcounts_as_use\x18\x08 \x01(\x08\"\x8c\x01\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x96\x03\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x0f\n\x07patches\x18\t \x01(\x08\x12.\n\rfilter_struct\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x61ll_namespaces\x18\x0b \x01(\x08\x12\x17\n\x0fmetadata_struct\x18\x0c \x01(\x08\x42\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\xa8\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x32\n\rstored_values\x18\x04 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x97\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x0f\n\x07patches\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x91\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x14\n\x0cseed_version\x18\x04 \x01(\t\"\xb5\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"@\n\x0fPipelineRequest\x12-\n\noperations\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.Operation\"\x85\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12>\n\x0eput_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x04 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x05 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x12\x13\n\x0btraceparent\x18\x06 \x01(\tB\x0b\n\toperation\"D\n\x10PipelineResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.OperationResult\"\x97\x02\n\x0fOperationResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12?\n\x0eput_checkpoint\x18\x02 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x03 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x04 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x42\x08\n\x06result\"\xcc\x01\n\x10OperationFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12@\n\x08metadata\x18\x04 \x03(\x0b\x32..checkpointd.v1.OperationFailure.MetadataEntry\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xd1\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12Q\n\x08Pipeline\x12\x1f.checkpointd.v1.PipelineRequest\x1a .checkpointd.v1.PipelineResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'checkpointd/v1/checkpoint_service.proto\x12\x0e\x63heckpointd.v1\x1a&checkpointd/v1/operation_failure.proto\x1a\"checkpointd/v1/store_service.proto\x1a\x1b\x63heckpointd/v1/values.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa0\x03\n\x14PutCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x1c\n\x14parent_checkpoint_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x06 \x03(\t\x12\x18\n\x10\x63hannel_versions\x18\x07 \x03(\t\x12,\n\x06values\x18\x08 \x03(\x0b\x32\x1c.checkpointd.v1.ChannelValue\x12*\n\x08metadata\x18\t \x01(\x0b\x32\x18.checkpointd.v1.Metadata\x12\x32\n\x0cprecondition\x18\n \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x0e\n\x06writer\x18\x0b \x01(\x0c\x12\x12\n\nrequest_id\x18\x0c \x01(\x0c\x12\x13\n\x0blease_token\x18\r \x01(\x03\x12\x18\n\x0bttl_seconds\x18\x0e \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"(\n\x15PutCheckpointResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xbc\x02\n\x10PutWritesRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_path\x18\x05 \x01(\t\x12)\n\x06writes\x18\x06 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12\x32\n\x0cprecondition\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.Precondition\x12\x13\n\x0blease_token\x18\x08 \x01(\x03\x12\x12\n\nrequest_id\x18\t \x01(\x0c\x12;\n\x11serializer_family\x18\n \x01(\x0e\x32 .checkpointd.v1.SerializerFamily\"$\n\x11PutWritesResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"\xdb\x01\n\x14GetCheckpointRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07patches\x18\x04 \x01(\x08\x12)\n\x05known\x18\x05 \x03(\x0b\x32\x1a.checkpointd.v1.KnownValue\x12\x17\n\x0fmetadata_struct\x18\x06 \x01(\x08\x12\x16\n\x0emetadata_index\x18\x07 \x01(\x08\x12\x15\n\rcounts_as_use\x18\x08 \x01(\x08\"\x8c\x01\n\x15GetCheckpointResponse\x12.\n\x05tuple\x18\x01 \x01(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x96\x03\n\x16ListCheckpointsRequest\x12\x16\n\tthread_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x1a\n\rcheckpoint_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x12!\n\x14\x62\x65\x66ore_checkpoint_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\x0c\x12,\n\x04view\x18\x06 \x01(\x0e\x32\x1e.checkpointd.v1.CheckpointView\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x0f\n\x07patches\x18\t \x01(\x08\x12.\n\rfilter_struct\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x61ll_namespaces\x18\x0b \x01(\x08\x12\x17\n\x0fmetadata_struct\x18\x0c \x01(\x08\x42\x0c\n\n_thread_idB\x10\n\x0e_checkpoint_idB\x17\n\x15_before_checkpoint_id\"\xa8\x01\n\x17ListCheckpointsResponse\x12/\n\x06tuples\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.CheckpointTuple\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x32\n\rstored_values\x18\x04 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\"\x97\x01\n\x1dGetDeltaChannelHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t\x12\x0f\n\x07patches\x18\x05 \x01(\x08\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x91\x01\n\x13\x44\x65ltaChannelHistory\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12)\n\x06writes\x18\x02 \x03(\x0b\x32\x19.checkpointd.v1.TaskWrite\x12(\n\x04seed\x18\x03 \x01(\x0b\x32\x1a.checkpointd.v1.TypedValue\x12\x14\n\x0cseed_version\x18\x04 \x01(\t\"\xb5\x01\n\x1eGetDeltaChannelHistoryResponse\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.checkpointd.v1.DeltaChannelHistory\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x32\n\rstored_values\x18\x03 \x03(\x0b\x32\x1b.checkpointd.v1.StoredValue\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"@\n\x0fPipelineRequest\x12-\n\noperations\x18\x01 \x03(\x0b\x32\x19.checkpointd.v1.Operation\"\xba\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12>\n\x0eput_checkpoint\x18\x03 \x01(\x0b\x32$.checkpointd.v1.PutCheckpointRequestH\x00\x12\x36\n\nput_writes\x18\x04 \x01(\x0b\x32 .checkpointd.v1.PutWritesRequestH\x00\x12>\n\x0eget_checkpoint\x18\x05 \x01(\x0b\x32$.checkpointd.v1.GetCheckpointRequestH\x00\x12\x33\n\x0bstore_batch\x18\x07 \x01(\x0b\x32\x1c.checkpointd.v1.BatchRequestH\x00\x12\x13\n\x0btraceparent\x18\x06 \x01(\tB\x0b\n\toperation\"D\n\x10PipelineResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.checkpointd.v1.OperationResult\"\xcd\x02\n\x0fOperationResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12?\n\x0eput_checkpoint\x18\x02 \x01(\x0b\x32%.checkpointd.v1.PutCheckpointResponseH\x00\x12\x37\n\nput_writes\x18\x03 \x01(\x0b\x32!.checkpointd.v1.PutWritesResponseH\x00\x12?\n\x0eget_checkpoint\x18\x04 \x01(\x0b\x32%.checkpointd.v1.GetCheckpointResponseH\x00\x12\x33\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32 .checkpointd.v1.OperationFailureH\x00\x12\x34\n\x0bstore_batch\x18\x06 \x01(\x0b\x32\x1d.checkpointd.v1.BatchResponseH\x00\x42\x08\n\x06result*i\n\x0e\x43heckpointView\x12\x1f\n\x1b\x43HECKPOINT_VIEW_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HECKPOINT_VIEW_FULL\x10\x01\x12\x1c\n\x18\x43HECKPOINT_VIEW_METADATA\x10\x02\x32\xd1\x04\n\x11\x43heckpointService\x12\\\n\rPutCheckpoint\x12$.checkpointd.v1.PutCheckpointRequest\x1a%.checkpointd.v1.PutCheckpointResponse\x12P\n\tPutWrites\x12 .checkpointd.v1.PutWritesRequest\x1a!.checkpointd.v1.PutWritesResponse\x12\\\n\rGetCheckpoint\x12$.checkpointd.v1.GetCheckpointRequest\x1a%.checkpointd.v1.GetCheckpointResponse\x12\x62\n\x0fListCheckpoints\x12&.checkpointd.v1.ListCheckpointsRequest\x1a\'.checkpointd.v1.ListCheckpointsResponse\x12w\n\x16GetDeltaChannelHistory\x12-.checkpointd.v1.GetDeltaChannelHistoryRequest\x1a..checkpointd.v1.GetDeltaChannelHistoryResponse\x12Q\n\x08Pipeline\x12\x1f.checkpointd.v1.PipelineRequest\x1a .checkpointd.v1.PipelineResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'checkpointd.v1.checkpoint_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._loaded_options = None
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKPOINTVIEW']._serialized_start=3256
-  _globals['_CHECKPOINTVIEW']._serialized_end=3361
-  _globals['_PUTCHECKPOINTREQUEST']._serialized_start=119
-  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=535
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=537
-  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=577
-  _globals['_PUTWRITESREQUEST']._serialized_start=580
-  _globals['_PUTWRITESREQUEST']._serialized_end=896
-  _globals['_PUTWRITESRESPONSE']._serialized_start=898
-  _globals['_PUTWRITESRESPONSE']._serialized_end=934
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=937
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1156
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1159
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1299
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1302
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1708
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1711
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1879
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1882
-  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=2033
-  _globals['_DELTACHANNELHISTORY']._serialized_start=2036
-  _globals['_DELTACHANNELHISTORY']._serialized_end=2181
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=2184
-  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2365
-  _globals['_PIPELINEREQUEST']._serialized_start=2367
-  _globals['_PIPELINEREQUEST']._serialized_end=2431
-  _globals['_OPERATION']._serialized_start=2434
-  _globals['_OPERATION']._serialized_end=2695
-  _globals['_PIPELINERESPONSE']._serialized_start=2697
-  _globals['_PIPELINERESPONSE']._serialized_end=2765
-  _globals['_OPERATIONRESULT']._serialized_start=2768
-  _globals['_OPERATIONRESULT']._serialized_end=3047
-  _globals['_OPERATIONFAILURE']._serialized_start=3050
-  _globals['_OPERATIONFAILURE']._serialized_end=3254
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_start=3207
-  _globals['_OPERATIONFAILURE_METADATAENTRY']._serialized_end=3254
-  _globals['_CHECKPOINTSERVICE']._serialized_start=3364
-  _globals['_CHECKPOINTSERVICE']._serialized_end=3957
+  _globals['_CHECKPOINTVIEW']._serialized_start=3232
+  _globals['_CHECKPOINTVIEW']._serialized_end=3337
+  _globals['_PUTCHECKPOINTREQUEST']._serialized_start=195
+  _globals['_PUTCHECKPOINTREQUEST']._serialized_end=611
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_start=613
+  _globals['_PUTCHECKPOINTRESPONSE']._serialized_end=653
+  _globals['_PUTWRITESREQUEST']._serialized_start=656
+  _globals['_PUTWRITESREQUEST']._serialized_end=972
+  _globals['_PUTWRITESRESPONSE']._serialized_start=974
+  _globals['_PUTWRITESRESPONSE']._serialized_end=1010
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1013
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1232
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1235
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1375
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1378
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1784
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1787
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1955
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_start=1958
+  _globals['_GETDELTACHANNELHISTORYREQUEST']._serialized_end=2109
+  _globals['_DELTACHANNELHISTORY']._serialized_start=2112
+  _globals['_DELTACHANNELHISTORY']._serialized_end=2257
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_start=2260
+  _globals['_GETDELTACHANNELHISTORYRESPONSE']._serialized_end=2441
+  _globals['_PIPELINEREQUEST']._serialized_start=2443
+  _globals['_PIPELINEREQUEST']._serialized_end=2507
+  _globals['_OPERATION']._serialized_start=2510
+  _globals['_OPERATION']._serialized_end=2824
+  _globals['_PIPELINERESPONSE']._serialized_start=2826
+  _globals['_PIPELINERESPONSE']._serialized_end=2894
+  _globals['_OPERATIONRESULT']._serialized_start=2897
+  _globals['_OPERATIONRESULT']._serialized_end=3230
+  _globals['_CHECKPOINTSERVICE']._serialized_start=3340
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3933
 # @@protoc_insertion_point(module_scope)

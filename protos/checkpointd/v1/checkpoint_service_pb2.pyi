@@ -1,3 +1,5 @@
+from checkpointd.v1 import operation_failure_pb2 as _operation_failure_pb2
+from checkpointd.v1 import store_service_pb2 as _store_service_pb2
 from checkpointd.v1 import values_pb2 as _values_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -203,20 +205,22 @@ class PipelineRequest(_message.Message):
     def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("id", "timeout_ms", "put_checkpoint", "put_writes", "get_checkpoint", "traceparent")
+    __slots__ = ("id", "timeout_ms", "put_checkpoint", "put_writes", "get_checkpoint", "store_batch", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PUT_WRITES_FIELD_NUMBER: _ClassVar[int]
     GET_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    STORE_BATCH_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     timeout_ms: int
     put_checkpoint: PutCheckpointRequest
     put_writes: PutWritesRequest
     get_checkpoint: GetCheckpointRequest
+    store_batch: _store_service_pb2.BatchRequest
     traceparent: str
-    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointRequest, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesRequest, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointRequest, _Mapping]] = ..., store_batch: _Optional[_Union[_store_service_pb2.BatchRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class PipelineResponse(_message.Message):
     __slots__ = ("results",)
@@ -225,36 +229,17 @@ class PipelineResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ...) -> None: ...
 
 class OperationResult(_message.Message):
-    __slots__ = ("id", "put_checkpoint", "put_writes", "get_checkpoint", "failure")
+    __slots__ = ("id", "put_checkpoint", "put_writes", "get_checkpoint", "failure", "store_batch")
     ID_FIELD_NUMBER: _ClassVar[int]
     PUT_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PUT_WRITES_FIELD_NUMBER: _ClassVar[int]
     GET_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    STORE_BATCH_FIELD_NUMBER: _ClassVar[int]
     id: int
     put_checkpoint: PutCheckpointResponse
     put_writes: PutWritesResponse
     get_checkpoint: GetCheckpointResponse
-    failure: OperationFailure
-    def __init__(self, id: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointResponse, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesResponse, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointResponse, _Mapping]] = ..., failure: _Optional[_Union[OperationFailure, _Mapping]] = ...) -> None: ...
-
-class OperationFailure(_message.Message):
-    __slots__ = ("code", "message", "reason", "metadata", "retry_after_ms")
-    class MetadataEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
-    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
-    code: int
-    message: str
-    reason: str
-    metadata: _containers.ScalarMap[str, str]
-    retry_after_ms: int
-    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
+    failure: _operation_failure_pb2.OperationFailure
+    store_batch: _store_service_pb2.BatchResponse
+    def __init__(self, id: _Optional[int] = ..., put_checkpoint: _Optional[_Union[PutCheckpointResponse, _Mapping]] = ..., put_writes: _Optional[_Union[PutWritesResponse, _Mapping]] = ..., get_checkpoint: _Optional[_Union[GetCheckpointResponse, _Mapping]] = ..., failure: _Optional[_Union[_operation_failure_pb2.OperationFailure, _Mapping]] = ..., store_batch: _Optional[_Union[_store_service_pb2.BatchResponse, _Mapping]] = ...) -> None: ...

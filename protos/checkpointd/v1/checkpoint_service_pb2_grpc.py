@@ -118,11 +118,11 @@ class CheckpointServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Pipeline(self, request_iterator, context):
-        """Does puts, writes and reads over one stream, for clients that make many calls. Each operation has its own id and gets
-        one result as soon as it is done; a put is durable when its result arrives. The operations on one namespace are done,
-        and answered, in the order in which they were sent; writes that arrive together may share a commit. No operation waits
-        for the result of an earlier one: one that builds on another says so by its precondition (`if_last_checkpoint_id`), and
-        is rejected if the other was rejected or lost.
+        """Does puts, writes, reads and the store's batches over one stream, for clients that make many calls. Each operation has
+        its own id and gets one result as soon as it is done; a put is durable when its result arrives. The operations on one
+        namespace are done, and answered, in the order in which they were sent; writes that arrive together may share a commit.
+        No operation waits for the result of an earlier one: one that builds on another says so by its precondition
+        (`if_last_checkpoint_id`), and is rejected if the other was rejected or lost.
 
         The server ends the stream with UNAVAILABLE when it shuts down, after it has answered the operations that it received,
         and also if its results aren't read. Operations without a result when the stream ends may or may not have been done:

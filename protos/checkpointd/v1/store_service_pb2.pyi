@@ -1,6 +1,6 @@
 import datetime
 
-from checkpointd.v1 import checkpoint_service_pb2 as _checkpoint_service_pb2
+from checkpointd.v1 import operation_failure_pb2 as _operation_failure_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -372,8 +372,8 @@ class StoreResult(_message.Message):
     search: SearchItemsResponse
     list_namespaces: ListNamespacesResponse
     count: CountItemsResponse
-    failure: _checkpoint_service_pb2.OperationFailure
-    def __init__(self, get: _Optional[_Union[GetItemResponse, _Mapping]] = ..., put: _Optional[_Union[PutItemResponse, _Mapping]] = ..., delete: _Optional[_Union[DeleteItemResponse, _Mapping]] = ..., search: _Optional[_Union[SearchItemsResponse, _Mapping]] = ..., list_namespaces: _Optional[_Union[ListNamespacesResponse, _Mapping]] = ..., count: _Optional[_Union[CountItemsResponse, _Mapping]] = ..., failure: _Optional[_Union[_checkpoint_service_pb2.OperationFailure, _Mapping]] = ...) -> None: ...
+    failure: _operation_failure_pb2.OperationFailure
+    def __init__(self, get: _Optional[_Union[GetItemResponse, _Mapping]] = ..., put: _Optional[_Union[PutItemResponse, _Mapping]] = ..., delete: _Optional[_Union[DeleteItemResponse, _Mapping]] = ..., search: _Optional[_Union[SearchItemsResponse, _Mapping]] = ..., list_namespaces: _Optional[_Union[ListNamespacesResponse, _Mapping]] = ..., count: _Optional[_Union[CountItemsResponse, _Mapping]] = ..., failure: _Optional[_Union[_operation_failure_pb2.OperationFailure, _Mapping]] = ...) -> None: ...
 
 class BatchResponse(_message.Message):
     __slots__ = ("results",)

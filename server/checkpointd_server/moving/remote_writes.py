@@ -13,12 +13,12 @@ import grpc
 
 from checkpointd.v1.checkpoint_service_pb2 import (
     Operation,
-    OperationFailure,
     PipelineRequest,
     PutCheckpointRequest,
     PutWritesRequest,
 )
 from checkpointd.v1.export_pb2 import ExportedThread
+from checkpointd.v1.operation_failure_pb2 import OperationFailure
 from checkpointd.v1.thread_service_pb2 import ArchiveThreadRequest, DeleteThreadRequest, UpdateThreadRequest
 from checkpointd.v1.value_service_pb2 import PutPartRequest
 from checkpointd.v1.values_pb2 import ChannelValue, CheckpointTuple, TaskWrite, TypedValue

@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 if TYPE_CHECKING:
-    from checkpointd.v1.checkpoint_service_pb2 import OperationFailure
+    from checkpointd.v1.operation_failure_pb2 import OperationFailure
 
 _DETAILS_KEY = "grpc-status-details-bin"
 

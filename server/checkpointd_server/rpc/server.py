@@ -177,7 +177,10 @@ class RpcServer:
         self._calls = Calls(call_limits, self._authenticator, load, self._connections, tenants, self._quotas, tracing)
         self._executor = BoundedExecutor()
         operations = Operations(store, limits, self._executor, self._calls.log.slow_call_log)
-        self._pipelines = Pipelines(operations, self._calls, self._authenticator, load, options.pipeline)
+        items = StoreServicer(store, limits, self._executor, tenants, self._calls.log.metrics.items)
+        self._pipelines = Pipelines(
+            operations, items.fill_batch, self._calls, self._authenticator, load, options.pipeline
+        )
         self._server = grpc.aio.server(options=_channel_arguments(options))
         self._server.add_generic_rpc_handlers((LargeHeadersRejector(self._connections),))
         self._info = InfoServicer(limits, server_id=store.id, has_vectors=store.has_vectors)
@@ -198,7 +201,7 @@ class RpcServer:
             (tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"], TenantServicer(store, limits, tenants)),
             (
                 store_service_pb2.DESCRIPTOR.services_by_name["StoreService"],
-                StoreServicer(store, limits, self._executor, tenants, self._calls.log.metrics.items),
+                items,
             ),
             (
                 retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from langchain_core.embeddings import Embeddings
-from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, single_result
+from langgraph.checkpoint.grpc._store.answers import is_too_large, single_result
 from langgraph.checkpoint.grpc._store.batches import BatchQueue
 from langgraph.checkpoint.grpc._store.embedding import aembed, embed
 from langgraph.checkpoint.grpc._store.extras import StoreExtras
@@ -147,6 +147,8 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         self._index = ItemIndex(index, text)
         self._serde = ItemSerde(serde, searchable)
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, BatchQueue] = WeakKeyDictionary()
+        self._here: tuple[ref[asyncio.AbstractEventLoop], int, BatchQueue] | None = None
+        """The queue that was used last, if nothing has changed: its event loop, and the connections' generation."""
         self._closed = False
 
     @classmethod
@@ -228,17 +230,17 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
         # Most calls: a single operation skips the flow, which takes as long as everything else together.
         alone = single(given, self._serde, self._index)
         if alone is not None:
-            (outcome,) = await queue.submit((alone,))
+            (outcome,) = await queue.submit(alone)
             if not is_too_large(outcome):
-                return [single_result(alone, outcome, self._serde, target)]
+                return [single_result(alone.kinds[0], outcome, self._serde, target)]
         return await flows.arun(run_batch(given, self._serde, self._index, target), self._acall)
 
     def _flow(self, operations: list[AnyOp]) -> flows.Flow[list[Any]]:
         alone = single(operations, self._serde, self._index)
         if alone is not None:
-            (outcome,) = yield Submit((alone,))
+            (outcome,) = yield Submit(alone)
             if not is_too_large(outcome):
-                return [single_result(alone, outcome, self._serde, self._client.options.target)]
+                return [single_result(alone.kinds[0], outcome, self._serde, self._client.options.target)]
         return (yield from run_batch(operations, self._serde, self._index, self._client.options.target))
 
     def _call(self, step: Any) -> Any:
@@ -246,11 +248,13 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             case Wanted():
                 return embed(self._index.embeddings, step)
             case Submit() if not fork.lost_aio():
-                loop = self._client.channels.in_background().loop
-                return asyncio.run_coroutine_threadsafe(self._submit(step), loop).result()
+                done = self._queue_of(self._client.channels.in_background().loop).submit_elsewhere(step.operations)
+                try:
+                    return done.result()
+                finally:
+                    done.cancel()  # if this thread was interrupted
             case Submit():
-                request = pb.BatchRequest(operations=step.operations)
-                return check_results(self._client.call(request), request)
+                return self._client.call(pb.BatchRequest.FromString(step.operations.body)).results
         return self._client.call(step)
 
     async def _acall(self, step: Any) -> Any:
@@ -260,27 +264,28 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
             case Submit() if not fork.lost_aio():
                 if (here := self._queue_here()) is not None:
                     return await here.submit(step.operations)
-                loop = self._client.channels.aio().loop
-                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._submit(step), loop))
+                queue = self._queue_of(self._client.channels.aio().loop)
+                return await asyncio.wrap_future(queue.submit_elsewhere(step.operations))
             case Submit():
                 return await asyncio.to_thread(self._call, step)
         return await self._client.acall(step)
 
-    async def _submit(self, step: Submit) -> Any:
-        """Hands operations to the queue of the running event loop."""
-        return await self._queue_of(asyncio.get_running_loop()).submit(step.operations)
-
     def _queue_here(self) -> BatchQueue | None:
         """Returns the queue of the running event loop. None: calls are made in another loop."""
-        if fork.lost_aio():
+        loop, channels, here = asyncio.get_running_loop(), self._client.channels, self._here
+        if here is not None and here[0]() is loop and here[1] == channels.generation:
+            return here[2]
+        generation = channels.generation
+        if fork.lost_aio() or channels.aio().loop is not loop:
             return None
-        loop = self._client.channels.aio().loop
-        return self._queue_of(loop) if loop is asyncio.get_running_loop() else None
+        queue = self._queue_of(loop)
+        self._here = ref(loop), generation, queue
+        return queue
 
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> BatchQueue:
         queue = self._queues.get(loop)
         if queue is None:
-            queue = self._queues[loop] = BatchQueue(self._client)
+            queue = self._queues.setdefault(loop, BatchQueue(self._client, loop))
         return queue
 
     # LangGraph's methods, with further arguments.

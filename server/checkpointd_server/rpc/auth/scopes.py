@@ -77,10 +77,11 @@ NEEDED: Mapping[str, Needed] = {
 }
 """The scope that each RPC needs, by its full name. An RPC that is missing here is not served."""
 
-OPERATIONS: Mapping[str, Scope] = {
+OPERATIONS: Mapping[str, Needed] = {
     "get_checkpoint": Scope.READ,
     "put_checkpoint": Scope.WRITE,
     "put_writes": Scope.WRITE,
+    "store_batch": CallScope.PER_OPERATION,
 }
 """The scope that each operation of a pipeline needs, by its field."""
 

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from checkpointd.v1.store_service_pb2 import BatchRequest, DeleteItemRequest
+from checkpointd.v1.store_service_pb2 import DESCRIPTOR, BatchRequest, DeleteItemRequest
 from checkpointd_server.domain.access import ANYBODY, Scope
 from checkpointd_server.rpc.auth.scopes import Needed
 from checkpointd_server.rpc.calls.log_rate_limit import RateLimitedLog
@@ -27,6 +27,7 @@ MOST_NAMES = 20
 """Maximum number of a list's entries that are written. The list's length is always written."""
 MOST_CHARACTERS = 1024
 """Maximum length of texts that are written, in characters."""
+_BATCH = DESCRIPTOR.services_by_name["StoreService"].methods_by_name["Batch"]
 _MOST_DEPTH = 3
 _NUMBERS = {FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32}
 _UNTOLD = {"lease_token", "leases", "page_token", "request_id", "token"}
@@ -83,6 +84,19 @@ class AuditTrail:
             return
         fields = _fields(call, peer, method, code)
         self._lines.log(logging.INFO, "audit", f"audit {fields['action']}", **fields)
+
+    def batch(self, call: Any, peer: str, outcome: Message | str) -> None:
+        """Records a batch of the store that was an operation of a pipeline.
+
+        Args:
+            call: The batch.
+            peer: The client, as gRPC names it.
+            outcome: The answer, or the name of a status code.
+        """
+        if isinstance(outcome, str):
+            self.failed(call, peer, _BATCH, outcome)
+        elif _is_concerned(call.request):
+            self.done(call, peer, _BATCH, outcome.SerializeToString())
 
     def stop(self) -> None:
         """Writes how many lines were suppressed."""

@@ -196,6 +196,16 @@ class Calls:
                 raise refusal
         self.tenants.check_storing(state, size)
 
+    def audit_batch(self, call: Call, peer: str, outcome: Message | str) -> None:
+        """Records a batch of the store that was an operation of a pipeline, if it deletes items.
+
+        Args:
+            call: The batch.
+            peer: The client, as gRPC names it.
+            outcome: The answer, or the name of a status code.
+        """
+        self._audit.batch(call, peer, outcome)
+
     def note_wasted(self, peer: str, error: Exception | None = None) -> None:
         """Records a wasted call: its client cancelled it, or caused its rejection."""
         if error is None or isinstance(error, _WASTED):

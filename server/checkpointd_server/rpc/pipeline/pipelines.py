@@ -35,6 +35,7 @@ from checkpointd_server.rpc.conversion.checkpoints import read_put_checkpoint, r
 from checkpointd_server.rpc.conversion.wire import parse
 from checkpointd_server.rpc.errors import Draining, Failure, RequestTooLarge
 from checkpointd_server.rpc.operations import Operations, read_get_checkpoint
+from checkpointd_server.rpc.pipeline.store_batches import DoBatch, StoreBatches
 from checkpointd_server.rpc.pipeline.stream_operations import OPERATION_METHODS, StreamOperation, StreamOperations
 from checkpointd_server.rpc.tenants import TenantState
 
@@ -62,7 +63,8 @@ class Pipelines:
     """Serves streams, and keeps track of open ones.
 
     Args:
-        operations: Executes the operations.
+        operations: Executes the operations on checkpoints.
+        do_batch: Executes batches of the store.
         calls: Counts and logs them.
         authenticator: Authenticates callers.
         load: Counts the bytes of requests and answers.
@@ -72,12 +74,14 @@ class Pipelines:
     def __init__(
         self,
         operations: Operations,
+        do_batch: DoBatch,
         calls: Calls,
         authenticator: Authenticator,
         load: AdmissionController,
         options: PipelineOptions,
     ) -> None:
         self.operations = operations
+        self.do_batch = do_batch
         self.calls = calls
         self.authenticator = authenticator
         self.load = load
@@ -173,9 +177,10 @@ class _Stream:
             self._calls,
             self._load,
             write=context.write,
-            changed=self._notify,
+            changed=self._results_sent,
             unread=self._results_unread,
         )
+        self._batches = StoreBatches(pipelines.do_batch, self._taken, self._calls, self._peer)
 
     async def serve(self) -> Failure | None:
         """Serves operations until the client ends the stream, or it has to end; returns why, then."""
@@ -202,6 +207,7 @@ class _Stream:
                 self._calls.note_wasted(self._peer)  # even if it was cancelled: gRPC may say that it has ended
             self._is_served = True
             self._taken.drop()
+            self._batches.drop()
         return self._failure
 
     def end(self, error: Exception) -> None:
@@ -232,6 +238,10 @@ class _Stream:
     def _notify(self) -> None:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
+
+    def _results_sent(self) -> None:
+        self._batches.start()
+        self._notify()
 
     def _results_unread(self, timeout: float | None) -> None:
         """Ends a stream whose results can't be sent. None: its client is gone."""
@@ -281,7 +291,10 @@ class _Stream:
             for message in messages:
                 kind = message.WhichOneof("operation")
                 request = getattr(message, kind) if kind else None
-                key = (request.thread_id, request.checkpoint_ns) if request is not None else ("", "")
+                if request is None or kind == "store_batch":
+                    key = ("", "")
+                else:
+                    key = (request.thread_id, request.checkpoint_ns)
                 operation = StreamOperation(message.id, kind, key)
                 if not admitted or identity is None or tenant is None:
                     operation.identity = identity
@@ -292,7 +305,10 @@ class _Stream:
                     tenant.activity.begun(operation)
                     self._read_operation(operation, message, request, identity, refused_threads)
                     admitted, size = admitted - 1, size - operation.size
-                self._taken.place(operation, writes)
+                if operation.batch is None:
+                    self._taken.place(operation, writes)
+                else:
+                    self._batches.place(operation)
                 if self._loop.time() > slice_end:
                     self._taken.submit(writes)
                     writes = []
@@ -322,9 +338,12 @@ class _Stream:
             operation.span = tracing.serve(OPERATION_METHODS[kind], message.traceparent, operation.key[0])
         try:
             if kind is None:
-                raise InvalidArgument("operation", "is required: set put_checkpoint, put_writes or get_checkpoint")
+                raise InvalidArgument("operation", "is required: set one of its fields")
             check_scope(identity, OPERATIONS[kind])
-            if kind == "get_checkpoint":
+            if kind == "store_batch":
+                operation.batch = request
+                operation.size = request.ByteSize()
+            elif kind == "get_checkpoint":
                 operation.read = read_get_checkpoint(request, identity.tenant, self._limits)
                 operation.size = READ_BYTES
             else:

@@ -14,6 +14,8 @@ from functools import partial
 from time import perf_counter
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import store_service_pb2 as store_pb
+from checkpointd.v1.operation_failure_pb2 import OperationFailure
 from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.checkpoints import PendingWrite
 from checkpointd_server.domain.errors import ResultTooLarge
@@ -33,18 +35,19 @@ OPERATION_METHODS = {
     "put_checkpoint": "CheckpointService/PutCheckpoint",
     "put_writes": "CheckpointService/PutWrites",
     "get_checkpoint": "CheckpointService/GetCheckpoint",
+    "store_batch": "StoreService/Batch",
     None: "CheckpointService/Pipeline",
 }
 
 NamespaceKey = tuple[str, str]
-"""Thread and namespace, as in the request."""
+"""Thread and namespace, as in the request. Both empty for batches."""
 
 
 class StreamOperation:
     """An accepted operation, until its result is in the outbox."""
 
     __slots__ = (
-        "deadline", "failure", "id", "identity", "key", "kind", "pending", "read", "size", "span",
+        "batch", "deadline", "failure", "id", "identity", "key", "kind", "pending", "read", "size", "span",
         "started", "tenant",
     )  # fmt: skip
 
@@ -60,9 +63,10 @@ class StreamOperation:
         self.deadline: float | None = None
         self.started = 0.0
         self.span: Span | None = None
-        # One of these three is set.
+        # One of these four is set.
         self.pending: PendingWrite | None = None
         self.read: GetCheckpoint | None = None
+        self.batch: store_pb.BatchRequest | None = None
         self.failure: Failure | None = None
 
     @property
@@ -78,7 +82,8 @@ class StreamOperation:
     def as_call(self) -> Call:
         """Returns it as a call, for the log."""
         call = Call(OPERATION_METHODS[self.kind], "pipeline")
-        call.identity, call.request, call.span = self.identity, _Named(self.key), self.span
+        call.identity, call.span = self.identity, self.span
+        call.request = _Named(self.key) if self.batch is None else self.batch
         call.started = self.started or call.started
         return call
 
@@ -110,7 +115,7 @@ class StreamOperations:
     """Executes the operations of a stream.
 
     Args:
-        operations: Executes them.
+        operations: Executes those on checkpoints.
         calls: Counts and logs them.
         load: Counts the bytes of results.
         write: Sends a message.
@@ -171,7 +176,7 @@ class StreamOperations:
                 return
             elif operation.failure is not None:
                 response = pb.PipelineResponse(results=[failed(operation.id, operation.failure)])
-                self._answer((operation,), response.SerializeToString())
+                self.answer((operation,), response.SerializeToString())
             else:
                 namespace.reading = True
                 self._ready_reads.append(operation)
@@ -211,7 +216,7 @@ class StreamOperations:
                     self._finished(operation, 0)
                 answered.append(namespace.writes.popleft())
         if answered:
-            self._answer(answered, response.SerializeToString())
+            self.answer(answered, response.SerializeToString())
         writes: list[PendingWrite] = []
         for key, namespace in namespaces.items():
             if not namespace.writes:
@@ -219,7 +224,7 @@ class StreamOperations:
         self.submit(writes)
 
     def _start_reads(self) -> None:
-        while self._ready_reads and len(self._reads) < READS_AT_ONCE and self._has_room:
+        while self._ready_reads and len(self._reads) < READS_AT_ONCE and self.has_room:
             operation = self._ready_reads.popleft()
             task = self._loop.create_task(self._get(operation))
             self._reads.add(task)
@@ -229,7 +234,7 @@ class StreamOperations:
         self._reads.discard(task)
         if task.cancelled():
             self._calls.log.cancelled(operation.as_call())
-            self._free((operation,))
+            self.free((operation,))
         elif (error := task.exception()) is not None:
             raise error
 
@@ -239,31 +244,58 @@ class StreamOperations:
         result = response.results.add(id=operation.id)
         when_sent: list[Callable[[object], None]] = []
         assert operation.read is not None
-        if operation.span is not None:
-            current_spans.set((operation.span,))
         try:
-            timeout = None if operation.deadline is None else max(operation.deadline - self._loop.time(), 0)
+            timeout = self.begin(operation)
             result.get_checkpoint.SetInParent()
             await self._operations.get_checkpoint(operation.read, result.get_checkpoint, timeout)
-            encoded = response.SerializeToString()
-            if len(encoded) > self._operations.limits.max_message_bytes:
-                raise ResultTooLarge(len(encoded), limit=self._operations.limits.max_message_bytes)
-            tenants = self._calls.tenants
-            assert operation.identity is not None
-            state = tenants.of(operation.identity.tenant)
-            tenants.take_answer(state, self._load, len(encoded), when_sent.append, refuse=True)
-            self._finished(operation, len(encoded))
+            encoded = self.encode(operation, response, when_sent, refuse=True)
         except Exception as error:
             failure = failed(operation.id, self._calls.refused(operation.as_call(), error))
             encoded = pb.PipelineResponse(results=[failure]).SerializeToString()
         del response, result
         self._reads.discard(this_task())
-        self._answer((operation,), encoded, when_sent)
+        self.answer((operation,), encoded, when_sent)
         namespace, writes = self._namespaces[operation.key], list[PendingWrite]()
         namespace.reading = False
         self._advance(operation.key, namespace, writes)
         self.submit(writes)
         self._start_reads()
+
+    def begin(self, operation: StreamOperation) -> float | None:
+        """Begins an operation's work in its task, and returns how long it may take, in seconds."""
+        if operation.span is not None:
+            current_spans.set((operation.span,))
+        return None if operation.deadline is None else max(operation.deadline - self._loop.time(), 0)
+
+    def encode(
+        self,
+        operation: StreamOperation,
+        response: pb.PipelineResponse,
+        when_sent: list[Callable[[object], None]],
+        *,
+        refuse: bool,
+    ) -> bytes:
+        """Encodes the answer of an operation that has succeeded.
+
+        Args:
+            operation: The operation.
+            response: Its answer.
+            when_sent: Gets what to call when the answer was sent, or was dropped.
+            refuse: Whether to refuse answers for which there is no memory: not if they tell of changes.
+
+        Raises:
+            ResultTooLarge: The answer exceeds the maximum message size.
+            Overloaded: There is no memory for it.
+        """
+        encoded = response.SerializeToString()
+        if len(encoded) > self._operations.limits.max_message_bytes:
+            raise ResultTooLarge(len(encoded), limit=self._operations.limits.max_message_bytes)
+        tenants = self._calls.tenants
+        assert operation.identity is not None
+        state = tenants.of(operation.identity.tenant)
+        tenants.take_answer(state, self._load, len(encoded), when_sent.append, refuse=refuse)
+        self._finished(operation, len(encoded))
+        return encoded
 
     def _finished(self, operation: StreamOperation, response_bytes: int) -> None:
         assert operation.kind is not None
@@ -280,18 +312,18 @@ class StreamOperations:
         else:
             self._load.finished()
 
-    def _answer(
+    def answer(
         self, operations: Iterable[StreamOperation], encoded: bytes, when_sent: Sequence[Callable[[object], None]] = ()
     ) -> None:
         """Puts the results of operations in the outbox."""
-        count, size = self._free(operations)
+        count, size = self.free(operations)
         if self._outbox is None:
             for note in when_sent:
                 note(None)
         else:
             self._outbox.put(encoded, count, size, when_sent)
 
-    def _free(self, operations: Iterable[StreamOperation]) -> tuple[int, int]:
+    def free(self, operations: Iterable[StreamOperation]) -> tuple[int, int]:
         """Counts operations as no longer in flight, and returns their number and size in bytes."""
         count = total = reserved = size = 0
         tenant: TenantState | None = None  # all the same, unless a key was given to another tenant
@@ -313,7 +345,8 @@ class StreamOperations:
         return count, total
 
     @property
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """True if more reads may be started."""
         return self._outbox is not None and self._outbox.has_room
 
     def _results_sent(self, count: int, size: int) -> None:
@@ -328,8 +361,8 @@ class StreamOperations:
         for task in self._reads:
             task.cancel()
         dropped = [operation for namespace in self._namespaces.values() for operation in namespace.waiting]
-        self._free(dropped)
-        self._free(self._ready_reads)
+        self.free(dropped)
+        self.free(self._ready_reads)
         for namespace in self._namespaces.values():
             namespace.waiting.clear()
         self._ready_reads.clear()
@@ -345,7 +378,7 @@ def _tell_nobody() -> None:
 
 def failed(number: int, failure: Failure) -> pb.OperationResult:
     """Returns the result of an operation that failed."""
-    told = pb.OperationFailure(
+    told = OperationFailure(
         code=failure.code.value[0],
         message=failure.message,
         reason=failure.reason,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from checkpointd.v1 import checkpoint_service_pb2 as checkpoints_pb
 from checkpointd.v1 import store_service_pb2 as pb
+from checkpointd.v1.operation_failure_pb2 import OperationFailure
 from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import CheckpointdError, InvalidArgument, ItemVersionConflict, ResultTooLarge
 from checkpointd_server.domain.items import Changed, DeleteItem, ItemChange, ItemKey, ItemStore, PutItem, StoredItem
@@ -147,8 +147,16 @@ class StoreServicer:
 
     async def batch(self, request: pb.BatchRequest, identity: Identity, timeout: float | None) -> bytes:
         """Does several operations: reads first, then changes."""
+        response = pb.BatchResponse()
+        await self.fill_batch(request, identity, response, timeout)
+        return response.SerializeToString()
+
+    async def fill_batch(
+        self, request: pb.BatchRequest, identity: Identity, response: pb.BatchResponse, timeout: float | None
+    ) -> None:
+        """Does several operations, and fills in their results."""
         check_count(len(request.operations), "operations", self._limits.max_batch)
-        return await _Batch(self, request, identity, self._store.items(identity.tenant), timeout).run()
+        await _Batch(self, request, identity, self._store.items(identity.tenant), response, timeout).run()
 
     async def _read_put(self, request: pb.PutItemRequest) -> PutItem:
         if request.ByteSize() > _LARGE_BYTES:
@@ -206,6 +214,7 @@ class _Batch:
         request: pb.BatchRequest,
         identity: Identity,
         items: ItemStore,
+        response: pb.BatchResponse,
         timeout: float | None,
     ) -> None:
         self._servicer = servicer
@@ -215,13 +224,12 @@ class _Batch:
         self._is_small = request.ByteSize() <= _LARGE_BYTES
         self._items = items
         self._timeout = timeout
-        self._response = pb.BatchResponse()
-        self._results = [self._response.results.add() for _ in request.operations]
+        self._results = [response.results.add() for _ in request.operations]
         self._room = servicer._value_bytes
         """The number of bytes left for values."""
 
-    async def run(self) -> bytes:
-        """Does the operations, and returns the encoded response."""
+    async def run(self) -> None:
+        """Does the operations, and fills in their results."""
         gets: dict[int, tuple[ItemKey, bool]] = {}
         changes: dict[int, ItemChange] = {}
         others: list[int] = []
@@ -251,7 +259,6 @@ class _Batch:
                 self._fail(number, error)
         if changes:
             await self._change(changes)
-        return self._response.SerializeToString()
 
     async def _read_put(self, request: pb.PutItemRequest) -> PutItem:
         put = read_put(request, self._limits) if self._is_small else await self._servicer._read_put(request)
@@ -274,7 +281,7 @@ class _Batch:
         if failure.reason not in _OF_ONE:
             raise error
         self._results[number].failure.CopyFrom(
-            checkpoints_pb.OperationFailure(
+            OperationFailure(
                 code=failure.code.value[0],
                 message=failure.message,
                 reason=failure.reason,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
@@ -15,16 +14,18 @@ from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 from checkpointd.v1 import store_service_pb2 as pb
 
+_OTHERS = "the server answered with results of other operations"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def single_result(
-    operation: pb.StoreOperation, outcome: pb.StoreResult, serde: ItemSerde, target: str
-) -> StoredItem | None:
+def single_result(kind: str, outcome: pb.StoreResult, serde: ItemSerde, target: str) -> StoredItem | None:
     """Returns the result of a single operation. Raises CheckpointdError."""
-    if outcome.HasField("failure"):
-        raise from_rpc_error(OperationError(outcome.failure), target=target, method=f"Batch ({kind_of(operation)})")
-    return read_item(outcome.get, serde) if outcome.HasField("get") else None
+    found = outcome.WhichOneof("result")
+    if found == kind:
+        return read_item(outcome.get, serde) if kind == "get" else None
+    if found != "failure":
+        raise CorruptValueError(_OTHERS)
+    raise from_rpc_error(OperationError(outcome.failure), target=target, method=f"Batch ({kind})")
 
 
 def is_too_large(outcome: pb.StoreResult) -> bool:
@@ -32,14 +33,12 @@ def is_too_large(outcome: pb.StoreResult) -> bool:
     return outcome.HasField("failure") and outcome.failure.reason == "MESSAGE_TOO_LARGE"
 
 
-def check_results(response: pb.BatchResponse, request: pb.BatchRequest) -> Sequence[pb.StoreResult]:
-    """Returns a batch's results. Raises CorruptValueError if they don't belong to its operations."""
-    results = list(response.results)
-    kinds = [result.WhichOneof("result") for result in results]
-    if len(results) != len(request.operations) or any(
-        found not in (kind_of(operation), "failure") for operation, found in zip(request.operations, kinds, strict=True)
+def check_results(results: Sequence[pb.StoreResult], kinds: Sequence[str]) -> Sequence[pb.StoreResult]:
+    """Returns the results of operations. Raises CorruptValueError if they aren't of their kinds."""
+    if len(results) != len(kinds) or any(
+        result.WhichOneof("result") not in (kind, "failure") for result, kind in zip(results, kinds, strict=True)
     ):
-        raise CorruptValueError("the server answered with results of other operations")
+        raise CorruptValueError(_OTHERS)
     return results
 
 
@@ -52,24 +51,42 @@ def read_item(response: pb.GetItemResponse, serde: ItemSerde) -> StoredItem | No
     """Reads the answer to a get. Raises CorruptValueError."""
     if not response.HasField("item"):
         return None
-    return StoredItem(**_fields(response.item, serde))
+    message = response.item
+    created_at, updated_at = _times(message)
+    return StoredItem(
+        value=serde.read(message.value),
+        key=message.key,
+        namespace=tuple(message.namespace),
+        created_at=created_at,
+        updated_at=updated_at,
+        version=message.version,
+        expires_at=_time(message.expires_at) if message.HasField("expires_at") else None,
+    )
 
 
 def read_found(message: pb.FoundItem, serde: ItemSerde) -> FoundItem:
     """Reads an item that was found. Raises CorruptValueError."""
-    return FoundItem(**_fields(message.item, serde), score=message.score if message.HasField("score") else None)
+    item = message.item
+    created_at, updated_at = _times(item)
+    return FoundItem(
+        value=serde.read(item.value),
+        key=item.key,
+        namespace=tuple(item.namespace),
+        created_at=created_at,
+        updated_at=updated_at,
+        version=item.version,
+        expires_at=_time(item.expires_at) if item.HasField("expires_at") else None,
+        score=message.score if message.HasField("score") else None,
+    )
 
 
-def _fields(message: pb.Item, serde: ItemSerde) -> dict[str, Any]:
-    return {
-        "namespace": tuple(message.namespace),
-        "key": message.key,
-        "value": serde.read(message.value),
-        "created_at": _time(message.created_at),
-        "updated_at": _time(message.updated_at),
-        "version": message.version,
-        "expires_at": _time(message.expires_at) if message.HasField("expires_at") else None,
-    }
+def _times(message: pb.Item) -> tuple[datetime, datetime]:
+    """Returns when an item was created and when it was updated: the same, unless it was put again."""
+    created, updated = message.created_at, message.updated_at
+    created_at = _time(created)
+    if created == updated:
+        return created_at, created_at
+    return created_at, _time(updated)
 
 
 def _time(stamp: Timestamp) -> datetime:

@@ -1,87 +1,117 @@
-"""Batches of many callers' operations: those that wait in one event loop share a call.
+"""Batches of many callers' operations: those that wait in one event loop share an operation of the pipeline.
 
-Operations that arrive while calls are in flight wait for the next call, so batches grow with the load, and a single
-operation doesn't wait. If many wait, a call takes half of them, to keep client, server and database busy at the same
-time. Writes to one item never share a call: the server would only do the last one, whatever versions they expect.
+Operations that arrive while batches are in flight wait for the next one, so batches grow with the load, and a single
+operation doesn't wait. If many wait, a batch takes half of them, to keep client, server and database busy at the same
+time. Writes to one item are made in order, one after another: batches aren't ordered, and of several writes in one
+batch the server would only do the last, whatever versions they expect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any
+from weakref import ref
 
-from langgraph.checkpoint.grpc._store.answers import check_results
-from langgraph.checkpoint.grpc._store.operations import written_item
+from langgraph.checkpoint.grpc._store.encoding import Encoded, ItemPlace
 from langgraph.checkpoint.grpc._transport.client import Client
-from langgraph.checkpoint.grpc.errors import CheckpointdError, again
+from langgraph.checkpoint.grpc._transport.operation import BATCH, Metadata, Operation
+from langgraph.checkpoint.grpc.errors import CheckpointdError, CorruptValueError, again
 
 from checkpointd.v1 import store_service_pb2 as pb
 
 MAX_IN_FLIGHT = 4
-"""Maximum number of calls in flight."""
+"""Maximum number of batches in flight."""
 MAX_OPERATIONS = 256
-"""Maximum number of operations in a call."""
+"""Maximum number of operations in a batch."""
 MIN_SHARED = 16
-"""Number of waiting callers above which a call leaves some of them to the next one."""
-MAX_BYTES = 2 * 1024 * 1024
-"""Maximum size of a call's operations in bytes, unless a single caller's are larger."""
+"""Number of waiting callers above which a batch leaves some of them to the next one."""
+MAX_BYTES = 900 * 1024
+"""Maximum size of a batch in bytes, unless a single caller's operations are larger: it fits into a message."""
+
+Done = asyncio.Future[list[pb.StoreResult]] | concurrent.futures.Future[list[pb.StoreResult]]
+_numbers = itertools.count()
 
 
 class _Submission:
     """Operations submitted by one caller."""
 
-    __slots__ = ("context", "done", "metadata", "operations", "size", "written")
+    __slots__ = ("context", "done", "metadata", "operations")
 
-    def __init__(self, operations: Sequence[pb.StoreOperation], metadata: Any, done: asyncio.Future[Any]) -> None:
+    def __init__(self, operations: Encoded, metadata: Metadata, context: Context | None, done: Done) -> None:
         self.operations = operations
         self.metadata = metadata
+        self.context = context
+        """The caller's context, if its token or its span depends on it."""
         self.done = done
-        self.context: Context = copy_context()
-        self.size = sum(operation.ByteSize() for operation in operations)
-        self.written = [key for operation in operations if (key := written_item(operation)) is not None]
 
 
 class BatchQueue:
-    """The operations that wait in one event loop. Used in that loop only.
+    """The operations that wait in one event loop.
 
     Args:
-        client: The client that makes the calls.
+        client: The client whose pipeline in that loop does them.
+        loop: The event loop.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
+        # Queues are kept by their loops, which must not be kept alive by them.
+        self._loop = ref(loop)
+        self._token_differs = callable(client.options.token)
+        self._keeps_context = self._token_differs or client.tracing is not None
+        self._metadata = () if self._token_differs else client.options.metadata()
         self._waiting: deque[_Submission] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        self._writing: set[ItemPlace] = set()
+        """The items that batches in flight write."""
         self._is_scheduled = False
 
-    def submit(self, operations: Sequence[pb.StoreOperation]) -> asyncio.Future[Sequence[pb.StoreResult]]:
-        """Queues operations for one call, and returns a future of their results; it may raise CheckpointdError."""
-        # Callers may have different tokens. Only those with the same token share a call.
-        metadata = self._client.options.metadata()
-        done: asyncio.Future[Sequence[pb.StoreResult]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Submission(operations, metadata, done))
-        self._schedule()
+    def submit(self, operations: Encoded) -> asyncio.Future[list[pb.StoreResult]]:
+        """Queues operations in their event loop. The future has their results, or raises CheckpointdError."""
+        done: asyncio.Future[list[pb.StoreResult]] = asyncio.get_running_loop().create_future()
+        self._accept(self._submission(operations, done))
         return done
 
-    def _schedule(self) -> None:
-        if not self._is_scheduled and self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._send)
+    def submit_elsewhere(self, operations: Encoded) -> concurrent.futures.Future[list[pb.StoreResult]]:
+        """Queues operations from another thread than that of the event loop. Otherwise as `submit`."""
+        done: concurrent.futures.Future[list[pb.StoreResult]] = concurrent.futures.Future()
+        loop = self._loop()
+        assert loop is not None
+        loop.call_soon_threadsafe(self._accept, self._submission(operations, done))
+        return done
 
-    def _send(self) -> None:
+    def _submission(self, operations: Encoded, done: Done) -> _Submission:
+        # Callers may have different tokens. Only those with the same token share a batch.
+        metadata = self._client.options.metadata() if self._token_differs else self._metadata
+        return _Submission(operations, metadata, copy_context() if self._keeps_context else None, done)
+
+    def _accept(self, submission: _Submission) -> None:
+        self._waiting.append(submission)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled and self._waiting and self._in_flight < MAX_IN_FLIGHT:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._send_all, context=Context())
+
+    def _send_all(self) -> None:
         self._is_scheduled = False
-        while self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
-            if group := self._take():
-                task = asyncio.get_running_loop().create_task(self._call(group), context=group[0].context)
-                self._tasks.add(task)
+        while self._waiting and self._in_flight < MAX_IN_FLIGHT:
+            group = self._take()
+            if not group:
+                return
+            self._send(group)
 
     def _take(self) -> list[_Submission]:
-        """Takes the submissions of the next call, in order."""
+        """Takes the submissions of the next batch, in order, without those that others must precede."""
         group: list[_Submission] = []
-        written: set[tuple[str, ...]] = set()
+        written: set[ItemPlace] = set()
+        held: list[_Submission] = []
+        blocked: set[ItemPlace] = set()
         operations = size = 0
         most = max(MIN_SHARED, (len(self._waiting) + 1) // 2)
         while self._waiting and len(group) < most:
@@ -89,39 +119,75 @@ class BatchQueue:
             if first.done.done():  # its caller was cancelled
                 self._waiting.popleft()
                 continue
-            operations += len(first.operations)
-            size += first.size
-            if group and (
-                operations > MAX_OPERATIONS
-                or size > MAX_BYTES
-                or first.metadata != group[0].metadata
-                or not written.isdisjoint(first.written)
+            wanted = first.operations
+            if wanted.written and not (
+                written.isdisjoint(wanted.written)
+                and self._writing.isdisjoint(wanted.written)
+                and blocked.isdisjoint(wanted.written)
             ):
+                blocked.update(wanted.written)
+                held.append(self._waiting.popleft())
+                continue
+            operations += len(wanted.kinds)
+            size += len(wanted.body)
+            if group and (operations > MAX_OPERATIONS or size > MAX_BYTES or first.metadata != group[0].metadata):
                 break
-            written.update(first.written)
+            written.update(wanted.written)
             group.append(self._waiting.popleft())
+        self._waiting.extendleft(reversed(held))
+        self._writing |= written
         return group
 
-    async def _call(self, group: list[_Submission]) -> None:
-        request = pb.BatchRequest(operations=[one for submission in group for one in submission.operations])
+    def _send(self, group: list[_Submission]) -> None:
+        """Hands a batch to the pipeline."""
+        first = group[0]
+        body = b"".join([submission.operations.body for submission in group])
+        # In a lane of its own: batches wait for nothing.
+        operation = Operation(BATCH, ("", str(next(_numbers))), body, self._settled)
+        operation.owner = group
+        operation.metadata = first.metadata
+        if first.context is not None:
+            if self._token_differs:
+                operation.context = first.context
+            if self._client.tracing is not None:
+                operation.trace_by(first.context.run(self._client.tracing.begin, BATCH.method, ""))
+        self._in_flight += 1
         try:
-            results = check_results(await self._client.acall(request), request)
-            at = 0
+            pipeline = self._client.channels.aio().pipeline
+        except CheckpointdError as error:  # the channels were closed
+            operation.settle(None, error)
+            return
+        if pipeline.loop is not asyncio.get_running_loop():  # this loop's connection was closed
+            operation.on_settled = self._settled_elsewhere
+        pipeline.accept(operation)
+        pipeline.flush()
+
+    def _settled_elsewhere(self, operation: Operation) -> None:
+        loop = self._loop()
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits in it
+            if loop is not None:
+                loop.call_soon_threadsafe(self._settled, operation)
+
+    def _settled(self, operation: Operation) -> None:
+        """Delivers the results of a batch."""
+        self._in_flight -= 1
+        group: list[_Submission] = operation.owner
+        for submission in group:
+            self._writing.difference_update(submission.operations.written)
+        self._schedule()
+        error = operation.error
+        if error is None:
+            results = list(operation.response.results)
+            if len(results) != sum([len(submission.operations.kinds) for submission in group]):
+                error = CorruptValueError("the server answered with results of other operations")
+        if error is not None:
             for submission in group:
-                end = at + len(submission.operations)
                 if not submission.done.done():
-                    submission.done.set_result(results[at:end])
-                at = end
-        except asyncio.CancelledError:  # the loop ends
-            for submission in group:
-                submission.done.cancel()
-            raise
-        except Exception as error:
-            for submission in group:
-                if not submission.done.done():
-                    submission.done.set_exception(again(error) if isinstance(error, CheckpointdError) else error)
-        finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.discard(task)
-            self._schedule()
+                    submission.done.set_exception(again(error))
+            return
+        at = 0
+        for submission in group:
+            end = at + len(submission.operations.kinds)
+            if not submission.done.done():
+                submission.done.set_result(results[at:end])
+            at = end

@@ -102,6 +102,11 @@ class ItemIndex:
         self._dims, self._distance = dims, _DISTANCES[distance]
         self._vector_paths = _tokenized(given.get("fields") or ["$"], "index.fields")
 
+    @property
+    def has_text(self) -> bool:
+        """True if words are indexed."""
+        return self._text_paths is not None
+
     def mode(self, wanted: SearchMode | None) -> SearchMode | None:
         """Returns the mode of a search: the wanted one, or all that is configured. None: nothing is configured."""
         if wanted is not None and wanted not in _MODES:

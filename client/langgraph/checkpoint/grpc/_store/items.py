@@ -17,15 +17,29 @@ class StoredItem(Item):
     """An item with its version, for `put(if_version_match=...)`. In a graph's state it is stored as a plain Item.
 
     Args:
+        value: Its value. This and the next four are the fields of LangGraph's Item.
+        key: Its key.
+        namespace: Its namespace.
+        created_at: When it was first stored.
+        updated_at: When it was last stored.
         version: Its version, which grows whenever the item is stored.
         expires_at: When it expires, unless it is read or stored before. None: never.
-        fields: The fields of LangGraph's Item.
     """
 
     __slots__ = ("expires_at", "version")
 
-    def __init__(self, *, version: int, expires_at: datetime | None, **fields: Any) -> None:
-        super().__init__(**fields)
+    def __init__(
+        self,
+        *,
+        value: dict[str, Any],
+        key: str,
+        namespace: tuple[str, ...],
+        created_at: datetime,
+        updated_at: datetime,
+        version: int,
+        expires_at: datetime | None,
+    ) -> None:
+        super().__init__(value=value, key=key, namespace=namespace, created_at=created_at, updated_at=updated_at)
         self.version = version
         self.expires_at = expires_at
 

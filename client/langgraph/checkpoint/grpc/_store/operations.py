@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from langgraph.checkpoint.grpc._store.answers import is_too_large, kind_of, read_found, read_item
+from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, kind_of, read_found, read_item
+from langgraph.checkpoint.grpc._store.encoding import Encoded, checked_key, encode_get, encode_messages, encode_put
 from langgraph.checkpoint.grpc._store.index import Chunk, ItemIndex, SearchMode, Wanted
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport.flows import Flow, ForEach
@@ -43,9 +44,9 @@ _MATCHES = {"prefix": pb.NAMESPACE_MATCH_PREFIX, "suffix": pb.NAMESPACE_MATCH_SU
 
 
 class Submit(NamedTuple):
-    """A step: operations to do in one call. The flow is sent their results."""
+    """A step: operations to do in one message. The flow is sent a result for each, unchecked."""
 
-    operations: Sequence[pb.StoreOperation]
+    operations: Encoded
 
 
 class VersionedPut(NamedTuple):
@@ -114,7 +115,8 @@ def run_batch(operations: Iterable[AnyOp], serde: ItemSerde, index: ItemIndex, t
     yield from _read(reads, results, serde)
     failure = None
     for chunk in _chunks(list(zip(numbers, together, strict=True))):
-        outcomes = yield Submit([operation for _, operation in chunk])
+        encoded = encode_messages([operation for _, operation in chunk])
+        outcomes = check_results((yield Submit(encoded)), encoded.kinds)
         for (number, operation), outcome in zip(chunk, outcomes, strict=True):
             if outcome.HasField("failure"):
                 if is_too_large(outcome) and operation.HasField("get"):
@@ -129,7 +131,7 @@ def run_batch(operations: Iterable[AnyOp], serde: ItemSerde, index: ItemIndex, t
     return results
 
 
-def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> pb.StoreOperation | None:
+def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> Encoded | None:
     """Returns the request of a single get or put that needs no embedding: most calls. None: run it as a batch."""
     if len(operations) != 1:
         return None
@@ -139,23 +141,12 @@ def single(operations: Sequence[AnyOp], serde: ItemSerde, index: ItemIndex) -> p
     if isinstance(operation, GetOp):
         if not operation.namespace:
             return None
-        validate_op_namespace(operation)
-        return _get(operation)
+        return encode_get(operation)
     if isinstance(operation, PutOp):
         if not operation.namespace or index.embeds(operation):
             return None
-        validate_op_namespace(operation)
-        return _put(operation, version, serde, index)
+        return encode_put(operation, version, serde, index)
     return None
-
-
-def written_item(operation: pb.StoreOperation) -> tuple[str, ...] | None:
-    """Returns the item that an operation writes or deletes. None: it only reads."""
-    kind = operation.WhichOneof("operation")
-    if kind not in ("put", "delete"):
-        return None
-    request = getattr(operation, kind)
-    return (*request.namespace, request.key)
 
 
 def _planned(operations: list[AnyOp], index: ItemIndex) -> _Plan:
@@ -208,7 +199,7 @@ def _get(op: GetOp) -> pb.StoreOperation:
     operation = pb.StoreOperation()
     request = operation.get
     request.namespace.extend(op.namespace)
-    request.key = _key(op.key)
+    request.key = checked_key(op.key)
     request.refresh_ttl = op.refresh_ttl
     return operation
 
@@ -217,7 +208,7 @@ def _put(op: PutOp, version: int | None, serde: ItemSerde, index: ItemIndex) -> 
     operation = pb.StoreOperation()
     request: Any = operation.delete if op.value is None else operation.put
     request.namespace.extend(op.namespace)
-    request.key = _key(op.key)
+    request.key = checked_key(op.key)
     if version is not None:
         request.if_version_match = version
     if op.value is not None:
@@ -228,14 +219,6 @@ def _put(op: PutOp, version: int | None, serde: ItemSerde, index: ItemIndex) -> 
         if op.ttl is not None:
             request.ttl_minutes = op.ttl
     return operation
-
-
-def _key(key: Any) -> str:
-    try:
-        str(key).encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError("key: is not valid Unicode (it holds a lone surrogate)", field="key") from None
-    return str(key)
 
 
 def _chunks(

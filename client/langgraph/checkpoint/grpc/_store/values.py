@@ -43,21 +43,28 @@ class ItemSerde:
 
     def write(self, value: Mapping[str, Any], message: pb.ItemValue) -> None:
         """Writes a value into its message. Raises InvalidArgumentError."""
+        message.type, message.data, index = self.encode(value)
+        if index is not None:
+            message.index = index
+
+    def encode(self, value: Mapping[str, Any]) -> tuple[str, bytes, bytes | None]:
+        """Returns the tag and the bytes of a value, and what filters see of it. None: all of it.
+
+        Raises:
+            InvalidArgumentError: It can't be stored.
+        """
         if not isinstance(value, Mapping):
             raise InvalidArgumentError(f"value: must be a dict, not {type(value).__name__}", field="value")
         content = value if type(value) is dict else dict(value)
         packed = pack_exactly(content) if self._serde is None else None
         if packed is not None:
-            message.type, message.data = "msgpack", packed
-            if self._searchable is None:
-                return
+            type_tag, data = "msgpack", packed
         elif self._serde is None and _is_json(content):
-            message.type, message.data = "json", json.dumps(content).encode()
-            if self._searchable is None:
-                return
+            type_tag, data = "json", json.dumps(content).encode()
         else:
-            message.type, message.data = self._dump(content)
-        message.index = self._index(content, message.type)
+            type_tag, data = self._dump(content)
+            return type_tag, data, self._index(content, type_tag)
+        return type_tag, data, None if self._searchable is None else self._index(content, type_tag)
 
     def read(self, message: pb.ItemValue) -> dict[str, Any]:
         """Returns a value. Raises CorruptValueError."""

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from langgraph.checkpoint.grpc._transport import fork
 from langgraph.checkpoint.grpc._transport.fork import ForkSafeChannel
 from langgraph.checkpoint.grpc._transport.loops import background, running_loop
-from langgraph.checkpoint.grpc._transport.operation import GET, PUT, WRITES, Kind
+from langgraph.checkpoint.grpc._transport.operation import BATCH, GET, PUT, WRITES, Kind
 from langgraph.checkpoint.grpc._transport.pipeline import Drive, Pipeline
 from langgraph.checkpoint.grpc._transport.proxies import DIRECT, is_local
 from langgraph.checkpoint.grpc._transport.replicas import AioFailoverChannel, FailoverChannel, Picker
@@ -39,7 +39,7 @@ from checkpointd.v1.thread_service_pb2_grpc import ThreadServiceStub
 from checkpointd.v1.value_service_pb2_grpc import ValueServiceStub
 
 _BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
-_SERVICE = "/checkpointd.v1.CheckpointService/"
+_PIPELINE = "/checkpointd.v1.CheckpointService/Pipeline"
 
 
 class Stubs:
@@ -55,8 +55,10 @@ class Stubs:
         self.store = StoreServiceStub(channel)
         self.info = InfoServiceStub(channel)
         self.operations: dict[Kind, Callable[..., Any]] = {
-            kind: channel.unary_unary(_SERVICE + kind.method, response_deserializer=kind.response.FromString)
-            for kind in (PUT, WRITES, GET)
+            kind: channel.unary_unary(
+                f"/checkpointd.v1.{kind.service}/{kind.method}", response_deserializer=kind.response.FromString
+            )
+            for kind in (PUT, WRITES, GET, BATCH)
         }
         """Methods that do the same as operations, for serialized requests."""
 
@@ -79,7 +81,7 @@ class Connection:
         self._options = options
         self._drive = drive
         self._openers = [
-            channel.stream_stream(_SERVICE + "Pipeline", response_deserializer=pb.PipelineResponse.FromString)
+            channel.stream_stream(_PIPELINE, response_deserializer=pb.PipelineResponse.FromString)
             for target, channel in zip(options.targets, channels, strict=True)
             # Of a list of addresses in one target, grpc gives each stream the next.
             for _ in range(target.count(",") + 1)
@@ -122,10 +124,13 @@ class Channels:
         self._users = 1
         self._closed = False
         self._abandoned: list[object] = []
+        self.generation = 0
+        """Grows whenever an event loop may have got another connection."""
         self._begin()
         fork.in_child_for(self, "_begin_anew")
 
     def _begin(self) -> None:
+        self.generation += 1
         self._lock = threading.Lock()
         self._sync: Stubs | None = None
         self._plain: UnaryPipeline | None = None
@@ -188,6 +193,7 @@ class Channels:
         fork.note_aio()
         loop = asyncio.get_running_loop()
         with self._lock:
+            self.generation += 1
             self._loop_refs[loop] = self._loop_refs.get(loop, 0) + 1
             if loop not in self._by_loop and not self._closed:
                 # A channel references its loop, so those of ended loops aren't collected.
@@ -203,6 +209,7 @@ class Channels:
             if left > 0:
                 self._loop_refs[loop] = left
                 return
+            self.generation += 1
             connection, closing = self._by_loop.pop(loop, None), self._closing.pop(loop, None)
         if connection is not None:  # others use the saver without a block
             await connection.end_streams()
@@ -222,6 +229,7 @@ class Channels:
             if self._users or self._closed:
                 return
             self._closed = True
+            self.generation += 1
             sync, self._sync = self._sync, None
             behind, self._background = self._background, None
             by_loop, self._by_loop = self._by_loop, WeakKeyDictionary()

@@ -19,6 +19,8 @@ from langgraph.checkpoint.grpc.errors import CheckpointdError
 
 import grpc
 from checkpointd.v1 import checkpoint_service_pb2 as pb
+from checkpointd.v1 import store_service_pb2 as store_pb
+from checkpointd.v1.operation_failure_pb2 import OperationFailure
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.grpc._transport.lane import Lane
@@ -58,6 +60,8 @@ _TRACEPARENT = key_of(pb.Operation, "traceparent")
 class Kind(NamedTuple):
     """A kind of operation."""
 
+    service: str
+    """The service of the equivalent unary RPC."""
     method: str
     """The equivalent unary RPC."""
     result: str
@@ -68,9 +72,12 @@ class Kind(NamedTuple):
     """The answer's type."""
     field: bytes
     """The bytes before the request in an operation."""
+    lingers: bool = True
+    """True if it may wait for others to share a message with."""
 
 
 PUT = Kind(
+    "CheckpointService",
     "PutCheckpoint",
     "put_checkpoint",
     pb.PutCheckpointRequest,
@@ -78,6 +85,7 @@ PUT = Kind(
     key_of(pb.Operation, "put_checkpoint"),
 )
 WRITES = Kind(
+    "CheckpointService",
     "PutWrites",
     "put_writes",
     pb.PutWritesRequest,
@@ -85,11 +93,21 @@ WRITES = Kind(
     key_of(pb.Operation, "put_writes"),
 )
 GET = Kind(
+    "CheckpointService",
     "GetCheckpoint",
     "get_checkpoint",
     pb.GetCheckpointRequest,
     pb.GetCheckpointResponse,
     key_of(pb.Operation, "get_checkpoint"),
+)
+BATCH = Kind(
+    "StoreService",
+    "Batch",
+    "store_batch",
+    store_pb.BatchRequest,
+    store_pb.BatchResponse,
+    key_of(pb.Operation, "store_batch"),
+    lingers=False,
 )
 
 
@@ -229,7 +247,7 @@ def timeout_field(seconds: float) -> bytes:
 class OperationError(grpc.RpcError):  # type: ignore[misc]
     """A failed operation, with the interface of a failed RPC."""
 
-    def __init__(self, failure: pb.OperationFailure) -> None:
+    def __init__(self, failure: OperationFailure) -> None:
         super().__init__(failure.message)
         self._failure = failure
 
@@ -255,4 +273,4 @@ class OperationError(grpc.RpcError):  # type: ignore[misc]
 
 def local_error(code: grpc.StatusCode, details: str) -> grpc.RpcError:
     """Returns an error that was detected on this side, such as a timeout or an ended stream."""
-    return OperationError(pb.OperationFailure(code=code.value[0], message=details))
+    return OperationError(OperationFailure(code=code.value[0], message=details))

@@ -121,7 +121,9 @@ class Stream:
         operation.sent_at = time.monotonic()
         self.unanswered[number] = operation
         self._outbox.append(number)
-        if self._writer is None:
+        if not operation.kind.lingers:
+            self._write_soon()
+        elif self._writer is None:
             self._write_in_time(operation.size)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._timeout + GRACE, self._look)
