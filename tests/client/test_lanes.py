@@ -11,7 +11,13 @@ import grpc
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
-from langgraph.checkpoint.grpc import GrpcSaver, InvalidArgumentError, ServerError, VersionConflictError
+from langgraph.checkpoint.grpc import (
+    CheckpointdError,
+    GrpcSaver,
+    InvalidArgumentError,
+    ServerError,
+    VersionConflictError,
+)
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.gates import new_thread
@@ -19,6 +25,7 @@ from tests.support.pipeline_proxy import PipelineProxy, Verdict, overloaded, pip
 from tests.support.runs import a_run, at, holding
 from tests.support.server_process import ServerProcess
 from tests.support.tuned import tuned
+from tests.support.until import auntil
 
 INVALID = refusal("INVALID_ARGUMENT", grpc.StatusCode.INVALID_ARGUMENT, field="values")
 
@@ -193,6 +200,25 @@ async def test_whatever_happens_on_the_way(shared_server: ServerProcess, seed: i
         proxy.judge = judge
         await asyncio.gather(*(agent(saver, new_thread()) for _ in range(6)))
         assert proxy.streams > 1
+
+
+async def test_a_closed_saver_sends_nothing_again(shared_server: ServerProcess) -> None:
+    noise: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+    async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target) as saver:
+        save = Save(saver, new_thread())
+        await save.begin()
+        judge_once(proxy, "put_checkpoint", 1, overloaded(300))
+        step = asyncio.ensure_future(save.step(0))
+        await auntil(lambda: any(sent.HasField("put_checkpoint") for sent in proxy.operations))
+        await asyncio.sleep(0.05)
+        await saver.aclose()
+        await step
+        assert any(isinstance(outcome, CheckpointdError) for outcome in await save.end())
+        sent, streams = len(proxy.operations), proxy.streams
+        await asyncio.sleep(0.6)
+        assert (len(proxy.operations), proxy.streams) == (sent, streams)
+        assert not noise
 
 
 async def test_a_patch_without_its_base_is_sent_again_whole(shared_server: ServerProcess) -> None:

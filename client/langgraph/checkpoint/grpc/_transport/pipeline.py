@@ -154,7 +154,11 @@ class Pipeline:
             await self._idle.wait()
         self._closed = True
         for lane in list(self._lanes.values()):
-            for operation in [*lane.sent, *lane.waiting]:
+            unsettled = [*lane.sent, *lane.waiting]
+            # A held lane's timer is still to come, and must find nothing to send.
+            lane.sent.clear()
+            lane.waiting.clear()
+            for operation in unsettled:
                 operation.settle(None, closed())
         self._lanes.clear()
         for task in self._tasks:
