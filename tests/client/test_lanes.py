@@ -196,7 +196,8 @@ async def test_whatever_happens_on_the_way(shared_server: ServerProcess, seed: i
             assert not [error for error in await save.end() if isinstance(error, BaseException)]
         assert await stored(saver, thread) == complete(18)
 
-    async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target) as saver:
+    # On a busy machine an answer takes longer, so more streams break before it.
+    async with pipeline_proxy(shared_server.target) as proxy, GrpcSaver(proxy.target, retry_budget=90) as saver:
         proxy.judge = judge
         await asyncio.gather(*(agent(saver, new_thread()) for _ in range(6)))
         assert proxy.streams > 1
