@@ -162,17 +162,25 @@ def put_many(target: str, count: int) -> None:
             )
 
 
-def test_an_import_that_is_killed_goes_on(command: Command, new_server: NewServer, tmp_path: Path) -> None:
-    source, other, file = new_server(), new_server(), tmp_path / "many.export"
-    put_many(source, 3000)
-    command("export", file, "--target", source)
-    importing = [sys.executable, "-m", "checkpointd_server.cli", "import", str(file), "--target", other]
-    process = subprocess.Popen(importing, env=clean_environment(), cwd=tmp_path)
-    with GrpcStore(other) as store:
+def import_until_killed(file: Path, target: str, folder: Path) -> int:
+    """Begins an import, kills it when it has stored something, and returns how many items it has stored."""
+    importing = [sys.executable, "-m", "checkpointd_server.cli", "import", str(file), "--target", target]
+    with subprocess.Popen(importing, env=clean_environment(), cwd=folder) as process, GrpcStore(target) as store:
         until(lambda: store.count(()) > 200)
         process.kill()
         process.wait()
-        stored = store.count(())
+        return store.count(())
+
+
+def test_an_import_that_is_killed_goes_on(command: Command, new_server: NewServer, tmp_path: Path) -> None:
+    source, file, stored = new_server(), tmp_path / "many.export", 3000
+    put_many(source, stored)
+    command("export", file, "--target", source)
+    # On a busy machine, the kill may come too late.
+    for other in (new_server() for _ in range(10)):
+        stored = import_until_killed(file, other, tmp_path)
+        if stored < 2000:
+            break
     report = report_of(command("import", file, "--target", other, "--json"))
     # The server may have stored more since: what it had received before.
     assert 200 < stored <= report["items_there_already"] < 3000
