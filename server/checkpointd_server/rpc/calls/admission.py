@@ -251,9 +251,9 @@ class AdmissionController:
             self._held += size
         when_sent(lambda _: self.release(size))
 
-    def finished(self) -> None:
-        """Records that a call finished."""
-        self._rates.finished(asyncio.get_running_loop().time())
+    def finished(self, calls: int = 1) -> None:
+        """Records that calls finished."""
+        self._rates.finished(asyncio.get_running_loop().time(), calls)
 
     def refused(self) -> float:
         """Records that a call was rejected, and returns when to retry, in seconds."""
@@ -292,9 +292,9 @@ class _Rates:
         self._now = [0, 0]
         self._before = [0, 0]
 
-    def finished(self, now: float) -> None:
+    def finished(self, now: float, calls: int) -> None:
         self._turn(now)
-        self._now[0] += 1
+        self._now[0] += calls
 
     def refused(self, now: float) -> float:
         """Returns how long it takes to serve all rejected calls at the current rate, in seconds."""

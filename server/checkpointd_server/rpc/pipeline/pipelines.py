@@ -180,6 +180,7 @@ class _Stream:
             changed=self._results_sent,
             unread=self._results_unread,
         )
+        self._deliver = self._taken.take_results
         self._batches = StoreBatches(pipelines.do_batch, self._taken, self._calls, self._peer)
 
     async def serve(self) -> Failure | None:
@@ -358,7 +359,7 @@ class _Stream:
                 if operation.tenant is not None and operation.tenant.usage is not None:
                     self._calls.tenants.check_storing(operation.tenant, write.size)
                 operation.size = write.size
-                operation.pending = PendingWrite(write, operation.size, deadline, self._taken.take_results, operation)
+                operation.pending = PendingWrite(write, operation.size, deadline, self._deliver, operation)
                 if operation.span is not None:
                     operation.pending.spans = (operation.span,)
         except Exception as error:

@@ -195,7 +195,7 @@ class StreamOperations:
         """Receives finished writes. One that timed out may finish before earlier ones."""
         self._writes.difference_update(done)
         response = pb.PipelineResponse()
-        add, answered = response.results.add, []
+        add, answered, stored = response.results.add, [], 0
         namespaces = {pending.tag.key: self._namespaces[pending.tag.key] for pending in done}
         for namespace in namespaces.values():
             while namespace.writes:
@@ -214,7 +214,10 @@ class StreamOperations:
                     else:
                         add(id=operation.id, put_writes=pb.PutWritesResponse(version=result))
                     self._finished(operation, 0)
+                    stored += 1
                 answered.append(namespace.writes.popleft())
+        if stored:
+            self._load.finished(stored)
         if answered:
             self.answer(answered, response.SerializeToString())
         writes: list[PendingWrite] = []
@@ -295,6 +298,7 @@ class StreamOperations:
         state = tenants.of(operation.identity.tenant)
         tenants.take_answer(state, self._load, len(encoded), when_sent.append, refuse=refuse)
         self._finished(operation, len(encoded))
+        self._load.finished()
         return encoded
 
     def _finished(self, operation: StreamOperation, response_bytes: int) -> None:
@@ -308,9 +312,7 @@ class StreamOperations:
         if seconds >= self._calls.log.slow_call_log.slow_seconds:
             self._calls.log.slow_call_log.slow(operation.as_call().fields(), operation.size, response_bytes)
         if self._calls.log.logs_calls:
-            self._calls.finished(operation.as_call())
-        else:
-            self._load.finished()
+            self._calls.log.succeeded(operation.as_call())
 
     def answer(
         self, operations: Iterable[StreamOperation], encoded: bytes, when_sent: Sequence[Callable[[object], None]] = ()

@@ -101,6 +101,11 @@ class ConnectionQueue:
                 return
         self._free += 1
 
+    def room_for_writes(self, tenant: str | None) -> int:
+        """Returns how many more writes of a tenant can wait for a commit, whatever its share. Further ones may, too."""
+        self._note(tenant)
+        return self.limit - kept_free(self.limit) - self.queued_writes
+
     def refuse_write(self, tenant: str | None, queued: int) -> Overloaded | None:
         """Returns why a tenant's write can't wait for a commit, given how many of its writes wait. None: it can."""
         self._note(tenant)

@@ -44,14 +44,8 @@ _TICK_SECONDS = 0.02
 _logger = logging.getLogger(__name__)
 
 
-class _Queued:
-    """A write that waits for its commit."""
-
-    __slots__ = ("pending", "since")
-
-    def __init__(self, pending: PendingWrite, since: float) -> None:
-        self.pending = pending
-        self.since = since
+_Queued = tuple[PendingWrite, float]
+"""A write that waits for its commit, and since when."""
 
 
 class _Commit:
@@ -112,8 +106,9 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         now, queue = loop.time(), self._database.queue
         refused: list[tuple[PendingWrite, Exception]] = []
-        for pending in writes:
-            if (refusal := queue.refuse_write(self._database.tenant, self._queued)) is not None:
+        room = queue.room_for_writes(self._database.tenant)
+        for number, pending in enumerate(writes):
+            if number >= room and (refusal := queue.refuse_write(self._database.tenant, self._queued)) is not None:
                 refused.append((pending, refusal))
                 continue
             thread_id = pending.write.namespace.thread_id
@@ -122,7 +117,7 @@ class GroupCommit:
                 waiting = self._queues[thread_id] = deque()
                 if thread_id not in self._busy:
                     self._ready.append(thread_id)
-            self._enqueue(waiting, _Queued(pending, now))
+            self._enqueue(waiting, (pending, now))
         if refused:
             loop.call_soon(finish, refused)
         if not self._scheduled:
@@ -177,9 +172,9 @@ class GroupCommit:
             serializer: SerializerFamily | None = None
             is_full = False
             if waiting:  # empty where all of it was cancelled
-                oldest = min(oldest, waiting[0].since)
+                oldest = min(oldest, waiting[0][1])
             while waiting and taken < MAX_WRITES:
-                pending = waiting[0].pending
+                pending = waiting[0][0]
                 if pending.result is not None:  # its caller has given up
                     self._dequeue(waiting)
                     continue
@@ -189,11 +184,11 @@ class GroupCommit:
                 namespace = pending.write.namespace.checkpoint_ns
                 group = of_thread.get(namespace)
                 named = uploads_of(pending.write)
-                if len(set(named)) < len(named):
+                if named and len(set(named)) < len(named):
                     self._dequeue(waiting)
                     finish([(pending, InvalidArgument("upload_id", "is named twice; an upload is for one value"))])
                     continue
-                if (group is not None and not group.admits(pending)) or not uploads.isdisjoint(named):
+                if (group is not None and not group.admits(pending)) or (named and not uploads.isdisjoint(named)):
                     break
                 family = pending.write.serializer
                 if family and serializer and family is not serializer:
@@ -252,7 +247,7 @@ class GroupCommit:
             finish((pending, error) for pending in commit.entries)
         finally:
             # Some have no result only if this task was cancelled: no caller may wait forever.
-            finish((pending, DeadlineExceeded()) for pending in commit.entries)
+            finish([(pending, DeadlineExceeded()) for pending in commit.entries if pending.result is None])
             commit.task = None  # breaks a reference cycle: a cancelled task keeps this frame
             self._commits.discard(commit)
             self._slow -= commit.is_slow
@@ -315,13 +310,13 @@ class GroupCommit:
         late: list[tuple[PendingWrite, Exception]] = []
         for waiting in self._queues.values():
             for _ in range(len(waiting)):
-                queued = self._dequeue(waiting)
-                if queued.pending.deadline is not None and queued.pending.deadline <= now:
-                    late.append((queued.pending, DeadlineExceeded()))
-                elif queued.since + queue.timeout <= now:
-                    late.append((queued.pending, queue.overloaded()))
-                elif queued.pending.result is None:
-                    self._enqueue(waiting, queued)
+                pending, since = self._dequeue(waiting)
+                if pending.deadline is not None and pending.deadline <= now:
+                    late.append((pending, DeadlineExceeded()))
+                elif since + queue.timeout <= now:
+                    late.append((pending, queue.overloaded()))
+                elif pending.result is None:
+                    self._enqueue(waiting, (pending, since))
         for commit in [*self._commits, *self._locked]:
             late += [
                 (pending, DeadlineExceeded())

@@ -169,7 +169,5 @@ def _special_places(put: PutWrites) -> set[tuple[str, str, int]]:
 def uploads_of(write: PutCheckpoint | PutWrites) -> list[bytes]:
     """Returns the uploads that a write names."""
     if isinstance(write, PutCheckpoint):
-        values = [value for _, _, value in write.values if value is not None]
-    else:
-        values = [task_write.value for task_write in write.writes]
-    return [value.parts.upload_id for value in values if value.parts is not None]
+        return [value.parts.upload_id for _, _, value in write.values if value is not None and value.parts is not None]
+    return [value.parts.upload_id for *_, value in write.writes if value.parts is not None]
