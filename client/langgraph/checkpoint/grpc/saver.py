@@ -7,7 +7,6 @@ both share.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +24,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.grpc._convert import encode, warnings
 from langgraph.checkpoint.grpc._convert.arguments import config_of, namespace
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc._convert.reads import OnRead, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, searchable_keys
 from langgraph.checkpoint.grpc._convert.state import StateFilter
@@ -193,7 +193,7 @@ class GrpcSaver(LeaseMixin, ThreadOperations, ConnectionProbe, ConnectionLifetim
             number = int(current.partition(".")[0])
         else:
             number = int(current)
-        return f"{number + 1:032}.{int.from_bytes(os.urandom(7)):017}"
+        return f"{number + 1:032}.{int.from_bytes(random_id()[:7]):017}"
 
     # Reading.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
@@ -61,14 +60,6 @@ def names(field: str, given: Any) -> Iterable[Any]:
     if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
         raise InvalidArgumentError(f"{field}: must be a list of names, not {type(given).__name__}", field=field)
     return given
-
-
-def request_id() -> bytes:
-    """Returns a request id, to recognize a write that is sent again.
-
-    From the operating system: users' tests seed `random` and patch `uuid.uuid4`.
-    """
-    return os.urandom(16)
 
 
 def text(field: str, value: Any) -> str:

@@ -23,11 +23,11 @@ from langgraph.checkpoint.grpc._convert.arguments import (
     checkpoint_id,
     names,
     namespace,
-    request_id,
     text,
     version_tag,
 )
 from langgraph.checkpoint.grpc._convert.metadata import filter_of, index_of
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde, pack_exactly
 from langgraph.checkpoint.grpc._encryption.aad import ExtraAssociatedData, MetadataAssociatedData
 from langgraph.checkpoint.grpc._values.cache import ValueCache
@@ -85,7 +85,7 @@ def put(
         body=body,
         channels=channels,
         channel_versions=tags,
-        request_id=request_id(),
+        request_id=random_id(),
         metadata={"value": {"type": type_tag, "data": data}},
     )
     if index := index_of(serde, merged, type_tag, data):
@@ -126,7 +126,7 @@ def put_writes(
         checkpoint_id=beside,
         task_id=text("task_id", task_id),
         task_path=text("task_path", task_path),
-        request_id=request_id(),
+        request_id=random_id(),
         serializer_family=serde.family,
     )
     outgoing = OutgoingWrites(serde, cache, request)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langgraph.checkpoint.grpc._convert.arguments import names, request_id, text, thread
+from langgraph.checkpoint.grpc._convert.arguments import names, text, thread
 from langgraph.checkpoint.grpc._convert.encode import MAX_PAGE
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
 
 from checkpointd.v1 import lease_service_pb2 as leases_pb
@@ -36,7 +37,7 @@ def copy_thread(source: str, target: str, at: str | None) -> threads_pb.CopyThre
         source_thread_id=thread(source, "source_thread_id"),
         target_thread_id=thread(target, "target_thread_id"),
         checkpoint_id=text("checkpoint_id", at) if at else None,
-        request_id=request_id(),
+        request_id=random_id(),
     )
 
 

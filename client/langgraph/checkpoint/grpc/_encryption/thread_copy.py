@@ -16,8 +16,9 @@ from typing import Any
 
 import ormsgpack
 from langgraph.checkpoint.grpc._convert import decode
-from langgraph.checkpoint.grpc._convert.arguments import request_id, thread
+from langgraph.checkpoint.grpc._convert.arguments import thread
 from langgraph.checkpoint.grpc._convert.metadata import index_of
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc._convert.reads import Found, Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._convert.thread_requests import delete_thread
@@ -154,7 +155,7 @@ class EncryptedThreadCopy:
             body=new.body,
             channels=message.channels,
             channel_versions=message.channel_versions,
-            request_id=request_id(),
+            request_id=random_id(),
         )
         request.metadata.value.type, request.metadata.value.data = type_tag, data
         request.metadata.index = index_of(self.serde, found.metadata, type_tag, data)
@@ -190,7 +191,7 @@ class EncryptedThreadCopy:
                 checkpoint_id=message.checkpoint_id,
                 task_id=task_id,
                 task_path=task_path,
-                request_id=request_id(),
+                request_id=random_id(),
             )
             put = OutgoingWrites(self.serde, cache, request)
             for write, opened in writes:
