@@ -135,7 +135,8 @@ class Channels:
         self._sync: Stubs | None = None
         self._plain: UnaryPipeline | None = None
         self._background: Connection | None = None
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
+        # Not weak: a connection references its loop.
+        self._by_loop: dict[asyncio.AbstractEventLoop, Connection] = {}
         self._loop_refs: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
         self._closing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[None]] = WeakKeyDictionary()
 
@@ -196,7 +197,6 @@ class Channels:
             self.generation += 1
             self._loop_refs[loop] = self._loop_refs.get(loop, 0) + 1
             if loop not in self._by_loop and not self._closed:
-                # A channel references its loop, so those of ended loops aren't collected.
                 for ended in [known for known in self._by_loop if known.is_closed()]:
                     del self._by_loop[ended]
                 self._by_loop[loop] = self._connect()
@@ -232,7 +232,7 @@ class Channels:
             self.generation += 1
             sync, self._sync = self._sync, None
             behind, self._background = self._background, None
-            by_loop, self._by_loop = self._by_loop, WeakKeyDictionary()
+            by_loop, self._by_loop = self._by_loop, {}
         if sync is not None:
             sync.channel.close()
         if behind is not None:
