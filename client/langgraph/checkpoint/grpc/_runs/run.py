@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc._transport.operation import PUT, Chain, Kind, Namespace, key_of, varint
 from langgraph.checkpoint.grpc.errors import CheckpointdError, WriteConflictError, again
 
@@ -50,13 +50,18 @@ class Execution:
 class Run:
     """One run, with its reads and writes."""
 
-    __slots__ = ("began", "execution", "namespaces", "token")
+    __slots__ = ("began", "execution", "last_writer", "namespaces", "token", "writer")
 
     def __init__(self, began: int, execution: Execution | None = None) -> None:
         self.began = began
         """Its number among runs and refusals, by their beginning."""
-        self.token = os.urandom(16)
+        self.token = random_id()
         """The writer's id, for the server."""
+        token = varint(len(self.token)) + self.token
+        self.writer = _PUT_WRITER + token
+        """The token, as the field of a put."""
+        self.last_writer = _LAST_WRITER + token
+        """The token, as the field of a precondition."""
         self.execution = execution
         """None for reads without a runtime."""
         self.namespaces: dict[Namespace, RunNamespace] = {}
@@ -160,10 +165,9 @@ class RunNamespace:
             return b""
         if not last_id:
             return self._encoded(kind, values.Precondition(if_version_match=self.version).SerializeToString())
-        token, checkpoint_id = self.run.token, last_id.encode()
-        lengths = varint(len(token)), varint(len(checkpoint_id))
+        checkpoint_id = last_id.encode()
         return self._encoded(
-            kind, b"".join((_LAST_WRITER, lengths[0], token, _LAST_CHECKPOINT_ID, lengths[1], checkpoint_id))
+            kind, b"".join((self.run.last_writer, _LAST_CHECKPOINT_ID, varint(len(checkpoint_id)), checkpoint_id))
         )
 
     def relaxed_tail(self, kind: Kind) -> bytes:
@@ -176,8 +180,7 @@ class RunNamespace:
     def _encoded(self, kind: Kind, expected: bytes) -> bytes:
         if kind is not PUT:
             return b"".join((_WRITES_PRECONDITION, varint(len(expected)), expected))
-        token = self.run.token
-        return b"".join((_PUT_PRECONDITION, varint(len(expected)), expected, _PUT_WRITER, varint(len(token)), token))
+        return b"".join((_PUT_PRECONDITION, varint(len(expected)), expected, self.run.writer))
 
     def knows(self, checkpoint_id: str) -> bool:
         """Returns whether the run has read this checkpoint or put it itself."""
