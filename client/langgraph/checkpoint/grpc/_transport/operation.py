@@ -37,7 +37,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @lru_cache(maxsize=4096)
 def varint(number: int) -> bytes:
-    """Returns a number as protobuf writes it."""
+    """Returns a number as protobuf, and a patch, write it: unsigned LEB128."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

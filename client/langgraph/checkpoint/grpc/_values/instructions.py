@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from langgraph.checkpoint.grpc._transport.operation import varint
 from langgraph.checkpoint.grpc.errors import CorruptValueError
 
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
@@ -70,9 +71,9 @@ def compose(patches: Iterable[bytes], most: int) -> bytes | None:
     parts: list[bytes] = []
     for piece in chain[0] if chain else ():
         if piece.inserted is None:
-            parts.append(encode_number(piece.size << 1 | 1) + encode_number(piece.base))
+            parts.append(varint(piece.size << 1 | 1) + varint(piece.base))
         else:
-            parts.append(encode_number(piece.size << 1))
+            parts.append(varint(piece.size << 1))
             parts.append(piece.inserted)
     return b"".join(parts) if sum(map(len, parts)) <= most else None
 
@@ -137,16 +138,6 @@ def _append(pieces: list[_Piece], piece: _Piece) -> None:
         pieces[-1] = _Piece(last.size + piece.size, last.base, None)
     else:
         pieces.append(piece)
-
-
-def encode_number(value: int) -> bytes:
-    """Returns a number as unsigned LEB128."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _read_number(data: bytes, at: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from langgraph.checkpoint.grpc._values.instructions import encode_number
+from langgraph.checkpoint.grpc._transport.operation import varint
 
 MAX_INSTRUCTIONS = 4096
 """The maximum number of instructions in a patch made here."""
@@ -68,15 +68,12 @@ def diff(base: bytes, new: bytes, most: int | None = None) -> bytes | None:
     """
     most = len(new) // 2 if most is None else most
     view = memoryview(base)
-    patch = _Writer(new)
     if base and new:
-        # Mostly a list or a map has grown at its end: but for its header, all of the base is there again.
         header, new_header = _HEADER_BYTES[base[0]], _HEADER_BYTES[new[0]]
-        grown = len(base) - header
-        if grown >= _SHORTEST_COPY and new.startswith(view[header:], new_header):
-            patch.copy(_Match(header, new_header, grown))
-            patch.finish()
-            return patch.instructions(most)
+        kept = len(base) - header
+        if kept >= _SHORTEST_COPY and new.startswith(view[header:], new_header):
+            return _grown(new, new_header, header, kept, most)
+    patch = _Writer(new)
     start = _common(view, 0, new, 0, min(len(base), len(new)))
     if start >= _SHORTEST_COPY:
         patch.copy(_Match(0, 0, start))
@@ -92,6 +89,23 @@ def diff(base: bytes, new: bytes, most: int | None = None) -> bytes | None:
         patch.copy(_Match(len(base) - end, len(new) - end, end))
     patch.finish()
     return patch.instructions(most)
+
+
+def _grown(new: bytes, new_header: int, header: int, kept: int, most: int) -> bytes | None:
+    """Returns the instructions for a list or a map that has grown at its end, as most do: another header, and more.
+
+    Args:
+        new: The version to make.
+        new_header: The size of its header, in bytes.
+        header: The size of the base's header.
+        kept: The number of bytes after that, all of which come again.
+        most: The maximum size of the instructions, in bytes.
+    """
+    begin = varint(new_header << 1) + new[:new_header]
+    copy = varint(kept << 1 | 1) + varint(header)
+    more = new[new_header + kept :]
+    instructions = b"".join((begin, copy, varint(len(more) << 1), more) if more else (begin, copy))
+    return instructions if len(instructions) <= most else None
 
 
 class _Writer:
@@ -114,7 +128,7 @@ class _Writer:
             match = _Match(last.base, last.new, last.size + match.size)
         else:
             self._insert(match.new)
-        self._parts.append(encode_number(match.size << 1 | 1) + encode_number(match.base))
+        self._parts.append(varint(match.size << 1 | 1) + varint(match.base))
         self._last = match
         self.done = match.new + match.size
 
@@ -130,7 +144,7 @@ class _Writer:
 
     def _insert(self, end: int) -> None:
         if end > self.done:
-            self._parts.append(encode_number(end - self.done << 1))
+            self._parts.append(varint(end - self.done << 1))
             self._parts.append(self._new[self.done : end])
             self.inserted += end - self.done
             self.done = end
