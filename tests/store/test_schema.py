@@ -91,7 +91,7 @@ def test_every_verb_is_one_call_with_bound_parameters_and_nothing_around_it(name
 
 
 def test_the_lock_is_an_update_of_the_threads_row_and_comes_first() -> None:
-    locks = {"lock_threads", "lock_thread"}
+    locks = {"lock_thread"}
     changes = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) __schema__\.(\w+)")
     called = {re.search(r"\.(\w+)\(", STATEMENTS[name])[1] for name in STATEMENTS.keys() - NO_CALLS}  # type: ignore[index]
     # No lock is needed to show that a waiter still waits or to make a thread's empty row. Items have their own locks. A

@@ -7,6 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
+from zlib import crc32
 
 VOLATILE_KEYS = frozenset(
     (
@@ -16,6 +17,8 @@ VOLATILE_KEYS = frozenset(
     )
 )
 """The entries of metadata that LangGraph changes in every step. Threads can't be found by them."""
+NO_LABELS = crc32(b"[]")
+"""The fingerprint of metadata that has no other entries (domain/checkpoints.py)."""
 
 INTERRUPT_CHANNEL, ERROR_CHANNEL = "__interrupt__", "__error__"
 SIGNALS = {INTERRUPT_CHANNEL: 1, ERROR_CHANNEL: 2}

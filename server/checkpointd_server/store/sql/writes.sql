@@ -7,7 +7,7 @@ SELECT __schema__.commit_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
 
 -- name: commit_writes
 -- Stores groups of writes, and returns one row of arrays with an entry for each group.
-SELECT * FROM __schema__.commit_writes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+SELECT * FROM __schema__.commit_writes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 
 -- name: put_part
 -- Stores a part of an upload.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from checkpointd_server.domain.checkpoints import PutCheckpoint, PutWrites
 from checkpointd_server.domain.limits import Limits
-from checkpointd_server.domain.threads import SIGNALS, thread_key
+from checkpointd_server.domain.threads import NO_LABELS, SIGNALS, thread_key
 from checkpointd_server.domain.values import Patch
 from checkpointd_server.store.writes.merge import Base, Group, value_size
 
@@ -79,6 +79,7 @@ class Rows:
             self._limits.max_chain,
             self._limits.max_written_bytes if self._looks else None,
             self._has_patches,
+            self._has_patched_writes,
             self._has_uploads,
             self._groups,
             self._puts,
@@ -124,7 +125,7 @@ class Rows:
                 None if put is None else group.least_parent(),
                 self._bytes,
                 signal,
-                put.fingerprint if put is not None and is_root else None,
+                _fingerprint(group) if is_root else None,
                 first_request_id,
                 group.serializer,
             )
@@ -196,3 +197,13 @@ def _based(patch: Patch, base: Base) -> tuple[object, ...]:
     # A base in the group has been checked before.
     reach, base_crc32 = (patch.reach, patch.base_crc32) if base.outside == patch.base_version else (0, 0)
     return patch.base_version, patch.sealed, base.outside, base.hops, reach, base_crc32 or None
+
+
+def _fingerprint(group: Group) -> int | None:
+    """Returns the last put's fingerprint of its metadata, or 0 if no put has labels. None: there is no put."""
+    put = group.last_put
+    if put is None or put.fingerprint != NO_LABELS:
+        return None if put is None else put.fingerprint
+    # The labels are those of the latest checkpoint, which may be another put's.
+    puts = (write for write in group.writes() if isinstance(write, PutCheckpoint))
+    return 0 if all(write.fingerprint == NO_LABELS for write in puts) else put.fingerprint

@@ -50,7 +50,8 @@ CREATE TABLE __schema__.threads (
     -- The family of the serializer that it was first written with (domain/serializers.py): 1: LangGraph's msgpack, 2: the JSON of
     -- LangGraph.js, 3: another. Null: unknown from what it holds.
     serializer smallint,
-    -- The fingerprint of the metadata whose labels are in thread_labels. Null: there are none, or it is unknown.
+    -- The fingerprint of the metadata whose labels are in thread_labels. 0: of metadata without labels. Null: there is none, or it
+    -- is unknown.
     fingerprint bigint,
     -- Read-only and hidden from lists. The lease then has no holder and never ends.
     archived_at timestamptz,

@@ -28,7 +28,7 @@ CREATE TYPE __schema__.group_to_store AS (
     -- The size of its rows, in bytes.
     bytes bigint,
     -- For the root namespace: the signal of its last put's task writes (threads.signal), and the fingerprint of that put's
-    -- metadata (threads.fingerprint), null without one.
+    -- metadata (threads.fingerprint), null without one. 0: no put of the group has labels.
     signal smallint,
     fingerprint bigint,
     -- The first put's request.

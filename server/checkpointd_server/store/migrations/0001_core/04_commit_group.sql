@@ -66,9 +66,15 @@ BEGIN
         IF NOT p_may_be_first THEN
             RETURN NULL;
         END IF;
-        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer)
-        VALUES (p_thread, p_tenant, p_thread_id, x_now, x_now, p_puts, p_bytes, p_serializer)
-        ON CONFLICT (thread) DO NOTHING;
+        INSERT INTO __schema__.threads AS t (
+            thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer, fingerprint
+        )
+        VALUES (
+            p_thread, p_tenant, p_thread_id, x_now, x_now, p_puts, p_bytes, p_serializer,
+            CASE WHEN p_fingerprint = 0 AND p_signal IS NULL THEN 0 END
+        )
+        ON CONFLICT (thread) DO NOTHING
+        RETURNING t.fingerprint INTO x_fingerprint;
         IF NOT FOUND THEN
             RETURN NULL;
         END IF;

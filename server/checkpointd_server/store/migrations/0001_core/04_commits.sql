@@ -73,68 +73,6 @@ LANGUAGE sql VOLATILE AS $$
     END
 $$;
 
--- Locks the threads of groups, creates those that may be new, and returns them, without those that are locked by other
--- transactions, unless it is told to wait for the only one.
-CREATE FUNCTION __schema__.lock_threads(p_tenant text, p_waits boolean, p_groups __schema__.group_to_store[]) RETURNS uuid[]
-LANGUAGE plpgsql AS $$
-DECLARE
-    x_threads uuid[];
-    x_locked uuid[];
-    x_made uuid[];
-    x_now timestamptz := clock_timestamp();
-BEGIN
-    SELECT array_agg(DISTINCT g.thread) INTO x_threads FROM unnest(p_groups) AS g;
-    IF p_waits THEN
-        UPDATE __schema__.threads AS t SET
-            active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
-            checkpoints = t.checkpoints + of_thread.puts, bytes = t.bytes + of_thread.bytes
-        FROM (SELECT sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes FROM unnest(p_groups) AS g) AS of_thread
-        WHERE t.thread = x_threads[1];
-        IF FOUND THEN
-            RETURN x_threads;
-        END IF;
-    ELSE
-        WITH free AS MATERIALIZED (
-            SELECT t.thread
-            FROM unnest(x_threads) AS given (thread)
-            CROSS JOIN LATERAL (
-                SELECT t.thread FROM __schema__.threads AS t WHERE t.thread = given.thread FOR NO KEY UPDATE SKIP LOCKED
-            ) AS t
-        ),
-        locked AS (
-            UPDATE __schema__.threads AS t SET
-                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
-                checkpoints = t.checkpoints + of_thread.puts, bytes = t.bytes + of_thread.bytes
-            FROM (
-                SELECT g.thread, sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes
-                FROM unnest(p_groups) AS g
-                GROUP BY g.thread
-            ) AS of_thread
-            WHERE t.thread = ANY (ARRAY (SELECT free.thread FROM free)) AND of_thread.thread = t.thread
-            RETURNING t.thread
-        )
-        SELECT coalesce(array_agg(locked.thread), '{}') INTO x_locked FROM locked;
-        IF cardinality(x_locked) = cardinality(x_threads) THEN
-            RETURN x_locked;
-        END IF;
-    END IF;
-    -- This waits only while another transaction creates the same thread. All do so in the same order, to avoid deadlocks.
-    WITH made AS (
-        INSERT INTO __schema__.threads AS t (thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer)
-        SELECT g.thread, p_tenant, min(g.thread_id), x_now, x_now, sum(g.puts), sum(g.bytes), max(g.serializer)
-        FROM unnest(p_groups) AS g
-        WHERE (SELECT true FROM __schema__.threads AS t WHERE t.thread = g.thread LIMIT 1) IS NULL
-        GROUP BY g.thread
-        HAVING bool_or(g.may_be_first)
-        ORDER BY g.thread
-        ON CONFLICT (thread) DO NOTHING
-        RETURNING t.thread
-    )
-    SELECT array_agg(made.thread) INTO x_made FROM made;
-    RETURN coalesce(x_locked, '{}') || coalesce(x_made, '{}');
-END
-$$;
-
 -- Stores writes of one tenant. They come as groups: the writes of one namespace that build on each other, so that one check
 -- decides on all of them. Groups of one thread have one serializer. A group is stored as a whole or not at all, independently
 -- of the others. The result is one row of arrays with an entry for each group:
@@ -162,10 +100,11 @@ $$;
 --   p_waits        Whether to wait for the thread, if all groups are of one.
 --   p_max_written  The maximum size of a checkpoint's task writes, with what they build on but without their data, in bytes.
 --                  Null: not checked.
---   p_has_patches, p_has_uploads
---                  Whether any value or task write is a patch, or names an upload.
+--   p_has_patches, p_has_patched_writes, p_has_uploads
+--                  Whether any value or task write is a patch, whether any task write is, and whether any of them names an upload.
 CREATE FUNCTION __schema__.commit_writes(
-    p_tenant text, p_waits boolean, p_max_chain integer, p_max_written bigint, p_has_patches boolean, p_has_uploads boolean,
+    p_tenant text, p_waits boolean, p_max_chain integer, p_max_written bigint, p_has_patches boolean,
+    p_has_patched_writes boolean, p_has_uploads boolean,
     p_groups __schema__.group_to_store[], p_puts __schema__.put_to_store[], p_values __schema__.value_to_store[],
     p_emptied __schema__.emptied_to_store[], p_writes __schema__.write_to_store[],
     OUT o_outcome text[], OUT o_version bigint[], OUT o_previous bigint[], OUT o_last_id text[], OUT o_remaining float8[],
@@ -173,8 +112,9 @@ CREATE FUNCTION __schema__.commit_writes(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
-    x_locked uuid[];
+    x_now timestamptz := clock_timestamp();
     -- By the number of the group.
+    x_is_locked boolean[];
     x_thread uuid[];
     x_ns text[];
     x_is_stored boolean[];
@@ -183,53 +123,86 @@ DECLARE
     x_written_depth integer[];
     x_puts bigint := cardinality(p_puts);
     x_rows bigint;
-    x_is_refused boolean;
+    x_is_refused boolean := false;
     x_row record;
-    -- Whether anything but counts and times changes for lists.
-    x_is_news boolean;
+    x_group __schema__.group_to_store;
+    x_head record;
+    x_has_lock boolean;
+    x_outcome text;
+    x_are_fine boolean;
+    -- The numbers of the groups with which anything but counts and times changes for lists.
+    x_news integer[];
     -- Whether existing threads get their serializer.
-    x_is_told boolean;
+    x_is_told boolean := false;
 BEGIN
-    -- The lock comes first: later statements see what its previous holders committed.
-    x_locked := __schema__.lock_threads(p_tenant, p_waits, p_groups);
-    SELECT
-        array_agg(judged.thread), array_agg(judged.ns), array_agg(judged.outcome), array_agg(judged.previous),
-        array_agg(judged.version), array_agg(judged.last_id), array_agg(judged.remaining),
-        array_agg(judged.serializer), array_agg(judged.outcome = 'ok'), bool_or(judged.outcome <> 'ok'),
-        bool_or(judged.is_news), bool_or(judged.is_told)
-    INTO
-        x_thread, x_ns, o_outcome, o_previous, o_version, o_last_id, o_remaining, o_serializer, x_is_stored, x_is_refused,
-        x_is_news, x_is_told
-    FROM (
-        SELECT
-            g.thread, g.ns,
-            __schema__.judge(
-                g, g.thread = ANY (x_locked), t.floor IS NOT NULL, t.lease_token, n.version, n.last_checkpoint_id,
-                n.last_writer, n.last_request_id, n.pruned_below, t.serializer
-            ) AS outcome,
-            coalesce(n.version, 0) AS previous,
-            __schema__.next_version(n.version, t.floor, g.puts) AS version,
-            n.last_checkpoint_id AS last_id, t.remaining, t.serializer,
-            t.serializer IS NULL AND g.serializer IS NOT NULL AS is_told,
-            g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
-                AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint) AS is_news
-        FROM unnest(p_groups) AS g
-        LEFT JOIN LATERAL (
+    -- The lock comes first: what is read of a namespace later is what the thread's previous holders committed. Statements for one
+    -- group each cost less than plans for all. Threads have an order, because creating one waits while another transaction creates
+    -- the same.
+    FOR x_group IN SELECT g.* FROM unnest(p_groups) AS g ORDER BY g.thread LOOP
+        IF p_waits THEN
+            UPDATE __schema__.threads AS t SET
+                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+                checkpoints = t.checkpoints + x_group.puts, bytes = t.bytes + x_group.bytes
+            WHERE t.thread = x_group.thread
+            RETURNING t.floor, t.signal, t.fingerprint, t.serializer, t.lease_token, t.lease_expires_at INTO x_row;
+        ELSE
+            -- As in commit_group.
+            UPDATE __schema__.threads AS t SET
+                active_at = greatest(t.active_at, x_now), listed_at = __schema__.listed_now(t.listed_at, x_now),
+                checkpoints = t.checkpoints + x_group.puts, bytes = t.bytes + x_group.bytes
+            WHERE t.thread = (
+                SELECT s.thread FROM __schema__.threads AS s WHERE s.thread = x_group.thread FOR NO KEY UPDATE SKIP LOCKED
+            )
+            RETURNING t.floor, t.signal, t.fingerprint, t.serializer, t.lease_token, t.lease_expires_at INTO x_row;
+        END IF;
+        IF NOT FOUND AND x_group.may_be_first THEN
+            INSERT INTO __schema__.threads AS t (
+                thread, tenant, thread_id, active_at, listed_at, checkpoints, bytes, serializer, fingerprint
+            )
             SELECT
-                t.floor, t.signal, t.fingerprint, t.serializer,
-                CASE WHEN t.lease_expires_at > clock_timestamp() THEN t.lease_token END AS lease_token,
-                date_part('epoch', t.lease_expires_at - clock_timestamp()) AS remaining
+                x_group.thread, p_tenant, x_group.thread_id, x_now, x_now, x_group.puts, x_group.bytes, x_group.serializer,
+                CASE WHEN x_group.fingerprint = 0 AND x_group.signal IS NULL THEN 0 END
+            WHERE (SELECT true FROM __schema__.threads AS t WHERE t.thread = x_group.thread LIMIT 1) IS NULL
+            ON CONFLICT (thread) DO NOTHING
+            RETURNING t.floor, t.signal, t.fingerprint, t.serializer, t.lease_token, t.lease_expires_at INTO x_row;
+        END IF;
+        x_has_lock := FOUND;
+        IF NOT x_has_lock THEN
+            SELECT t.floor, t.signal, t.fingerprint, t.serializer, t.lease_token, t.lease_expires_at INTO x_row
             FROM __schema__.threads AS t
-            WHERE t.thread = g.thread
-            LIMIT 1
-        ) AS t ON true
-        LEFT JOIN LATERAL (
-            SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below
-            FROM __schema__.namespaces AS n
-            WHERE n.thread = g.thread AND n.checkpoint_ns = g.ns
-            LIMIT 1
-        ) AS n ON true
-    ) AS judged;
+            WHERE t.thread = x_group.thread;
+        END IF;
+        SELECT n.version, n.last_checkpoint_id, n.last_writer, n.last_request_id, n.pruned_below INTO x_head
+        FROM __schema__.namespaces AS n
+        WHERE n.thread = x_group.thread AND n.checkpoint_ns = x_group.ns;
+        x_outcome := __schema__.judge(
+            x_group, x_has_lock, x_row.floor IS NOT NULL,
+            CASE WHEN x_row.lease_expires_at > clock_timestamp() THEN x_row.lease_token END,
+            x_head.version, x_head.last_checkpoint_id, x_head.last_writer, x_head.last_request_id, x_head.pruned_below,
+            x_row.serializer
+        );
+        x_is_locked[x_group.number] := x_has_lock;
+        x_thread[x_group.number] := x_group.thread;
+        x_ns[x_group.number] := x_group.ns;
+        x_is_stored[x_group.number] := x_outcome = 'ok';
+        o_outcome[x_group.number] := x_outcome;
+        o_version[x_group.number] := __schema__.next_version(x_head.version, x_row.floor, x_group.puts);
+        o_previous[x_group.number] := coalesce(x_head.version, 0);
+        o_last_id[x_group.number] := x_head.last_checkpoint_id;
+        o_remaining[x_group.number] := date_part('epoch', x_row.lease_expires_at - clock_timestamp());
+        o_serializer[x_group.number] := x_row.serializer;
+        IF x_outcome <> 'ok' THEN
+            x_is_refused := true;
+        ELSIF x_row.serializer IS NULL AND x_group.serializer IS NOT NULL THEN
+            x_is_told := true;
+        END IF;
+        IF x_group.signal IS NOT NULL
+            OR x_group.fingerprint IS NOT NULL
+                AND (x_row.signal IS NOT NULL OR x_row.fingerprint IS DISTINCT FROM x_group.fingerprint)
+        THEN
+            x_news := array_append(x_news, x_group.number);
+        END IF;
+    END LOOP;
 
     IF x_is_refused THEN
         FOR i IN 1..cardinality(o_outcome) LOOP
@@ -249,8 +222,10 @@ BEGIN
         o_channel := array_fill(NULL::text, ARRAY[cardinality(p_groups)]);
     END IF;
     IF p_has_patches THEN
-        SELECT
-            array_agg(
+        SELECT array_agg(v.depth), coalesce(bool_and(coalesce(v.depth <= p_max_chain, false)), true)
+        INTO x_depth, x_are_fine
+        FROM (
+            SELECT
                 CASE
                     WHEN v.base IS NULL THEN 0
                     WHEN v.base_outside IS NULL THEN v.hops
@@ -262,28 +237,30 @@ BEGIN
                             AND (v.base_crc32 IS NULL OR b.crc32 = v.base_crc32)
                             AND v.base <> v.version
                     )
-                END
-            )
-        INTO x_depth
-        FROM unnest(p_values) AS v;
-        IF cardinality(p_writes) > 0 THEN
+                END AS depth
+            FROM unnest(p_values) AS v
+            OFFSET 0
+        ) AS v;
+        IF p_has_patched_writes THEN
             x_written_depth := __schema__.depths_of_writes(x_thread, x_ns, p_writes);
         END IF;
-        FOR x_row IN
-            SELECT v.of_group, v.channel, x_depth[v.ordinality] IS NULL AS is_missing
-            FROM unnest(p_values) WITH ORDINALITY AS v
-            WHERE (x_depth[v.ordinality] <= p_max_chain) IS NOT TRUE AND o_outcome[v.of_group] = 'ok'
-            UNION ALL
-            SELECT w.of_group, w.channel, x_written_depth[w.ordinality] IS NULL
-            FROM unnest(p_writes) WITH ORDINALITY AS w
-            WHERE w.base IS NOT NULL AND (x_written_depth[w.ordinality] <= p_max_chain) IS NOT TRUE
-                AND o_outcome[w.of_group] = 'ok'
-        LOOP
-            o_outcome[x_row.of_group] := CASE WHEN x_row.is_missing THEN 'base' ELSE 'chain' END;
-            x_is_stored[x_row.of_group] := false;
-            o_channel[x_row.of_group] := x_row.channel;
-            x_is_refused := true;
-        END LOOP;
+        IF p_has_patched_writes OR NOT x_are_fine THEN
+            FOR x_row IN
+                SELECT v.of_group, v.channel, x_depth[v.ordinality] IS NULL AS is_missing
+                FROM unnest(p_values) WITH ORDINALITY AS v
+                WHERE (x_depth[v.ordinality] <= p_max_chain) IS NOT TRUE AND o_outcome[v.of_group] = 'ok'
+                UNION ALL
+                SELECT w.of_group, w.channel, x_written_depth[w.ordinality] IS NULL
+                FROM unnest(p_writes) WITH ORDINALITY AS w
+                WHERE w.base IS NOT NULL AND (x_written_depth[w.ordinality] <= p_max_chain) IS NOT TRUE
+                    AND o_outcome[w.of_group] = 'ok'
+            LOOP
+                o_outcome[x_row.of_group] := CASE WHEN x_row.is_missing THEN 'base' ELSE 'chain' END;
+                x_is_stored[x_row.of_group] := false;
+                o_channel[x_row.of_group] := x_row.channel;
+                x_is_refused := true;
+            END LOOP;
+        END IF;
     END IF;
     IF p_has_uploads THEN
         FOR x_row IN
@@ -434,17 +411,21 @@ BEGIN
     END IF;
 
     -- Update what lists show of the threads.
-    IF x_is_news THEN
-        PERFORM __schema__.note_groups(p_tenant, p_groups, x_is_stored);
+    IF x_news IS NOT NULL THEN
+        FOREACH x_group IN ARRAY p_groups LOOP
+            IF x_group.number = ANY (x_news) AND x_is_stored[x_group.number] THEN
+                PERFORM __schema__.note_root(p_tenant, x_group.thread, x_group.last, x_group.signal, x_group.fingerprint);
+            END IF;
+        END LOOP;
     END IF;
     IF x_is_told THEN
         UPDATE __schema__.threads AS t SET serializer = g.serializer
         FROM unnest(p_groups) AS g
-        WHERE t.thread = g.thread AND t.thread = ANY (x_locked) AND t.serializer IS NULL AND g.serializer IS NOT NULL
+        WHERE t.thread = g.thread AND t.serializer IS NULL AND g.serializer IS NOT NULL
             AND x_is_stored[g.number];
     END IF;
     IF x_is_refused THEN
-        PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_locked);
+        PERFORM __schema__.uncount_groups(p_groups, x_is_stored, x_is_locked);
     END IF;
 END
 $$;

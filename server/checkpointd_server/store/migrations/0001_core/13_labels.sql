@@ -27,7 +27,8 @@ LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     x_labels bigint[];
 BEGIN
-    IF p_object = '{}' THEN
+    -- Most metadata has volatile entries only.
+    IF p_object = '{}' OR p_kind = 'metadata' AND p_object - __schema__.volatile_keys() = '{}' THEN
         RETURN '{}';
     END IF;
     WITH RECURSIVE part AS (
@@ -68,17 +69,23 @@ DECLARE
         || CASE WHEN p_signal IS NULL THEN '{}' ELSE ARRAY[__schema__.label_of(p_tenant, 'signal', to_jsonb(p_signal))] END;
 BEGIN
     DELETE FROM __schema__.thread_labels AS l WHERE l.thread = p_thread AND l.label <> ALL (x_labels);
-    INSERT INTO __schema__.thread_labels AS l (thread, label, tenant)
-    SELECT p_thread, label, p_tenant FROM unnest(x_labels) AS label
-    ON CONFLICT (thread, label) DO NOTHING;
+    IF cardinality(x_labels) > 0 THEN
+        INSERT INTO __schema__.thread_labels AS l (thread, label, tenant)
+        SELECT p_thread, label, p_tenant FROM unnest(x_labels) AS label
+        ON CONFLICT (thread, label) DO NOTHING;
+    END IF;
 END
 $$;
 
 -- Returns the signal of a root checkpoint's task writes (threads.signal).
-CREATE FUNCTION __schema__.signal_of(p_thread uuid, p_checkpoint_id text) RETURNS smallint LANGUAGE sql STABLE AS $$
-    SELECT max(CASE w.channel WHEN '__error__' THEN 2 WHEN '__interrupt__' THEN 1 END)::smallint
-    FROM __schema__.task_writes AS w
-    WHERE w.thread = $1 AND w.checkpoint_ns = '' AND w.checkpoint_id = $2
+CREATE FUNCTION __schema__.signal_of(p_thread uuid, p_checkpoint_id text) RETURNS smallint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT max(CASE w.channel WHEN '__error__' THEN 2 WHEN '__interrupt__' THEN 1 END)::smallint
+        FROM __schema__.task_writes AS w
+        WHERE w.thread = p_thread AND w.checkpoint_ns = '' AND w.checkpoint_id = p_checkpoint_id
+    );
+END
 $$;
 
 -- Updates labels and signal after a write to the root namespace of a locked thread.
@@ -112,25 +119,9 @@ BEGIN
 END
 $$;
 
--- Updates labels and signals after groups were stored.
-CREATE FUNCTION __schema__.note_groups(p_tenant text, p_groups __schema__.group_to_store[], p_is_stored boolean[]) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM __schema__.note_root(p_tenant, g.thread, g.last, g.signal, g.fingerprint)
-    FROM unnest(p_groups) AS g
-    CROSS JOIN LATERAL (
-        SELECT t.signal, t.fingerprint FROM __schema__.threads AS t WHERE t.thread = g.thread LIMIT 1
-    ) AS t
-    WHERE p_is_stored[g.number] AND (
-        g.signal IS NOT NULL OR g.fingerprint IS NOT NULL
-        AND (t.signal IS NOT NULL OR t.fingerprint IS DISTINCT FROM g.fingerprint)
-    );
-END
-$$;
-
--- Subtracts what locking the threads p_locked has counted for groups that were not stored. A thread that is empty is removed from
--- lists, and has no serializer.
-CREATE FUNCTION __schema__.uncount_groups(p_groups __schema__.group_to_store[], p_is_stored boolean[], p_locked uuid[])
+-- Subtracts what locking their threads (p_is_locked) has counted for groups that were not stored. A thread that is empty is removed
+-- from lists, and has no serializer.
+CREATE FUNCTION __schema__.uncount_groups(p_groups __schema__.group_to_store[], p_is_stored boolean[], p_is_locked boolean[])
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE __schema__.threads AS t SET
@@ -141,10 +132,10 @@ BEGIN
     FROM (
         SELECT g.thread, sum(g.puts)::bigint AS puts, sum(g.bytes)::bigint AS bytes
         FROM unnest(p_groups) AS g
-        WHERE NOT p_is_stored[g.number]
+        WHERE p_is_locked[g.number] AND NOT p_is_stored[g.number]
         GROUP BY g.thread
     ) AS of_thread
-    WHERE t.thread = of_thread.thread AND t.thread = ANY (p_locked);
+    WHERE t.thread = of_thread.thread;
 END
 $$;
 
