@@ -91,6 +91,28 @@ async def test_rows_say_what_a_count_says(tenant: Tenant, admin: Any) -> None:
             assert len(set(labels) ^ set(fresh_labels)) <= 2 * signals, n
 
 
+@pytest.mark.parametrize("users", [(None,), (None, "u"), ("u", None), (None, None), (None, None, "u", None)])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_new_thread_has_the_labels_of_its_latest_checkpoint(
+    tenant: Tenant, admin: Any, users: tuple[str | None, ...], at_once: bool
+) -> None:
+    """Whether or not the checkpoint put last is the latest, and also if its metadata has no labels."""
+    for thread, ids in (("a", range(len(users))), ("b", range(len(users), 0, -1))):
+        puts = [
+            tenant.put(f"{n}", thread=thread, metadata={"step": n} if user is None else {"step": n, "user": user})
+            for n, user in zip(ids, users, strict=True)
+        ]
+        if at_once:
+            assert all(isinstance(result, int) for result in await gather_results(*puts))
+        else:
+            for put in puts:
+                await put
+        found = await look(admin, tenant, thread)
+        assert found == await counted(admin, tenant, thread)
+        latest = users[-1] if thread == "a" else users[0]
+        assert len(found[1]) == (latest is not None)
+
+
 async def test_bytes_are_those_of_all_rows(tenant: Tenant, admin: Any) -> None:
     await tenant.put("1", versions={"a": "1", "b": "1"}, values={"a": b"12345", "b": None}, metadata={"user": "u"})
     await tenant.writes("1", write("t", 0, "a", b"123"), write("t", 1, "b", b"1"))
