@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,8 +38,19 @@ MACHINE = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a quick benchmark of everything, and its output."""
-    out = tmp_path_factory.mktemp("bench")
+    """The folder of a quick benchmark of everything, and its output: one for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out, printed = shared / "bench", shared / "bench.txt"
+    with (shared / "bench.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            printed.write_text(measure(out))
+    return out, printed.read_text()
+
+
+def measure(out: Path) -> str:
+    """Runs a quick benchmark of everything, and returns its output."""
     command = [sys.executable, "-m", "tests.bench", "--quick", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -47,7 +60,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         printed, progress = process.communicate()
         ends.cancel()
     assert process.returncode == 0, progress
-    return out, printed
+    return printed
 
 
 def comparison(**changes: Any) -> report.Result:
