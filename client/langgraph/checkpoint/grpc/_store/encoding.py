@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
+from langgraph.checkpoint.grpc._store.answers import kind_of
 from langgraph.checkpoint.grpc._store.index import ItemIndex
 from langgraph.checkpoint.grpc._store.values import ItemSerde
 from langgraph.checkpoint.grpc._transport.operation import key_of, varint
@@ -44,7 +45,7 @@ class Encoded(NamedTuple):
 
 def encode_messages(operations: Sequence[pb.StoreOperation]) -> Encoded:
     """Encodes operations that are messages."""
-    kinds = [str(operation.WhichOneof("operation")) for operation in operations]
+    kinds = [kind_of(operation) for operation in operations]
     changes = [getattr(one, kind) for one, kind in zip(operations, kinds, strict=True) if kind in ("put", "delete")]
     return Encoded(
         kinds,
@@ -76,7 +77,7 @@ def encode_put(put: PutOp, version: int | None, serde: ItemSerde, index: ItemInd
     if filtered is not None:
         value += _INDEX + varint(len(filtered)) + filtered
     # If it is sent again after a lost answer, the server recognizes the put, and it doesn't conflict with itself.
-    parts = [place, _VALUE, varint(len(value)), value, _REQUEST_ID, os.urandom(16)]
+    parts = [place, _VALUE, varint(len(value)), value, _REQUEST_ID, random_id()]
     if version is not None or put.ttl is not None or index.has_text:
         more = pb.PutItemRequest(if_version_match=version, ttl_minutes=put.ttl)
         index.write_text(put, more)

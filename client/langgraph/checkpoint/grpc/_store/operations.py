@@ -6,11 +6,11 @@ separate calls before that, a few at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from langgraph.checkpoint.grpc._convert.random_ids import random_id
 from langgraph.checkpoint.grpc._store.answers import check_results, is_too_large, kind_of, read_found, read_item
 from langgraph.checkpoint.grpc._store.encoding import Encoded, checked_key, encode_get, encode_messages, encode_put
 from langgraph.checkpoint.grpc._store.index import Chunk, ItemIndex, SearchMode, Wanted
@@ -213,7 +213,7 @@ def _put(op: PutOp, version: int | None, serde: ItemSerde, index: ItemIndex) -> 
         request.if_version_match = version
     if op.value is not None:
         # If it is sent again after a lost answer, the server recognizes the put, and it doesn't conflict with itself.
-        request.request_id = os.urandom(16)
+        request.request_id = random_id()
         serde.write(op.value, request.value)
         index.write_text(op, request)
         if op.ttl is not None:
