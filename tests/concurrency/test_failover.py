@@ -176,6 +176,7 @@ async def test_versions_of_a_deleted_thread_grow_on_after_the_failover(
     await after.check()
 
 
+@pytest.mark.long
 async def test_a_primary_that_is_cut_off_and_refuses_nothing_is_left_for_the_new_one(
     postgres: ReplicatedPostgres, server: ServerProcess, channel: grpc.aio.Channel
 ) -> None:

@@ -29,7 +29,7 @@ from tests.concurrency.ways import durabilities_of_processes
 from tests.support.gates import build, new_thread, said, turn, turns_of
 from tests.support.server_process import ServerProcess
 
-FEW, MANY = 100, 2000
+FEW, MANY = 40, 2000
 ASKED_FOR = os.environ.get("CHECKPOINTD_TEST_SCHEDULES")
 SCHEDULES = [int(ASKED_FOR)] if ASKED_FOR else [FEW, pytest.param(MANY, marks=pytest.mark.long)]
 SEED = int(os.environ.get("CHECKPOINTD_TEST_SEED", "20261121"))

@@ -310,7 +310,8 @@ async def test_what_is_broken_in_the_database_is_never_shown_as_a_value(
             await others.get()
 
 
-@pytest.mark.parametrize("flavour", ["invoke", pytest.param("ainvoke", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("flavour", ["invoke", "ainvoke"])
 async def test_a_hundred_megabytes_there_and_back(server: ServerProcess, flavour: Flavour) -> None:
     value = os.urandom(MEBIBYTE) * 50 + os.urandom(50 * MEBIBYTE)
     async with GrpcSaver(server.target) as saver:

@@ -280,7 +280,7 @@ def run_machine(
     )
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", ["blocking", "awaiting", "mixed"])
 def test_the_same_calls_give_the_same_answers(shared_server: ServerProcess, mode: Mode, examples: int) -> None:
     run_machine(shared_server.target, mode, examples=examples)

@@ -54,7 +54,11 @@ def attacker(postgres_cluster: PostgresCluster) -> Iterator[Server]:
     gc.unfreeze()
 
 
-@pytest.mark.parametrize("name", WORST)
+LARGEST = {"max_item_bytes: JSON", "max_item_bytes: msgpack", "max_message_bytes: a value", "max_pipeline_bytes"}
+"""Those that take seconds."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LARGEST)) for name in WORST])
 def test_a_write_of_all_that_may_be_silences_nobody(name: str, attacker: Server) -> None:
     _, method, expected, make = WORST[name]
     request = make()
@@ -68,6 +72,7 @@ def test_a_write_of_all_that_may_be_silences_nobody(name: str, attacker: Server)
 class TestReads:
     """All reads of the largest data that the limits let in."""
 
+    @pytest.mark.long
     def test_checkpoints_of_very_many_channels(self, attacker: Server) -> None:
         channels = names(LIMITS.max_channels)
         for number in range(30):
@@ -89,6 +94,7 @@ class TestReads:
 
         attacker.silences_nobody(read)
 
+    @pytest.mark.long
     def test_the_longest_chain_of_the_largest_patches(self, attacker: Server) -> None:
         """Each patch splits its base into bytes."""
         operations = 16_384

@@ -174,6 +174,7 @@ def test_an_export_goes_on_where_it_was_killed(command: Command, played_server: 
     assert "is there already" in other.stderr
 
 
+@pytest.mark.long
 def test_an_import_that_is_killed_goes_on_where_it_was(command: Command, new_server: NewServer, tmp_path: Path) -> None:
     source, other, file = new_server(), new_server(), tmp_path / "many.export"
     with GrpcSaver.from_conn_string(source) as saver:
@@ -200,6 +201,7 @@ def test_an_import_that_is_killed_goes_on_where_it_was(command: Command, new_ser
             assert contents(theirs, f"thread-{number}") == contents(ours, f"thread-{number}")
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_and_comes_back_loses_nothing(
     command: Command, new_server: NewServer, database_url: str, tmp_path: Path
 ) -> None:

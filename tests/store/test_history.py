@@ -172,7 +172,7 @@ class Counting(Tenant):
         return await super().history(*channels, **where)
 
 
-@pytest.mark.parametrize("ancestors", [2000, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ancestors", [1200, pytest.param(5000, marks=pytest.mark.long)])
 async def test_unknown_channels_cost_no_more_than_pages(own_options: StoreOptions, ancestors: int) -> None:
     """A thousand channels over thousands of ancestors: no page exceeds its steps or needs a temporary file."""
     connection = await asyncpg.connect(own_options.dsn)
