@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 from random import Random
 from typing import Any
 
@@ -405,8 +406,25 @@ class TestVectors:
         components = [float((i * i + 50) % 97) for i in range(size)]
         by_index = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE))
         exact = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE, exact=True))
-        assert len(set(by_index) & set(exact)) >= 8
+        common = {key for key, _ in by_index} & {key for key, _ in exact}
+        assert len(common) >= 8
+        # The index has half the precision, scores don't.
+        scores = dict(exact)
+        assert {key: score for key, score in by_index if key in common} == {key: scores[key] for key in common}
         assert [score for _, score in by_index] == sorted([score or 0 for _, score in by_index], reverse=True)
+
+    @pytest.mark.parametrize("length", [1e-10, 1e10])
+    async def test_an_index_by_angles_finds_vectors_of_any_length(self, vectored: ItemStore, length: float) -> None:
+        size = 384
+        batch = [put(f"{n}", vectors=vectors([math.sin(n * i) for i in range(size)])) for n in range(1, 1200)]
+        wanted = [math.cos(i) for i in range(size)]
+        batch.append(put("wanted", vectors=vectors([component * length for component in wanted])))
+        for start in range(0, len(batch), 200):
+            await change(vectored, *batch[start : start + 200])
+        query = VectorQuery(components=[component / length for component in wanted], distance=Distance.COSINE)
+        key, score = (await found(vectored, vector=query))[0]
+        assert key == "wanted"
+        assert score == pytest.approx(1)
 
     async def test_without_pgvector_vectors_are_refused_by_name_and_all_else_works(self, store: PostgresStore) -> None:
         without = PostgresStore(store.connections, store._options, ItemFeatures()).items(f"without-{next(_numbers)}")

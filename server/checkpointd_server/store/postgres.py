@@ -39,8 +39,8 @@ from checkpointd_server.store.connections.database import Connections, Database,
 from checkpointd_server.store.errors import lacking_rights
 from checkpointd_server.store.gc import run_gc, sweep_items
 from checkpointd_server.store.items.features import ItemFeatures
+from checkpointd_server.store.items.rankings import ranking_statements
 from checkpointd_server.store.items.tenant import TenantItems
-from checkpointd_server.store.items.vectors import vector_statements
 from checkpointd_server.store.leases import Leases
 from checkpointd_server.store.migrations import check_schema
 from checkpointd_server.store.options import StoreOptions
@@ -395,7 +395,7 @@ async def open_store(options: StoreOptions) -> AsyncIterator[PostgresStore]:
         SetupError: The database can't be used, or lacks migrations. The message says what to do.
     """
     functions = await check_schema(options)
-    statements = {**load_statements(options.schema), **vector_statements(functions, options.schema)}
+    statements = {**load_statements(options.schema), **ranking_statements(functions, options.schema)}
     async with open_connections(options, statements) as connections:
         opened = PostgresStore(connections, options, ItemFeatures(functions))
         opened.id = str(await connections.of(None).fetch_value("identity", timeout=options.startup_timeout))

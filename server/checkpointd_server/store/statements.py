@@ -39,6 +39,11 @@ def with_schema(sql: str, schema: str) -> str:
     return in_literals.replace(_SCHEMA, quoted)
 
 
+def without_comments(sql: str) -> str:
+    """Returns SQL without its lines of comments, which are for us and not for the database."""
+    return _COMMENT.sub("", sql).strip()
+
+
 def load_statements(schema: str, folder: Traversable | None = None) -> Mapping[str, str]:
     """Returns every statement by its name, ready for a schema.
 
@@ -64,5 +69,5 @@ def _read_statements(schema: str, folder: Traversable) -> Mapping[str, str]:
         for name, body in zip(parts[0::2], parts[1::2], strict=True):
             if name in statements:
                 raise ValueError(f"two statements are named {name}")
-            statements[name] = with_schema(_COMMENT.sub("", body), schema).strip()
+            statements[name] = with_schema(without_comments(body), schema)
     return statements

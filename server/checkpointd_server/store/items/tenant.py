@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from checkpointd_server.domain.errors import DeadlineExceeded, ItemVersionConflict, VectorsUnavailable
 from checkpointd_server.domain.items import (
@@ -21,8 +23,6 @@ from checkpointd_server.domain.items import (
     NamespaceQuery,
     RestoreOutcome,
     StoredItem,
-    TextQuery,
-    VectorQuery,
     WholeItem,
     fuse,
 )
@@ -31,6 +31,7 @@ from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.filters import to_path
 from checkpointd_server.store.items.moves import list_keys, list_whole, restore
 from checkpointd_server.store.items.names import decode, encode, known_prefix, patterns, range_below
+from checkpointd_server.store.items.rankings import BY_WORDS
 from checkpointd_server.store.items.writes import ItemWrites
 
 _FUSED_AT_LEAST = 50
@@ -101,20 +102,34 @@ class TenantItems:
             if search.vector is None and search.text is None:
                 rows = await self._list(search, search.offset, search.limit, None, max_bytes)
                 return _found([(_item(row), None) for row in rows])
-            ranked = await self._rank(search)
-            wanted = ranked[search.offset : search.offset + search.limit]
-            places = [place for place, _ in wanted]
-            rows = await self._read(places, [search.refreshes] * len(places), max_bytes, None)
-            found = _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
-            if search.text is None and not found.is_truncated and len(wanted) < search.limit:
+            if search.vector is not None and search.text is not None:
+                return await self._search_by_both(search, max_bytes)
+            ranking, *args = self._ranking(search, search.offset + search.limit)
+            rows = await self._database.fetch(
+                f"read_{ranking}", search.offset, search.refreshes, max_bytes, *args, timeout=None
+            )
+            found = _found([(_item(row), row["o_score"]) for row in rows if row["o_position"] is not None])
+            ranked = rows[0]["o_ranked"]
+            missing = search.limit - max(ranked - search.offset, 0)
+            if search.text is None and missing and not found.is_truncated:
                 # Items without vectors follow those with vectors.
-                missing = search.limit - len(wanted)
-                skipped = max(search.offset - len(ranked), 0)
                 rest = max_bytes - sum(one.item.size for one in found.items)
-                rows = await self._list(search, skipped, missing, False, rest)
+                rows = await self._list(search, max(search.offset - ranked, 0), missing, False, rest)
                 behind = _found([(_item(row), None) for row in rows])
                 return FoundItems(found.items + behind.items, behind.is_truncated)
             return found
+
+    async def _search_by_both(self, search: ItemSearch, max_bytes: int) -> FoundItems:
+        """Finds items by two rankings, merged."""
+        count = max((search.offset + search.limit) * _FUSED_TIMES, _FUSED_AT_LEAST)
+        rankings = []
+        for alone in (replace(search, text=None), replace(search, vector=None)):
+            rows = await self._database.fetch(*self._ranking(alone, count), timeout=None, reads=True)
+            rankings.append([(row["o_namespace"], row["o_key"]) for row in rows])
+        wanted = fuse(*rankings)[search.offset : search.offset + search.limit]
+        places = [place for place, _ in wanted]
+        rows = await self._read(places, [search.refreshes] * len(places), max_bytes, None)
+        return _found([(_item(row), wanted[row["o_position"] - 1][1]) for row in rows])
 
     async def count(self, prefix: Namespace, wanted: Filter, *, timeout: float | None) -> int:
         """Counts items."""
@@ -163,47 +178,16 @@ class TenantItems:
         )
         return [decode(row["o_namespace"]) for row in rows]
 
-    async def _rank(self, search: ItemSearch) -> list[tuple[Place, float]]:
-        """Returns the best items, at least as many as are wanted, with their scores."""
-        wanted = search.offset + search.limit
-        if not wanted:
-            return []
-        if search.vector is not None and search.text is not None:
-            merged = max(wanted * _FUSED_TIMES, _FUSED_AT_LEAST)
-            near = await self._rank_by_vector(search, search.vector, merged)
-            worded = await self._rank_by_words(search, search.text, merged)
-            return fuse([place for place, _ in near], [place for place, _ in worded])
+    def _ranking(self, search: ItemSearch, count: int) -> tuple[Any, ...]:
+        """Returns the function that ranks items by a vector or by words, and its parameters after the tenant."""
+        place = (*range_below(search.prefix), to_path(search.filter))
         if search.vector is not None:
-            return await self._rank_by_vector(search, search.vector, wanted)
+            vector = search.vector
+            function, _ = self._features.ranking(len(vector.components), vector.distance, exact=vector.exact)
+            return function, *place, vector.components, count
         assert search.text is not None
-        return await self._rank_by_words(search, search.text, wanted)
-
-    async def _rank_by_vector(self, search: ItemSearch, query: VectorQuery, count: int) -> list[tuple[Place, float]]:
-        statement, _ = self._features.ranking(len(query.components), query.distance, exact=query.exact)
-        rows = await self._database.fetch(
-            statement,
-            *range_below(search.prefix),
-            to_path(search.filter),
-            query.components,
-            count,
-            timeout=None,
-            reads=True,
-        )
-        return [((row["o_namespace"], row["o_key"]), row["o_score"]) for row in rows]
-
-    async def _rank_by_words(self, search: ItemSearch, query: TextQuery, count: int) -> list[tuple[Place, float]]:
-        rows = await self._database.fetch(
-            "rank_items_by_words",
-            *range_below(search.prefix),
-            to_path(search.filter),
-            query.query,
-            query.language,
-            query.web,
-            count,
-            timeout=None,
-            reads=True,
-        )
-        return [((row["o_namespace"], row["o_key"]), row["o_score"]) for row in rows]
+        text = search.text
+        return BY_WORDS, *place, text.query, text.language, text.web, count
 
     async def _list(
         self, search: ItemSearch, skipped: int, limit: int, with_vectors: bool | None, max_bytes: int

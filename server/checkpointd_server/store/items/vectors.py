@@ -17,7 +17,7 @@ from checkpointd_server.domain.items import Distance, parse_index_name
 from checkpointd_server.store.statements import quote_identifier, with_schema
 
 _MAX_FULL_DIMS = 2000
-"""Maximum number of components that are indexed with 32 bits each. Those of longer vectors are indexed with 16."""
+"""Maximum number of components that can be indexed with 32 bits each."""
 
 _OPERATORS = {Distance.COSINE: "<=>", Distance.L2: "<->", Distance.INNER_PRODUCT: "<#>"}
 _CLASSES = {Distance.COSINE: "cosine_ops", Distance.L2: "l2_ops", Distance.INNER_PRODUCT: "ip_ops"}
@@ -48,12 +48,6 @@ def vector_sql(indexes: Sequence[str]) -> str:
     parts += [_fill(_read("exact.sql"), distance) for distance in Distance]
     parts += [_fill(_read("indexed.sql"), distance, dims) for dims, distance in map(parse_index_name, indexes)]
     return "\n".join(parts)
-
-
-def vector_statements(functions: Sequence[str], schema: str) -> dict[str, str]:
-    """Returns the statements that call functions, by the functions' names."""
-    call = "SELECT * FROM __schema__.{}($1, $2, $3, $4, $5, $6)"
-    return {name: with_schema(call.format(quote_identifier(name)), schema) for name in functions}
 
 
 async def installed_functions(connection: Any, schema: str) -> tuple[str, ...]:
@@ -91,8 +85,14 @@ def _read(name: str) -> str:
 
 
 def _fill(sql: str, distance: Distance, dims: int = 0) -> str:
-    kind = "vector" if dims <= _MAX_FULL_DIMS else "halfvec"
+    # The angle between vectors doesn't depend on their length: with a length of 1, 16 bits a component are enough. An
+    # index of half the size is searched in half the time.
+    by_angle = distance is Distance.COSINE
+    kind = "halfvec" if by_angle or dims > _MAX_FULL_DIMS else "vector"
+    scaled = "l2_normalize({})" if by_angle else "{}"
     for name, value in (
+        ("__indexed__", f"{scaled.format('embedding')}::{kind}({dims})"),
+        ("__query__", f"{scaled.format('x_query')}::{kind}({dims})"),
         ("__dims__", str(dims)),
         ("__distance__", distance.value),
         ("__operator__", _OPERATORS[distance]),

@@ -20,10 +20,6 @@ SELECT * FROM __schema__.search_items($1, $2, $3, $4, $5, $6, $7, $8, $9)
 -- Counts items.
 SELECT __schema__.count_items($1, $2, $3, $4)
 
--- name: rank_items_by_words
--- Ranks items by words.
-SELECT * FROM __schema__.rank_items_by_words($1, $2, $3, $4, $5, $6, $7, $8)
-
 -- name: list_namespaces
 -- Lists the namespaces of items.
 SELECT * FROM __schema__.list_namespaces($1, $2, $3, $4, $5, $6, $7)

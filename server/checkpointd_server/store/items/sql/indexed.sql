@@ -1,9 +1,10 @@
 -- An index on the vectors with __dims__ components, and the search that uses it.
 CREATE INDEX IF NOT EXISTS item_vectors___dims_____distance__ ON __schema__.item_vectors
-    USING hnsw ((embedding::__type__) __class__) WITH (m = 16, ef_construction = 64) WHERE dims = __dims__;
+    USING hnsw ((__indexed__) __class__) WITH (m = 16, ef_construction = 64) WHERE dims = __dims__;
 
 -- Ranks items by their vectors, as near_items___distance__ does, but usually by the index, which may miss some. If there are few
--- vectors below the namespace, or the index finds too few matches, all are compared.
+-- vectors below the namespace, or the index finds too few matches, all are compared. The index decides what is read, and the
+-- vectors themselves in which order, and with which scores.
 --
 -- Plans are made once, when the tables may be empty: without a sort they always use the index.
 CREATE OR REPLACE FUNCTION __schema__.near_items___dims_____distance__(
@@ -17,7 +18,8 @@ DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
     x_now timestamptz := clock_timestamp();
     x_filter jsonpath := p_filter::jsonpath;
-    x_query __type__ := p_components::vector::__type__;
+    x_query vector := p_components::vector;
+    x_indexed __type__ := __query__;
     x_few integer := 1000 + p_count;
     x_rows integer := 20 + 2 * p_count;
     x_found integer;
@@ -35,12 +37,14 @@ BEGIN
     IF x_found = x_few THEN
         -- Several of the nearest vectors may belong to one item: then more are read.
         FOR attempt IN 1..3 LOOP
-            SELECT sum(n.rows), array_agg(n.namespace), array_agg(n.key), array_agg(__score__)
+            SELECT
+                sum(n.rows), array_agg(n.namespace), array_agg(n.key),
+                array_agg(CASE WHEN n.distance = 'NaN' THEN 0 ELSE __score__ END)
             INTO x_found, x_namespaces, x_keys, x_scores
             FROM (
                 SELECT v.namespace, v.key, min(v.distance) AS distance, count(*) AS rows
                 FROM (
-                    SELECT v.namespace, v.key, v.embedding::__type__ __operator__ x_query AS distance
+                    SELECT v.namespace, v.key, v.embedding __operator__ x_query AS distance
                     FROM __schema__.item_vectors AS v
                     CROSS JOIN LATERAL (
                         SELECT
@@ -51,7 +55,7 @@ BEGIN
                         LIMIT 1
                     ) AS i
                     WHERE v.tenant = p_tenant AND v.namespace >= p_from AND v.namespace < p_to AND v.dims = __dims__
-                    ORDER BY v.embedding::__type__ __operator__ x_query
+                    ORDER BY __indexed__ __operator__ x_indexed
                     LIMIT x_rows
                 ) AS v
                 GROUP BY v.namespace, v.key
