@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.grpc import AccessDeniedError, CheckpointdError, GrpcSaver, GrpcStore
+from langgraph.checkpoint.grpc import (
+    AccessDeniedError,
+    CheckpointdError,
+    GrpcSaver,
+    GrpcStore,
+    InvalidArgumentError,
+)
+from langgraph.checkpoint.grpc._store.batches import MAX_READS
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.api_keys import key_entry
@@ -36,6 +43,48 @@ async def test_callers_of_one_loop_share_messages_on_the_stream_of_their_saver(p
     assert proxy.streams == 1
     batches = [one for one in proxy.operations if one.HasField("store_batch")]
     assert len(batches) < 20
+
+
+async def test_searches_have_operations_of_their_own(proxy: PipelineProxy, root: str) -> None:
+    async with GrpcStore(proxy.target) as store:
+        await asyncio.gather(*(store.aput((root, str(number)), "k", {"n": number}) for number in range(20)))
+        gets = [store.aget((root, str(number)), "k") for number in range(20)]
+        searches = [store.asearch((root,), filter={"n": number}) for number in range(20)]
+        counts = [store.acount((root, str(number))) for number in range(20)]
+        found, items = await asyncio.gather(asyncio.gather(*searches), asyncio.gather(*gets))
+        assert await asyncio.gather(*counts) == [1] * 20
+        assert await store.alist_namespaces(prefix=(root,), limit=3) == [(root, "0"), (root, "1"), (root, "10")]
+    assert [[one.value["n"] for one in each] for each in found] == [[number] for number in range(20)]
+    assert [item.value["n"] for item in items if item] == list(range(20))
+    batches = [[one.WhichOneof("operation") for one in sent.store_batch.operations] for sent in proxy.operations]
+    assert batches.count(["search"]) == batches.count(["count"]) == 20
+    assert batches.count(["list_namespaces"]) == 1
+    assert all(len(kinds) == 1 or set(kinds) <= {"get", "put"} for kinds in batches)
+
+
+async def test_too_many_searches_leave_room_for_others_on_the_stream(proxy: PipelineProxy, root: str) -> None:
+    async with GrpcStore(proxy.target) as store:
+        await store.aput((root,), "k", {"n": 1})
+        answered = []
+
+        async def count() -> None:
+            answered.append(await store.acount((root,)))
+
+        counts = [asyncio.ensure_future(count()) for _ in range(3 * MAX_READS)]
+        await asyncio.sleep(0)
+        item = await store.aget((root,), "k")
+        await asyncio.gather(*counts)
+    assert item is not None
+    assert answered == [1] * 3 * MAX_READS
+    streamed = [sent for sent in proxy.operations if sent.store_batch.operations[0].HasField("count")]
+    assert MAX_READS <= len(streamed) < 3 * MAX_READS
+
+
+async def test_a_search_that_is_refused_says_why(proxy: PipelineProxy, root: str) -> None:
+    async with GrpcStore(proxy.target) as store:
+        with pytest.raises(InvalidArgumentError, match="offset"):
+            await store.asearch((root,), offset=2**31 - 1, limit=2**31 - 1)
+    assert proxy.operations
 
 
 async def test_writes_to_one_item_are_made_in_order_and_hold_up_nothing_else(proxy: PipelineProxy, root: str) -> None:

@@ -14,7 +14,7 @@ from checkpointd_server.domain.errors import DeadlineExceeded
 from checkpointd_server.rpc.calls.handler import Calls, this_task
 from checkpointd_server.rpc.pipeline.stream_operations import StreamOperation, StreamOperations, failed
 
-BATCHES_AT_ONCE = 32
+BATCHES_AT_ONCE = 64
 """Maximum number of concurrent batches of a stream."""
 
 DoBatch = Callable[[store_pb.BatchRequest, Identity, store_pb.BatchResponse, "float | None"], Awaitable[None]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from langgraph.checkpoint.grpc._store.items import FoundItem, StoredItem
@@ -20,9 +21,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def single_result(kind: str, outcome: pb.StoreResult, serde: ItemSerde, target: str) -> StoredItem | None:
     """Returns the result of a single operation. Raises CheckpointdError."""
+    answer = single_answer(kind, outcome, target)
+    return read_item(answer, serde) if kind == "get" else None
+
+
+def single_answer(kind: str, outcome: pb.StoreResult, target: str) -> Any:
+    """Returns the answer to a single operation. Raises CheckpointdError."""
     found = outcome.WhichOneof("result")
     if found == kind:
-        return read_item(outcome.get, serde) if kind == "get" else None
+        return getattr(outcome, kind)
     if found != "failure":
         raise CorruptValueError(_OTHERS)
     raise from_rpc_error(OperationError(outcome.failure), target=target, method=f"Batch ({kind})")

@@ -2,8 +2,8 @@
 
 Operations that arrive while batches are in flight wait for the next one, so batches grow with the load, and a single
 operation doesn't wait. If many wait, a batch takes half of them, to keep client, server and database busy at the same
-time. Writes to one item are made in order, one after another: batches aren't ordered, and of several writes in one
-batch the server would only do the last, whatever versions they expect.
+time. Searches, which may take long, share no batch. Writes to one item are made in order, one after another: batches
+aren't ordered, and of several writes in one batch the server would only do the last, whatever versions they expect.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import asyncio
 import concurrent.futures
 import itertools
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from weakref import ref
 
 from langgraph.checkpoint.grpc._store.encoding import Encoded, ItemPlace
@@ -25,6 +27,9 @@ from checkpointd.v1 import store_service_pb2 as pb
 
 MAX_IN_FLIGHT = 4
 """Maximum number of batches in flight."""
+MAX_READS = 48
+"""Maximum number of searches in flight. Further ones are separate calls: the server does 64 batches of a stream at
+once, and others aren't to wait for searches."""
 MAX_OPERATIONS = 256
 """Maximum number of operations in a batch."""
 MIN_SHARED = 16
@@ -33,6 +38,7 @@ MAX_BYTES = 900 * 1024
 """Maximum size of a batch in bytes, unless a single caller's operations are larger: it fits into a message."""
 
 Done = asyncio.Future[list[pb.StoreResult]] | concurrent.futures.Future[list[pb.StoreResult]]
+Settled = Callable[[Operation], None]
 _numbers = itertools.count()
 
 
@@ -66,6 +72,8 @@ class BatchQueue:
         self._metadata = () if self._token_differs else client.options.metadata()
         self._waiting: deque[_Submission] = deque()
         self._in_flight = 0
+        self._reads = 0
+        """The number of reads in flight that have an operation of their own."""
         self._writing: set[ItemPlace] = set()
         """The items that batches in flight write."""
         self._is_scheduled = False
@@ -74,6 +82,15 @@ class BatchQueue:
         """Queues operations in their event loop. The future has their results, or raises CheckpointdError."""
         done: asyncio.Future[list[pb.StoreResult]] = asyncio.get_running_loop().create_future()
         self._accept(self._submission(operations, done))
+        return done
+
+    def submit_alone(self, read: Encoded) -> asyncio.Future[list[pb.StoreResult]] | None:
+        """Sends a read that is to share no batch, as `submit` does. None: there are too many of them."""
+        if self._reads >= MAX_READS:
+            return None
+        done: asyncio.Future[list[pb.StoreResult]] = asyncio.get_running_loop().create_future()
+        self._reads += 1
+        Context().run(self._send, [self._submission(read, done)], self._read_settled)
         return done
 
     def submit_elsewhere(self, operations: Encoded) -> concurrent.futures.Future[list[pb.StoreResult]]:
@@ -104,7 +121,8 @@ class BatchQueue:
             group = self._take()
             if not group:
                 return
-            self._send(group)
+            self._in_flight += 1
+            self._send(group, self._settled)
 
     def _take(self) -> list[_Submission]:
         """Takes the submissions of the next batch, in order, without those that others must precede."""
@@ -138,12 +156,12 @@ class BatchQueue:
         self._writing |= written
         return group
 
-    def _send(self, group: list[_Submission]) -> None:
-        """Hands a batch to the pipeline."""
+    def _send(self, group: list[_Submission], settled: Settled) -> None:
+        """Hands a batch to the pipeline, and has a function called with its operation when that is settled."""
         first = group[0]
         body = b"".join([submission.operations.body for submission in group])
         # In a lane of its own: batches wait for nothing.
-        operation = Operation(BATCH, ("", str(next(_numbers))), body, self._settled)
+        operation = Operation(BATCH, ("", str(next(_numbers))), body, settled)
         operation.owner = group
         operation.metadata = first.metadata
         if first.context is not None:
@@ -151,30 +169,36 @@ class BatchQueue:
                 operation.context = first.context
             if self._client.tracing is not None:
                 operation.trace_by(first.context.run(self._client.tracing.begin, BATCH.method, ""))
-        self._in_flight += 1
         try:
             pipeline = self._client.channels.aio().pipeline
         except CheckpointdError as error:  # the channels were closed
             operation.settle(None, error)
             return
         if pipeline.loop is not asyncio.get_running_loop():  # this loop's connection was closed
-            operation.on_settled = self._settled_elsewhere
+            operation.on_settled = partial(self._settled_elsewhere, settled)
         pipeline.accept(operation)
         pipeline.flush()
 
-    def _settled_elsewhere(self, operation: Operation) -> None:
+    def _settled_elsewhere(self, settled: Settled, operation: Operation) -> None:
         loop = self._loop()
         with suppress(RuntimeError):  # the loop has ended, and nobody waits in it
             if loop is not None:
-                loop.call_soon_threadsafe(self._settled, operation)
+                loop.call_soon_threadsafe(settled, operation)
 
     def _settled(self, operation: Operation) -> None:
-        """Delivers the results of a batch."""
         self._in_flight -= 1
-        group: list[_Submission] = operation.owner
-        for submission in group:
+        for submission in operation.owner:
             self._writing.difference_update(submission.operations.written)
         self._schedule()
+        self._deliver(operation)
+
+    def _read_settled(self, operation: Operation) -> None:
+        self._reads -= 1
+        self._deliver(operation)
+
+    def _deliver(self, operation: Operation) -> None:
+        """Delivers the results of a batch."""
+        group: list[_Submission] = operation.owner
         error = operation.error
         if error is None:
             results = list(operation.response.results)

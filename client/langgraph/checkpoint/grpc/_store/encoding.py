@@ -28,6 +28,13 @@ _VALUE = key_of(pb.PutItemRequest, "value")
 _DATA = key_of(pb.ItemValue, "data")
 _INDEX = key_of(pb.ItemValue, "index")
 
+READS: dict[Any, str] = {
+    pb.SearchItemsRequest: "search",
+    pb.ListNamespacesRequest: "list_namespaces",
+    pb.CountItemsRequest: "count",
+}
+"""The operations that find items, by their requests."""
+
 ItemPlace = tuple[tuple[str, ...], str]
 """An item's namespace and key."""
 
@@ -52,6 +59,14 @@ def encode_messages(operations: Sequence[pb.StoreOperation]) -> Encoded:
         pb.BatchRequest(operations=operations).SerializeToString(),
         [(tuple(change.namespace), change.key) for change in changes],
     )
+
+
+def encode_read(read: Any) -> Encoded | None:
+    """Encodes a search, list or count. None: it is another request."""
+    field = READS.get(type(read))
+    if field is None:
+        return None
+    return Encoded((field,), pb.BatchRequest(operations=[pb.StoreOperation(**{field: read})]).SerializeToString(), ())
 
 
 def encode_get(get: GetOp) -> Encoded:

@@ -328,5 +328,9 @@ def _read(reads: list[_Read], results: list[Any], serde: ItemSerde) -> Flow[None
 
     while pending:
         again: list[Any] = []
-        yield ForEach(iter(limited()), take)
+        if len(pending) == 1:
+            (request,) = limited()
+            take(request, (yield request))
+        else:
+            yield ForEach(iter(limited()), take)
         pending = again

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION __schema__.near_items___dims_____distance__(
 ) RETURNS TABLE (o_namespace text, o_key text, o_score float8) LANGUAGE plpgsql STABLE
 SET enable_sort = off
 SET hnsw.iterative_scan = strict_order
-SET hnsw.ef_search = 160
+SET hnsw.ef_search = 100
 AS $$
 DECLARE
     x_setting text := set_config('checkpointd.tenant', p_tenant, true);
