@@ -27,12 +27,12 @@ class ItemFeatures:
         """True if vectors can be stored and searched."""
         return bool(self._functions)
 
-    def ranking(self, dims: int, distance: Distance, *, exact: bool) -> tuple[str, bool]:
-        """Returns the statement that ranks by vectors, and whether it uses an index."""
+    def ranking(self, dims: int, distance: Distance, *, exact: bool) -> str:
+        """Returns the function that ranks by vectors, which uses an index if there is one and it may."""
         indexed = f"near_items_{dims}_{distance.value}"
         if not exact and indexed in self._functions:
-            return indexed, True
-        return f"near_items_{distance.value}", False
+            return indexed
+        return f"near_items_{distance.value}"
 
     async def check_language(
         self, connections: Connections, language: str, field: str, *, timeout: float | None

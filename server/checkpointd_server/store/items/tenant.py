@@ -183,7 +183,7 @@ class TenantItems:
         place = (*range_below(search.prefix), to_path(search.filter))
         if search.vector is not None:
             vector = search.vector
-            function, _ = self._features.ranking(len(vector.components), vector.distance, exact=vector.exact)
+            function = self._features.ranking(len(vector.components), vector.distance, exact=vector.exact)
             return function, *place, vector.components, count
         assert search.text is not None
         text = search.text
