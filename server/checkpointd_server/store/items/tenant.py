@@ -105,8 +105,9 @@ class TenantItems:
             if search.vector is not None and search.text is not None:
                 return await self._search_by_both(search, max_bytes)
             ranking, *args = self._ranking(search, search.offset + search.limit)
+            statement = f"read_{ranking}"
             rows = await self._database.fetch(
-                f"read_{ranking}", search.offset, search.refreshes, max_bytes, *args, timeout=None
+                statement, search.offset, search.refreshes, max_bytes, *args, timeout=None
             )
             found = _found([(_item(row), row["o_score"]) for row in rows if row["o_position"] is not None])
             ranked = rows[0]["o_ranked"]
@@ -124,7 +125,8 @@ class TenantItems:
         count = max((search.offset + search.limit) * _FUSED_TIMES, _FUSED_AT_LEAST)
         rankings = []
         for alone in (replace(search, text=None), replace(search, vector=None)):
-            rows = await self._database.fetch(*self._ranking(alone, count), timeout=None, reads=True)
+            statement, *args = self._ranking(alone, count)
+            rows = await self._database.fetch(statement, *args, timeout=None, reads=True)
             rankings.append([(row["o_namespace"], row["o_key"]) for row in rows])
         wanted = fuse(*rankings)[search.offset : search.offset + search.limit]
         places = [place for place, _ in wanted]
@@ -179,7 +181,7 @@ class TenantItems:
         return [decode(row["o_namespace"]) for row in rows]
 
     def _ranking(self, search: ItemSearch, count: int) -> tuple[Any, ...]:
-        """Returns the function that ranks items by a vector or by words, and its parameters after the tenant."""
+        """Returns the statement that ranks items by a vector or by words, and its parameters after the tenant."""
         place = (*range_below(search.prefix), to_path(search.filter))
         if search.vector is not None:
             vector = search.vector
