@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import checkpointd_server
+from checkpointd_server.store.items.rankings import ranking_statements
 from checkpointd_server.store.statements import load_statements
 
 ROOT = Path(checkpointd_server.__file__).parent
-STATEMENTS = load_statements("checkpointd")
+STATEMENTS = {**load_statements("checkpointd"), **ranking_statements(("near_items_cosine",), "checkpointd")}
 RUNS = {"execute", "executemany", "fetch", "fetch_row", "fetch_value", "fetchrow", "fetchval", "prepare", "cursor"}
 """Methods that run SQL: the driver's, and those of `Database` that take a statement's name."""
 

@@ -15,12 +15,13 @@ import pytest
 
 from checkpointd_server.domain.errors import CheckpointdError
 from checkpointd_server.store import StoreOptions, open_store
+from checkpointd_server.store.items.rankings import ranking_statements
 from checkpointd_server.store.migrations import load_migrations
 from checkpointd_server.store.statements import load_statements
 from tests.support.verbs import VERBS, contents, fill
 
 SQL = re.sub(r"--.*", "", "\n".join(migration.sql for migration in load_migrations()))
-STATEMENTS = load_statements("checkpointd")
+STATEMENTS = {**load_statements("checkpointd"), **ranking_statements(("near_items_cosine",), "checkpointd")}
 ACROSS_TENANTS = {
     "check": "looks for no row",
     "check_room": "looks for no row",
@@ -63,7 +64,9 @@ def test_every_table_is_looked_into_by_thread_tenant_or_place() -> None:
 def test_what_is_not_about_a_tenant_still_exists() -> None:
     assert STATEMENTS.keys() >= ACROSS_TENANTS.keys()
     for name in STATEMENTS.keys() - ACROSS_TENANTS:
-        assert re.search(r"\(\$1[,)]", STATEMENTS[name]), name
+        calls = re.findall(r'"checkpointd"\."?\w+"?\(\s*([^,)]+)', STATEMENTS[name])
+        assert set(calls) <= {"$1"}, name
+        assert re.search(r"\(\s*\$1[,)]", STATEMENTS[name]), name
 
 
 @pytest.mark.parametrize("verb", VERBS)
