@@ -9,6 +9,8 @@ from checkpointd.v1 import store_service_pb2 as store_pb
 from tests.support.operations import operation, results_of, send
 from tests.support.rpc_client import Client
 
+ROOM = 1024 * 1024
+
 
 def put(key: str, content: bytes = b"{}", **fields: Any) -> store_pb.StoreOperation:
     value = store_pb.ItemValue(type="json", data=content)
@@ -62,6 +64,30 @@ async def test_batches_and_checkpoints_do_not_wait_for_each_other(client: Client
         assert {result.WhichOneof("result") for result in results} == {"store_batch"}
     (blocked_put,) = await results_of(stream, 1)
     assert blocked_put.id == 1
+
+
+async def test_an_answer_for_which_there_is_no_memory_is_refused_unless_it_tells_of_changes(serve: Any) -> None:
+    async with serve(max_bytes_in_flight=ROOM) as (server, client):
+        await client.store.PutItem(put("large", b'{"x": "' + b"x" * (ROOM // 2) + b'"}').put)
+        search = store_pb.StoreOperation(search=store_pb.SearchItemsRequest(namespace_prefix=["n"], limit=5))
+        when_sent: list[Any] = []
+        # As answers do that others don't read.
+        server._calls._load.take_answer(ROOM * 3 // 4, when_sent.append, refuse=False)
+        stream = client.checkpoints.Pipeline()
+        await send(stream, operation(1, batch(get("large"))), operation(2, batch(search)))
+        for result in await results_of(stream, 2):
+            assert (result.failure.reason, result.failure.metadata["bound"]) == ("OVERLOADED", "bytes")
+            assert result.failure.retry_after_ms > 0
+        await send(stream, operation(3, batch(get("large"), put("small"))))
+        (changed,) = await results_of(stream, 1)
+        read, stored = changed.store_batch.results
+        assert len(read.get.item.value.data) > ROOM // 2
+        assert stored.put.version
+        for note in when_sent:
+            note(None)
+        await send(stream, operation(4, batch(get("large"))))
+        (later,) = await results_of(stream, 1)
+        assert later.store_batch.results[0].get.HasField("item")
 
 
 async def test_a_batch_that_takes_too_long_is_refused(client: Client) -> None:

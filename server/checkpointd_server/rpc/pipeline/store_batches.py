@@ -76,7 +76,7 @@ class StoreBatches:
                     await self._do_batch(operation.batch, operation.identity, result, timeout)
             except TimeoutError as error:
                 raise DeadlineExceeded from error
-            encoded = self._operations.encode(operation, response, when_sent, refuse=False)
+            encoded = self._operations.encode(operation, response, when_sent, refuse=only_reads(operation.batch))
             self._calls.audit_batch(operation.as_call(), self._peer, result)
         except Exception as error:
             failure = self._calls.refused(operation.as_call(), error)
@@ -93,3 +93,8 @@ class StoreBatches:
             task.cancel()
         self._operations.free(self._ready)
         self._ready.clear()
+
+
+def only_reads(batch: store_pb.BatchRequest) -> bool:
+    """Returns whether a batch changes nothing, so its answer may be refused."""
+    return not any(operation.WhichOneof("operation") in ("put", "delete") for operation in batch.operations)
