@@ -85,8 +85,8 @@ def _read(name: str) -> str:
 
 
 def _fill(sql: str, distance: Distance, dims: int = 0) -> str:
-    # The angle between vectors doesn't depend on their length: with a length of 1, 16 bits a component are enough. An
-    # index of half the size is searched in half the time.
+    # The angle between vectors doesn't depend on their length: with a length of 1, 16 bits a component are enough, and
+    # an index of half the size is searched faster.
     by_angle = distance is Distance.COSINE
     kind = "halfvec" if by_angle or dims > _MAX_FULL_DIMS else "vector"
     scaled = "l2_normalize({})" if by_angle else "{}"
