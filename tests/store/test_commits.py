@@ -250,6 +250,26 @@ async def test_what_nobody_waits_for_any_more_is_cancelled(own_options: StoreOpt
         assert await tenant.ids() == ["c0"]
 
 
+async def test_an_abandoned_write_leaves_the_others_of_its_namespace_alone(tenant: Tenant) -> None:
+    """A stream that breaks abandons its writes, and the next one repeats them, with what follows."""
+    stored = await tenant.put("c1", request_id=b"1" * 16)
+    now = asyncio.get_running_loop().time()
+    delivered: list[PendingWrite] = []
+    abandoned = PendingWrite(tenant.a_put("c2", parent="c1"), 10, now, delivered.extend)
+    others = [
+        # A group with a repeated write is stored write by write.
+        PendingWrite(tenant.a_put("c1", request_id=b"1" * 16), 10, now + TIMEOUT, delivered.extend),
+        PendingWrite(tenant.a_put("c3", parent="c1"), 10, now + TIMEOUT, delivered.extend),
+    ]
+    tenant.store.submit([abandoned, *others])
+    await auntil(lambda: len(delivered) == 3)
+    assert isinstance(abandoned.result, DeadlineExceeded)
+    repeated, after = others
+    assert repeated.result == stored
+    assert isinstance(after.result, int)
+    assert await tenant.ids() == ["c1", "c3"]
+
+
 async def test_results_come_in_lists_a_commit_and_deliverer(own_options: StoreOptions) -> None:
     async with open_store(own_options) as store:
         tenant = Tenant(store, "tenant")

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from time import perf_counter
 
-from checkpointd_server.domain.errors import CheckpointdError
+from checkpointd_server.domain.checkpoints import PendingWrite
+from checkpointd_server.domain.errors import CheckpointdError, DeadlineExceeded
 from checkpointd_server.domain.limits import Limits
 from checkpointd_server.domain.tracing import current_spans
 from checkpointd_server.store.connections.database import Database
@@ -91,18 +92,36 @@ class CommitCalls:
     async def store_in_turns(self, groups: Sequence[Group]) -> None:
         """Stores the next write of all groups together, then the one after it, and so on."""
         remaining = [deque(zip(group.entries, group.request_ids, strict=True)) for group in groups]
-        while any(remaining):
-            singles = [Group(*entries.popleft()) for entries in remaining if entries]
-            outcomes = await self.store(singles)
-            for single, outcome in zip(singles, outcomes, strict=True):
-                if outcome.reason == "busy":
-                    outcome = await self._store_alone(single)
-                finish([(single.entries[0], self._result(single, outcome))])
+        while singles := [single for entries in remaining if (single := _next_wanted(entries)) is not None]:
+            try:
+                await self._store_turn(singles)
+            except DeadlineExceeded as error:
+                # Later writes may have more time: the next stream repeats what a broken one has abandoned here.
+                finish((single.entries[0], error) for single in singles)
+
+    async def _store_turn(self, singles: Sequence[Group]) -> None:
+        outcomes = await self.store(singles)
+        for single, outcome in zip(singles, outcomes, strict=True):
+            if outcome.reason == "busy":
+                outcome = await self._store_alone(single)
+            finish([(single.entries[0], self._result(single, outcome))])
 
     def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
         if outcome.reason == "ok":
             return versions_of_stored(single, outcome)[0]
         return result_of_refused(single.entries[0].write, outcome, self._limits)
+
+
+def _next_wanted(entries: deque[tuple[PendingWrite, bytes]]) -> Group | None:
+    """Removes the next write that somebody waits for, with those before it. Those whose time is up are refused."""
+    now = asyncio.get_running_loop().time()
+    while entries:
+        pending, request_id = entries.popleft()
+        if pending.deadline is not None and pending.deadline <= now:
+            finish([(pending, DeadlineExceeded())])
+        elif pending.result is None:
+            return Group(pending, request_id)
+    return None
 
 
 def _latest(groups: Iterable[Group]) -> float | None:
