@@ -177,10 +177,11 @@ def shared_server(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds the logs of a failed test's servers to its report."""
+    """Adds the logs of a failed test's servers to its report, without the calls that succeeded."""
     report = yield
     if report.failed:
         for name, value in getattr(item, "funcargs", {}).items():
             if isinstance(value, ServerProcess):
-                report.sections.append((f"log of {name}", value.stderr[-8000:]))
+                log = "".join(line for line in value.stderr.splitlines(keepends=True) if "code=OK" not in line)
+                report.sections.append((f"log of {name}", log[-8000:]))
     return report

@@ -88,12 +88,18 @@ class PipelineProxy:
         )(metadata=context.invocation_metadata())
         stream = _Stream(self, context, upstream)
         answering = asyncio.ensure_future(stream.answer())
+        forwarding = asyncio.ensure_future(stream.forward())
         try:
-            await stream.forward()
-            await upstream.done_writing()
+            # If either ends, the other might wait for as long as the client does.
+            await asyncio.wait({answering, forwarding}, return_when=asyncio.FIRST_COMPLETED)
+            if forwarding.done() and isinstance(forwarding.exception(), grpc.aio.AbortError):
+                forwarding.result()
             await answering
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details(), tuple(error.trailing_metadata()))
         finally:
             answering.cancel()
+            forwarding.cancel()
             upstream.cancel()
 
 
@@ -126,6 +132,7 @@ class _Stream:
                     self._names[operation.id], results[operation.id] = name, None
                     await self._upstream.write(pb.PipelineRequest(operations=[operation]))
             await self._tell()
+        await self._upstream.done_writing()
 
     async def answer(self) -> None:
         """Forwards results."""
