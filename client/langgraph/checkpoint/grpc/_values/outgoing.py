@@ -19,6 +19,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     WriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import SMALLEST_BYTES, CachedValue, Chain, ValueCache
+from langgraph.checkpoint.grpc._values.checksum import Checksum
 from langgraph.checkpoint.grpc._values.instructions import apply, compose
 from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.grpc.errors import InvalidArgumentError
@@ -263,23 +264,28 @@ class Outgoing:
             value.upload_id = value.message.parts.upload_id = os.urandom(16)
             value.message.parts.size = len(value.payload)
 
-    def _fill_whole(self, value: _Value) -> None:
+    def _fill_whole(self, value: _Value, computed: Checksum | None = None) -> None:
         """Writes a value into its message, whole, but for the bytes, which become its payload."""
         value.message.Clear()
         self.size += value.restore()
         value.message.type, value.payload = self._serde.seal(value.type, value.data, value.place)
         if isinstance(value.place, ChannelAssociatedData) and len(value.data) >= SMALLEST_BYTES:
-            value.message.crc32 = checksum = crc32(value.payload)
+            checksum = computed.get() if computed is not None and value.payload is value.data else crc32(value.payload)
+            value.message.crc32 = checksum
             value.cached = CachedValue(value.place.version, value.type, value.message.type, checksum, value.data)
 
     def _fill(self, value: _Value) -> None:
         """Writes a value into its message, as a patch if that is worthwhile."""
         base = self._base_of(value)
-        made = None if base is None else self._patched(value, base)
-        if made is None:
+        if base is None:
             return self._fill_whole(value)
-        place, data, patch = value.place, value.data, value.message.patch
-        checksum = of_value = crc32(data)
+        data = value.data
+        computed = Checksum(data) if len(data) >= OFFLOADED_BYTES else None
+        made = self._patched(value, base)
+        if made is None:
+            return self._fill_whole(value, computed)
+        place, patch = value.place, value.message.patch
+        checksum = of_value = crc32(data) if computed is None else computed.get()
         patch.base_version, patch.base_crc32, patch.size = made.base_version, made.base_crc32, len(data)
         if self._serde.encryption is None:
             value.message.type, value.payload = value.type, made.instructions
