@@ -17,6 +17,7 @@ from langgraph.checkpoint.grpc._convert.reads import Reader
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.thread_copy import EncryptedThreadCopy
 from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._values import rows
 from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
 from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES
 from langgraph.checkpoint.grpc._values.transfer import LeftOut, ValueGoneError, fetch
@@ -66,7 +67,8 @@ READS: dict[str, Callable[[ValueSerde, Server], Any]] = {
 def test_whatever_it_answers(serde: ValueSerde, read: str, seed: int) -> None:
     dice = random.Random(seed)
     server = Server(dice, dice.choice([0.1, 0.5, 1]))
-    with contextlib.suppress(CheckpointdError):
+    with pytest.MonkeyPatch.context() as patched, contextlib.suppress(CheckpointdError):
+        patched.setattr(rows, "AT_ONCE_BYTES", dice.choice([0, rows.AT_ONCE_BYTES]))
         READS[read](serde, server)
     assert server.calls < 2000
 

@@ -15,7 +15,9 @@ from langgraph.checkpoint.grpc._convert import encode
 from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
+from langgraph.checkpoint.grpc._values import rows
 from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
+from langgraph.checkpoint.grpc._values.instructions import apply
 from langgraph.checkpoint.grpc._values.outgoing import MAX_DEPTH, MESSAGE_BYTES, OutgoingCheckpoint
 from langgraph.checkpoint.grpc._values.transfer import send
 from langgraph.checkpoint.grpc.errors import (
@@ -80,7 +82,11 @@ def test_a_list_that_grows_becomes_patches_in_short_chains(serde: ValueSerde) ->
 
 
 @serdes
-def test_edits_in_many_places_are_small_however_many_follow(serde: ValueSerde) -> None:
+@pytest.mark.parametrize("at_once_from", [0, rows.AT_ONCE_BYTES], ids=["at once", "one by one"])
+def test_edits_in_many_places_are_small_however_many_follow(
+    serde: ValueSerde, at_once_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "AT_ONCE_BYTES", at_once_from)
     table, cache, dice = Table(), ValueCache(10**7), random.Random(4)
     files = {f"file-{number}": dice.randbytes(5_000).hex() for number in range(20)}
     total = 0
@@ -200,8 +206,15 @@ def only_patch(put: OutgoingCheckpoint) -> bool:
 @given(seed=st.integers(0, 2**64))
 @settings(PATIENT, max_examples=40)
 def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, seed: int) -> None:
-    """With forks, missing bases, failed puts, cache misses, and values that are stored apart."""
+    """With forks, missing bases, failed puts, cache misses, values stored apart, and patches applied at once."""
     dice, table = random.Random(seed), Table()
+    at_once_from = dice.choice([0, rows.AT_ONCE_BYTES])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rows, "AT_ONCE_BYTES", at_once_from)
+        edit_at_random(serde, dice, table)
+
+
+def edit_at_random(serde: ValueSerde, dice: random.Random, table: Table) -> None:
     caches = [ValueCache(dice.choice([0, 30_000, 10**7])) for _ in range(2)]
     kept: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     written: dict[str, list[tuple[str, str, Any]]] = {}
@@ -248,6 +261,31 @@ def test_values_that_are_edited_at_random_come_back_exactly(serde: ValueSerde, s
         found = saved.checkpoint
         assert (found["channel_values"], found["channel_versions"]) == (expected, expected_versions)
         assert saved.pending_writes == written[checkpoint_id]
+
+
+def test_a_large_value_is_copied_once_however_many_patches_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, cache, dice = Table(), ValueCache(10**8), random.Random(6)
+    blob = dice.randbytes(2 * MEBIBYTE)
+    for number in range(10):
+        at = dice.randrange(len(blob))
+        blob = blob[:at] + dice.randbytes(100) + blob[at + 50 :]
+        flows.run(send(put_of(PLAIN, cache, {"a": blob}, id=str(number))), table)
+    copies = []
+
+    def counted(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
+        copies.append(size)
+        return apply(base, instructions, size, crc32)
+
+    monkeypatch.setattr(rows, "apply", counted)
+    afresh = ValueCache(10**8)
+    assert read(table, PLAIN, afresh).checkpoint["channel_values"] == {"a": blob}
+    assert copies == [len(blob)]
+    # What it has read it builds on, with all of the chain.
+    put = put_of(PLAIN, afresh, {"a": blob + b"end"}, id="more")
+    flows.run(send(put), table)
+    assert only(put).patch.base_version == table.puts["9"].channel_versions[0]
+    assert read(table, PLAIN, ValueCache(0)).checkpoint["channel_values"] == {"a": blob + b"end"}
+    assert afresh.channels(KEY)["a"].depth == 10
 
 
 @serdes

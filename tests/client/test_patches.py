@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.grpc import CorruptValueError
+from langgraph.checkpoint.grpc._transport.operation import varint
 from langgraph.checkpoint.grpc._values.instructions import apply, compose
 from langgraph.checkpoint.grpc._values.patches import MAX_INSTRUCTIONS, diff
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -255,6 +256,28 @@ class TestComposed:
         patch = b"\x02x\x03\x00" * 600
         assert compose([patch], 10_000) == patch
         assert compose([patch, patch], 10_000) is None
+
+    def test_it_gives_up_where_more_and_more_would_come_of_few(self) -> None:
+        """Each patch copies all that there is twice."""
+        patches = [b"".join(varint(number) for number in (2**step << 1 | 1, 0) * 2) for step in range(40)]
+        assert compose(patches[:10], 10_000) == b"\x03\x00" * 2**10
+        assert compose(patches, 10_000) is None
+
+    @pytest.mark.parametrize(
+        "patches",
+        [
+            [b"\x02x", b"\x05\x00"],
+            [b"\x02x", b"\x03\x01"],
+            [b"\x02x", b"\x03\x7f"],
+            [b"\x04x"],
+            [b"\x02"],
+            [b"\x03"],
+            [b"\x80"],
+        ],
+    )
+    def test_what_no_patch_may_do(self, patches: list[bytes]) -> None:
+        with pytest.raises(CorruptValueError):
+            compose(patches, 10_000)
 
 
 class TestBounds:

@@ -16,8 +16,7 @@ from langgraph.checkpoint.grpc.errors import CorruptValueError
 MAX_VALUE_BYTES = 1024 * 1024 * 1024
 """The maximum size of a value from a server, in bytes."""
 _MOST_COMPOSED = 2048
-"""The most instructions that are put together into one patch: no more come of them, and an event
-loop waits for it."""
+"""The most instructions that are put together into one patch, and that come of them: an event loop waits for it."""
 
 
 def apply(base: bytes, instructions: bytes, size: int, crc32: int) -> bytes:
@@ -55,19 +54,30 @@ def compose(patches: Iterable[bytes], most: int) -> bytes | None:
     """Composes consecutive patches into one, without needing the bytes of the base.
 
     Args:
-        patches: Their instructions, each on what the one before makes. They have been applied, so they are in order.
+        patches: Their instructions, each on what the one before makes.
         most: The maximum size of the instructions, in bytes.
 
     Returns:
         The instructions, or None if they would be too large or would take long.
+
+    Raises:
+        CorruptValueError: A patch is cut off, or copies what the one before doesn't make.
     """
-    chain = [_pieces(instructions) for instructions in patches]
+    try:
+        return _compose([_pieces(instructions) for instructions in patches], most)
+    except IndexError:
+        raise CorruptValueError("a patch is cut off, or copies bytes that are not there") from None
+
+
+def _compose(chain: list[list[_Piece]], most: int) -> bytes | None:
     if sum(map(len, chain)) > _MOST_COMPOSED:
         return None
     # Neighbours first, and those again: one after the other would go through what has come together again and again.
     while len(chain) > 1:
         last = chain[-1:] if len(chain) % 2 else []
         chain = [_composed(first, then) for first, then in zip(chain[::2], chain[1::2], strict=False)] + last
+        if sum(map(len, chain)) > _MOST_COMPOSED:
+            return None
     parts: list[bytes] = []
     for piece in chain[0] if chain else ():
         if piece.inserted is None:
@@ -104,16 +114,23 @@ def _pieces(instructions: bytes) -> list[_Piece]:
         else:
             pieces.append(_Piece(size, 0, instructions[at : at + size]))
             at += size
+    if at > len(instructions):
+        raise IndexError
     return pieces
 
 
 def _composed(first: list[_Piece], then: list[_Piece]) -> list[_Piece]:
-    """Returns the pieces that make of the first's base what `then` makes of what the first make."""
+    """Returns the pieces that make of the first's base what `then` makes of what the first make, or too many to go on.
+
+    Raises IndexError if they don't make it.
+    """
     starts = [0]
     for piece in first:
         starts.append(starts[-1] + piece.size)
     made: list[_Piece] = []
     for piece in then:
+        if len(made) > _MOST_COMPOSED:
+            break
         if piece.inserted is not None:
             _append(made, piece)
             continue

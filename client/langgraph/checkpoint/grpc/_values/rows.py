@@ -14,7 +14,7 @@ from langgraph.checkpoint.grpc._encryption.aad import (
     PatchedWriteAssociatedData,
 )
 from langgraph.checkpoint.grpc._values.cache import CachedValue, Key
-from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES, apply
+from langgraph.checkpoint.grpc._values.instructions import MAX_VALUE_BYTES, apply, compose
 from langgraph.checkpoint.grpc._values.outgoing import CRC_BYTES, REPLACED, ROW_BYTES
 from langgraph.checkpoint.grpc._values.transfer import LeftOut
 from langgraph.checkpoint.grpc.errors import CorruptValueError
@@ -28,6 +28,8 @@ MAX_CHAIN = 1024
 At = tuple[str, str]
 """A channel and a version of it."""
 
+AT_ONCE_BYTES = 1024 * 1024
+"""Size from which patches are applied as one, in bytes. Each that is applied by itself copies all of the value."""
 KEPT_BYTES = 32 * 1024 * 1024
 """Maximum size of assembled values kept while an answer is read, in bytes: chains share their beginnings."""
 
@@ -99,10 +101,14 @@ class ValueRows:
         else:
             chain = self._chain(channel, version)
             first = self._rows[chain[-1]]
-            found = self._have(channel, first.patch.base_version) if first.HasField("patch") else None
-            while chain:
-                found = self._open(chain.pop(), found)
-            assert found is not None
+            base = self._have(channel, first.patch.base_version) if first.HasField("patch") else None
+            if base is None:
+                base = self._open(chain.pop(), None)
+            found = self._open_at_once(chain, base)
+            if found is None:
+                found = base
+                while chain:
+                    found = self._open(chain.pop(), found)
         self._last[channel] = found
         return found
 
@@ -151,33 +157,72 @@ class ValueRows:
     def _open(self, at: At, base: CachedValue | None) -> CachedValue:
         """Decrypts a row, after its base."""
         stored = self._rows[at]
+        if stored.HasField("patch"):
+            if base is None:
+                raise self._corrupt(at[0], "what its value builds on is missing")
+            return self._keep(at[0], self._patched(at, stored, base))
+        stored_type, payload = stored.type, self._payload(at)
+        place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
+        type_tag, data = self._serde.open(stored_type, payload, place)
+        # It was sealed and could be decrypted, so it is what was stored.
+        if (checksum := stored.crc32) and data is payload and crc32(data) != checksum:
+            raise self._corrupt(at[0], "its value isn't what was stored: its checksum differs")
+        return self._keep(at[0], CachedValue(at[1], type_tag, stored_type, checksum, data))
+
+    def _open_at_once(self, chain: list[At], base: CachedValue) -> CachedValue | None:
+        """Decrypts the rows of a chain, the last first, and applies them as one patch.
+
+        Returns:
+            None where that isn't worthwhile, or can't be: sealed patches are bound to the bytes that they are made on.
+        """
+        rows = [(at, self._rows[at]) for at in reversed(chain)]
+        if len(rows) < 2 or self._rows[chain[0]].patch.size < AT_ONCE_BYTES or any(row.patch.sealed for _, row in rows):
+            return None
+        patches: list[bytes] = []
+        version, chain_bytes = base.version, base.chain_bytes
+        for at, stored in rows:
+            payload = self._payload(at)
+            type_tag, instructions, checksum = self._read(at[0], stored, payload, version, b"", self._place(at, stored))
+            patches.append(instructions)
+            version = at[1]
+            chain_bytes += len(payload) + ROW_BYTES
+        composed = compose(patches, stored.patch.size)
+        if composed is None:
+            return None
+        data = apply(base.data, composed, stored.patch.size, checksum)
+        made = base.with_patch(patches[0])
+        made = made._replace(patches=(*made.patches, *patches[1:]))
+        opened = CachedValue(version, type_tag, stored.type, checksum, data, made, chain_bytes)
+        return self._keep(at[0], opened)
+
+    def _payload(self, at: At) -> bytes:
+        """Returns the bytes of a row, even if the answer left them out."""
+        stored = self._rows[at]
         payload = self._fetched.get(at) if stored.HasField("parts") else stored.data
         if payload is None:
             raise self._corrupt(at[0], "bytes of its value are missing")
-        if not stored.HasField("patch"):
-            stored_type = stored.type
-            place = (ChannelAssociatedData, *self._key, at[0], _as_put(at[1]))
-            type_tag, data = self._serde.open(stored_type, payload, place)
-            # It was sealed and could be decrypted, so it is what was stored.
-            if (checksum := stored.crc32) and data is payload and crc32(data) != checksum:
-                raise self._corrupt(at[0], "its value isn't what was stored: its checksum differs")
-            opened = CachedValue(at[1], type_tag, stored_type, checksum, data)
-        elif base is None:
-            raise self._corrupt(at[0], "what its value builds on is missing")
-        else:
-            opened = self._patched(at, stored, payload, base)
+        return payload
+
+    def _keep(self, channel: str, opened: CachedValue) -> CachedValue:
+        """Keeps a value as the base of others, if there is room."""
         if self._opened_bytes + len(opened.data) <= self._kept_bytes:
-            self._opened[at] = opened
+            self._opened[channel, opened.version] = opened
             self._opened_bytes += len(opened.data)
         return opened
 
-    def _patched(self, at: At, stored: values.TypedValue, payload: bytes, base: CachedValue) -> CachedValue:
+    def _patched(self, at: At, stored: values.TypedValue, base: CachedValue) -> CachedValue:
+        payload = self._payload(at)
+        type_tag, data, instructions = self._apply(at[0], stored, payload, base, self._place(at, stored))
+        chain, chain_bytes = base.with_patch(instructions), base.chain_bytes + len(payload) + ROW_BYTES
+        return CachedValue(at[1], type_tag, stored.type, stored.patch.crc32, data, chain, chain_bytes)
+
+    def _place(self, at: At, stored: values.TypedValue) -> Callable[[str, bytes], AssociatedData]:
+        """Returns the place of a patch, of its base's version and digest."""
+
         def place(base_version: str, digest: bytes) -> AssociatedData:
             return PatchAssociatedData(*self._key, at[0], _as_put(at[1]), base_version, stored.patch.size, digest)
 
-        type_tag, data, instructions = self._apply(at[0], stored, payload, base, place)
-        chain, chain_bytes = base.with_patch(instructions), base.chain_bytes + len(payload) + ROW_BYTES
-        return CachedValue(at[1], type_tag, stored.type, stored.patch.crc32, data, chain, chain_bytes)
+        return place
 
     def _apply(
         self,
@@ -191,16 +236,31 @@ class ValueRows:
 
         `place`: its place, of its base's version and digest.
         """
+        digest = base.digest if stored.patch.sealed else b""
+        type_tag, instructions, checksum = self._read(channel, stored, payload, base.version, digest, place)
+        return type_tag, apply(base.data, instructions, stored.patch.size, checksum), instructions
+
+    def _read(
+        self,
+        channel: str,
+        stored: values.TypedValue,
+        payload: bytes,
+        base_version: str,
+        digest: bytes,
+        place: Callable[[str, bytes], AssociatedData],
+    ) -> tuple[str, bytes, int]:
+        """Returns the type of a patch's result, its instructions, and the result's checksum.
+
+        `digest`: that of the base's bytes, where the patch is sealed.
+        """
         patch = stored.patch
         if not 0 <= patch.size <= MAX_VALUE_BYTES:
             raise self._corrupt(channel, f"its value has {patch.size} bytes, where {MAX_VALUE_BYTES} are the most")
         # Unsealed values pass through decryption, too, which refuses them if encryption is required.
-        digest = base.digest if patch.sealed else b""
-        type_tag, instructions = self._serde.open(stored.type, payload, (place, _as_put(base.version), digest))
-        checksum = patch.crc32
-        if patch.sealed:
-            checksum, instructions = int.from_bytes(instructions[:CRC_BYTES]), instructions[CRC_BYTES:]
-        return type_tag, apply(base.data, instructions, patch.size, checksum), instructions
+        type_tag, instructions = self._serde.open(stored.type, payload, (place, _as_put(base_version), digest))
+        if not patch.sealed:
+            return type_tag, instructions, patch.crc32
+        return type_tag, instructions[CRC_BYTES:], int.from_bytes(instructions[:CRC_BYTES])
 
     def _corrupt(self, channel: str, what: str) -> CorruptValueError:
         return CorruptValueError(f"channel {channel!r} of thread {self._key[0]!r}: {what}")
