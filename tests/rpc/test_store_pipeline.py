@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
+import grpc.aio
+import pytest
+
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import store_service_pb2 as store_pb
 from tests.support.operations import operation, results_of, send
@@ -78,11 +82,16 @@ async def test_an_answer_for_which_there_is_no_memory_is_refused_unless_it_tells
         for result in await results_of(stream, 2):
             assert (result.failure.reason, result.failure.metadata["bound"]) == ("OVERLOADED", "bytes")
             assert result.failure.retry_after_ms > 0
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.store.Batch(batch(get("large"), search))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await send(stream, operation(3, batch(get("large"), put("small"))))
         (changed,) = await results_of(stream, 1)
         read, stored = changed.store_batch.results
         assert len(read.get.item.value.data) > ROOM // 2
         assert stored.put.version
+        by_itself = await client.store.Batch(batch(get("large"), put("small")))
+        assert by_itself.results[1].put.version > stored.put.version
         for note in when_sent:
             note(None)
         await send(stream, operation(4, batch(get("large"))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor
 
@@ -129,3 +130,16 @@ def check_scope(identity: Identity, needed: Needed) -> None:
     """Raises PermissionDenied if the identity lacks the scope that is needed."""
     if isinstance(needed, Scope) and not identity.may(needed):
         raise PermissionDenied(needed, identity)
+
+
+def only_reads(needed: Needed, request: Any) -> bool:
+    """Returns whether a call changes nothing, so its answer may be refused: it can be made again.
+
+    Args:
+        needed: What its RPC needs.
+        request: Its request; looked at if that depends on its operations, as with a batch of the store.
+    """
+    if needed is CallScope.PER_OPERATION:
+        kinds = [operation.WhichOneof("operation") for operation in request.operations]
+        return all(STORE_OPERATIONS.get(kind, Scope.STORE_READ) is Scope.STORE_READ for kind in kinds)
+    return needed in (Scope.READ, Scope.STORE_READ)

@@ -30,7 +30,14 @@ from checkpointd_server.domain.errors import (
 )
 from checkpointd_server.domain.tracing import Tracing, current_spans
 from checkpointd_server.rpc.auth import Authenticator
-from checkpointd_server.rpc.auth.scopes import CallScope, KeysUnavailable, Needed, Unauthenticated, check_scope
+from checkpointd_server.rpc.auth.scopes import (
+    CallScope,
+    KeysUnavailable,
+    Needed,
+    Unauthenticated,
+    check_scope,
+    only_reads,
+)
 from checkpointd_server.rpc.calls.active_calls import ActiveCalls
 from checkpointd_server.rpc.calls.admission import SMALL_ANSWER_BYTES, AdmissionController
 from checkpointd_server.rpc.calls.audit import AuditTrail, is_audited
@@ -116,7 +123,7 @@ class Calls:
         name = f"{described.containing_service.name}/{described.name}"
         request_type = GetMessageClass(described.input_type)
         audited = is_audited(described, needed)
-        by_operation, only_reads = needed is CallScope.PER_OPERATION, needed in (Scope.READ, Scope.STORE_READ)
+        by_operation = needed is CallScope.PER_OPERATION
         authenticate, load, counted = self._authenticator.authenticate, self._load, self.log.metrics.of(name)
         stored_in = STORING.get(described.full_name)
 
@@ -138,7 +145,8 @@ class Calls:
                     await self._check_storing(call.tenant, getattr(call.request, stored_in), size)
                 response = await self.work(call, method, context.time_remaining(), whole=by_operation)
                 assert call.tenant is not None
-                self.tenants.take_answer(call.tenant, load, len(response), context.add_done_callback, refuse=only_reads)
+                may_refuse = only_reads(needed, call.request)
+                self.tenants.take_answer(call.tenant, load, len(response), context.add_done_callback, refuse=may_refuse)
                 self._time_sending(len(response), context)
                 seconds = perf_counter() - call.started
                 counted.succeeded(seconds, size, len(response))

@@ -11,6 +11,7 @@ from checkpointd.v1 import checkpoint_service_pb2 as pb
 from checkpointd.v1 import store_service_pb2 as store_pb
 from checkpointd_server.domain.access import Identity
 from checkpointd_server.domain.errors import DeadlineExceeded
+from checkpointd_server.rpc.auth.scopes import OPERATIONS, only_reads
 from checkpointd_server.rpc.calls.handler import Calls, this_task
 from checkpointd_server.rpc.pipeline.stream_operations import StreamOperation, StreamOperations, failed
 
@@ -76,7 +77,8 @@ class StoreBatches:
                     await self._do_batch(operation.batch, operation.identity, result, timeout)
             except TimeoutError as error:
                 raise DeadlineExceeded from error
-            encoded = self._operations.encode(operation, response, when_sent, refuse=only_reads(operation.batch))
+            may_refuse = only_reads(OPERATIONS["store_batch"], operation.batch)
+            encoded = self._operations.encode(operation, response, when_sent, refuse=may_refuse)
             self._calls.audit_batch(operation.as_call(), self._peer, result)
         except Exception as error:
             failure = self._calls.refused(operation.as_call(), error)
@@ -93,8 +95,3 @@ class StoreBatches:
             task.cancel()
         self._operations.free(self._ready)
         self._ready.clear()
-
-
-def only_reads(batch: store_pb.BatchRequest) -> bool:
-    """Returns whether a batch changes nothing, so its answer may be refused."""
-    return not any(operation.WhichOneof("operation") in ("put", "delete") for operation in batch.operations)
