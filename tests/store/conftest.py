@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpointd_server.domain.items import ItemStore
 from checkpointd_server.embedded_postgres.server import find_binaries
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from tests.support.cluster import ORDINARY, PostgresCluster
@@ -81,6 +82,20 @@ async def store(shared_options: StoreOptions) -> AsyncIterator[PostgresStore]:
 def tenant(store: PostgresStore) -> Tenant:
     """A tenant that only this test uses."""
     return Tenant(store, f"tenant-{next(_numbers)}")
+
+
+@pytest.fixture
+def items(store: PostgresStore) -> ItemStore:
+    """The items of a tenant that only this test uses."""
+    return store.items(f"items-{next(_numbers)}")
+
+
+@pytest.fixture
+def vectored(items: ItemStore) -> ItemStore:
+    """The same items, if the database has vectors."""
+    if not items.has_vectors:
+        pytest.skip("this PostgreSQL has no pgvector")
+    return items
 
 
 @pytest.fixture

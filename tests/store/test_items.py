@@ -1,84 +1,33 @@
-"""Items of long-term memory on real PostgreSQL: changes, reads, times to live, words and vectors."""
+"""Items of long-term memory on real PostgreSQL: changes, reads, times to live and words."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import math
 from random import Random
 from typing import Any
 
 import pytest
 
-from checkpointd_server.domain.errors import InvalidArgument, ItemVersionConflict, VectorsUnavailable
+from checkpointd_server.domain.errors import InvalidArgument, ItemVersionConflict
 from checkpointd_server.domain.items import (
     Changed,
     DeleteItem,
-    Distance,
     ItemKey,
     ItemSearch,
     ItemStore,
     ItemText,
-    ItemVector,
     NamespaceCondition,
     NamespaceQuery,
     PutItem,
     TextQuery,
-    VectorQuery,
 )
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
-from checkpointd_server.store.items.features import ItemFeatures
 from checkpointd_server.store.items.names import decode, encode
+from tests.support.items import BIG, TIMEOUT, change, get, keys, put
 from tests.support.tenant import a_connection
 
-TIMEOUT = 20.0
-BIG = 1_000_000
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-def items(store: PostgresStore) -> ItemStore:
-    """The items of a tenant that only this test uses."""
-    return store.items(f"items-{next(_numbers)}")
-
-
-@pytest.fixture
-def vectored(items: ItemStore) -> ItemStore:
-    """The same items, if the database has vectors."""
-    if not items.has_vectors:
-        pytest.skip("this PostgreSQL has no pgvector")
-    return items
-
-
-def put(key: str, content: Any = None, *namespace: str, **fields: Any) -> PutItem:
-    doc = json.dumps(content or {})
-    return PutItem(key=ItemKey(namespace or ("ns",), key), type="json", data=doc.encode(), doc=doc, **fields)
-
-
-def vectors(*components: list[float]) -> list[ItemVector]:
-    return [ItemVector(path=f"{number}", components=one) for number, one in enumerate(components)]
-
-
-async def change(items: ItemStore, *changes: PutItem | DeleteItem) -> list[Any]:
-    return await items.change(changes, timeout=TIMEOUT)
-
-
-async def found(items: ItemStore, **wanted: Any) -> list[tuple[str, float | None]]:
-    search = ItemSearch(**{"prefix": (), "limit": 10, **wanted})
-    await items.check(search, timeout=TIMEOUT)
-    answer = await items.search(search, max_bytes=BIG, timeout=TIMEOUT)
-    assert not answer.is_truncated
-    return [(one.item.key.key, None if one.score is None else round(one.score, 4)) for one in answer.items]
-
-
-async def keys(items: ItemStore, **wanted: Any) -> list[str]:
-    return [key for key, _ in await found(items, **wanted)]
-
-
-async def get(items: ItemStore, key: str, *namespace: str, refreshes: bool = False) -> Any:
-    (item,) = await items.get([(ItemKey(namespace or ("ns",), key), refreshes)], max_bytes=BIG, timeout=TIMEOUT)
-    return item
 
 
 @pytest.mark.parametrize(
@@ -148,17 +97,6 @@ class TestChanges:
         await change(items, *[put(name) for name in names])
         assert await keys(items) == names[::-1]
 
-    async def test_vectors_of_many_puts_are_those_of_what_was_stored(self, vectored: ItemStore) -> None:
-        first = [put(f"{n}", vectors=vectors([float(n), 1.0], [1.0, 0.0]), request_id=b"%d" % n) for n in range(20)]
-        await change(vectored, *first)
-        query = VectorQuery(components=[0.0, 1.0], distance=Distance.COSINE)
-        assert (await keys(vectored, vector=query, limit=3)) == ["0", "1", "2"]
-        # 0 and 1 are sent again, 2 loses its vectors, 3 gets others.
-        again = [*first[:2], put("2"), put("3", vectors=vectors([0.0, 5.0]))]
-        await change(vectored, *again)
-        assert await found(vectored, vector=query, limit=3) == [("0", 1.0), ("3", 1.0), ("1", 0.7071)]
-        assert await keys(vectored, vector=query, limit=100, offset=19) == ["2"]
-
     async def test_deletions_heed_versions_too(self, items: ItemStore) -> None:
         ((version, _),) = await change(items, put("k"))
         key = ItemKey(("ns",), "k")
@@ -184,7 +122,7 @@ class TestChanges:
     async def test_servers_on_one_database_never_wait_for_each_other_in_a_circle(
         self, store: PostgresStore, shared_options: StoreOptions
     ) -> None:
-        tenant, names, random = f"items-{next(_numbers)}", [f"{n}" for n in range(12)], Random(1)
+        tenant, names, random = f"two-servers-{next(_numbers)}", [f"{n}" for n in range(12)], Random(1)
         async with open_store(shared_options) as other:
             sides = [one.items(tenant) for one in (store, other)]
 
@@ -325,117 +263,6 @@ class TestWords:
             with pytest.raises(InvalidArgument) as refused:
                 await items.check(wanted, timeout=TIMEOUT)
             assert refused.value.field == "text.language"
-
-
-class TestVectors:
-    @pytest.mark.parametrize(
-        ("distance", "scores"),
-        [(Distance.COSINE, [1, 0.7071, 0]), (Distance.L2, [0, -1, -1.4142]), (Distance.INNER_PRODUCT, [1, 1, 0])],
-    )
-    async def test_rank_by_each_distance(self, distance: Distance, scores: list[float], vectored: ItemStore) -> None:
-        await change(
-            vectored,
-            put("same", vectors=vectors([1, 0])),
-            put("half", vectors=vectors([1, 1])),
-            put("other", vectors=vectors([0, 1])),
-            put("longer", vectors=vectors([1, 0, 0])),
-        )
-        query = VectorQuery(components=[1, 0], distance=distance)
-        ranked = await found(vectored, vector=query)
-        assert [score for _, score in ranked[:3]] == pytest.approx(scores, abs=1e-4)
-        assert {key for key, _ in ranked[:2]} == {"same", "half"}
-
-    async def test_the_best_of_an_items_vectors_counts_and_those_without_come_last(self, vectored: ItemStore) -> None:
-        await change(
-            vectored,
-            put("old"),
-            put("none"),
-            put("two", vectors=vectors([0, 1], [1, 0.1])),
-            put("one", vectors=vectors([1, 1])),
-        )
-        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
-        assert await keys(vectored, vector=query) == ["two", "one", "none", "old"]
-        assert (await found(vectored, vector=query))[2:] == [("none", None), ("old", None)]
-        pages = [await keys(vectored, vector=query, limit=1, offset=offset) for offset in range(5)]
-        assert pages == [["two"], ["one"], ["none"], ["old"], []]
-
-    async def test_a_put_without_vectors_takes_the_old_ones_away(self, vectored: ItemStore) -> None:
-        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
-        await change(vectored, put("k", vectors=vectors([1, 0], [0, 1])))
-        await change(vectored, put("k", vectors=vectors([0, 1])))
-        assert await found(vectored, vector=query) == [("k", 0)]
-        await change(vectored, put("k"))
-        assert await found(vectored, vector=query) == [("k", None)]
-        await change(vectored, put("k", vectors=vectors([1, 0])))
-        await change(vectored, DeleteItem(key=ItemKey(("ns",), "k")))
-        await change(vectored, put("k"))
-        assert await found(vectored, vector=query) == [("k", None)]
-
-    async def test_below_a_namespace_and_with_a_filter(self, vectored: ItemStore) -> None:
-        await change(
-            vectored,
-            *[put(f"{n}", {"n": n}, "a" if n % 2 else "b", vectors=vectors([1, n])) for n in range(8)],
-        )
-        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
-        assert await keys(vectored, vector=query, prefix=("a",)) == ["1", "3", "5", "7"]
-        assert await keys(vectored, vector=query, prefix=("a",), filter={"n": {"$gte": 5}}) == ["5", "7"]
-
-    async def test_with_words_both_rankings_are_fused(self, vectored: ItemStore) -> None:
-        tea = ItemText(text="tea", language="simple")
-        await change(
-            vectored,
-            put("both", vectors=vectors([1, 0.5]), text=tea),
-            put("near", vectors=vectors([1, 0])),
-            put("worded", text=tea),
-            put("neither"),
-        )
-        query = VectorQuery(components=[1, 0], distance=Distance.COSINE)
-        ranked = await found(vectored, vector=query, text=TextQuery(query="tea", language="simple"))
-        assert ranked[0][0] == "both"
-        assert {key for key, _ in ranked} == {"both", "near", "worded"}
-        assert ranked[0][1] == pytest.approx(1 / 62 + 1 / 62, abs=1e-3)
-
-    async def test_an_index_finds_what_comparing_all_finds(self, vectored: ItemStore) -> None:
-        size = 384
-        batch = [
-            put(f"{n}", {"n": n}, vectors=vectors([float((n * 7 + i * i) % 97) for i in range(size)]))
-            for n in range(1200)
-        ]
-        for start in range(0, len(batch), 200):
-            await change(vectored, *batch[start : start + 200])
-        components = [float((i * i + 50) % 97) for i in range(size)]
-        by_index = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE))
-        exact = await found(vectored, vector=VectorQuery(components=components, distance=Distance.COSINE, exact=True))
-        common = {key for key, _ in by_index} & {key for key, _ in exact}
-        assert len(common) >= 8
-        # The index has half the precision, scores don't.
-        scores = dict(exact)
-        assert {key: score for key, score in by_index if key in common} == {key: scores[key] for key in common}
-        assert [score for _, score in by_index] == sorted([score or 0 for _, score in by_index], reverse=True)
-
-    @pytest.mark.parametrize("length", [1e-10, 1e10])
-    async def test_an_index_by_angles_finds_vectors_of_any_length(self, vectored: ItemStore, length: float) -> None:
-        size = 384
-        batch = [put(f"{n}", vectors=vectors([math.sin(n * i) for i in range(size)])) for n in range(1, 1200)]
-        wanted = [math.cos(i) for i in range(size)]
-        batch.append(put("wanted", vectors=vectors([component * length for component in wanted])))
-        for start in range(0, len(batch), 200):
-            await change(vectored, *batch[start : start + 200])
-        query = VectorQuery(components=[component / length for component in wanted], distance=Distance.COSINE)
-        key, score = (await found(vectored, vector=query))[0]
-        assert key == "wanted"
-        assert score == pytest.approx(1)
-
-    async def test_without_pgvector_vectors_are_refused_by_name_and_all_else_works(self, store: PostgresStore) -> None:
-        without = PostgresStore(store.connections, store._options, ItemFeatures()).items(f"without-{next(_numbers)}")
-        assert not without.has_vectors
-        query = VectorQuery(components=[1], distance=Distance.L2)
-        for wanted in (put("k", vectors=vectors([1])), ItemSearch(prefix=(), limit=1, vector=query)):
-            with pytest.raises(VectorsUnavailable):
-                await without.check(wanted, timeout=TIMEOUT)
-        await change(without, put("k", {"n": 1}, text=ItemText(text="tea", language="simple")))
-        assert await keys(without, filter={"n": 1}) == ["k"]
-        assert await keys(without, text=TextQuery(query="tea", language="simple")) == ["k"]
 
 
 async def _act_as(connection: Any, items: ItemStore) -> None:
