@@ -283,7 +283,7 @@ async def holding_proxy(target: str) -> AsyncIterator[str]:
 async def test_a_proxy_that_lets_nothing_through_is_gone_around(
     shared_server: ServerProcess, opened: list[Stream], thread_id: str
 ) -> None:
-    async with holding_proxy(shared_server.target) as target, tuned(patience=0.3)(target) as saver:
+    async with holding_proxy(shared_server.target) as target, tuned(silence_timeout=0.3)(target) as saver:
         for number in range(3):
             await saver.aput(config_of(thread_id), checkpoint(str(number)), {}, {})
         found = await saver.aget_tuple(config_of(thread_id))
@@ -304,7 +304,7 @@ async def test_a_stream_whose_first_operation_takes_long_is_not_taken_for_held_b
 ) -> None:
     async with GrpcSaver(local_server.target) as other:
         await other.aput(config_of("t"), checkpoint("1"), {}, {})
-    async with tuned(patience=0.5)(local_server.target) as saver:
+    async with tuned(silence_timeout=0.5)(local_server.target) as saver:
         async with blocker():
             stuck = asyncio.create_task(saver.aput(config_of("t"), checkpoint("2"), {}, {}))
             await asyncio.sleep(1.5)

@@ -15,7 +15,7 @@ from langgraph.checkpoint.grpc import (
     GrpcStore,
     InvalidArgumentError,
 )
-from langgraph.checkpoint.grpc._store.batches import MAX_READS
+from langgraph.checkpoint.grpc._store.batches import MAX_QUERIES
 
 from checkpointd.v1 import checkpoint_service_pb2 as pb
 from tests.support.api_keys import key_entry
@@ -70,14 +70,14 @@ async def test_too_many_searches_leave_room_for_others_on_the_stream(proxy: Pipe
         async def count() -> None:
             answered.append(await store.acount((root,)))
 
-        counts = [asyncio.ensure_future(count()) for _ in range(3 * MAX_READS)]
+        counts = [asyncio.ensure_future(count()) for _ in range(3 * MAX_QUERIES)]
         await asyncio.sleep(0)
         item = await store.aget((root,), "k")
         await asyncio.gather(*counts)
     assert item is not None
-    assert answered == [1] * 3 * MAX_READS
+    assert answered == [1] * 3 * MAX_QUERIES
     streamed = [sent for sent in proxy.operations if sent.store_batch.operations[0].HasField("count")]
-    assert MAX_READS <= len(streamed) < 3 * MAX_READS
+    assert MAX_QUERIES <= len(streamed) < 3 * MAX_QUERIES
 
 
 async def test_a_search_that_is_refused_says_why(proxy: PipelineProxy, root: str) -> None:

@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.checkpoint.grpc._store.answers import is_too_large, single_answer, single_result
 from langgraph.checkpoint.grpc._store.batches import BatchQueue
 from langgraph.checkpoint.grpc._store.embedding import aembed, embed
-from langgraph.checkpoint.grpc._store.encoding import encode_read
+from langgraph.checkpoint.grpc._store.encoding import encode_query
 from langgraph.checkpoint.grpc._store.extras import StoreExtras
 from langgraph.checkpoint.grpc._store.index import ItemIndex, SearchMode, TextIndexConfig, VectorIndexConfig, Wanted
 from langgraph.checkpoint.grpc._store.operations import (
@@ -269,10 +269,10 @@ class GrpcStore(StoreExtras, ConnectionProbe, ConnectionLifetime, BaseStore):
                 return await asyncio.wrap_future(queue.submit_elsewhere(step.operations))
             case Submit():
                 return await asyncio.to_thread(self._call, step)
-        read, here = encode_read(step), self._queue_here()
-        if read is None or here is None or (done := here.submit_alone(read)) is None:
+        query, here = encode_query(step), self._queue_here()
+        if query is None or here is None or (done := here.submit_alone(query)) is None:
             return await self._client.acall(step)
-        return single_answer(read.kinds[0], (await done)[0], self._client.options.target)
+        return single_answer(query.kinds[0], (await done)[0], self._client.options.target)
 
     def _queue_here(self) -> BatchQueue | None:
         """Returns the queue of the running event loop. None: calls are made in another loop."""

@@ -27,9 +27,9 @@ from checkpointd.v1 import store_service_pb2 as pb
 
 MAX_IN_FLIGHT = 4
 """Maximum number of batches in flight."""
-MAX_READS = 48
-"""Maximum number of searches in flight. Further ones are separate calls: the server does 64 batches of a stream at
-once, and others aren't to wait for searches."""
+MAX_QUERIES = 48
+"""Maximum number of searches, lists and counts in flight. Further ones are separate calls: the server does 64 batches
+of a stream at once, and others aren't to wait for queries."""
 MAX_OPERATIONS = 256
 """Maximum number of operations in a batch."""
 MIN_SHARED = 16
@@ -72,8 +72,8 @@ class BatchQueue:
         self._metadata = () if self._token_differs else client.options.metadata()
         self._waiting: deque[_Submission] = deque()
         self._in_flight = 0
-        self._reads = 0
-        """The number of reads in flight that have an operation of their own."""
+        self._queries = 0
+        """The number of queries in flight, each an operation of its own."""
         self._writing: set[ItemPlace] = set()
         """The items that batches in flight write."""
         self._is_scheduled = False
@@ -84,13 +84,13 @@ class BatchQueue:
         self._accept(self._submission(operations, done))
         return done
 
-    def submit_alone(self, read: Encoded) -> asyncio.Future[list[pb.StoreResult]] | None:
-        """Sends a read that is to share no batch, as `submit` does. None: there are too many of them."""
-        if self._reads >= MAX_READS:
+    def submit_alone(self, query: Encoded) -> asyncio.Future[list[pb.StoreResult]] | None:
+        """Sends a query, which shares no batch, as `submit` does. None: there are too many of them."""
+        if self._queries >= MAX_QUERIES:
             return None
         done: asyncio.Future[list[pb.StoreResult]] = asyncio.get_running_loop().create_future()
-        self._reads += 1
-        Context().run(self._send, [self._submission(read, done)], self._read_settled)
+        self._queries += 1
+        Context().run(self._send, [self._submission(query, done)], self._query_settled)
         return done
 
     def submit_elsewhere(self, operations: Encoded) -> concurrent.futures.Future[list[pb.StoreResult]]:
@@ -192,8 +192,8 @@ class BatchQueue:
         self._schedule()
         self._deliver(operation)
 
-    def _read_settled(self, operation: Operation) -> None:
-        self._reads -= 1
+    def _query_settled(self, operation: Operation) -> None:
+        self._queries -= 1
         self._deliver(operation)
 
     def _deliver(self, operation: Operation) -> None:

@@ -28,12 +28,12 @@ _VALUE = key_of(pb.PutItemRequest, "value")
 _DATA = key_of(pb.ItemValue, "data")
 _INDEX = key_of(pb.ItemValue, "index")
 
-READS: dict[Any, str] = {
+QUERIES: dict[Any, str] = {
     pb.SearchItemsRequest: "search",
     pb.ListNamespacesRequest: "list_namespaces",
     pb.CountItemsRequest: "count",
 }
-"""The operations that find items, by their requests."""
+"""The operations that query items, by their requests."""
 
 ItemPlace = tuple[tuple[str, ...], str]
 """An item's namespace and key."""
@@ -61,12 +61,12 @@ def encode_messages(operations: Sequence[pb.StoreOperation]) -> Encoded:
     )
 
 
-def encode_read(read: Any) -> Encoded | None:
+def encode_query(query: Any) -> Encoded | None:
     """Encodes a search, list or count. None: it is another request."""
-    field = READS.get(type(read))
+    field = QUERIES.get(type(query))
     if field is None:
         return None
-    return Encoded((field,), pb.BatchRequest(operations=[pb.StoreOperation(**{field: read})]).SerializeToString(), ())
+    return Encoded((field,), pb.BatchRequest(operations=[pb.StoreOperation(**{field: query})]).SerializeToString(), ())
 
 
 def encode_get(get: GetOp) -> Encoded:

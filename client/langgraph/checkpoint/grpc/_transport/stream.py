@@ -129,7 +129,7 @@ class Stream:
             self._watchdog = self._loop.call_later(self._timeout + GRACE, self._look)
             if not self._received_at:
                 self._silence_timer = self._loop.call_later(
-                    min(self._timeout / 2, self._tuning.patience), self._is_silent
+                    min(self._timeout / 2, self._tuning.silence_timeout), self._is_silent
                 )
 
     def forget(self, operation: Operation) -> None:

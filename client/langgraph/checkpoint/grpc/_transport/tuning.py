@@ -13,7 +13,7 @@ class Tuning:
     """Maximum time that a stream is used, or kept idle."""
     max_streams: int = 16
     """Maximum number of streams. Calls under further tokens are unary."""
-    patience: float = 10.0
+    silence_timeout: float = 10.0
     """Time without any answer after which a stream counts as blocked between here and the server, or half an
     operation's timeout."""
     max_message_operations: int = 256
