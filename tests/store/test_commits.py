@@ -21,6 +21,7 @@ from checkpointd_server.domain.errors import (
 from checkpointd_server.domain.values import TypedValue
 from checkpointd_server.store import PostgresStore, StoreOptions, open_store
 from checkpointd_server.store.writes.group_commit import MAX_SLOW, MAX_WRITES
+from checkpointd_server.store.writes.merge import Group
 from tests.support.blocker import blocked
 from tests.support.tenant import TIMEOUT, Tenant, patch, uploaded, write
 from tests.support.until import auntil
@@ -268,6 +269,26 @@ async def test_an_abandoned_write_leaves_the_others_of_its_namespace_alone(tenan
     assert repeated.result == stored
     assert isinstance(after.result, int)
     assert await tenant.ids() == ["c1", "c3"]
+
+
+async def test_one_by_one_a_locked_thread_takes_nobody_along(own_options: StoreOptions) -> None:
+    async with open_store(own_options) as store:
+        tenant = Tenant(store, "tenant")
+        await tenant.put("c0", thread="locked")
+        now, delivered = asyncio.get_running_loop().time(), list[PendingWrite]()
+        locked = PendingWrite(tenant.a_put("c1", thread="locked"), 10, now + 0.5, delivered.extend)
+        others = [
+            PendingWrite(tenant.a_put(f"c{n}", thread="free"), 10, now + TIMEOUT, delivered.extend) for n in range(2)
+        ]
+        group = Group(others[0])
+        group.add(others[1])
+        async with blocked(own_options.dsn):
+            # One of them may be locked after their commit was refused.
+            await store._of("tenant").commits._calls.store_in_turns([Group(locked), group])
+        assert isinstance(locked.result, DeadlineExceeded)
+        assert all(isinstance(other.result, int) for other in others)
+        assert len(delivered) == 3
+        assert await tenant.ids(thread="free") == ["c0", "c1"]
 
 
 async def test_results_come_in_lists_a_commit_and_deliverer(own_options: StoreOptions) -> None:

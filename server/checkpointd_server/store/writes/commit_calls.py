@@ -83,28 +83,31 @@ class CommitCalls:
         for group in groups:
             for pending, request_id in zip(group.entries, group.request_ids, strict=True):
                 if pending.result is None:
-                    single = Group(pending, request_id)
-                    try:
-                        finish([(pending, self._result(single, await self._store_alone(single)))])
-                    except Exception as error:
-                        finish([(pending, error)])
+                    await self._finish_alone(Group(pending, request_id))
 
     async def store_in_turns(self, groups: Sequence[Group]) -> None:
         """Stores the next write of all groups together, then the one after it, and so on."""
         remaining = [deque(zip(group.entries, group.request_ids, strict=True)) for group in groups]
         while singles := [single for entries in remaining if (single := _next_wanted(entries)) is not None]:
             try:
-                await self._store_turn(singles)
+                outcomes = await self.store(singles)
             except DeadlineExceeded as error:
                 # Later writes may have more time: the next stream repeats what a broken one has abandoned here.
                 finish((single.entries[0], error) for single in singles)
+                continue
+            told = list(zip(singles, outcomes, strict=True))
+            finish((one.entries[0], self._result(one, outcome)) for one, outcome in told if outcome.reason != "busy")
+            for single, outcome in told:
+                if outcome.reason == "busy" and single.entries[0].result is None:
+                    await self._finish_alone(single)
 
-    async def _store_turn(self, singles: Sequence[Group]) -> None:
-        outcomes = await self.store(singles)
-        for single, outcome in zip(singles, outcomes, strict=True):
-            if outcome.reason == "busy":
-                outcome = await self._store_alone(single)
-            finish([(single.entries[0], self._result(single, outcome))])
+    async def _finish_alone(self, single: Group) -> None:
+        """Stores one write, waiting for its thread, and delivers its result."""
+        (pending,) = single.entries
+        try:
+            finish([(pending, self._result(single, await self._store_alone(single)))])
+        except Exception as error:
+            finish([(pending, error)])
 
     def _result(self, single: Group, outcome: Outcome) -> int | CheckpointdError:
         if outcome.reason == "ok":
