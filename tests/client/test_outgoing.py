@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 import zlib
 from typing import Any
@@ -16,7 +15,7 @@ from langgraph.checkpoint.grpc._convert.serde import ValueSerde
 from langgraph.checkpoint.grpc._encryption.aad import ChannelAssociatedData
 from langgraph.checkpoint.grpc._transport import flows
 from langgraph.checkpoint.grpc._values import rows
-from langgraph.checkpoint.grpc._values.cache import CachedValue, ValueCache
+from langgraph.checkpoint.grpc._values.cache import ValueCache
 from langgraph.checkpoint.grpc._values.instructions import apply
 from langgraph.checkpoint.grpc._values.outgoing import MAX_DEPTH, MESSAGE_BYTES, OutgoingCheckpoint
 from langgraph.checkpoint.grpc._values.transfer import send
@@ -393,60 +392,3 @@ class TestLargeValues:
         parts = table.uploads[big.parts.upload_id]
         assert SERDE.loads_typed((big.type, b"".join([parts[at] for at in sorted(parts)]))) == data["big"]
         assert SERDE.loads_typed((small.type, small.data)) == data["small"]
-
-
-class TestCache:
-    def entry(self, size: int) -> CachedValue:
-        return CachedValue("s" + version(), "bytes", "bytes", 1, bytes(size))
-
-    def test_it_keeps_what_was_used_last(self) -> None:
-        cache = ValueCache(100_000)
-        for thread in range(9):
-            cache.put((str(thread), ""), "a", self.entry(10_000))
-        assert cache.get(("0", ""), "a") is not None
-        cache.channels(("0", ""))  # used
-        cache.put(("9", ""), "a", self.entry(10_000))
-        assert sorted(n for n in range(10) if cache.get((str(n), ""), "a")) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
-
-    def test_one_namespace_forgets_its_oldest_channels(self) -> None:
-        cache = ValueCache(100_000)
-        for channel in range(20):
-            cache.put(KEY, str(channel), self.entry(10_000))
-        assert sorted(map(int, cache.channels(KEY))) == list(range(11, 20))
-
-    def test_a_value_that_is_larger_than_all_of_it_drives_nothing_out(self) -> None:
-        cache = ValueCache(100_000)
-        cache.put(KEY, "a", self.entry(10_000))
-        cache.put(KEY, "b", self.entry(100_001))
-        assert list(cache.channels(KEY)) == ["a"]
-        # But its own earlier version goes, since it is no longer the latest.
-        cache.put(KEY, "a", self.entry(100_001))
-        assert cache.channels(KEY) == {}
-
-    @settings(PATIENT)
-    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3000)), max_size=60))
-    def test_it_never_holds_more_than_it_may(self, puts: list[tuple[int, int, int]]) -> None:
-        cache = ValueCache(6000)
-        for thread, channel, size in puts:
-            key = (str(thread), "")
-            if size < 100:
-                cache.remove(key, str(channel))
-            else:
-                cache.put(key, str(channel), self.entry(size))
-            held = [value for thread in range(4) for value in cache.channels((str(thread), "")).values()]
-            assert sum(len(value.data) for value in held) <= 6000
-        for thread in range(4):
-            for channel in range(4):
-                cache.remove((str(thread), ""), str(channel))
-        assert cache._size == 0
-
-    def test_a_forked_child_begins_with_an_empty_one(self) -> None:
-        """Another thread may have held its lock."""
-        cache = ValueCache(100_000)
-        cache.put(KEY, "a", self.entry(1000))
-        with cache._lock:
-            child = os.fork()
-            if child == 0:
-                os._exit(0 if cache.get(KEY, "a") is None else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert cache.get(KEY, "a") is not None

@@ -175,25 +175,26 @@ class ValueRows:
         Returns:
             None where that isn't worthwhile, or can't be: sealed patches are bound to the bytes that they are made on.
         """
-        rows = [(at, self._rows[at]) for at in reversed(chain)]
-        if len(rows) < 2 or self._rows[chain[0]].patch.size < AT_ONCE_BYTES or any(row.patch.sealed for _, row in rows):
+        if len(chain) < 2 or self._rows[chain[0]].patch.size < AT_ONCE_BYTES:
+            return None
+        if any(self._rows[at].patch.sealed for at in chain):
             return None
         patches: list[bytes] = []
         version, chain_bytes = base.version, base.chain_bytes
-        for at, stored in rows:
-            payload = self._payload(at)
+        for at in reversed(chain):
+            stored, payload = self._rows[at], self._payload(at)
             type_tag, instructions, checksum = self._read(at[0], stored, payload, version, b"", self._place(at, stored))
             patches.append(instructions)
             version = at[1]
             chain_bytes += len(payload) + ROW_BYTES
+        # From here on, they are those of the last.
         composed = compose(patches, stored.patch.size)
         if composed is None:
             return None
         data = apply(base.data, composed, stored.patch.size, checksum)
         made = base.with_patch(patches[0])
         made = made._replace(patches=(*made.patches, *patches[1:]))
-        opened = CachedValue(version, type_tag, stored.type, checksum, data, made, chain_bytes)
-        return self._keep(at[0], opened)
+        return self._keep(at[0], CachedValue(version, type_tag, stored.type, checksum, data, made, chain_bytes))
 
     def _payload(self, at: At) -> bytes:
         """Returns the bytes of a row, even if the answer left them out."""
